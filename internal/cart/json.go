@@ -1,0 +1,388 @@
+package cart
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"strconv"
+	"strings"
+	"unicode/utf16"
+	"unicode/utf8"
+)
+
+// rules are what a text is held against when it is read.
+type rules struct {
+	// maxBytes is the largest size in compact form.
+	maxBytes int
+	// level is how deep the text will sit in its document: an item is one level
+	// below the items, and must be readable again as a part of them.
+	level int
+	// keyed says that the members of the outermost object are named by the
+	// client, so that paths write them as ["name"] and never as .name.
+	keyed bool
+}
+
+// read checks a text strictly and returns it in compact form.
+func read(field string, raw []byte, r rules) ([]byte, error) {
+	if !utf8.Valid(raw) {
+		return nil, Invalidf(field, "is not valid UTF-8 at offset %d", invalidAt(raw))
+	}
+	var buf bytes.Buffer
+	buf.Grow(len(raw))
+	if json.Compact(&buf, raw) != nil {
+		return nil, syntaxError(field, raw)
+	}
+	text := buf.Bytes()
+	if len(text) > r.maxBytes {
+		return nil, tooManyBytes(field, len(text), r.maxBytes)
+	}
+	w := walker{text: text, keyedLevel: -1}
+	if r.keyed {
+		w.keyedLevel = r.level + 1
+	}
+	if _, err := w.value(0, r.level); err != nil {
+		return nil, within(field, err)
+	}
+	return text, nil
+}
+
+func tooManyBytes(field string, size, limit int) error {
+	return TooLargef(field, "is %d bytes as compact JSON, at most %d are allowed", size, limit)
+}
+
+// within puts a prefix before the field of an [*InvalidError].
+func within(prefix string, err error) error {
+	var invalid *InvalidError
+	if !errors.As(err, &invalid) {
+		return err
+	}
+	moved := *invalid
+	moved.Field = prefix + moved.Field
+	return &moved
+}
+
+// syntaxError says where raw stops to be JSON. json.Compact itself does not
+// tell offsets, so the text is read once more.
+func syntaxError(field string, raw []byte) error {
+	err := json.Unmarshal(raw, new(json.RawMessage))
+	var syntax *json.SyntaxError
+	switch {
+	case !errors.As(err, &syntax):
+		return Invalidf(field, "is not valid JSON: %v", err)
+	case strings.HasSuffix(syntax.Error(), "exceeded max depth"):
+		return Invalidf(field, "is nested too deeply: at most %d levels are allowed", MaxDepth)
+	case strings.HasPrefix(syntax.Error(), "unexpected end"):
+		return Invalidf(field, "is not valid JSON: it ends too early, at offset %d", len(raw))
+	}
+	return Invalidf(field, "is not valid JSON: %v at offset %d", syntax, syntax.Offset-1)
+}
+
+func invalidAt(raw []byte) int {
+	for i := 0; i < len(raw); {
+		r, n := utf8.DecodeRune(raw[i:])
+		if r == utf8.RuneError && n == 1 {
+			return i
+		}
+		i += n
+	}
+	return len(raw)
+}
+
+// walker checks what encoding/json does not: depth and duplicate keys. Its text
+// is valid and compact.
+type walker struct {
+	text       []byte
+	keyedLevel int
+	keys       [][]byte // a stack: the keys seen of every object around the place
+}
+
+// fewKeys is up to how many keys a scan beats a map.
+const fewKeys = 16
+
+// value checks the value at i, which sits level deep, and returns where it ends.
+// It calls itself at most MaxDepth deep.
+func (w *walker) value(i, level int) (int, error) {
+	switch w.text[i] {
+	case '{':
+		return w.object(i, level+1)
+	case '[':
+		return w.array(i, level+1)
+	}
+	return skipValue(w.text, i), nil
+}
+
+func (w *walker) object(i, level int) (int, error) {
+	if level > MaxDepth {
+		return 0, tooDeep()
+	}
+	if i++; w.text[i] == '}' {
+		return i + 1, nil
+	}
+	first := len(w.keys)
+	var seen map[string]struct{}
+	for {
+		end := skipString(w.text, i)
+		key := unescape(w.text[i+1 : end-1])
+		if duplicate(w.keys[first:], key, &seen) {
+			return 0, &InvalidError{Field: w.segment(key, level), Problem: "is there twice"}
+		}
+		w.keys = append(w.keys, key)
+		next, err := w.value(end+1, level)
+		if err != nil {
+			return 0, within(w.segment(key, level), err)
+		}
+		if w.text[next] == '}' {
+			w.keys = w.keys[:first]
+			return next + 1, nil
+		}
+		i = next + 1
+	}
+}
+
+// duplicate reports whether key is among keys, which *seen mirrors once there
+// are many.
+func duplicate(keys [][]byte, key []byte, seen *map[string]struct{}) bool {
+	if len(keys) < fewKeys {
+		for _, k := range keys {
+			if bytes.Equal(k, key) {
+				return true
+			}
+		}
+		return false
+	}
+	if *seen == nil {
+		*seen = make(map[string]struct{}, 4*fewKeys)
+		for _, k := range keys {
+			(*seen)[string(k)] = struct{}{}
+		}
+	}
+	if _, ok := (*seen)[string(key)]; ok {
+		return true
+	}
+	(*seen)[string(key)] = struct{}{}
+	return false
+}
+
+func (w *walker) array(i, level int) (int, error) {
+	if level > MaxDepth {
+		return 0, tooDeep()
+	}
+	if i++; w.text[i] == ']' {
+		return i + 1, nil
+	}
+	for n := 0; ; n++ {
+		next, err := w.value(i, level)
+		if err != nil {
+			return 0, within("["+strconv.Itoa(n)+"]", err)
+		}
+		if w.text[next] == ']' {
+			return next + 1, nil
+		}
+		i = next + 1
+	}
+}
+
+func tooDeep() error {
+	return Invalidf("", "is nested too deeply: at most %d levels are allowed", MaxDepth)
+}
+
+func (w *walker) segment(key []byte, level int) string {
+	if level == w.keyedLevel || !plainName(key) {
+		return keySegment(string(key))
+	}
+	return "." + string(key)
+}
+
+func plainName(key []byte) bool {
+	for _, c := range key {
+		if c != '_' && (c < '0' || c > '9') && (c|0x20 < 'a' || c|0x20 > 'z') {
+			return false
+		}
+	}
+	return len(key) > 0 && len(key) <= shownBytes
+}
+
+// keySegment is the step of a path to a member that the client named.
+func keySegment(key string) string { return "[" + strconv.Quote(shorten(key)) + "]" }
+
+// shownBytes is how much of a client's text an error repeats.
+const shownBytes = 64
+
+func shorten(s string) string {
+	if len(s) <= shownBytes {
+		return s
+	}
+	n := shownBytes
+	for n > 0 && !utf8.RuneStart(s[n]) {
+		n--
+	}
+	return s[:n] + "…"
+}
+
+// skipString returns where the string that opens at i ends.
+func skipString(text []byte, i int) int {
+	for i++; ; i++ {
+		i += bytes.IndexByte(text[i:], '"')
+		escapes := 0
+		for text[i-1-escapes] == '\\' {
+			escapes++
+		}
+		if escapes%2 == 0 {
+			return i + 1
+		}
+	}
+}
+
+// skipValue returns where the value at i ends. It does not call itself, so that
+// it may meet any depth.
+func skipValue(text []byte, i int) int {
+	for depth := 0; i < len(text); {
+		switch text[i] {
+		case '"':
+			if i = skipString(text, i); depth == 0 {
+				return i
+			}
+			continue
+		case '{', '[':
+			depth++
+		case '}', ']':
+			if depth == 0 { // the end of what a bare number or literal sits in
+				return i
+			}
+			if depth--; depth == 0 {
+				return i + 1
+			}
+		case ',':
+			if depth == 0 {
+				return i
+			}
+		}
+		i++
+	}
+	return i
+}
+
+// split returns the members of an object, given as valid compact JSON; nothing
+// for anything else. escaped says that some key is not written as [appendKey]
+// would. The keys share one string.
+func split(text []byte) (members []Member, escaped bool) {
+	if len(text) < 2 || text[0] != '{' || text[1] == '}' {
+		return nil, false
+	}
+	keys := make([]byte, 0, 16*fewKeys) // these two stay on the stack where they are small
+	ends := make([]int, 0, fewKeys)
+	members = make([]Member, 0, fewKeys/2)
+	for i := 1; i < len(text); i++ { // over the comma, or out of the object
+		end := skipString(text, i)
+		key := unescape(text[i+1 : end-1])
+		escaped = escaped || len(key) != end-i-2
+		keys = append(keys, key...)
+		ends = append(ends, len(keys))
+		i = skipValue(text, end+1)
+		members = append(members, Member{Value: text[end+1 : i : i]})
+	}
+	names, start := string(keys), 0
+	for n, end := range ends {
+		members[n].Key = names[start:end]
+		start = end
+	}
+	return members, escaped
+}
+
+// unescape is the content of a JSON string. An escaped half of a surrogate pair
+// becomes the three bytes that UTF-8 would have for it if it allowed that: so
+// different keys stay different, and no name with one is valid.
+func unescape(s []byte) []byte {
+	at := bytes.IndexByte(s, '\\')
+	if at < 0 {
+		return s
+	}
+	out := append(make([]byte, 0, len(s)), s[:at]...)
+	for i := at; i < len(s); i++ {
+		if s[i] != '\\' {
+			out = append(out, s[i])
+			continue
+		}
+		i++
+		switch s[i] {
+		case 'b':
+			out = append(out, '\b')
+		case 'f':
+			out = append(out, '\f')
+		case 'n':
+			out = append(out, '\n')
+		case 'r':
+			out = append(out, '\r')
+		case 't':
+			out = append(out, '\t')
+		case 'u':
+			r := hex4(s[i+1:])
+			i += 4
+			if utf16.IsSurrogate(r) {
+				if i+2 < len(s) && s[i+1] == '\\' && s[i+2] == 'u' {
+					if pair := utf16.DecodeRune(r, hex4(s[i+3:])); pair != utf8.RuneError {
+						out = utf8.AppendRune(out, pair)
+						i += 6
+						continue
+					}
+				}
+				out = append(out, 0xE0|byte(r>>12), 0x80|byte(r>>6)&0x3F, 0x80|byte(r)&0x3F)
+				continue
+			}
+			out = utf8.AppendRune(out, r)
+		default:
+			out = append(out, s[i])
+		}
+	}
+	return out
+}
+
+func hex4(s []byte) (r rune) {
+	for _, c := range s[:4] {
+		switch {
+		case c <= '9':
+			r = r<<4 | rune(c-'0')
+		default:
+			r = r<<4 | rune(c|0x20-'a'+10)
+		}
+	}
+	return r
+}
+
+// appendKey appends key as a JSON string: the inverse of unescape, with as few
+// escapes as can be.
+func appendKey(dst []byte, key string) []byte {
+	const hex = "0123456789abcdef"
+	dst = append(dst, '"')
+	start := 0
+	for i := 0; i < len(key); i++ {
+		c := key[i]
+		half := c == 0xED && i+2 < len(key) && key[i+1] >= 0xA0
+		if c >= ' ' && c != '"' && c != '\\' && !half {
+			continue
+		}
+		dst = append(dst, key[start:i]...)
+		switch {
+		case half:
+			r := rune(c&0x0F)<<12 | rune(key[i+1]&0x3F)<<6 | rune(key[i+2]&0x3F)
+			dst = append(dst, '\\', 'u', hex[r>>12], hex[r>>8&0xF], hex[r>>4&0xF], hex[r&0xF])
+			i += 2
+		case c >= ' ':
+			dst = append(dst, '\\', c)
+		default:
+			dst = append(dst, '\\', 'u', '0', '0', hex[c>>4], hex[c&0xF])
+		}
+		start = i + 1
+	}
+	return append(append(dst, key[start:]...), '"')
+}
+
+// keyLen is the length of what appendKey appends.
+func keyLen(key string) int {
+	for i := 0; i < len(key); i++ {
+		if c := key[i]; c < ' ' || c == '"' || c == '\\' || c == 0xED {
+			return len(appendKey(nil, key))
+		}
+	}
+	return len(key) + 2
+}

@@ -1,0 +1,280 @@
+package cart
+
+import (
+	"errors"
+	"strings"
+	"testing"
+)
+
+func TestParseItems(t *testing.T) {
+	for in, want := range map[string]string{
+		`{}`:                                     `{}`,
+		` [ ] `:                                  `{}`,
+		`{"a":{}}`:                               `{"a":{}}`,
+		` { "a" : { } } `:                        `{"a":{}}`,
+		`{"b":{},"a":{}}`:                        `{"b":{},"a":{}}`,
+		`{"\u0061\/":{}}`:                        `{"a/":{}}`,
+		`{"ü\n\"":{}}`:                           `{"ü\u000a\"":{}}`,
+		`{"\ud83d\ude00":{}}`:                    `{"😀":{}}`,
+		`{"a":{"id":"\u0061","quantity":10000}}`: `{"a":{"id":"\u0061","quantity":10000}}`,
+		`{"a":{"attributes":[],"x":[],"conditions":[],"q":1}}`:         `{"a":{"attributes":{},"x":[],"conditions":{},"q":1}}`,
+		`{"a":{"attributes":null,"conditions":null,"name":null}}`:      `{"a":{"attributes":null,"conditions":null,"name":null}}`,
+		`{"a":{"price":19.90,"x":1E+2,"y":"<&>\u003c","z":"\ud800"}}`:  `{"a":{"price":19.90,"x":1E+2,"y":"<&>\u003c","z":"\ud800"}}`,
+		`{"a":{"price":"19.90"},"b":{"price":null}}`:                   `{"a":{"price":"19.90"},"b":{"price":null}}`,
+		`{"a":{"x":{"\ud800":1,"\ud801":2}}}`:                          `{"a":{"x":{"\ud800":1,"\ud801":2}}}`,
+		`{"a":{"associated_model":{"class":"Product","id":[1,2,{}]}}}`: `{"a":{"associated_model":{"class":"Product","id":[1,2,{}]}}}`,
+	} {
+		o, err := ParseItems("items", []byte(in), DefaultLimits())
+		if err != nil {
+			t.Errorf("%s: %v", in, err)
+			continue
+		}
+		if got := string(o.Bytes()); got != want {
+			t.Errorf("%s\n got %s\nwant %s", in, got, want)
+		}
+	}
+}
+
+func TestParseItemsRefuses(t *testing.T) {
+	const q = `items["sku-1"].quantity: must be a whole number from 1 to 10000, not `
+	for in, want := range map[string]string{
+		``:                                    `items: is required: an object of items by id, {} for none`,
+		" \n":                                 `items: is required: an object of items by id, {} for none`,
+		`null`:                                `items: must be an object of items by id, {} for none, not null`,
+		`[{}]`:                                `items: must be an object of items by id, {} for none, not a list`,
+		`"x"`:                                 `items: must be an object of items by id, {} for none, not "x"`,
+		`7`:                                   `items: must be an object of items by id, {} for none, not 7`,
+		`{"a":{},}`:                           `items: is not valid JSON: invalid character '}' looking for beginning of object key string at offset 8`,
+		`{"a":{}`:                             `items: is not valid JSON: it ends too early, at offset 7`,
+		`{} {}`:                               `items: is not valid JSON: invalid character '{' after top-level value at offset 3`,
+		"{\"a\xff\":{}}":                      `items: is not valid UTF-8 at offset 3`,
+		`{"a":{},"a":{}}`:                     `items["a"]: is there twice`,
+		`{"a":{},"\u0061":{}}`:                `items["a"]: is there twice`,
+		`{"a":{"x":[0,{"k":1,"k":2}]}}`:       `items["a"].x[1].k: is there twice`,
+		`{"a":{"x":{"b c":{"":1,"":2}}}}`:     `items["a"].x["b c"][""]: is there twice`,
+		`{"a":{"x":{"\ud800":1,"\ud800":2}}}`: `items["a"].x["\xed\xa0\x80"]: is there twice`,
+		`{"":{}}`:                             `items[""]: must not be empty`,
+		`{"a\u0000":{}}`:                      `items["a\x00"]: must not contain NUL`,
+		`{"\ud800":{}}`:                       `items["\xed\xa0\x80"]: has half of a surrogate pair in its name: write a whole character`,
+		`{"a":[]}`:                            `items["a"]: must be an item, which is an object, not a list`,
+		`{"a":null}`:                          `items["a"]: must be an item, which is an object, not null`,
+		`{"a":{"id":"b"}}`:                    `items["a"].id: must be "a", like its key, not "b"`,
+		`{"7":{"id":7}}`:                      `items["7"].id: must be "7", like its key, not 7`,
+		`{"a":{"name":7}}`:                    `items["a"].name: must be a string or null, not 7`,
+		`{"a":{"price":true}}`:                `items["a"].price: must be a string, a number or null, not true`,
+		`{"a":{"attributes":[1]}}`:            `items["a"].attributes: must be an object or null, not a list`,
+		`{"a":{"conditions":"x"}}`:            `items["a"].conditions: must be an object or null, not "x"`,
+		`{"sku-1":{"quantity":1e99}}`:         q + `1e99`,
+		`{"sku-1":{"quantity":2.5}}`:          q + `2.5`,
+		`{"sku-1":{"quantity":2.0}}`:          q + `2.0`,
+		`{"sku-1":{"quantity":"2"}}`:          q + `"2"`,
+		`{"sku-1":{"quantity":true}}`:         q + `true`,
+		`{"sku-1":{"quantity":null}}`:         q + `null`,
+		`{"sku-1":{"quantity":{}}}`:           q + `an object`,
+		`{"sku-1":{"quantity":0}}`:            q + `0`,
+		`{"sku-1":{"quantity":-1}}`:           q + `-1`,
+		`{"sku-1":{"quantity":-0}}`:           q + `-0`,
+		`{"sku-1":{"quantity":10001}}`:        q + `10001`,
+		`{"sku-1":{"quantity":18446744073709551617}}`: q + `18446744073709551617`,
+	} {
+		_, err := ParseItems("items", []byte(in), DefaultLimits())
+		wantError(t, err, ErrInvalid, want)
+	}
+}
+
+func TestParseConditions(t *testing.T) {
+	in := `{"vat":{"name":"vat","type":"tax","target":"subtotal","value":"6%","attributes":[],"order":0},"x":{"value":-1.50,"order":-3,"type":null,"target":null,"z":[]}}`
+	o, err := ParseConditions("conditions", []byte(in), DefaultLimits())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := string(o.Bytes()), strings.Replace(in, `"attributes":[]`, `"attributes":{}`, 1); got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+	for in, want := range map[string]string{
+		``:                       `conditions: is required: an object of conditions by name, {} for none`,
+		`[1]`:                    `conditions: must be an object of conditions by name, {} for none, not a list`,
+		`{"a":1}`:                `conditions["a"]: must be a condition, which is an object, not 1`,
+		`{"a":{"name":"b"}}`:     `conditions["a"].name: must be "a", like its key, not "b"`,
+		`{"a":{"type":1}}`:       `conditions["a"].type: must be a string or null, not 1`,
+		`{"a":{"target":[]}}`:    `conditions["a"].target: must be a string or null, not a list`,
+		`{"a":{"value":{}}}`:     `conditions["a"].value: must be a string, a number or null, not an object`,
+		`{"a":{"order":1.5}}`:    `conditions["a"].order: must be a whole number or null, not 1.5`,
+		`{"a":{"order":"1"}}`:    `conditions["a"].order: must be a whole number or null, not "1"`,
+		`{"a":{"attributes":1}}`: `conditions["a"].attributes: must be an object or null, not 1`,
+	} {
+		_, err := ParseConditions("conditions", []byte(in), DefaultLimits())
+		wantError(t, err, ErrInvalid, want)
+	}
+}
+
+func TestParseItem(t *testing.T) {
+	for in, want := range map[string]string{
+		`{"id":"a"}`: `{"id":"a","quantity":1}`,
+		`{"id":"a","quantity":3,"attributes":[]}`: `{"id":"a","quantity":3,"attributes":{}}`,
+		`{"quantit\u0079":3,"i\u0064":"\u0061"}`:  `{"quantity":3,"id":"\u0061"}`,
+	} {
+		item, err := ParseItem("item", []byte(in), DefaultLimits())
+		if err != nil || item.ID != "a" || string(item.Object.Bytes()) != want {
+			t.Errorf("%s: %q %s %v", in, item.ID, item.Object.Bytes(), err)
+		}
+	}
+	for in, want := range map[string]string{
+		``:                             `item: is required: an item, which is an object`,
+		`{}`:                           `item.id: is required: a string of 1 to 255 bytes`,
+		`{"id":1}`:                     `item.id: must be a string, not 1`,
+		`{"id":""}`:                    `item.id: must not be empty`,
+		`{"id":"\udc00"}`:              `item.id: has half of a surrogate pair in its name: write a whole character`,
+		`{"id":"a","quantity":0}`:      `item.quantity: must be a whole number from 1 to 10000, not 0`,
+		`{"id":"a","x":{"y":1,"y":1}}`: `item.x.y: is there twice`,
+	} {
+		_, err := ParseItem("item", []byte(in), DefaultLimits())
+		wantError(t, err, ErrInvalid, want)
+	}
+}
+
+func TestParseItemPatch(t *testing.T) {
+	o, err := ParseItemPatch("item", []byte(`{"id":"any","quantity":3,"attributes":[]}`), DefaultLimits())
+	if got := string(o.Bytes()); err != nil || got != `{"id":"any","quantity":3,"attributes":{}}` {
+		t.Errorf("%s %v", got, err)
+	}
+	for in, want := range map[string]string{
+		``:               `item: is required: an object of the members to set`,
+		`{"id":null}`:    `item.id: must be a string, not null`,
+		`{"quantity":0}`: `item.quantity: must be a whole number from 1 to 10000, not 0: to remove the item, delete it or use quantityDelta`,
+		`{"price":[]}`:   `item.price: must be a string, a number or null, not a list`,
+	} {
+		_, err := ParseItemPatch("item", []byte(in), DefaultLimits())
+		wantError(t, err, ErrInvalid, want)
+	}
+}
+
+func TestParseCondition(t *testing.T) {
+	o, err := ParseCondition("condition", "vat", []byte(`{"name":"vat","attributes":[]}`), DefaultLimits())
+	if got := string(o.Bytes()); err != nil || got != `{"name":"vat","attributes":{}}` {
+		t.Errorf("%s %v", got, err)
+	}
+	_, err = ParseCondition("condition", "vat", []byte(`{"name":"fee"}`), DefaultLimits())
+	wantError(t, err, ErrInvalid, `condition.name: must be "vat", like its key, not "fee"`)
+	_, err = ParseCondition("condition", "", []byte(`{}`), DefaultLimits())
+	wantError(t, err, ErrInvalid, `name: must not be empty`)
+}
+
+func TestParseMetadata(t *testing.T) {
+	l := DefaultLimits()
+	for in, want := range map[string]string{`null`: ``, ` [ ] `: `[]`, `"\ud800"`: `"\ud800"`, `1.0`: `1.0`, `{"a" :null}`: `{"a":null}`} {
+		got, err := ParseMetadataValue("value", []byte(in), l)
+		if err != nil || string(got) != want || (got == nil) != (in == `null`) {
+			t.Errorf("%s: %s %v", in, got, err)
+		}
+	}
+	_, err := ParseMetadataValue("value", nil, l)
+	wantError(t, err, ErrInvalid, `value: is required: any JSON value, null for none`)
+
+	values, err := ParseMetadataPatch("metadata", []byte(`{"b":[],"a":null,"\u0063":{"x":1}}`), l)
+	if err != nil || len(values) != 3 || values[0].Key != "b" || string(values[0].Value) != `[]` ||
+		values[1].Value != nil || values[2].Key != "c" || string(values[2].Value) != `{"x":1}` {
+		t.Errorf("%v %v", values, err)
+	}
+	if values, err := ParseMetadataPatch("metadata", []byte(`[]`), l); err != nil || len(values) != 0 {
+		t.Errorf("%v %v", values, err)
+	}
+	for in, want := range map[string]string{
+		`null`:                `metadata: must be an object of values by key, null to remove a key, not null`,
+		`{"":1}`:              `metadata[""]: must not be empty`,
+		`{"k":{"a":1,"a":2}}`: `metadata["k"].a: is there twice`,
+	} {
+		_, err := ParseMetadataPatch("metadata", []byte(in), l)
+		wantError(t, err, ErrInvalid, want)
+	}
+	l.MaxDocumentBytes = 5
+	if _, err := ParseMetadataPatch("metadata", []byte(`{"a":"123","b":"456","c": 12345}`), l); err != nil {
+		t.Errorf("each value is within the limit: %v", err)
+	}
+	_, err = ParseMetadataPatch("metadata", []byte(`{"a":"1234"}`), l)
+	wantError(t, err, ErrTooLarge, `metadata["a"]: is 6 bytes as compact JSON, at most 5 are allowed`)
+	_, err = ParseMetadataValue("value", []byte(`"1234"`), l)
+	wantError(t, err, ErrTooLarge, `value: is 6 bytes as compact JSON, at most 5 are allowed`)
+}
+
+func TestLimits(t *testing.T) {
+	l := Limits{MaxItems: 2, MaxDocumentBytes: 25, MaxQuantity: 5}
+	if _, err := ParseItems("items", []byte(`{ "a" : {}, "b" : {}                    }`), l); err != nil {
+		t.Errorf("white space counts: %v", err)
+	}
+	_, err := ParseItems("items", []byte(`{"a":{},"b":{},"c":{}}`), l)
+	wantError(t, err, ErrTooLarge, `items: has 3 items, at most 2 are allowed`)
+	_, err = ParseItems("items", []byte(`{"a":{"name":"too long a name"}}`), l)
+	wantError(t, err, ErrTooLarge, `items: is 32 bytes as compact JSON, at most 25 are allowed`)
+	_, err = ParseItem("item", []byte(`{"id":"a","quantity":6}`), l)
+	wantError(t, err, ErrInvalid, `item.quantity: must be a whole number from 1 to 5, not 6`)
+	_, err = ParseItems("items", []byte(`{"`+strings.Repeat("x", 256)+`":{}}`), DefaultLimits())
+	wantError(t, err, ErrInvalid, `items["`+strings.Repeat("x", 64)+`…"]: is 256 bytes long, at most 255 are allowed`)
+}
+
+func TestDepth(t *testing.T) {
+	nested := func(n int) string { return strings.Repeat(`[`, n) + strings.Repeat(`]`, n) }
+	l := DefaultLimits()
+	for _, tc := range []struct {
+		name  string
+		most  int
+		parse func(levels int) error
+	}{
+		{"value", 64, func(n int) error { _, err := ParseValue("f", []byte(nested(n))); return err }},
+		{"object", 64, func(n int) error { _, err := ParseObject("f", []byte(`{"x":`+nested(n-1)+`}`)); return err }},
+		{"items", 64, func(n int) error {
+			_, err := ParseItems("f", []byte(`{"a":{"x":`+nested(n-2)+`}}`), l)
+			return err
+		}},
+		{"item, a level below its document", 63, func(n int) error {
+			_, err := ParseItem("f", []byte(`{"id":"a","x":`+nested(n-1)+`}`), l)
+			return err
+		}},
+		{"value in a patch", 64, func(n int) error {
+			_, err := ParseMetadataPatch("f", []byte(`{"k":`+nested(n)+`}`), l)
+			return err
+		}},
+		{"far too deep", 64, func(n int) error {
+			if n <= 64 {
+				return nil
+			}
+			_, err := ParseValue("f", []byte(nested(1_000_000)))
+			return err
+		}},
+	} {
+		if err := tc.parse(tc.most); err != nil {
+			t.Errorf("%s: %d levels: %v", tc.name, tc.most, err)
+		}
+		err := tc.parse(tc.most + 1)
+		if !errors.Is(err, ErrInvalid) || !strings.HasSuffix(err.Error(), ": is nested too deeply: at most 64 levels are allowed") {
+			t.Errorf("%s: %d levels: %v", tc.name, tc.most+1, err)
+		}
+	}
+}
+
+func TestManyKeys(t *testing.T) {
+	var b strings.Builder
+	for i := range 1000 {
+		b.WriteString(`"k`)
+		b.WriteString(strings.Repeat("x", i%7))
+		b.Write(quantityText(int64(i)))
+		b.WriteString(`":1,`)
+	}
+	if _, err := ParseObject("f", []byte(`{`+b.String()+`"last":1}`)); err != nil {
+		t.Error(err)
+	}
+	_, err := ParseObject("f", []byte(`{`+b.String()+`"kxx990":1,"kxxx10":1}`))
+	wantError(t, err, ErrInvalid, `f.kxxx10: is there twice`)
+}
+
+func TestParseStrategy(t *testing.T) {
+	for _, s := range []Strategy{StrategyAddQuantities, StrategyKeepHighestQuantity, StrategyKeepTarget, StrategyReplace} {
+		if got, err := ParseStrategy("strategy", string(s)); got != s || err != nil {
+			t.Errorf("%s: %q %v", s, got, err)
+		}
+	}
+	for _, s := range []string{"", "swap", "ADD_QUANTITIES"} {
+		_, err := ParseStrategy("strategy", s)
+		wantError(t, err, ErrInvalid, `strategy: "`+s+`" is no merge strategy: write "add_quantities", "keep_highest_quantity", "keep_target" or "replace"`)
+	}
+}

@@ -1,0 +1,149 @@
+package cart
+
+import (
+	"fmt"
+	"strings"
+)
+
+// Precondition is what a client demands of the current state. The zero value
+// demands nothing.
+type Precondition struct {
+	// IfMatch are etags as the client gave them, of which one must be current;
+	// "*" demands that the resource exists. Empty demands nothing.
+	IfMatch []string
+	// IfNoneMatch demands that the resource does not exist ("*").
+	IfNoneMatch bool
+}
+
+// ParsePrecondition reads the values of If-Match and If-None-Match headers
+// ("" for none): a comma-separated list of etags, quoted or not. A
+// weak etag never matches. If-None-Match of a change must be "*"; anything else is an
+// [*InvalidError].
+func ParsePrecondition(ifMatch, ifNoneMatch string) (Precondition, error) {
+	p := Precondition{IfMatch: splitETags(ifMatch)}
+	if len(p.IfMatch) == 0 && strings.TrimSpace(ifMatch) != "" {
+		// It names no etag, but it was meant to hold off a change.
+		p.IfMatch = []string{strings.TrimSpace(ifMatch)}
+	}
+	switch strings.TrimSpace(ifNoneMatch) {
+	case "":
+	case "*":
+		p.IfNoneMatch = true
+	default:
+		return Precondition{}, Invalidf("If-None-Match", `must be "*" on a change, not %q`, shorten(ifNoneMatch))
+	}
+	return p, nil
+}
+
+// splitETags splits at the commas outside of quotes. Quotes stay, and weak etags
+// keep their W/.
+func splitETags(list string) (etags []string) {
+	quoted, start := false, 0
+	add := func(s string) {
+		if s = strings.TrimSpace(s); s != "" {
+			etags = append(etags, s)
+		}
+	}
+	for i := 0; i < len(list); i++ {
+		switch {
+		case list[i] == '"':
+			quoted = !quoted
+		case list[i] == ',' && !quoted:
+			add(list[start:i])
+			start = i + 1
+		}
+	}
+	add(list[start:])
+	return etags
+}
+
+// Check compares the precondition with the current state of what the request
+// is about: scope is one part, [PartAll], or [PartMetadataAll] for the metadata
+// as a whole. The etag of the scope itself and that of the
+// whole cart are both accepted. The error is a [*ConflictError].
+func (p Precondition) Check(c *Cart, scope Part) error {
+	current := c.PartVersion(scope)
+	if p.IfNoneMatch && c.has(scope) {
+		return &ConflictError{Current: current, Problem: fmt.Sprintf("%s there already, at version %d", subject(scope, "is", "are"), current)}
+	}
+	if len(p.IfMatch) == 0 {
+		return nil
+	}
+	var first tag // the first that is an etag
+	for _, s := range p.IfMatch {
+		if s == "*" {
+			if c.has(scope) {
+				return nil
+			}
+			continue
+		}
+		t, ok := parseTag(unquote(s))
+		if !ok {
+			continue
+		}
+		if c.Exists() && (t == c.tag(scope) || t == c.tag(PartAll)) {
+			return nil
+		}
+		if first.kind == 0 {
+			first = t
+		}
+	}
+	return &ConflictError{Attempted: first.version, Current: current, Problem: p.mismatch(c, scope, first)}
+}
+
+// PartMetadataAll is the scope of a request on all metadata.
+const PartMetadataAll Part = "metadata"
+
+// has reports whether the resource that scope names exists.
+func (c *Cart) has(scope Part) bool {
+	if key, ok := scope.MetadataKey(); ok {
+		value, _ := c.MetadataValue(key)
+		return value != nil
+	}
+	return c.Exists() && c.PartVersion(scope) > 0
+}
+
+// unquote takes the quotes off an etag. A weak one keeps its W/ and so never parses.
+func unquote(s string) string {
+	if len(s) >= 2 && s[0] == '"' && s[len(s)-1] == '"' {
+		return s[1 : len(s)-1]
+	}
+	return s
+}
+
+// mismatch says in words why none of the etags is current; first is the first of
+// them that is one at all.
+func (p Precondition) mismatch(c *Cart, scope Part, first tag) string {
+	given := p.IfMatch[0]
+	switch {
+	case first.kind == 0 && given == "*":
+		return subject(scope, "is", "are") + " not there"
+	case first.kind == 0 && strings.HasPrefix(given, "W/"):
+		return fmt.Sprintf("%q is a weak etag, which never matches", shorten(given))
+	case first.kind == 0:
+		return fmt.Sprintf("%q is no etag of this cart", shorten(unquote(given)))
+	case !c.Exists():
+		return "there is no such cart any more"
+	case first.cart != c.tag(PartAll).cart:
+		return "the cart was made anew since, or the etag is of another cart"
+	case first.kind == kindCart:
+		return fmt.Sprintf("the cart is at version %d, not %d", c.Version, first.version)
+	case first.kind != c.tag(scope).kind || first.key != c.tag(scope).key:
+		return "the etag is of another part of the cart"
+	}
+	return fmt.Sprintf("%s at version %d, not %d", subject(scope, "is", "are"), c.PartVersion(scope), first.version)
+}
+
+// subject begins a sentence about a part.
+func subject(scope Part, singular, plural string) string {
+	switch scope {
+	case PartAll:
+		return "the cart " + singular
+	case PartItems, PartConditions:
+		return string(scope) + " " + plural
+	case PartMetadataAll:
+		return "metadata " + singular
+	}
+	key, _ := scope.MetadataKey()
+	return metadataField(key) + " " + singular
+}
