@@ -1,0 +1,27 @@
+package storage
+
+import "errors"
+
+// Sentinels of all backends, matched with errors.Is; the cause is kept below
+// them. Conflicts and held locks are no errors but outcomes of a commit.
+var (
+	// ErrUnavailable is returned when the backend does not answer in time or
+	// cannot be reached. After a Commit it means that the outcome is unknown: the
+	// change happened once or not at all.
+	ErrUnavailable = errors.New("backend unavailable")
+	// ErrUnsupported is returned when the backend cannot do what was asked, ever.
+	ErrUnsupported = errors.New("unsupported by this backend")
+	// ErrTooLarge is returned when the backend cannot hold a cart of that size;
+	// nothing was changed.
+	ErrTooLarge = errors.New("too large for this backend")
+	// ErrCorrupt is returned when what the backend holds under a cart's name is
+	// no cart; nothing was changed.
+	ErrCorrupt = errors.New("stored cart is damaged")
+	// ErrClosed is returned by every method after Close.
+	ErrClosed = errors.New("store is closed")
+	// ErrLockTimeout is returned by [Locker.Acquire] when the wait time has passed.
+	ErrLockTimeout = errors.New("lock wait timed out")
+)
+
+// Errors lists every sentinel, for tables that must be complete.
+var Errors = []error{ErrUnavailable, ErrUnsupported, ErrTooLarge, ErrCorrupt, ErrClosed, ErrLockTimeout}

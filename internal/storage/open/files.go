@@ -1,0 +1,91 @@
+package open
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/sidecart/sidecart/internal/config"
+)
+
+// maxFileBytes bounds what is read of a secret file: a bundle of every public CA
+// is a fifth of it.
+const maxFileBytes = 1 << 20
+
+// reader reads the files that a configuration names and gathers what is wrong
+// with them, by the path of the field.
+type reader struct{ problems config.Problems }
+
+func (r *reader) problem(path, format string, args ...any) {
+	r.problems = append(r.problems, config.Problem{Path: path, Message: fmt.Sprintf(format, args...)})
+}
+
+// bytes is the content of a file; nil where none is named or it cannot be read.
+func (r *reader) bytes(path, file string) []byte {
+	if file == "" {
+		return nil
+	}
+	raw, err := readFile(file)
+	if err != nil {
+		r.problem(path, "%s", err)
+		return nil
+	}
+	if len(raw) == 0 {
+		r.problem(path, "%s is empty", file)
+	}
+	return raw
+}
+
+// text is the content of a file without the one newline that editors leave at
+// its end.
+func (r *reader) text(path, file string) string {
+	s := string(r.bytes(path, file))
+	if cut, ok := strings.CutSuffix(s, "\n"); ok {
+		return strings.TrimSuffix(cut, "\r")
+	}
+	return s
+}
+
+// tls is how to speak TLS, nil for not at all.
+func (r *reader) tls(path string, t config.TLS) *tls.Config {
+	if !t.Active() {
+		return nil
+	}
+	c := &tls.Config{
+		MinVersion:         tls.VersionTLS12,
+		ServerName:         t.ServerName,
+		InsecureSkipVerify: t.InsecureSkipVerify, //nolint:gosec // the configuration asks for it
+	}
+	if ca := r.bytes(path+".caFile", t.CAFile); ca != nil {
+		c.RootCAs = x509.NewCertPool()
+		if !c.RootCAs.AppendCertsFromPEM(ca) {
+			r.problem(path+".caFile", "%s holds no certificate in PEM", t.CAFile)
+		}
+	}
+	cert, key := r.bytes(path+".certFile", t.CertFile), r.bytes(path+".keyFile", t.KeyFile)
+	if cert != nil && key != nil {
+		pair, err := tls.X509KeyPair(cert, key)
+		if err != nil {
+			r.problem(path+".certFile", "%s and %s are no pair: %s", t.CertFile, t.KeyFile, err)
+		}
+		c.Certificates = []tls.Certificate{pair}
+	}
+	return c
+}
+
+// readFile reads a whole small file. The error names it.
+func readFile(file string) ([]byte, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = f.Close() }()
+	raw, err := io.ReadAll(io.LimitReader(f, maxFileBytes+1))
+	if err == nil && len(raw) > maxFileBytes {
+		err = fmt.Errorf("read %s: is over %d bytes long", file, maxFileBytes)
+	}
+	return raw, err
+}

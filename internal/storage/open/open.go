@@ -1,0 +1,145 @@
+package open
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"strings"
+
+	"github.com/sidecart/sidecart/internal/config"
+	"github.com/sidecart/sidecart/internal/storage"
+	"github.com/sidecart/sidecart/internal/storage/memory"
+	"github.com/sidecart/sidecart/internal/storage/redis"
+	"github.com/sidecart/sidecart/internal/storage/sql"
+)
+
+// available are the backends of this build, as people write them.
+const available = "Redis, Database (SQLite) and Memory"
+
+// Check says what a valid configuration asks for that this build does not have.
+// It is a rule for [config.Builder.Rule].
+func Check(c *config.Config) config.Problems {
+	var p config.Problems
+	switch c.Backend.Type {
+	case config.BackendMemcached, config.BackendDynamoDB, config.BackendFile:
+		p = append(p, config.Problem{Path: "backend", Message: fmt.Sprintf("type %s is not built into this version; available are %s", c.Backend.Type, available)})
+	case config.BackendDatabase:
+		if d := c.Backend.Database; d != nil {
+			p = append(p, checkURL("backend.database.url", d.URL)...)
+		}
+	}
+	if c.CriticalBackend != nil {
+		p = append(p, config.Problem{Path: "criticalBackend", Message: "a second backend for checkouts is not built into this version: remove it, and everything goes to backend"})
+	}
+	return p
+}
+
+// checkURL refuses the databases that a valid URL can name and this build lacks.
+func checkURL(path string, url config.URL) config.Problems {
+	switch url.Scheme() {
+	case "postgres", "postgresql", "mysql":
+		return config.Problems{{Path: path, Message: fmt.Sprintf("%s is not built into this version; available are %s", url.Scheme(), available)}}
+	}
+	return nil
+}
+
+// Store opens the store that c names, which must be valid. It does not demand
+// that a server answers: ask Ping. An error of the type [config.Problems] says
+// that the configuration, or a file that it names, is wrong; any other, that
+// what it names cannot be opened now.
+func Store(ctx context.Context, c *config.Config) (storage.Store, error) {
+	if err := Check(c).Err(); err != nil {
+		return nil, err
+	}
+	switch b := &c.Backend; b.Type {
+	case config.BackendRedis:
+		rc, err := redisConfig(c)
+		if err != nil {
+			return nil, err
+		}
+		return redis.New(ctx, rc)
+	case config.BackendDatabase:
+		return openDatabase(ctx, c)
+	case config.BackendMemory:
+		return memory.New(), nil
+	}
+	return nil, config.Problems{{Path: "backend.type", Message: fmt.Sprintf("%q is no backend; available are %s", c.Backend.Type, available)}}
+}
+
+// openDatabase resolves the URL, which may stand in a file.
+func openDatabase(ctx context.Context, c *config.Config) (storage.Store, error) {
+	const path = "backend.database.url"
+	d := c.Backend.Database
+	url := d.URL
+	if url == "" {
+		var r reader
+		url = config.URL(strings.TrimSpace(r.text("backend.database.urlFile", d.URLFile)))
+		if err := r.problems.Err(); err != nil {
+			return nil, err
+		}
+		checked := *c
+		checked.Backend.Database = &config.Database{URL: url, UsernameFile: d.UsernameFile, PasswordFile: d.PasswordFile}
+		if err := append(Check(&checked), checked.Validate()...).Err(); err != nil {
+			return nil, err
+		}
+	}
+	if url.Scheme() != "sqlite" {
+		return nil, config.Problems{{Path: path, Message: fmt.Sprintf("%q is no database; available are %s", url.Scheme(), available)}}
+	}
+	return sql.Open(ctx, sql.Config{
+		URL:    string(url),
+		Prefix: c.KeyPrefix,
+		Dial:   c.Timeouts.Dial.Std(),
+		Read:   c.Timeouts.Read.Std(),
+		Write:  c.Timeouts.Write.Std(),
+	})
+}
+
+// redisConfig is the configuration of the Redis room, secrets included.
+func redisConfig(c *config.Config) (redis.Config, error) {
+	const path = "backend.redis."
+	r := c.Backend.Redis
+	var files reader
+	rc := redis.Config{
+		Addresses:        r.Addresses,
+		Mode:             redis.Mode(r.Mode),
+		MasterName:       r.MasterName,
+		Database:         r.Database,
+		Username:         files.text(path+"usernameFile", r.UsernameFile),
+		Password:         files.text(path+"passwordFile", r.PasswordFile),
+		SentinelUsername: files.text(path+"sentinelUsernameFile", r.SentinelUsernameFile),
+		SentinelPassword: files.text(path+"sentinelPasswordFile", r.SentinelPasswordFile),
+		TLS:              files.tls(path+"tls", r.TLS),
+		Prefix:           c.KeyPrefix,
+		DialTimeout:      c.Timeouts.Dial.Std(),
+		ReadTimeout:      c.Timeouts.Read.Std(),
+		WriteTimeout:     c.Timeouts.Write.Std(),
+	}
+	return rc, files.problems.Err()
+}
+
+// Identity is a digest of everything that the store of c is opened from, the
+// contents of secret files included: where it is the same, the open store can stay.
+// A file that cannot be read counts by its error.
+func Identity(c *config.Config) string {
+	h := sha256.New()
+	write := func(s string) { _, _ = fmt.Fprintf(h, "%d:%s", len(s), s) }
+	if c.Backend.Type == config.BackendMemory {
+		return string(c.Backend.Type) // nothing else matters to it, and to open it anew loses carts
+	}
+	backend, err := config.Marshal(&config.Config{Backend: c.Backend})
+	if err != nil {
+		write(err.Error())
+	}
+	write(string(backend))
+	write(c.KeyPrefix)
+	write(fmt.Sprint(c.Timeouts.Dial, c.Timeouts.Read, c.Timeouts.Write))
+	for path, file := range c.SecretFiles() {
+		raw, err := readFile(file)
+		write(path)
+		write(string(raw))
+		write(fmt.Sprint(err))
+	}
+	return hex.EncodeToString(h.Sum(nil))
+}

@@ -1,0 +1,154 @@
+package redis
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	goredis "github.com/redis/go-redis/v9"
+
+	"github.com/sidecart/sidecart/internal/cart"
+	"github.com/sidecart/sidecart/internal/storage"
+)
+
+// How often a waiter asks that nobody will tell: it begins quickly, since most locks are short,
+// and slows down. The jitter keeps waiters apart.
+const (
+	pollMin  = 5 * time.Millisecond
+	pollMax  = 25 * time.Millisecond
+	pollLast = 50 * time.Millisecond
+	// leaveTimeout bounds giving back a lock or a place when the caller has gone.
+	leaveTimeout = 500 * time.Millisecond
+)
+
+// Acquire waits for a wake-up that carries the cart, and asks again by itself once per
+// heartbeat, when a lock before it ends, or often where another program holds the
+// lock.
+func (s *Store) Acquire(ctx context.Context, key cart.Key, claim storage.Claim, queued bool) (*cart.Cart, error) {
+	if !s.begin() {
+		return nil, s.translate(ctx, goredis.ErrClosed, "lock", key)
+	}
+	defer s.tasks.Done()
+	w := s.waiters.join(claim.Token)
+	defer s.waiters.leave(claim.Token)
+	c, err := s.wait(ctx, key, &claim, w, queued && w.listening)
+	if err == nil {
+		return c, nil
+	}
+	switch {
+	case s.isClosed():
+		s.abandonNow(ctx, key, claim.Token) // Close waits for this call
+		return nil, fmt.Errorf("redis: lock %s: %w", key, storage.ErrClosed)
+	case errors.Is(ctx.Err(), context.Canceled):
+		err = fmt.Errorf("redis: lock %s: %w", key, ctx.Err())
+	case errors.Is(err, context.DeadlineExceeded):
+		err = fmt.Errorf("redis: lock %s: %w", key, storage.ErrLockTimeout)
+	}
+	s.abandonLater(ctx, key, claim.Token)
+	return nil, err
+}
+
+// wait is the loop of Acquire; settled says that the claim is in the queue and that a
+// wake-up would have been heard.
+func (s *Store) wait(ctx context.Context, key cart.Key, claim *storage.Claim, w *waiter, settled bool) (*cart.Cart, error) {
+	slow := pollMax
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	for {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		if !settled {
+			g, err := s.claim(ctx, key, claim)
+			if err != nil {
+				return nil, err
+			}
+			if g.yes {
+				c, err := decodeCart(g.flat)
+				return c, s.translate(ctx, err, "lock", key)
+			}
+			w.outlook = g
+		}
+		if !w.listening && s.waiters.listen(ctx, s.client) == nil {
+			// The lock may have been granted before anybody listened: ask once more.
+			w.listening, settled = true, false
+			continue
+		}
+		delay := s.heartbeat
+		if w.outlook.poll || !w.listening {
+			delay = min(delay, jitter(pollMin, slow))
+			slow = min(slow*5/4, pollLast)
+		}
+		if first := time.Duration(w.outlook.first) * time.Millisecond; first >= 0 {
+			delay = min(delay, first+time.Millisecond) // what ends at an instant is over after it
+		}
+		timer.Reset(delay)
+		select {
+		case flat := <-w.wake:
+			if flat == nil {
+				return s.Load(ctx, key)
+			}
+			c, err := decodeCart(flat)
+			return c, s.translate(ctx, err, "lock", key)
+		case <-timer.C:
+			settled = false
+		case <-ctx.Done():
+		case <-s.done:
+			return nil, storage.ErrClosed
+		}
+	}
+}
+
+// claim sends a claim, first or again.
+func (s *Store) claim(ctx context.Context, key cart.Key, c *storage.Claim) (granted, error) {
+	args := scriptArgs(claimScript, 6+len(c.Parts), s.lockKeys(key, c.Parts)...)
+	reply, err := s.run(ctx, claimScript, s.appendClaim(args, c))
+	if err != nil {
+		return granted{}, s.translate(ctx, err, "lock", key)
+	}
+	g, err := decodeClaim(reply)
+	return g, s.translate(ctx, err, "lock", key)
+}
+
+// lockKeys are the four keys of a cart, and in a Cluster those of the parts.
+func (s *Store) lockKeys(key cart.Key, parts []cart.Part) []string {
+	n := s.space.names(key)
+	keys := append(make([]string, 0, 4+len(parts)), n.cart, n.index, n.queue, n.lock)
+	if s.space.cluster {
+		for _, p := range parts {
+			keys = append(keys, n.lockKey(p))
+		}
+	}
+	return keys
+}
+
+// Abandon runs one script.
+func (s *Store) Abandon(ctx context.Context, key cart.Key, token string) error {
+	s.waiters.leave(token)
+	return s.translate(ctx, s.abandon(ctx, key, token), "unlock", key)
+}
+
+func (s *Store) abandon(ctx context.Context, key cart.Key, token string) error {
+	_, err := s.run(ctx, abandonScript, append(scriptArgs(abandonScript, 1, s.lockKeys(key, nil)...), token))
+	return err
+}
+
+// abandonNow gives back what token has, for a caller that has gone. An error leaves it to
+// the end of its lease.
+func (s *Store) abandonNow(ctx context.Context, key cart.Key, token string) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaveTimeout)
+	defer cancel()
+	_ = s.abandon(ctx, key, token)
+}
+
+// abandonLater is abandonNow for a caller that must not wait.
+func (s *Store) abandonLater(ctx context.Context, key cart.Key, token string) {
+	if !s.begin() {
+		return
+	}
+	go func() {
+		defer s.tasks.Done()
+		s.abandonNow(ctx, key, token)
+	}()
+}

@@ -1,0 +1,19 @@
+-- Claim a lock, or renew it, or renew a place in the queue.
+--
+-- KEYS: cart, index of instances, queue, lock of the whole cart.
+-- ARGV: token, holder, lease (ms), channel to wake, life of a place in the queue (ms),
+-- number of parts, parts.
+-- Reply, packed: granted, milliseconds until it is worth asking again (-1: none known),
+-- whether to poll, and the cart where granted.
+
+local claim = read_claim()
+local c = open_cart(0)
+look(c, claim.parts)
+local granted = acquire(c, claim)
+save(c)
+wake(c)
+if granted then
+  return cmsgpack.pack({true, -1, false, snapshot(c)})
+end
+local first, poll = outlook(c, claim)
+return cmsgpack.pack({false, first, poll, false})

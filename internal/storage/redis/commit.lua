@@ -1,0 +1,347 @@
+-- Make one commit, or two in one step: all of them or none. First everything is checked, then
+-- everything is written, so that no error leaves half a change behind. The rules are those of
+-- Apply in state.go of package storage.
+--
+-- KEYS: for each cart: cart, index of instances, queue, lock of the whole cart. Then, for one
+-- cart or in a Cluster, the locks of the parts.
+-- ARGV: number of commits, and for each, in this order
+--   instance as in the key, id and version expected ('' and 0 for none), new id, steps, ttl (ms),
+--   flags (f forget, t touch, l lease demanded, r release), token,
+--   number of parts, parts,
+--   number of expected part versions, their fields ('*' for that of the cart), the versions,
+--   number of writes, part, step and value of each (step -1 or less: removed),
+--   claim: token ('' for none, and then nothing more), holder, lease (ms), channel, life (ms),
+--   number of parts, parts.
+-- Reply, packed: for each commit a list of status (as storage.Status), granted, queued,
+-- milliseconds until it is worth asking again, whether to poll, id, version before, created,
+-- updated, expires, cart (a list of fields and values, or false).
+--
+-- Fields of a cart: id, version, created, updated, expires (ms, 0 for never); the documents
+-- items, conditions, metadata.<key>, each with its version in v:<part>, which stays when a
+-- metadata key goes; s:metadata.<key> and seq keep the order in which keys came; floor is the
+-- version of what is neither there nor remembered; transfer and received are opaque; indexed
+-- tells until when the index of instances is sure to live (0: for ever).
+
+local NOT_TRIED, COMMITTED, CONFLICT, LOCKED, LOCK_LOST = 0, 1, 2, 3, 4
+local TOMBSTONES = 64 -- cart.MaxTombstones
+
+local function is_metadata(part)
+  return string.sub(part, 1, 9) == 'metadata.'
+end
+
+local function read_commit(i)
+  local m = {
+    cart = open_cart(i), instance = arg(), id = arg(), version = tonumber(arg()), new_id = arg(),
+    steps = tonumber(arg()), ttl = tonumber(arg()),
+  }
+  local flags = arg()
+  if flags ~= '' then
+    m.forget = string.find(flags, 'f', 1, true)
+    m.touch = string.find(flags, 't', 1, true)
+    m.lease = string.find(flags, 'l', 1, true)
+    m.release = string.find(flags, 'r', 1, true)
+  end
+  m.token = arg()
+  m.parts = args()
+  m.expect = args()
+  m.versions = {}
+  for j = 1, #m.expect do
+    m.versions[j] = tonumber(arg())
+  end
+  m.writes = {}
+  for j = 1, tonumber(arg()) do
+    local w = {arg(), tonumber(arg()), arg()}
+    m.writes[j] = w
+    m.transfers = m.transfers or w[1] == 'transfer'
+    m.removes = m.removes or (w[2] < 0 and is_metadata(w[1]))
+  end
+  m.claim = read_claim()
+  return m
+end
+
+-- read fetches what the commit needs to know of the cart.
+local function read(m)
+  local c = m.cart
+  local fields = {'id', 'version', 'created', 'updated', 'expires', 'indexed', 'transfer', 'floor', 'seq'}
+  for _, field in ipairs(m.expect) do
+    fields[#fields + 1] = field
+  end
+  for _, w in ipairs(m.writes) do
+    if is_metadata(w[1]) then
+      fields[#fields + 1] = 's:' .. w[1]
+    end
+  end
+  local got = gather('HMGET', c.hash, fields)
+  c.expires = tonumber(got[5])
+  if got[1] and c.expires and c.expires ~= 0 and now >= c.expires then
+    c.stale = true
+    got = {}
+  end
+  c.id, c.version, c.created, c.updated, c.expires = got[1], tonumber(got[2] or 0), got[3], got[4], tonumber(got[5] or 0)
+  c.indexed, c.transfer, c.floor, c.seq = tonumber(got[6]), got[7], tonumber(got[8] or 0), tonumber(got[9] or 0)
+  c.field = {}
+  for i = 10, #fields do
+    c.field[fields[i]] = tonumber(got[i])
+  end
+  if c.id then
+    return c.version and c.version > 0 and tonumber(c.created) and tonumber(c.updated) and got[5] and c.expires
+      and c.floor and c.seq
+  end
+  return c.stale or redis.call('EXISTS', c.hash) == 0
+end
+
+local function holds(m)
+  local c = m.cart
+  if m.id ~= (c.id or '') or (m.version ~= 0 and m.version ~= c.version) then
+    return false
+  end
+  for i, field in ipairs(m.expect) do
+    local is
+    if field == '*' then
+      is = c.version
+    else
+      is = c.field[field] or (string.sub(field, 1, 11) == 'v:metadata.' and c.floor) or 0
+    end
+    if is ~= m.versions[i] then
+      return false
+    end
+  end
+  return true
+end
+
+-- check tells how a commit would end, and changes nothing.
+local function check(m)
+  local c = m.cart
+  if m.lease then
+    local held = false
+    for _, h in ipairs(c.held) do
+      held = held or h.token == m.token
+    end
+    if not held then
+      return LOCK_LOST
+    end
+  end
+  if held_by_other(c, m.parts, m.token) then
+    return LOCKED
+  end
+  if not holds(m) or (c.transfer and not m.transfers) then
+    return CONFLICT
+  end
+  return COMMITTED
+end
+
+-- before compares text by bytes; Lua's own comparison depends on the server's language.
+local function before(a, b)
+  for i = 1, math.min(#a, #b) do
+    local x, y = string.byte(a, i), string.byte(b, i)
+    if x ~= y then
+      return x < y
+    end
+  end
+  return #a < #b
+end
+
+-- tombstones are the metadata parts that were removed, with their versions.
+local function tombstones(c)
+  local there, versions = {}, {}
+  local fields = c.stale and {} or redis.call('HKEYS', c.hash)
+  for _, f in ipairs(fields) do
+    there[f] = true
+  end
+  for _, f in ipairs(fields) do
+    if string.sub(f, 1, 11) == 'v:metadata.' and not there[string.sub(f, 3)] then
+      versions[#versions + 1] = f
+    end
+  end
+  local removed = {n = #versions, at = {}}
+  if #versions > 0 then
+    for i, v in ipairs(gather('HMGET', c.hash, versions)) do
+      removed.at[string.sub(versions[i], 3)] = tonumber(v)
+    end
+  end
+  return removed
+end
+
+-- bury leaves a tombstone. When there are too many, the older half goes, by version and then
+-- by name, as in package cart.
+local function bury(c, fields, removed, part, version)
+  if not removed.at[part] then
+    removed.n = removed.n + 1
+  end
+  removed.at[part] = version
+  if removed.n <= TOMBSTONES then
+    return
+  end
+  local parts = {}
+  for p in pairs(removed.at) do
+    parts[#parts + 1] = p
+  end
+  table.sort(parts, function(a, b)
+    local x, y = removed.at[a], removed.at[b]
+    if x ~= y then
+      return x < y
+    end
+    return before(a, b)
+  end)
+  for i = 1, math.floor(#parts / 2) do
+    local p = parts[i]
+    c.floor = math.max(c.floor, removed.at[p])
+    removed.at[p] = nil
+    removed.n = removed.n - 1
+    fields['v:' .. p] = false
+  end
+  fields.floor = c.floor
+end
+
+-- index enters the cart in the index of instances, which must live as long as any cart in it.
+-- It is given twice the cart's life, so that it need not be touched at every change.
+local function index(m, expires)
+  local c = m.cart
+  local last = expires == 0 and 0 or expires + m.ttl
+  local left = redis.call('PTTL', c.index)
+  redis.pcall('SADD', c.index, m.instance) -- an error here must not part two carts
+  if last == 0 then
+    if left >= 0 then
+      redis.call('PERSIST', c.index)
+    end
+  elseif left == -2 or (left >= 0 and now + left < last) then
+    redis.call('PEXPIREAT', c.index, last)
+  end
+  return last
+end
+
+-- write makes the change and returns the cart's id, the version before, and its times.
+local function write(m)
+  local c = m.cart
+  local id, base = c.id or '', c.id and c.version or 0
+  if m.forget then
+    if c.id or c.stale then
+      redis.call('DEL', c.hash)
+      redis.pcall('SREM', c.index, m.instance)
+    end
+    return id, base, 0, 0, 0
+  end
+  local creates = not c.id and m.steps > 0
+  if not c.id and not creates then
+    return '', 0, 0, 0, 0
+  end
+  local fields = {} -- what to set; false to remove
+  if creates then
+    id, c.created = m.new_id, now
+    fields.id, fields.created = id, now
+  end
+  if m.steps > 0 then
+    c.updated = now
+    fields.version, fields.updated = base + m.steps, now
+  end
+  local removed = m.removes and tombstones(c)
+  for _, w in ipairs(m.writes) do
+    local part, step, value = w[1], w[2], w[3]
+    if not is_metadata(part) then
+      fields[part] = step >= 0 and value
+      if part == 'items' or part == 'conditions' then
+        fields['v:' .. part] = base + step
+      end
+    elseif step >= 0 then
+      fields[part], fields['v:' .. part] = value, base + step
+      if not c.field['s:' .. part] then
+        c.seq = c.seq + 1
+        c.field['s:' .. part] = c.seq
+        fields['s:' .. part], fields.seq = c.seq, c.seq
+      end
+      if removed and removed.at[part] then
+        removed.at[part] = nil
+        removed.n = removed.n - 1
+      end
+    else
+      c.field['s:' .. part] = nil
+      fields[part], fields['s:' .. part], fields['v:' .. part] = false, false, base - step
+      bury(c, fields, removed, part, base - step)
+    end
+  end
+  local expires = c.expires
+  local renews = m.steps > 0 or #m.writes > 0 or m.touch
+  if renews then
+    expires = m.ttl > 0 and now + m.ttl or 0
+    fields.expires = expires
+    local indexed = not creates and c.indexed
+    if not indexed or (indexed ~= 0 and (expires == 0 or expires > indexed)) then
+      fields.indexed = index(m, expires)
+    end
+  end
+  if c.stale then
+    redis.call('DEL', c.hash)
+  end
+  local set, del = {}, {}
+  for f, v in pairs(fields) do
+    if v then
+      set[#set + 1] = f
+      set[#set + 1] = v
+    else
+      del[#del + 1] = f
+    end
+  end
+  if #set > 0 then
+    spread('HSET', c.hash, set)
+  end
+  if #del > 0 then
+    spread('HDEL', c.hash, del)
+  end
+  if renews then
+    if expires ~= 0 then
+      redis.call('PEXPIREAT', c.hash, expires - 1) -- see save
+    elseif not creates and c.expires ~= 0 then
+      redis.call('PERSIST', c.hash)
+    end
+  end
+  return id, base, tonumber(c.created), tonumber(c.updated), expires
+end
+
+local n = arg()
+n = n == 'q' and 1 or tonumber(n)
+local commits, status, failed = {}, {}, false
+for i = 1, n do
+  commits[i] = read_commit(i - 1)
+end
+for i, m in ipairs(commits) do
+  look(m.cart, m.parts)
+  if not read(m) then
+    return redis.error_reply('CORRUPT ' .. m.cart.hash .. ' holds something that is no cart')
+  end
+  status[i] = check(m)
+  failed = failed or status[i] ~= COMMITTED
+end
+
+local replies = {}
+for i, m in ipairs(commits) do
+  local c = m.cart
+  local granted, queued, first, poll = false, false, -1, false
+  local id, base, created, updated, expires, cart = '', 0, 0, 0, 0, false
+  if not failed then
+    id, base, created, updated, expires = write(m)
+    if m.release and m.token ~= '' and #c.held + #c.waiting > 0 then
+      release(c, m.token)
+    end
+    save(c)
+  elseif status[i] == COMMITTED then
+    status[i] = NOT_TRIED
+  else
+    if m.claim and status[i] ~= LOCK_LOST then
+      granted = acquire(c, m.claim)
+      queued = not granted
+      save(c)
+      if queued then
+        first, poll = outlook(c, m.claim)
+      end
+    end
+    -- Who waits for a lock is given the cart with it.
+    if status[i] == CONFLICT or (status[i] == LOCKED and not queued) then
+      cart = snapshot(c)
+    end
+  end
+  replies[i] = {status[i], granted, queued, first, poll, id, base, created, updated, expires, cart}
+end
+for _, m in ipairs(commits) do
+  wake(m.cart)
+end
+return cmsgpack.pack(replies)

@@ -1,0 +1,164 @@
+package redis
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"net"
+	"strings"
+	"sync"
+	"time"
+
+	goredis "github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/logging"
+
+	"github.com/sidecart/sidecart/internal/cart"
+)
+
+// Mode is how the servers stand together.
+type Mode string
+
+// The modes.
+const (
+	Standalone Mode = "Standalone"
+	Sentinel   Mode = "Sentinel"
+	Cluster    Mode = "Cluster"
+)
+
+// Config is what a [Store] runs with. Addresses and Prefix have no default.
+type Config struct {
+	// Addresses are host:port: of the one server, of the sentinels, or of some
+	// nodes of the Cluster. A path is the unix socket of a single server.
+	Addresses []string
+	// Mode is Standalone where it is empty.
+	Mode Mode
+	// MasterName is what the sentinels call the master.
+	MasterName string
+
+	// Username and Password are for the servers; "" for none.
+	Username, Password string
+	// Credentials replace Username and Password where set: they are asked at each new
+	// connection, so that rotated files take effect without a restart.
+	Credentials func(context.Context) (username, password string, err error)
+	// SentinelUsername and SentinelPassword are for the sentinels themselves.
+	SentinelUsername, SentinelPassword string
+	// Database is the number of the database; a Cluster has only 0.
+	Database int
+	// TLS turns TLS on, for sentinels as well; nil is plain.
+	TLS *tls.Config
+
+	// Prefix is what all keys begin with: see [ValidatePrefix].
+	Prefix string
+
+	// DialTimeout is 1 s where it is 0, ReadTimeout and WriteTimeout 500 ms.
+	DialTimeout, ReadTimeout, WriteTimeout time.Duration
+	// PoolSize is how many connections a server is given at most at ordinary times; 0 for
+	// ten per CPU.
+	PoolSize int
+}
+
+// Validate says everything that is wrong, each as an [*cart.InvalidError] on the
+// name of the field.
+func (c *Config) Validate() error {
+	var problems []error
+	invalid := func(field, format string, args ...any) {
+		problems = append(problems, cart.Invalidf(field, format, args...))
+	}
+	switch c.Mode {
+	case "", Standalone:
+		if len(c.Addresses) != 1 {
+			invalid("addresses", "a Standalone server has exactly one address, %d are given", len(c.Addresses))
+		}
+	case Sentinel, Cluster:
+		if len(c.Addresses) == 0 {
+			invalid("addresses", "must name at least one server, such as redis:6379")
+		}
+	default:
+		invalid("mode", "%q is none: write Standalone, Sentinel or Cluster", c.Mode)
+	}
+	for _, a := range c.Addresses {
+		if isSocket(a) && (c.Mode == "" || c.Mode == Standalone) {
+			continue
+		}
+		if host, port, err := net.SplitHostPort(a); err != nil || host == "" || port == "" {
+			invalid("addresses", "%q is no host:port, such as redis:6379", a)
+		}
+	}
+	if (c.Mode == Sentinel) != (c.MasterName != "") {
+		invalid("masterName", "must be given for Sentinel, and for Sentinel only")
+	}
+	if c.Database < 0 || c.Database > 0 && c.Mode == Cluster {
+		invalid("database", "%d is not possible: a Cluster has only 0, others have 0 and up", c.Database)
+	}
+	for field, d := range map[string]time.Duration{"dial": c.DialTimeout, "read": c.ReadTimeout, "write": c.WriteTimeout} {
+		if d < 0 {
+			invalid("timeouts."+field, "is %v, must not be negative", d)
+		}
+	}
+	if c.PoolSize < 0 {
+		invalid("poolSize", "is %d, must not be negative", c.PoolSize)
+	}
+	if err := ValidatePrefix("keyPrefix", c.Prefix); err != nil {
+		problems = append(problems, err)
+	}
+	return errors.Join(problems...)
+}
+
+func isSocket(address string) bool { return strings.HasPrefix(address, "/") }
+
+// quiet keeps the driver from writing to standard error: what matters comes as
+// an error of a call, and no other package uses the driver.
+var quiet = sync.OnceFunc(logging.Disable)
+
+// connect makes the client; it does not dial. Retries are off everywhere: a commit must
+// never be sent twice, since the first may have been made although no
+// answer came.
+func (c *Config) connect() goredis.UniversalClient {
+	quiet()
+	const (
+		noRetries = -1
+		minIdle   = 1
+		// RESP2: the replies are single strings or flat lists, so that RESP3 would only
+		// cost a longer handshake.
+		protocol = 2
+	)
+	dial, read, write := c.DialTimeout, c.ReadTimeout, c.WriteTimeout
+	if dial == 0 {
+		dial = time.Second
+	}
+	if read == 0 {
+		read = 500 * time.Millisecond
+	}
+	if write == 0 {
+		write = 500 * time.Millisecond
+	}
+	switch c.Mode {
+	case Sentinel:
+		return goredis.NewFailoverClient(&goredis.FailoverOptions{
+			MasterName: c.MasterName, SentinelAddrs: c.Addresses,
+			SentinelUsername: c.SentinelUsername, SentinelPassword: c.SentinelPassword,
+			Username: c.Username, Password: c.Password, CredentialsProviderContext: c.Credentials, DB: c.Database, TLSConfig: c.TLS,
+			Protocol: protocol, MaxRetries: noRetries, DialerRetries: 1, DisableIdentity: true, ContextTimeoutEnabled: true,
+			DialTimeout: dial, ReadTimeout: read, WriteTimeout: write, PoolSize: c.PoolSize, MinIdleConns: minIdle,
+		})
+	case Cluster:
+		// MOVED and ASK are followed whatever MaxRetries says; see once for the rest.
+		return goredis.NewClusterClient(&goredis.ClusterOptions{
+			Addrs:    c.Addresses,
+			Username: c.Username, Password: c.Password, CredentialsProviderContext: c.Credentials, TLSConfig: c.TLS,
+			Protocol: protocol, MaxRetries: noRetries, DialerRetries: 1, DisableIdentity: true, ContextTimeoutEnabled: true,
+			DialTimeout: dial, ReadTimeout: read, WriteTimeout: write, PoolSize: c.PoolSize, MinIdleConns: minIdle,
+			DisableRoutingPolicies: true,
+		})
+	}
+	network := "tcp"
+	if isSocket(c.Addresses[0]) {
+		network = "unix"
+	}
+	return goredis.NewClient(&goredis.Options{
+		Network: network, Addr: c.Addresses[0],
+		Username: c.Username, Password: c.Password, CredentialsProviderContext: c.Credentials, DB: c.Database, TLSConfig: c.TLS,
+		Protocol: protocol, MaxRetries: noRetries, DialerRetries: 1, DisableIdentity: true, ContextTimeoutEnabled: true,
+		DialTimeout: dial, ReadTimeout: read, WriteTimeout: write, PoolSize: c.PoolSize, MinIdleConns: minIdle,
+	})
+}

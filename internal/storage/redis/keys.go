@@ -1,0 +1,209 @@
+package redis
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/sidecart/sidecart/internal/cart"
+)
+
+// MaxPrefixBytes is the longest prefix.
+const MaxPrefixBytes = 64
+
+// kinds are the first components of keys that are no carts. "fence" is kept free for
+// the fences of leases and the probe of Ping.
+var kinds = []string{"lock", "queue", "index", "fence"}
+
+// ValidatePrefix checks a prefix of keys: 1 to [MaxPrefixBytes] of the characters
+// A-Z a-z 0-9 _ : . - of which the part before the first dot is none of lock, queue,
+// index and fence. The error is an [*cart.InvalidError] on field.
+func ValidatePrefix(field, prefix string) error {
+	if prefix == "" || len(prefix) > MaxPrefixBytes {
+		return cart.Invalidf(field, "is %d bytes long, must be 1 to %d", len(prefix), MaxPrefixBytes)
+	}
+	for _, r := range prefix {
+		if (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && !strings.ContainsRune("_:.-", r) {
+			return cart.Invalidf(field, "%q contains %q, allowed are A-Z a-z 0-9 _ : . -", prefix, r)
+		}
+	}
+	first, _, _ := strings.Cut(prefix, ".")
+	for _, k := range kinds {
+		if first == k {
+			return cart.Invalidf(field, "%q begins with %q, which names keys of another kind: write another word", prefix, k)
+		}
+	}
+	return nil
+}
+
+// space makes and reads the keys of one prefix. Components are separated by dots and
+// names are escaped, so that by their number and their first word no two keys of any
+// two prefixes are the same.
+type space struct {
+	prefix  string
+	cluster bool // the identifier is the hash tag
+}
+
+// names are the keys of one cart.
+type names struct {
+	cart, queue, lock, index string
+	instance                 string // as in the key
+}
+
+func (s space) names(k cart.Key) names {
+	id, instance := s.tag(escape(k.Identifier)), escape(k.Instance)
+	owner := s.prefix + "." + id
+	key := owner + "." + instance
+	n := names{cart: key, queue: "queue." + key, index: "index." + owner, instance: instance}
+	if !s.cluster { // a hash tag cannot be mistaken, and must be the same in all keys
+		id = escapeLock(k.Identifier)
+	}
+	n.lock = "lock." + s.prefix + "." + id + "." + escapeLock(k.Instance)
+	return n
+}
+
+func (s space) tag(id string) string {
+	if s.cluster {
+		return "{" + id + "}"
+	}
+	return id
+}
+
+// owner is the index of an identifier's instances, and what stands before an instance in
+// a cart's key.
+func (s space) owner(identifier string) (index, before string) {
+	owner := s.prefix + "." + s.tag(escape(identifier))
+	return "index." + owner, owner + "."
+}
+
+// lockKey is the key of the lock over a part.
+func (n names) lockKey(p cart.Part) string {
+	if p == cart.PartAll {
+		return n.lock
+	}
+	if key, ok := p.MetadataKey(); ok {
+		return n.lock + ".metadata." + escapeLock(key)
+	}
+	return n.lock + "." + string(p)
+}
+
+// owns reports whether a key is one that this prefix makes.
+func (s space) owns(key string) bool {
+	for _, kind := range []string{"lock", "queue", "index"} {
+		if rest, ok := strings.CutPrefix(key, kind+"."+s.prefix+"."); ok && s.reads(kind, rest) {
+			return true
+		}
+	}
+	rest, ok := strings.CutPrefix(key, s.prefix+".")
+	return ok && s.reads("cart", rest)
+}
+
+// reads reports whether rest, which follows kind and prefix, names something: the
+// components must be as many as that kind has, and be what the escape functions write.
+func (s space) reads(kind, rest string) bool {
+	c := strings.Split(rest, ".")
+	write, want := escape, 2
+	switch kind {
+	case "index":
+		want = 1
+	case "lock":
+		write = escapeLock
+		switch n := len(c); {
+		case n == 4 && c[2] == "metadata":
+			c = []string{c[0], c[1], c[3]}
+			want = 3
+		case n == 3 && (c[2] == string(cart.PartItems) || c[2] == string(cart.PartConditions)):
+			c = c[:2]
+		}
+	}
+	if len(c) != want {
+		return false
+	}
+	for i, name := range c {
+		write := write
+		if s.cluster && i == 0 {
+			inner, ok := strings.CutPrefix(name, "{")
+			if !ok || !strings.HasSuffix(inner, "}") {
+				return false
+			}
+			name, write = strings.TrimSuffix(inner, "}"), escape
+		}
+		plain, err := unescape(name)
+		if err != nil || plain == "" || write(plain) != name {
+			return false
+		}
+	}
+	return true
+}
+
+const hexDigits = "0123456789ABCDEF"
+
+// escape writes a name as one component: what separates components, what delimits a
+// hash tag and the sign of the escape itself are written in percent form.
+func escape(name string) string {
+	if !strings.ContainsAny(name, "%.{}") {
+		return name
+	}
+	var b strings.Builder
+	b.Grow(len(name) + 8)
+	for i := range len(name) {
+		switch c := name[i]; c {
+		case '%', '.', '{', '}':
+			b.WriteByte('%')
+			b.WriteByte(hexDigits[c>>4])
+			b.WriteByte(hexDigits[c&15])
+		default:
+			b.WriteByte(c)
+		}
+	}
+	return b.String()
+}
+
+// escapeLock is escape for keys of locks. These end with the part's name or without, so
+// that a cart of a prefix with a dot could have the same key as a part of another: a
+// name that is itself the name of a part has its first letter in percent form.
+func escapeLock(name string) string {
+	switch name {
+	case "items", "conditions", "metadata":
+		return fmt.Sprintf("%%%02X%s", name[0], name[1:])
+	}
+	return escape(name)
+}
+
+func unescape(component string) (string, error) {
+	if strings.IndexByte(component, '%') < 0 {
+		return component, nil
+	}
+	var b strings.Builder
+	for i := 0; i < len(component); i++ {
+		c := component[i]
+		if c == '%' {
+			if i+2 >= len(component) {
+				return "", fmt.Errorf("%q ends within an escape", component)
+			}
+			hi, lo := strings.IndexByte(hexDigits, component[i+1]), strings.IndexByte(hexDigits, component[i+2])
+			if hi < 0 || lo < 0 {
+				return "", fmt.Errorf("%q holds no escape at %d", component, i)
+			}
+			c = byte(hi<<4 | lo)
+			i += 2
+		}
+		b.WriteByte(c)
+	}
+	return b.String(), nil
+}
+
+// slot is the slot of a hash tag in a Cluster: CRC16 (XMODEM) modulo the number of slots.
+func slot(tag string) uint16 {
+	var crc uint16
+	for i := range len(tag) {
+		crc ^= uint16(tag[i]) << 8
+		for range 8 {
+			if crc&0x8000 != 0 {
+				crc = crc<<1 ^ 0x1021
+			} else {
+				crc <<= 1
+			}
+		}
+	}
+	return crc % 16384
+}

@@ -1,0 +1,161 @@
+package redis
+
+import (
+	"context"
+	"crypto/sha1"
+	_ "embed"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"time"
+
+	goredis "github.com/redis/go-redis/v9"
+
+	"github.com/sidecart/sidecart/internal/cart"
+	"github.com/sidecart/sidecart/internal/storage"
+)
+
+//go:embed locks.lua
+var locksSource string
+
+//go:embed quick.lua
+var quickSource string
+
+//go:embed commit.lua
+var commitSource string
+
+//go:embed claim.lua
+var claimSource string
+
+//go:embed abandon.lua
+var abandonSource string
+
+//go:embed instances.lua
+var instancesSource string
+
+//go:embed ping.lua
+var pingSource string
+
+var (
+	commitScript    = newScript(quickSource + locksSource + commitSource)
+	claimScript     = newScript(locksSource + claimSource)
+	abandonScript   = newScript(locksSource + abandonSource)
+	instancesScript = newScript(instancesSource)
+	pingScript      = newScript(pingSource)
+)
+
+type script struct{ source, sha string }
+
+func newScript(source string) script {
+	sum := sha1.Sum([]byte(source)) // the name by which Redis knows it; no secret
+	return script{source, hex.EncodeToString(sum[:])}
+}
+
+// once is a command that is sent once: a Cluster client would send others
+// again after an error of the network, when the first may have done its work.
+type once struct{ *goredis.StringCmd }
+
+// NoRetry makes the client leave it at one attempt. Redirections are followed all the same: a
+// node that redirects has not run the command.
+func (once) NoRetry() bool { return true }
+
+// scriptArgs begins the arguments of a script; the script's own follow the keys.
+func scriptArgs(sc script, room int, keys ...string) []any {
+	args := make([]any, 3, 3+len(keys)+room)
+	args[0], args[1], args[2] = "evalsha", sc.sha, len(keys)
+	for _, k := range keys {
+		args = append(args, k)
+	}
+	return args
+}
+
+// run runs a script in one round trip, or two where the server does not know it yet.
+func (s *Store) run(ctx context.Context, sc script, args []any) (string, error) {
+	for {
+		cmd := once{goredis.NewStringCmd(ctx, args...)}
+		err := s.client.Process(ctx, cmd)
+		switch {
+		case err == nil:
+			return cmd.Val(), nil
+		case goredis.HasErrorPrefix(err, "NOSCRIPT") && args[0] == "evalsha":
+			args[0], args[1] = "eval", sc.source
+		case goredis.IsTryAgainError(err):
+			// The slot is on its way to another node and the keys are on both: nothing was
+			// done, and it is over in a moment.
+			if err := pause(ctx, jitter(5*time.Millisecond, 25*time.Millisecond)); err != nil {
+				return "", err
+			}
+		default:
+			return "", err
+		}
+	}
+}
+
+func pause(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func jitter(from, to time.Duration) time.Duration { return from + rand.N(to-from) }
+
+// translate turns the driver's errors into those of package storage, with the cause kept, and
+// says what was being done to what.
+func (s *Store) translate(ctx context.Context, err error, doing string, keys ...cart.Key) error {
+	if err == nil {
+		return nil
+	}
+	for _, k := range keys {
+		doing += " " + k.String()
+	}
+	deadline, bounded := ctx.Deadline()
+	switch {
+	case s.isClosed() || errors.Is(err, goredis.ErrClosed):
+		return fmt.Errorf("redis: %s: %w", doing, storage.ErrClosed)
+	case errors.Is(err, storage.ErrCorrupt):
+		return fmt.Errorf("redis: %s: %w", doing, err)
+	case ctx.Err() != nil:
+		return fmt.Errorf("redis: %s: %w", doing, ctx.Err())
+	case bounded && !time.Now().Before(deadline):
+		// The socket's deadline is the context's, and may fire a moment earlier.
+		return fmt.Errorf("redis: %s: %w", doing, context.DeadlineExceeded)
+	case isCorrupt(err):
+		return fmt.Errorf("redis: %s: %w: %w", doing, storage.ErrCorrupt, err)
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
+		// A deadline of the driver's own; the caller's context is alive and must not
+		// seem to have ended.
+		return fmt.Errorf("redis: %s: %w: %v", doing, storage.ErrUnavailable, err)
+	}
+	return fmt.Errorf("redis: %s: %w: %w", doing, storage.ErrUnavailable, err)
+}
+
+// refusals are what servers say when they cannot work, also from within a script.
+var refusals = []string{
+	"OOM ", "READONLY ", "MISCONF ", "NOREPLICAS ", "MASTERDOWN ", "CLUSTERDOWN ", "NOPERM ", "The user executing the script",
+}
+
+// isCorrupt reports whether the server says that a key holds something else than it should.
+// An error that the script itself ran into means that it read what it never wrote.
+func isCorrupt(err error) bool {
+	var reply goredis.Error
+	if !errors.As(err, &reply) {
+		return false
+	}
+	text := reply.Error()
+	if strings.HasPrefix(text, "CORRUPT ") || strings.Contains(text, "WRONGTYPE ") {
+		return true
+	}
+	for _, r := range refusals {
+		if strings.Contains(text, r) {
+			return false
+		}
+	}
+	return strings.HasPrefix(text, "ERR ") && strings.Contains(text, "user_script:")
+}

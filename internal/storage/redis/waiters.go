@@ -1,0 +1,120 @@
+package redis
+
+import (
+	"context"
+	"sync"
+
+	goredis "github.com/redis/go-redis/v9"
+)
+
+// waiters are the claims of this process that wait, and the one subscription by which
+// they are woken. Nobody subscribes before the first claim has to wait, so that a store without
+// contention has no connection for it. The zero value with a channel is ready.
+type waiters struct {
+	channel string
+
+	mu      sync.Mutex
+	byToken map[string]*waiter
+	sub     *goredis.PubSub
+	ended   chan struct{} // closed when the reader of sub has ended
+
+	subscribing sync.Mutex // one attempt at a time
+}
+
+// waiter is one claim.
+type waiter struct {
+	// wake gets the cart's fields when the lock was granted, or nil where they did not fit.
+	wake chan []string
+	// listening says that a grant since the claim was sent would have been heard.
+	listening bool
+	outlook   granted
+}
+
+// join registers a token, or finds it registered. It must come before the claim is
+// sent, since the answer may be overtaken by the wake-up.
+func (ws *waiters) join(token string) *waiter {
+	ws.mu.Lock()
+	defer ws.mu.Unlock()
+	if w := ws.byToken[token]; w != nil {
+		return w
+	}
+	if ws.byToken == nil {
+		ws.byToken = map[string]*waiter{}
+	}
+	w := &waiter{wake: make(chan []string, 1), listening: ws.sub != nil, outlook: granted{first: -1}}
+	ws.byToken[token] = w
+	return w
+}
+
+// queued notes what the answer to a commit said of its claim.
+func (ws *waiters) queued(token string, g granted) {
+	ws.mu.Lock()
+	defer ws.mu.Unlock()
+	if w := ws.byToken[token]; w != nil {
+		w.outlook = g
+	}
+}
+
+func (ws *waiters) leave(token string) {
+	ws.mu.Lock()
+	defer ws.mu.Unlock()
+	delete(ws.byToken, token)
+}
+
+// listen subscribes, unless that was done, and returns when the server has confirmed it. A
+// connection that breaks is made anew by the driver; what it missed, waiters find at
+// their next heartbeat.
+func (ws *waiters) listen(ctx context.Context, client goredis.UniversalClient) error {
+	ws.subscribing.Lock()
+	defer ws.subscribing.Unlock()
+	ws.mu.Lock()
+	done := ws.sub != nil
+	ws.mu.Unlock()
+	if done {
+		return nil
+	}
+	sub := client.Subscribe(ctx, ws.channel)
+	if _, err := sub.Receive(ctx); err != nil {
+		_ = sub.Close()
+		return err
+	}
+	ended := make(chan struct{})
+	messages := sub.Channel()
+	go func() {
+		defer close(ended)
+		for m := range messages {
+			ws.dispatch(m.Payload)
+		}
+	}()
+	ws.mu.Lock()
+	ws.sub, ws.ended = sub, ended
+	ws.mu.Unlock()
+	return nil
+}
+
+// dispatch hands a wake-up to its waiter; one that nobody waits for is dropped.
+func (ws *waiters) dispatch(payload string) {
+	u := unpacker{rest: payload}
+	u.next()
+	token, flat := u.next().text, u.texts()
+	ws.mu.Lock()
+	w := ws.byToken[token]
+	ws.mu.Unlock()
+	if w == nil || u.err != nil {
+		return
+	}
+	select {
+	case w.wake <- flat:
+	default: // woken already
+	}
+}
+
+func (ws *waiters) close() {
+	ws.mu.Lock()
+	sub, ended := ws.sub, ws.ended
+	ws.mu.Unlock()
+	if sub != nil {
+		_ = sub.Close()
+		<-ended
+	}
+}

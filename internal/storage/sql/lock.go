@@ -1,0 +1,182 @@
+package sql
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"github.com/sidecart/sidecart/internal/cart"
+	"github.com/sidecart/sidecart/internal/storage"
+)
+
+// Acquire implements [storage.Locker]. While it waits it reads the row every few
+// milliseconds, which disturbs no writer, and writes only to renew its place or
+// to take a lock that ended by itself.
+func (s *Store) Acquire(ctx context.Context, key cart.Key, claim storage.Claim, queued bool) (*cart.Cart, error) {
+	wake := s.listen(claim.Token)
+	defer s.unlisten(claim.Token)
+	c, queued, err := s.acquire(ctx, key, claim, queued, wake)
+	if err == nil {
+		return c, nil
+	}
+	if errors.Is(err, storage.ErrClosed) {
+		return nil, fmt.Errorf("lock %q: %w", key, err)
+	}
+	if queued || errors.Is(err, errUnknown) {
+		// What fails here dies with the place in the queue.
+		leave, cancel := context.WithTimeout(context.WithoutCancel(ctx), storage.Heartbeat)
+		defer cancel()
+		_ = s.Abandon(leave, key, claim.Token)
+	}
+	// A database that never answered is no lock that was held.
+	if queued && errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		err = storage.ErrLockTimeout
+	}
+	return nil, fmt.Errorf("lock %q: %w", key, err)
+}
+
+// acquire waits for the lock, and says whether the claim is in the queue.
+func (s *Store) acquire(ctx context.Context, key cart.Key, claim storage.Claim, queued bool, wake <-chan struct{}) (*cart.Cart, bool, error) {
+	const shortest, longest = 2 * time.Millisecond, 20 * time.Millisecond
+	var renew time.Time // a place that a commit took is renewed at once, since some of its life has passed
+	pause := shortest
+	for {
+		var (
+			c       *cart.Cart
+			granted bool
+			err     error
+		)
+		stale := !queued
+		if queued {
+			c, granted, stale, err = s.look(ctx, key, claim)
+		}
+		if err == nil && !granted && (stale || !time.Now().Before(renew)) {
+			renew = time.Now().Add(storage.Heartbeat)
+			c, granted, err = s.claim(ctx, key, claim)
+			queued = queued || err == nil
+		}
+		if err != nil || granted {
+			return c, queued, err
+		}
+		timer := time.NewTimer(pause/2 + rand.N(pause))
+		select {
+		case <-wake:
+			pause = shortest
+		case <-timer.C:
+			pause = min(pause*3/2, longest)
+		case <-ctx.Done():
+		case <-s.closed:
+			err = storage.ErrClosed
+		}
+		timer.Stop()
+		if err == nil {
+			err = ctx.Err()
+		}
+		if err != nil {
+			return nil, queued, err
+		}
+	}
+}
+
+// look reads whether the claim was granted, and the cart with it. stale means that it
+// takes a write to find out: the lock has ended by itself, or the claim is not in the queue any more.
+func (s *Store) look(ctx context.Context, key cart.Key, claim storage.Claim) (c *cart.Cart, granted, stale bool, err error) {
+	r, err := s.row(ctx, key, false)
+	if err != nil {
+		return nil, false, false, err
+	}
+	now := time.Now()
+	held := storage.State{}
+	for _, h := range r.state.Held {
+		if now.Before(h.Expires) {
+			held.Held = append(held.Held, h)
+		}
+	}
+	if held.Holds(claim.Token, claim.Parts) {
+		c, err := s.Load(ctx, key)
+		return c, err == nil, false, err
+	}
+	r.state.Settle(now)
+	stale = true
+	for _, w := range r.state.Queue {
+		if w.Token == claim.Token {
+			stale = false
+		}
+	}
+	return nil, false, stale, nil
+}
+
+// claim takes the lock, or the place in the queue, or renews either.
+func (s *Store) claim(ctx context.Context, key cart.Key, claim storage.Claim) (*cart.Cart, bool, error) {
+	ctx, cancel := bounded(ctx, s.write)
+	defer cancel()
+	var (
+		c      cart.Cart
+		got    bool
+		others []string
+	)
+	err := s.engine.update(ctx, []cart.Key{key}, func(rows []*record) error {
+		r, now := rows[0], time.Now()
+		others = r.state.Settle(now)
+		got = r.state.Acquire(claim, now).Granted
+		r.save = true
+		if !got {
+			return nil
+		}
+		c = r.state.Cart
+		return r.fill(&c)
+	})
+	if err != nil {
+		return nil, false, err
+	}
+	s.wake(others)
+	return &c, got, nil
+}
+
+// Abandon implements [storage.Locker].
+func (s *Store) Abandon(ctx context.Context, key cart.Key, token string) error {
+	ctx, cancel := bounded(ctx, s.write)
+	defer cancel()
+	var granted []string
+	err := s.engine.update(ctx, []cart.Key{key}, func(rows []*record) error {
+		r, now := rows[0], time.Now()
+		granted = append(r.state.Settle(now), r.state.Abandon(token, now)...)
+		r.save = r.found
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("abandon lock of %q: %w", key, err)
+	}
+	s.wake(granted)
+	return nil
+}
+
+// listen makes the channel by which a release in this process wakes the token.
+func (s *Store) listen(token string) <-chan struct{} {
+	ch := make(chan struct{}, 1)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.waiting[token] = ch
+	return ch
+}
+
+func (s *Store) unlisten(token string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.waiting, token)
+}
+
+func (s *Store) wake(tokens []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, token := range tokens {
+		if ch := s.waiting[token]; ch != nil {
+			select {
+			case ch <- struct{}{}:
+			default:
+			}
+		}
+	}
+}

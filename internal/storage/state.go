@@ -1,0 +1,245 @@
+package storage
+
+import (
+	"slices"
+	"time"
+
+	"github.com/sidecart/sidecart/internal/cart"
+)
+
+// State is everything that a backend keeps under one cart's name: the cart, who
+// holds locks on it, and who waits for one. The zero value is a name that
+// nobody has used.
+//
+// [Apply], [State.Acquire] and [State.Abandon] are the reference of what
+// the contract means. A backend that reads a whole State, calls one of them and
+// writes it back in one atomic step, is right by construction; one that does it
+// otherwise (Redis, by scripts) must be indistinguishable from it.
+type State struct {
+	Cart  cart.Cart
+	Held  []Hold
+	Queue []Waiter
+}
+
+// Hold is a lock that is held.
+type Hold struct {
+	Token   string      `json:"token"`
+	Holder  string      `json:"holder,omitempty"`
+	Parts   []cart.Part `json:"parts"`
+	Expires time.Time   `json:"expires"`
+}
+
+// Waiter is a claim in the queue.
+type Waiter struct {
+	Claim
+	// Alive is until when the waiter counts without a sign of life.
+	Alive time.Time
+}
+
+// Heartbeat is how often a waiter must renew its place in the queue, and
+// WaiterLife how long a place lasts without: a dead waiter delays those
+// behind it by no more than that.
+const (
+	Heartbeat  = 250 * time.Millisecond
+	WaiterLife = 3 * Heartbeat
+)
+
+// Settle drops what has ended by now: an expired cart, expired locks, dead
+// waiters. It then grants free locks in the order of the queue and
+// returns the tokens of those it granted.
+func (s *State) Settle(now time.Time) (granted []string) {
+	if s.Cart.Exists() && !s.Cart.ExpiresAt.IsZero() && !now.Before(s.Cart.ExpiresAt) {
+		s.Cart = cart.Cart{}
+	}
+	s.Held = slices.DeleteFunc(s.Held, func(h Hold) bool { return !now.Before(h.Expires) })
+	s.Queue = slices.DeleteFunc(s.Queue, func(w Waiter) bool { return !now.Before(w.Alive) })
+	return s.promote(now)
+}
+
+// promote grants, first come first served: a waiter passes those before it only
+// where it shares no part with any of them.
+func (s *State) promote(now time.Time) (granted []string) {
+	var ahead []cart.Part
+	s.Queue = slices.DeleteFunc(s.Queue, func(w Waiter) bool {
+		if s.heldBy(w.Parts, w.Token) || overlap(ahead, w.Parts) {
+			ahead = append(ahead, w.Parts...)
+			return false
+		}
+		s.hold(w.Claim, now)
+		granted = append(granted, w.Token)
+		return true
+	})
+	return granted
+}
+
+// Apply makes the commits on their states, all or none: states[i] is that of
+// commits[i].Key, settled. A state must be stored if its outcome is Committed or
+// has something Claimed, and must not be stored otherwise.
+//
+// granted are the tokens of waiters that a release let in.
+func Apply(states []*State, commits []Commit, now time.Time) (outs []Outcome, granted []string) {
+	outs = make([]Outcome, len(commits))
+	failed := false
+	for i, s := range states {
+		outs[i] = s.check(&commits[i])
+		failed = failed || outs[i].Status != Committed
+	}
+	for i, s := range states {
+		c := &commits[i]
+		switch {
+		case failed && outs[i].Status == Committed:
+			outs[i] = Outcome{Status: NotTried}
+		case failed:
+			if c.Claim != nil && outs[i].Status != LockLost {
+				outs[i].Claimed = s.Acquire(*c.Claim, now)
+			}
+		default:
+			outs[i] = s.write(c, now)
+			if c.Release && c.Token != "" {
+				granted = append(granted, s.Abandon(c.Token, now)...)
+			}
+		}
+	}
+	return outs, granted
+}
+
+// check tells how a commit would end, and changes nothing.
+func (s *State) check(c *Commit) Outcome {
+	if c.Lease && !slices.ContainsFunc(s.Held, func(h Hold) bool { return h.Token == c.Token }) {
+		return Outcome{Status: LockLost}
+	}
+	if s.heldBy(c.Parts, c.Token) {
+		return Outcome{Status: Locked, Cart: s.snapshot()}
+	}
+	if !c.Expect.holds(&s.Cart) || s.Cart.Transfer != nil && !c.writes(cart.PartTransfer) {
+		return Outcome{Status: Conflict, Cart: s.snapshot()}
+	}
+	return Outcome{Status: Committed}
+}
+
+func (c *Commit) writes(p cart.Part) bool {
+	return slices.ContainsFunc(c.Writes, func(w Write) bool { return w.Part == p })
+}
+
+func (e *Expect) holds(c *cart.Cart) bool {
+	if e.ID != c.ID || e.Version != 0 && e.Version != c.Version {
+		return false
+	}
+	for p, v := range e.Parts {
+		if c.PartVersion(p) != v {
+			return false
+		}
+	}
+	return true
+}
+
+func (s *State) write(c *Commit, now time.Time) Outcome {
+	now = now.UTC().Truncate(time.Millisecond)
+	out := Outcome{Status: Committed, ID: s.Cart.ID, Base: s.Cart.Version}
+	if c.Forget {
+		s.Cart = cart.Cart{}
+		return out
+	}
+	k := &s.Cart
+	if c.Steps > 0 {
+		if !k.Exists() {
+			k.ID, k.CreatedAt = c.NewID, now
+		}
+		k.Version += c.Steps
+		k.UpdatedAt = now
+	}
+	for _, w := range c.Writes {
+		_ = k.StorePart(w.Part, w.Value, out.Base+w.Step) // values come from a Draft
+	}
+	if k.Exists() && (c.Steps > 0 || len(c.Writes) > 0 || c.Touch) {
+		k.ExpiresAt = time.Time{}
+		if c.TTL > 0 {
+			k.ExpiresAt = now.Add(c.TTL)
+		}
+	}
+	out.ID, out.CreatedAt, out.UpdatedAt, out.ExpiresAt = k.ID, k.CreatedAt, k.UpdatedAt, k.ExpiresAt
+	return out
+}
+
+// Acquire grants the claim or puts it in the queue. A token that holds the parts
+// already gets their lease anew, and keeps what else it holds as it is; one that
+// waits already keeps its place.
+func (s *State) Acquire(c Claim, now time.Time) Claimed {
+	if s.Holds(c.Token, c.Parts) {
+		s.letGo(c.Token, c.Parts)
+		s.hold(c, now)
+		return Claimed{Granted: true}
+	}
+	alive := now.Add(WaiterLife)
+	for i := range s.Queue {
+		if s.Queue[i].Token == c.Token {
+			s.Queue[i].Alive = alive
+			return Claimed{Queued: true}
+		}
+	}
+	for _, w := range s.Queue {
+		if overlap(w.Parts, c.Parts) {
+			s.Queue = append(s.Queue, Waiter{c, alive})
+			return Claimed{Queued: true}
+		}
+	}
+	if s.heldBy(c.Parts, c.Token) {
+		s.Queue = append(s.Queue, Waiter{c, alive})
+		return Claimed{Queued: true}
+	}
+	s.hold(c, now)
+	return Claimed{Granted: true}
+}
+
+// Abandon gives back what token holds and its place in the queue, and returns
+// the tokens of those that this let in.
+func (s *State) Abandon(token string, now time.Time) (granted []string) {
+	s.Held = slices.DeleteFunc(s.Held, func(h Hold) bool { return h.Token == token })
+	s.Queue = slices.DeleteFunc(s.Queue, func(w Waiter) bool { return w.Token == token })
+	return s.promote(now)
+}
+
+// Holds reports whether token holds all of parts.
+func (s *State) Holds(token string, parts []cart.Part) bool {
+	var held []cart.Part
+	for _, h := range s.Held {
+		if h.Token == token {
+			held = append(held, h.Parts...)
+		}
+	}
+	return len(held) > 0 && covers(held, parts)
+}
+
+// letGo takes parts out of what token holds. What it holds of the whole cart
+// stays, unless parts are the whole cart.
+func (s *State) letGo(token string, parts []cart.Part) {
+	s.Held = slices.DeleteFunc(s.Held, func(h Hold) bool { return h.Token == token && covers(parts, h.Parts) })
+	for i := range s.Held {
+		if h := &s.Held[i]; h.Token == token {
+			h.Parts = slices.DeleteFunc(slices.Clone(h.Parts), func(p cart.Part) bool { return slices.Contains(parts, p) })
+		}
+	}
+}
+
+func (s *State) hold(c Claim, now time.Time) {
+	s.Held = append(s.Held, Hold{Token: c.Token, Holder: c.Holder, Parts: c.Parts, Expires: now.Add(c.Lease)})
+}
+
+// heldBy reports whether somebody other than token holds any of parts.
+func (s *State) heldBy(parts []cart.Part, token string) bool {
+	return slices.ContainsFunc(s.Held, func(h Hold) bool { return h.Token != token && overlap(h.Parts, parts) })
+}
+
+func (s *State) snapshot() *cart.Cart {
+	c := s.Cart
+	return &c
+}
+
+func overlap(a, b []cart.Part) bool {
+	return slices.ContainsFunc(a, func(p cart.Part) bool { return slices.ContainsFunc(b, p.Overlaps) })
+}
+
+func covers(held, want []cart.Part) bool {
+	return slices.Contains(held, cart.PartAll) ||
+		!slices.ContainsFunc(want, func(p cart.Part) bool { return !slices.Contains(held, p) })
+}

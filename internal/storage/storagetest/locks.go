@@ -1,0 +1,356 @@
+package storagetest
+
+import (
+	"errors"
+	"time"
+
+	"github.com/sidecart/sidecart/internal/cart"
+	"github.com/sidecart/sidecart/internal/storage"
+)
+
+// locker is the store as a Locker. Tests of locks end early where the store is
+// none: testNoLocker has what it owes then.
+func (s *subject) locker() (storage.Locker, bool) {
+	l, ok := s.store.(storage.Locker)
+	return l, ok && s.caps.NoLocks == ""
+}
+
+func claim(token string, parts ...cart.Part) storage.Claim {
+	return storage.Claim{Token: token, Holder: "suite", Parts: parts, Lease: long}
+}
+
+// acquire takes a lock that must be free or become so.
+func (s *subject) acquire(l storage.Locker, key cart.Key, token string, parts ...cart.Part) *cart.Cart {
+	s.Helper()
+	c, err := l.Acquire(s.ctx, key, claim(token, parts...), false)
+	if err != nil {
+		s.Fatalf("Acquire(%q, %v): %v", key, parts, err)
+	}
+	if c == nil {
+		s.Fatalf("Acquire(%q, %v) = nil", key, parts)
+	}
+	return c
+}
+
+func (s *subject) abandon(l storage.Locker, key cart.Key, token string) {
+	s.Helper()
+	if err := l.Abandon(s.ctx, key, token); err != nil {
+		s.Fatalf("Abandon(%q): %v", key, err)
+	}
+}
+
+// under is c made under token's lock, which it demands.
+func under(token string, c storage.Commit) storage.Commit {
+	c.Token, c.Lease = token, true
+	return c
+}
+
+// probe tells how a check of parts by a stranger ends.
+func (s *subject) probe(key cart.Key, parts ...cart.Part) storage.Status {
+	s.Helper()
+	return s.try(check(key, s.load(key), parts...))[0].Status
+}
+
+func (s *subject) wantProbe(what string, want storage.Status, key cart.Key, parts ...cart.Part) {
+	s.Helper()
+	if got := s.probe(key, parts...); got != want {
+		s.Errorf("%s: a stranger's commit of %v is %s, want %s", what, parts, name(got), name(want))
+	}
+}
+
+func testNoLocker(s *subject) {
+	l, ok := s.store.(storage.Locker)
+	if s.caps.NoLocks == "" {
+		if !ok {
+			s.Errorf("%T is no Locker, and Caps does not say why", s.store)
+		}
+		return
+	}
+	if ok { // a wrapper, around a store that is none
+		if _, err := l.Acquire(s.ctx, key, claim(newToken(), cart.PartAll), false); !errors.Is(err, storage.ErrUnsupported) {
+			s.Errorf("Acquire: %v, want ErrUnsupported, since %s", err, s.caps.NoLocks)
+		}
+		if err := l.Abandon(s.ctx, key, newToken()); !errors.Is(err, storage.ErrUnsupported) {
+			s.Errorf("Abandon: %v, want ErrUnsupported, since %s", err, s.caps.NoLocks)
+		}
+	}
+	was := s.put(key, items(`{"a":1}`))
+	c := change(key, &cart.Cart{}, items(`{"b":1}`))
+	ask := claim(newToken(), cart.PartAll)
+	c.Claim = &ask
+	if out := s.commit(storage.Conflict, c); out.Claimed != (storage.Claimed{}) {
+		s.Errorf("a store that is no Locker claimed %+v", out.Claimed)
+	}
+	s.same("afterwards", s.load(key), was)
+}
+
+func testLockBlocks(s *subject) {
+	l, ok := s.locker()
+	if !ok {
+		return
+	}
+	s.put(key, items(`{"a":1}`), metadata("m", `1`))
+	m, n := cart.PartMetadata("m"), cart.PartMetadata("n")
+	all := []cart.Part{cart.PartItems, cart.PartConditions, m, n, cart.PartAll}
+	for _, test := range []struct {
+		lock, free []cart.Part
+	}{
+		{[]cart.Part{cart.PartItems}, []cart.Part{cart.PartConditions, m, n}},
+		{[]cart.Part{cart.PartConditions}, []cart.Part{cart.PartItems, m, n}},
+		{[]cart.Part{m}, []cart.Part{cart.PartItems, cart.PartConditions, n}},
+		{[]cart.Part{cart.PartItems, n}, []cart.Part{cart.PartConditions, m}},
+		{[]cart.Part{cart.PartAll}, nil},
+	} {
+		token := newToken()
+		s.acquire(l, key, token, test.lock...)
+		blocked := func(p cart.Part) bool {
+			for _, f := range test.free {
+				if f == p {
+					return false
+				}
+			}
+			return true
+		}
+		for _, p := range all {
+			want := storage.Committed
+			if blocked(p) {
+				want = storage.Locked
+			}
+			s.second().wantProbe("lock of "+string(test.lock[0]), want, key, p)
+			c := check(key, s.load(key), p)
+			c.Token = newToken()
+			s.commit(want, c)
+			c.Token = token
+			s.commit(storage.Committed, c)
+		}
+		// A commit of several parts is blocked by any of them, and changes none.
+		was := s.load(key)
+		s.commit(storage.Locked, change(key, was, items(`{"x":1}`), conditions(`{"x":1}`), metadata("m", `"x"`), metadata("n", `"x"`)))
+		s.same("after a locked commit", s.load(key), was)
+		if len(test.free) > 0 {
+			c := check(key, was, test.free...)
+			s.commit(storage.Committed, c)
+		}
+		s.wantProbe("another cart", storage.Committed, cart.Key{Identifier: key.Identifier, Instance: "other"}, cart.PartAll)
+		s.abandon(l, key, token)
+		s.wantProbe("given back", storage.Committed, key, all...)
+	}
+}
+
+func testLockedBeforeConflict(s *subject) {
+	l, ok := s.locker()
+	if !ok {
+		return
+	}
+	was := s.put(key, items(`{"a":1}`))
+	s.acquire(l, key, newToken(), cart.PartItems)
+	c := change(key, &cart.Cart{}, items(`{"b":1}`))
+	s.commit(storage.Locked, c)
+	s.same("afterwards", s.load(key), was)
+}
+
+func testLockOfMissingCart(s *subject) {
+	l, ok := s.locker()
+	if !ok {
+		return
+	}
+	token := newToken()
+	s.missing("Acquire", s.acquire(l, key, token, cart.PartItems))
+	s.missing("Load", s.load(key))
+	s.instances(nil, key.Identifier)
+	s.commit(storage.Locked, change(key, &cart.Cart{}, items(`{"a":1}`)))
+	s.missing("after a locked creation", s.load(key))
+	// Created under the lock, which stays.
+	s.commit(storage.Committed, under(token, change(key, &cart.Cart{}, items(`{"a":1}`))))
+	s.is("created", s.load(key), content{Version: 1, Items: `{"a":1}`, ItemsVersion: 1})
+	s.wantProbe("after the creation", storage.Locked, key, cart.PartItems)
+	s.instances([]string{key.Instance}, key.Identifier)
+}
+
+func testLockOutlivesForget(s *subject) {
+	l, ok := s.locker()
+	if !ok {
+		return
+	}
+	s.put(key, items(`{"a":1}`))
+	token := newToken()
+	s.acquire(l, key, token, cart.PartItems)
+	forget := check(key, s.load(key), cart.PartAll)
+	forget.Forget = true
+	s.commit(storage.Locked, forget)
+	s.commit(storage.Committed, under(token, forget))
+	s.missing("forgotten", s.load(key))
+	s.instances(nil, key.Identifier)
+	s.commit(storage.Locked, change(key, &cart.Cart{}, items(`{"b":1}`)))
+	s.commit(storage.Committed, change(key, &cart.Cart{}, conditions(`{"b":1}`)))
+	s.commit(storage.Committed, under(token, change(key, s.load(key), items(`{"c":1}`))))
+}
+
+func testLeaseDemanded(s *subject) {
+	l, ok := s.locker()
+	if !ok {
+		return
+	}
+	was := s.put(key, items(`{"a":1}`))
+	lost := func(token string) {
+		s.Helper()
+		c := under(token, change(key, was, items(`{"stale":1}`)))
+		ask := claim(token, cart.PartItems)
+		c.Claim, c.Release = &ask, true
+		if out := s.commit(storage.LockLost, c); out.Claimed != (storage.Claimed{}) {
+			s.Errorf("a lost lease was claimed anew: %+v", out.Claimed)
+		}
+		s.same("after a lost lease", s.load(key), was)
+	}
+	lost(newToken()) // never held
+
+	token := newToken()
+	s.acquire(l, key, token, cart.PartItems)
+	s.abandon(l, key, token)
+	lost(token)
+
+	c := claim(token, cart.PartItems)
+	c.Lease = brief
+	begun := time.Now()
+	if _, err := l.Acquire(s.ctx, key, c, false); err != nil {
+		s.Fatalf("Acquire: %v", err)
+	}
+	s.eventually("end of the lease", func() bool {
+		status := s.try(under(token, check(key, was, cart.PartItems)))[0].Status
+		if status != storage.LockLost && status != storage.Committed {
+			s.Fatalf("commit under a lease: %s", name(status))
+		}
+		return status == storage.LockLost
+	})
+	if held := time.Since(begun); held < brief-time.Millisecond {
+		s.Errorf("a lease of %v ended after %v", brief, held)
+	}
+	lost(token)
+	// Nobody took the lock since, so it is free: without a lease demanded the token does no harm.
+	free := change(key, was, items(`{"b":1}`))
+	free.Token = token
+	s.commit(storage.Committed, free)
+
+	was = s.load(key)
+	s.acquire(l, key, newToken(), cart.PartItems)
+	lost(token)
+	free = change(key, was, items(`{"c":1}`))
+	free.Token = token
+	s.commit(storage.Locked, free)
+}
+
+func testLeaseRenewed(s *subject) {
+	l, ok := s.locker()
+	if !ok {
+		return
+	}
+	was := s.put(key, items(`{"a":1}`))
+	token := newToken()
+	short := claim(token, cart.PartItems, cart.PartConditions)
+	short.Lease = brief
+	var end time.Time
+	s.inTime(func() time.Time {
+		s.abandon(l, key, token)
+		end = time.Now().Add(brief)
+		if _, err := l.Acquire(s.ctx, key, short, false); err != nil {
+			s.Fatalf("Acquire: %v", err)
+		}
+		end = time.Now().Add(brief)
+		// The same token asks again, while a stranger waits for it.
+		wait := check(key, was, cart.PartItems)
+		stranger := claim(newToken(), cart.PartItems)
+		wait.Claim = &stranger
+		s.try(wait)
+		s.same("renewed", s.acquire(l, key, token, cart.PartItems, cart.PartConditions), was)
+		s.abandon(l, key, stranger.Token)
+		return end.Add(-brief / 2)
+	})
+	s.passed(end)
+	s.commit(storage.Committed, under(token, check(key, was, cart.PartItems)))
+	s.wantProbe("after the first lease", storage.Locked, key, cart.PartItems)
+	s.wantProbe("after the first lease", storage.Locked, key, cart.PartConditions)
+
+	// A claim in a commit renews as well.
+	token = newToken()
+	other := cart.Key{Identifier: "u2", Instance: "default"}
+	s.inTime(func() time.Time {
+		s.abandon(l, other, token)
+		if _, err := l.Acquire(s.ctx, other, storage.Claim{Token: token, Parts: []cart.Part{cart.PartItems}, Lease: brief}, false); err != nil {
+			s.Fatalf("Acquire: %v", err)
+		}
+		end = time.Now().Add(brief)
+		c := change(other, was, items(`{}`))
+		ask := claim(token, cart.PartItems)
+		c.Token, c.Claim = token, &ask
+		if out := s.commit(storage.Conflict, c); !out.Claimed.Granted {
+			s.Fatalf("claim of what the token holds: %+v", out.Claimed)
+		}
+		return end.Add(-brief / 2)
+	})
+	s.passed(end)
+	s.wantProbe("after the first lease", storage.Locked, other, cart.PartItems)
+}
+
+func testLeaseOfOtherPartsStays(s *subject) {
+	l, ok := s.locker()
+	if !ok {
+		return
+	}
+	token := newToken()
+	s.acquire(l, key, token, cart.PartItems, cart.PartConditions)
+	s.acquire(l, key, token, cart.PartItems)
+	s.wantProbe("a part that was not renewed", storage.Locked, key, cart.PartConditions)
+	s.acquire(l, key, token, cart.PartMetadata("m"))
+	for _, p := range []cart.Part{cart.PartItems, cart.PartConditions, cart.PartMetadata("m")} {
+		s.wantProbe("a part among several claims", storage.Locked, key, p)
+	}
+	s.abandon(l, key, token)
+	s.wantProbe("all given back", storage.Committed, key, cart.PartAll)
+}
+
+func testRelease(s *subject) {
+	l, ok := s.locker()
+	if !ok {
+		return
+	}
+	for _, lease := range []bool{true, false} {
+		was := s.put(key, items(`{"a":1}`))
+		token := newToken()
+		s.acquire(l, key, token, cart.PartItems, cart.PartConditions)
+		c := change(key, was, items(`{"b":1}`))
+		c.Token, c.Lease, c.Release = token, lease, true
+		s.commit(storage.Committed, c)
+		s.wantProbe("released by a change", storage.Committed, key, cart.PartAll)
+		s.commit(storage.LockLost, under(token, check(key, s.load(key), cart.PartItems)))
+
+		s.acquire(l, key, token, cart.PartAll)
+		c = check(key, s.load(key), cart.PartItems)
+		c.Token, c.Lease, c.Release = token, lease, true
+		s.commit(storage.Committed, c)
+		s.wantProbe("released by a check", storage.Committed, key, cart.PartAll)
+
+		s.acquire(l, key, token, cart.PartAll)
+		c.Forget, c.Expect.Version = true, 0
+		s.commit(storage.Committed, c)
+		s.wantProbe("released by Forget", storage.Committed, key, cart.PartAll)
+	}
+	// What was not held is no harm to give back.
+	c := change(key, s.load(key), items(`{"b":1}`))
+	c.Token, c.Release = newToken(), true
+	s.commit(storage.Committed, c)
+}
+
+func testReleaseNeedsSuccess(s *subject) {
+	l, ok := s.locker()
+	if !ok {
+		return
+	}
+	s.put(key, items(`{"a":1}`))
+	token := newToken()
+	s.acquire(l, key, token, cart.PartItems)
+	c := under(token, change(key, &cart.Cart{}, items(`{"b":1}`)))
+	c.Release = true
+	s.commit(storage.Conflict, c)
+	s.wantProbe("after a conflict", storage.Locked, key, cart.PartItems)
+	s.commit(storage.Committed, under(token, check(key, s.load(key), cart.PartItems)))
+}

@@ -1,0 +1,427 @@
+package storagetest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/sidecart/sidecart/internal/cart"
+	"github.com/sidecart/sidecart/internal/storage"
+)
+
+// enqueue claims parts by a commit, which must say that the claim is queued. The
+// order of these commits is the order of the queue.
+func (s *subject) enqueue(key cart.Key, c storage.Claim) {
+	s.Helper()
+	commit := check(key, s.load(key), c.Parts...)
+	commit.Expect.ID = newID() // a conflict, where no lock is in the way
+	commit.Claim = &c
+	if out := s.try(commit)[0]; out.Claimed != (storage.Claimed{Queued: true}) {
+		s.Fatalf("claim of %v: %s, %+v, want it queued", c.Parts, name(out.Status), out.Claimed)
+	}
+}
+
+// waiter is an Acquire under way.
+type waiter struct {
+	got  *cart.Cart
+	err  error
+	done chan struct{}
+}
+
+func (s *subject) wait(ctx context.Context, l storage.Locker, key cart.Key, c storage.Claim, queued bool) *waiter {
+	w := &waiter{done: make(chan struct{})}
+	go func() {
+		defer close(w.done)
+		w.got, w.err = l.Acquire(ctx, key, c, queued)
+	}()
+	return w
+}
+
+// granted fails unless the waiter has got its lock.
+func (s *subject) granted(what string, w *waiter) *cart.Cart {
+	s.Helper()
+	select {
+	case <-w.done:
+	case <-time.After(patience):
+		s.Fatalf("%s: still waiting after %v", what, patience)
+	}
+	if w.err != nil || w.got == nil {
+		s.Fatalf("%s: %v, %v", what, w.got, w.err)
+	}
+	return w.got
+}
+
+func (w *waiter) waiting() bool {
+	select {
+	case <-w.done:
+		return false
+	default:
+		return true
+	}
+}
+
+func testAbandon(s *subject) {
+	l, ok := s.locker()
+	if !ok {
+		return
+	}
+	s.abandon(l, key, newToken()) // holds nothing
+	s.missing("Abandon creates nothing", s.load(key))
+
+	holder, next, last := newToken(), claim(newToken(), cart.PartItems), claim(newToken(), cart.PartItems)
+	s.acquire(l, key, holder, cart.PartAll)
+	s.enqueue(key, next)
+	w := s.wait(s.ctx, l, key, next, true)
+	s.abandon(l, key, newToken())
+	s.wantProbe("after a stranger's Abandon", storage.Locked, key, cart.PartItems)
+	s.enqueue(key, last)
+	s.abandon(l, key, last.Token) // gives up its place
+	if !w.waiting() {
+		s.Fatalf("granted while held: %v, %v", w.got, w.err)
+	}
+	s.abandon(l, key, holder)
+	s.granted("the next", w)
+	s.abandon(l, key, next.Token)
+	s.wantProbe("the one that gave up has no lock", storage.Committed, key, cart.PartAll)
+}
+
+func testClaimOnConflict(s *subject) {
+	l, ok := s.locker()
+	if !ok {
+		return
+	}
+	was := s.put(key, items(`{"a":1}`))
+	ask := claim(newToken(), cart.PartItems)
+	c := change(key, &cart.Cart{}, items(`{"b":1}`))
+	c.Claim = &ask
+	out := s.commit(storage.Conflict, c)
+	if out.Claimed != (storage.Claimed{Granted: true}) {
+		s.Fatalf("claimed %+v, want it granted", out.Claimed)
+	}
+	s.same("the conflict's cart", out.Cart, was)
+	s.wantProbe("claimed", storage.Locked, key, cart.PartItems)
+	s.wantProbe("not claimed", storage.Committed, key, cart.PartConditions)
+	retry := under(ask.Token, change(key, out.Cart, items(`{"b":1}`)))
+	retry.Release = true
+	s.commit(storage.Committed, retry)
+	s.wantProbe("released", storage.Committed, key, cart.PartAll)
+
+	// The same on a cart that does not exist.
+	other := cart.Key{Identifier: "u2", Instance: "default"}
+	c = change(other, was, items(`{"b":1}`))
+	ask = claim(newToken(), cart.PartAll)
+	c.Claim = &ask
+	out = s.commit(storage.Conflict, c)
+	if !out.Claimed.Granted {
+		s.Fatalf("claimed %+v, want it granted", out.Claimed)
+	}
+	s.missing("the conflict's cart", out.Cart)
+	s.wantProbe("claimed", storage.Locked, other, cart.PartMetadata("m"))
+	s.missing("Load", s.load(other))
+	s.abandon(l, other, ask.Token)
+}
+
+func testClaimWhileHeld(s *subject) {
+	l, ok := s.locker()
+	if !ok {
+		return
+	}
+	base := s.put(key, items(`{"a":1}`))
+	holder := newToken()
+	s.acquire(l, key, holder, cart.PartItems)
+	ask := claim(newToken(), cart.PartItems)
+	c := change(key, base, items(`{"b":1}`))
+	c.Claim = &ask
+	if out := s.commit(storage.Locked, c); out.Claimed != (storage.Claimed{Queued: true}) {
+		s.Fatalf("claimed %+v, want it queued", out.Claimed)
+	}
+	w := s.wait(s.ctx, l, key, ask, true)
+	last := under(holder, change(key, base, items(`{"last":1}`)))
+	last.Release = true
+	s.commit(storage.Committed, last)
+	got := s.granted("after the release", w)
+	s.is("the state comes with the lock", got, content{ID: base.ID, Version: 2, Items: `{"last":1}`, ItemsVersion: 2})
+	s.wantProbe("handed over", storage.Locked, key, cart.PartItems)
+	s.commit(storage.LockLost, under(holder, check(key, got, cart.PartItems)))
+	s.commit(storage.Committed, under(ask.Token, change(key, got, items(`{"b":1}`))))
+}
+
+// testClaimUnused: a commit that succeeds takes no lock.
+func testClaimUnused(s *subject) {
+	if _, ok := s.locker(); !ok {
+		return
+	}
+	ask := claim(newToken(), cart.PartAll)
+	c := change(key, s.load(key), items(`{"a":1}`))
+	c.Claim = &ask
+	if out := s.commit(storage.Committed, c); out.Claimed != (storage.Claimed{}) {
+		s.Errorf("claimed %+v by a commit that succeeded", out.Claimed)
+	}
+	s.wantProbe("afterwards", storage.Committed, key, cart.PartAll)
+}
+
+func testQueueOrder(s *subject) {
+	if l, ok := s.locker(); ok {
+		s.order(l, l)
+	}
+}
+
+func testQueueOrderTwoStores(s *subject) {
+	a, ok := s.locker()
+	if !ok {
+		return
+	}
+	b, _ := s.second().locker()
+	s.order(a, b)
+}
+
+// order lets waiters queue over two stores and wants them served in turn.
+func (s *subject) order(a, b storage.Locker) {
+	lockers := []storage.Locker{a, b}
+	holder := newToken()
+	s.acquire(a, key, holder, cart.PartItems)
+	const waiters = 6
+	var (
+		mu    sync.Mutex
+		order []int
+		done  = make(chan error, waiters)
+	)
+	for i := range waiters {
+		c := claim(newToken(), cart.PartItems)
+		if i == 2 {
+			c.Parts = []cart.Part{cart.PartAll}
+		}
+		s.on(lockers[i%2]).enqueue(key, c)
+		go func() {
+			l := lockers[i%2]
+			if _, err := l.Acquire(s.ctx, key, c, true); err != nil {
+				done <- fmt.Errorf("waiter %d: %w", i, err)
+				return
+			}
+			mu.Lock()
+			order = append(order, i)
+			mu.Unlock()
+			done <- l.Abandon(s.ctx, key, c.Token)
+		}()
+	}
+	s.abandon(a, key, holder)
+	for range waiters {
+		if err := <-done; err != nil {
+			s.Fatal(err)
+		}
+	}
+	if got, want := fmt.Sprint(order), "[0 1 2 3 4 5]"; got != want {
+		s.Errorf("served in the order %s", got)
+	}
+	s.wantProbe("all served", storage.Committed, key, cart.PartAll)
+}
+
+func testQueueDisjoint(s *subject) {
+	l, ok := s.locker()
+	if !ok {
+		return
+	}
+	m := cart.PartMetadata("m")
+	holder, both := newToken(), claim(newToken(), cart.PartItems, cart.PartConditions)
+	s.acquire(l, key, holder, cart.PartItems)
+	s.enqueue(key, both)
+	w := s.wait(s.ctx, l, key, both, true)
+
+	passing := newToken()
+	s.acquire(l, key, passing, m) // shares nothing with anybody
+	behind := claim(newToken(), cart.PartConditions)
+	s.enqueue(key, behind) // free, but somebody before it waits for it
+	whole := claim(newToken(), cart.PartAll)
+	s.enqueue(key, whole)
+	late := claim(newToken(), cart.PartMetadata("late"))
+	s.enqueue(key, late) // the whole cart is waited for
+	w2 := s.wait(s.ctx, l, key, behind, true)
+	w3 := s.wait(s.ctx, l, key, whole, true)
+	w4 := s.wait(s.ctx, l, key, late, true)
+
+	s.abandon(l, key, holder)
+	s.granted("items and conditions", w)
+	if !w2.waiting() || !w3.waiting() || !w4.waiting() {
+		s.Fatalf("granted out of turn: conditions %v, all %v, late %v", !w2.waiting(), !w3.waiting(), !w4.waiting())
+	}
+	s.abandon(l, key, both.Token)
+	s.granted("conditions", w2)
+	s.abandon(l, key, behind.Token)
+	if !w3.waiting() || !w4.waiting() {
+		s.Fatalf("the whole cart was granted while a part was held, or passed: all %v, late %v", !w3.waiting(), !w4.waiting())
+	}
+	s.abandon(l, key, passing)
+	s.granted("the whole cart", w3)
+	s.abandon(l, key, whole.Token)
+	s.granted("late", w4)
+}
+
+// testQueueCrowd counts under the lock alone, without a version expected: a lock
+// that two hold at once loses a count.
+func testQueueCrowd(s *subject) {
+	a, ok := s.locker()
+	if !ok {
+		return
+	}
+	b, _ := s.second().locker()
+	lockers := []storage.Locker{a, b}
+	const crowd, rounds = 6, 5
+	s.put(key, items(`{"n":0}`))
+	s.together(crowd, func(i int) error {
+		l := lockers[i%2]
+		for range rounds {
+			ask := claim(newToken(), cart.PartItems)
+			at, err := l.Acquire(s.ctx, key, ask, false)
+			if err != nil {
+				return err
+			}
+			n, err := number(at)
+			if err != nil {
+				return err
+			}
+			c := under(ask.Token, change(key, at, items(fmt.Sprintf(`{"n":%d}`, n+1))))
+			c.Expect.Version, c.Release = 0, true
+			outs, err := l.Commit(s.ctx, c)
+			if err != nil || outs[0].Status != storage.Committed {
+				return fmt.Errorf("commit under a lock: %v, %w", outs, err)
+			}
+		}
+		return nil
+	})
+	if n, err := number(s.load(key)); err != nil || n != crowd*rounds {
+		s.Errorf("counted to %d of %d: %v", n, crowd*rounds, err)
+	}
+}
+
+// testCrashedHolder: the lock of a holder that is never heard of again ends with its lease.
+func testCrashedHolder(s *subject) {
+	l, ok := s.locker()
+	if !ok {
+		return
+	}
+	crashed := claim(newToken(), cart.PartAll)
+	crashed.Lease = brief
+	begun := time.Now()
+	if _, err := l.Acquire(s.ctx, key, crashed, false); err != nil {
+		s.Fatalf("Acquire: %v", err)
+	}
+	second := s.second()
+	other, _ := second.locker()
+	second.acquire(other, key, newToken(), cart.PartItems)
+	if waited := time.Since(begun); waited < brief-time.Millisecond {
+		s.Errorf("the lock passed on after %v, in a lease of %v", waited, brief)
+	}
+	s.commit(storage.LockLost, under(crashed.Token, check(key, s.load(key), cart.PartConditions)))
+}
+
+func testDeadWaiter(s *subject) {
+	l, ok := s.locker()
+	if !ok {
+		return
+	}
+	// The holder's lease outlasts the life of the waiter that nobody renews.
+	holder := claim(newToken(), cart.PartItems)
+	holder.Lease = 2 * storage.WaiterLife
+	if _, err := l.Acquire(s.ctx, key, holder, false); err != nil {
+		s.Fatalf("Acquire: %v", err)
+	}
+	dead, living := claim(newToken(), cart.PartItems), claim(newToken(), cart.PartItems)
+	s.enqueue(key, dead)
+	s.enqueue(key, living)
+	s.granted("the living waiter", s.wait(s.ctx, l, key, living, true))
+	s.commit(storage.LockLost, under(dead.Token, check(key, s.load(key), cart.PartItems)))
+}
+
+func testAcquireReturnsCart(s *subject) {
+	l, ok := s.locker()
+	if !ok {
+		return
+	}
+	was := s.put(key, items(texts[1]), conditions(texts[2]), metadata("m", texts[1]), storage.Write{Part: cart.PartReceived, Value: []byte("x")})
+	token := newToken()
+	s.same("Acquire", s.acquire(l, key, token, cart.PartItems), was)
+	s.same("Acquire anew", s.acquire(l, key, token, cart.PartItems), was)
+	s.same("the cart is as it was", s.load(key), was)
+}
+
+// leaves fails unless the waiter that gave up its claim is gone from the queue:
+// it must not be given the lock that ends later.
+func (s *subject) leaves(l storage.Locker, key cart.Key, gone string) {
+	s.Helper()
+	s.acquire(l, key, newToken(), cart.PartItems)
+	s.commit(storage.LockLost, under(gone, check(key, s.load(key), cart.PartItems)))
+}
+
+func testAcquireTimesOut(s *subject) {
+	l, ok := s.locker()
+	if !ok {
+		return
+	}
+	holder := claim(newToken(), cart.PartItems)
+	holder.Lease = 2 * storage.WaiterLife
+	if _, err := l.Acquire(s.ctx, key, holder, false); err != nil {
+		s.Fatalf("Acquire: %v", err)
+	}
+	ctx, cancel := context.WithTimeout(s.ctx, brief)
+	defer cancel()
+	begun, late := time.Now(), newToken()
+	_, err := l.Acquire(ctx, key, claim(late, cart.PartAll), false)
+	if !errors.Is(err, storage.ErrLockTimeout) {
+		s.Fatalf("Acquire beyond its deadline: %v, want ErrLockTimeout", err)
+	}
+	if waited := time.Since(begun); waited < brief-time.Millisecond || waited > brief+patience/10 {
+		s.Errorf("waited %v, want %v", waited, brief)
+	}
+	s.leaves(l, key, late)
+}
+
+func testAcquireCancelled(s *subject) {
+	l, ok := s.locker()
+	if !ok {
+		return
+	}
+	holder := claim(newToken(), cart.PartItems)
+	holder.Lease = 2 * storage.WaiterLife
+	if _, err := l.Acquire(s.ctx, key, holder, false); err != nil {
+		s.Fatalf("Acquire: %v", err)
+	}
+	ctx, cancel := context.WithCancel(s.ctx)
+	defer cancel()
+	late := claim(newToken(), cart.PartItems)
+	s.enqueue(key, late)
+	w := s.wait(ctx, l, key, late, true)
+	cancel()
+	select {
+	case <-w.done:
+	case <-time.After(patience):
+		s.Fatalf("Acquire goes on after its context was cancelled")
+	}
+	if !errors.Is(w.err, context.Canceled) || errors.Is(w.err, storage.ErrLockTimeout) {
+		s.Fatalf("cancelled Acquire: %v", w.err)
+	}
+	s.leaves(l, key, late.Token)
+}
+
+func testAcquireClosed(s *subject) {
+	l, ok := s.locker()
+	if !ok {
+		return
+	}
+	s.acquire(l, key, newToken(), cart.PartItems)
+	queued := claim(newToken(), cart.PartItems)
+	s.enqueue(key, queued)
+	w := s.wait(s.ctx, l, key, queued, true)
+	if err := l.Close(); err != nil {
+		s.Fatalf("Close: %v", err)
+	}
+	select {
+	case <-w.done:
+	case <-time.After(patience):
+		s.Fatalf("Acquire goes on after Close")
+	}
+	if !errors.Is(w.err, storage.ErrClosed) {
+		s.Errorf("Acquire under way at Close: %v, want ErrClosed", w.err)
+	}
+}

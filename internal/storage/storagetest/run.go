@@ -1,0 +1,150 @@
+package storagetest
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/sidecart/sidecart/internal/storage"
+)
+
+// Harness is a store to test and the ways into the data below it. The suite
+// closes none of its stores but where closing is what it tests: whoever opens
+// one closes it with t.Cleanup.
+type Harness struct {
+	// Store is empty and used by nobody else.
+	Store storage.Store
+	// Second opens another store on the same data under the same prefix, as a
+	// second sidecar has it; nil where the data belongs to one store
+	// ([Caps.NoSecond]).
+	Second func(t *testing.T) storage.Store
+	// Other opens a store on the same data under another prefix; nil where the
+	// data knows no prefixes ([Caps.NoPrefix]).
+	Other func(t *testing.T) storage.Store
+}
+
+// Caps names what a backend lacks. Each string is the reason, and "" means that
+// the backend can.
+type Caps struct {
+	// NoLocks: the store is no [storage.Locker]. Claims are ignored.
+	NoLocks string
+	// NoPairs: no two keys share an atomic step.
+	NoPairs string
+	// NoForeignPairs: only keys of one identifier share an atomic step.
+	NoForeignPairs string
+	// NoInstances: the instances of an identifier cannot be listed.
+	NoInstances string
+	// NoFlush: the carts of a prefix cannot be found.
+	NoFlush string
+	// NoSecond: two stores cannot share data. Such a store is not Shared.
+	NoSecond string
+	// NoPrefix: no two prefixes live in the same data.
+	NoPrefix string
+	// MaxCartBytes is the size of a cart that the backend refuses with
+	// ErrTooLarge; 0 means that three documents of 1 MiB fit.
+	MaxCartBytes int
+	// Tick is the backend's precision of expiry where it is coarser than a
+	// millisecond: carts may live longer by as much.
+	Tick time.Duration
+}
+
+// Run tests the stores that open makes, one for each subtest. The subtests run
+// in parallel.
+func Run(t *testing.T, open func(t *testing.T) Harness, caps Caps) {
+	for _, test := range []struct {
+		name string
+		run  func(*subject)
+	}{
+		{"Capabilities", testCapabilities},
+		{"MissingCart", testMissingCart},
+		{"Versions", testVersions},
+		{"Steps", testSteps},
+		{"Expect", testExpect},
+		{"ExpectAfterForget", testExpectAfterForget},
+		{"MetadataOrder", testMetadataOrder},
+		{"MetadataTombstones", testMetadataTombstones},
+		{"Text", testText},
+		{"InternalParts", testInternalParts},
+		{"PendingTransfer", testPendingTransfer},
+		{"Forget", testForget},
+		{"Check", testCheck},
+		{"LargeDocuments", testLargeDocuments},
+		{"TooLarge", testTooLarge},
+
+		{"ExpiryIsRenewed", testExpiryIsRenewed},
+		{"ExpiredIsGone", testExpiredIsGone},
+		{"NoExpiry", testNoExpiry},
+
+		{"Pairs", testPairs},
+		{"Names", testNames},
+		{"Instances", testInstances},
+		{"Flush", testFlush},
+
+		{"RacingCreators", testRacingCreators},
+		{"LostUpdates", testLostUpdates},
+		{"LostUpdatesTwoStores", testLostUpdatesTwoStores},
+		{"TornReads", testTornReads},
+		{"TornReadsTwoStores", testTornReadsTwoStores},
+		{"LoadedIsImmutable", testLoadedIsImmutable},
+
+		{"Cancelled", testCancelled},
+		{"DeadlinePassed", testDeadlinePassed},
+		{"Closed", testClosed},
+		{"ConcurrentClose", testConcurrentClose},
+
+		{"NoLocker", testNoLocker},
+		{"LockBlocks", testLockBlocks},
+		{"LockedBeforeConflict", testLockedBeforeConflict},
+		{"LockOfMissingCart", testLockOfMissingCart},
+		{"LockOutlivesForget", testLockOutlivesForget},
+		{"LeaseDemanded", testLeaseDemanded},
+		{"LeaseRenewed", testLeaseRenewed},
+		{"LeaseOfOtherPartsStays", testLeaseOfOtherPartsStays},
+		{"Release", testRelease},
+		{"ReleaseNeedsSuccess", testReleaseNeedsSuccess},
+		{"Abandon", testAbandon},
+		{"ClaimOnConflict", testClaimOnConflict},
+		{"ClaimWhileHeld", testClaimWhileHeld},
+		{"ClaimUnused", testClaimUnused},
+		{"QueueOrder", testQueueOrder},
+		{"QueueOrderTwoStores", testQueueOrderTwoStores},
+		{"QueueDisjoint", testQueueDisjoint},
+		{"QueueCrowd", testQueueCrowd},
+		{"CrashedHolder", testCrashedHolder},
+		{"DeadWaiter", testDeadWaiter},
+		{"AcquireReturnsCart", testAcquireReturnsCart},
+		{"AcquireTimesOut", testAcquireTimesOut},
+		{"AcquireCancelled", testAcquireCancelled},
+		{"AcquireClosed", testAcquireClosed},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
+			defer cancel()
+			h := open(t)
+			test.run(&subject{T: t, ctx: ctx, harness: h, store: h.Store, caps: caps})
+		})
+	}
+}
+
+func testCapabilities(s *subject) {
+	c := s.store.Capabilities()
+	if c.Backend == "" {
+		s.Errorf("Capabilities have no Backend")
+	}
+	if c.Shared && s.caps.NoSecond != "" {
+		s.Errorf("Capabilities say Shared although %s", s.caps.NoSecond)
+	}
+	if (s.harness.Second == nil) != (s.caps.NoSecond != "") || (s.harness.Other == nil) != (s.caps.NoPrefix != "") {
+		s.Errorf("the harness and Caps differ about Second or Other")
+	}
+	if _, ok := s.store.(storage.Locker); c.Locks && !ok {
+		s.Errorf("Capabilities say Locks, but %T is no Locker", s.store)
+	}
+	if c.Locks != (s.caps.NoLocks == "") {
+		s.Errorf("Locks = %v, but Caps.NoLocks = %q", c.Locks, s.caps.NoLocks)
+	}
+	if err := s.store.Ping(s.ctx); err != nil {
+		s.Errorf("Ping: %v", err)
+	}
+}

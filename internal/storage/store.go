@@ -1,0 +1,201 @@
+package storage
+
+import (
+	"context"
+	"time"
+
+	"github.com/sidecart/sidecart/internal/cart"
+)
+
+// Store is a place where carts live. All methods are safe for concurrent use,
+// honour the context's deadline, return errors that match a sentinel of this
+// package (or the context's error, when the context ended), and
+// return [ErrClosed] after Close.
+type Store interface {
+	// Load returns the cart, by one read. A cart that does not exist or has expired is the zero
+	// cart, never an error and never nil. To load never creates and does not
+	// touch the expiry. All parts are of one instant.
+	Load(ctx context.Context, key cart.Key) (*cart.Cart, error)
+
+	// Commit makes all commits in one atomic step, or none of them, and returns
+	// one Outcome for each. There is one commit, or two on different keys for which
+	// Atomic holds. If the status of any is not Committed, nothing was changed, but for
+	// the lock or the place in the queue that a Claim asked for; the others then
+	// have the status NotTried if nothing was wrong with them.
+	Commit(ctx context.Context, commits ...Commit) ([]Outcome, error)
+
+	// Atomic reports whether both keys can be changed in one Commit.
+	Atomic(a, b cart.Key) bool
+
+	// Instances lists the instances of an identifier that exist, sorted.
+	Instances(ctx context.Context, identifier string) ([]string, error)
+
+	// Flush removes every cart under the store's prefix, with its locks, and
+	// nothing else of what the backend holds. It is not atomic.
+	Flush(ctx context.Context) error
+
+	// Ping asks the backend for a sign of life that also proves that a commit could
+	// work: a Redis replica or a read-only database fails it.
+	Ping(ctx context.Context) error
+
+	// Capabilities say what this store can do; they do not change.
+	Capabilities() Capabilities
+
+	// Close frees what the store holds. Calls under way end with ErrClosed or
+	// their result.
+	Close() error
+}
+
+// Capabilities say what a store can do.
+type Capabilities struct {
+	// Backend is the name as in the configuration: "Redis", "Memory", ….
+	Backend string
+	// Shared says that several sidecars on different machines can use the same
+	// carts. Where false, locks cannot hold off writers of other replicas.
+	Shared bool
+	// Locks says that the store is a [Locker].
+	Locks bool
+	// Durable says that an acknowledged change survives the end of the process.
+	Durable bool
+}
+
+// Commit is one conditional change of one cart: if Expect holds and the locks of
+// Parts are free or Token's, then write Writes, raise the version by Steps, set the
+// expiry, and release if asked.
+//
+// A commit without writes, with Steps 0, is a check: it changes nothing but the
+// expiry (with Touch) and tells whether Expect holds and the locks are free.
+type Commit struct {
+	Key cart.Key
+	// Expect is what the change was computed from.
+	Expect Expect
+
+	// Writes are the parts to store.
+	Writes []Write
+	// Steps is by how many the cart's version rises.
+	Steps uint64
+	// Forget removes the cart; locks, queue and fences stay. Nothing of Writes is
+	// stored then, but a write of PartTransfer among them still says that the
+	// commit knows of a pending transfer.
+	Forget bool
+	// NewID is the UUID of the cart where this commit creates it.
+	NewID string
+	// TTL is the whole life that the cart is given when it is written or
+	// touched; 0 means that it does not expire.
+	TTL time.Duration
+	// Touch renews the expiry although nothing is written.
+	Touch bool
+
+	// Parts are the parts whose locks must be free or held by Token; PartAll for
+	// the whole cart.
+	Parts []cart.Part
+	// Token is the lock under which the commit is made; "" for none.
+	Token string
+	// Lease demands that Token still holds its lock, in this same step;
+	// otherwise the status is LockLost. Where false, Token only opens what it
+	// happens to hold still.
+	Lease bool
+	// Release gives back what Token holds, and its place in the queue, if the
+	// commit succeeds, and hands the lock to the next in the queue.
+	Release bool
+
+	// Claim asks, where the commit fails on a conflict or a lock, to take the
+	// lock in the same step, or to queue for it where it is held. Its
+	// token may be Token: a claim of a token that holds the parts already renews them. nil asks for
+	// nothing. Stores that are no [Locker] ignore it.
+	Claim *Claim
+}
+
+// Expect is the state that a commit is conditional on.
+type Expect struct {
+	// ID is the cart's UUID; "" expects that there is no cart.
+	ID string
+	// Version is the cart's version; 0 leaves it open.
+	Version uint64
+	// Parts are the versions of single parts; 0 expects that the part was never
+	// set. Keys are items, conditions or metadata keys.
+	Parts map[cart.Part]uint64
+}
+
+// Write stores one part.
+type Write struct {
+	Part cart.Part
+	// Value is compact JSON (or opaque bytes for PartTransfer and PartReceived);
+	// nil removes a metadata key, leaving a tombstone, or clears an internal part.
+	Value []byte
+	// Step says which of the commit's steps was the last to alter the part:
+	// its version becomes the cart's version before the commit plus Step. 1 ≤ Step ≤ Steps.
+	// Ignored for internal parts.
+	Step uint64
+}
+
+// Status is how a commit ended.
+type Status int
+
+const (
+	// NotTried: another commit of the same step failed.
+	NotTried Status = iota
+	// Committed: everything was done.
+	Committed
+	// Conflict: Expect does not hold, or the cart has a pending transfer and the
+	// commit does not write PartTransfer.
+	Conflict
+	// Locked: a lock of another holder covers one of Parts.
+	Locked
+	// LockLost: Lease was demanded and Token does not hold its lock any more.
+	LockLost
+)
+
+// Outcome is the result of a commit.
+type Outcome struct {
+	Status Status
+	// Cart is the current state: on Conflict always; on Locked when Granted or
+	// when the store has it at hand; on Committed nil.
+	Cart *cart.Cart
+	// Committed only: the cart's id, its version before this commit, and its times now.
+	ID                              string
+	Base                            uint64
+	CreatedAt, UpdatedAt, ExpiresAt time.Time
+	// Claimed says what became of the Claim; the zero value where there was none.
+	Claimed Claimed
+}
+
+// Claim asks for the lock over some parts of one cart.
+type Claim struct {
+	// Token identifies the holder, 22 characters of base64url (128 random bits),
+	// as bsm/redislock makes them.
+	Token string
+	// Holder is shown to people; it is stored behind the token.
+	Holder string
+	// Parts are what to lock, PartAll for everything.
+	Parts []cart.Part
+	// Lease is how long the lock lives once it is granted.
+	Lease time.Duration
+}
+
+// Claimed says what became of a claim.
+type Claimed struct {
+	// Granted: the lock is held; Expires in this time.
+	Granted bool
+	// Queued: the claim waits in the queue. It must be followed by
+	// [Locker.Acquire] or [Locker.Abandon].
+	Queued bool
+}
+
+// Locker is a store whose locks hold off every sidecar that uses it. Locks of one cart
+// are granted in the order of the claims as far as their parts overlap.
+type Locker interface {
+	Store
+
+	// Acquire waits until the claim is granted, and returns the state of the
+	// cart as of then or later. If queued is true the claim is in the queue already,
+	// by a Commit that said so. A release wakes the next at once where the backend
+	// can notify; polling is jittered. It returns ErrLockTimeout when ctx's deadline
+	// has passed, and ctx's error when ctx was cancelled, and has then left the
+	// queue or leaves it within a heartbeat.
+	Acquire(ctx context.Context, key cart.Key, claim Claim, queued bool) (*cart.Cart, error)
+
+	// Abandon gives back what token holds of key and its place in the queue, and
+	// wakes the next. A token that holds nothing is no error.
+	Abandon(ctx context.Context, key cart.Key, token string) error
+}
