@@ -1,0 +1,169 @@
+package lock
+
+import (
+	"container/list"
+	"hash/maphash"
+	"sync"
+
+	"github.com/sidecart/sidecart/internal/cart"
+)
+
+// cache remembers the last known state of carts, so that a change can be
+// computed without a read first. It may be wrong: a commit is conditional on what it
+// was computed from, and a conflict brings the truth.
+type cache struct {
+	seed maphash.Seed
+	// Several small lists, so that carts do not meet on one mutex.
+	parts [16]cachePart
+}
+
+// cacheBytes bounds the documents remembered, in each of the parts.
+const cacheBytes = 1 << 20
+
+type cachePart struct {
+	mu    sync.Mutex
+	byKey map[cart.Key]*list.Element
+	order list.List // of *cached, most recent first
+	bytes int
+	// clock rises with every commit on one of these carts: a read that was under
+	// way meanwhile may have an older state to offer.
+	clock uint64
+}
+
+type cached struct {
+	key  cart.Key
+	cart *cart.Cart
+	size int
+	// own says that the state is from a commit of this sidecar: if it is not what the
+	// backend has, then somebody else wrote.
+	own bool
+}
+
+func newCache() *cache {
+	c := &cache{seed: maphash.MakeSeed()}
+	for i := range c.parts {
+		c.parts[i].byKey = make(map[cart.Key]*list.Element)
+	}
+	return c
+}
+
+func (c *cache) part(key cart.Key) *cachePart {
+	return &c.parts[maphash.Comparable(c.seed, key)%uint64(len(c.parts))]
+}
+
+// get is the last known state; nil if nothing is known.
+func (c *cache) get(key cart.Key) (k *cart.Cart, own bool) {
+	p := c.part(key)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	e, ok := p.byKey[key]
+	if !ok {
+		return nil, false
+	}
+	p.order.MoveToFront(e)
+	v := e.Value.(*cached)
+	return v.cart, v.own
+}
+
+// begin marks a commit: what reads found before it is no longer offered.
+func (c *cache) begin(key cart.Key) {
+	p := c.part(key)
+	p.mu.Lock()
+	p.clock++
+	p.mu.Unlock()
+}
+
+// set remembers what a commit of this sidecar left or met.
+func (c *cache) set(key cart.Key, k *cart.Cart) {
+	p := c.part(key)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.clock++
+	p.put(&cached{key: key, cart: k, own: true})
+}
+
+// remember is set where the state is known in whole, and drop where only some of its parts are.
+func (c *cache) remember(key cart.Key, k *cart.Cart, whole bool) {
+	if whole {
+		c.set(key, k)
+	} else {
+		c.drop(key)
+	}
+}
+
+// drop forgets a cart whose state is in doubt.
+func (c *cache) drop(key cart.Key) {
+	p := c.part(key)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.clock++
+	p.remove(key)
+}
+
+// stamp is taken before a read, and handed to offer after it.
+func (c *cache) stamp(key cart.Key) uint64 {
+	p := c.part(key)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.clock
+}
+
+// offer remembers what a read found, unless a commit came in between. The state
+// is not the sidecar's own: another writer may always have been there.
+func (c *cache) offer(key cart.Key, k *cart.Cart, stamp uint64) {
+	p := c.part(key)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.clock != stamp {
+		return
+	}
+	if e, ok := p.byKey[key]; ok {
+		if old := e.Value.(*cached).cart; old.ID == k.ID && old.Version == k.Version {
+			return // nothing new; keep what is known of its origin
+		}
+	}
+	p.put(&cached{key: key, cart: k})
+}
+
+func (c *cache) clear() {
+	for i := range c.parts {
+		p := &c.parts[i]
+		p.mu.Lock()
+		p.clock++
+		clear(p.byKey)
+		p.order.Init()
+		p.bytes = 0
+		p.mu.Unlock()
+	}
+}
+
+func (p *cachePart) put(v *cached) {
+	p.remove(v.key)
+	v.size = size(v.cart)
+	if v.size > cacheBytes/2 {
+		return // one large cart is not worth all the others
+	}
+	p.byKey[v.key] = p.order.PushFront(v)
+	p.bytes += v.size
+	for p.bytes > cacheBytes {
+		p.remove(p.order.Back().Value.(*cached).key)
+	}
+}
+
+func (p *cachePart) remove(key cart.Key) {
+	if e, ok := p.byKey[key]; ok {
+		p.bytes -= p.order.Remove(e).(*cached).size
+		delete(p.byKey, key)
+	}
+}
+
+// size estimates the memory of a cached cart, in bytes. Parsed documents take
+// about three times their text.
+func size(k *cart.Cart) int {
+	const overhead = 512
+	n := len(k.Items.Object.Bytes()) + len(k.Conditions.Object.Bytes())
+	for _, e := range k.Metadata {
+		n += len(e.Key) + len(e.Value)
+	}
+	return overhead + 3*n
+}

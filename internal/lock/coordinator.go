@@ -1,0 +1,226 @@
+package lock
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/sidecart/sidecart/internal/cart"
+	"github.com/sidecart/sidecart/internal/storage"
+)
+
+// Sentinels of this package, matched with errors.Is.
+var (
+	// ErrTimeout is returned when the whole wait time passed without the lock.
+	ErrTimeout = errors.New("lock wait timed out")
+	// ErrLost is returned when the lease of a change expired or was taken.
+	ErrLost = errors.New("lock lost")
+	// ErrDraining is returned when the coordinator is stopping.
+	ErrDraining = errors.New("stopping")
+)
+
+// Errors lists every sentinel, for tables that must be complete.
+var Errors = []error{ErrTimeout, ErrLost, ErrDraining}
+
+// Options are what a [Coordinator] runs with.
+type Options struct {
+	// Locking turns distributed locking on, where the store can lock across
+	// replicas.
+	Locking bool
+	// Reason says why it is as it is, for the status: "Configured", "MultipleReplicas".
+	Reason string
+	// WaitTimeout is the longest that a change waits for a lock.
+	WaitTimeout time.Duration
+	// LeaseDuration is how long a lock lives that its holder does not renew.
+	LeaseDuration time.Duration
+	// TTL is the life of a cart from its last change; 0 is for ever.
+	TTL time.Duration
+	// Limits bound the carts.
+	Limits cart.Limits
+	// Holder names this sidecar to people who look at a lock.
+	Holder string
+	// OnEvent is told what people should hear of; nil drops it. It must not block.
+	OnEvent func(Event)
+}
+
+// Event is something worth a log line and a metric.
+type Event struct {
+	// Kind is one of the Event constants.
+	Kind string
+	// Key is the cart that it happened on, where it was one.
+	Key cart.Key
+	// Message says it in a sentence.
+	Message string
+}
+
+// EventForeignWriter: simple mode met a version conflict that this sidecar did
+// not cause, and locking is on from now where the store can lock.
+const EventForeignWriter = "ForeignWriter"
+
+// Change is a request to change one cart.
+type Change struct {
+	// Verb is what to do.
+	Verb cart.Verb
+	// If must hold on Scope at the instant of the change.
+	If    cart.Precondition
+	Scope cart.Part
+	// Lease is the token of a lease to work under; "" for none. Release gives it
+	// back in the same step.
+	Lease   string
+	Release bool
+}
+
+// Result is the answer to a change.
+type Result struct {
+	// Cart is the cart right after this change. Parts outside of Change.Scope
+	// may be older, unless the scope is PartAll.
+	Cart *cart.Cart
+	// Changed says whether anything was altered.
+	Changed bool
+}
+
+// turnLease bounds how long a sidecar that dies between two steps of one change
+// holds up the others. The turn covers one round trip to the backend.
+const turnLease = time.Second
+
+// Coordinator serves the carts of one store. All methods are safe for concurrent
+// use. Errors match a sentinel of cart, storage or this package, or the
+// context's error.
+type Coordinator struct {
+	store  storage.Store
+	locker storage.Locker // nil where locks cannot hold off anybody else
+	opts   atomic.Pointer[Options]
+	mode   mode
+	shards [64]shard
+	cache  *cache
+	stats  stats
+
+	closing  atomic.Bool
+	inFlight sync.WaitGroup
+	closeMu  sync.RWMutex // held for reading while inFlight grows, so that Close sees all of it
+}
+
+// New serves store's carts. Close does not close the store.
+func New(store storage.Store, o Options) *Coordinator {
+	c := &Coordinator{store: store, cache: newCache()}
+	if l, ok := store.(storage.Locker); ok && store.Capabilities().Locks {
+		c.locker = l
+	}
+	for i := range c.shards {
+		c.shards[i].lines = make(map[cart.Key]*line)
+	}
+	c.Update(o)
+	return c
+}
+
+// Update replaces the options while requests run: each change uses those that
+// it met first. Locking that the tripwire turned on stays on until options say
+// that it is on by themselves.
+func (c *Coordinator) Update(o Options) {
+	c.opts.Store(&o)
+	c.mode.configure(o, c.store.Capabilities())
+}
+
+// enter counts a call in, so that Close can wait for it.
+func (c *Coordinator) enter() error {
+	c.closeMu.RLock()
+	defer c.closeMu.RUnlock()
+	if c.closing.Load() {
+		return ErrDraining
+	}
+	c.inFlight.Add(1)
+	return nil
+}
+
+// Close refuses new calls with ErrDraining and waits for those under way, or for
+// ctx.
+func (c *Coordinator) Close(ctx context.Context) error {
+	c.closeMu.Lock()
+	c.closing.Store(true)
+	c.closeMu.Unlock()
+	done := make(chan struct{})
+	go func() { c.inFlight.Wait(); close(done) }()
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// Read returns the cart as it is in the backend, never half changed.
+func (c *Coordinator) Read(ctx context.Context, key cart.Key) (*cart.Cart, error) {
+	if err := c.enter(); err != nil {
+		return nil, err
+	}
+	defer c.inFlight.Done()
+	return c.read(ctx, key)
+}
+
+func (c *Coordinator) read(ctx context.Context, key cart.Key) (*cart.Cart, error) {
+	seen := c.cache.stamp(key)
+	k, err := c.store.Load(ctx, key)
+	if err != nil {
+		return nil, err
+	}
+	if k.Transfer != nil {
+		return c.readInTransfer(ctx, key, k)
+	}
+	c.cache.offer(key, k, seen)
+	return k, nil
+}
+
+// Change makes one change. What it answers is acknowledged: it is in the backend.
+func (c *Coordinator) Change(ctx context.Context, key cart.Key, ch Change) (Result, error) {
+	return c.submit(ctx, key, &op{Change: ch})
+}
+
+// Forget removes the cart; Change.Verb is nil. Changed says whether there was
+// one; Cart is the zero cart.
+func (c *Coordinator) Forget(ctx context.Context, key cart.Key, ch Change) (Result, error) {
+	ch.Scope = cart.PartAll
+	return c.submit(ctx, key, &op{Change: ch, forget: true})
+}
+
+// ForgetAll removes every cart of an identifier, each as one change, and returns
+// how many there were.
+func (c *Coordinator) ForgetAll(ctx context.Context, identifier string) (int, error) {
+	instances, err := c.Instances(ctx, identifier)
+	if err != nil {
+		return 0, err
+	}
+	n := 0
+	for _, i := range instances {
+		r, err := c.Forget(ctx, cart.Key{Identifier: identifier, Instance: i}, Change{})
+		if err != nil {
+			return n, err
+		}
+		if r.Changed {
+			n++
+		}
+	}
+	return n, nil
+}
+
+// Instances lists the instances that exist of an identifier, sorted.
+func (c *Coordinator) Instances(ctx context.Context, identifier string) ([]string, error) {
+	if err := c.enter(); err != nil {
+		return nil, err
+	}
+	defer c.inFlight.Done()
+	return c.store.Instances(ctx, identifier)
+}
+
+// Flush removes all carts of the store's prefix.
+func (c *Coordinator) Flush(ctx context.Context) error {
+	if err := c.enter(); err != nil {
+		return err
+	}
+	defer c.inFlight.Done()
+	c.cache.clear()
+	err := c.store.Flush(ctx)
+	c.cache.clear() // what was put in meanwhile may be of before
+	return err
+}

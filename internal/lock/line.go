@@ -1,0 +1,384 @@
+package lock
+
+import (
+	"context"
+	"errors"
+	"hash/maphash"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/sidecart/sidecart/internal/cart"
+	"github.com/sidecart/sidecart/internal/storage"
+)
+
+// maxBatch bounds how many changes go out as one commit, and so how long the
+// first of them waits for the computing of the last.
+const maxBatch = 128
+
+// shard is a share of the lines, so that carts do not meet on one mutex. Its
+// mutex guards its lines and all that is in them.
+type shard struct {
+	mu    sync.Mutex
+	lines map[cart.Key]*line
+}
+
+// line is the queue of one cart in this sidecar. Commits leave it one after the
+// other, first come first served; while one is under way, what comes meanwhile
+// gathers and goes out together.
+type line struct {
+	key     cart.Key
+	active  bool // somebody serves the line
+	pending []*op
+	parked  []*group
+}
+
+// op is one change on its way.
+type op struct {
+	Change
+	forget bool
+	// exclusive, where set, is run in the op's turn instead of a verb: nothing else of this
+	// line is under way then.
+	exclusive func(ctx context.Context)
+
+	parts   []cart.Part // what it waits for in the line
+	since   time.Time
+	expires time.Time // end of its wait
+	running bool      // taken out of the line: it will be answered
+	done    chan struct{}
+
+	res Result
+	err error
+}
+
+// solo reports whether the op shares its commit with no other.
+func (o *op) solo() bool { return o.forget || o.exclusive != nil || o.Lease != "" }
+
+// group are changes that wait for one lock.
+type group struct {
+	claim  storage.Claim
+	ops    []*op
+	cancel context.CancelFunc
+	// granted and cart are set once the lock is there.
+	granted bool
+	cart    *cart.Cart
+}
+
+// batch is what is served at once.
+type batch struct {
+	ops []*op
+	// token is the lock under which it is served; "" for none.
+	token string
+	// view is the state to compute from, where it is known better than from the cache.
+	view *cart.Cart
+}
+
+var shardSeed = maphash.MakeSeed()
+
+func (c *Coordinator) shard(key cart.Key) *shard {
+	return &c.shards[maphash.Comparable(shardSeed, key)%uint64(len(c.shards))]
+}
+
+// submit puts a change in the line of its cart and waits for the answer. Where the line is
+// empty the caller serves its change itself, without a switch of goroutines.
+func (c *Coordinator) submit(ctx context.Context, key cart.Key, o *op) (Result, error) {
+	if err := c.enter(); err != nil {
+		return Result{}, err
+	}
+	defer c.inFlight.Done()
+	o.since = time.Now()
+	o.expires = o.since.Add(c.opts.Load().WaitTimeout)
+	o.parts = c.queueParts(key, o)
+	o.done = make(chan struct{})
+
+	sh := c.shard(key)
+	sh.mu.Lock()
+	l := sh.lines[key]
+	if l == nil {
+		l = &line{key: key}
+		sh.lines[key] = l
+	}
+	if l.active || len(l.pending) > 0 || l.blocks(o) {
+		l.enqueue(o)
+		sh.mu.Unlock()
+	} else {
+		l.active, o.running = true, true
+		sh.mu.Unlock()
+		c.serve(ctx, l, batch{ops: []*op{o}})
+		c.pass(sh, l)
+	}
+	return c.await(ctx, sh, l, o)
+}
+
+// queueParts are the parts that decide which waiting changes a change must not
+// overtake.
+func (c *Coordinator) queueParts(key cart.Key, o *op) []cart.Part {
+	if o.forget || o.exclusive != nil {
+		return []cart.Part{cart.PartAll}
+	}
+	view, _ := c.cache.get(key)
+	if view == nil {
+		view = &cart.Cart{}
+	}
+	if p := o.Verb.Parts(view); len(p) > 0 {
+		return p
+	}
+	return []cart.Part{cart.PartAll}
+}
+
+// blocks reports whether a group that waits for a lock holds the op up.
+func (l *line) blocks(o *op) bool {
+	return slices.ContainsFunc(l.parked, func(g *group) bool { return overlap(g.claim.Parts, o.parts) })
+}
+
+// enqueue puts the op last: in the group that waits for the lock it needs, or in
+// the line.
+func (l *line) enqueue(o *op) {
+	behind := slices.ContainsFunc(l.pending, func(p *op) bool { return overlap(p.parts, o.parts) })
+	for _, g := range l.parked {
+		if !behind && !o.solo() && covers(g.claim.Parts, o.parts) {
+			g.ops = append(g.ops, o)
+			return
+		}
+	}
+	l.pending = append(l.pending, o)
+}
+
+// await waits for the answer, or takes the op out of the line when its time is
+// up. An op that is being served is answered in any case.
+func (c *Coordinator) await(ctx context.Context, sh *shard, l *line, o *op) (Result, error) {
+	select {
+	case <-o.done: // served by the caller itself
+		return o.res, o.err
+	default:
+	}
+	timer := time.NewTimer(time.Until(o.expires))
+	defer timer.Stop()
+	var cause error
+	select {
+	case <-o.done:
+		return o.res, o.err
+	case <-timer.C:
+		cause = ErrTimeout
+	case <-ctx.Done():
+		cause = ctx.Err()
+		if errors.Is(cause, context.DeadlineExceeded) {
+			cause = ErrTimeout // it stood in the line for all its time
+		}
+	}
+	sh.mu.Lock()
+	waiting := l.remove(o)
+	if waiting {
+		c.wake(sh, l) // a group that is gone holds nobody up
+	}
+	sh.mu.Unlock()
+	if waiting {
+		if cause == ErrTimeout {
+			c.stats.timeouts.Add(1)
+		}
+		return Result{}, cause
+	}
+	select {
+	case <-o.done:
+		return o.res, o.err
+	case <-ctx.Done():
+		return Result{}, ctx.Err() // its commit is under way: the outcome is unknown
+	}
+}
+
+// remove takes an op that is not being served out of the line.
+func (l *line) remove(o *op) bool {
+	if o.running {
+		return false
+	}
+	is := func(p *op) bool { return p == o }
+	l.pending = slices.DeleteFunc(l.pending, is)
+	l.parked = slices.DeleteFunc(l.parked, func(g *group) bool {
+		g.ops = slices.DeleteFunc(g.ops, is)
+		if len(g.ops) > 0 || g.granted {
+			return false
+		}
+		g.cancel() // nobody wants that lock any more
+		return true
+	})
+	return true
+}
+
+// waiting counts the ops that are not being served and says since when the oldest waits.
+func (l *line) waiting() (n int, since time.Time) {
+	see := func(ops []*op) {
+		for _, o := range ops {
+			n++
+			if since.IsZero() || o.since.Before(since) {
+				since = o.since
+			}
+		}
+	}
+	see(l.pending)
+	for _, g := range l.parked {
+		see(g.ops)
+	}
+	return n, since
+}
+
+// pass ends the caller's turn: a goroutine serves what has gathered, if anything.
+func (c *Coordinator) pass(sh *shard, l *line) {
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	l.active = false
+	c.wake(sh, l)
+}
+
+// wake puts the line to work if nobody serves it and something could go out, and
+// ends a line in which nothing waits. The shard is locked.
+func (c *Coordinator) wake(sh *shard, l *line) {
+	if l.active {
+		return
+	}
+	if b, ok := c.next(l); ok {
+		l.active = true
+		go c.work(sh, l, b)
+	} else if len(l.pending) == 0 && len(l.parked) == 0 {
+		delete(sh.lines, l.key)
+	}
+}
+
+// work serves the line until nothing is left that could go out.
+func (c *Coordinator) work(sh *shard, l *line, b batch) {
+	for {
+		ctx, cancel := context.WithTimeout(context.Background(), c.opts.Load().WaitTimeout+turnLease)
+		c.serve(ctx, l, b)
+		cancel()
+		sh.mu.Lock()
+		var ok bool
+		if b, ok = c.next(l); !ok {
+			l.active = false
+			c.wake(sh, l)
+			sh.mu.Unlock()
+			return
+		}
+		sh.mu.Unlock()
+	}
+}
+
+// next takes out what is to be served next: a group whose lock has come, with
+// all that the lock covers; else the first changes that no waiting group and no
+// earlier change holds up. The shard is locked.
+func (c *Coordinator) next(l *line) (batch, bool) {
+	for _, g := range slices.Clone(l.parked) {
+		if !g.granted {
+			continue
+		}
+		l.parked = slices.DeleteFunc(l.parked, func(p *group) bool { return p == g })
+		b := batch{ops: g.ops, token: g.claim.Token, view: g.cart}
+		for _, o := range b.ops {
+			o.running = true
+		}
+		l.take(&b, func(o *op) bool { return !o.solo() && covers(g.claim.Parts, o.parts) })
+		if len(b.ops) > 0 {
+			return b, true
+		}
+		c.abandon(l.key, g.claim.Token)
+	}
+	var b batch
+	l.take(&b, func(*op) bool { return true })
+	return b, len(b.ops) > 0
+}
+
+// take moves pending ops to b, in order, none before one it overlaps.
+func (l *line) take(b *batch, wanted func(*op) bool) {
+	var ahead []cart.Part
+	for _, g := range l.parked {
+		ahead = append(ahead, g.claim.Parts...)
+	}
+	full := false
+	l.pending = slices.DeleteFunc(l.pending, func(o *op) bool {
+		alone := o.solo() && len(b.ops) > 0
+		if full || alone || !wanted(o) || overlap(ahead, o.parts) {
+			ahead = append(ahead, o.parts...)
+			return false
+		}
+		o.running = true
+		b.ops = append(b.ops, o)
+		full = o.solo() || len(b.ops) >= maxBatch
+		return true
+	})
+}
+
+// park lets changes wait for a lock without holding up the rest of the line.
+// queued says that the claim stands in the backend's queue already.
+func (c *Coordinator) park(l *line, ops []*op, claim storage.Claim, queued bool) {
+	ctx, cancel := context.WithCancel(context.Background())
+	g := &group{claim: claim, ops: ops, cancel: cancel}
+	sh := c.shard(l.key)
+	sh.mu.Lock()
+	for _, o := range ops {
+		o.running = false
+	}
+	l.parked = append(l.parked, g)
+	sh.mu.Unlock()
+	c.inFlight.Add(1)
+	go func() {
+		defer c.inFlight.Done()
+		defer cancel()
+		c.acquire(ctx, sh, l, g, queued)
+	}()
+}
+
+// acquire waits for the group's lock and then puts the line to work.
+func (c *Coordinator) acquire(ctx context.Context, sh *shard, l *line, g *group, queued bool) {
+	k, err := c.locker.Acquire(ctx, l.key, g.claim, queued)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	switch {
+	case !slices.Contains(l.parked, g): // all of its changes gave up
+		if err == nil {
+			c.abandon(l.key, g.claim.Token)
+		}
+		return
+	case err != nil:
+		l.parked = slices.DeleteFunc(l.parked, func(p *group) bool { return p == g })
+		for _, o := range g.ops {
+			o.running = true
+			o.answer(Result{}, translate(err))
+		}
+	default:
+		c.stats.acquired.Add(1)
+		g.granted, g.cart = true, k
+	}
+	c.wake(sh, l)
+}
+
+// abandon gives a lock back that nobody needs, without making anybody wait for
+// it. If it fails the lock ends with its lease.
+func (c *Coordinator) abandon(key cart.Key, token string) {
+	c.inFlight.Add(1)
+	go func() {
+		defer c.inFlight.Done()
+		ctx, cancel := context.WithTimeout(context.Background(), turnLease)
+		defer cancel()
+		_ = c.locker.Abandon(ctx, key, token)
+	}()
+}
+
+func (o *op) answer(r Result, err error) {
+	o.res, o.err = r, err
+	close(o.done)
+}
+
+func translate(err error) error {
+	if errors.Is(err, storage.ErrLockTimeout) {
+		return ErrTimeout
+	}
+	return err
+}
+
+func overlap(a, b []cart.Part) bool {
+	return slices.ContainsFunc(a, func(p cart.Part) bool { return slices.ContainsFunc(b, p.Overlaps) })
+}
+
+// covers reports whether a lock over held holds off everybody who would change want.
+func covers(held, want []cart.Part) bool {
+	return slices.Contains(held, cart.PartAll) ||
+		!slices.ContainsFunc(want, func(p cart.Part) bool { return !slices.Contains(held, p) })
+}

@@ -1,0 +1,155 @@
+package lock
+
+import (
+	"cmp"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/sidecart/sidecart/internal/cart"
+	"github.com/sidecart/sidecart/internal/storage"
+)
+
+// mode says whether distributed locking is on. It is read on every change and
+// written when options change or the tripwire is met.
+type mode struct {
+	locking atomic.Bool
+	foreign atomic.Uint64
+
+	mu      sync.Mutex
+	can     bool
+	tripped bool
+	reason  string
+	since   time.Time
+}
+
+func (m *mode) configure(o Options, caps storage.Capabilities) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.can = caps.Locks && caps.Shared
+	switch {
+	case o.Locking && m.can:
+		m.set(true, o.Reason)
+		m.tripped = false // the configuration knows by now what the tripwire found
+	case o.Locking:
+		m.set(false, caps.Backend+"CannotLockAcrossReplicas")
+	case m.tripped:
+	default:
+		m.set(false, o.Reason)
+	}
+}
+
+func (m *mode) set(on bool, reason string) {
+	if m.since.IsZero() || m.locking.Load() != on {
+		m.since = time.Now()
+	}
+	m.locking.Store(on)
+	m.reason = reason
+}
+
+// trip notes a foreign writer and reports whether that turned locking on, or
+// would have if the store could lock.
+func (m *mode) trip() bool {
+	m.foreign.Add(1)
+	if m.locking.Load() {
+		return false
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.tripped || m.locking.Load() {
+		return false
+	}
+	m.tripped = true
+	if m.can {
+		m.set(true, EventForeignWriter)
+	}
+	return true
+}
+
+// foreignWriter is the tripwire: a cart that this sidecar knew by its own last
+// change was changed by somebody else.
+func (c *Coordinator) foreignWriter(key cart.Key) {
+	if !c.mode.trip() {
+		return
+	}
+	if f := c.opts.Load().OnEvent; f != nil {
+		msg := "another writer changed " + key.String() + " while locking was off here: locking is on from now"
+		if !c.mode.can {
+			msg = "another writer changed " + key.String() + ", and this backend cannot lock across replicas: changes stay conditional on the version"
+		}
+		f(Event{Kind: EventForeignWriter, Key: key, Message: msg})
+	}
+}
+
+// Status of a coordinator.
+type Status struct {
+	// Locking says whether distributed locking is on, and Reason why.
+	Locking bool
+	Reason  string
+	// Since is when it last changed.
+	Since time.Time
+	// ForeignWriters counts version conflicts that this sidecar did not cause.
+	ForeignWriters uint64
+	// Queues are the carts that changes wait for now, longest queue first, at most 20.
+	Queues []Queue
+	// Stats are counters since the start.
+	Stats Stats
+}
+
+// Queue is one cart that changes wait for.
+type Queue struct {
+	Key     cart.Key
+	Waiting int
+	// Since is when the oldest of them came.
+	Since time.Time
+}
+
+// Stats count since the start.
+type Stats struct {
+	// Changes are changes answered with success; Commits the commits that
+	// carried them.
+	Changes, Commits uint64
+	// Conflicts are commits refused on a version; Locked, on a held lock.
+	Conflicts, Locked uint64
+	// Acquired are locks taken for real; Timeouts, waits that ended without one.
+	Acquired, Timeouts uint64
+	// Waiting is how many changes wait now.
+	Waiting int64
+}
+
+type stats struct {
+	changes, commits, conflicts, locked, acquired, timeouts atomic.Uint64
+}
+
+const maxQueuesShown = 20
+
+// Status is what the status page shows.
+func (c *Coordinator) Status() Status {
+	s := Status{
+		Locking:        c.mode.locking.Load(),
+		ForeignWriters: c.mode.foreign.Load(),
+		Stats: Stats{
+			Changes: c.stats.changes.Load(), Commits: c.stats.commits.Load(),
+			Conflicts: c.stats.conflicts.Load(), Locked: c.stats.locked.Load(),
+			Acquired: c.stats.acquired.Load(), Timeouts: c.stats.timeouts.Load(),
+		},
+	}
+	c.mode.mu.Lock()
+	s.Reason, s.Since = c.mode.reason, c.mode.since
+	c.mode.mu.Unlock()
+	for i := range c.shards {
+		sh := &c.shards[i]
+		sh.mu.Lock()
+		for key, l := range sh.lines {
+			if n, since := l.waiting(); n > 0 {
+				s.Queues = append(s.Queues, Queue{Key: key, Waiting: n, Since: since})
+				s.Stats.Waiting += int64(n)
+			}
+		}
+		sh.mu.Unlock()
+	}
+	slices.SortFunc(s.Queues, func(a, b Queue) int { return cmp.Compare(b.Waiting, a.Waiting) })
+	s.Queues = s.Queues[:min(len(s.Queues), maxQueuesShown)]
+	return s
+}

@@ -1,0 +1,166 @@
+package lock
+
+import (
+	"slices"
+
+	"github.com/sidecart/sidecart/internal/cart"
+	"github.com/sidecart/sidecart/internal/storage"
+)
+
+// plan is what a batch would do to a cart as it was last seen: one commit, and an
+// answer for each op that is true if the commit succeeds.
+type plan struct {
+	view    *cart.Cart
+	ops     []*op
+	answers []answer
+	commit  storage.Commit
+	after   *cart.Cart
+}
+
+type answer struct {
+	cart    *cart.Cart
+	changed bool
+	err     error
+}
+
+// compute applies the ops of b to view, one after the other.
+func compute(o *Options, key cart.Key, b *batch, view *cart.Cart) *plan {
+	p := &plan{view: view, ops: b.ops, answers: make([]answer, len(b.ops))}
+	c := &p.commit
+	*c = storage.Commit{Key: key, TTL: o.TTL, Token: b.token, Release: b.token != ""}
+	c.Expect = storage.Expect{ID: view.ID, Parts: make(map[cart.Part]uint64, 1)}
+	if !view.Exists() {
+		c.NewID = newUUID()
+	}
+	if first := b.ops[0]; first.Lease != "" {
+		c.Token, c.Lease, c.Release = first.Lease, true, first.Release
+	}
+	d := cart.NewDraft(view, o.Limits, c.NewID)
+	for i, o := range b.ops {
+		p.depend(o, d.Cart())
+		p.answers[i] = p.apply(o, d)
+	}
+	if p.after = d.Cart(); c.Forget {
+		p.after = &cart.Cart{}
+		return p
+	}
+	c.Steps = p.after.Version - view.Version
+	c.Writes = writes(d, view.Version)
+	return p
+}
+
+// writes are what d has altered since a cart at version base.
+func writes(d *cart.Draft, base uint64) (ws []storage.Write) {
+	for _, part := range d.Written() {
+		w := storage.Write{Part: part, Value: value(d.Cart(), part)}
+		if part != cart.PartTransfer && part != cart.PartReceived {
+			w.Step = d.Cart().PartVersion(part) - base
+		}
+		ws = append(ws, w)
+	}
+	return ws
+}
+
+// depend notes which locks an op needs and what its answer depends on.
+func (p *plan) depend(o *op, now *cart.Cart) {
+	c := &p.commit
+	locks := o.lockParts(now)
+	for _, part := range locks {
+		if part == cart.PartAll {
+			c.Parts = []cart.Part{cart.PartAll}
+		} else if !slices.ContainsFunc(c.Parts, func(q cart.Part) bool { return q == part || q == cart.PartAll }) {
+			c.Parts = append(c.Parts, part)
+		}
+	}
+	// An etag of the whole cart is good for every part: what is compared with one
+	// depends on the whole.
+	whole := len(o.If.IfMatch) > 0
+	for _, part := range append(locks, o.Scope) {
+		if _, metadata := part.MetadataKey(); part == cart.PartItems || part == cart.PartConditions || metadata {
+			c.Expect.Parts[part] = p.view.PartVersion(part)
+		} else if part != "" {
+			whole = true
+		}
+	}
+	if whole {
+		c.Expect.Version = p.view.Version
+	}
+}
+
+// lockParts are the parts that must be free of other holders' locks.
+func (o *op) lockParts(c *cart.Cart) []cart.Part {
+	if o.forget {
+		return []cart.Part{cart.PartAll}
+	}
+	return slices.Clip(o.Verb.Parts(c))
+}
+
+func (p *plan) apply(o *op, d *cart.Draft) answer {
+	if err := o.If.Check(d.Cart(), o.Scope); err != nil {
+		return answer{err: err}
+	}
+	if o.forget {
+		p.commit.Forget = p.view.Exists()
+		return answer{cart: &cart.Cart{}, changed: p.view.Exists()}
+	}
+	if err := o.Verb.Apply(d); err != nil {
+		d.Rollback()
+		return answer{err: err}
+	}
+	changed := d.Seal()
+	// What alters nothing still is a change: it gives the cart its full life again.
+	p.commit.Touch = p.commit.Touch || !changed && p.view.Exists()
+	return answer{cart: d.Cart(), changed: changed}
+}
+
+// idle reports whether the commit would neither write nor touch nor release.
+func (p *plan) idle() bool {
+	c := &p.commit
+	return c.Steps == 0 && !c.Forget && !c.Touch && !c.Release && !c.Lease
+}
+
+// answer answers the ops of a plan that was carried out, and returns the cart
+// as it is now.
+func (p *plan) answer(c *Coordinator, out storage.Outcome) *cart.Cart {
+	// Changes of other parts may have come in between; they moved the version on.
+	shift := out.Base - p.view.Version
+	seen := map[*cart.Cart]*cart.Cart{}
+	stamp := func(k *cart.Cart) *cart.Cart {
+		if !k.Exists() {
+			return k
+		}
+		s, ok := seen[k]
+		if !ok {
+			s = k.Shifted(p.view.Version, shift)
+			s.CreatedAt, s.UpdatedAt, s.ExpiresAt = out.CreatedAt, out.UpdatedAt, out.ExpiresAt
+			seen[k] = s
+		}
+		return s
+	}
+	for i, o := range p.ops {
+		a := &p.answers[i]
+		if a.err != nil {
+			o.answer(Result{}, a.err)
+			continue
+		}
+		c.stats.changes.Add(1)
+		o.answer(Result{Cart: stamp(a.cart), Changed: a.changed}, nil)
+	}
+	return stamp(p.after)
+}
+
+func value(c *cart.Cart, part cart.Part) []byte {
+	switch part {
+	case cart.PartItems:
+		return c.Items.Object.Bytes()
+	case cart.PartConditions:
+		return c.Conditions.Object.Bytes()
+	case cart.PartTransfer:
+		return c.Transfer
+	case cart.PartReceived:
+		return c.Received
+	}
+	key, _ := part.MetadataKey()
+	v, _ := c.MetadataValue(key)
+	return v
+}

@@ -1,0 +1,431 @@
+package lock
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/sidecart/sidecart/internal/cart"
+	"github.com/sidecart/sidecart/internal/storage"
+)
+
+// Where two carts share one atomic step, a hand-over is one commit of two carts.
+// Where they do not, it is three steps, each atomic, that anybody who meets
+// them unfinished can finish:
+//
+//  1. The source is given an intent (PartTransfer), which closes it to every
+//     other change.
+//  2. The target receives the contents and the intent's id (PartReceived), on the
+//     condition of the version it had before the intent was seen.
+//  3. The source is forgotten.
+//
+// The order of reads makes step 2 happen once: first the target, then the
+// source. If the intent still stands after the target was read, then either the target
+// shows its id, or nobody has received it yet and the condition on the version
+// keeps a second one from doing so. The id may be overwritten only after step 3 of
+// its hand-over. See docs/design.
+
+// intent is the value of PartTransfer, and in the target that of PartReceived.
+type intent struct {
+	ID       string        `json:"id"`
+	From     cart.Key      `json:"from"`
+	To       cart.Key      `json:"to"`
+	Strategy cart.Strategy `json:"strategy"`
+}
+
+// errGone is returned inside of this file when an intent is not there any more.
+var errGone = errors.New("intent is gone")
+
+// HandOver moves a cart into another: swap or merge by strategy. ch.Verb is nil;
+// ch.If is about the source. Result.Cart is the target; Changed is false when
+// there was nothing to move, and then neither cart was touched. Onto itself it
+// is a no-op with Changed false.
+func (c *Coordinator) HandOver(ctx context.Context, from, to cart.Key, strategy cart.Strategy, ch Change) (Result, error) {
+	if from == to {
+		k, err := c.Read(ctx, from)
+		if err != nil {
+			return Result{}, err
+		}
+		return Result{Cart: k}, ch.If.Check(k, cart.PartAll)
+	}
+	// Both lines, always in the same order: two hand-overs never wait for each other.
+	first, second := from, to
+	if to.Identifier < from.Identifier || to.Identifier == from.Identifier && to.Instance < from.Instance {
+		first, second = to, from
+	}
+	var (
+		res Result
+		err error
+	)
+	ctx, cancel := context.WithTimeout(ctx, c.opts.Load().WaitTimeout+turnLease)
+	defer cancel()
+	outer := c.exclusively(ctx, first, func(context.Context) {
+		if e := c.exclusively(ctx, second, func(context.Context) {
+			res, err = c.handOver(ctx, from, to, first, strategy, ch)
+		}); e != nil {
+			err = e
+		}
+	})
+	if outer != nil {
+		return Result{}, outer
+	}
+	return res, err
+}
+
+// exclusively runs f when nothing else of the key's line is under way.
+func (c *Coordinator) exclusively(ctx context.Context, key cart.Key, f func(context.Context)) error {
+	o := &op{}
+	o.exclusive = func(ctx context.Context) {
+		f(ctx)
+		o.answer(Result{}, nil)
+	}
+	_, err := c.submit(ctx, key, o)
+	return err
+}
+
+// transfer is one run through a hand-over, or through one that it met unfinished.
+type transfer struct {
+	c *Coordinator
+	o *Options
+	// tokens are the locks that it holds.
+	tokens map[cart.Key]string
+	// depth counts the unfinished hand-overs that stand in each other's way.
+	depth int
+}
+
+// maxDepth bounds how many unfinished hand-overs are finished one for the other.
+// Both turns are taken before an intent is declared, so they cannot form a ring;
+// the bound keeps one that was made by hand from holding a request for ever.
+const maxDepth = 16
+
+// handOver has both lines.
+func (c *Coordinator) handOver(ctx context.Context, from, to, first cart.Key, strategy cart.Strategy, ch Change) (Result, error) {
+	t := &transfer{c: c, o: c.opts.Load(), tokens: map[cart.Key]string{}}
+	defer t.abandon()
+	second := from
+	if first == from {
+		second = to
+	}
+	deadline := time.Now().Add(t.o.WaitTimeout)
+	// Several steps need both turns from the start; one step needs them only
+	// when somebody holds a lock, or is quicker every time.
+	turns := !c.store.Atomic(from, to)
+	for attempt := 0; ; attempt++ {
+		if !time.Now().Before(deadline) {
+			c.stats.timeouts.Add(1)
+			return Result{}, ErrTimeout
+		}
+		if turns {
+			if err := t.takeTurns(ctx, deadline, first, second); err != nil {
+				return Result{}, err
+			}
+		}
+		res, status, err := t.try(ctx, from, to, strategy, ch)
+		switch {
+		case err != nil:
+			c.cache.drop(from)
+			c.cache.drop(to)
+			return Result{}, err
+		case status == storage.Committed:
+			c.stats.changes.Add(1)
+			return res, nil
+		case status == storage.Conflict:
+			c.stats.conflicts.Add(1)
+		case status == storage.Locked:
+			c.stats.locked.Add(1)
+		}
+		turns = turns || status != storage.Conflict || attempt > 0
+	}
+}
+
+func (t *transfer) abandon() {
+	for key, token := range t.tokens {
+		t.c.abandon(key, token)
+	}
+}
+
+// takeTurns waits for the locks over whole carts. Everybody takes them in the
+// same order, so that two never wait for each other.
+func (t *transfer) takeTurns(ctx context.Context, deadline time.Time, keys ...cart.Key) error {
+	if t.c.locker == nil {
+		return nil
+	}
+	ctx, cancel := context.WithDeadline(ctx, deadline)
+	defer cancel()
+	for _, key := range keys {
+		claim := t.o.claim([]cart.Part{cart.PartAll}, t.tokens[key])
+		claim.Lease = t.o.LeaseDuration // several steps, perhaps
+		t.tokens[key] = claim.Token
+		if _, err := t.c.locker.Acquire(ctx, key, *claim, false); err != nil {
+			if errors.Is(err, storage.ErrLockTimeout) {
+				t.c.stats.timeouts.Add(1)
+			}
+			return translate(err)
+		}
+		t.c.stats.acquired.Add(1)
+	}
+	return nil
+}
+
+// try makes one attempt: in one step where the store can, else in three.
+func (t *transfer) try(ctx context.Context, from, to cart.Key, strategy cart.Strategy, ch Change) (Result, storage.Status, error) {
+	c := t.c
+	source, met, err := t.load(ctx, from)
+	if err != nil {
+		return Result{}, 0, err
+	}
+	target, _, err := t.load(ctx, to)
+	if err != nil {
+		return Result{}, 0, err
+	}
+	if met.To == to && met.Strategy == strategy {
+		return Result{Cart: target, Changed: true}, storage.Committed, nil // what was asked for now was asked for before
+	}
+	if err := ch.If.Check(source, cart.PartAll); err != nil {
+		return Result{}, 0, err
+	}
+	if source.Empty() {
+		return Result{Cart: target}, storage.Committed, nil
+	}
+	d := cart.NewDraft(target, t.o.Limits, newUUID())
+	if err := (cart.Receive{From: source, Strategy: strategy}).Apply(d); err != nil {
+		return Result{}, 0, err
+	}
+	d.Seal()
+	c.cache.begin(from)
+	c.cache.begin(to)
+	if c.store.Atomic(from, to) {
+		return t.atOnce(ctx, from, to, source, d)
+	}
+	if err := c.settleReceived(ctx, source); err != nil {
+		return Result{}, 0, err
+	}
+	in := intent{ID: newUUID(), From: from, To: to, Strategy: strategy}
+	status, err := t.declare(ctx, source, in)
+	if err != nil || status != storage.Committed {
+		return Result{}, status, err
+	}
+	if err := t.finish(ctx, in); err != nil {
+		return Result{}, 0, err
+	}
+	target, err = c.store.Load(ctx, to)
+	return Result{Cart: target, Changed: true}, storage.Committed, err
+}
+
+// load loads a cart and first finishes the hand-over that it is the source of,
+// if any, whose intent it returns.
+func (t *transfer) load(ctx context.Context, key cart.Key) (*cart.Cart, intent, error) {
+	var met intent
+	for {
+		k, err := t.c.store.Load(ctx, key)
+		if err != nil || k.Transfer == nil {
+			return k, met, err
+		}
+		if met, err = t.resume(ctx, key, k); err != nil {
+			return nil, met, err
+		}
+	}
+}
+
+// atOnce changes both carts in one step.
+func (t *transfer) atOnce(ctx context.Context, from, to cart.Key, source *cart.Cart, d *cart.Draft) (Result, storage.Status, error) {
+	base, target := d.Base(), d.Cart()
+	give := storage.Commit{
+		Key: from, Expect: storage.Expect{ID: source.ID, Version: source.Version}, Forget: true,
+		Parts: []cart.Part{cart.PartAll}, Token: t.tokens[from], Release: t.tokens[from] != "",
+	}
+	take := storage.Commit{
+		Key: to, Expect: storage.Expect{ID: base.ID, Version: base.Version},
+		Writes: writes(d, base.Version), Steps: target.Version - base.Version, NewID: target.ID, TTL: t.o.TTL, Touch: true,
+		Parts: []cart.Part{cart.PartAll}, Token: t.tokens[to], Release: t.tokens[to] != "",
+	}
+	outs, err := t.c.store.Commit(ctx, give, take)
+	t.c.stats.commits.Add(1)
+	if err != nil {
+		return Result{}, 0, err
+	}
+	for _, out := range outs {
+		if out.Status != storage.Committed && out.Status != storage.NotTried {
+			return Result{}, out.Status, nil
+		}
+	}
+	clear(t.tokens) // given back in the same step
+	target.CreatedAt, target.UpdatedAt, target.ExpiresAt = outs[1].CreatedAt, outs[1].UpdatedAt, outs[1].ExpiresAt
+	t.c.cache.set(from, &cart.Cart{})
+	t.c.cache.set(to, target)
+	return Result{Cart: target, Changed: true}, storage.Committed, nil
+}
+
+// declare is step 1.
+func (t *transfer) declare(ctx context.Context, source *cart.Cart, in intent) (storage.Status, error) {
+	value, err := json.Marshal(in)
+	if err != nil {
+		return 0, err
+	}
+	token := t.tokens[in.From]
+	outs, err := t.c.store.Commit(ctx, storage.Commit{
+		Key: in.From, Expect: storage.Expect{ID: source.ID, Version: source.Version},
+		Writes: []storage.Write{{Part: cart.PartTransfer, Value: value}}, TTL: t.o.TTL,
+		Parts: []cart.Part{cart.PartAll}, Token: token, Lease: token != "",
+	})
+	t.c.stats.commits.Add(1)
+	if err != nil {
+		return 0, err
+	}
+	return outs[0].Status, nil
+}
+
+// finish does steps 2 and 3 of a hand-over whose intent stands, unless somebody
+// else has done them.
+func (t *transfer) finish(ctx context.Context, in intent) error {
+	err := t.receive(ctx, in)
+	if err == nil {
+		err = t.c.giveUp(ctx, in)
+	}
+	t.c.cache.drop(in.From)
+	t.c.cache.drop(in.To)
+	if errors.Is(err, errGone) {
+		return nil
+	}
+	return err
+}
+
+// receive is step 2.
+func (t *transfer) receive(ctx context.Context, in intent) error {
+	for {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		target, _, err := t.load(ctx, in.To) // before the source: see above
+		if err != nil {
+			return err
+		}
+		if got, ok := parseIntent(target.Received); ok && got.ID == in.ID {
+			return nil
+		}
+		if err := t.c.settleReceived(ctx, target); err != nil {
+			return err
+		}
+		source, err := t.c.store.Load(ctx, in.From)
+		if err != nil {
+			return err
+		}
+		if got, ok := parseIntent(source.Transfer); !ok || got.ID != in.ID {
+			return errGone
+		}
+		value, err := json.Marshal(in)
+		if err != nil {
+			return err
+		}
+		// The limits were checked before the intent was declared; now nothing may be lost.
+		d := cart.NewDraft(target, cart.Unlimited(), newUUID())
+		if err := (cart.Receive{From: source, Strategy: in.Strategy, ID: string(value)}).Apply(d); err != nil {
+			return err
+		}
+		d.Seal()
+		outs, err := t.c.store.Commit(ctx, storage.Commit{
+			Key: in.To, Expect: storage.Expect{ID: target.ID, Version: target.Version},
+			Writes: writes(d, target.Version), Steps: d.Cart().Version - target.Version, NewID: d.Cart().ID,
+			TTL: t.o.TTL, Touch: true, Parts: []cart.Part{cart.PartAll}, Token: t.tokens[in.To],
+		})
+		t.c.stats.commits.Add(1)
+		switch {
+		case err != nil:
+			return err
+		case outs[0].Status == storage.Committed:
+			return nil
+		case outs[0].Status == storage.Locked:
+			if err := t.takeTurns(ctx, time.Now().Add(t.o.WaitTimeout), in.To); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// giveUp is step 3: the source is forgotten, if the intent still stands.
+func (c *Coordinator) giveUp(ctx context.Context, in intent) error {
+	source, err := c.store.Load(ctx, in.From)
+	if err != nil {
+		return err
+	}
+	if got, ok := parseIntent(source.Transfer); !ok || got.ID != in.ID {
+		return errGone
+	}
+	_, err = c.store.Commit(ctx, storage.Commit{
+		Key: in.From, Expect: storage.Expect{ID: source.ID, Version: source.Version},
+		Writes: []storage.Write{{Part: cart.PartTransfer}}, Forget: true,
+	})
+	c.stats.commits.Add(1)
+	c.cache.drop(in.From)
+	return err // a conflict means that somebody else did it
+}
+
+// resume finishes a hand-over that was met on its source.
+func (t *transfer) resume(ctx context.Context, key cart.Key, source *cart.Cart) (intent, error) {
+	in, ok := parseIntent(source.Transfer)
+	if !ok || t.depth >= maxDepth {
+		return in, fmt.Errorf("%s: intent of a hand-over: %w", key, storage.ErrCorrupt)
+	}
+	t.depth++
+	defer func() { t.depth-- }()
+	return in, t.finish(ctx, in)
+}
+
+// resume finishes a hand-over that a change met on its source.
+func (c *Coordinator) resume(ctx context.Context, key cart.Key, source *cart.Cart) error {
+	t := &transfer{c: c, o: c.opts.Load(), tokens: map[cart.Key]string{}}
+	defer t.abandon()
+	_, err := t.resume(ctx, key, source)
+	return err
+}
+
+// readInTransfer answers a read of a source whose hand-over is not finished: it
+// is empty once the target has its contents, and unchanged before. A read never
+// finishes the hand-over, since that may have to wait for a lock.
+func (c *Coordinator) readInTransfer(ctx context.Context, key cart.Key, source *cart.Cart) (*cart.Cart, error) {
+	in, ok := parseIntent(source.Transfer)
+	if !ok {
+		return nil, fmt.Errorf("%s: intent of a hand-over: %w", key, storage.ErrCorrupt)
+	}
+	target, err := c.store.Load(ctx, in.To)
+	if err != nil {
+		return nil, err
+	}
+	if got, ok := parseIntent(target.Received); ok && got.ID == in.ID {
+		return &cart.Cart{}, nil
+	}
+	// The id is not in the target: not yet, or, if the intent is gone by now, not any more.
+	k, err := c.store.Load(ctx, key)
+	if err != nil {
+		return nil, err
+	}
+	if still, ok := parseIntent(k.Transfer); !ok || still.ID != in.ID {
+		return c.read(ctx, key)
+	}
+	k.Transfer = nil
+	return k, nil
+}
+
+// settleReceived finishes what the end of a cart would cut off: the id of a
+// hand-over that it has received must not go before that hand-over's source.
+func (c *Coordinator) settleReceived(ctx context.Context, k *cart.Cart) error {
+	in, ok := parseIntent(k.Received)
+	if !ok {
+		return nil
+	}
+	if err := c.giveUp(ctx, in); err != nil && !errors.Is(err, errGone) {
+		return err
+	}
+	return nil
+}
+
+func parseIntent(value []byte) (intent, bool) {
+	var in intent
+	if value == nil {
+		return in, false
+	}
+	err := json.Unmarshal(value, &in)
+	return in, err == nil && in.ID != ""
+}

@@ -1,0 +1,174 @@
+package testserver
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Redis is a redis-server process. Stop, Kill, Pause, Resume and PID act on the process;
+// Restart starts it again in the same place.
+type Redis struct {
+	*process
+	// Addr is where it listens: "127.0.0.1:port", or the path of a unix socket
+	// with [WithSocket].
+	Addr string
+
+	args []string
+}
+
+// RedisOption changes how a [Redis] is started.
+type RedisOption func(*redisSetup)
+
+type redisSetup struct {
+	socket bool
+	args   []string
+}
+
+// WithSocket makes the server listen on a unix socket instead of a port.
+func WithSocket() RedisOption { return func(s *redisSetup) { s.socket = true } }
+
+// WithAOF makes every acknowledged write durable (appendfsync always), so that
+// it survives Kill and Restart.
+func WithAOF() RedisOption {
+	return WithRedisArgs("--appendonly", "yes", "--appendfsync", "always")
+}
+
+// WithRedisArgs adds arguments to the command line of redis-server.
+func WithRedisArgs(args ...string) RedisOption {
+	return func(s *redisSetup) { s.args = append(s.args, args...) }
+}
+
+// StartRedis starts a redis-server that is empty, on loopback, and stopped at the
+// end of the test.
+func StartRedis(tb TB, opts ...RedisOption) *Redis {
+	tb.Helper()
+	var s redisSetup
+	for _, o := range opts {
+		o(&s)
+	}
+	r := &Redis{process: newProcess(tb, "redis-server")}
+	if s.socket {
+		// Paths of sockets are short by law (108 bytes), test folders are not.
+		dir, err := os.MkdirTemp("", "redis")
+		if err != nil {
+			tb.Fatalf("folder for the socket: %v", err)
+		}
+		tb.Cleanup(func() { _ = os.RemoveAll(dir) })
+		r.Addr = filepath.Join(dir, "s")
+	}
+	if err := r.launch(s.socket, nil, s.args); err != nil {
+		tb.Fatalf("%v", err)
+	}
+	return r
+}
+
+// launch finds a port and starts the server, again where somebody took the port.
+func (r *Redis) launch(socket bool, first, more []string) error {
+	const attempts = 5
+	var err error
+	for range attempts {
+		args := append(append([]string{}, first...), "--dir", r.dir)
+		if len(first) == 0 { // sentinels know no --save
+			args = append(args, "--save", "")
+		}
+		if socket {
+			args = append(args, "--port", "0", "--unixsocket", r.Addr)
+		} else {
+			port, perr := freePort()
+			if perr != nil {
+				return perr
+			}
+			r.Addr = net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
+			args = append(args, "--bind", "127.0.0.1", "--port", strconv.Itoa(port))
+		}
+		r.args = append(args, more...)
+		if err = r.start(r.args, r.ready); err == nil {
+			return nil
+		}
+	}
+	return err
+}
+
+// Restart stops the server, if it runs, and starts it in the same place with the same
+// data.
+func (r *Redis) Restart() {
+	r.tb.Helper()
+	r.Stop()
+	if err := r.start(r.args, r.ready); err != nil {
+		r.tb.Fatalf("%v", err)
+	}
+}
+
+// ready is nil once the server serves: an error of the kind that asks for a password
+// counts, an error that says that data is being loaded does not.
+func (r *Redis) ready() error {
+	reply, err := r.Do("PING")
+	if err != nil && strings.HasPrefix(err.Error(), "NOAUTH") {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if reply != "PONG" {
+		return fmt.Errorf("answered %q to PING", reply)
+	}
+	return nil
+}
+
+// Do sends one command over a connection of its own and returns the reply where it is
+// a status, a number or a string; the empty string where it is anything else. An error
+// reply is an error.
+func (r *Redis) Do(args ...string) (string, error) {
+	network := "tcp"
+	if filepath.IsAbs(r.Addr) {
+		network = "unix"
+	}
+	conn, err := net.DialTimeout(network, r.Addr, time.Second)
+	if err != nil {
+		return "", err
+	}
+	defer func() { _ = conn.Close() }()
+	_ = conn.SetDeadline(time.Now().Add(stopTimeout))
+	var b strings.Builder
+	fmt.Fprintf(&b, "*%d\r\n", len(args))
+	for _, a := range args {
+		fmt.Fprintf(&b, "$%d\r\n%s\r\n", len(a), a)
+	}
+	if _, err := conn.Write([]byte(b.String())); err != nil {
+		return "", err
+	}
+	in := bufio.NewReader(conn)
+	line, err := in.ReadString('\n')
+	if err != nil {
+		return "", err
+	}
+	line = strings.TrimRight(line, "\r\n")
+	switch line[0] {
+	case '-':
+		return "", errors.New(line[1:])
+	case '+', ':':
+		return line[1:], nil
+	case '$':
+		n, err := strconv.Atoi(line[1:])
+		if err != nil || n < 0 {
+			return "", err
+		}
+		raw := make([]byte, n)
+		for done := 0; done < n; {
+			k, err := in.Read(raw[done:])
+			if err != nil {
+				return "", err
+			}
+			done += k
+		}
+		return string(raw), nil
+	}
+	return "", nil
+}

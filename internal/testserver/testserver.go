@@ -1,0 +1,188 @@
+package testserver
+
+import (
+	"bytes"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// TB is what this package needs of a *testing.T or *testing.B; a program that is no
+// test can bring its own.
+type TB interface {
+	Helper()
+	Fatalf(format string, args ...any)
+	Logf(format string, args ...any)
+	Cleanup(func())
+	TempDir() string
+}
+
+const (
+	// startTimeout is generous: the machine may be running many tests at once.
+	startTimeout = 20 * time.Second
+	// stopTimeout is how long a server may take to stop by itself.
+	stopTimeout = 5 * time.Second
+	pollEvery   = 5 * time.Millisecond
+)
+
+// process is a server process that can be stopped and started again.
+type process struct {
+	tb   TB
+	name string
+	bin  string
+	dir  string
+	log  string
+
+	mu     sync.Mutex
+	cmd    *exec.Cmd
+	exited chan struct{} // closed when cmd has ended
+}
+
+// newProcess finds the binary, which must be there.
+func newProcess(tb TB, name string) *process {
+	tb.Helper()
+	bin, err := exec.LookPath(name)
+	if err != nil {
+		tb.Fatalf("%s is needed for this test and was not found: %v", name, err)
+	}
+	dir := tb.TempDir()
+	p := &process{tb: tb, name: name, bin: bin, dir: dir, log: filepath.Join(dir, name+".log")}
+	tb.Cleanup(p.Kill)
+	return p
+}
+
+// start runs the binary and waits until ready says nil or the process has ended.
+func (p *process) start(args []string, ready func() error) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.cmd != nil {
+		return fmt.Errorf("%s runs already", p.name)
+	}
+	out, err := os.OpenFile(p.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = out.Close() }()
+	cmd := exec.Command(p.bin, args...)
+	cmd.Dir, cmd.Stdout, cmd.Stderr = p.dir, out, out
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	exited := make(chan struct{})
+	go func() {
+		_ = cmd.Wait()
+		close(exited)
+	}()
+	p.cmd, p.exited = cmd, exited
+	err = poll(exited, ready)
+	if err != nil {
+		_ = cmd.Process.Kill()
+		<-exited
+		p.cmd = nil
+		return fmt.Errorf("%s did not start: %w\n%s", p.name, err, p.tail())
+	}
+	return nil
+}
+
+// poll asks ready until it says nil, gone is closed or startTimeout is over.
+func poll(gone <-chan struct{}, ready func() error) error {
+	deadline := time.NewTimer(startTimeout)
+	defer deadline.Stop()
+	tick := time.NewTicker(pollEvery)
+	defer tick.Stop()
+	for {
+		err := ready()
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-gone:
+			return fmt.Errorf("it ended: %w", err)
+		case <-deadline.C:
+			return err
+		case <-tick.C:
+		}
+	}
+}
+
+// PID is the process id; 0 while the server is stopped.
+func (p *process) PID() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.cmd == nil {
+		return 0
+	}
+	return p.cmd.Process.Pid
+}
+
+// Stop asks the server to stop and waits until it has.
+func (p *process) Stop() { p.end(syscall.SIGTERM) }
+
+// Kill ends the server at once, as a crash does, and waits until it is gone. A server that
+// does not run is left alone.
+func (p *process) Kill() { p.end(syscall.SIGKILL) }
+
+func (p *process) end(sig syscall.Signal) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.cmd == nil {
+		return
+	}
+	_ = p.cmd.Process.Signal(sig)
+	if sig != syscall.SIGKILL {
+		_ = p.cmd.Process.Signal(syscall.SIGCONT) // a frozen process cannot stop by itself
+	}
+	select {
+	case <-p.exited:
+	case <-time.After(stopTimeout):
+		_ = p.cmd.Process.Kill()
+		<-p.exited
+	}
+	p.cmd = nil
+}
+
+// Pause freezes the server: connections stay open, and nothing answers.
+func (p *process) Pause() { p.signal(syscall.SIGSTOP) }
+
+// Resume lets a frozen server go on.
+func (p *process) Resume() { p.signal(syscall.SIGCONT) }
+
+func (p *process) signal(sig syscall.Signal) {
+	p.tb.Helper()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.cmd == nil {
+		p.tb.Fatalf("%s does not run", p.name)
+		return
+	}
+	if err := p.cmd.Process.Signal(sig); err != nil {
+		p.tb.Fatalf("%s: %v: %v", p.name, sig, err)
+	}
+}
+
+// tail is the end of what the server wrote.
+func (p *process) tail() []byte {
+	const last = 20
+	raw, err := os.ReadFile(p.log)
+	if err != nil {
+		return nil
+	}
+	lines := bytes.Split(bytes.TrimSpace(raw), []byte("\n"))
+	return bytes.Join(lines[max(0, len(lines)-last):], []byte("\n"))
+}
+
+// freePort is a TCP port on loopback that nobody listens on now. Somebody may take it
+// before the server does: whoever starts one tries again with another.
+func freePort() (int, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return 0, err
+	}
+	defer func() { _ = l.Close() }()
+	return l.Addr().(*net.TCPAddr).Port, nil
+}

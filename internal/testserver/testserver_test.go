@@ -1,0 +1,119 @@
+package testserver_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/sidecart/sidecart/internal/testserver"
+)
+
+func do(t *testing.T, r *testserver.Redis, args ...string) string {
+	t.Helper()
+	reply, err := r.Do(args...)
+	if err != nil {
+		t.Fatalf("%v: %v", args, err)
+	}
+	return reply
+}
+
+func TestRedisAOFSurvivesKill(t *testing.T) {
+	for name, opts := range map[string][]testserver.RedisOption{
+		"port":   {testserver.WithAOF()},
+		"socket": {testserver.WithAOF(), testserver.WithSocket()},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := testserver.StartRedis(t, opts...)
+			do(t, r, "SET", "k", "v")
+			before := r.PID()
+			r.Kill()
+			if r.PID() != 0 {
+				t.Fatalf("PID after Kill = %d, want 0", r.PID())
+			}
+			if _, err := r.Do("PING"); err == nil {
+				t.Fatal("the server answers after Kill")
+			}
+			r.Restart()
+			if r.PID() == before {
+				t.Fatal("Restart did not start a new process")
+			}
+			if got := do(t, r, "GET", "k"); got != "v" {
+				t.Fatalf("after Kill and Restart k = %q, want v", got)
+			}
+		})
+	}
+}
+
+func TestRedisWithoutAOFForgets(t *testing.T) {
+	r := testserver.StartRedis(t)
+	do(t, r, "SET", "k", "v")
+	r.Restart()
+	if got := do(t, r, "DBSIZE"); got != "0" {
+		t.Fatalf("DBSIZE after Restart = %s, want 0", got)
+	}
+}
+
+func TestRedisPauseStop(t *testing.T) {
+	r := testserver.StartRedis(t)
+	r.Pause()
+	r.Resume()
+	if got := do(t, r, "PING"); got != "PONG" {
+		t.Fatalf("PING after Resume = %q", got)
+	}
+	r.Pause()
+	r.Stop() // also from a pause
+	if r.PID() != 0 {
+		t.Fatal("runs after Stop")
+	}
+}
+
+func TestRedisCluster(t *testing.T) {
+	c := testserver.StartRedisCluster(t, 3)
+	if got := len(c.Addrs()); got != 3 {
+		t.Fatalf("%d nodes, want 3", got)
+	}
+	moved := 0
+	for _, n := range c.Nodes {
+		_, err := n.Do("SET", "k", "v")
+		if err != nil && !strings.HasPrefix(err.Error(), "MOVED") {
+			t.Fatalf("SET: %v", err)
+		}
+		if err != nil {
+			moved++
+		}
+	}
+	if moved != 2 {
+		t.Fatalf("%d nodes sent the client elsewhere, want 2", moved)
+	}
+}
+
+func TestSentinelKnowsMaster(t *testing.T) {
+	r := testserver.StartRedis(t)
+	s := testserver.StartSentinel(t, r)
+	info := do(t, s, "INFO", "sentinel")
+	if !strings.Contains(info, "name="+testserver.SentinelMaster+",status=ok,address="+r.Addr) {
+		t.Fatalf("the sentinel does not watch %s:\n%s", r.Addr, info)
+	}
+}
+
+// fatal is a TB that remembers that it failed.
+type fatal struct {
+	testing.TB
+	failed string
+}
+
+func (f *fatal) Fatalf(format string, _ ...any) {
+	f.failed = format
+	panic(f)
+}
+
+func TestMissingBinaryFails(t *testing.T) {
+	t.Setenv("PATH", t.TempDir())
+	f := &fatal{TB: t}
+	func() {
+		defer func() { _ = recover() }()
+		testserver.StartRedis(f)
+	}()
+	if !strings.Contains(f.failed, "needed for this test") {
+		t.Fatalf("without redis-server StartRedis said %q", f.failed)
+	}
+}
