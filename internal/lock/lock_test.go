@@ -616,3 +616,88 @@ func TestTokens(t *testing.T) {
 		t.Errorf("tokens %q, %q", a, b)
 	}
 }
+
+// A change that overtakes no other: a forget between two adds takes the first
+// with it and not the second.
+func TestForgetKeepsItsPlace(t *testing.T) {
+	gate := newGate(openMemory(t))
+	c := lock.New(gate, options())
+	gate.close()
+	var wg sync.WaitGroup
+	for i, change := range []func() error{
+		func() error { _, err := add(t, c, "first"); return err },
+		func() error { _, err := add(t, c, "second"); return err },
+		func() error { _, err := c.Forget(t.Context(), key, lock.Change{}); return err },
+		func() error { _, err := add(t, c, "third"); return err },
+	} {
+		wg.Go(func() {
+			if err := change(); err != nil {
+				t.Error(err)
+			}
+		})
+		if i == 0 {
+			until(t, "the first is under way", func() bool { return gate.waiting.Load() == 1 })
+		} else {
+			until(t, "it waits", func() bool { return c.Status().Stats.Waiting == int64(i) })
+		}
+	}
+	gate.open()
+	wg.Wait()
+	if k := read(t, c, key); k.Version != 1 || quantity(t, k, "third") != 1 || k.Items.Object.Len() != 1 {
+		t.Errorf("the cart is version %d, %s", k.Version, k.Items.Object.Bytes())
+	}
+}
+
+// What is about the whole cart depends on all of it, also on parts that another
+// sidecar changed and the change does not touch.
+func TestWholeCartIsOfOneInstant(t *testing.T) {
+	for name, open := range sharedBackends {
+		t.Run(name, func(t *testing.T) {
+			store := open(t)
+			a, b := lock.New(store(), options()), lock.New(store(), options())
+			first := must(t)(add(t, a, "x")).Cart
+			meta := cart.PatchMetadata{Values: []cart.Member{{Key: "k", Value: []byte(`1`)}}}
+			must(t)(b.Change(t.Context(), key, lock.Change{Verb: meta, Scope: cart.PartMetadata("k")}))
+
+			// The etag of the whole cart is stale although the items are not.
+			_, err := a.Change(t.Context(), key, lock.Change{Verb: item(t, "x", 1), Scope: cart.PartItems, If: cart.Precondition{IfMatch: []string{first.ETag()}}})
+			if conflict := new(cart.ConflictError); !errors.As(err, &conflict) || conflict.Attempted != 1 {
+				t.Errorf("an etag of before: %v", err)
+			}
+			must(t)(b.Change(t.Context(), key, lock.Change{Verb: cart.PatchMetadata{Values: []cart.Member{{Key: "k", Value: []byte(`2`)}}}, Scope: cart.PartMetadata("k")}))
+			r := must(t)(a.Change(t.Context(), key, lock.Change{Verb: cart.Batch{Verbs: []cart.Verb{item(t, "x", 1)}}, Scope: cart.PartAll}))
+			if v, _ := r.Cart.MetadataValue("k"); string(v) != "2" || r.Cart.Version != 4 {
+				t.Errorf("the answer has metadata %s at version %d", v, r.Cart.Version)
+			}
+			// The items alone are answered with the version that they really have.
+			must(t)(b.Change(t.Context(), key, lock.Change{Verb: meta, Scope: cart.PartMetadata("k")}))
+			r = must(t)(a.Change(t.Context(), key, lock.Change{Verb: item(t, "x", 1), Scope: cart.PartItems}))
+			if now := read(t, b, key); r.Cart.PartETag(cart.PartItems) != now.PartETag(cart.PartItems) || now.Version != 6 {
+				t.Errorf("items were answered at version %d, and are at %d", r.Cart.Items.Version, now.Items.Version)
+			}
+		})
+	}
+}
+
+// A commit that fails takes its turn in the same round trip, succeeds with the
+// next, and leaves no lock behind.
+func TestConflictTakesTheTurn(t *testing.T) {
+	for name, open := range sharedBackends {
+		t.Run(name, func(t *testing.T) {
+			store := open(t)
+			a, b := lock.New(store(), options()), lock.New(store(), options())
+			must(t)(add(t, a, "x"))
+			must(t)(add(t, b, "x"))
+			before := a.Status().Stats
+			must(t)(add(t, a, "x"))
+			after := a.Status().Stats
+			if n := after.Commits - before.Commits; n != 2 || after.Conflicts-before.Conflicts != 1 || after.Acquired != before.Acquired {
+				t.Errorf("a change that met a conflict: before %+v, after %+v", before, after)
+			}
+			outs, err := store().Commit(t.Context(), storage.Commit{Key: key, Expect: storage.Expect{ID: read(t, b, key).ID}, Parts: []cart.Part{cart.PartAll}})
+			if err != nil || outs[0].Status != storage.Committed {
+				t.Errorf("after it, a check of the whole cart: %+v, %v", outs, err)
+			}
+		})
+	}
+}

@@ -1,12 +1,14 @@
 package lock_test
 
 import (
+	"path/filepath"
 	"testing"
 	"time"
 
 	"github.com/sidecart/sidecart/internal/storage"
 	"github.com/sidecart/sidecart/internal/storage/memory"
 	"github.com/sidecart/sidecart/internal/storage/redis"
+	"github.com/sidecart/sidecart/internal/storage/sql"
 	"github.com/sidecart/sidecart/internal/testserver"
 )
 
@@ -21,14 +23,19 @@ func openMemory(t testing.TB) storage.Locker {
 // further sidecar would.
 var sharedBackends = map[string]func(t *testing.T) func() storage.Store{
 	"redis": func(t *testing.T) func() storage.Store {
-		return openRedis(t, redis.Config{Addresses: []string{testserver.StartRedis(t).Addr}})
+		c := redis.Config{Addresses: []string{testserver.StartRedis(t).Addr}, Prefix: "cart"}
+		c.DialTimeout, c.ReadTimeout, c.WriteTimeout = time.Second, 5*time.Second, 5*time.Second
+		return func() storage.Store { return opened[*redis.Store](t)(redis.New(t.Context(), c)) }
+	},
+	"sqlite": func(t *testing.T) func() storage.Store {
+		c := sql.Config{URL: "sqlite:" + filepath.Join(t.TempDir(), "carts.db"), Prefix: "cart"}
+		return func() storage.Store { return opened[*sql.Store](t)(sql.Open(t.Context(), c)) }
 	},
 }
 
-func openRedis(t *testing.T, c redis.Config) func() storage.Store {
-	c.Prefix, c.DialTimeout, c.ReadTimeout, c.WriteTimeout = "cart", time.Second, 5*time.Second, 5*time.Second
-	return func() storage.Store {
-		s, err := redis.New(t.Context(), c)
+func opened[S storage.Store](t *testing.T) func(S, error) storage.Store {
+	return func(s S, err error) storage.Store {
+		t.Helper()
 		if err != nil {
 			t.Fatal(err)
 		}
