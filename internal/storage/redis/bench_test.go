@@ -49,7 +49,7 @@ func BenchmarkCommit(b *testing.B) {
 	})
 }
 
-func put(s *Store, b *testing.B, key cart.Key, version uint64, id string) storage.Outcome {
+func put(s *Store, b testing.TB, key cart.Key, version uint64, id string) storage.Outcome {
 	outs, err := s.Commit(b.Context(), storage.Commit{
 		Key: key, Expect: storage.Expect{ID: id, Version: version}, NewID: "4f0c", Steps: 1, TTL: time.Hour,
 		Writes: []storage.Write{{Part: cart.PartItems, Value: []byte(benchItems), Step: 1}},

@@ -109,17 +109,20 @@ local function holds(m)
   return true
 end
 
+local function holds_any(m)
+  for _, h in ipairs(m.cart.held) do
+    if h.token == m.token then
+      return true
+    end
+  end
+  return false
+end
+
 -- check tells how a commit would end, and changes nothing.
 local function check(m)
   local c = m.cart
-  if m.lease then
-    local held = false
-    for _, h in ipairs(c.held) do
-      held = held or h.token == m.token
-    end
-    if not held then
-      return LOCK_LOST
-    end
+  if m.lease and not holds_any(m) then
+    return LOCK_LOST
   end
   if held_by_other(c, m.parts, m.token) then
     return LOCKED
@@ -305,6 +308,11 @@ for i = 1, n do
 end
 for i, m in ipairs(commits) do
   look(m.cart, m.parts)
+  if m.token ~= '' and not holds_any(m) then
+    -- It may be the lock of another program on a part that is not changed here.
+    m.cart = open_cart(i - 1)
+    look(m.cart, {'*', unpack(m.parts)})
+  end
   if not read(m) then
     return redis.error_reply('CORRUPT ' .. m.cart.hash .. ' holds something that is no cart')
   end

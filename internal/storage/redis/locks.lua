@@ -136,22 +136,27 @@ local function reject(list, refuse)
   end
 end
 
--- hold and drop note the parts whose keys are not as they should be any more, for save.
+-- hold and drop note the parts whose keys are not as they should be any more, for save. What
+-- belongs to another program is left alone, also where it was taken beneath a lock of the
+-- whole cart, of which that program knows nothing.
+local function touch(c, part, token, value)
+  local v = c.values[part]
+  if (value and not v) or (v and string.sub(v, 1, TOKEN) == token) then
+    c.touched[part], c.values[part] = true, value
+  end
+end
+
 local function hold(c, claim)
   c.held[#c.held + 1] = {token = claim.token, holder = claim.holder, parts = claim.parts, expires = now + claim.lease}
   for _, p in ipairs(claim.parts) do
-    c.values[p] = claim.token
-    c.touched[p] = true
+    touch(c, p, claim.token, claim.token)
   end
   c.dirty = true
 end
 
 local function drop(c, h)
   for _, p in ipairs(h.parts) do
-    local v = c.values[p]
-    if v and string.sub(v, 1, TOKEN) == h.token then
-      c.touched[p] = true
-    end
+    touch(c, p, h.token, false)
   end
   c.dirty = true
 end

@@ -14,7 +14,7 @@ if ARGV[1] == 'q' then
     free = free and not locks[i]
   end
   if free then
-    local at = 10 + ARGV[9] -- number of expected part versions
+    local at = 11 + ARGV[10] -- number of expected part versions
     local n = tonumber(ARGV[at])
     local got = redis.call('HMGET', KEYS[1], 'id', 'version', 'created', 'expires', 'indexed', 'transfer',
       unpack(ARGV, at + 1, at + n))
@@ -29,14 +29,14 @@ if ARGV[1] == 'q' then
     local ttl = tonumber(ARGV[7])
     if good and ttl > 0 and (indexed == 0 or now + ttl <= indexed) then
       expires = now + ttl
-      local ends = string.format('%.0f', expires)
-      local version = string.format('%.0f', base + ARGV[6])
+      local ends = string.format('%d', expires)
+      local version = string.format('%d', base + ARGV[6])
       local set, k = {'version', version, 'updated', ms, 'expires', ends}, 6
       at = at + 2 * n + 1
       for i = at + 1, at + 3 * ARGV[at], 3 do
         local part, step = ARGV[i], ARGV[i + 1]
         set[k + 1], set[k + 2], set[k + 3] = part, ARGV[i + 2], 'v:' .. part
-        set[k + 4] = step == ARGV[6] and version or string.format('%.0f', base + step)
+        set[k + 4] = step == ARGV[6] and version or string.format('%d', base + step)
         k = k + 4
       end
       redis.call('HSET', KEYS[1], unpack(set))

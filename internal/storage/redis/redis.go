@@ -198,7 +198,7 @@ func (s *Store) appendCommit(args []any, c *storage.Commit, instance string) []a
 
 // isQuick reports whether a commit is one that quick.lua can make.
 func isQuick(c *storage.Commit) bool {
-	if c.Expect.ID == "" || c.Steps == 0 || c.TTL <= 0 || c.Forget || c.Lease || slices.Contains(c.Parts, cart.PartAll) {
+	if c.Expect.ID == "" || c.Steps == 0 || c.TTL <= 0 || c.Forget || c.Token != "" || slices.Contains(c.Parts, cart.PartAll) {
 		return false
 	}
 	for p := range c.Expect.Parts {

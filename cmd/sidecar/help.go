@@ -1,0 +1,70 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/sidecart/sidecart/internal/config"
+)
+
+const helpHead = `Sidecart serves carts on localhost, over gRPC and over HTTP and JSON.
+
+Usage:
+  sidecar [flags]         serve until SIGTERM or SIGINT
+  sidecar validate FILE   say everything that is wrong with a configuration file
+  sidecar version         say the version
+
+Every flag has an environment variable, named in brackets. Flags win over the
+environment, the environment over the file, the file over the defaults. The
+file is watched: a change is taken over without a restart, except of listeners
+and the log format; SIGHUP has it read at once.
+
+Configuration:
+  --config FILE
+      configuration file of kind SidecarConfig [SIDECART_CONFIG]
+`
+
+const helpTail = `
+The variables CART_CACHE_LOCKING (true or false) and CART_LOCK_TIMEOUT (in
+seconds) stand for --locking and --lock-timeout where no other variable or
+flag says so.
+
+Examples:
+  sidecar
+      keep carts in the file sidecart.db
+  sidecar --backend redis --redis-address 127.0.0.1:6379
+      keep them in Redis, with locking, for any number of replicas
+  sidecar --config /etc/sidecart/sidecar.yaml --log-format json
+      serve by a file and follow its changes
+  CART_CACHE_LOCKING=true CART_LOCK_TIMEOUT=5 sidecar --backend redis --redis-address redis:6379
+      with the settings of the replaced system
+
+Exit codes:
+  0  stopped gracefully
+  1  serving failed or did not stop in time; validate found problems
+  2  the command line or the configuration is wrong
+`
+
+// printHelp writes the help, with the defaults as they are.
+func printHelp(w io.Writer) {
+	defaults := config.NewBuilder()
+	var b strings.Builder
+	b.WriteString(helpHead)
+	for _, g := range groups {
+		fmt.Fprintf(&b, "\n%s:\n", g.title)
+		for _, s := range g.settings {
+			fmt.Fprintf(&b, "  --%s", s.flag)
+			if s.value != "" {
+				b.WriteString(" " + s.value)
+			}
+			b.WriteString("\n      " + s.usage)
+			if d := defaults.Text(s.paths[0]); d != "" && s.value != "" {
+				fmt.Fprintf(&b, " (default %s)", d)
+			}
+			fmt.Fprintf(&b, " [%s]\n", s.env())
+		}
+	}
+	b.WriteString(helpTail)
+	_, _ = io.WriteString(w, b.String())
+}

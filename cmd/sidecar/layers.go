@@ -1,0 +1,138 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"math"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/pflag"
+
+	"github.com/sidecart/sidecart/internal/config"
+	"github.com/sidecart/sidecart/internal/storage/open"
+)
+
+// layers are where a configuration comes from: a file, over it the environment,
+// over that flags. The file is read anew at each load, the others stay on top.
+type layers struct {
+	file  string // path, "" for none
+	env   map[string]string
+	flags *pflag.FlagSet
+}
+
+// text is the value of any flag: its meaning is the configuration's affair, so
+// that flags, variables and the file are read by the same rules.
+type text struct {
+	value string
+	of    *setting
+}
+
+func (t *text) String() string { return t.value }
+func (t *text) Type() string   { return t.of.value }
+func (t *text) Set(s string) error {
+	if t.of.list && t.value != "" {
+		s = t.value + "," + s
+	}
+	t.value = s
+	return nil
+}
+
+// parseFlags reads the command line of serving. A call for help is pflag.ErrHelp.
+func parseFlags(args []string, env map[string]string) (*layers, []string, error) {
+	flags := pflag.NewFlagSet("sidecar", pflag.ContinueOnError)
+	flags.SetOutput(io.Discard)
+	flags.Usage = func() {}
+	l := &layers{env: env, flags: flags}
+	flags.StringVar(&l.file, "config", env["SIDECART_CONFIG"], "")
+	for g := range groups {
+		for i := range groups[g].settings {
+			s := &groups[g].settings[i]
+			f := flags.VarPF(&text{of: s}, s.flag, "", s.usage)
+			if s.value == "" {
+				f.NoOptDefVal = "true"
+			}
+		}
+	}
+	err := flags.Parse(args)
+	return l, flags.Args(), err
+}
+
+// load puts the configuration together. The error is [config.Problems], or that
+// the file cannot be read.
+func (l *layers) load() (*config.Config, error) {
+	b := config.NewBuilder()
+	b.Rule(open.Check)
+	if l.file != "" {
+		data, err := os.ReadFile(l.file)
+		if err != nil {
+			return nil, config.Problems{{Path: "file", Message: err.Error()}}
+		}
+		b.File(data)
+	}
+	l.setFromEnv(b)
+	for g := range groups {
+		for i := range groups[g].settings {
+			s := &groups[g].settings[i]
+			if f := l.flags.Lookup(s.flag); f.Changed {
+				set(b, s, f.Value.String(), "--"+s.flag)
+			}
+		}
+	}
+	return b.Build()
+}
+
+func set(b *config.Builder, s *setting, value, source string) {
+	for _, path := range s.paths {
+		b.Set(path, value, source)
+	}
+}
+
+// setFromEnv lays the environment over the file. An empty variable counts as not set. The
+// two variables of the system that this one replaces are read where no
+// variable of our own says the same.
+func (l *layers) setFromEnv(b *config.Builder) {
+	if v := l.env["CART_CACHE_LOCKING"]; v != "" && !l.has("SIDECART_LOCKING") {
+		switch strings.ToLower(v) {
+		case "true", "1", "on", "yes":
+			b.Set("locking.mode", string(config.LockingEnabled), "CART_CACHE_LOCKING")
+		case "false", "0", "off", "no":
+			b.Set("locking.mode", string(config.LockingDisabled), "CART_CACHE_LOCKING")
+		default:
+			b.Refuse("CART_CACHE_LOCKING", fmt.Sprintf("%q is no boolean: write true or false", v))
+		}
+	}
+	if v := l.env["CART_LOCK_TIMEOUT"]; v != "" && !l.has("SIDECART_LOCK_TIMEOUT") && (!l.has("SIDECART_WAIT_TIMEOUT") || !l.has("SIDECART_LEASE_DURATION")) {
+		seconds, err := strconv.ParseFloat(v, 64)
+		if err != nil || math.IsNaN(seconds) || seconds <= 0 || seconds > (24*time.Hour).Seconds() {
+			b.Refuse("CART_LOCK_TIMEOUT", fmt.Sprintf("%q is no number of seconds: write for example 5", v))
+		} else {
+			d := config.Duration(seconds * float64(time.Second)).String()
+			for _, path := range []string{"locking.waitTimeout", "locking.leaseDuration"} {
+				b.Set(path, d, "CART_LOCK_TIMEOUT")
+			}
+		}
+	}
+	for g := range groups {
+		for i := range groups[g].settings {
+			s := &groups[g].settings[i]
+			if v := l.env[s.env()]; v != "" {
+				set(b, s, v, s.env())
+			}
+		}
+	}
+}
+
+func (l *layers) has(name string) bool { return l.env[name] != "" }
+
+// environ is env as a map.
+func environ(env []string) map[string]string {
+	m := make(map[string]string, len(env))
+	for _, e := range env {
+		name, value, _ := strings.Cut(e, "=")
+		m[name] = value
+	}
+	return m
+}

@@ -1,0 +1,45 @@
+package main
+
+import (
+	"github.com/sidecart/sidecart/internal/config"
+	"github.com/sidecart/sidecart/internal/storage"
+)
+
+// Reasons for the state of locking, where the configuration gives none.
+const (
+	reasonConfigured = "Configured"         // the mode says so
+	reasonShared     = "BackendIsShared"    // auto: other replicas may use the same carts
+	reasonNotShared  = "BackendIsNotShared" // auto: nobody else can use them
+)
+
+// decideLocking says whether locks are to be taken, and why. What the backend
+// can do with that is the coordinator's affair.
+func decideLocking(l config.Locking, caps storage.Capabilities) (on bool, reason string) {
+	switch {
+	case l.Mode == config.LockingEnabled:
+		on, reason = true, reasonConfigured
+	case l.Mode == config.LockingDisabled:
+		on, reason = false, reasonConfigured
+	case caps.Shared && caps.Locks:
+		return true, reasonShared
+	default:
+		return false, reasonNotShared
+	}
+	if l.Reason != "" {
+		reason = l.Reason
+	}
+	return on, reason
+}
+
+// warnLocking is the warning that a backend deserves which cannot hold off the
+// writers of other replicas, "" for none. It is said whatever the mode: nobody
+// should learn it from lost carts.
+func warnLocking(l config.Locking, caps storage.Capabilities) string {
+	switch {
+	case caps.Shared && caps.Locks:
+		return ""
+	case l.Mode == config.LockingEnabled:
+		return "locking is enabled, but backend " + caps.Backend + " cannot lock across replicas: run one replica only, or use another backend"
+	}
+	return "backend " + caps.Backend + " is not shared and cannot lock across replicas: run one replica only"
+}

@@ -1,0 +1,195 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"reflect"
+	"slices"
+	"time"
+
+	"github.com/sidecart/sidecart/internal/config"
+	"github.com/sidecart/sidecart/internal/lock"
+	"github.com/sidecart/sidecart/internal/storage"
+	"github.com/sidecart/sidecart/internal/storage/open"
+)
+
+// States of the newest configuration, as the status page shows them.
+const (
+	stateAccepted = "Accepted"
+	stateRejected = "ConfigRejected"
+)
+
+// pollEvery is how often files are looked at that no event came of, and a backend
+// is tried anew that did not answer when it was to replace the present one.
+var pollEvery = 15 * time.Second
+
+// reloads takes over changes of the configuration until ctx ends.
+func (s *sidecar) reloads(ctx context.Context, hangup <-chan struct{}) {
+	s.greet(ctx)
+	poll := time.NewTicker(pollEvery)
+	defer poll.Stop()
+	for {
+		asked := false
+		select {
+		case <-ctx.Done():
+			return
+		case <-hangup:
+			asked = true
+		case <-s.files.changed:
+		case <-poll.C:
+		}
+		s.reload(ctx, asked)
+	}
+}
+
+// greet says at the start if the backend does not answer: the sidecar is not
+// ready then, and nothing else would tell why.
+func (s *sidecar) greet(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, probeTime(s.config))
+	defer cancel()
+	if err := s.store.Ping(ctx); err != nil && ctx.Err() != context.Canceled {
+		s.log.Warn("backend does not answer yet, ready when it does", "backend", describe(&s.config.Backend), "error", err)
+	}
+}
+
+// probeTime is how long a backend may take for its first sign of life.
+func probeTime(c *config.Config) time.Duration {
+	return (c.Timeouts.Dial + c.Timeouts.Write + c.Timeouts.Read).Std()
+}
+
+// reload reads the configuration and, if it differs from the one that runs, takes
+// it over, whole or not at all. Asked says that a person wants to hear of the
+// result whatever it is.
+func (s *sidecar) reload(ctx context.Context, asked bool) {
+	c, err := s.layers.load()
+	if err != nil {
+		s.reject(err, asked)
+		return
+	}
+	s.files.follow(append(s.watched(c), s.watched(s.config)...))
+	identity := open.Identity(c)
+	switch {
+	case identity == s.identity && reflect.DeepEqual(c, s.config):
+		if asked && s.rejected == "" {
+			s.log.Info("configuration is unchanged", "generation", c.Generation)
+		}
+		s.accept()
+	case needsRestart(s.config, c) != nil:
+		s.reject(needsRestart(s.config, c), asked)
+	case identity == s.identity:
+		s.adjust(c)
+	default:
+		if err := s.replace(ctx, c, identity); err != nil && ctx.Err() == nil { // otherwise it is stopping
+			s.reject(err, asked)
+		}
+	}
+}
+
+// reject keeps what runs, and says why the newest configuration does not.
+func (s *sidecar) reject(err error, asked bool) {
+	message := err.Error()
+	s.server.SetConfig(stateRejected, message)
+	if message != s.rejected || asked {
+		s.log.Error("configuration rejected, the last good one goes on", "generation", s.config.Generation, "problems", message)
+	}
+	s.rejected = message
+}
+
+// accept says that the newest configuration is the one that runs.
+func (s *sidecar) accept() {
+	s.server.SetConfig(stateAccepted, "")
+	if s.rejected != "" {
+		s.log.Info("configuration is good again", "generation", s.config.Generation)
+	}
+	s.rejected = ""
+}
+
+// needsRestart are the changes that a running process cannot take over.
+func needsRestart(old, c *config.Config) error {
+	var p config.Problems
+	for _, f := range []struct{ path, was, is string }{
+		{"listen.grpc", old.Listen.GRPC, c.Listen.GRPC},
+		{"listen.http", old.Listen.HTTP, c.Listen.HTTP},
+		{"listen.admin", old.Listen.Admin, c.Listen.Admin},
+		{"listen.socket", old.Listen.Socket, c.Listen.Socket},
+		{"logFormat", string(old.LogFormat), string(c.LogFormat)},
+	} {
+		if f.was != f.is {
+			p = append(p, config.Problem{Path: f.path, Message: fmt.Sprintf("changed from %q to %q, which needs a restart", f.was, f.is)})
+		}
+	}
+	return p.Err()
+}
+
+// adjust takes over settings; the backend stays open.
+func (s *sidecar) adjust(c *config.Config) {
+	s.carts.Update(s.options(c, s.store))
+	s.server.Swap(s.backend(c, s.store, s.carts))
+	s.took(c, "settings")
+}
+
+// replace opens the new backend beside the old one, asks it for a sign of life, and
+// hands new calls to it. The old one is closed when its last call has ended.
+func (s *sidecar) replace(ctx context.Context, c *config.Config, identity string) error {
+	store, err := open.Store(ctx, c)
+	if err != nil {
+		return err
+	}
+	pctx, cancel := context.WithTimeout(ctx, probeTime(c))
+	defer cancel()
+	if err := store.Ping(pctx); err != nil {
+		_ = store.Close()
+		return config.Problems{{Path: "backend", Message: fmt.Sprintf("%s does not answer: %s", describe(&c.Backend), err)}}
+	}
+	carts := lock.New(store, s.options(c, store))
+	retired := s.server.Swap(s.backend(c, store, carts))
+	s.drain(retired.Wait, s.carts, s.store, s.config)
+	if s.config.Backend.Type == config.BackendMemory {
+		s.log.Warn("carts of the previous backend are gone, since it kept them in this process")
+	}
+	s.store, s.carts, s.identity = store, carts, identity
+	s.took(c, "backend")
+	s.warn(c)
+	return nil
+}
+
+// drain closes a backend that was replaced when nobody uses it any more.
+func (s *sidecar) drain(wait func(context.Context) error, carts *lock.Coordinator, store storage.Store, old *config.Config) {
+	s.drains.Go(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), min(old.Timeouts.Request.Std()+stopMargin, longestStop))
+		defer cancel()
+		err := wait(ctx)
+		if err == nil {
+			err = carts.Close(ctx)
+		}
+		if err != nil {
+			s.log.Warn("calls on the previous backend are cut off", "backend", describe(&old.Backend), "error", err)
+		}
+		if err := store.Close(); err != nil {
+			s.log.Warn("the previous backend did not close cleanly", "backend", describe(&old.Backend), "error", err)
+		}
+	})
+}
+
+// took makes c the configuration that runs.
+func (s *sidecar) took(c *config.Config, what string) {
+	s.config = c
+	s.level.Set(levelOf(c.LogLevel))
+	s.accept()
+	st := s.carts.Status()
+	s.log.Info("configuration taken over", "changed", what, "generation", c.Generation,
+		"backend", describe(&c.Backend), "locking", st.Locking, "mode", c.Locking.Mode, "reason", st.Reason)
+}
+
+// watched are the files whose change matters to c.
+func (s *sidecar) watched(c *config.Config) []string {
+	var files []string
+	if s.layers.file != "" {
+		files = append(files, s.layers.file)
+	}
+	for _, file := range c.SecretFiles() {
+		files = append(files, file)
+	}
+	slices.Sort(files)
+	return slices.Compact(files)
+}

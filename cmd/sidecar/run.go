@@ -1,0 +1,102 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/pflag"
+
+	"github.com/sidecart/sidecart/internal/config"
+	"github.com/sidecart/sidecart/internal/storage/open"
+)
+
+// Exit codes, as the documentation of this command promises them.
+const (
+	exitOK     = 0
+	exitFailed = 1
+	exitUsage  = 2
+)
+
+// Run is the whole program: it does what args ask for and returns the exit code.
+// The end of ctx stops it as gracefully as SIGTERM does.
+func Run(ctx context.Context, args, env []string, stdout, stderr io.Writer) int {
+	command := ""
+	if len(args) > 0 && !strings.HasPrefix(args[0], "-") {
+		command, args = args[0], args[1:]
+	}
+	switch command {
+	case "":
+		signals := make(chan os.Signal, 4)
+		signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
+		defer signal.Stop(signals)
+		return runServe(ctx, args, environ(env), signals, stdout, stderr)
+	case "validate":
+		return runValidate(args, stdout, stderr)
+	case "version":
+		if len(args) > 0 {
+			return usage(stderr, "version takes no arguments")
+		}
+		_, _ = fmt.Fprintln(stdout, versionLine())
+		return exitOK
+	case "help":
+		printHelp(stdout)
+		return exitOK
+	}
+	return usage(stderr, fmt.Sprintf("%q is no command: there are validate and version", command))
+}
+
+func usage(stderr io.Writer, message string) int {
+	_, _ = fmt.Fprintf(stderr, "sidecar: %s\nsidecar --help says what is possible.\n", message)
+	return exitUsage
+}
+
+func runServe(ctx context.Context, args []string, env map[string]string, signals <-chan os.Signal, stdout, stderr io.Writer) int {
+	l, rest, err := parseFlags(args, env)
+	switch {
+	case errors.Is(err, pflag.ErrHelp):
+		printHelp(stdout)
+		return exitOK
+	case err != nil:
+		return usage(stderr, err.Error())
+	case len(rest) > 0:
+		return usage(stderr, fmt.Sprintf("%q is neither a flag nor, at this place, a command", rest[0]))
+	}
+	c, err := l.load()
+	if err != nil {
+		_, _ = fmt.Fprintf(stderr, "sidecar: the configuration is wrong:\n%s\n", err)
+		return exitUsage
+	}
+	return serve(ctx, l, c, signals, stderr)
+}
+
+// runValidate prints everything that is wrong with a file, one problem per line.
+func runValidate(args []string, stdout, stderr io.Writer) int {
+	if len(args) == 1 && (args[0] == "--help" || args[0] == "-h") {
+		printHelp(stdout)
+		return exitOK
+	}
+	if len(args) != 1 {
+		return usage(stderr, "validate takes one argument, the file")
+	}
+	data, err := os.ReadFile(args[0])
+	if err != nil {
+		_, _ = fmt.Fprintf(stderr, "sidecar: %s\n", err)
+		return exitFailed
+	}
+	b := config.NewBuilder()
+	b.Rule(open.Check)
+	b.File(data)
+	c, err := b.Build()
+	if err != nil {
+		_, _ = fmt.Fprintln(stdout, err)
+		return exitFailed
+	}
+	_, _ = fmt.Fprintf(stdout, "%s: ok, generation %d, backend %s, locking %s\n", args[0], c.Generation, c.Backend.Type, c.Locking.Mode)
+	return exitOK
+}

@@ -1,0 +1,255 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"flag"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/sidecart/sidecart/internal/testserver"
+)
+
+var update = flag.Bool("update", false, "write the golden files anew")
+
+func TestRunCommands(t *testing.T) {
+	dir := t.TempDir()
+	for name, tc := range map[string]struct {
+		args           string
+		code           int
+		stdout, stderr string // parts
+	}{
+		"help":             {"--help", exitOK, "sidecar validate FILE", ""},
+		"short help":       {"-h", exitOK, "Exit codes:", ""},
+		"help command":     {"help", exitOK, "Listeners:", ""},
+		"version":          {"version", exitOK, "sidecar devel (commit ", ""},
+		"version of what":  {"version x", exitUsage, "", "version takes no arguments"},
+		"no command":       {"serve", exitUsage, "", `"serve" is no command: there are validate and version`},
+		"no flag":          {"--lockin auto", exitUsage, "", "unknown flag: --lockin"},
+		"no value":         {"--ttl", exitUsage, "", "flag needs an argument: --ttl"},
+		"left over":        {"--backend memory validate", exitUsage, "", `"validate" is neither a flag nor, at this place, a command`},
+		"bad value":        {"--ttl soon", exitUsage, "", "sidecar: the configuration is wrong:\n--ttl: \"soon\" is no duration"},
+		"secret not there": {"--backend redis --redis-address r:1 --redis-password-file " + dir + "/none", exitUsage, "", "backend.redis.passwordFile: open " + dir + "/none: no such file"},
+		"not built in":     {"--backend dynamodb", exitUsage, "", "type DynamoDB is not built into this version"},
+		"cannot open":      {"--database-url sqlite:" + dir + "/no/such/folder/carts.db", exitFailed, "", "cannot start"},
+		"validate what":    {"validate", exitUsage, "", "validate takes one argument, the file"},
+		"validate two":     {"validate a b", exitUsage, "", "validate takes one argument, the file"},
+		"validate nothing": {"validate " + dir + "/none", exitFailed, "", "no such file"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var stdout, stderr bytes.Buffer
+			code := Run(t.Context(), strings.Fields(tc.args), nil, &stdout, &stderr)
+			if code != tc.code {
+				t.Errorf("exit code %d, want %d", code, tc.code)
+			}
+			if !strings.Contains(stdout.String(), tc.stdout) || (tc.stdout == "") != (stdout.Len() == 0) {
+				t.Errorf("stdout: %s\nwant %s", &stdout, tc.stdout)
+			}
+			if !strings.Contains(stderr.String(), tc.stderr) || (tc.stderr == "") != (stderr.Len() == 0) {
+				t.Errorf("stderr: %s\nwant %s", &stderr, tc.stderr)
+			}
+		})
+	}
+}
+
+// testdata/validate has a configuration and, beside it, what validate says of it.
+func TestValidateGolden(t *testing.T) {
+	files, err := filepath.Glob("testdata/validate/*.yaml")
+	if err != nil || len(files) < 5 {
+		t.Fatalf("golden files: %v, %v", files, err)
+	}
+	for _, file := range files {
+		t.Run(filepath.Base(file), func(t *testing.T) {
+			var stdout, stderr bytes.Buffer
+			code := Run(t.Context(), []string{"validate", file}, nil, &stdout, &stderr)
+			golden := strings.TrimSuffix(file, ".yaml") + ".out"
+			if *update {
+				if err := os.WriteFile(golden, stdout.Bytes(), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			want, err := os.ReadFile(golden)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if d := cmp.Diff(string(want), stdout.String()); d != "" {
+				t.Error(d)
+			}
+			good := strings.HasPrefix(filepath.Base(file), "good")
+			if good != (code == exitOK) || !good && code != exitFailed || stderr.Len() > 0 {
+				t.Errorf("exit code %d, stderr %q", code, &stderr)
+			}
+		})
+	}
+}
+
+// The whole program, through Run and a real signal to this process.
+func TestRunServesUntilSignal(t *testing.T) {
+	l := newLogs()
+	s := &sidecarUnderTest{t: t, logs: l, exited: make(chan struct{})}
+	env := []string{"SIDECART_BACKEND=memory", "SIDECART_GRPC_ADDRESS=127.0.0.1:0", "SIDECART_HTTP_ADDRESS=127.0.0.1:0", "SIDECART_ADMIN_ADDRESS=127.0.0.1:0", "SIDECART_LOG_FORMAT=json", "CART_CACHE_LOCKING=true"}
+	go func() {
+		defer close(s.exited)
+		s.code = Run(context.Background(), nil, env, io.Discard, l)
+	}()
+	line := s.await("serving")
+	s.http = "http://" + line["http"].(string)
+	if line["backend"] != "Memory" || line["locking"] != false || line["reason"] != "MemoryCannotLockAcrossReplicas" {
+		t.Errorf("start-up line: %v", line)
+	}
+	if w := s.await("locking is enabled, but backend Memory cannot lock across replicas: run one replica only, or use another backend"); w["level"] != "WARN" {
+		t.Errorf("the fallback is not a warning: %v", w)
+	}
+	s.mustPut("u1", 2)
+	if err := syscall.Kill(os.Getpid(), syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if code := s.wait(); code != exitOK {
+		t.Errorf("exit code %d:\n%s", code, l)
+	}
+}
+
+func TestSQLiteSurvivesARestart(t *testing.T) {
+	url := sqliteURL(t)
+	s := launch(t, "--backend", "database", "--database-url", url)
+	s.ready(true)
+	if got := s.serving["backend"]; got != "Database "+url {
+		t.Errorf("backend = %v", got)
+	}
+	s.mustPut("u1", 3)
+	if code := s.stop(); code != exitOK {
+		t.Fatalf("exit code %d:\n%s", code, s.logs)
+	}
+	s = launch(t, "--backend", "database", "--database-url", url)
+	if q := s.quantity("u1"); q != 3 {
+		t.Errorf("quantity after the restart = %d, want 3", q)
+	}
+}
+
+func TestSocketServes(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	if len(path) > 100 {
+		t.Fatalf("the test folder is too deep for a socket: %s", path)
+	}
+	s := launch(t, "--backend=memory", "--socket="+path)
+	s.mustPut("u1", 1)
+	resp, err := unixClient(path).Get("http://sidecart/v1/carts/u1/default")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	body, _ := io.ReadAll(resp.Body)
+	if !strings.Contains(string(body), "sku-1") {
+		t.Errorf("%d %s", resp.StatusCode, body)
+	}
+}
+
+// A sidecar starts while its backend is down, says so, and gets ready by itself.
+func TestStartsBeforeItsBackend(t *testing.T) {
+	server := testserver.StartRedis(t)
+	server.Stop()
+	s := launch(t, "--backend=redis", "--redis-address="+server.Addr, "--locking=auto")
+	if s.serving["locking"] != true || s.serving["reason"] != reasonShared {
+		t.Errorf("start-up line: %v", s.serving)
+	}
+	s.await("backend does not answer yet, ready when it does")
+	if code, _ := s.get(s.admin + "/livez"); code != http.StatusOK {
+		t.Errorf("livez = %d", code)
+	}
+	s.ready(false)
+	if code, body, err := request(http.MethodGet, s.http+"/v1/carts/u1/default", ""); err != nil || code != http.StatusServiceUnavailable || !strings.Contains(body, "BACKEND_UNAVAILABLE") {
+		t.Errorf("a request without a backend: %d %s %v", code, body, err)
+	}
+	server.Restart()
+	s.ready(true)
+	s.mustPut("u1", 4)
+	if q := s.quantity("u1"); q != 4 {
+		t.Errorf("quantity %d", q)
+	}
+	if st := s.status(); !st.Backend.Healthy || st.Backend.Type != "Redis" || st.Locking.Mode != "auto" || !st.Locking.Enabled {
+		t.Errorf("status %+v", st)
+	}
+}
+
+// blockedPut starts a PUT that waits for a lock which somebody else holds in the
+// backend, and returns once the sidecar is at it.
+func blockedPut(t *testing.T, s *sidecarUnderTest, server *testserver.Redis) (result <-chan error) {
+	t.Helper()
+	if _, err := server.Do("SET", "lock.cart.u1.default", "somebody-else-holds-it", "PX", "60000"); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- s.put("u1", 5) }()
+	for s.status().Counters.InFlight == 0 {
+		select {
+		case err := <-done:
+			t.Fatalf("the lock of another program was not honoured: %v", err)
+		default:
+		}
+	}
+	return done
+}
+
+func TestGracefulStop(t *testing.T) {
+	server := testserver.StartRedis(t)
+	args := []string{"--backend=redis", "--redis-address=" + server.Addr, "--lock-timeout=20s"}
+	s := launch(t, args...)
+	s.ready(true)
+	result := blockedPut(t, s, server)
+	s.signals <- syscall.SIGTERM
+	s.await("stopping")
+	s.ready(false)
+	for { // new ones are refused
+		conn, err := net.Dial("tcp", strings.TrimPrefix(s.http, "http://"))
+		if err != nil {
+			break
+		}
+		_ = conn.Close()
+	}
+	if _, err := server.Do("DEL", "lock.cart.u1.default"); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-result; err != nil {
+		t.Errorf("the request under way: %v\n%s", err, s.logs)
+	}
+	if code := s.wait(); code != exitOK {
+		t.Errorf("exit code %d:\n%s", code, s.logs)
+	}
+	if q := launch(t, args...).quantity("u1"); q != 5 {
+		t.Errorf("what was acknowledged is not there: quantity %d", q)
+	}
+}
+
+func TestSecondSignalStopsAtOnce(t *testing.T) {
+	server := testserver.StartRedis(t)
+	s := launch(t, "--backend=redis", "--redis-address="+server.Addr, "--lock-timeout=20s")
+	s.ready(true)
+	result := blockedPut(t, s, server)
+	s.signals <- syscall.SIGINT
+	s.await("stopping")
+	s.signals <- syscall.SIGINT
+	if code := s.wait(); code != exitFailed {
+		t.Errorf("exit code %d, want %d", code, exitFailed)
+	}
+	s.await("stopped at once by a second signal")
+	if _, err := server.Do("DEL", "lock.cart.u1.default"); err != nil {
+		t.Fatal(err)
+	}
+	<-result // the process lives on in this test, and so does the call
+}
+
+func TestMemoryLimit(t *testing.T) {
+	for raw, want := range map[string]int64{"100000000\n": 90_000_000, "max\n": 0, "": 0, "0": 0, "9223372036854771712": 0} {
+		if got, ok := memoryLimit(raw); got != want || ok != (want > 0) {
+			t.Errorf("memoryLimit(%q) = %d, %v, want %d", raw, got, ok, want)
+		}
+	}
+}

@@ -1,0 +1,220 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/sidecart/sidecart/internal/cart"
+	"github.com/sidecart/sidecart/internal/config"
+	"github.com/sidecart/sidecart/internal/lock"
+	"github.com/sidecart/sidecart/internal/proxy"
+	"github.com/sidecart/sidecart/internal/storage"
+	"github.com/sidecart/sidecart/internal/storage/open"
+)
+
+// sidecar is one that serves. Its configuration, and what comes from it, belong
+// to the goroutine that reloads.
+type sidecar struct {
+	layers *layers
+	log    *slog.Logger
+	level  *slog.LevelVar
+	holder string
+	files  *watcher
+	server *proxy.Server
+
+	config   *config.Config
+	identity string // of store
+	store    storage.Store
+	carts    *lock.Coordinator
+	rejected string // what is wrong with the newest configuration, "" if it runs
+
+	drains sync.WaitGroup // backends that were replaced and still have calls
+}
+
+// serve runs until a signal or the end of ctx, and returns the exit code.
+func serve(ctx context.Context, l *layers, c *config.Config, signals <-chan os.Signal, stderr io.Writer) int {
+	tuneMemory(l.env)
+	level := new(slog.LevelVar)
+	level.Set(levelOf(c.LogLevel))
+	s := &sidecar{layers: l, level: level, log: newLogger(stderr, c.LogFormat, level), holder: holderName()}
+	if err := s.start(ctx, c); err != nil {
+		if problems, ok := errors.AsType[config.Problems](err); ok {
+			_, _ = fmt.Fprintf(stderr, "sidecar: the configuration is wrong:\n%s\n", problems)
+			return exitUsage
+		}
+		s.log.Error("cannot start", "error", err)
+		return exitFailed
+	}
+	defer s.files.close()
+
+	rctx, stopReloading := context.WithCancel(ctx)
+	defer stopReloading()
+	hangup, reloading := make(chan struct{}, 1), make(chan struct{})
+	go func() {
+		defer close(reloading)
+		s.reloads(rctx, hangup)
+	}()
+
+	var failed error
+	for running := true; running; {
+		select {
+		case <-ctx.Done():
+			running = false
+		case failed = <-s.server.Failed():
+			s.log.Error("a listener failed", "error", failed)
+			running = false
+		case sig := <-signals:
+			if sig == syscall.SIGHUP {
+				select {
+				case hangup <- struct{}{}:
+				default:
+				}
+				continue
+			}
+			s.log.Info("stopping", "signal", sig.String())
+			running = false
+		}
+	}
+	stopReloading()
+	stopped := make(chan error, 1)
+	go func() {
+		<-reloading // from here on the configuration is ours
+		stopped <- s.stop(context.WithoutCancel(ctx))
+	}()
+	for {
+		select {
+		case err := <-stopped:
+			if err != nil {
+				s.log.Error("stopped, but not gracefully", "error", err)
+			}
+			if err != nil || failed != nil {
+				return exitFailed
+			}
+			s.log.Info("stopped")
+			return exitOK
+		case sig := <-signals:
+			if sig != syscall.SIGHUP {
+				s.log.Error("stopped at once by a second signal", "signal", sig.String())
+				return exitFailed
+			}
+		}
+	}
+}
+
+// start opens the backend and everything over it. A backend that does not answer
+// is no error: the sidecar is alive and becomes ready when it does.
+func (s *sidecar) start(ctx context.Context, c *config.Config) error {
+	s.identity = open.Identity(c)
+	store, err := open.Store(ctx, c)
+	if err != nil {
+		return err
+	}
+	s.config, s.store = c, store
+	s.carts = lock.New(store, s.options(c, store))
+	s.server, err = proxy.Start(proxy.Options{
+		GRPC: c.Listen.GRPC, HTTP: c.Listen.HTTP, Admin: c.Listen.Admin, Socket: c.Listen.Socket,
+		Version: versionName(), Log: s.log,
+	}, s.backend(c, store, s.carts))
+	if err != nil {
+		_ = store.Close()
+		return err
+	}
+	s.files = newWatcher(s.log)
+	s.files.follow(s.watched(c))
+
+	st := s.carts.Status()
+	s.log.Info("serving",
+		"grpc", s.server.Addr("grpc"), "http", s.server.Addr("http"), "admin", s.server.Addr("admin"), "socket", s.server.Addr("socket"),
+		"backend", describe(&c.Backend), "locking", st.Locking, "mode", c.Locking.Mode, "reason", st.Reason,
+		"generation", c.Generation, "version", versionName())
+	s.warn(c)
+	return nil
+}
+
+// warn says what nobody should learn from lost carts.
+func (s *sidecar) warn(c *config.Config) {
+	if w := warnLocking(c.Locking, s.store.Capabilities()); w != "" {
+		s.log.Warn(w)
+	}
+}
+
+func (s *sidecar) options(c *config.Config, store storage.Store) lock.Options {
+	on, reason := decideLocking(c.Locking, store.Capabilities())
+	return lock.Options{
+		Locking:       on,
+		Reason:        reason,
+		WaitTimeout:   c.Locking.WaitTimeout.Std(),
+		LeaseDuration: c.Locking.LeaseDuration.Std(),
+		TTL:           c.TTL.Std(),
+		Limits:        limits(c),
+		Holder:        s.holder,
+		OnEvent: func(e lock.Event) {
+			s.log.Warn(e.Message, "event", e.Kind)
+		},
+	}
+}
+
+func (s *sidecar) backend(c *config.Config, store storage.Store, carts *lock.Coordinator) proxy.Backend {
+	return proxy.Backend{
+		Engine:         carts,
+		Ping:           store.Ping,
+		Name:           string(c.Backend.Type),
+		Mode:           string(c.Locking.Mode),
+		Generation:     c.Generation,
+		Limits:         limits(c),
+		RequestTimeout: c.Timeouts.Request.Std(),
+		AllowFlush:     c.AllowFlush,
+	}
+}
+
+func limits(c *config.Config) cart.Limits {
+	return cart.Limits{MaxItems: c.Limits.MaxItems, MaxDocumentBytes: c.Limits.MaxDocumentBytes, MaxQuantity: c.Limits.MaxQuantity}
+}
+
+// Bounds of a graceful stop: calls under way may take their whole time, but
+// kubelets kill after 30 s by default.
+const (
+	stopMargin  = 2 * time.Second
+	longestStop = 25 * time.Second
+)
+
+// stop ends gracefully: not ready at once, no new calls, those under way finish.
+func (s *sidecar) stop(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, min(s.config.Timeouts.Request.Std()+stopMargin, longestStop))
+	defer cancel()
+	err := s.server.Shutdown(ctx)
+	if err != nil {
+		err = fmt.Errorf("calls under way were cut off: %w", err)
+	}
+	s.drains.Wait() // bounded by the same time, from earlier on
+	return errors.Join(err, s.carts.Close(ctx), s.store.Close())
+}
+
+// holderName names this sidecar to people who look at a lock: in a pod, the host
+// is its name.
+func holderName() string {
+	host, err := os.Hostname()
+	if err != nil || host == "" {
+		host = "sidecar"
+	}
+	return fmt.Sprintf("%s/%d", host, os.Getpid())
+}
+
+// describe names a backend for people, without secrets.
+func describe(b *config.Backend) string {
+	switch {
+	case b.Redis != nil:
+		return fmt.Sprintf("%s %s", b.Type, strings.Join(b.Redis.Addresses, ","))
+	case b.Database != nil && b.Database.URL != "":
+		return fmt.Sprintf("%s %s", b.Type, b.Database.URL)
+	}
+	return string(b.Type)
+}

@@ -1,0 +1,196 @@
+package config
+
+import (
+	"iter"
+	"net"
+	"net/netip"
+	"regexp"
+	"strconv"
+	"strings"
+)
+
+// backends yields every backend of c by its path.
+func (c *Config) backends() iter.Seq2[string, *Backend] {
+	return func(yield func(string, *Backend) bool) {
+		if yield("backend", &c.Backend) && c.CriticalBackend != nil {
+			yield("criticalBackend", c.CriticalBackend)
+		}
+	}
+}
+
+// section is one of the sections of a [Backend].
+type section struct {
+	name      string
+	belongsTo BackendType
+	given     bool
+}
+
+func (b *Backend) sections() []section {
+	return []section{
+		{"redis", BackendRedis, b.Redis != nil},
+		{"memcached", BackendMemcached, b.Memcached != nil},
+		{"dynamodb", BackendDynamoDB, b.DynamoDB != nil},
+		{"database", BackendDatabase, b.Database != nil},
+		{"file", BackendFile, b.File != nil},
+		{"memory", BackendMemory, b.Memory != nil},
+	}
+}
+
+// fileField is a field that names a file to read.
+type fileField struct{ path, name string }
+
+func (b *Backend) files() []fileField {
+	var f []fileField
+	if r := b.Redis; r != nil {
+		f = append(f, fileField{"redis.usernameFile", r.UsernameFile}, fileField{"redis.passwordFile", r.PasswordFile},
+			fileField{"redis.sentinelUsernameFile", r.SentinelUsernameFile}, fileField{"redis.sentinelPasswordFile", r.SentinelPasswordFile},
+			fileField{"redis.tls.caFile", r.TLS.CAFile}, fileField{"redis.tls.certFile", r.TLS.CertFile}, fileField{"redis.tls.keyFile", r.TLS.KeyFile})
+	}
+	if d := b.DynamoDB; d != nil {
+		f = append(f, fileField{"dynamodb.accessKeyIdFile", d.AccessKeyIDFile}, fileField{"dynamodb.secretAccessKeyFile", d.SecretAccessKeyFile})
+	}
+	if d := b.Database; d != nil {
+		f = append(f, fileField{"database.urlFile", d.URLFile}, fileField{"database.usernameFile", d.UsernameFile}, fileField{"database.passwordFile", d.PasswordFile})
+	}
+	return f
+}
+
+func (v *validator) backend(path string, b *Backend) {
+	if b.Type == "" {
+		v.problem(path+".type", "is missing: write one of %s", strings.Join(b.Type.choices(), ", "))
+		return
+	}
+	choose(v, path+".type", b.Type)
+	if !oneOf(b.Type) {
+		return
+	}
+	for _, s := range b.sections() {
+		switch {
+		case s.given && s.belongsTo != b.Type:
+			v.problem(path+"."+s.name, "does not belong to a backend of type %s: remove it, or set %s.type to %s", b.Type, path, s.belongsTo)
+		case !s.given && s.belongsTo == b.Type && b.Type != BackendMemory:
+			v.problem(path+"."+s.name, "is missing: a backend of type %s needs it", b.Type)
+		}
+	}
+	for _, f := range b.files() {
+		if strings.IndexByte(f.name, 0) >= 0 {
+			v.problem(path+"."+f.path, "must not contain NUL")
+		}
+	}
+	switch {
+	case b.Type == BackendRedis && b.Redis != nil:
+		v.redis(path+".redis", b.Redis)
+	case b.Type == BackendMemcached && b.Memcached != nil:
+		v.servers(path+".memcached.servers", b.Memcached.Servers)
+	case b.Type == BackendDynamoDB && b.DynamoDB != nil:
+		v.dynamodb(path+".dynamodb", b.DynamoDB)
+	case b.Type == BackendDatabase && b.Database != nil:
+		v.database(path+".database", b.Database)
+	case b.Type == BackendFile && b.File != nil:
+		if d := b.File.Directory; d == "" || !validPath(d) {
+			v.problem(path+".file.directory", "must be the path of a folder for the carts, is %q", d)
+		}
+	}
+}
+
+func (v *validator) redis(path string, r *Redis) {
+	mode := r.Mode
+	if mode == "" {
+		mode = RedisStandalone
+	}
+	// A single server may be on a Unix socket.
+	if len(r.Addresses) != 1 || mode != RedisStandalone || !strings.HasPrefix(r.Addresses[0], "/") {
+		v.servers(path+".addresses", r.Addresses)
+	}
+	choose(v, path+".mode", mode)
+	if mode == RedisStandalone && len(r.Addresses) > 1 {
+		v.problem(path+".addresses", "names %d servers, mode Standalone has one: set %s.mode to Sentinel or Cluster", len(r.Addresses), path)
+	}
+	switch {
+	case mode == RedisSentinel && r.MasterName == "":
+		v.problem(path+".masterName", "is missing: mode Sentinel needs the name by which the sentinels know the master")
+	case mode != RedisSentinel && r.MasterName != "":
+		v.problem(path+".masterName", "is for mode Sentinel only, the mode is %s", mode)
+	}
+	switch {
+	case r.Database < 0:
+		v.problem(path+".database", "must not be negative, is %d", r.Database)
+	case mode == RedisCluster && r.Database != 0:
+		v.problem(path+".database", "must be 0 in mode Cluster, which has no other, is %d", r.Database)
+	}
+	if mode != RedisSentinel && (r.SentinelUsernameFile != "" || r.SentinelPasswordFile != "") {
+		v.problem(path+".sentinelPasswordFile", "is for mode Sentinel only, the mode is %s", mode)
+	}
+	v.together(path, "usernameFile", r.UsernameFile, "passwordFile", r.PasswordFile)
+	v.together(path, "sentinelUsernameFile", r.SentinelUsernameFile, "sentinelPasswordFile", r.SentinelPasswordFile)
+	v.together(path+".tls", "certFile", r.TLS.CertFile, "keyFile", r.TLS.KeyFile)
+	v.together(path+".tls", "keyFile", r.TLS.KeyFile, "certFile", r.TLS.CertFile)
+}
+
+// together demands other where one is given.
+func (v *validator) together(path, one, oneValue, other, otherValue string) {
+	if oneValue != "" && otherValue == "" {
+		v.problem(path+"."+other, "is missing: %s needs it", one)
+	}
+}
+
+func (v *validator) servers(path string, servers []string) {
+	if len(servers) == 0 {
+		v.problem(path, "must name at least one server as host:port, for example 127.0.0.1:6379")
+	}
+	for i, s := range servers {
+		host, port, err := net.SplitHostPort(s)
+		_, ipErr := netip.ParseAddr(host)
+		if err != nil || !isPort(port, 1) || ipErr != nil && !isHostname(host) {
+			v.problem(path+"["+strconv.Itoa(i)+"]", "must be host:port, for example redis:6379, is %q", s)
+		}
+	}
+}
+
+var (
+	tablePattern  = regexp.MustCompile(`^[A-Za-z0-9_.-]{3,255}$`)
+	regionPattern = regexp.MustCompile(`^[a-z0-9-]{1,63}$`)
+)
+
+func (v *validator) dynamodb(path string, d *DynamoDB) {
+	if !tablePattern.MatchString(d.Table) {
+		v.problem(path+".table", "must be 3 to 255 characters of A-Z a-z 0-9 _ . and -, is %q", d.Table)
+	}
+	if !regionPattern.MatchString(d.Region) {
+		v.problem(path+".region", "must be a region, for example eu-central-1, is %q", d.Region)
+	}
+	if d.Endpoint != "" && !validURL(d.Endpoint) {
+		v.problem(path+".endpoint", "must be a URL, for example http://127.0.0.1:8000, is %q", d.Endpoint)
+	}
+	v.together(path, "accessKeyIdFile", d.AccessKeyIDFile, "secretAccessKeyFile", d.SecretAccessKeyFile)
+	v.together(path, "secretAccessKeyFile", d.SecretAccessKeyFile, "accessKeyIdFile", d.AccessKeyIDFile)
+}
+
+func (v *validator) database(path string, d *Database) {
+	switch {
+	case d.URL == "" && d.URLFile == "":
+		v.problem(path+".url", "is missing: write sqlite:PATH, postgres://… or mysql://…, or name a file that holds it in urlFile")
+		return
+	case d.URL != "" && d.URLFile != "":
+		v.problem(path+".urlFile", "must not be set beside url")
+		return
+	case d.URL == "":
+		return
+	}
+	scheme, rest, _ := strings.Cut(string(d.URL), ":")
+	switch strings.ToLower(scheme) {
+	case "sqlite":
+		if rest == "" || strings.IndexByte(rest, 0) >= 0 {
+			v.problem(path+".url", "must name a file, for example %s", DefaultDatabaseURL)
+		}
+		if d.UsernameFile != "" || d.PasswordFile != "" {
+			v.problem(path+".passwordFile", "is not for SQLite, which knows no users")
+		}
+	case "postgres", "postgresql", "mysql":
+		if !strings.HasPrefix(rest, "//") {
+			v.problem(path+".url", "must be %s://host/name, is %q", scheme, d.URL)
+		}
+	default:
+		v.problem(path+".url", "must start with sqlite:, postgres:// or mysql://, is %q", d.URL)
+	}
+}

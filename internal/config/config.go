@@ -1,0 +1,217 @@
+package config
+
+import (
+	"bytes"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// APIVersion and Kind are what a configuration file must say that it is.
+const (
+	APIVersion = "sidecar.sidecart.dev/v1alpha1"
+	Kind       = "SidecarConfig"
+)
+
+// Config is what a sidecar runs on. The zero value is not valid: start from
+// [Default].
+type Config struct {
+	APIVersion string `yaml:"apiVersion"`
+	Kind       string `yaml:"kind"`
+	// Generation counts the renderings of the operator; 0 where there is none.
+	Generation int64 `yaml:"generation"`
+	// Backend is where carts live.
+	Backend Backend `yaml:"backend"`
+	// CriticalBackend is where checkouts go, if not into Backend: Database or
+	// DynamoDB.
+	CriticalBackend *Backend `yaml:"criticalBackend,omitempty"`
+	// KeyPrefix starts the name of every cart in a shared backend: 1 to 64 of
+	// A-Z a-z 0-9 _ : . and -.
+	KeyPrefix string `yaml:"keyPrefix"`
+	// TTL is the life of a cart from its last change; 0 is for ever.
+	TTL      Duration `yaml:"ttl"`
+	Locking  Locking  `yaml:"locking"`
+	Timeouts Timeouts `yaml:"timeouts"`
+	Limits   Limits   `yaml:"limits"`
+	Listen   Listen   `yaml:"listen"`
+	// LogLevel is the least serious level that is logged.
+	LogLevel LogLevel `yaml:"logLevel"`
+	// LogFormat is how log lines look.
+	LogFormat LogFormat `yaml:"logFormat"`
+	// AllowFlush permits the call that removes all carts of the prefix.
+	AllowFlush bool `yaml:"allowFlush,omitempty"`
+}
+
+// Backend says where carts live: a type, and the section of that type.
+type Backend struct {
+	Type      BackendType `yaml:"type"`
+	Redis     *Redis      `yaml:"redis,omitempty"`
+	Memcached *Memcached  `yaml:"memcached,omitempty"`
+	DynamoDB  *DynamoDB   `yaml:"dynamodb,omitempty"`
+	Database  *Database   `yaml:"database,omitempty"`
+	File      *File       `yaml:"file,omitempty"`
+	Memory    *Memory     `yaml:"memory,omitempty"`
+}
+
+// Redis is a Redis, Valkey or anything that speaks their protocol.
+type Redis struct {
+	// Addresses are host:port: the server, the sentinels, or seeds of the cluster. A
+	// single server may be named by the absolute path of its Unix socket.
+	Addresses []string `yaml:"addresses"`
+	// Mode is "" for Standalone.
+	Mode RedisMode `yaml:"mode,omitempty"`
+	// MasterName is what the sentinels call the master; for Sentinel only.
+	MasterName string `yaml:"masterName,omitempty"`
+	// Database is the number of the logical database; a cluster has only 0.
+	Database             int    `yaml:"database,omitempty"`
+	UsernameFile         string `yaml:"usernameFile,omitempty"`
+	PasswordFile         string `yaml:"passwordFile,omitempty"`
+	SentinelUsernameFile string `yaml:"sentinelUsernameFile,omitempty"`
+	SentinelPasswordFile string `yaml:"sentinelPasswordFile,omitempty"`
+	TLS                  TLS    `yaml:"tls,omitempty"`
+}
+
+// TLS is how to speak TLS to a backend. It is used when Enabled is true or any
+// other field is set: nobody names a CA and wants plain text.
+type TLS struct {
+	Enabled bool `yaml:"enabled,omitempty"`
+	// CAFile holds the PEM certificates to trust; "" for those of the system.
+	CAFile string `yaml:"caFile,omitempty"`
+	// CertFile and KeyFile are the client's certificate and key in PEM.
+	CertFile string `yaml:"certFile,omitempty"`
+	KeyFile  string `yaml:"keyFile,omitempty"`
+	// ServerName is the name to verify; "" for the host of the address.
+	ServerName string `yaml:"serverName,omitempty"`
+	// InsecureSkipVerify accepts any certificate.
+	InsecureSkipVerify bool `yaml:"insecureSkipVerify,omitempty"`
+}
+
+// Active reports whether TLS is to be spoken.
+func (t TLS) Active() bool { return t != TLS{} }
+
+// Memcached is a set of Memcached servers.
+type Memcached struct {
+	// Servers are host:port.
+	Servers []string `yaml:"servers"`
+}
+
+// DynamoDB is a table.
+type DynamoDB struct {
+	Table  string `yaml:"table"`
+	Region string `yaml:"region"`
+	// Endpoint is the URL of another server than Amazon's.
+	Endpoint string `yaml:"endpoint,omitempty"`
+	// AccessKeyIDFile and SecretAccessKeyFile hold static credentials; without
+	// them those of the environment are used.
+	AccessKeyIDFile     string `yaml:"accessKeyIdFile,omitempty"`
+	SecretAccessKeyFile string `yaml:"secretAccessKeyFile,omitempty"`
+}
+
+// Database is a SQL database.
+type Database struct {
+	// URL is sqlite:PATH, postgres://… or mysql://…; in a file without a password.
+	URL URL `yaml:"url,omitempty"`
+	// URLFile holds the URL instead, and may hold a password with it.
+	URLFile      string `yaml:"urlFile,omitempty"`
+	UsernameFile string `yaml:"usernameFile,omitempty"`
+	PasswordFile string `yaml:"passwordFile,omitempty"`
+}
+
+// File is a folder with a file for each cart.
+type File struct {
+	Directory string `yaml:"directory"`
+}
+
+// Memory is a map in the process; there is nothing to say about it.
+type Memory struct{}
+
+// Locking says when a lock is taken in the backend.
+type Locking struct {
+	Mode LockingMode `yaml:"mode"`
+	// WaitTimeout is the longest wait for a lock.
+	WaitTimeout Duration `yaml:"waitTimeout"`
+	// LeaseDuration is how long a lock lives that its holder does not renew.
+	LeaseDuration Duration `yaml:"leaseDuration"`
+	// Reason is why the operator chose the mode, for the status page.
+	Reason string `yaml:"reason,omitempty"`
+}
+
+// Timeouts bound what a sidecar waits for.
+type Timeouts struct {
+	// Dial, Read and Write bound one exchange with the backend.
+	Dial  Duration `yaml:"dial"`
+	Read  Duration `yaml:"read"`
+	Write Duration `yaml:"write"`
+	// Request bounds one request of a client, the wait for a lock included.
+	Request Duration `yaml:"request"`
+}
+
+// Limits bound what a cart may hold.
+type Limits struct {
+	MaxItems int `yaml:"maxItems"`
+	// MaxDocumentBytes is the size of one document as compact JSON.
+	MaxDocumentBytes int `yaml:"maxDocumentBytes"`
+	// MaxQuantity is the largest quantity of one item.
+	MaxQuantity int64 `yaml:"maxQuantity"`
+}
+
+// Listen says where the sidecar serves. It has no authentication, so that
+// clients reach it on loopback or by the socket only.
+type Listen struct {
+	GRPC string `yaml:"grpc"`
+	HTTP string `yaml:"http"`
+	// Admin serves probes, metrics and the status page, on any address.
+	Admin string `yaml:"admin"`
+	// Socket is the path of a Unix socket that serves gRPC and HTTP; "" for none.
+	Socket string `yaml:"socket,omitempty"`
+}
+
+// Default is what a sidecar runs on that is told nothing: carts in a SQLite file
+// beside it.
+func Default() *Config {
+	return &Config{
+		APIVersion: APIVersion,
+		Kind:       Kind,
+		Backend:    Backend{Type: BackendDatabase, Database: &Database{URL: DefaultDatabaseURL}},
+		KeyPrefix:  "cart",
+		TTL:        Duration(24 * time.Hour),
+		Locking: Locking{
+			Mode:          LockingAuto,
+			WaitTimeout:   Duration(5 * time.Second),
+			LeaseDuration: Duration(5 * time.Second),
+		},
+		Timeouts: Timeouts{
+			Dial:    Duration(time.Second),
+			Read:    Duration(500 * time.Millisecond),
+			Write:   Duration(500 * time.Millisecond),
+			Request: Duration(6 * time.Second),
+		},
+		Limits:    Limits{MaxItems: 1000, MaxDocumentBytes: 1 << 20, MaxQuantity: 10_000},
+		Listen:    Listen{GRPC: "127.0.0.1:7420", HTTP: "127.0.0.1:7421", Admin: "127.0.0.1:7422"},
+		LogLevel:  LogInfo,
+		LogFormat: LogText,
+	}
+}
+
+// DefaultDatabaseURL is the database of a sidecar that is told none.
+const DefaultDatabaseURL URL = "sqlite:sidecart.db"
+
+// Load reads a configuration file over the defaults. The error is [Problems]
+// and lists everything that is wrong.
+func Load(data []byte) (*Config, error) {
+	b := NewBuilder()
+	b.File(data)
+	return b.Build()
+}
+
+// Marshal writes c as a file that [Load] reads as an equal configuration. The
+// same configuration always gives the same bytes.
+func Marshal(c *Config) ([]byte, error) {
+	var buf bytes.Buffer
+	e := yaml.NewEncoder(&buf)
+	e.SetIndent(2)
+	if err := e.Encode(c); err != nil {
+		return nil, err
+	}
+	return buf.Bytes(), e.Close()
+}

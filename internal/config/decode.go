@@ -1,0 +1,245 @@
+package config
+
+import (
+	"bytes"
+	"encoding"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"reflect"
+	"regexp"
+	"strconv"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// maxFileBytes is far over any configuration and under what hurts to parse.
+const maxFileBytes = 1 << 20
+
+// decoder reads YAML into a Config more strictly than the library does: it goes
+// on after a problem, and knows the path of each.
+type decoder struct {
+	problems Problems
+	given    map[string]bool // paths that the file sets
+}
+
+func (d *decoder) problem(path, format string, args ...any) {
+	d.problems = append(d.problems, Problem{path, fmt.Sprintf(format, args...)})
+}
+
+// file decodes a whole file into c.
+func (d *decoder) file(data []byte, c *Config) {
+	root, ok := d.parse(data)
+	if !ok {
+		return
+	}
+	if root.Kind != yaml.MappingNode {
+		d.problem("file", "is %s, not a mapping of fields: see apiVersion %s", describe(root), APIVersion)
+		return
+	}
+	d.mapping(root, reflect.ValueOf(c).Elem(), "")
+}
+
+var yamlLine = regexp.MustCompile(`^yaml: (line \d+): (.*)$`)
+
+// parse returns the root of the one document in data.
+func (d *decoder) parse(data []byte) (*yaml.Node, bool) {
+	if len(data) > maxFileBytes {
+		d.problem("file", "is %d bytes long, at most %d are allowed", len(data), maxFileBytes)
+		return nil, false
+	}
+	dec := yaml.NewDecoder(bytes.NewReader(data))
+	var doc, more yaml.Node
+	err := dec.Decode(&doc)
+	if errors.Is(err, io.EOF) || err == nil && len(doc.Content) == 0 {
+		d.problem("file", "is empty: it must hold at least apiVersion and kind")
+		return nil, false
+	}
+	if err == nil {
+		if err = dec.Decode(&more); err == nil {
+			d.problem("file", "holds more than one document")
+			return nil, false
+		}
+		if errors.Is(err, io.EOF) {
+			return doc.Content[0], true
+		}
+	}
+	if m := yamlLine.FindStringSubmatch(err.Error()); m != nil {
+		d.problem(m[1], "%s", m[2])
+	} else {
+		d.problem("file", "%s", strings.TrimPrefix(err.Error(), "yaml: "))
+	}
+	return nil, false
+}
+
+func (d *decoder) mapping(n *yaml.Node, v reflect.Value, path string) {
+	seen := make(map[string]bool, len(n.Content)/2)
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		k, value := n.Content[i], n.Content[i+1]
+		if k.Kind != yaml.ScalarNode {
+			d.problem(orFile(path), "has a key that is %s, not a name (line %d)", describe(k), k.Line)
+			continue
+		}
+		at := join(path, k.Value)
+		if seen[k.Value] {
+			d.problem(at, "is there twice (line %d)", k.Line)
+			continue
+		}
+		seen[k.Value] = true
+		f, ok := fieldNamed(v, k.Value)
+		if !ok {
+			d.problem(at, "unknown field")
+			continue
+		}
+		d.value(value, f, at)
+	}
+}
+
+func (d *decoder) value(n *yaml.Node, v reflect.Value, path string) {
+	switch {
+	case n.Kind == yaml.AliasNode || n.Anchor != "":
+		d.problem(path, "uses a YAML anchor or alias, which are not supported: write the value out")
+		return
+	case n.ShortTag() == "!!null" && n.Kind == yaml.ScalarNode:
+		return // as if it were not there
+	}
+	switch v.Kind() {
+	case reflect.Pointer:
+		if v.IsNil() {
+			v.Set(reflect.New(v.Type().Elem()))
+		}
+		d.value(n, v.Elem(), path)
+		return
+	case reflect.Struct:
+		if n.Kind != yaml.MappingNode {
+			d.problem(path, "must be a mapping of fields, is %s", describe(n))
+			return
+		}
+		if v.Type() == reflect.TypeFor[Backend]() {
+			v.SetZero() // a backend that is named replaces the default as a whole
+		}
+		d.given[path] = true
+		d.mapping(n, v, path)
+		return
+	case reflect.Slice:
+		d.list(n, v, path)
+		return
+	}
+	d.given[path] = true
+	d.scalar(n, v, path)
+}
+
+func (d *decoder) list(n *yaml.Node, v reflect.Value, path string) {
+	if n.Kind != yaml.SequenceNode {
+		d.problem(path, "must be a list, is %s", describe(n))
+		return
+	}
+	d.given[path] = true
+	v.Set(reflect.MakeSlice(v.Type(), len(n.Content), len(n.Content)))
+	for i, e := range n.Content {
+		d.value(e, v.Index(i), fmt.Sprintf("%s[%d]", path, i))
+	}
+}
+
+// scalar sets a string, number, boolean or duration, each only from its own YAML
+// type: a TTL of 86400 or a prefix of 007 is a mistake to be told.
+func (d *decoder) scalar(n *yaml.Node, v reflect.Value, path string) {
+	want, tags := "a string", "!!str !!timestamp" // 2026-01-02 is a string here
+	switch v.Kind() {
+	case reflect.Bool:
+		want, tags = "true or false", "!!bool"
+	case reflect.Int, reflect.Int64:
+		want, tags = "a whole number", "!!int"
+		if v.Type() == reflect.TypeFor[Duration]() {
+			want, tags = "a duration such as 30s", "!!str"
+			if n.Kind == yaml.ScalarNode && n.Value == "0" {
+				tags += " !!int"
+			}
+		}
+	}
+	if n.Kind != yaml.ScalarNode || !strings.Contains(tags, n.ShortTag()) {
+		d.problem(path, "must be %s, is %s", want, describe(n))
+		return
+	}
+	if err := setText(v, n.Value); err != nil {
+		d.problem(path, "%s", err)
+	}
+}
+
+// setText sets v from text. The error says what would be right.
+func setText(v reflect.Value, text string) error {
+	if u, ok := v.Addr().Interface().(encoding.TextUnmarshaler); ok {
+		return u.UnmarshalText([]byte(text))
+	}
+	switch v.Kind() {
+	case reflect.Bool:
+		b, err := strconv.ParseBool(strings.ToLower(text))
+		if err != nil {
+			return fmt.Errorf("%q is no boolean: write true or false", text)
+		}
+		v.SetBool(b)
+	case reflect.Int, reflect.Int64:
+		i, err := strconv.ParseInt(text, 10, 64)
+		if errors.Is(err, strconv.ErrRange) || err == nil && (i > math.MaxInt || i < math.MinInt) {
+			return fmt.Errorf("%s is out of range", text)
+		}
+		if err != nil {
+			return fmt.Errorf("%q is no whole number: write it in decimal digits", text)
+		}
+		v.SetInt(i)
+	default:
+		v.SetString(text)
+	}
+	return nil
+}
+
+// fieldNamed is the field of a struct that has that name in YAML.
+func fieldNamed(v reflect.Value, name string) (reflect.Value, bool) {
+	for i := range v.NumField() {
+		if yamlName(v.Type().Field(i)) == name {
+			return v.Field(i), true
+		}
+	}
+	return reflect.Value{}, false
+}
+
+func yamlName(f reflect.StructField) string {
+	name, _, _ := strings.Cut(f.Tag.Get("yaml"), ",")
+	return name
+}
+
+func describe(n *yaml.Node) string {
+	switch n.Kind {
+	case yaml.MappingNode:
+		return "a mapping"
+	case yaml.SequenceNode:
+		return "a list"
+	case yaml.AliasNode:
+		return "an alias"
+	}
+	switch n.ShortTag() {
+	case "!!int", "!!float":
+		return "the number " + n.Value
+	case "!!bool":
+		return "the boolean " + n.Value
+	case "!!null":
+		return "null"
+	}
+	return fmt.Sprintf("the text %q", n.Value)
+}
+
+func join(path, name string) string {
+	if path == "" {
+		return name
+	}
+	return path + "." + name
+}
+
+func orFile(path string) string {
+	if path == "" {
+		return "file"
+	}
+	return path
+}

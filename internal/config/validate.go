@@ -1,0 +1,202 @@
+package config
+
+import (
+	"fmt"
+	"iter"
+	"net"
+	"net/netip"
+	"net/url"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Bounds that say "this is a slip" rather than "this is a lot".
+const (
+	maxTimeout       = 24 * time.Hour
+	maxMaxItems      = 1_000_000
+	maxDocumentBytes = 64 << 20
+	maxMaxQuantity   = 1_000_000_000_000
+	// maxSocketBytes is the size of sun_path on Linux without its final NUL.
+	maxSocketBytes = 107
+)
+
+// Validate returns everything that is wrong with c, in the order of its fields.
+func (c *Config) Validate() Problems {
+	v := &validator{}
+	v.exact("apiVersion", c.APIVersion, APIVersion)
+	v.exact("kind", c.Kind, Kind)
+	if c.Generation < 0 {
+		v.problem("generation", "must not be negative, is %d", c.Generation)
+	}
+	v.backend("backend", &c.Backend)
+	if b := c.CriticalBackend; b != nil {
+		v.backend("criticalBackend", b)
+		if oneOf(b.Type) && b.Type != BackendDatabase && b.Type != BackendDynamoDB {
+			v.problem("criticalBackend.type", "must be Database or DynamoDB, which keep what they acknowledge, is %s", b.Type)
+		}
+	}
+	v.keyPrefix("keyPrefix", c.KeyPrefix)
+	if ttl := c.TTL.Std(); ttl != 0 && ttl < time.Second {
+		v.problem("ttl", "must be 0 (for ever) or at least 1s, is %s", c.TTL)
+	}
+	v.times(c)
+	within(v, "limits.maxItems", int64(c.Limits.MaxItems), 1, maxMaxItems)
+	within(v, "limits.maxDocumentBytes", int64(c.Limits.MaxDocumentBytes), 2, maxDocumentBytes)
+	within(v, "limits.maxQuantity", c.Limits.MaxQuantity, 1, maxMaxQuantity)
+	v.listen("listen", &c.Listen)
+	choose(v, "logLevel", c.LogLevel)
+	choose(v, "logFormat", c.LogFormat)
+	return v.problems
+}
+
+type validator struct{ problems Problems }
+
+func (v *validator) problem(path, format string, args ...any) {
+	v.problems = append(v.problems, Problem{path, fmt.Sprintf(format, args...)})
+}
+
+func (v *validator) exact(path, got, want string) {
+	if got != want {
+		v.problem(path, "must be %s, is %q", want, got)
+	}
+}
+
+func oneOf[T interface {
+	choice
+	~string
+}](value T) bool {
+	return slices.Contains(value.choices(), string(value))
+}
+
+func choose[T interface {
+	choice
+	~string
+}](v *validator, path string, value T) {
+	if !oneOf(value) {
+		v.problem(path, "must be one of %s, is %q", strings.Join(value.choices(), ", "), string(value))
+	}
+}
+
+func within(v *validator, path string, n, lowest, highest int64) {
+	if n < lowest || n > highest {
+		v.problem(path, "must be between %d and %d, is %d", lowest, highest, n)
+	}
+}
+
+func (v *validator) times(c *Config) {
+	l, t := &c.Locking, &c.Timeouts
+	choose(v, "locking.mode", l.Mode)
+	bad := false
+	for _, f := range []struct {
+		path string
+		d    Duration
+	}{
+		{"locking.waitTimeout", l.WaitTimeout},
+		{"locking.leaseDuration", l.LeaseDuration},
+		{"timeouts.dial", t.Dial},
+		{"timeouts.read", t.Read},
+		{"timeouts.write", t.Write},
+		{"timeouts.request", t.Request},
+	} {
+		if f.d.Std() < time.Millisecond || f.d.Std() > maxTimeout {
+			v.problem(f.path, "must be between 1ms and %s, is %s", Duration(maxTimeout), f.d)
+			bad = true
+		}
+	}
+	if bad {
+		return
+	}
+	if l.LeaseDuration < t.Write {
+		v.problem("locking.leaseDuration", "must not be shorter than timeouts.write (%s), or a lock could end while its change is on the way; is %s", t.Write, l.LeaseDuration)
+	}
+	if t.Request < l.WaitTimeout {
+		v.problem("timeouts.request", "must not be shorter than locking.waitTimeout (%s), or a request would end before its wait; is %s", l.WaitTimeout, t.Request)
+	}
+}
+
+var prefixPattern = regexp.MustCompile(`^[A-Za-z0-9_:.-]{1,64}$`)
+
+// reserved are the first components of names that the backends use beside carts.
+var reserved = []string{"lock", "queue", "index", "fence"}
+
+func (v *validator) keyPrefix(path, prefix string) {
+	if !prefixPattern.MatchString(prefix) {
+		v.problem(path, "must be 1 to 64 characters of A-Z a-z 0-9 _ : . and -, is %q", prefix)
+		return
+	}
+	if first, _, _ := strings.Cut(prefix, "."); slices.Contains(reserved, first) {
+		v.problem(path, "must not start with %q, which names what is kept beside the carts; is %q", first, prefix)
+	}
+}
+
+func (v *validator) listen(path string, l *Listen) {
+	v.address(path+".grpc", l.GRPC, true)
+	v.address(path+".http", l.HTTP, true)
+	v.address(path+".admin", l.Admin, false)
+	all := []string{l.GRPC, l.HTTP, l.Admin}
+	for i, name := range []string{".grpc", ".http", ".admin"} {
+		_, port, _ := net.SplitHostPort(all[i])
+		if port != "0" && port != "" && slices.Index(all, all[i]) < i {
+			v.problem(path+name, "is the address of another listener: %s", all[i])
+		}
+	}
+	switch {
+	case len(l.Socket) > maxSocketBytes:
+		v.problem(path+".socket", "is a path of %d bytes, at most %d are possible", len(l.Socket), maxSocketBytes)
+	case strings.IndexByte(l.Socket, 0) >= 0:
+		v.problem(path+".socket", "must not contain NUL")
+	case strings.HasSuffix(l.Socket, "/"):
+		v.problem(path+".socket", "must be the path of a file, is the folder %s", l.Socket)
+	}
+}
+
+// address checks host:port of a listener, where port 0 picks a free one.
+func (v *validator) address(path, address string, loopback bool) {
+	host, port, err := net.SplitHostPort(address)
+	if err != nil || !isPort(port, 0) {
+		v.problem(path, "must be host:port, for example 127.0.0.1:7420, is %q", address)
+		return
+	}
+	ip, err := netip.ParseAddr(host)
+	switch {
+	case loopback && host != "localhost" && (err != nil || !ip.IsLoopback()):
+		v.problem(path, "must be a loopback address (127.0.0.1, ::1 or localhost), since the API has no authentication; is %q", address)
+	case err != nil && host != "" && !isHostname(host):
+		v.problem(path, "must be host:port, for example :7422, is %q", address)
+	}
+}
+
+func isPort(s string, lowest int) bool {
+	n, err := strconv.Atoi(s)
+	return err == nil && n >= lowest && n <= 65535 && s[0] != '+'
+}
+
+var hostname = regexp.MustCompile(`^[A-Za-z0-9_]([A-Za-z0-9_.-]{0,252}[A-Za-z0-9_.])?$`)
+
+func isHostname(s string) bool { return hostname.MatchString(s) }
+
+// SecretFiles yields the path of each field that names a file to read, and the
+// file, where one is named.
+func (c *Config) SecretFiles() iter.Seq2[string, string] {
+	return func(yield func(path, file string) bool) {
+		for at, b := range c.backends() {
+			for _, f := range b.files() {
+				if f.name != "" && !yield(at+"."+f.path, f.name) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// validURL checks an endpoint.
+func validURL(s string) bool {
+	u, err := url.Parse(s)
+	return err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Host != ""
+}
+
+func validPath(s string) bool { return strings.IndexByte(s, 0) < 0 && filepath.Clean(s) != "/" }

@@ -1,0 +1,173 @@
+package proxy
+
+import (
+	_ "embed"
+	"encoding/json"
+	"html/template"
+	"net/http"
+	"runtime"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+// configAccepted is the state of a configuration that runs.
+const configAccepted = "Accepted"
+
+// configState is what became of the newest configuration.
+type configState struct {
+	mu             sync.Mutex
+	state, message string
+}
+
+func (c *configState) set(state, message string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.state, c.message = state, message
+}
+
+func (c *configState) get() statusConfig {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return statusConfig{c.state, c.message}
+}
+
+// statusPage is the status page for programs.
+type statusPage struct {
+	Version    string        `json:"version"`
+	Generation int64         `json:"generation"`
+	Ready      bool          `json:"ready"`
+	Config     statusConfig  `json:"config"`
+	Backend    statusBackend `json:"backend"`
+	Locking    statusLocking `json:"locking"`
+	Queues     []statusQueue `json:"queues"`
+	Leases     []struct{}    `json:"leases"`
+	Counters   statusCounts  `json:"counters"`
+}
+
+type statusConfig struct {
+	State   string `json:"state"`
+	Message string `json:"message"`
+}
+
+type statusBackend struct {
+	Type    string `json:"type"`
+	Healthy bool   `json:"healthy"`
+	Message string `json:"message,omitempty"`
+}
+
+type statusLocking struct {
+	Mode           string    `json:"mode"`
+	Enabled        bool      `json:"enabled"`
+	Reason         string    `json:"reason"`
+	Since          time.Time `json:"since"`
+	ForeignWriters uint64    `json:"foreignWriters"`
+}
+
+type statusQueue struct {
+	Identifier string    `json:"identifier"`
+	Instance   string    `json:"instance"`
+	Waiting    int       `json:"waiting"`
+	Since      time.Time `json:"since"`
+}
+
+type statusCounts struct {
+	InFlight  int64  `json:"inFlight"`
+	Waiting   int64  `json:"waiting"`
+	Changes   uint64 `json:"changes"`
+	Commits   uint64 `json:"commits"`
+	Conflicts uint64 `json:"conflicts"`
+	Locked    uint64 `json:"locked"`
+	Acquired  uint64 `json:"acquired"`
+	Timeouts  uint64 `json:"timeouts"`
+}
+
+// status gathers what the status page shows.
+func (s *Server) status(version string) statusPage {
+	l := s.service.lanes.enter()
+	defer l.leave()
+	st := l.Engine.Status()
+	up, why := s.pulse.state()
+	if up {
+		why = ""
+	}
+	ready, _ := s.pulse.ready()
+	page := statusPage{
+		Version:    version,
+		Generation: l.Generation,
+		Ready:      ready,
+		Config:     s.config.get(),
+		Backend:    statusBackend{Type: l.Name, Healthy: up, Message: why},
+		Locking: statusLocking{
+			Mode: l.Mode, Enabled: st.Locking, Reason: st.Reason,
+			Since: st.Since.UTC().Truncate(time.Millisecond), ForeignWriters: st.ForeignWriters,
+		},
+		Queues: []statusQueue{},
+		Leases: []struct{}{},
+		Counters: statusCounts{
+			InFlight: s.service.metrics.inFlight.Load(), Waiting: st.Stats.Waiting,
+			Changes: st.Stats.Changes, Commits: st.Stats.Commits, Conflicts: st.Stats.Conflicts,
+			Locked: st.Stats.Locked, Acquired: st.Stats.Acquired, Timeouts: st.Stats.Timeouts,
+		},
+	}
+	for _, q := range st.Queues {
+		page.Queues = append(page.Queues, statusQueue{q.Key.Identifier, q.Key.Instance, q.Waiting, q.Since.UTC().Truncate(time.Millisecond)})
+	}
+	return page
+}
+
+//go:embed status.html
+var statusHTML string
+
+// parseStatusPage is put off until somebody looks: most sidecars are never looked at.
+var parseStatusPage = sync.OnceValue(func() *template.Template {
+	return template.Must(template.New("status").Funcs(template.FuncMap{
+		"ago": func(t time.Time) string { return time.Since(t).Round(time.Second).String() },
+		"at":  func(t time.Time) string { return t.UTC().Format(time.RFC3339) },
+	}).Parse(statusHTML))
+})
+
+// adminHandler serves probes, metrics and the status page.
+func (s *Server) adminHandler(version string) http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+		_, _ = w.Write([]byte("ok\n"))
+	})
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+		if ok, why := s.pulse.ready(); !ok {
+			w.WriteHeader(http.StatusServiceUnavailable)
+			_, _ = w.Write([]byte(why + "\n"))
+			return
+		}
+		_, _ = w.Write([]byte("ok\n"))
+	})
+	mux.Handle("GET /metrics", promhttp.HandlerFor(s.service.metrics.registry, promhttp.HandlerOpts{}))
+	mux.HandleFunc("GET /openapi.json", func(w http.ResponseWriter, _ *http.Request) { serveOpenAPI(w) })
+	mux.HandleFunc("GET /statusz", func(w http.ResponseWriter, r *http.Request) { s.serveStatus(w, r, version) })
+	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, r *http.Request) {
+		http.Redirect(w, r, "/statusz", http.StatusFound)
+	})
+	return mux
+}
+
+func (s *Server) serveStatus(w http.ResponseWriter, r *http.Request, version string) {
+	page := s.status(version)
+	w.Header().Set("Cache-Control", "no-store")
+	w.Header().Set("Vary", "Accept")
+	if strings.Contains(r.Header.Get("Accept"), contentJSON) {
+		w.Header().Set("Content-Type", contentJSON)
+		_ = json.NewEncoder(w).Encode(page)
+		return
+	}
+	h := w.Header()
+	h.Set("Content-Type", "text/html; charset=utf-8")
+	h.Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'")
+	_ = parseStatusPage().Execute(w, struct {
+		statusPage
+		GoVersion string
+	}{page, runtime.Version()})
+}

@@ -1,0 +1,84 @@
+package proxy
+
+import (
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/sidecart/sidecart/internal/cart"
+	pb "github.com/sidecart/sidecart/proto/sidecart/v1"
+)
+
+func cartAnswer(key cart.Key, c *cart.Cart) *pb.Cart {
+	return &pb.Cart{
+		Identifier: key.Identifier,
+		Instance:   key.Instance,
+		Id:         c.ID,
+		Version:    c.Version,
+		Etag:       c.ETag(),
+		Items:      c.Items.Object.Bytes(),
+		Conditions: c.Conditions.Object.Bytes(),
+		Metadata:   metadataObject(c),
+		CreatedAt:  timeAnswer(c.CreatedAt),
+		UpdatedAt:  timeAnswer(c.UpdatedAt),
+		ExpiresAt:  timeAnswer(c.ExpiresAt),
+	}
+}
+
+func timeAnswer(t time.Time) *timestamppb.Timestamp {
+	if t.IsZero() {
+		return nil
+	}
+	return timestamppb.New(t)
+}
+
+func itemsAnswer(_ cart.Key, c *cart.Cart) *pb.ItemsDocument {
+	return &pb.ItemsDocument{
+		Items:   c.Items.Object.Bytes(),
+		Version: c.PartVersion(cart.PartItems),
+		Etag:    c.PartETag(cart.PartItems),
+	}
+}
+
+func conditionsAnswer(_ cart.Key, c *cart.Cart) *pb.ConditionsDocument {
+	return &pb.ConditionsDocument{
+		Conditions: c.Conditions.Object.Bytes(),
+		Version:    c.PartVersion(cart.PartConditions),
+		Etag:       c.PartETag(cart.PartConditions),
+	}
+}
+
+func metadataAnswer(_ cart.Key, c *cart.Cart) *pb.MetadataDocument {
+	return &pb.MetadataDocument{
+		Metadata: metadataObject(c),
+		Version:  c.MetadataVersion(),
+		Etag:     c.MetadataETag(),
+	}
+}
+
+func valueAnswer(name string) func(cart.Key, *cart.Cart) *pb.MetadataValue {
+	return func(_ cart.Key, c *cart.Cart) *pb.MetadataValue {
+		value, version := c.MetadataValue(name)
+		if value == nil {
+			value = []byte("null")
+		}
+		return &pb.MetadataValue{Key: name, Value: value, Version: version, Etag: c.PartETag(cart.PartMetadata(name))}
+	}
+}
+
+// metadataObject is all metadata as one JSON object.
+func metadataObject(c *cart.Cart) []byte {
+	n := 2
+	for i := range c.Metadata {
+		n += len(c.Metadata[i].Key) + len(c.Metadata[i].Value) + len(`"":,`)
+	}
+	b := append(make([]byte, 0, n), '{')
+	for i := range c.Metadata {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = append(appendString(b, c.Metadata[i].Key), ':')
+		b = append(b, c.Metadata[i].Value...)
+	}
+	return append(b, '}')
+}

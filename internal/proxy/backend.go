@@ -1,0 +1,118 @@
+package proxy
+
+import (
+	"context"
+	"sync/atomic"
+	"time"
+
+	"github.com/sidecart/sidecart/internal/cart"
+	"github.com/sidecart/sidecart/internal/lock"
+)
+
+// Engine makes and reads changes; *[lock.Coordinator] is one.
+type Engine interface {
+	Read(ctx context.Context, key cart.Key) (*cart.Cart, error)
+	Change(ctx context.Context, key cart.Key, ch lock.Change) (lock.Result, error)
+	Forget(ctx context.Context, key cart.Key, ch lock.Change) (lock.Result, error)
+	ForgetAll(ctx context.Context, identifier string) (int, error)
+	Instances(ctx context.Context, identifier string) ([]string, error)
+	HandOver(ctx context.Context, from, to cart.Key, strategy cart.Strategy, ch lock.Change) (lock.Result, error)
+	Flush(ctx context.Context) error
+	Status() lock.Status
+}
+
+// Backend is what calls are served with. All fields but Generation and
+// AllowFlush are required.
+type Backend struct {
+	Engine Engine
+	// Ping asks the store for a sign of life.
+	Ping func(context.Context) error
+	// Name is the backend's type as in the configuration: "Redis".
+	Name string
+	// Mode is the locking mode as in the configuration: "auto".
+	Mode string
+	// Generation of the configuration that this comes from.
+	Generation int64
+	// Limits bound the carts.
+	Limits cart.Limits
+	// RequestTimeout bounds one call, the wait for a lock included.
+	RequestTimeout time.Duration
+	// AllowFlush permits the call that removes all carts of the prefix.
+	AllowFlush bool
+}
+
+// maxBodyBytes bounds the body of one HTTP request: two documents in a spacious
+// notation, and the envelope.
+func (b *Backend) maxBodyBytes() int64 { return 2*int64(b.Limits.MaxDocumentBytes) + 64<<10 }
+
+// lane is a Backend with a count of the calls that use it.
+type lane struct {
+	Backend
+	// calls are those under way, and one more until the lane is retired; at 0
+	// the lane takes no call any more.
+	calls atomic.Int64
+	empty chan struct{} // closed at 0
+}
+
+func newLane(b Backend) *lane {
+	l := &lane{Backend: b, empty: make(chan struct{})}
+	l.calls.Store(1)
+	return l
+}
+
+// enter counts a call in; false means that the lane was retired and is empty.
+func (l *lane) enter() bool {
+	for {
+		n := l.calls.Load()
+		if n == 0 {
+			return false
+		}
+		if l.calls.CompareAndSwap(n, n+1) {
+			return true
+		}
+	}
+}
+
+func (l *lane) leave() {
+	if l.calls.Add(-1) == 0 {
+		close(l.empty)
+	}
+}
+
+// lanes hands each call the current Backend.
+type lanes struct{ current atomic.Pointer[lane] }
+
+// enter returns the current lane, which the caller must leave.
+func (s *lanes) enter() *lane {
+	for {
+		if l := s.current.Load(); l.enter() {
+			return l
+		}
+	}
+}
+
+// Retired is a Backend that gets no new calls any more.
+type Retired struct{ lane *lane }
+
+// Wait returns when no call uses the Backend any more, so that it can be closed,
+// or when ctx ends.
+func (r *Retired) Wait(ctx context.Context) error {
+	select {
+	case <-r.lane.empty:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// swap makes b the current Backend and returns what it replaces, nil at first.
+func (s *lanes) swap(b Backend) *Retired {
+	old := s.current.Swap(newLane(b))
+	if old == nil {
+		return nil
+	}
+	old.leave()
+	return &Retired{old}
+}
+
+var _ Engine = (*lock.Coordinator)(nil)

@@ -1,0 +1,214 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"net/http"
+	"strconv"
+	"time"
+
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/sidecart/sidecart/internal/cart"
+	"github.com/sidecart/sidecart/internal/lock"
+	"github.com/sidecart/sidecart/internal/storage"
+)
+
+// errorDomain is the domain of every ErrorInfo.
+const errorDomain = "sidecart.dev"
+
+// Sentinels of this package.
+var (
+	// errForbidden is matched when the configuration does not allow a call.
+	errForbidden = errors.New("forbidden by the configuration")
+	// errRequestTimeout is the cause of a context that ended with the sidecar's own
+	// request timeout.
+	errRequestTimeout = errors.New("request timeout")
+	// errNoRoute and errNoMethod are matched when HTTP asks for what is not there.
+	errNoRoute  = errors.New("no such path")
+	errNoMethod = errors.New("no such method here")
+	// errSlowBody is matched when a request body did not arrive in time.
+	errSlowBody = errors.New("the body did not arrive in time")
+)
+
+// kind is one sort of failure, as clients see it.
+type kind struct {
+	code   codes.Code
+	reason string
+	http   int
+	// message is the text where the error's own is not for clients.
+	message string
+	// retry says that the same request may succeed a little later.
+	retry bool
+}
+
+// retryAfter is how long clients are asked to wait before they try again.
+const retryAfter = time.Second
+
+var (
+	invalid      = kind{code: codes.InvalidArgument, reason: "INVALID", http: http.StatusBadRequest}
+	tooLarge     = kind{code: codes.InvalidArgument, reason: "TOO_LARGE", http: http.StatusRequestEntityTooLarge}
+	notFound     = kind{code: codes.NotFound, reason: "NOT_FOUND", http: http.StatusNotFound}
+	conflict     = kind{code: codes.Aborted, reason: "CONFLICT", http: http.StatusConflict}
+	lockTimeout  = kind{code: codes.Aborted, reason: "LOCK_TIMEOUT", http: http.StatusLocked, retry: true, message: "waited the whole wait time for a lock that somebody else holds"}
+	lockLost     = kind{code: codes.FailedPrecondition, reason: "LOCK_LOST", http: http.StatusConflict, message: "the lease expired or was taken"}
+	unsupported  = kind{code: codes.Unimplemented, reason: "UNSUPPORTED", http: http.StatusNotImplemented}
+	unavailable  = kind{code: codes.Unavailable, reason: "BACKEND_UNAVAILABLE", http: http.StatusServiceUnavailable, retry: true, message: "the backend does not answer; a change that was asked for was made once or not at all"}
+	shuttingDown = kind{code: codes.Unavailable, reason: "SHUTTING_DOWN", http: http.StatusServiceUnavailable, retry: true, message: "the sidecar is stopping"}
+	damaged      = kind{code: codes.DataLoss, reason: "CORRUPT", http: http.StatusInternalServerError, message: "what the backend holds under this name is no cart"}
+	forbidden    = kind{code: codes.PermissionDenied, reason: "FORBIDDEN", http: http.StatusForbidden}
+	cancelled    = kind{code: codes.Canceled, reason: "CANCELLED", http: 499, message: "the client gave up"}
+	deadline     = kind{code: codes.DeadlineExceeded, reason: "DEADLINE_EXCEEDED", http: http.StatusGatewayTimeout, message: "the client's own deadline has passed"}
+	badMethod    = kind{code: codes.Unimplemented, reason: "UNSUPPORTED", http: http.StatusMethodNotAllowed}
+	slowBody     = kind{code: codes.InvalidArgument, reason: "INVALID", http: http.StatusRequestTimeout}
+	internal     = kind{code: codes.Internal, reason: "INTERNAL", http: http.StatusInternalServerError, message: "internal error"}
+)
+
+// kinds maps sentinels. The first that matches decides.
+var kinds = []struct {
+	sentinel error
+	kind     kind
+}{
+	{cart.ErrInvalid, invalid},
+	{cart.ErrTooLarge, tooLarge},
+	{cart.ErrNotFound, notFound},
+	{cart.ErrConflict, conflict},
+	{lock.ErrTimeout, lockTimeout},
+	{lock.ErrLost, lockLost},
+	{lock.ErrDraining, shuttingDown},
+	{storage.ErrLockTimeout, lockTimeout},
+	{storage.ErrTooLarge, tooLarge},
+	{storage.ErrUnsupported, unsupported},
+	{storage.ErrCorrupt, damaged},
+	{storage.ErrClosed, shuttingDown},
+	{storage.ErrUnavailable, unavailable},
+	{errForbidden, forbidden},
+	{errNoRoute, notFound},
+	{errNoMethod, badMethod},
+	{errSlowBody, slowBody},
+}
+
+// failure is an error as clients see it, whatever front they came by. It is an
+// error that gRPC understands.
+type failure struct {
+	kind
+	text     string
+	metadata map[string]string
+}
+
+func (f *failure) Error() string { return f.reason + ": " + f.text }
+
+// GRPCStatus makes grpc-go send the failure with its details.
+func (f *failure) GRPCStatus() *status.Status {
+	st := status.New(f.code, f.text)
+	info := &errdetails.ErrorInfo{Reason: f.reason, Domain: errorDomain, Metadata: f.metadata}
+	with, err := st.WithDetails(info)
+	if f.retry {
+		with, err = st.WithDetails(info, &errdetails.RetryInfo{RetryDelay: durationpb.New(retryAfter)})
+	}
+	if err != nil { // only for a code that is OK
+		return st
+	}
+	return with
+}
+
+// unexpected reports whether the cause is for the log, since clients are not
+// told it.
+func (f *failure) unexpected() bool { return f.code == codes.Internal || f.code == codes.DataLoss }
+
+// classify maps an error to what clients are told. ctx is that of the call.
+func classify(ctx context.Context, err error) *failure {
+	var f *failure
+	if errors.As(err, &f) {
+		return f
+	}
+	f = &failure{kind: kindOf(ctx, err)}
+	if f.text = f.message; f.text == "" {
+		f.text = err.Error()
+	}
+	var (
+		bad   *cart.InvalidError
+		stale *cart.ConflictError
+	)
+	switch {
+	case errors.As(err, &bad):
+		f.text = bad.Error()
+		f.metadata = map[string]string{"field": bad.Field}
+	case errors.As(err, &stale):
+		f.text = stale.Error()
+		f.metadata = map[string]string{
+			"attemptedVersion": strconv.FormatUint(stale.Attempted, 10),
+			"currentVersion":   strconv.FormatUint(stale.Current, 10),
+		}
+	}
+	return f
+}
+
+func kindOf(ctx context.Context, err error) kind {
+	for _, k := range kinds {
+		if errors.Is(err, k.sentinel) {
+			return k.kind
+		}
+	}
+	if !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded) {
+		return internal
+	}
+	switch {
+	case errors.Is(context.Cause(ctx), errRequestTimeout):
+		return unavailable
+	case errors.Is(ctx.Err(), context.Canceled):
+		return cancelled
+	case errors.Is(ctx.Err(), context.DeadlineExceeded):
+		return deadline
+	}
+	return unavailable // a bound of the sidecar's own on one exchange
+}
+
+// httpStatus is the status of a failure over HTTP; conditional says that the
+// request had If-Match or If-None-Match.
+func (f *failure) httpStatus(conditional bool) int {
+	if conditional && f.reason == conflict.reason {
+		return http.StatusPreconditionFailed
+	}
+	return f.http
+}
+
+// errorBody is a failure as JSON. Its fields are in the order in which they are
+// served.
+type errorBody struct {
+	Code     codes.Code        `json:"code"`
+	Message  string            `json:"message"`
+	Reason   string            `json:"reason"`
+	Metadata map[string]string `json:"metadata"`
+	Details  []any             `json:"details"`
+}
+
+type errorInfoJSON struct {
+	Type     string            `json:"@type"`
+	Reason   string            `json:"reason"`
+	Domain   string            `json:"domain"`
+	Metadata map[string]string `json:"metadata"`
+}
+
+type retryInfoJSON struct {
+	Type       string `json:"@type"`
+	RetryDelay string `json:"retryDelay"`
+}
+
+func (f *failure) body() errorBody {
+	meta := maps.Clone(f.metadata)
+	if meta == nil {
+		meta = map[string]string{}
+	}
+	b := errorBody{Code: f.code, Message: f.text, Reason: f.reason, Metadata: meta, Details: []any{
+		errorInfoJSON{"type.googleapis.com/google.rpc.ErrorInfo", f.reason, errorDomain, meta},
+	}}
+	if f.retry {
+		b.Details = append(b.Details, retryInfoJSON{"type.googleapis.com/google.rpc.RetryInfo", strconv.FormatFloat(retryAfter.Seconds(), 'f', -1, 64) + "s"})
+	}
+	return b
+}

@@ -1,0 +1,216 @@
+package proxy
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/sidecart/sidecart/internal/cart"
+	pb "github.com/sidecart/sidecart/proto/sidecart/v1"
+)
+
+func (s *service) GetCart(ctx context.Context, r *pb.GetCartRequest) (*pb.Cart, error) {
+	return read(ctx, s, "GetCart", r, cart.PartAll, cartAnswer)
+}
+
+func (s *service) ListInstances(ctx context.Context, r *pb.ListInstancesRequest) (*pb.Instances, error) {
+	return call(ctx, s, "ListInstances", func(ctx context.Context, b *Backend) (*pb.Instances, error) {
+		if err := cart.ValidateName("identifier", r.Identifier); err != nil {
+			return nil, err
+		}
+		names, err := b.Engine.Instances(ctx, r.Identifier)
+		if err != nil {
+			return nil, err
+		}
+		return &pb.Instances{Identifier: r.Identifier, Instances: names}, nil
+	})
+}
+
+func (s *service) PutCart(ctx context.Context, r *pb.PutCartRequest) (*pb.Cart, error) {
+	return change(ctx, s, "PutCart", r, cart.PartAll, func(l cart.Limits) (cart.Verb, error) {
+		var put cart.Put
+		if r.Items == nil && r.Conditions == nil {
+			return nil, cart.Invalidf("items", "is required, or conditions, or both")
+		}
+		if r.Items != nil {
+			items, err := cart.ParseItems("items", r.Items, l)
+			if err != nil {
+				return nil, err
+			}
+			put.Items = &items
+		}
+		if r.Conditions != nil {
+			conditions, err := cart.ParseConditions("conditions", r.Conditions, l)
+			if err != nil {
+				return nil, err
+			}
+			put.Conditions = &conditions
+		}
+		return put, nil
+	}, cartAnswer)
+}
+
+func (s *service) GetItems(ctx context.Context, r *pb.GetItemsRequest) (*pb.ItemsDocument, error) {
+	return read(ctx, s, "GetItems", r, cart.PartItems, itemsAnswer)
+}
+
+func (s *service) PutItems(ctx context.Context, r *pb.PutItemsRequest) (*pb.ItemsDocument, error) {
+	return change(ctx, s, "PutItems", r, cart.PartItems, func(l cart.Limits) (cart.Verb, error) {
+		return putItems("items", r.Items, l)
+	}, itemsAnswer)
+}
+
+func (s *service) AddItem(ctx context.Context, r *pb.AddItemRequest) (*pb.ItemsDocument, error) {
+	return change(ctx, s, "AddItem", r, cart.PartItems, func(l cart.Limits) (cart.Verb, error) {
+		return addItem("item", r.Item, l)
+	}, itemsAnswer)
+}
+
+func (s *service) UpdateItem(ctx context.Context, r *pb.UpdateItemRequest) (*pb.ItemsDocument, error) {
+	return change(ctx, s, "UpdateItem", r, cart.PartItems, func(l cart.Limits) (cart.Verb, error) {
+		return updateItem("", "itemId", r.ItemId, r, l)
+	}, itemsAnswer)
+}
+
+func (s *service) RemoveItem(ctx context.Context, r *pb.RemoveItemRequest) (*pb.ItemsDocument, error) {
+	return change(ctx, s, "RemoveItem", r, cart.PartItems, func(cart.Limits) (cart.Verb, error) {
+		return removeItem("itemId", r.ItemId)
+	}, itemsAnswer)
+}
+
+func (s *service) GetConditions(ctx context.Context, r *pb.GetConditionsRequest) (*pb.ConditionsDocument, error) {
+	return read(ctx, s, "GetConditions", r, cart.PartConditions, conditionsAnswer)
+}
+
+func (s *service) PutConditions(ctx context.Context, r *pb.PutConditionsRequest) (*pb.ConditionsDocument, error) {
+	return change(ctx, s, "PutConditions", r, cart.PartConditions, func(l cart.Limits) (cart.Verb, error) {
+		conditions, err := cart.ParseConditions("conditions", r.Conditions, l)
+		return cart.Put{Conditions: &conditions}, err
+	}, conditionsAnswer)
+}
+
+func (s *service) PutCondition(ctx context.Context, r *pb.PutConditionRequest) (*pb.ConditionsDocument, error) {
+	return change(ctx, s, "PutCondition", r, cart.PartConditions, func(l cart.Limits) (cart.Verb, error) {
+		return putCondition("", r.Name, r.Condition, l)
+	}, conditionsAnswer)
+}
+
+func (s *service) RemoveCondition(ctx context.Context, r *pb.RemoveConditionRequest) (*pb.ConditionsDocument, error) {
+	return change(ctx, s, "RemoveCondition", r, cart.PartConditions, func(cart.Limits) (cart.Verb, error) {
+		return removeCondition("name", r.Name)
+	}, conditionsAnswer)
+}
+
+func (s *service) GetMetadata(ctx context.Context, r *pb.GetMetadataRequest) (*pb.MetadataDocument, error) {
+	return read(ctx, s, "GetMetadata", r, cart.PartMetadataAll, metadataAnswer)
+}
+
+func (s *service) PatchMetadata(ctx context.Context, r *pb.PatchMetadataRequest) (*pb.MetadataDocument, error) {
+	return change(ctx, s, "PatchMetadata", r, cart.PartMetadataAll, func(l cart.Limits) (cart.Verb, error) {
+		values, err := cart.ParseMetadataPatch("metadata", r.Metadata, l)
+		return cart.PatchMetadata{Values: values}, err
+	}, metadataAnswer)
+}
+
+func (s *service) ClearMetadata(ctx context.Context, r *pb.ClearMetadataRequest) (*pb.MetadataDocument, error) {
+	return change(ctx, s, "ClearMetadata", r, cart.PartMetadataAll, func(cart.Limits) (cart.Verb, error) {
+		return cart.ClearMetadata{}, nil
+	}, metadataAnswer)
+}
+
+func (s *service) GetMetadataValue(ctx context.Context, r *pb.GetMetadataValueRequest) (*pb.MetadataValue, error) {
+	return read(ctx, s, "GetMetadataValue", r, cart.PartMetadata(r.Key), valueAnswer(r.Key))
+}
+
+func (s *service) PutMetadataValue(ctx context.Context, r *pb.PutMetadataValueRequest) (*pb.MetadataValue, error) {
+	return change(ctx, s, "PutMetadataValue", r, cart.PartMetadata(r.Key), func(l cart.Limits) (cart.Verb, error) {
+		return putMetadata("", r.Key, r.Value, l)
+	}, valueAnswer(r.Key))
+}
+
+func (s *service) RemoveMetadataValue(ctx context.Context, r *pb.RemoveMetadataValueRequest) (*pb.MetadataValue, error) {
+	return change(ctx, s, "RemoveMetadataValue", r, cart.PartMetadata(r.Key), func(cart.Limits) (cart.Verb, error) {
+		return removeMetadata("key", r.Key)
+	}, valueAnswer(r.Key))
+}
+
+func (s *service) Batch(ctx context.Context, r *pb.BatchRequest) (*pb.Cart, error) {
+	return change(ctx, s, "Batch", r, cart.PartAll, func(l cart.Limits) (cart.Verb, error) {
+		return batch("operations", r.Operations, l)
+	}, cartAnswer)
+}
+
+func (s *service) Clear(ctx context.Context, r *pb.ClearRequest) (*pb.Cart, error) {
+	return change(ctx, s, "Clear", r, cart.PartAll, func(cart.Limits) (cart.Verb, error) {
+		return cart.Clear{}, nil
+	}, cartAnswer)
+}
+
+func (s *service) Forget(ctx context.Context, r *pb.ForgetRequest) (*pb.ForgetResponse, error) {
+	return call(ctx, s, "Forget", func(ctx context.Context, b *Backend) (*pb.ForgetResponse, error) {
+		key, ch, err := demand(ctx, r, cart.PartAll)
+		if err != nil {
+			return nil, err
+		}
+		res, err := b.Engine.Forget(ctx, key, ch)
+		return &pb.ForgetResponse{Forgotten: res.Changed}, err
+	})
+}
+
+func (s *service) ForgetAll(ctx context.Context, r *pb.ForgetAllRequest) (*pb.ForgetAllResponse, error) {
+	return call(ctx, s, "ForgetAll", func(ctx context.Context, b *Backend) (*pb.ForgetAllResponse, error) {
+		if err := cart.ValidateName("identifier", r.Identifier); err != nil {
+			return nil, err
+		}
+		if err := unconditional(ctx); err != nil {
+			return nil, err
+		}
+		n, err := b.Engine.ForgetAll(ctx, r.Identifier)
+		return &pb.ForgetAllResponse{Forgotten: int64(n)}, err
+	})
+}
+
+func (s *service) Swap(ctx context.Context, r *pb.SwapRequest) (*pb.SwapResponse, error) {
+	return call(ctx, s, "Swap", func(ctx context.Context, b *Backend) (*pb.SwapResponse, error) {
+		c, moved, err := handOver(ctx, b, r, r.ToIdentifier, cart.StrategySwap)
+		return &pb.SwapResponse{Swapped: moved, Cart: c}, err
+	})
+}
+
+func (s *service) Merge(ctx context.Context, r *pb.MergeRequest) (*pb.MergeResponse, error) {
+	return call(ctx, s, "Merge", func(ctx context.Context, b *Backend) (*pb.MergeResponse, error) {
+		strategy, err := cart.ParseStrategy("strategy", r.Strategy)
+		if err != nil {
+			return nil, err
+		}
+		c, moved, err := handOver(ctx, b, r, r.ToIdentifier, strategy)
+		return &pb.MergeResponse{Merged: moved, Cart: c}, err
+	})
+}
+
+func handOver(ctx context.Context, b *Backend, r changing, toIdentifier string, strategy cart.Strategy) (*pb.Cart, bool, error) {
+	from, ch, err := demand(ctx, r, cart.PartAll)
+	if err != nil {
+		return nil, false, err
+	}
+	if err := cart.ValidateName("toIdentifier", toIdentifier); err != nil {
+		return nil, false, err
+	}
+	to := cart.Key{Identifier: toIdentifier, Instance: from.Instance}
+	res, err := b.Engine.HandOver(ctx, from, to, strategy, ch)
+	if err != nil {
+		return nil, false, err
+	}
+	return cartAnswer(to, res.Cart), res.Changed, nil
+}
+
+func (s *service) Flush(ctx context.Context, _ *pb.FlushRequest) (*pb.FlushResponse, error) {
+	return call(ctx, s, "Flush", func(ctx context.Context, b *Backend) (*pb.FlushResponse, error) {
+		if !b.AllowFlush {
+			return nil, fmt.Errorf("flush is %w: set allowFlush to permit it", errForbidden)
+		}
+		if err := unconditional(ctx); err != nil {
+			return nil, err
+		}
+		return &pb.FlushResponse{}, b.Engine.Flush(ctx)
+	})
+}

@@ -1,0 +1,344 @@
+package proxy
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"mime"
+	"net/http"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/sidecart/sidecart/docs"
+	"github.com/sidecart/sidecart/internal/cart"
+	pb "github.com/sidecart/sidecart/proto/sidecart/v1"
+)
+
+const contentJSON = "application/json"
+
+// gateway serves the HTTP API. It calls the handlers in process.
+//
+// It stands alone, without a net/http.ServeMux before it: that would clean paths,
+// and "..", "//" and encoded slashes are names like others here.
+type gateway struct {
+	service *service
+	mux     *runtime.ServeMux
+}
+
+func newGateway(s *service) (*gateway, error) {
+	g := &gateway{service: s}
+	g.mux = runtime.NewServeMux(
+		// The gateway decodes a whole path segment in every mode but the legacy one;
+		// UnescapingModeAllCharacters would also split segments at %2F, so that a name
+		// could not hold a slash.
+		runtime.WithUnescapingMode(runtime.UnescapingModeAllExceptReserved),
+		runtime.WithMarshalerOption(runtime.MIMEWildcard, codec{}),
+		runtime.WithErrorHandler(g.serveError),
+		runtime.WithRoutingErrorHandler(g.serveRoutingError),
+		runtime.WithForwardResponseOption(setETag),
+		runtime.WithMiddlewares(g.probe),
+		 // and with it the override of methods by a header
+		runtime.WithWriteContentLength(),
+		runtime.WithIncomingHeaderMatcher(func(string) (string, bool) { return "", false }),
+		runtime.WithMetadata(func(context.Context, *http.Request) metadata.MD { return nil }),
+	)
+	return g, pb.RegisterCartServiceHandlerServer(context.Background(), g.mux, s)
+}
+
+// ServeHTTP implements [http.Handler].
+func (g *gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.URL.Path == "/openapi.json" && (r.Method == http.MethodGet || r.Method == http.MethodHead) {
+		serveOpenAPI(w)
+		return
+	}
+	c := &httpCall{
+		ifMatch:     strings.Join(r.Header.Values("If-Match"), ", "),
+		ifNoneMatch: strings.Join(r.Header.Values("If-None-Match"), ", "),
+		reads:       r.Method == http.MethodGet || r.Method == http.MethodHead,
+		method:      unknownMethod,
+	}
+	r = r.WithContext(context.WithValue(r.Context(), httpCallKey{}, c))
+	if r.Method == http.MethodHead { // net/http leaves the body out
+		r.Method = http.MethodGet
+	}
+	body, err := g.readBody(w, r)
+	if err == nil && r.URL.RawQuery != "" {
+		name, _, _ := strings.Cut(r.URL.RawQuery, "=")
+		err = cart.Invalidf("?"+shown([]byte(name)), "there are no query parameters here: preconditions are headers")
+	}
+	r.Body = body
+	if err != nil {
+		g.refuse(w, r, err)
+		return
+	}
+	g.mux.ServeHTTP(w, r)
+}
+
+func serveOpenAPI(w http.ResponseWriter) {
+	w.Header().Set("Content-Type", contentJSON)
+	_, _ = w.Write(docs.OpenAPI)
+}
+
+// requestBody is a body that was read. It carries the error of its decoding
+// past the gateway, which keeps only the text of one.
+type requestBody struct {
+	bytes.Reader
+	text []byte
+	err  error
+}
+
+func (*requestBody) Close() error { return nil }
+
+// bodyGrace is how much longer than a call a body may take to arrive.
+const bodyGrace = time.Second
+
+// firstRead is how much memory a body is given before any of it has come.
+const firstRead = 4 << 10
+
+// readBody reads the whole body, bounded in size and time.
+func (g *gateway) readBody(w http.ResponseWriter, r *http.Request) (*requestBody, error) {
+	body := &requestBody{}
+	if r.ContentLength == 0 || r.Body == nil || r.Body == http.NoBody {
+		return body, nil
+	}
+	l := g.service.lanes.enter()
+	most, timeout := l.maxBodyBytes(), l.RequestTimeout+bodyGrace
+	l.leave()
+	if r.ContentLength > most {
+		w.Header().Set("Connection", "close")
+		return body, cart.TooLargef(bodyField, "is %d bytes, at most %d are allowed", r.ContentLength, most)
+	}
+	rc := http.NewResponseController(w)
+	_ = rc.SetReadDeadline(time.Now().Add(timeout)) // a writer that has none is a test's
+	var buf bytes.Buffer
+	if r.ContentLength > 0 {
+		buf.Grow(int(min(r.ContentLength, firstRead)) + bytes.MinRead)
+	}
+	_, err := buf.ReadFrom(http.MaxBytesReader(w, r.Body, most))
+	var over *http.MaxBytesError
+	switch {
+	case errors.As(err, &over):
+		return body, cart.TooLargef(bodyField, "is over %d bytes", most)
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		w.Header().Set("Connection", "close")
+		return body, fmt.Errorf("%s: %w: %s", bodyField, errSlowBody, timeout)
+	case err != nil:
+		w.Header().Set("Connection", "close")
+		return body, cart.Invalidf(bodyField, "broke off: %v", err)
+	}
+	_ = rc.SetReadDeadline(time.Time{})
+	body.text = buf.Bytes()
+	body.Reset(body.text)
+	if len(body.text) == 0 {
+		return body, nil
+	}
+	return body, checkContent(r.Header)
+}
+
+// checkContent refuses bodies that say that they are something other than JSON.
+func checkContent(h http.Header) error {
+	if e := h.Get("Content-Encoding"); e != "" && !strings.EqualFold(e, "identity") {
+		return cart.Invalidf("Content-Encoding", "%q is not understood: send the body as it is", shown([]byte(e)))
+	}
+	given := h.Get("Content-Type")
+	if given == "" {
+		return nil
+	}
+	media, params, err := mime.ParseMediaType(given)
+	charset := strings.ToLower(params["charset"])
+	if err != nil || media != contentJSON || !slices.Contains([]string{"", "utf-8", "utf8", "us-ascii"}, charset) {
+		return cart.Invalidf("Content-Type", "must be %s in UTF-8, not %q", contentJSON, shown([]byte(given)))
+	}
+	return nil
+}
+
+// codec is the JSON of the API for the gateway.
+type codec struct{}
+
+var _ runtime.Marshaler = codec{}
+
+func (codec) ContentType(any) string { return contentJSON }
+
+func (codec) Marshal(v any) ([]byte, error) {
+	m, ok := v.(proto.Message)
+	if !ok {
+		return nil, fmt.Errorf("%T is no message", v)
+	}
+	return appendMessage(nil, m.ProtoReflect())
+}
+
+func (codec) Unmarshal(text []byte, v any) error {
+	m, ok := v.(proto.Message)
+	if !ok {
+		return fmt.Errorf("%T is no message", v)
+	}
+	return decodeBody(text, m.ProtoReflect())
+}
+
+func (c codec) NewDecoder(r io.Reader) runtime.Decoder {
+	return runtime.DecoderFunc(func(v any) error {
+		body, ok := r.(*requestBody)
+		if !ok {
+			return fmt.Errorf("%T is no body that was read", r)
+		}
+		err := c.Unmarshal(body.text, v)
+		if !errors.Is(err, io.EOF) {
+			body.err = err
+		}
+		return err
+	})
+}
+
+func (c codec) NewEncoder(w io.Writer) runtime.Encoder {
+	return runtime.EncoderFunc(func(v any) error {
+		b, err := c.Marshal(v)
+		if err == nil {
+			_, err = w.Write(b)
+		}
+		return err
+	})
+}
+
+// setETag puts an answer's etag into its header, and ends a read of what the
+// client has already.
+func setETag(ctx context.Context, w http.ResponseWriter, m proto.Message) error {
+	a, ok := m.(interface{ GetEtag() string })
+	if !ok || a.GetEtag() == "" {
+		return nil
+	}
+	w.Header().Set("ETag", strconv.Quote(a.GetEtag()))
+	c := httpCallOf(ctx)
+	if c == nil || c.ifNoneMatch == "" || !c.reads || !listsETag(c.ifNoneMatch, a.GetEtag()) {
+		return nil
+	}
+	w.Header().Del("Content-Type")
+	w.WriteHeader(http.StatusNotModified) // what is written after it goes nowhere
+	return nil
+}
+
+// listsETag reports whether the value of If-None-Match names an etag; weak ones
+// count, as RFC 9110 has it for reads.
+func listsETag(list, etag string) bool {
+	for given := range strings.SplitSeq(list, ",") {
+		given = strings.TrimSpace(given)
+		if given == "*" || strings.Trim(strings.TrimPrefix(given, "W/"), `"`) == etag {
+			return true
+		}
+	}
+	return false
+}
+
+// probeKey is in the context of a request that only asks which methods its path has.
+type probeKey struct{}
+
+// probe ends such a request.
+func (g *gateway) probe(next runtime.HandlerFunc) runtime.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request, params map[string]string) {
+		if found, ok := r.Context().Value(probeKey{}).(*bool); ok {
+			*found = true
+			return
+		}
+		next(w, r, params)
+	}
+}
+
+// allowed lists the methods that the path of r has.
+func (g *gateway) allowed(r *http.Request) (methods []string) {
+	for _, m := range []string{http.MethodGet, http.MethodPut, http.MethodPost, http.MethodPatch, http.MethodDelete} {
+		found := false
+		ask := r.Clone(context.WithValue(r.Context(), probeKey{}, &found))
+		ask.Method = m
+		g.mux.ServeHTTP(nowhere{}, ask)
+		if found {
+			methods = append(methods, m)
+		}
+	}
+	return methods
+}
+
+// nowhere is a response that nobody gets.
+type nowhere struct{}
+
+func (nowhere) Header() http.Header         { return http.Header{} }
+func (nowhere) Write(b []byte) (int, error) { return len(b), nil }
+func (nowhere) WriteHeader(int)             {}
+
+func (g *gateway) serveRoutingError(ctx context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w http.ResponseWriter, r *http.Request, code int) {
+	if ctx.Value(probeKey{}) != nil {
+		return
+	}
+	path := shown([]byte(r.URL.EscapedPath()))
+	switch code {
+	case http.StatusMethodNotAllowed:
+		methods := strings.Join(g.allowed(r), ", ")
+		w.Header().Set("Allow", methods)
+		g.refuse(w, r, fmt.Errorf("%w: %s does not take %s, only %s", errNoMethod, path, r.Method, methods))
+	case http.StatusNotFound:
+		g.refuse(w, r, fmt.Errorf("%w: %s; /openapi.json lists those that are there", errNoRoute, path))
+	default:
+		g.refuse(w, r, cart.Invalidf("path", "%s is no path", path))
+	}
+}
+
+// serveError is the gateway's error handler: of errors of handlers, which are
+// counted already, and of what the gateway itself finds.
+func (g *gateway) serveError(ctx context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w http.ResponseWriter, r *http.Request, err error) {
+	var f *failure
+	if errors.As(err, &f) {
+		writeFailure(w, r, f)
+		return
+	}
+	if name, ok := runtime.RPCMethod(ctx); ok {
+		if c := httpCallOf(ctx); c != nil {
+			c.method = name[strings.LastIndexByte(name, '/')+1:]
+		}
+	}
+	var malformed runtime.MalformedSequenceError
+	if b, ok := r.Body.(*requestBody); ok && b.err != nil {
+		err = b.err
+	} else if errors.As(err, &malformed) {
+		err = cart.Invalidf("path", "%v", malformed)
+	}
+	g.refuse(w, r, err)
+}
+
+// refuse answers a request that did not get as far as a handler.
+func (g *gateway) refuse(w http.ResponseWriter, r *http.Request, err error) {
+	ctx := r.Context()
+	f := classify(ctx, err)
+	method := unknownMethod
+	if c := httpCallOf(ctx); c != nil {
+		method = c.method
+	}
+	g.service.metrics.observe(frontHTTP, method, f.code, f.reason, 0)
+	g.service.report(ctx, method, f, err)
+	writeFailure(w, r, f)
+}
+
+func writeFailure(w http.ResponseWriter, r *http.Request, f *failure) {
+	h := w.Header()
+	h.Set("Content-Type", contentJSON)
+	h.Del("ETag")
+	if f.retry {
+		h.Set("Retry-After", strconv.Itoa(max(1, int(math.Ceil(retryAfter.Seconds())))))
+	}
+	conditional := r.Header.Get("If-Match") != "" || r.Header.Get("If-None-Match") != ""
+	var buf bytes.Buffer
+	e := json.NewEncoder(&buf)
+	e.SetEscapeHTML(false)
+	_ = e.Encode(f.body()) // strings and numbers always encode
+	h.Set("Content-Length", strconv.Itoa(buf.Len()))
+	w.WriteHeader(f.httpStatus(conditional))
+	_, _ = w.Write(buf.Bytes())
+}

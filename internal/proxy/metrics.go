@@ -1,0 +1,165 @@
+package proxy
+
+import (
+	"runtime"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"google.golang.org/grpc/codes"
+
+	pb "github.com/sidecart/sidecart/proto/sidecart/v1"
+)
+
+// front is by which way a call came.
+type front int
+
+const (
+	frontGRPC front = iota
+	frontHTTP
+	fronts
+)
+
+var frontNames = [fronts]string{"grpc", "http"}
+
+// unknownMethod stands for calls that did not get as far as to have a name.
+const unknownMethod = "unknown"
+
+// metrics are counted by the handlers and read by Prometheus.
+type metrics struct {
+	registry *prometheus.Registry
+	requests *prometheus.CounterVec
+	// Nearly all calls succeed: their series are looked up once.
+	quick    map[string]*[fronts]series
+	inFlight atomic.Int64
+}
+
+type series struct {
+	ok       prometheus.Counter
+	duration prometheus.Observer
+}
+
+func newMetrics(version string) *metrics {
+	m := &metrics{
+		registry: prometheus.NewRegistry(),
+		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "sidecart_requests_total",
+			Help: "Calls by front, method, gRPC code and reason; the reason of a success is empty.",
+		}, []string{"front", "method", "code", "reason"}),
+		quick: map[string]*[fronts]series{},
+	}
+	duration := prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		Name:                            "sidecart_request_duration_seconds",
+		Help:                            "Time of calls in the sidecar, waits for locks included.",
+		Buckets:                         []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10},
+		NativeHistogramBucketFactor:     1.1,
+		NativeHistogramMaxBucketNumber:  100,
+		NativeHistogramMinResetDuration: time.Hour,
+	}, []string{"front", "method"})
+	build := prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "sidecart_build_info",
+		Help: "Always 1; the labels say what runs.",
+	}, []string{"version", "goversion"})
+	build.WithLabelValues(version, runtime.Version()).Set(1)
+	m.registry.MustRegister(m.requests, duration, build,
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "sidecart_in_flight_requests",
+			Help: "Calls under way.",
+		}, func() float64 { return float64(m.inFlight.Load()) }),
+		collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+	)
+	methods := []string{unknownMethod}
+	for _, d := range pb.CartService_ServiceDesc.Methods {
+		methods = append(methods, d.MethodName)
+	}
+	for _, name := range methods {
+		s := new([fronts]series)
+		for f := range fronts {
+			s[f] = series{
+				ok:       m.requests.WithLabelValues(frontNames[f], name, codes.OK.String(), ""),
+				duration: duration.WithLabelValues(frontNames[f], name),
+			}
+		}
+		m.quick[name] = s
+	}
+	return m
+}
+
+// observe counts one call.
+func (m *metrics) observe(f front, method string, code codes.Code, reason string, took time.Duration) {
+	q, ok := m.quick[method]
+	if !ok {
+		method, q = unknownMethod, m.quick[unknownMethod]
+	}
+	q[f].duration.Observe(took.Seconds())
+	if code == codes.OK {
+		q[f].ok.Inc()
+		return
+	}
+	m.requests.WithLabelValues(frontNames[f], method, code.String(), reason).Inc()
+}
+
+// engineCollector asks the engine when Prometheus does.
+type engineCollector struct {
+	lanes  *lanes
+	pulse  *pulse
+	config *configState
+}
+
+var (
+	descChanges    = prometheus.NewDesc("sidecart_changes_total", "Changes answered with success.", nil, nil)
+	descCommits    = prometheus.NewDesc("sidecart_commits_total", "Commits that carried them.", nil, nil)
+	descConflicts  = prometheus.NewDesc("sidecart_commit_conflicts_total", "Commits refused on a version.", nil, nil)
+	descLocked     = prometheus.NewDesc("sidecart_commits_locked_total", "Commits refused on a held lock.", nil, nil)
+	descAcquired   = prometheus.NewDesc("sidecart_locks_acquired_total", "Locks taken for real.", nil, nil)
+	descTimeouts   = prometheus.NewDesc("sidecart_lock_timeouts_total", "Waits that ended without the lock.", nil, nil)
+	descForeign    = prometheus.NewDesc("sidecart_foreign_writers_total", "Version conflicts that this sidecar did not cause.", nil, nil)
+	descQueue      = prometheus.NewDesc("sidecart_queue_length", "Changes that wait now.", nil, nil)
+	descLocking    = prometheus.NewDesc("sidecart_locking_enabled", "1 while distributed locking is on; the label says why it is as it is.", []string{"reason"}, nil)
+	descBackend    = prometheus.NewDesc("sidecart_backend_up", "1 while the backend answers.", []string{"backend"}, nil)
+	descGeneration = prometheus.NewDesc("sidecart_config_generation", "Generation of the configuration that runs.", nil, nil)
+	descRejected   = prometheus.NewDesc("sidecart_config_rejected", "1 while the newest configuration is refused and the last good one goes on.", nil, nil)
+)
+
+// Describe implements [prometheus.Collector].
+func (c *engineCollector) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{descChanges, descCommits, descConflicts, descLocked, descAcquired, descTimeouts,
+		descForeign, descQueue, descLocking, descBackend, descGeneration, descRejected} {
+		ch <- d
+	}
+}
+
+// Collect implements [prometheus.Collector].
+func (c *engineCollector) Collect(ch chan<- prometheus.Metric) {
+	l := c.lanes.enter()
+	defer l.leave()
+	st := l.Engine.Status()
+	counter := func(d *prometheus.Desc, n uint64) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(n))
+	}
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+	counter(descChanges, st.Stats.Changes)
+	counter(descCommits, st.Stats.Commits)
+	counter(descConflicts, st.Stats.Conflicts)
+	counter(descLocked, st.Stats.Locked)
+	counter(descAcquired, st.Stats.Acquired)
+	counter(descTimeouts, st.Stats.Timeouts)
+	counter(descForeign, st.ForeignWriters)
+	gauge(descQueue, float64(st.Stats.Waiting))
+	gauge(descLocking, number(st.Locking), st.Reason)
+	up, _ := c.pulse.state()
+	gauge(descBackend, number(up), l.Name)
+	gauge(descGeneration, float64(l.Generation))
+	gauge(descRejected, number(c.config.get().State != configAccepted))
+}
+
+func number(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}

@@ -1,0 +1,211 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/health"
+)
+
+// Options say where a [Server] serves.
+type Options struct {
+	// GRPC and HTTP are host:port on loopback, Admin is host:port anywhere; "" for
+	// no such front. Port 0 takes a free one.
+	GRPC, HTTP, Admin string
+	// Socket is the path of a Unix socket that serves gRPC and HTTP; "" for none.
+	Socket string
+	// Version of the program, for the status page.
+	Version string
+	// Log is required.
+	Log *slog.Logger
+}
+
+// Server serves one backend at a time on all fronts.
+type Server struct {
+	service *service
+	pulse   *pulse
+	grpc    *grpc.Server
+	health  *health.Server
+	http    *http.Server
+	admin   *http.Server
+	config  configState
+
+	addrs    map[string]net.Addr
+	splitter *splitter
+	stopPing context.CancelFunc
+	wg       sync.WaitGroup // everything that serves
+	failed   chan error
+	stopping chan struct{} // closed by Shutdown
+	stopOnce sync.Once
+}
+
+// Start opens all listeners and serves on them. It does not wait for the backend
+// to answer: until then the sidecar is alive and not ready.
+func Start(o Options, b Backend) (*Server, error) {
+	s := &Server{addrs: map[string]net.Addr{}, failed: make(chan error, 1), stopping: make(chan struct{}), health: health.NewServer()}
+	m := newMetrics(o.Version)
+	s.service = &service{metrics: m, log: o.Log}
+	s.service.lanes.swap(b)
+	s.pulse = newPulse(&s.service.lanes, o.Log, readiness(s.health))
+	s.service.suspect = s.pulse.suspect
+	readiness(s.health)(false)
+	m.registry.MustRegister(&engineCollector{lanes: &s.service.lanes, pulse: s.pulse, config: &s.config})
+	s.config.set(configAccepted, "")
+
+	gw, err := newGateway(s.service)
+	if err != nil {
+		return nil, err
+	}
+	s.grpc = newGRPC(s.service, s.health, s.stopping)
+	s.http = newHTTP(gw, o.Log)
+	s.admin = newHTTP(s.adminHandler(o.Version), o.Log)
+	if err := s.listen(o); err != nil {
+		s.stopNow()
+		return nil, err
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	s.stopPing = cancel
+	s.wg.Go(func() { s.pulse.run(ctx) })
+	return s, nil
+}
+
+// newHTTP bounds what a client may take its time for. A body is bounded by its
+// handler, which knows the request timeout.
+func newHTTP(h http.Handler, log *slog.Logger) *http.Server {
+	return &http.Server{
+		Handler:           h,
+		ReadHeaderTimeout: 10 * time.Second,
+		WriteTimeout:      time.Minute,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    32 << 10,
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+	}
+}
+
+func (s *Server) listen(o Options) error {
+	type front struct {
+		name, address string
+		listen        func(string, string) (net.Listener, error)
+		serve         func(net.Listener) error
+	}
+	anywhere := func(_, address string) (net.Listener, error) { return net.Listen("tcp", address) }
+	socket := func(_, path string) (net.Listener, error) { return listenSocket(path) }
+	type open struct {
+		front
+		net.Listener
+	}
+	var opened []open
+	for _, f := range []front{
+		{"grpc", o.GRPC, listenLoopback, s.grpc.Serve},
+		{"http", o.HTTP, listenLoopback, s.http.Serve},
+		{"admin", o.Admin, anywhere, s.admin.Serve},
+		{"socket", o.Socket, socket, s.serveBoth},
+	} {
+		if f.address == "" {
+			continue
+		}
+		l, err := f.listen(f.name, f.address)
+		if err != nil {
+			for _, l := range opened {
+				_ = l.Close()
+			}
+			return err
+		}
+		s.addrs[f.name] = l.Addr()
+		opened = append(opened, open{f, l})
+	}
+	// All or none: nobody is served by a sidecar that then does not start.
+	for _, l := range opened {
+		if l.name == "socket" {
+			s.splitter = newSplitter(l.Listener)
+		}
+		s.wg.Go(func() { s.ended(l.name, l.serve(l.Listener)) })
+	}
+	return nil
+}
+
+// serveBoth serves gRPC and HTTP on the listener of the splitter.
+func (s *Server) serveBoth(net.Listener) error {
+	s.wg.Go(func() { s.ended("socket", s.grpc.Serve(s.splitter.http2)) })
+	s.wg.Go(func() { s.ended("socket", s.http.Serve(s.splitter.http1)) })
+	return s.splitter.run()
+}
+
+func (s *Server) ended(front string, err error) {
+	if err == nil || errors.Is(err, http.ErrServerClosed) || errors.Is(err, grpc.ErrServerStopped) || errors.Is(err, net.ErrClosed) {
+		return
+	}
+	select {
+	case s.failed <- fmt.Errorf("%s: %w", front, err):
+	default:
+	}
+}
+
+// Failed tells of a front that stopped serving by itself.
+func (s *Server) Failed() <-chan error { return s.failed }
+
+// Addr is where a front serves: "grpc", "http", "admin" or "socket"; "" for a
+// front that there is not.
+func (s *Server) Addr(front string) string {
+	if a, ok := s.addrs[front]; ok {
+		return a.String()
+	}
+	return ""
+}
+
+// Swap serves new calls with b. Those under way end on what they began with: wait
+// for them before closing it.
+func (s *Server) Swap(b Backend) *Retired {
+	old := s.service.lanes.swap(b)
+	s.pulse.suspect()
+	return old
+}
+
+// SetConfig says what became of the newest configuration: "Accepted" or
+// "ConfigRejected", and every problem in message.
+func (s *Server) SetConfig(state, message string) { s.config.set(state, message) }
+
+// Ready reports whether the sidecar should get traffic, and why not.
+func (s *Server) Ready() (bool, string) { return s.pulse.ready() }
+
+// Shutdown says NOT_SERVING, takes no new connections and returns when the calls
+// under way have ended, or when ctx does, after having cut them off. The admin
+// front answers until the end. The Backend is the caller's to close.
+func (s *Server) Shutdown(ctx context.Context) error {
+	s.pulse.stop()
+	s.stopOnce.Do(func() { close(s.stopping) })
+	if s.splitter != nil {
+		_ = s.splitter.close()
+	}
+	ended := make(chan struct{})
+	go func() {
+		s.grpc.GracefulStop()
+		close(ended)
+	}()
+	err := s.http.Shutdown(ctx)
+	select {
+	case <-ended:
+	case <-ctx.Done():
+		err = ctx.Err()
+	}
+	s.stopNow()
+	s.wg.Wait()
+	return err
+}
+
+// stopNow cuts off what still runs.
+func (s *Server) stopNow() {
+	if s.stopPing != nil {
+		s.stopPing()
+	}
+	_ = s.http.Close()
+	s.grpc.Stop()
+	_ = s.admin.Close()
+}

@@ -1,0 +1,352 @@
+package redis
+
+import (
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sidecart/sidecart/internal/cart"
+	"github.com/sidecart/sidecart/internal/storage"
+	"github.com/sidecart/sidecart/internal/testserver"
+)
+
+// describe is all of a cart but its times.
+func describe(c *cart.Cart) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s %d items %s %d conditions %s %d", c.ID, c.Version,
+		c.Items.Object.Bytes(), c.Items.Version, c.Conditions.Object.Bytes(), c.Conditions.Version)
+	for _, e := range c.Metadata {
+		fmt.Fprintf(&b, " %s=%s %d", e.Key, e.Value, e.Version)
+	}
+	fmt.Fprintf(&b, " removed %v floor %d", c.Removed, c.Floor)
+	for _, v := range []struct {
+		name  string
+		value []byte
+	}{{"transfer", c.Transfer}, {"received", c.Received}} {
+		if v.value == nil {
+			fmt.Fprintf(&b, " %s -", v.name)
+		} else {
+			fmt.Fprintf(&b, " %s %q", v.name, v.value)
+		}
+	}
+	return b.String()
+}
+
+// twins are a store and the reference, which must stay the same.
+type twins struct {
+	*testing.T
+	store  *Store
+	rand   *rand.Rand
+	keys   []cart.Key
+	states []*storage.State
+	tokens []string
+	step   int
+	// foreigners are the tokens of locks that another program took.
+	foreigners []string
+}
+
+// TestDifferential makes random sequences of commits, claims and releases on the store and
+// on the reference, and compares answers, carts, locks and queues after each.
+func TestDifferential(t *testing.T) {
+	r := testserver.StartRedis(t)
+	c := testserver.StartRedisCluster(t, 3)
+	for name, config := range map[string]Config{
+		"Standalone": {Addresses: []string{r.Addr}},
+		"Cluster":    {Addresses: c.Addrs(), Mode: Cluster},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for seed := range uint64(30) {
+				config.Prefix = fmt.Sprint("d", seed)
+				s := open(t, config)
+				s.heartbeat = time.Hour // nothing ends by itself while this runs
+				w := &twins{T: t, store: s, rand: rand.New(rand.NewPCG(seed, 1))}
+				for _, instance := range []string{"default", "x.items"} {
+					w.keys = append(w.keys, cart.Key{Identifier: "u{1}", Instance: instance})
+					w.states = append(w.states, &storage.State{})
+				}
+				for range 5 {
+					w.tokens = append(w.tokens, randomName())
+				}
+				for w.step = range 150 {
+					w.act()
+					w.compare()
+					if t.Failed() {
+						t.Fatalf("seed %d, step %d", seed, w.step)
+					}
+				}
+			}
+		})
+	}
+}
+
+func (w *twins) act() {
+	i := w.rand.IntN(len(w.keys))
+	now := time.Now()
+	switch n := w.rand.IntN(20); {
+	case n < 12:
+		w.commit(i)
+	case n < 16:
+		claim := w.claim()
+		got, err := w.store.claim(w.Context(), w.keys[i], claim)
+		if err != nil {
+			w.Fatalf("claim: %v", err)
+		}
+		w.states[i].Settle(now)
+		want := w.states[i].Acquire(*claim, now)
+		if got.yes != want.Granted {
+			w.Errorf("claim %v: granted %v, want %v", claim, got.yes, want.Granted)
+		}
+		if got.yes {
+			c, err := decodeCart(got.flat)
+			if err != nil || describe(c) != describe(&w.states[i].Cart) {
+				w.Errorf("cart of a claim: %v, %v", c, err)
+			}
+		}
+	case n < 19:
+		token := w.anyToken()
+		if err := w.store.Abandon(w.Context(), w.keys[i], token); err != nil {
+			w.Fatalf("Abandon: %v", err)
+		}
+		w.states[i].Settle(now)
+		w.states[i].Abandon(token, now)
+	default:
+		w.foreign(i, now)
+	}
+}
+
+// foreign takes a lock as another program does, where it is free.
+func (w *twins) foreign(i int, now time.Time) {
+	part := []cart.Part{cart.PartItems, cart.PartConditions, cart.PartAll}[w.rand.IntN(3)]
+	claim := storage.Claim{Token: randomName(), Holder: "foreign", Parts: []cart.Part{part}, Lease: time.Hour}
+	for _, h := range w.states[i].Held {
+		if h.Holder != claim.Holder && slices.Contains(h.Parts, cart.PartAll) {
+			return // no rule says what becomes of a lock that was taken beneath another
+		}
+	}
+	lock := w.store.space.names(w.keys[i]).lockKey(part)
+	set, err := w.store.client.SetNX(w.Context(), lock, claim.Token+claim.Holder, time.Hour).Result()
+	if err != nil {
+		w.Fatalf("SETNX: %v", err)
+	}
+	if !set {
+		return
+	}
+	w.foreigners = append(w.foreigners, claim.Token)
+	s := w.states[i]
+	s.Held = append(s.Held, storage.Hold{Token: claim.Token, Holder: claim.Holder, Parts: claim.Parts, Expires: now.Add(claim.Lease)})
+}
+
+func (w *twins) token() string { return w.tokens[w.rand.IntN(len(w.tokens))] }
+
+// anyToken may be one of another program's.
+func (w *twins) anyToken() string {
+	if n := len(w.foreigners); n > 0 && w.yes(3) {
+		return w.foreigners[n-1]
+	}
+	return w.token()
+}
+
+func (w *twins) part() cart.Part {
+	all := []cart.Part{cart.PartItems, cart.PartConditions, cart.PartMetadata("a"), cart.PartMetadata("items"), cart.PartMetadata("c.{d}%")}
+	return all[w.rand.IntN(len(all))]
+}
+
+func (w *twins) parts() []cart.Part {
+	if w.rand.IntN(5) == 0 {
+		return []cart.Part{cart.PartAll}
+	}
+	parts := []cart.Part{w.part()}
+	for w.rand.IntN(2) == 0 {
+		if p := w.part(); !slices.Contains(parts, p) {
+			parts = append(parts, p)
+		}
+	}
+	return parts
+}
+
+func (w *twins) claim() *storage.Claim {
+	return &storage.Claim{Token: w.token(), Holder: "h", Parts: w.parts(), Lease: time.Hour}
+}
+
+func (w *twins) yes(oneIn int) bool { return w.rand.IntN(oneIn) == 0 }
+
+// commit tries one commit, or one on both carts.
+func (w *twins) commit(i int) {
+	which := []int{i}
+	if w.yes(5) {
+		which = append(which, 1-i)
+	}
+	var commits []storage.Commit
+	var states []*storage.State
+	now := time.Now()
+	for _, i := range which {
+		commits = append(commits, w.randomCommit(i))
+		s := *w.states[i]
+		s.Held, s.Queue = slices.Clone(s.Held), slices.Clone(s.Queue)
+		s.Settle(now)
+		states = append(states, &s)
+	}
+	got, err := w.store.Commit(w.Context(), commits...)
+	if err != nil {
+		w.Fatalf("Commit %+v: %v", commits, err)
+	}
+	want, _ := storage.Apply(states, commits, now)
+	for j, i := range which {
+		g, x := got[j], want[j]
+		if x.Status == storage.Committed || x.Claimed != (storage.Claimed{}) {
+			w.states[i] = states[j]
+		}
+		if g.Status != x.Status || g.Claimed != x.Claimed || g.ID != x.ID || g.Base != x.Base {
+			w.Errorf("commit %+v:\n got %+v\nwant %+v", commits[j], g, x)
+		}
+		if x.Status == storage.Locked && x.Claimed.Queued {
+			x.Cart = nil // it comes with the lock
+		}
+		if (g.Cart == nil) != (x.Cart == nil) || g.Cart != nil && describe(g.Cart) != describe(x.Cart) {
+			w.Errorf("commit %+v: cart %+v, want %+v", commits[j], g.Cart, x.Cart)
+		}
+		if near := func(a, b time.Time) bool {
+			return a.IsZero() == b.IsZero() && a.Sub(b).Abs() < time.Minute
+		}; !near(g.CreatedAt, x.CreatedAt) || !near(g.UpdatedAt, x.UpdatedAt) || !near(g.ExpiresAt, x.ExpiresAt) {
+			w.Errorf("commit %+v: times %+v, want %+v", commits[j], g, x)
+		}
+	}
+}
+
+func (w *twins) randomCommit(i int) storage.Commit {
+	now := &w.states[i].Cart
+	c := storage.Commit{
+		Key: w.keys[i], Expect: storage.Expect{ID: now.ID}, NewID: randomName(), Parts: w.parts(),
+		TTL: time.Duration(w.rand.IntN(3)) * time.Hour, Touch: w.yes(4), Release: w.yes(3),
+	}
+	if w.yes(2) {
+		c.Token, c.Lease = w.anyToken(), w.yes(2)
+	}
+	if w.yes(2) {
+		c.Claim = w.claim()
+		if slices.Contains(w.tokens, c.Token) && w.yes(2) {
+			c.Claim.Token = c.Token
+		}
+	}
+	if w.yes(2) {
+		c.Expect.Version = now.Version
+	}
+	c.Expect.Parts = map[cart.Part]uint64{}
+	for w.yes(2) {
+		p := w.part()
+		c.Expect.Parts[p] = now.PartVersion(p)
+	}
+	switch w.rand.IntN(12) { // sometimes it does not hold
+	case 0:
+		c.Expect.ID = randomName()
+	case 1:
+		c.Expect.Version = now.Version + 1
+	case 2:
+		c.Expect.Parts[w.part()] = now.Version + 1
+	case 3:
+		c.Expect.Parts[cart.PartAll] = now.Version
+	}
+	if w.yes(15) {
+		c.Forget = true
+		return c
+	}
+	if !now.Exists() && w.yes(4) {
+		return c // a check
+	}
+	c.Steps = w.rand.Uint64N(3)
+	if !now.Exists() {
+		c.Steps++
+	}
+	if c.Steps > 0 {
+		w.fill(&c)
+	}
+	if (c.Steps > 0 || now.Exists()) && w.yes(10) {
+		c.Writes = append(c.Writes, storage.Write{Part: cart.PartTransfer, Value: []byte("\x00\xffopen")})
+	} else if now.Transfer != nil && !w.yes(3) {
+		c.Writes = append(c.Writes, storage.Write{Part: cart.PartTransfer})
+	}
+	if c.Steps > 0 && w.yes(6) {
+		c.Writes = append(c.Writes, storage.Write{Part: cart.PartReceived, Value: []byte(randomName())})
+	}
+	return c
+}
+
+// fill adds writes of documents, each part once.
+func (w *twins) fill(c *storage.Commit) {
+	step := func() uint64 { return 1 + w.rand.Uint64N(c.Steps) }
+	value := func() []byte { return fmt.Appendf(nil, `{"n":%d.50,"é":[]}`, w.rand.IntN(1000)) }
+	for _, p := range []cart.Part{cart.PartItems, cart.PartConditions} {
+		if w.yes(2) {
+			c.Writes = append(c.Writes, storage.Write{Part: p, Value: value(), Step: step()})
+		}
+	}
+	keys := []string{"a", "items", "c.{d}%", "z"}
+	if w.yes(6) { // enough to leave more tombstones than are kept
+		for i := range 50 {
+			keys = append(keys, fmt.Sprintf("key%02d\xc3%c", w.rand.IntN(2)*50+i, 0x80+w.rand.IntN(8)))
+		}
+	}
+	w.rand.Shuffle(len(keys), func(i, j int) { keys[i], keys[j] = keys[j], keys[i] })
+	for _, k := range keys {
+		switch w.rand.IntN(3) {
+		case 0:
+			c.Writes = append(c.Writes, storage.Write{Part: cart.PartMetadata(k), Value: value(), Step: step()})
+		case 1:
+			c.Writes = append(c.Writes, storage.Write{Part: cart.PartMetadata(k), Step: step()})
+		}
+	}
+}
+
+// compare checks carts, locks and queues.
+func (w *twins) compare() {
+	for i, key := range w.keys {
+		want := w.states[i]
+		got, err := w.store.Load(w.Context(), key)
+		if err != nil || describe(got) != describe(&want.Cart) {
+			w.Errorf("cart %v, %v\n got %s\nwant %s", key, err, describe(got), describe(&want.Cart))
+		}
+		w.compareLocks(key, want)
+	}
+}
+
+func (w *twins) compareLocks(key cart.Key, want *storage.State) {
+	n := w.store.space.names(key)
+	locks := map[string]string{}
+	for _, h := range want.Held {
+		for _, p := range h.Parts {
+			locks[n.lockKey(p)] = h.Token + h.Holder
+		}
+	}
+	found := map[string]string{}
+	for _, p := range []cart.Part{
+		cart.PartAll, cart.PartItems, cart.PartConditions, cart.PartMetadata("a"), cart.PartMetadata("items"), cart.PartMetadata("c.{d}%"),
+	} {
+		if v, err := w.store.client.Get(w.Context(), n.lockKey(p)).Result(); err == nil {
+			found[n.lockKey(p)] = v
+		}
+	}
+	if fmt.Sprint(found) != fmt.Sprint(locks) {
+		w.Errorf("lock keys of %v:\n got %v\nwant %v", key, found, locks)
+	}
+	var registry struct {
+		Waiting []struct{ Token string } `json:"waiting"`
+	}
+	raw, err := w.store.client.Get(w.Context(), n.queue).Bytes()
+	if err == nil && !strings.Contains(string(raw), `"waiting":{}`) {
+		err = json.Unmarshal(raw, &registry)
+	}
+	var waiting, expected []string
+	for _, x := range registry.Waiting {
+		waiting = append(waiting, x.Token)
+	}
+	for _, x := range want.Queue {
+		expected = append(expected, x.Token)
+	}
+	if !slices.Equal(waiting, expected) {
+		w.Errorf("queue of %v, %v:\n got %v\nwant %v", key, err, waiting, expected)
+	}
+}

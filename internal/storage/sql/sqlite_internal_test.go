@@ -1,0 +1,157 @@
+package sql
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/ncruces/go-sqlite3"
+
+	"github.com/sidecart/sidecart/internal/cart"
+	"github.com/sidecart/sidecart/internal/storage"
+)
+
+func newStore(t testing.TB) (*Store, *sqlite) {
+	t.Helper()
+	s, err := Open(t.Context(), Config{URL: "sqlite:" + filepath.Join(t.TempDir(), "carts.db")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.Close() })
+	return s, s.engine.(*sqlite)
+}
+
+func create(ctx context.Context, s *Store, instance, text string) error {
+	outs, err := s.Commit(ctx, storage.Commit{
+		Key: cart.Key{Identifier: "u1", Instance: instance}, NewID: "id", Steps: 1,
+		Writes: []storage.Write{{Part: cart.PartItems, Value: []byte(text), Step: 1}},
+	})
+	if err == nil && outs[0].Status != storage.Committed {
+		return errors.New("not committed")
+	}
+	return err
+}
+
+// TestCommitsShareTransactions: what many goroutines commit at once takes far fewer syncs of the disk.
+func TestCommitsShareTransactions(t *testing.T) {
+	t.Parallel()
+	s, e := newStore(t)
+	var transactions atomic.Int32
+	err := e.write(t.Context(), func(w *writer) error {
+		w.CommitHook(func() bool {
+			transactions.Add(1)
+			return true
+		})
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const goroutines, each = 32, 20
+	var wg sync.WaitGroup
+	for i := range goroutines {
+		wg.Go(func() {
+			for n := range each {
+				if err := create(t.Context(), s, fmt.Sprint(i, "/", n), `{"a":1}`); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if n := transactions.Load(); n == 0 || n > goroutines*each/3 {
+		t.Errorf("%d commits took %d transactions", goroutines*each, n)
+	}
+	instances, err := s.Instances(t.Context(), "u1")
+	if err != nil || len(instances) != goroutines*each {
+		t.Errorf("%d of %d carts are there: %v", len(instances), goroutines*each, err)
+	}
+}
+
+// TestFullDatabase: a commit that finds no room fails as a whole, and the next
+// works once there is room.
+func TestFullDatabase(t *testing.T) {
+	t.Parallel()
+	s, e := newStore(t)
+	pages := func(limit int) {
+		t.Helper()
+		err := e.write(t.Context(), func(w *writer) error {
+			return w.Exec(fmt.Sprint("PRAGMA max_page_count = ", limit))
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	pages(50)
+	large := `{"x":"` + strings.Repeat("x", 1<<20) + `"}`
+	if err := create(t.Context(), s, "large", large); !errors.Is(err, storage.ErrUnavailable) || !errors.Is(err, sqlite3.FULL) {
+		t.Errorf("Commit to a full database: %v", err)
+	}
+	if err := create(t.Context(), s, "small", `{"a":1}`); err != nil {
+		t.Errorf("Commit after the one that found no room: %v", err)
+	}
+	pages(100_000)
+	if err := create(t.Context(), s, "large", large); err != nil {
+		t.Errorf("Commit with room: %v", err)
+	}
+}
+
+func TestTranslate(t *testing.T) {
+	t.Parallel()
+	for code := sqlite3.ERROR; code <= sqlite3.NOTADB; code++ {
+		want := storage.ErrUnavailable
+		switch code {
+		case sqlite3.TOOBIG:
+			want = storage.ErrTooLarge
+		case sqlite3.CORRUPT, sqlite3.NOTADB:
+			want = storage.ErrCorrupt
+		}
+		if err := translate(t.Context(), code); !errors.Is(err, want) || !errors.Is(err, code) {
+			t.Errorf("%v becomes %v", code, err)
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := translate(ctx, sqlite3.INTERRUPT); !errors.Is(err, context.Canceled) || errors.Is(err, storage.ErrUnavailable) {
+		t.Errorf("an interrupted call of a caller that went away becomes %v", err)
+	}
+	if err := translate(t.Context(), nil); err != nil {
+		t.Errorf("no error becomes %v", err)
+	}
+}
+
+func BenchmarkCommit(b *testing.B) {
+	for _, goroutines := range []int{1, 16} {
+		b.Run(fmt.Sprint(goroutines), func(b *testing.B) {
+			s, _ := newStore(b)
+			var n atomic.Int64
+			b.SetParallelism(goroutines)
+			b.RunParallel(func(pb *testing.PB) {
+				for pb.Next() {
+					if err := create(b.Context(), s, fmt.Sprint(n.Add(1)), `{"a":1}`); err != nil {
+						b.Error(err)
+					}
+				}
+			})
+		})
+	}
+}
+
+func BenchmarkLoad(b *testing.B) {
+	s, _ := newStore(b)
+	if err := create(b.Context(), s, "x", `{"a":1}`); err != nil {
+		b.Fatal(err)
+	}
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			if _, err := s.Load(b.Context(), cart.Key{Identifier: "u1", Instance: "x"}); err != nil {
+				b.Error(err)
+			}
+		}
+	})
+}
