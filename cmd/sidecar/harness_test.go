@@ -233,6 +233,17 @@ func (s *sidecarUnderTest) quantity(identifier string) int {
 	return c.Items["sku-1"].Quantity
 }
 
+// life is how long a cart was given to live at its last change.
+func (s *sidecarUnderTest) life(identifier string) time.Duration {
+	s.t.Helper()
+	_, body := s.get(s.http + "/v1/carts/" + identifier + "/default")
+	var c struct{ UpdatedAt, ExpiresAt time.Time }
+	if err := json.Unmarshal([]byte(body), &c); err != nil {
+		s.t.Fatalf("%v: %s", err, body)
+	}
+	return c.ExpiresAt.Sub(c.UpdatedAt)
+}
+
 // status is the status page for programs.
 type status struct {
 	Generation int64

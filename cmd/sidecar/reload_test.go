@@ -117,6 +117,9 @@ func TestReloadSettingsWhileRequestsRun(t *testing.T) {
 		t.Errorf("memory was opened anew: quantity %d", q)
 	}
 	s.mustPut("u1", 600)
+	if got := s.life("u1"); got != 6*time.Hour {
+		t.Errorf("a cart lives %s, want the 6h of the last generation", got)
+	}
 	if err := s.put("u1", 601); err == nil || !strings.Contains(err.Error(), "400") {
 		t.Errorf("the new limit does not hold: %v", err)
 	}

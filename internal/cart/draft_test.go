@@ -70,6 +70,7 @@ func TestDraftVersions(t *testing.T) {
 
 func TestSealSeesThroughDetours(t *testing.T) {
 	base := cartWith(t, 7, `{"a":{"quantity":1}}`, `{"vat":{}}`, "k", `1`, "l", `2`)
+	before := fingerprint(base)
 	d := NewDraft(base, DefaultLimits(), "")
 	if change(t, d, Batch{[]Verb{
 		AddItem{mustItem(t, `{"id":"b"}`)}, RemoveItem{"b"},
@@ -81,6 +82,9 @@ func TestSealSeesThroughDetours(t *testing.T) {
 	change(t, d, PatchMetadata{[]Member{{"k", nil}, {"k", []byte(`3`)}}})
 	if c := d.Cart(); c.Metadata[0].Key != "k" || string(c.Metadata[0].Value) != `3` || len(c.Removed) != 0 {
 		t.Errorf("k lost its place or left a tombstone: %s", fingerprint(c))
+	}
+	if got := fingerprint(base); got != before {
+		t.Errorf("the base was written to:\n%s\nwas\n%s", got, before)
 	}
 }
 
@@ -170,6 +174,11 @@ func TestStorePart(t *testing.T) {
 	}
 	if _, ok := c.Removed["gone"]; ok || c.Removed["a"] != 9 || len(c.Metadata) != 3 || c.Metadata[0].Key != "b" || c.Transfer != nil {
 		t.Error(fingerprint(&c))
+	}
+	twin := c
+	store(PartMetadata("d"), `6`, 10)
+	if err := twin.StorePart(PartMetadata("e"), []byte(`7`), 10); err != nil || c.Metadata[3].Key != "d" || twin.Metadata[3].Key != "e" {
+		t.Errorf("two copies append to one array: %v\n%s\n%s", err, fingerprint(&c), fingerprint(&twin))
 	}
 	now := fingerprint(&c)
 	for part, value := range map[Part]string{PartItems: `[]`, PartConditions: ``, PartMetadata("b"): `{"x":`, PartMetadata("c"): `null`, PartAll: `{}`, PartMetadataAll: `{}`, "other": `{}`} {

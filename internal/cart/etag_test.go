@@ -40,6 +40,26 @@ func TestETags(t *testing.T) {
 	}
 }
 
+// A slip in copying an etag makes it no etag, and not that of another version.
+func TestETagChecksum(t *testing.T) {
+	c := cartWith(t, 7, `{}`, `{}`, "k", `1`)
+	for _, p := range []Part{PartAll, PartItems, PartMetadata("k")} {
+		etag := []byte(c.PartETag(p))
+		for i := range etag {
+			was := etag[i]
+			for _, slip := range []byte("Aa0-_=*") {
+				if etag[i] = slip; slip == was {
+					continue
+				}
+				if tag, ok := parseTag(string(etag)); ok {
+					t.Errorf("%s is read as %+v", etag, tag)
+				}
+			}
+			etag[i] = was
+		}
+	}
+}
+
 // Names of internal parts are metadata keys like any other.
 func TestInternalPartsHaveNoVersion(t *testing.T) {
 	c := cartWith(t, 7, `{}`, `{}`, "transfer", `1`, "received", `1`, "metadata", `1`)

@@ -263,7 +263,9 @@ func TestManyKeys(t *testing.T) {
 	if _, err := ParseObject("f", []byte(`{`+b.String()+`"last":1}`)); err != nil {
 		t.Error(err)
 	}
-	_, err := ParseObject("f", []byte(`{`+b.String()+`"kxx990":1,"kxxx10":1}`))
+	_, err := ParseObject("f", []byte(`{`+b.String()+`"kxxx990":1}`))
+	wantError(t, err, ErrInvalid, `f.kxxx990: is there twice`)
+	_, err = ParseObject("f", []byte(`{`+b.String()+`"kxxx10":1}`))
 	wantError(t, err, ErrInvalid, `f.kxxx10: is there twice`)
 }
 

@@ -43,6 +43,13 @@ func TestReceive(t *testing.T) {
 		if c.Version != 8 || string(c.Received) != "h1" || !slices.Contains(d.Written(), PartReceived) {
 			t.Errorf("%s: %s, written %q", tc.strategy, fingerprint(c), d.Written())
 		}
+		if tc.strategy == StrategyKeepHighestQuantity {
+			lower := NewDraft(c, DefaultLimits(), "")
+			few := cartWith(t, 3, `{"both":{"quantity":1}}`, `{}`)
+			if change(t, lower, Receive{From: few, Strategy: tc.strategy}) {
+				t.Errorf("a lower quantity altered: %s", fingerprint(lower.Cart()))
+			}
+		}
 		if change(t, d, Receive{From: source, Strategy: tc.strategy, ID: "h1"}) {
 			t.Errorf("%s: arrived twice", tc.strategy)
 		}

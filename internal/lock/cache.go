@@ -4,6 +4,7 @@ import (
 	"container/list"
 	"hash/maphash"
 	"sync"
+	"time"
 
 	"github.com/sidecart/sidecart/internal/cart"
 )
@@ -37,6 +38,8 @@ type cached struct {
 	// own says that the state is from a commit of this sidecar: if it is not what the
 	// backend has, then somebody else wrote.
 	own bool
+	// turn is when this sidecar last changed the cart in a turn of its own.
+	turn time.Time
 }
 
 func newCache() *cache {
@@ -79,7 +82,31 @@ func (c *cache) set(key cart.Key, k *cart.Cart) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.clock++
-	p.put(&cached{key: key, cart: k, own: true})
+	v := &cached{key: key, cart: k, own: true}
+	if e, ok := p.byKey[key]; ok {
+		v.turn = e.Value.(*cached).turn
+	}
+	p.put(v)
+}
+
+// busy is how soon after a turn another one of the same cart makes it likely that
+// a third will follow.
+const busy = 50 * time.Millisecond
+
+// takesTurns notes a turn and reports whether the one before was just now: then
+// several sidecars change this cart again and again.
+func (c *cache) takesTurns(key cart.Key) bool {
+	p := c.part(key)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	e, ok := p.byKey[key]
+	if !ok {
+		return false
+	}
+	v, now := e.Value.(*cached), time.Now()
+	again := now.Sub(v.turn) < busy
+	v.turn = now
+	return again
 }
 
 // remember is set where the state is known in whole, and drop where only some of its parts are.

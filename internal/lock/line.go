@@ -305,8 +305,9 @@ func (l *line) take(b *batch, wanted func(*op) bool) {
 	})
 }
 
-// park lets changes wait for a lock without holding up the rest of the line.
-// queued says that the claim stands in the backend's queue already.
+// park lets changes wait for a lock without holding up the rest of the line, or
+// keeps the place for those that will come until then. queued says that the
+// claim stands in the backend's queue already.
 func (c *Coordinator) park(l *line, ops []*op, claim storage.Claim, queued bool) {
 	ctx, cancel := context.WithCancel(context.Background())
 	g := &group{claim: claim, ops: ops, cancel: cancel}

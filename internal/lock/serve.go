@@ -54,6 +54,9 @@ func (c *Coordinator) serve(ctx context.Context, l *line, b batch) {
 		}
 		if known && c.locker != nil && c.mode.locking.Load() && !p.commit.Lease {
 			p.commit.Claim = o.claim(p.commit.Parts, b.token)
+			if b.token != "" && c.cache.takesTurns(l.key) {
+				p.commit.Again = o.claim(p.commit.Parts, "")
+			}
 		}
 
 		c.cache.begin(l.key)
@@ -72,7 +75,13 @@ func (c *Coordinator) serve(ctx context.Context, l *line, b batch) {
 			if own && out.Base != view.Version {
 				c.foreignWriter(l.key)
 			}
-			c.cache.remember(l.key, p.answer(c, out), out.Base == view.Version)
+			after := p.answer(c, out)
+			c.cache.remember(l.key, after, out.Base == view.Version)
+			if again := p.commit.Again; out.Claimed.Queued {
+				c.park(l, nil, *again, true) // for what comes meanwhile
+			} else if out.Claimed.Granted {
+				c.release(l.key, again.Token)
+			}
 			return
 		case storage.LockLost:
 			c.fail(l.key, &b, nil, ErrLost)

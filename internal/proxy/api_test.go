@@ -200,3 +200,17 @@ func TestPreconditions(t *testing.T) {
 		w.t.Logf("%d changes", n)
 	})
 }
+
+// Over gRPC a document is always JSON, never nothing.
+func TestDocumentsOverGRPCAreNeverEmpty(t *testing.T) {
+	w := start(t, realBackend(t))
+	c := pb.NewCartServiceClient(w.conn)
+	value, err := c.GetMetadataValue(t.Context(), &pb.GetMetadataValueRequest{Identifier: "u1", Instance: "default", Key: "k"})
+	if err != nil || string(value.Value) != "null" {
+		t.Errorf("%q, %v", value.GetValue(), err)
+	}
+	k, err := c.GetCart(t.Context(), &pb.GetCartRequest{Identifier: "u1", Instance: "default"})
+	if err != nil || string(k.Items) != "{}" || string(k.Conditions) != "{}" || string(k.Metadata) != "{}" {
+		t.Errorf("%v, %v", k, err)
+	}
+}

@@ -48,7 +48,7 @@ func newGateway(s *service) (*gateway, error) {
 		runtime.WithRoutingErrorHandler(g.serveRoutingError),
 		runtime.WithForwardResponseOption(setETag),
 		runtime.WithMiddlewares(g.probe),
-		 // and with it the override of methods by a header
+		runtime.WithDisablePathLengthFallback(), // and with it the override of methods by a header
 		runtime.WithWriteContentLength(),
 		runtime.WithIncomingHeaderMatcher(func(string) (string, bool) { return "", false }),
 		runtime.WithMetadata(func(context.Context, *http.Request) metadata.MD { return nil }),

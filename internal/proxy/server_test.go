@@ -90,6 +90,17 @@ func TestSocketServesBoth(t *testing.T) {
 			t.Errorf("%s: %v", method, resp.Header)
 		}
 	}
+	// The shortest request is shorter than the preface of gRPC.
+	terse, err := net.Dial("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer terse.Close()
+	_ = terse.SetDeadline(time.Now().Add(prefaceTimeout / 2))
+	_, _ = terse.Write([]byte("GET / HTTP/1.0\r\n\r\n"))
+	if answer, err := io.ReadAll(terse); err != nil || !strings.HasPrefix(string(answer), "HTTP/1.0 404") {
+		t.Errorf("%q, %v", answer, err)
+	}
 	// One who says the first letter of both and no more hinders nobody.
 	dumb, err := net.Dial("unix", path)
 	if err != nil {
@@ -109,6 +120,7 @@ func TestSocketServesBoth(t *testing.T) {
 	if _, err := os.Lstat(path); err == nil {
 		t.Error("the socket was left behind")
 	}
+	_ = dumb.SetReadDeadline(time.Now().Add(prefaceTimeout / 2))
 	if _, err := dumb.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
 		t.Errorf("a connection that said too little: %v", err)
 	}
@@ -161,37 +173,42 @@ func (g *gate) Read(ctx context.Context, _ cart.Key) (*cart.Cart, error) {
 
 func (g *gate) Status() lock.Status { return lock.Status{Locking: true, Reason: "MultipleReplicas"} }
 
-// A swap fails no call: those under way end on the old backend, which is in use until
+// A swap fails no call: one under way ends on the old backend, which is in use until
 // then, new ones go to the new.
 func TestSwap(t *testing.T) {
-	old, next := newGate(1), newGate(2)
-	close(next.open)
-	b := realBackend(t)
-	b.Engine = old
-	w := start(t, b)
-	answers := make(chan reply, 2)
-	go func() { answers <- w.http(ask{rpc: "GetCart"}) }()
-	go func() { answers <- w.grpc(ask{rpc: "GetCart"}) }()
-	<-old.entered
-	<-old.entered
-	b.Engine, b.Generation = next, 8
-	retired := w.Swap(b)
-	if r := w.http(ask{rpc: "GetCart"}); !strings.Contains(r.body, `"version":2`) {
-		t.Fatalf("a new call met the old backend: %s", r.body)
-	}
-	short, cancel := context.WithTimeout(t.Context(), time.Millisecond)
-	defer cancel()
-	if err := retired.Wait(short); !errors.Is(err, context.DeadlineExceeded) {
-		t.Fatalf("the old backend is called unused with two calls on it: %v", err)
-	}
-	close(old.open)
-	for range 2 {
-		if r := <-answers; !strings.Contains(r.body, `"version":1`) {
-			t.Errorf("a call under way: %d %s %s", r.http, r.message, r.body)
-		}
-	}
-	if err := retired.Wait(t.Context()); err != nil {
-		t.Error(err)
+	for _, front := range []string{"http", "grpc"} {
+		t.Run(front, func(t *testing.T) {
+			old, next := newGate(1), newGate(2)
+			close(next.open)
+			b := realBackend(t)
+			b.Engine = old
+			w := start(t, b)
+			call := w.http
+			if front == "grpc" {
+				call = w.grpc
+			}
+			answer := make(chan reply, 1)
+			go func() { answer <- call(ask{rpc: "GetCart"}) }()
+			<-old.entered
+			b.Engine, b.Generation = next, 8
+			retired := w.Swap(b)
+			if r := call(ask{rpc: "GetCart"}); !strings.Contains(r.body, `"version":2`) {
+				t.Fatalf("a new call met the old backend: %s", r.body)
+			}
+			// Pings use the old backend as well, for a moment: only the call holds it now.
+			short, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+			defer cancel()
+			if err := retired.Wait(short); !errors.Is(err, context.DeadlineExceeded) {
+				t.Fatalf("the old backend is called unused with a call on it: %v", err)
+			}
+			close(old.open)
+			if r := <-answer; !strings.Contains(r.body, `"version":1`) {
+				t.Errorf("the call under way: %d %s %s", r.http, r.message, r.body)
+			}
+			if err := retired.Wait(t.Context()); err != nil {
+				t.Error(err)
+			}
+		})
 	}
 }
 

@@ -96,7 +96,11 @@ func Apply(states []*State, commits []Commit, now time.Time) (outs []Outcome, gr
 		default:
 			outs[i] = s.write(c, now)
 			if c.Release && c.Token != "" {
-				granted = append(granted, s.Abandon(c.Token, now)...)
+				next := s.Abandon(c.Token, now)
+				if c.Again != nil && len(next) > 0 {
+					outs[i].Claimed = s.Acquire(*c.Again, now)
+				}
+				granted = append(granted, next...)
 			}
 		}
 	}

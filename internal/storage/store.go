@@ -104,6 +104,13 @@ type Commit struct {
 	// token may be Token: a claim of a token that holds the parts already renews them. nil asks for
 	// nothing. Stores that are no [Locker] ignore it.
 	Claim *Claim
+
+	// Again queues for the next turn in the same step: where the commit succeeds
+	// and its Release lets somebody else in, this claim takes its place behind all
+	// who wait, and Claimed is Queued. Where nobody waits it does nothing. Under
+	// contention it saves the round trip in which the next change would find
+	// the lock held. nil asks for nothing.
+	Again *Claim
 }
 
 // Expect is the state that a commit is conditional on.
@@ -156,7 +163,8 @@ type Outcome struct {
 	ID                              string
 	Base                            uint64
 	CreatedAt, UpdatedAt, ExpiresAt time.Time
-	// Claimed says what became of the Claim; the zero value where there was none.
+	// Claimed says what became of the Claim, or of Again; the zero value where there
+	// was none.
 	Claimed Claimed
 }
 

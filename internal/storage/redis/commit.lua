@@ -196,13 +196,12 @@ local function bury(c, fields, removed, part, version)
   fields.floor = c.floor
 end
 
--- index enters the cart in the index of instances, which must live as long as any cart in it.
--- It is given twice the cart's life, so that it need not be touched at every change.
-local function index(m, expires)
+-- index enters the cart in the index of instances, which must live as long as any cart in it. It
+-- comes after the cart is written, and an error of it must not part two carts.
+local function index(m, last)
   local c = m.cart
-  local last = expires == 0 and 0 or expires + m.ttl
   local left = redis.call('PTTL', c.index)
-  redis.pcall('SADD', c.index, m.instance) -- an error here must not part two carts
+  redis.pcall('SADD', c.index, m.instance)
   if last == 0 then
     if left >= 0 then
       redis.call('PERSIST', c.index)
@@ -210,7 +209,6 @@ local function index(m, expires)
   elseif left == -2 or (left >= 0 and now + left < last) then
     redis.call('PEXPIREAT', c.index, last)
   end
-  return last
 end
 
 -- write makes the change and returns the cart's id, the version before, and its times.
@@ -269,12 +267,15 @@ local function write(m)
     fields.expires = expires
     local indexed = not creates and c.indexed
     if not indexed or (indexed ~= 0 and (expires == 0 or expires > indexed)) then
-      fields.indexed = index(m, expires)
+      -- Twice the cart's life, so that the index need not be touched at every change.
+      fields.indexed = expires == 0 and 0 or expires + m.ttl
     end
   end
   if c.stale then
     redis.call('DEL', c.hash)
   end
+  -- The first thing that is written must be something that a full server refuses: Redis lets
+  -- a script that has written go on.
   local set, del = {}, {}
   for f, v in pairs(fields) do
     if v then
@@ -297,6 +298,9 @@ local function write(m)
       redis.call('PERSIST', c.hash)
     end
   end
+  if fields.indexed then
+    index(m, fields.indexed)
+  end
   return id, base, tonumber(c.created), tonumber(c.updated), expires
 end
 
@@ -307,11 +311,11 @@ for i = 1, n do
   commits[i] = read_commit(i - 1)
 end
 for i, m in ipairs(commits) do
-  look(m.cart, m.parts)
+  look(m.cart, m.parts, m.claim and m.claim.parts)
   if m.token ~= '' and not holds_any(m) then
     -- It may be the lock of another program on a part that is not changed here.
     m.cart = open_cart(i - 1)
-    look(m.cart, {'*', unpack(m.parts)})
+    look(m.cart, {'*'}, m.parts, m.claim and m.claim.parts)
   end
   if not read(m) then
     return redis.error_reply('CORRUPT ' .. m.cart.hash .. ' holds something that is no cart')

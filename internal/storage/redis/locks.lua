@@ -139,26 +139,23 @@ end
 -- hold and drop note the parts whose keys are not as they should be any more, for save. What
 -- belongs to another program is left alone, also where it was taken beneath a lock of the
 -- whole cart, of which that program knows nothing.
-local function touch(c, part, token, value)
-  local v = c.values[part]
-  if (value and not v) or (v and string.sub(v, 1, TOKEN) == token) then
-    c.touched[part], c.values[part] = true, value
+local function touch(c, parts, token)
+  for _, p in ipairs(parts) do
+    local v = c.values[p]
+    if not v or string.sub(v, 1, TOKEN) == token then
+      c.touched[p] = true
+    end
   end
+  c.dirty = true
 end
 
 local function hold(c, claim)
   c.held[#c.held + 1] = {token = claim.token, holder = claim.holder, parts = claim.parts, expires = now + claim.lease}
-  for _, p in ipairs(claim.parts) do
-    touch(c, p, claim.token, claim.token)
-  end
-  c.dirty = true
+  touch(c, claim.parts, claim.token)
 end
 
 local function drop(c, h)
-  for _, p in ipairs(h.parts) do
-    touch(c, p, h.token, false)
-  end
-  c.dirty = true
+  touch(c, h.parts, h.token)
 end
 
 -- promote grants, first come first served: a waiter passes those before it only where it
@@ -178,9 +175,9 @@ local function promote(c)
   end)
 end
 
--- look reads who holds the parts and who waits, and settles it: what has ended is dropped,
--- and what is free is granted to those who wait for it.
-local function look(c, parts)
+-- look reads who holds the parts, given as lists, and who waits, and settles it: what has
+-- ended is dropped, and what is free is granted to those who wait for it.
+local function look(c, ...)
   local names, seen, all, from = {'*'}, {['*'] = true}, false, 1
   local function want(list)
     for _, p in ipairs(list) do
@@ -216,7 +213,12 @@ local function look(c, parts)
     return got[1]
   end
 
-  want(parts)
+  for i = 1, 3 do
+    local parts = select(i, ...)
+    if parts then
+      want(parts)
+    end
+  end
   if all then
     widen()
   end

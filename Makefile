@@ -1,0 +1,89 @@
+# Everything a developer or CI does here, by name. `make help` lists it.
+
+SHELL       := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS   += --no-print-directory
+
+# Each tool has a module of its own under tools/, so that its dependencies never meet ours.
+# `go tool` builds it once and keeps the program in Go's build cache.
+BUF            = go tool -modfile=tools/buf/go.mod buf
+CONTROLLER_GEN = go tool -modfile=tools/controller-gen/go.mod controller-gen
+GOLANGCI_LINT  = go tool -modfile=tools/lint/go.mod golangci-lint
+GOVULNCHECK    = go tool -modfile=tools/vuln/go.mod govulncheck
+GOTESTSUM      = go tool -modfile=tools/test/go.mod gotestsum
+
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+BIN     ?= bin
+LDFLAGS  = -s -w -X main.version=$(VERSION)
+
+# What `make test` and `make fuzz` work on: make test PKG=./internal/cart/... ARGS='-run TestMerge'
+PKG      ?= ./...
+ARGS     ?=
+FUZZTIME ?= 1m
+
+##@ Use
+
+.PHONY: help
+help: ## List all of this
+	@awk 'BEGIN {FS = ":.*## "; print "make TARGET"} \
+	  /^##@/ {printf "\n%s\n", substr($$0, 5)} \
+	  /^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: run
+run: ## Run a sidecar here, with carts in a SQLite file (ARGS='--backend memory')
+	go run ./cmd/sidecar $(ARGS)
+
+.PHONY: build
+build: ## Build static, stripped programs into bin/
+	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/ ./cmd/...
+
+##@ Check
+
+.PHONY: setup
+setup: ## Install what the tests need and this machine lacks
+	hack/setup.sh
+
+.PHONY: test
+test: setup ## Test everything, with the race detector and real servers
+	@GOTESTSUM='$(GOTESTSUM)' hack/test.sh $(ARGS) $(PKG)
+
+.PHONY: lint
+lint: ## Lint Go, the borders between the rooms, and proto
+	$(GOLANGCI_LINT) run
+	$(BUF) lint
+
+.PHONY: verify
+verify: ## Fail if generated code is stale, or formatting, vet, go.mod or proto compatibility is off
+	BUF='$(BUF)' hack/verify.sh
+
+.PHONY: fuzz
+fuzz: ## Run each fuzz target for FUZZTIME (1m)
+	FUZZTIME=$(FUZZTIME) hack/fuzz.sh $(PKG)
+
+.PHONY: vuln
+vuln: ## Look for known vulnerabilities in what is called
+	GOVULNCHECK='$(GOVULNCHECK)' hack/vuln.sh
+
+.PHONY: bench
+bench: ## Measure what locking costs; takes some minutes on an idle machine
+	go run ./bench $(ARGS)
+
+.PHONY: bench-docs
+bench-docs: ## The same, and write docs/benchmarks.md
+	go run ./bench -markdown docs/benchmarks.md $(ARGS)
+
+##@ Change
+
+.PHONY: generate
+generate: ## Regenerate code from proto and from the API types
+	proto/generate.sh
+	go generate ./...
+
+.PHONY: fmt
+fmt: ## Format Go code and sort imports
+	$(GOLANGCI_LINT) fmt
+
+.PHONY: clean
+clean: ## Remove what was built here
+	rm -rf $(BIN)

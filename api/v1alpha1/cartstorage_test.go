@@ -1,0 +1,238 @@
+package v1alpha1_test
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/yaml"
+
+	"github.com/sidecart/sidecart/api/v1alpha1"
+	"github.com/sidecart/sidecart/internal/envtest"
+)
+
+var update = flag.Bool("update", false, "write the golden files anew")
+
+func TestMain(m *testing.M) { os.Exit(envtest.Main(m)) }
+
+// object is a CartStorage with a spec as people write it.
+func object(t *testing.T, namespace, name, spec string) *unstructured.Unstructured {
+	t.Helper()
+	o := &unstructured.Unstructured{}
+	manifest := fmt.Sprintf("apiVersion: sidecart.dev/v1alpha1\nkind: CartStorage\nmetadata: {name: %s, namespace: %s}\n", name, namespace)
+	if err := yaml.Unmarshal([]byte(manifest), &o.Object); err != nil {
+		t.Fatal(err)
+	}
+	var s map[string]any
+	if err := yaml.Unmarshal([]byte(spec), &s); err != nil {
+		t.Fatalf("%v in\n%s", err, spec)
+	}
+	o.Object["spec"] = s
+	return o
+}
+
+// strict refuses fields that the CRD does not know, as kubectl does.
+func strict(c *envtest.Cluster) client.Client { return client.WithFieldValidation(c.Client, "Strict") }
+
+func golden(t *testing.T, file, got string) {
+	t.Helper()
+	file = filepath.Join("testdata", file)
+	if *update {
+		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatalf("%v (write it with -update)", err)
+	}
+	if diff := cmp.Diff(string(want), got); diff != "" {
+		t.Errorf("%s differs (-want +got):\n%s", file, diff)
+	}
+}
+
+// An apply of the least that is possible must fill in everything that has a default.
+func TestDefaults(t *testing.T) {
+	c := envtest.Start(t)
+	o := object(t, c.Namespace(t), "shop", `backend: {type: Redis, redis: {addresses: ["redis:6379"], credentialsSecretRef: {name: auth}}}`)
+	if err := strict(c).Create(t.Context(), o); err != nil {
+		t.Fatal(err)
+	}
+	got, err := yaml.Marshal(o.Object["spec"])
+	if err != nil {
+		t.Fatal(err)
+	}
+	golden(t, "defaults.yaml", string(got))
+}
+
+// A Go client that leaves fields at their zero values must get the defaults too.
+func TestDefaultsFromGo(t *testing.T) {
+	c := envtest.Start(t)
+	o := &v1alpha1.CartStorage{
+		ObjectMeta: metav1.ObjectMeta{Name: "shop", Namespace: c.Namespace(t)},
+		Spec:       v1alpha1.CartStorageSpec{Backend: v1alpha1.Backend{Type: v1alpha1.BackendMemory}},
+	}
+	if err := c.Client.Create(t.Context(), o); err != nil {
+		t.Fatal(err)
+	}
+	if got := o.Spec.Locking.Timeout.Duration; got != 5*time.Second {
+		t.Errorf("locking.timeout is %s, want 5s", got)
+	}
+	if got := o.Spec.Sidecar.Ports; got != (v1alpha1.Ports{GRPC: 7420, HTTP: 7421, Admin: 7422}) {
+		t.Errorf("ports are %+v", got)
+	}
+}
+
+func TestSamples(t *testing.T) {
+	c := envtest.Start(t)
+	namespace := c.Namespace(t)
+	files, err := filepath.Glob("../../config/samples/*.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	types := map[v1alpha1.BackendType]bool{}
+	for _, file := range files {
+		name := strings.TrimSuffix(filepath.Base(file), ".yaml")
+		t.Run(name, func(t *testing.T) {
+			manifest, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			message, err := c.Apply(t, namespace, string(manifest))
+			if err != nil || message != "cartstorage.sidecart.dev/"+name+" created\n" {
+				t.Fatalf("apply: %v: %s", err, message)
+			}
+			// A second apply must find nothing to change: the server's defaults are no differences.
+			if message, err = c.Apply(t, namespace, string(manifest)); err != nil || !strings.HasSuffix(message, " unchanged\n") {
+				t.Errorf("second apply: %v: %s", err, message)
+			}
+			var o v1alpha1.CartStorage
+			if err := c.Client.Get(t.Context(), client.ObjectKey{Namespace: namespace, Name: name}, &o); err != nil {
+				t.Fatal(err)
+			}
+			types[o.Spec.Backend.Type] = true
+		})
+	}
+	for _, b := range backendTypes(t) {
+		if !types[v1alpha1.BackendType(b)] {
+			t.Errorf("there is no sample of a backend of type %s", b)
+		}
+	}
+}
+
+// A view of a namespace must show its CartStorages, and change none.
+func TestRoles(t *testing.T) {
+	c := envtest.Start(t)
+	c.Kubectl(t, "apply", "--filename", "../../config/rbac")
+	get := func(role string) string {
+		return c.Kubectl(t, "get", "clusterrole", role, "--output", `jsonpath={.metadata.labels} {.rules[*].verbs}`)
+	}
+	if got := get("sidecart-cartstorage-viewer"); got != `{"rbac.authorization.k8s.io/aggregate-to-view":"true"} ["get","list","watch"]` {
+		t.Errorf("the viewer's role is %s", got)
+	}
+	if got := get("sidecart-cartstorage-editor"); !strings.Contains(got, `aggregate-to-edit":"true"`) || !strings.Contains(got, `"create"`) {
+		t.Errorf("the editor's role is %s", got)
+	}
+}
+
+func TestPrintedColumns(t *testing.T) {
+	c := envtest.Start(t)
+	namespace := c.Namespace(t)
+	o := &v1alpha1.CartStorage{
+		ObjectMeta: metav1.ObjectMeta{Name: "shop", Namespace: namespace},
+		Spec: v1alpha1.CartStorageSpec{Backend: v1alpha1.Backend{
+			Type:  v1alpha1.BackendRedis,
+			Redis: &v1alpha1.RedisBackend{Addresses: []v1alpha1.Address{"redis:6379"}},
+		}},
+	}
+	if err := c.Client.Create(t.Context(), o); err != nil {
+		t.Fatal(err)
+	}
+	now := metav1.Now()
+	o.Status = v1alpha1.CartStorageStatus{
+		ObservedGeneration: 1,
+		Conditions: []metav1.Condition{{
+			Type: v1alpha1.ConditionReady, Status: metav1.ConditionFalse, Reason: v1alpha1.ReasonRollingOut,
+			Message: "1 of 3 sidecars is behind", LastTransitionTime: now,
+		}},
+		Locking: &v1alpha1.LockingStatus{
+			Enabled: true, Reason: v1alpha1.LockingReasonMultipleReplicas, Message: "Deployment web has 3 replicas", Since: now,
+		},
+		Replicas:  3,
+		Sidecars:  "2/3",
+		Workloads: []v1alpha1.WorkloadStatus{{Kind: "Deployment", Name: "web", Replicas: 3, Sidecars: 3, Updated: 2}},
+	}
+	if err := c.Client.Status().Update(t.Context(), o); err != nil {
+		t.Fatal(err)
+	}
+	age := regexp.MustCompile(`\b\d+s\b`)
+	got := c.Kubectl(t, "get", "cst", "--namespace", namespace) + "\n" + c.Kubectl(t, "get", "cartstorage", "--namespace", namespace, "--output", "wide")
+	golden(t, "get.txt", age.ReplaceAllString(got, "0s"))
+}
+
+func TestExplain(t *testing.T) {
+	c := envtest.Start(t)
+	for _, path := range []string{"cartstorage", "cartstorage.spec", "cartstorage.spec.locking", "cartstorage.spec.backend.redis"} {
+		golden(t, "explain-"+strings.ReplaceAll(path, ".", "-")+".txt", c.Kubectl(t, "explain", path))
+	}
+}
+
+// kubectl explain must have an answer for every field.
+func TestEveryFieldIsDocumented(t *testing.T) {
+	walk(schema(t), "", func(path string, s *apiextensionsv1.JSONSchemaProps) {
+		if s.Description == "" && !strings.HasSuffix(path, "[]") && !strings.HasSuffix(path, "{}") && path != ".metadata" && path != "" {
+			t.Errorf("%s has no description", path)
+		}
+	})
+}
+
+// schema is that of the generated CRD.
+func schema(t *testing.T) *apiextensionsv1.JSONSchemaProps {
+	t.Helper()
+	data, err := os.ReadFile("../../config/crd/bases/sidecart.dev_cartstorages.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var crd apiextensionsv1.CustomResourceDefinition
+	if err := yaml.UnmarshalStrict(data, &crd); err != nil {
+		t.Fatal(err)
+	}
+	return crd.Spec.Versions[0].Schema.OpenAPIV3Schema
+}
+
+// walk calls visit for every schema with its path: ".spec.ttl", items of a list
+// with "[]", values of a map with "{}".
+func walk(s *apiextensionsv1.JSONSchemaProps, path string, visit func(string, *apiextensionsv1.JSONSchemaProps)) {
+	visit(path, s)
+	for name := range s.Properties {
+		p := s.Properties[name]
+		walk(&p, path+"."+name, visit)
+	}
+	if s.Items != nil {
+		walk(s.Items.Schema, path+"[]", visit)
+	}
+	if s.AdditionalProperties != nil {
+		walk(s.AdditionalProperties.Schema, path+"{}", visit)
+	}
+}
+
+func backendTypes(t *testing.T) (names []string) {
+	t.Helper()
+	for _, e := range schema(t).Properties["spec"].Properties["backend"].Properties["type"].Enum {
+		names = append(names, strings.Trim(string(e.Raw), `"`))
+	}
+	if len(names) == 0 {
+		t.Fatal("the CRD names no backend types")
+	}
+	return names
+}

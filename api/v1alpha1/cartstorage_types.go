@@ -1,0 +1,144 @@
+package v1alpha1
+
+import (
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// CartStorage says where the carts of a shop live, how they are locked and
+// how long to wait. Pods of the same namespace use it by the label
+// sidecart.dev/inject: NAME in their template; each of them is given a
+// sidecar that serves the carts on localhost.
+//
+// +kubebuilder:object:root=true
+// +kubebuilder:subresource:status
+// +kubebuilder:validation:XValidation:rule="size(self.metadata.name) <= 63",message="the name must be at most 63 characters long, since pods name it in a label: choose a shorter one"
+// +kubebuilder:resource:path=cartstorages,singular=cartstorage,shortName=cst,categories=sidecart
+// +kubebuilder:printcolumn:name="Backend",type=string,JSONPath=`.spec.backend.type`,description="Where carts live"
+// +kubebuilder:printcolumn:name="Locking",type=boolean,JSONPath=`.status.locking.enabled`,description="Whether distributed locking is on"
+// +kubebuilder:printcolumn:name="Replicas",type=integer,JSONPath=`.status.replicas`,description="Pods that use this CartStorage"
+// +kubebuilder:printcolumn:name="Sidecars",type=string,JSONPath=`.status.sidecars`,description="Sidecars that run the current configuration / all sidecars"
+// +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`,description="Whether all is as the spec says"
+// +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+// +kubebuilder:printcolumn:name="Why locking",type=string,priority=1,JSONPath=`.status.locking.message`,description="What decided whether locking is on"
+// +kubebuilder:printcolumn:name="Status",type=string,priority=1,JSONPath=`.status.conditions[?(@.type=="Ready")].message`,description="What is missing, if it is not ready"
+type CartStorage struct {
+	metav1.TypeMeta `json:",inline"`
+	// +optional
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	// What is wanted.
+	// +required
+	Spec CartStorageSpec `json:"spec"`
+	// What is, as the operator last saw it.
+	// +optional
+	Status CartStorageStatus `json:"status,omitzero"`
+}
+
+// CartStorageList is a list of CartStorages.
+//
+// +kubebuilder:object:root=true
+type CartStorageList struct {
+	metav1.TypeMeta `json:",inline"`
+	// +optional
+	metav1.ListMeta `json:"metadata,omitempty"`
+	Items           []CartStorage `json:"items"`
+}
+
+// CartStorageSpec is what is wanted.
+//
+// A duration that is none is told by the rule of its own field: the rules that
+// compare durations let it pass. The rules that compare with oldSelf keep carts from being left behind unseen. A
+// backend's addresses may change freely: a store moves with its carts.
+//
+// +kubebuilder:validation:XValidation:rule="self.orphanedCarts == 'Allow' || self.backend.type == oldSelf.backend.type",fieldPath=".backend.type",messageExpression="'backend.type cannot change from ' + oldSelf.backend.type + ' to ' + self.backend.type + ', the carts of the old backend would be orphaned: keep it, or write orphanedCarts: Allow to leave them behind'"
+// +kubebuilder:validation:XValidation:rule="self.orphanedCarts == 'Allow' || self.keyPrefix == oldSelf.keyPrefix",fieldPath=".keyPrefix",messageExpression="'keyPrefix cannot change from ' + oldSelf.keyPrefix + ' to ' + self.keyPrefix + ', the carts under the old prefix would be orphaned: keep it, or write orphanedCarts: Allow to leave them behind'"
+// +kubebuilder:validation:XValidation:rule="self.orphanedCarts == 'Allow' || !has(self.backend.redis) || !has(oldSelf.backend.redis) || (self.backend.redis.database == oldSelf.backend.redis.database && (self.backend.redis.mode == 'Cluster') == (oldSelf.backend.redis.mode == 'Cluster'))",fieldPath=".backend.redis",message="redis.database, and redis.mode to or from Cluster, cannot change, the carts there would be orphaned: keep them, or write orphanedCarts: Allow to leave the carts behind"
+// +kubebuilder:validation:XValidation:rule="self.orphanedCarts == 'Allow' || !has(self.backend.dynamodb) || !has(oldSelf.backend.dynamodb) || self.backend.dynamodb.tableName == oldSelf.backend.dynamodb.tableName",fieldPath=".backend.dynamodb.tableName",message="dynamodb.tableName cannot change, the carts of the old table would be orphaned: keep it, or write orphanedCarts: Allow to leave them behind"
+// +kubebuilder:validation:XValidation:rule="self.orphanedCarts == 'Allow' || !has(self.backend.database) || !has(oldSelf.backend.database) || (self.backend.database.dialect == oldSelf.backend.database.dialect && (!has(oldSelf.backend.database.name) || !has(self.backend.database.name) || self.backend.database.name == oldSelf.backend.database.name))",fieldPath=".backend.database",message="database.dialect and database.name cannot change, the carts of the old database would be orphaned: keep them, or write orphanedCarts: Allow to leave the carts behind"
+// +kubebuilder:validation:XValidation:rule="self.orphanedCarts == 'Allow' || !has(oldSelf.criticalBackend) || (has(self.criticalBackend) && self.criticalBackend.type == oldSelf.criticalBackend.type)",message="criticalBackend cannot be removed or change its type, the checkouts in it would be orphaned: keep it, or write orphanedCarts: Allow to leave them behind"
+// +kubebuilder:validation:XValidation:rule="self.orphanedCarts == 'Allow' || !has(self.criticalBackend) || !has(oldSelf.criticalBackend) || self.criticalBackend.type != oldSelf.criticalBackend.type || ((!has(self.criticalBackend.dynamodb) || !has(oldSelf.criticalBackend.dynamodb) || self.criticalBackend.dynamodb.tableName == oldSelf.criticalBackend.dynamodb.tableName) && (!has(self.criticalBackend.database) || !has(oldSelf.criticalBackend.database) || (self.criticalBackend.database.dialect == oldSelf.criticalBackend.database.dialect && (!has(self.criticalBackend.database.name) || !has(oldSelf.criticalBackend.database.name) || self.criticalBackend.database.name == oldSelf.criticalBackend.database.name))))",fieldPath=".criticalBackend",message="the place of criticalBackend (its dialect, name or tableName) cannot change, the checkouts in it would be orphaned: keep it, or write orphanedCarts: Allow to leave them behind"
+// +kubebuilder:validation:XValidation:rule="!has(self.timeouts.request) || [self.timeouts.request, has(self.locking.waitTimeout) ? self.locking.waitTimeout : self.locking.timeout].exists(d, !d.matches('^([0-9]{1,9}([.][0-9]{1,9})?(h|m|s|ms))+$')) || duration(self.timeouts.request) >= duration(has(self.locking.waitTimeout) ? self.locking.waitTimeout : self.locking.timeout)",fieldPath=".timeouts.request",messageExpression="'timeouts.request must not be shorter than the wait for a lock, or requests end before their lock can come: write ' + (has(self.locking.waitTimeout) ? self.locking.waitTimeout : self.locking.timeout) + ' or more, or leave it out for one second more than the wait'"
+// +kubebuilder:validation:XValidation:rule="[self.timeouts.write, has(self.locking.leaseDuration) ? self.locking.leaseDuration : self.locking.timeout].exists(d, !d.matches('^([0-9]{1,9}([.][0-9]{1,9})?(h|m|s|ms))+$')) || duration(has(self.locking.leaseDuration) ? self.locking.leaseDuration : self.locking.timeout) >= duration(self.timeouts.write)",fieldPath=".locking",messageExpression="'a lock must not end before the write that it covers: write locking.' + (has(self.locking.leaseDuration) ? 'leaseDuration' : 'timeout') + ': ' + self.timeouts.write + ' or more, or a shorter timeouts.write'"
+type CartStorageSpec struct {
+	// Where carts live.
+	// +required
+	Backend Backend `json:"backend"`
+
+	// A second, durable backend for checkouts: carts live in the (fast) backend,
+	// and what must survive its loss goes here. Without it everything goes to
+	// backend.
+	// +optional
+	CriticalBackend *CriticalBackend `json:"criticalBackend,omitempty"`
+
+	// The first part of every name that Sidecart uses in the backend. Two
+	// CartStorages on the same backend with the same prefix share their carts.
+	// One to 64 letters, digits and "_", ":", ".", "-"; the part before the
+	// first dot must not be lock, queue, index or fence.
+	// +optional
+	// +kubebuilder:default=cart
+	// +kubebuilder:validation:MaxLength=64
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[A-Za-z0-9_:.-]+$')",message="keyPrefix must be 1 to 64 letters, digits and _ : . -, for example cart or shop:cart"
+	// +kubebuilder:validation:XValidation:rule="!self.matches('^(lock|queue|index|fence)([.]|$)')",message="keyPrefix must not begin with lock, queue, index or fence as its first part, these names are Sidecart's own: write cart or another name"
+	KeyPrefix string `json:"keyPrefix,omitempty"`
+
+	// How long a cart lives from its last change, for example 24h. "0s" keeps
+	// carts for ever.
+	// +optional
+	// +kubebuilder:default="24h"
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=32
+	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]{1,9}([.][0-9]{1,9})?(h|m|s|ms))+$') && (duration(self) == duration('0s') || duration(self) >= duration('1s'))",message="must be a duration of at least one second such as 30m, 24h or 720h, or 0s for ever"
+	TTL *metav1.Duration `json:"ttl,omitempty"`
+
+	// How changes of several replicas are kept apart.
+	// +optional
+	// +kubebuilder:default={}
+	Locking Locking `json:"locking,omitzero"`
+
+	// How long to wait for the backend.
+	// +optional
+	// +kubebuilder:default={}
+	Timeouts Timeouts `json:"timeouts,omitzero"`
+
+	// How much a cart may hold.
+	// +optional
+	// +kubebuilder:default={}
+	Limits Limits `json:"limits,omitzero"`
+
+	// Whether a client may remove all carts of this prefix at once, for tests:
+	// Forbid or Allow.
+	// +optional
+	// +kubebuilder:default=Forbid
+	Flush Permission `json:"flush,omitempty"`
+
+	// Whether a change of this spec may leave existing carts behind, where no
+	// sidecar finds them any more: Forbid or Allow. Such a change is one of
+	// keyPrefix, backend.type, redis.database, redis.mode to or from Cluster,
+	// dynamodb.tableName, database.dialect and database.name, or one that
+	// removes criticalBackend.
+	// +optional
+	// +kubebuilder:default=Forbid
+	OrphanedCarts Permission `json:"orphanedCarts,omitempty"`
+
+	// The sidecar container that pods are given.
+	// +optional
+	// +kubebuilder:default={}
+	Sidecar Sidecar `json:"sidecar,omitzero"`
+
+	// How pods come by their sidecar.
+	// +optional
+	// +kubebuilder:default={}
+	Injection Injection `json:"injection,omitzero"`
+}
+
+// Permission is the answer to "may it?".
+//
+// +kubebuilder:validation:Enum=Forbid;Allow
+type Permission string
+
+const (
+	// Forbid is no.
+	Forbid Permission = "Forbid"
+	// Allow is yes.
+	Allow Permission = "Allow"
+)

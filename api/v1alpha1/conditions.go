@@ -1,0 +1,98 @@
+package v1alpha1
+
+// Conditions of a CartStorage.
+const (
+	// ConditionReady is true when the other conditions are true and every pod
+	// has a sidecar that runs the current configuration.
+	ConditionReady = "Ready"
+	// ConditionBackendReachable is true when every sidecar reaches the backend.
+	ConditionBackendReachable = "BackendReachable"
+	// ConditionConfigAccepted is true when no sidecar refuses the current configuration.
+	ConditionConfigAccepted = "ConfigAccepted"
+	// ConditionLockingEffective is true when locks hold off every writer that they
+	// should: locking is off and there is one writer, or it is on, the backend can do it
+	// across replicas, and every sidecar has been told.
+	ConditionLockingEffective = "LockingEffective"
+)
+
+// Conditions lists every condition type, in the order of the status.
+var Conditions = []string{ConditionReady, ConditionBackendReachable, ConditionConfigAccepted, ConditionLockingEffective}
+
+// Reasons of ConditionReady.
+const (
+	// ReasonAllUpdated: every sidecar runs the current configuration.
+	ReasonAllUpdated = "AllUpdated"
+	// ReasonNoWorkloads: nothing uses the CartStorage yet; it is ready to be used.
+	ReasonNoWorkloads = "NoWorkloads"
+	// ReasonRollingOut: some sidecars do not run the current configuration yet.
+	ReasonRollingOut = "RollingOut"
+	// ReasonSidecarMissing: a pod asks for a sidecar and has none.
+	ReasonSidecarMissing = "SidecarMissing"
+	// ReasonSidecarUnreachable: a sidecar does not answer the operator.
+	ReasonSidecarUnreachable = "SidecarUnreachable"
+	// ReasonDegraded: another condition is false; the message says which.
+	ReasonDegraded = "Degraded"
+	// ReasonRenderFailed: no configuration could be made of the spec.
+	ReasonRenderFailed = "RenderFailed"
+)
+
+// Reasons of ConditionBackendReachable, with ReasonNoWorkloads.
+const (
+	// ReasonReachable: every sidecar reaches the backend.
+	ReasonReachable = "Reachable"
+	// ReasonUnreachable: no sidecar reaches the backend, or not all do.
+	ReasonUnreachable = "Unreachable"
+	// ReasonUnknown: no sidecar has answered yet.
+	ReasonUnknown = "Unknown"
+)
+
+// Reasons of ConditionConfigAccepted, with ReasonNoWorkloads and ReasonUnknown.
+const (
+	// ReasonAccepted: no sidecar refuses the configuration.
+	ReasonAccepted = "Accepted"
+	// ReasonRejected: a sidecar refuses the configuration and keeps the last
+	// good one.
+	ReasonRejected = "ConfigRejected"
+)
+
+// Reasons of ConditionLockingEffective, with ReasonRollingOut.
+const (
+	// ReasonEffective: locking is on wherever it should be.
+	ReasonEffective = "Effective"
+	// ReasonNotNeeded: there is one writer at most.
+	ReasonNotNeeded = "NotNeeded"
+	// ReasonBackendCannotLock: locking is wanted, and the backend cannot lock
+	// across replicas.
+	ReasonBackendCannotLock = "BackendCannotLock"
+	// ReasonDisabledBySpec: the spec turns locking off although several pods
+	// can write. No change is lost, but they meet and are computed again.
+	ReasonDisabledBySpec = "DisabledBySpec"
+)
+
+// Reasons of status.locking: what decided whether distributed locking is on.
+const (
+	// LockingReasonConfigured: the spec says so.
+	LockingReasonConfigured = "Configured"
+	// LockingReasonMultipleReplicas: a workload wants more than one replica.
+	LockingReasonMultipleReplicas = "MultipleReplicas"
+	// LockingReasonMultiplePods: more than one pod lives, ending ones included.
+	LockingReasonMultiplePods = "MultiplePods"
+	// LockingReasonRolloutSurge: a rollout of one replica may run two.
+	LockingReasonRolloutSurge = "RolloutSurge"
+	// LockingReasonAutoscaler: an autoscaler may make more than one replica.
+	LockingReasonAutoscaler = "Autoscaler"
+	// LockingReasonMultipleWorkloads: several workloads use the CartStorage.
+	LockingReasonMultipleWorkloads = "MultipleWorkloads"
+	// LockingReasonSharedBackend: another CartStorage uses the same backend and
+	// prefix.
+	LockingReasonSharedBackend = "SharedBackend"
+	// LockingReasonUnboundedWorkload: a workload of a kind whose number of pods the spec does
+	// not bound, such as a DaemonSet.
+	LockingReasonUnboundedWorkload = "UnboundedWorkload"
+	// LockingReasonCoolingDown: one writer is alone, but not for long enough yet.
+	LockingReasonCoolingDown = "CoolingDown"
+	// LockingReasonSingleWriter: there is one writer and can be no other.
+	LockingReasonSingleWriter = "SingleWriter"
+	// LockingReasonNoWorkloads: nothing uses the CartStorage.
+	LockingReasonNoWorkloads = "NoWorkloads"
+)

@@ -1,0 +1,146 @@
+package v1alpha1
+
+// RedisCredentials is a secret in the namespace of the CartStorage.
+type RedisCredentials struct {
+	// The name of the secret.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	Name string `json:"name"`
+	// The key of the user name. Without it the user is "default".
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	UsernameKey string `json:"usernameKey,omitempty"`
+	// The key of the password.
+	// +optional
+	// +kubebuilder:default=password
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	PasswordKey string `json:"passwordKey,omitempty"`
+}
+
+// DatabaseCredentials is a secret in the namespace of the CartStorage, laid out
+// like one of type kubernetes.io/basic-auth.
+type DatabaseCredentials struct {
+	// The name of the secret.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	Name string `json:"name"`
+	// The key of the user name.
+	// +optional
+	// +kubebuilder:default=username
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	UsernameKey string `json:"usernameKey,omitempty"`
+	// The key of the password.
+	// +optional
+	// +kubebuilder:default=password
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	PasswordKey string `json:"passwordKey,omitempty"`
+}
+
+// AWSCredentials is a secret in the namespace of the CartStorage.
+type AWSCredentials struct {
+	// The name of the secret.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	Name string `json:"name"`
+	// The key of the access key's id.
+	// +optional
+	// +kubebuilder:default=AWS_ACCESS_KEY_ID
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	AccessKeyIDKey string `json:"accessKeyIdKey,omitempty"`
+	// The key of the secret access key.
+	// +optional
+	// +kubebuilder:default=AWS_SECRET_ACCESS_KEY
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	SecretAccessKeyKey string `json:"secretAccessKeyKey,omitempty"`
+}
+
+// URLSecretRef is a secret in the namespace of the CartStorage.
+type URLSecretRef struct {
+	// The name of the secret.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	Name string `json:"name"`
+	// The key of the URL.
+	// +optional
+	// +kubebuilder:default=url
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	Key string `json:"key,omitempty"`
+}
+
+// TLS says how to speak TLS with a backend.
+//
+// +kubebuilder:validation:XValidation:rule="!has(self.insecureSkipVerify) || !self.insecureSkipVerify || !has(self.caSecretRef)",fieldPath=".insecureSkipVerify",message="insecureSkipVerify makes caSecretRef void: remove one of them"
+type TLS struct {
+	// The secret with the certificate of the authority that signed the server's.
+	// Without it the usual public authorities are trusted.
+	// +optional
+	CASecretRef *CASecretRef `json:"caSecretRef,omitempty"`
+	// The secret of type kubernetes.io/tls with the certificate that the sidecar
+	// shows.
+	// +optional
+	CertificateSecretRef *CertificateSecretRef `json:"certificateSecretRef,omitempty"`
+	// The name in the server's certificate, where it is not the host of the
+	// address.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	ServerName string `json:"serverName,omitempty"`
+	// Accept any certificate. Whoever is on the way can then read and change
+	// carts.
+	// +optional
+	InsecureSkipVerify bool `json:"insecureSkipVerify,omitempty"`
+}
+
+// DatabaseTLS says how to speak TLS with a database.
+//
+// +kubebuilder:validation:XValidation:rule="!has(self.insecureSkipVerify) || !self.insecureSkipVerify || !has(self.caSecretRef)",fieldPath=".insecureSkipVerify",message="insecureSkipVerify makes caSecretRef void: remove one of them"
+type DatabaseTLS struct {
+	// The secret with the certificate of the authority that signed the server's.
+	// Without it the usual public authorities are trusted. PostgreSQL only.
+	// +optional
+	CASecretRef *CASecretRef `json:"caSecretRef,omitempty"`
+	// The secret of type kubernetes.io/tls with the certificate that the sidecar
+	// shows. PostgreSQL only.
+	// +optional
+	CertificateSecretRef *CertificateSecretRef `json:"certificateSecretRef,omitempty"`
+	// Accept any certificate. Whoever is on the way can then read and change
+	// carts.
+	// +optional
+	InsecureSkipVerify bool `json:"insecureSkipVerify,omitempty"`
+}
+
+// CASecretRef is a secret in the namespace of the CartStorage.
+type CASecretRef struct {
+	// The name of the secret.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	Name string `json:"name"`
+	// The key of the certificate, as PEM.
+	// +optional
+	// +kubebuilder:default="ca.crt"
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	Key string `json:"key,omitempty"`
+}
+
+// CertificateSecretRef is a secret of type kubernetes.io/tls in the namespace of
+// the CartStorage.
+type CertificateSecretRef struct {
+	// The name of the secret.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	Name string `json:"name"`
+}

@@ -1,0 +1,236 @@
+package v1alpha1
+
+import (
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// LockingMode says whether distributed locking is used.
+//
+// +kubebuilder:validation:Enum=Auto;Enabled;Disabled
+type LockingMode string
+
+// Whether distributed locking is used.
+const (
+	LockingAuto     LockingMode = "Auto"
+	LockingEnabled  LockingMode = "Enabled"
+	LockingDisabled LockingMode = "Disabled"
+)
+
+// Locking says how changes of several replicas are kept apart. No change is lost
+// either way: without distributed locking a change that meets another one is
+// computed again.
+type Locking struct {
+	// Whether distributed locking is used. Auto turns it on as soon as more than
+	// one pod could change carts, and off when one has been alone for
+	// autoDisableAfter; status.locking says what decided. Enabled and Disabled
+	// are always so.
+	// +optional
+	// +kubebuilder:default=Auto
+	Mode LockingMode `json:"mode,omitempty"`
+
+	// The longest that a change waits for a lock, and how long a lock lives
+	// whose holder has died. waitTimeout and leaseDuration override one of the
+	// two.
+	// +optional
+	// +kubebuilder:default="5s"
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=32
+	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]{1,9}([.][0-9]{1,9})?(h|m|s|ms))+$') && duration(self) >= duration('1ms') && duration(self) <= duration('24h')",message="must be a duration from 1ms to 24h such as 5s or 500ms"
+	Timeout metav1.Duration `json:"timeout,omitzero"`
+
+	// The longest that a change waits for a lock. Without it, timeout.
+	// +optional
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=32
+	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]{1,9}([.][0-9]{1,9})?(h|m|s|ms))+$') && duration(self) >= duration('1ms') && duration(self) <= duration('24h')",message="must be a duration from 1ms to 24h such as 5s or 500ms"
+	WaitTimeout metav1.Duration `json:"waitTimeout,omitzero"`
+
+	// How long a lock lives whose holder has died. Not shorter than
+	// timeouts.write. Without it, timeout.
+	// +optional
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=32
+	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]{1,9}([.][0-9]{1,9})?(h|m|s|ms))+$') && duration(self) >= duration('1ms') && duration(self) <= duration('24h')",message="must be a duration from 1ms to 24h such as 5s or 500ms"
+	LeaseDuration metav1.Duration `json:"leaseDuration,omitzero"`
+
+	// How long one pod must have been alone before Auto turns locking off.
+	// +optional
+	// +kubebuilder:default="5m"
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=32
+	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]{1,9}([.][0-9]{1,9})?(h|m|s|ms))+$') && duration(self) > duration('0s')",message="must be a duration over zero such as 5m or 30s"
+	AutoDisableAfter metav1.Duration `json:"autoDisableAfter,omitzero"`
+}
+
+// Timeouts say how long to wait for the backend.
+type Timeouts struct {
+	// The longest that it may take to connect.
+	// +optional
+	// +kubebuilder:default="1s"
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=32
+	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]{1,9}([.][0-9]{1,9})?(h|m|s|ms))+$') && duration(self) >= duration('1ms') && duration(self) <= duration('24h')",message="must be a duration from 1ms to 24h such as 1s or 500ms"
+	Dial metav1.Duration `json:"dial,omitzero"`
+
+	// The longest that one read of the backend may take.
+	// +optional
+	// +kubebuilder:default="500ms"
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=32
+	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]{1,9}([.][0-9]{1,9})?(h|m|s|ms))+$') && duration(self) >= duration('1ms') && duration(self) <= duration('24h')",message="must be a duration from 1ms to 24h such as 1s or 500ms"
+	Read metav1.Duration `json:"read,omitzero"`
+
+	// The longest that one write to the backend may take.
+	// +optional
+	// +kubebuilder:default="500ms"
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=32
+	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]{1,9}([.][0-9]{1,9})?(h|m|s|ms))+$') && duration(self) >= duration('1ms') && duration(self) <= duration('24h')",message="must be a duration from 1ms to 24h such as 1s or 500ms"
+	Write metav1.Duration `json:"write,omitzero"`
+
+	// The longest that a client's request may take in all, the wait for a lock
+	// included. Without it one second more than that wait.
+	// +optional
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=32
+	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]{1,9}([.][0-9]{1,9})?(h|m|s|ms))+$') && duration(self) >= duration('1ms') && duration(self) <= duration('24h')",message="must be a duration from 1ms to 24h such as 6s or 500ms"
+	Request metav1.Duration `json:"request,omitzero"`
+}
+
+// Limits bound what a cart may hold. What goes beyond is refused.
+type Limits struct {
+	// The most items of one cart.
+	// +optional
+	// +kubebuilder:default=1000
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=1000000
+	MaxItems int32 `json:"maxItems,omitempty"`
+
+	// The largest size of one document (items, conditions, or one metadata
+	// value) as compact JSON, in bytes. A backend may have a lower limit of its
+	// own.
+	// +optional
+	// +kubebuilder:default=1048576
+	// +kubebuilder:validation:Minimum=1024
+	// +kubebuilder:validation:Maximum=67108864
+	MaxDocumentBytes int32 `json:"maxDocumentBytes,omitempty"`
+
+	// The largest quantity of one item.
+	// +optional
+	// +kubebuilder:default=10000
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=1000000000000
+	MaxQuantity int64 `json:"maxQuantity,omitempty"`
+}
+
+// LogLevel says what the sidecar writes to its log.
+//
+// +kubebuilder:validation:Enum=debug;info;warn;error
+type LogLevel string
+
+// LogFormat says how log lines look.
+//
+// +kubebuilder:validation:Enum=json;text
+type LogFormat string
+
+// Sidecar is the container that pods are given.
+type Sidecar struct {
+	// The image. Without it the one that came with the operator. A change is for
+	// pods that start from then on.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=512
+	Image string `json:"image,omitempty"`
+
+	// When to pull the image. Without it as Kubernetes does for its tag.
+	// +optional
+	// +kubebuilder:validation:Enum=Always;IfNotPresent;Never
+	ImagePullPolicy corev1.PullPolicy `json:"imagePullPolicy,omitempty"`
+
+	// What the container asks for and may use. A change is for pods that start
+	// from then on.
+	// +optional
+	// +kubebuilder:default={}
+	Resources Resources `json:"resources,omitzero"`
+
+	// What the sidecar logs: debug, info, warn or error.
+	// +optional
+	// +kubebuilder:default=info
+	LogLevel LogLevel `json:"logLevel,omitempty"`
+
+	// How log lines look: json or text.
+	// +optional
+	// +kubebuilder:default=json
+	LogFormat LogFormat `json:"logFormat,omitempty"`
+
+	// Where the sidecar listens. A change is for pods that start from then on.
+	// +optional
+	// +kubebuilder:default={grpc: 7420, http: 7421, admin: 7422}
+	Ports Ports `json:"ports,omitzero"`
+}
+
+// Resources are what a container asks for and may use.
+//
+// +kubebuilder:validation:XValidation:rule="!has(self.requests) || !has(self.limits) || self.requests.all(k, !(k in self.limits) || quantity(string(self.requests[k])).compareTo(quantity(string(self.limits[k]))) <= 0)",message="a container cannot request more than its limit: lower requests (cpu: 20m and memory: 32Mi where not set) or raise limits (memory: 128Mi where not set)"
+type Resources struct {
+	// What the container may use at most.
+	// +optional
+	// +kubebuilder:default={memory: "128Mi"}
+	// +kubebuilder:validation:MaxProperties=4
+	Limits corev1.ResourceList `json:"limits,omitempty"`
+	// What the container is sure to have.
+	// +optional
+	// +kubebuilder:default={cpu: "20m", memory: "32Mi"}
+	// +kubebuilder:validation:MaxProperties=4
+	Requests corev1.ResourceList `json:"requests,omitempty"`
+}
+
+// Ports are where the sidecar listens.
+//
+// +kubebuilder:validation:XValidation:rule="self.grpc != self.http && self.grpc != self.admin && self.http != self.admin",message="the ports grpc, http and admin must differ: write for example grpc: 7420, http: 7421, admin: 7422"
+type Ports struct {
+	// gRPC, on localhost. Apps find it in SIDECART_GRPC_TARGET.
+	// +optional
+	// +kubebuilder:default=7420
+	// +kubebuilder:validation:Minimum=1024
+	// +kubebuilder:validation:Maximum=65535
+	GRPC int32 `json:"grpc,omitempty"`
+	// HTTP/JSON, on localhost. Apps find it in SIDECART_HTTP_URL.
+	// +optional
+	// +kubebuilder:default=7421
+	// +kubebuilder:validation:Minimum=1024
+	// +kubebuilder:validation:Maximum=65535
+	HTTP int32 `json:"http,omitempty"`
+	// Health, metrics and status, on all addresses of the pod.
+	// +optional
+	// +kubebuilder:default=7422
+	// +kubebuilder:validation:Minimum=1024
+	// +kubebuilder:validation:Maximum=65535
+	Admin int32 `json:"admin,omitempty"`
+}
+
+// MissingSidecarPolicy says what to do about a pod that has no sidecar although its
+// label asks for one.
+//
+// +kubebuilder:validation:Enum=Report;Recreate
+type MissingSidecarPolicy string
+
+const (
+	// ReportMissing says it in the status, and leaves the pod alone.
+	ReportMissing MissingSidecarPolicy = "Report"
+	// RecreateMissing evicts the pod, so that its owner makes one with a
+	// sidecar.
+	RecreateMissing MissingSidecarPolicy = "Recreate"
+)
+
+// Injection says how pods come by their sidecar.
+type Injection struct {
+	// What to do about a pod that started without a sidecar although its label
+	// asks for one, as when the webhook was away: Report says it in the status;
+	// Recreate also evicts the pod, if something owns it that makes another one,
+	// one pod at a time.
+	// +optional
+	// +kubebuilder:default=Report
+	OnMissing MissingSidecarPolicy `json:"onMissing,omitempty"`
+}

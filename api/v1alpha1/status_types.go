@@ -1,0 +1,82 @@
+package v1alpha1
+
+import (
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// CartStorageStatus is what is, as the operator last saw it.
+type CartStorageStatus struct {
+	// The generation of the spec that this status is about.
+	// +optional
+	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
+
+	// Ready, BackendReachable, ConfigAccepted and LockingEffective.
+	// +optional
+	// +listType=map
+	// +listMapKey=type
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
+
+	// Whether distributed locking is on, and why.
+	// +optional
+	Locking *LockingStatus `json:"locking,omitempty"`
+
+	// How many pods use this CartStorage.
+	// +optional
+	Replicas int32 `json:"replicas,omitempty"`
+
+	// How many sidecars run the current configuration, and how many there are,
+	// as "updated/total".
+	// +optional
+	// +kubebuilder:validation:MaxLength=32
+	Sidecars string `json:"sidecars,omitempty"`
+
+	// What uses this CartStorage, by kind and name.
+	// +optional
+	// +listType=map
+	// +listMapKey=kind
+	// +listMapKey=name
+	Workloads []WorkloadStatus `json:"workloads,omitempty"`
+}
+
+// LockingStatus says whether distributed locking is on, and why.
+type LockingStatus struct {
+	// Whether sidecars are told to lock.
+	// +required
+	Enabled bool `json:"enabled"`
+	// What decided, in one word, for example MultipleReplicas.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=64
+	Reason string `json:"reason"`
+	// What decided, in a sentence, for example "Deployment web has 3 replicas".
+	// +required
+	// +kubebuilder:validation:MaxLength=1024
+	Message string `json:"message"`
+	// Since when it is on or off.
+	// +required
+	Since metav1.Time `json:"since"`
+	// Since when one pod has been alone, while mode Auto still keeps locking on.
+	// +optional
+	AloneSince *metav1.Time `json:"aloneSince,omitempty"`
+}
+
+// WorkloadStatus is one workload whose pods use the CartStorage.
+type WorkloadStatus struct {
+	// Its kind, for example Deployment; Pod for one that nothing owns.
+	// +required
+	// +kubebuilder:validation:MaxLength=63
+	Kind string `json:"kind"`
+	// Its name.
+	// +required
+	// +kubebuilder:validation:MaxLength=253
+	Name string `json:"name"`
+	// How many of its pods live, those that are ending included.
+	// +required
+	Replicas int32 `json:"replicas"`
+	// How many of them have a sidecar.
+	// +required
+	Sidecars int32 `json:"sidecars"`
+	// How many sidecars run the current configuration.
+	// +required
+	Updated int32 `json:"updated"`
+}

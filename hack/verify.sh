@@ -1,0 +1,57 @@
+#!/usr/bin/env bash
+# verify.sh fails where the checkout is not what its sources say: stale generated code, formatting, vet, go.mod, and
+# changes of the gRPC API that would break its clients.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+BUF=${BUF:-go tool -modfile=tools/buf/go.mod buf}
+failed=()
+
+check() { # name command...: runs all checks before it fails, so that one run tells everything
+  local name=$1; shift
+  echo "verify: $name"
+  "$@" || failed+=("$name")
+}
+
+# Compares contents, not git's state: that works with uncommitted changes too.
+tree() { git ls-files -z --cached --others --exclude-standard | sort -z | xargs -0 sha256sum 2>/dev/null; }
+
+generated() {
+  local before
+  before=$(tree)
+  make generate >/dev/null || return 1
+  diff <(echo "$before") <(tree) | sed -n 's/^[<>] [0-9a-f]* */  stale: /p' | sort -u | grep . || return 0
+  echo '  run make generate and commit what it changes'
+  return 1
+}
+
+formatted() {
+  local files
+  files=$(git ls-files -z --cached --others --exclude-standard '*.go' | xargs -0 ls 2>/dev/null | xargs gofmt -l)
+  [ -z "$files" ] || { echo "$files"; return 1; }
+}
+
+compatible() { # against the last release; before the first, against where this branch left main
+  local base
+  base=$(git describe --tags --abbrev=0 --match 'v*' 2>/dev/null) ||
+    base=$(git merge-base HEAD origin/main 2>/dev/null || git merge-base HEAD main 2>/dev/null) || base=
+  if [ -n "$base" ] && [ "$(git rev-parse "$base^{commit}")" = "$(git rev-parse HEAD)" ]; then
+    base=$(git rev-parse -q --verify HEAD^) || base=
+  fi
+  if [ -z "$base" ] || [ -z "$(git ls-tree -r --name-only "$base" -- proto)" ]; then
+    echo '  nothing to compare with yet'
+    return 0
+  fi
+  $BUF breaking --against ".git#ref=$(git rev-parse "$base^{commit}")"
+}
+
+check 'generated code' generated
+check 'gofmt' formatted
+check 'go vet' go vet ./...
+check 'go mod tidy' go mod tidy -diff
+check 'proto compatibility' compatible
+
+if [ ${#failed[@]} -gt 0 ]; then
+  printf 'verify: failed: %s\n' "${failed[@]}"
+  exit 1
+fi
+echo 'verify: all is as its sources say'

@@ -1,0 +1,202 @@
+package render
+
+import (
+	"cmp"
+	"fmt"
+	"net"
+	"net/url"
+	"strconv"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/sidecart/sidecart/api/v1alpha1"
+	"github.com/sidecart/sidecart/internal/config"
+)
+
+// maxTimeout is the longest time that a configuration may name.
+const maxTimeout = 24 * time.Hour
+
+// Config is what the sidecars of cs run on, with locking as decided. Whatever
+// the resource leaves open is as in [config.Default].
+//
+// The result is not validated: [ConfigMap] does that.
+func Config(cs *v1alpha1.CartStorage, locking v1alpha1.LockingStatus, generation int64) *config.Config {
+	spec := &cs.Spec
+	c := config.Default()
+	c.Generation = generation
+	c.Backend = backend(&spec.Backend)
+	if critical := spec.CriticalBackend; critical != nil {
+		b := backend(&v1alpha1.Backend{Type: critical.Type, DynamoDB: critical.DynamoDB, Database: critical.Database})
+		c.CriticalBackend = &b
+	}
+	c.KeyPrefix = cmp.Or(spec.KeyPrefix, c.KeyPrefix)
+	if spec.TTL != nil { // zero is for ever
+		c.TTL = config.Duration(spec.TTL.Duration)
+	}
+	c.AllowFlush = spec.Flush == v1alpha1.Allow
+	renderLocking(c, spec, locking)
+	renderTimeouts(c, &spec.Timeouts)
+	c.Limits = config.Limits{
+		MaxItems:         cmp.Or(int(spec.Limits.MaxItems), c.Limits.MaxItems),
+		MaxDocumentBytes: cmp.Or(int(spec.Limits.MaxDocumentBytes), c.Limits.MaxDocumentBytes),
+		MaxQuantity:      cmp.Or(spec.Limits.MaxQuantity, c.Limits.MaxQuantity),
+	}
+	p := ports(cs)
+	c.Listen = config.Listen{GRPC: local(p.GRPC), HTTP: local(p.HTTP), Admin: ":" + strconv.Itoa(int(p.Admin))}
+	c.LogLevel = cmp.Or(config.LogLevel(spec.Sidecar.LogLevel), c.LogLevel)
+	c.LogFormat = cmp.Or(config.LogFormat(spec.Sidecar.LogFormat), config.LogJSON)
+	return c
+}
+
+func renderLocking(c *config.Config, spec *v1alpha1.CartStorageSpec, decided v1alpha1.LockingStatus) {
+	l := &c.Locking
+	l.Mode = config.LockingDisabled
+	if decided.Enabled {
+		l.Mode = config.LockingEnabled
+	}
+	l.Reason = decided.Reason
+	l.WaitTimeout = duration(l.WaitTimeout, spec.Locking.WaitTimeout, spec.Locking.Timeout)
+	l.LeaseDuration = duration(l.LeaseDuration, spec.Locking.LeaseDuration, spec.Locking.Timeout)
+}
+
+func renderTimeouts(c *config.Config, t *v1alpha1.Timeouts) {
+	// A request takes its wait and, as in the defaults, a second for the work.
+	request := config.Duration(min(c.Locking.WaitTimeout.Std()+time.Second, maxTimeout))
+	c.Timeouts = config.Timeouts{
+		Dial:    duration(c.Timeouts.Dial, t.Dial),
+		Read:    duration(c.Timeouts.Read, t.Read),
+		Write:   duration(c.Timeouts.Write, t.Write),
+		Request: duration(request, t.Request),
+	}
+}
+
+// duration is the first that is set.
+func duration(otherwise config.Duration, settings ...metav1.Duration) config.Duration {
+	for _, s := range settings {
+		if s.Duration != 0 {
+			return config.Duration(s.Duration)
+		}
+	}
+	return otherwise
+}
+
+func backend(b *v1alpha1.Backend) config.Backend {
+	c := config.Backend{Type: config.BackendType(b.Type)}
+	switch b.Type {
+	case v1alpha1.BackendRedis:
+		if b.Redis != nil {
+			c.Redis = redis(b.Redis)
+		}
+	case v1alpha1.BackendMemcached:
+		if b.Memcached != nil {
+			c.Memcached = &config.Memcached{Servers: addresses(b.Memcached.Addresses)}
+		}
+	case v1alpha1.BackendDynamoDB:
+		if b.DynamoDB != nil {
+			c.DynamoDB = dynamodb(b.DynamoDB)
+		}
+	case v1alpha1.BackendDatabase:
+		if b.Database != nil {
+			c.Database = database(b.Database)
+		}
+	case v1alpha1.BackendFile:
+		c.File = &config.File{Directory: dataDirectory + "/carts"}
+	case v1alpha1.BackendMemory:
+		c.Memory = &config.Memory{}
+	}
+	return c
+}
+
+func redis(r *v1alpha1.RedisBackend) *config.Redis {
+	c := &config.Redis{
+		Addresses:  addresses(r.Addresses),
+		Mode:       config.RedisMode(cmp.Or(r.Mode, v1alpha1.RedisStandalone)),
+		MasterName: r.MasterName,
+		Database:   int(r.Database),
+	}
+	c.UsernameFile, c.PasswordFile = redisFiles(r.CredentialsSecretRef)
+	c.SentinelUsernameFile, c.SentinelPasswordFile = redisFiles(r.SentinelCredentialsSecretRef)
+	if t := r.TLS; t != nil {
+		c.TLS = config.TLS{Enabled: true, ServerName: t.ServerName, InsecureSkipVerify: t.InsecureSkipVerify}
+		c.TLS.CAFile, c.TLS.CertFile, c.TLS.KeyFile = tlsFiles(t.CASecretRef, t.CertificateSecretRef)
+	}
+	return c
+}
+
+func dynamodb(d *v1alpha1.DynamoDBBackend) *config.DynamoDB {
+	c := &config.DynamoDB{Table: d.TableName, Region: d.Region, Endpoint: d.Endpoint}
+	if ref := d.CredentialsSecretRef; ref != nil {
+		id, secret := awsKeys(ref)
+		c.AccessKeyIDFile, c.SecretAccessKeyFile = secretFile(ref.Name, id), secretFile(ref.Name, secret)
+	}
+	return c
+}
+
+func database(d *v1alpha1.DatabaseBackend) *config.Database {
+	if d.Dialect == v1alpha1.SQLite {
+		return &config.Database{URL: "sqlite:" + dataDirectory + "/carts.db"}
+	}
+	c := &config.Database{}
+	if ref := d.CredentialsSecretRef; ref != nil {
+		user, password := databaseKeys(ref)
+		c.UsernameFile, c.PasswordFile = secretFile(ref.Name, user), secretFile(ref.Name, password)
+	}
+	if ref := d.URLSecretRef; ref != nil {
+		c.URLFile = secretFile(ref.Name, urlKey(ref))
+		return c
+	}
+	u := url.URL{Scheme: "postgres", Host: d.Host, Path: "/" + d.Name}
+	defaultPort := int32(5432)
+	if d.Dialect == v1alpha1.MySQL {
+		u.Scheme, defaultPort = "mysql", 3306
+	}
+	u.Host = net.JoinHostPort(d.Host, strconv.Itoa(int(cmp.Or(d.Port, defaultPort))))
+	u.RawQuery = databaseTLS(d).Encode()
+	c.URL = config.URL(u.String())
+	return c
+}
+
+// databaseTLS is how the URL asks for TLS: in the terms of libpq for PostgreSQL,
+// of the driver for MySQL.
+func databaseTLS(d *v1alpha1.DatabaseBackend) url.Values {
+	q := url.Values{}
+	t := d.TLS
+	switch {
+	case t == nil:
+	case d.Dialect == v1alpha1.MySQL && t.InsecureSkipVerify:
+		q.Set("tls", "skip-verify")
+	case d.Dialect == v1alpha1.MySQL:
+		q.Set("tls", "true")
+	default:
+		q.Set("sslmode", "verify-full")
+		if t.InsecureSkipVerify {
+			q.Set("sslmode", "require")
+		}
+		ca, cert, key := tlsFiles(t.CASecretRef, t.CertificateSecretRef)
+		for name, file := range map[string]string{"sslrootcert": ca, "sslcert": cert, "sslkey": key} {
+			if file != "" {
+				q.Set(name, file)
+			}
+		}
+	}
+	return q
+}
+
+func addresses(in []v1alpha1.Address) []string {
+	out := make([]string, len(in))
+	for i, a := range in {
+		out[i] = string(a)
+	}
+	return out
+}
+
+// local is an address on loopback. It names IPv4, which every pod has on
+// its loopback interface, also in a cluster of IPv6.
+func local(port int32) string { return fmt.Sprintf("127.0.0.1:%d", port) }
+
+// ports are those of the sidecar.
+func ports(cs *v1alpha1.CartStorage) v1alpha1.Ports {
+	p := cs.Spec.Sidecar.Ports
+	return v1alpha1.Ports{GRPC: cmp.Or(p.GRPC, 7420), HTTP: cmp.Or(p.HTTP, 7421), Admin: cmp.Or(p.Admin, 7422)}
+}

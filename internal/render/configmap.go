@@ -1,0 +1,72 @@
+package render
+
+import (
+	"fmt"
+	"strconv"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/sidecart/sidecart/api/v1alpha1"
+	"github.com/sidecart/sidecart/internal/config"
+)
+
+// ConfigMapName is the name of the ConfigMap of a CartStorage.
+func ConfigMapName(cartStorage string) string { return cartStorage + "-sidecart" }
+
+// ConfigMap is what the sidecars of cs mount. Current is the one that is there,
+// nil if none is. If nothing else has changed, the generation stays as it is; otherwise it
+// is one more than that of current and than floor, the highest that any
+// sidecar is known to run.
+//
+// The error says why the resource gives no valid configuration; it is a
+// [config.Problems] where single fields are wrong.
+func ConfigMap(cs *v1alpha1.CartStorage, locking v1alpha1.LockingStatus, current *corev1.ConfigMap, floor int64) (*corev1.ConfigMap, error) {
+	generation := ConfigGeneration(current)
+	data, err := marshal(cs, locking, generation)
+	if err == nil && (generation == 0 || current.Data[configFile] != data) {
+		generation = max(generation, floor) + 1
+		data, err = marshal(cs, locking, generation)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &corev1.ConfigMap{
+		TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "ConfigMap"},
+		ObjectMeta: metav1.ObjectMeta{
+			Name:        ConfigMapName(cs.Name),
+			Namespace:   cs.Namespace,
+			Labels:      map[string]string{"app.kubernetes.io/managed-by": "sidecart", "app.kubernetes.io/instance": cs.Name},
+			Annotations: map[string]string{v1alpha1.GenerationAnnotation: strconv.FormatInt(generation, 10)},
+			OwnerReferences: []metav1.OwnerReference{
+				*metav1.NewControllerRef(cs, v1alpha1.GroupVersion.WithKind(v1alpha1.Kind)),
+			},
+		},
+		Data: map[string]string{configFile: data},
+	}, nil
+}
+
+// ConfigGeneration is the generation of the configuration that a ConfigMap
+// holds or that a pod was stamped with; 0 where the object is nil or has none.
+func ConfigGeneration(o metav1.Object) int64 {
+	if o == nil || o == (*corev1.ConfigMap)(nil) || o == (*corev1.Pod)(nil) {
+		return 0
+	}
+	n, err := strconv.ParseInt(o.GetAnnotations()[v1alpha1.GenerationAnnotation], 10, 64)
+	if err != nil {
+		return 0
+	}
+	return max(n, 0)
+}
+
+// marshal is the file, which the sidecars' own loader has accepted.
+func marshal(cs *v1alpha1.CartStorage, locking v1alpha1.LockingStatus, generation int64) (string, error) {
+	data, err := config.Marshal(Config(cs, locking, generation))
+	if err != nil {
+		return "", err
+	}
+	if _, err := config.Load(data); err != nil {
+		return "", fmt.Errorf("CartStorage %s/%s gives no valid configuration: %w", cs.Namespace, cs.Name, err)
+	}
+	return string(data), nil
+}

@@ -1,0 +1,228 @@
+package render
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/sidecart/sidecart/api/v1alpha1"
+)
+
+// ContainerName is the name of the sidecar in a pod.
+const ContainerName = "sidecart"
+
+// Environment variables that app containers are given.
+const (
+	HTTPURLVariable    = "SIDECART_HTTP_URL"
+	GRPCTargetVariable = "SIDECART_GRPC_TARGET"
+)
+
+// Volumes that are added to a pod.
+const (
+	configVolume  = "sidecart-config"
+	dataVolume    = "sidecart-data"
+	noTokenVolume = "sidecart-no-token"
+)
+
+// tokenDirectory is where Kubernetes mounts the token of the service account.
+const tokenDirectory = "/var/run/secrets/kubernetes.io/serviceaccount"
+
+// PodOptions are what a pod's sidecar depends on beside the CartStorage.
+type PodOptions struct {
+	// Image is what runs where the CartStorage names none.
+	Image string
+	// Generation is that of the configuration now, see [ConfigMap].
+	Generation int64
+}
+
+// Pod is pod with the sidecar of cs. The pod that was given is not changed.
+//
+// A pod that has our sidecar already keeps it as it is, with what other
+// webhooks made of it; containers that came later are given the environment
+// variables. So Pod of Pod is Pod.
+//
+// The error says everything that stands in the way, and what to write instead.
+func Pod(pod *corev1.Pod, cs *v1alpha1.CartStorage, o PodOptions) (*corev1.Pod, error) {
+	pod = pod.DeepCopy()
+	if !Injected(pod) {
+		image := cmp.Or(cs.Spec.Sidecar.Image, o.Image)
+		if err := errors.Join(obstacles(pod, cs, image)...); err != nil {
+			return nil, err
+		}
+		inject(pod, cs, image, o.Generation)
+	}
+	environment(pod.Spec.InitContainers, cs)
+	environment(pod.Spec.Containers, cs)
+	return pod, nil
+}
+
+// Injected reports whether the pod has a sidecar of ours.
+func Injected(pod *corev1.Pod) bool {
+	return pod.Annotations[v1alpha1.InjectedAnnotation] != "" && slices.ContainsFunc(pod.Spec.InitContainers, ours)
+}
+
+func ours(c corev1.Container) bool { return c.Name == ContainerName }
+
+// obstacles are why the pod cannot be given a sidecar.
+func obstacles(pod *corev1.Pod, cs *v1alpha1.CartStorage, image string) (errs []error) {
+	refuse := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	if image == "" {
+		refuse("no image for the sidecar: set spec.sidecar.image of CartStorage %s, or the operator's", cs.Name)
+	}
+	if pod.Spec.HostNetwork {
+		refuse("the pod is on the network of its node, where everybody could reach its carts: remove hostNetwork, or the label %s", v1alpha1.InjectLabel)
+	}
+	if os := pod.Spec.OS; os != nil && os.Name == corev1.Windows {
+		refuse("the pod runs on Windows and the sidecar on Linux: remove the label %s", v1alpha1.InjectLabel)
+	}
+	p := ports(cs)
+	settings := map[int32]string{p.GRPC: "grpc", p.HTTP: "http", p.Admin: "admin"}
+	for _, c := range slices.Concat(pod.Spec.InitContainers, pod.Spec.Containers) {
+		if ours(c) {
+			refuse("a container of the pod is called %s, as the sidecar would be: give it another name", ContainerName)
+		}
+		for _, declared := range c.Ports {
+			if setting, taken := settings[declared.ContainerPort]; taken && cmp.Or(declared.Protocol, corev1.ProtocolTCP) == corev1.ProtocolTCP {
+				refuse("container %s has port %d, where the sidecar would listen: set spec.sidecar.ports.%s of CartStorage %s to another",
+					c.Name, declared.ContainerPort, setting, cs.Name)
+			}
+		}
+	}
+	for _, v := range pod.Spec.Volumes {
+		if slices.Contains([]string{configVolume, dataVolume, noTokenVolume}, v.Name) {
+			refuse("a volume of the pod is called %s, as one of the sidecar's would be: give it another name", v.Name)
+		}
+	}
+	return errs
+}
+
+func inject(pod *corev1.Pod, cs *v1alpha1.CartStorage, image string, generation int64) {
+	if pod.Annotations == nil {
+		pod.Annotations = map[string]string{}
+	}
+	pod.Annotations[v1alpha1.InjectedAnnotation] = cs.Name
+	pod.Annotations[v1alpha1.GenerationAnnotation] = strconv.FormatInt(generation, 10)
+
+	data := dataSource(cs)
+	pod.Spec.InitContainers = slices.Insert(pod.Spec.InitContainers, 0, container(cs, image, data != nil))
+	pod.Spec.Volumes = append(pod.Spec.Volumes,
+		corev1.Volume{Name: configVolume, VolumeSource: corev1.VolumeSource{Projected: projected(cs)}},
+		corev1.Volume{Name: noTokenVolume, VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}},
+	)
+	if data != nil {
+		pod.Spec.Volumes = append(pod.Spec.Volumes, corev1.Volume{Name: dataVolume, VolumeSource: *data})
+		ownClaim(pod, data)
+	}
+}
+
+// projected holds configuration and secrets in one volume, since the kubelet
+// replaces all files of a volume at one instant: a new configuration never meets
+// old secrets.
+func projected(cs *v1alpha1.CartStorage) *corev1.ProjectedVolumeSource {
+	config := corev1.VolumeProjection{ConfigMap: &corev1.ConfigMapProjection{
+		LocalObjectReference: corev1.LocalObjectReference{Name: ConfigMapName(cs.Name)},
+		Items:                []corev1.KeyToPath{{Key: configFile, Path: configFile}},
+	}}
+	// The files belong to root and the sidecar is another user. Nobody else mounts
+	// the volume.
+	mode := int32(0o444)
+	return &corev1.ProjectedVolumeSource{DefaultMode: &mode, Sources: append([]corev1.VolumeProjection{config}, secrets(cs)...)}
+}
+
+// dataSource is the volume for backends that keep carts in the pod; nil for the others.
+func dataSource(cs *v1alpha1.CartStorage) *corev1.VolumeSource {
+	var v *v1alpha1.Volume
+	switch b := &cs.Spec.Backend; {
+	case b.Type == v1alpha1.BackendFile:
+		if b.File != nil {
+			v = b.File.Volume
+		}
+	case b.Type == v1alpha1.BackendDatabase && b.Database != nil && b.Database.Dialect == v1alpha1.SQLite:
+		v = b.Database.Volume
+	default:
+		return nil
+	}
+	if v == nil {
+		v = &v1alpha1.Volume{}
+	}
+	if v.ClaimName != "" {
+		return &corev1.VolumeSource{PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: v.ClaimName}}
+	}
+	return &corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{SizeLimit: v.SizeLimit}}
+}
+
+// ownClaim lets the sidecar write to a claim, whose files belong to root as a
+// rule. A group that the pod has chosen serves as well.
+func ownClaim(pod *corev1.Pod, data *corev1.VolumeSource) {
+	if data.PersistentVolumeClaim == nil {
+		return
+	}
+	if pod.Spec.SecurityContext == nil {
+		pod.Spec.SecurityContext = &corev1.PodSecurityContext{}
+	}
+	if s := pod.Spec.SecurityContext; s.FSGroup == nil {
+		group, policy := user, corev1.FSGroupChangeOnRootMismatch
+		s.FSGroup = &group
+		if s.FSGroupChangePolicy == nil {
+			s.FSGroupChangePolicy = &policy
+		}
+	}
+}
+
+// environment tells the containers of the app where the sidecar is. What they
+// set by themselves stays.
+func environment(containers []corev1.Container, cs *v1alpha1.CartStorage) {
+	p := ports(cs)
+	for i := range containers {
+		c := &containers[i]
+		if ours(*c) {
+			continue
+		}
+		for _, v := range []corev1.EnvVar{
+			{Name: HTTPURLVariable, Value: "http://" + local(p.HTTP)},
+			{Name: GRPCTargetVariable, Value: local(p.GRPC)},
+		} {
+			if !slices.ContainsFunc(c.Env, func(e corev1.EnvVar) bool { return e.Name == v.Name }) {
+				c.Env = append(c.Env, v)
+			}
+		}
+	}
+}
+
+// Missing are the files that the configuration of cs names and that the sidecar
+// of the pod does not have, because they were named after the pod was made: it
+// must be made anew.
+func Missing(pod *corev1.Pod, cs *v1alpha1.CartStorage) (paths []string) {
+	have := map[string]bool{}
+	for _, v := range pod.Spec.Volumes {
+		if v.Name == configVolume && v.Projected != nil {
+			for _, path := range secretPaths(v.Projected.Sources) {
+				have[path] = true
+			}
+		}
+	}
+	for _, path := range secretPaths(secrets(cs)) {
+		if !have[path] {
+			paths = append(paths, configDirectory+"/"+path)
+		}
+	}
+	if dataSource(cs) != nil && !slices.ContainsFunc(pod.Spec.Volumes, func(v corev1.Volume) bool { return v.Name == dataVolume }) {
+		paths = append(paths, dataDirectory)
+	}
+	return paths
+}
+
+func secretPaths(sources []corev1.VolumeProjection) (paths []string) {
+	for _, s := range sources {
+		if s.Secret != nil {
+			for _, item := range s.Secret.Items {
+				paths = append(paths, item.Path)
+			}
+		}
+	}
+	return paths
+}

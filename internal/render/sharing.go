@@ -1,0 +1,124 @@
+package render
+
+import (
+	"cmp"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/sidecart/sidecart/api/v1alpha1"
+)
+
+// LocksAcrossReplicas reports whether the backend can hold off writers of other
+// pods. Memory, a file and SQLite cannot: each pod has its own.
+func LocksAcrossReplicas(b *v1alpha1.Backend) bool {
+	switch b.Type {
+	case v1alpha1.BackendMemory, v1alpha1.BackendFile:
+		return false
+	case v1alpha1.BackendDatabase:
+		return b.Database == nil || b.Database.Dialect != v1alpha1.SQLite
+	}
+	return true
+}
+
+// SameCarts reports whether two CartStorages keep their carts, or their
+// checkouts, under the same names in the same place, as far as can be seen: a
+// backend that goes by two names, or by a URL in a secret of its own, is not
+// recognised.
+func SameCarts(a, b *v1alpha1.CartStorage) bool {
+	const standard = "cart"
+	if cmp.Or(a.Spec.KeyPrefix, standard) != cmp.Or(b.Spec.KeyPrefix, standard) {
+		return false
+	}
+	for _, p := range places(a) {
+		if slices.ContainsFunc(places(b), p.overlaps) {
+			return true
+		}
+	}
+	return false
+}
+
+// place is where carts live. Two are the same if they agree in what they are
+// and share an address.
+type place struct {
+	what      string
+	addresses []string
+}
+
+func (p place) overlaps(q place) bool {
+	return p.what == q.what && slices.ContainsFunc(p.addresses, func(a string) bool { return slices.Contains(q.addresses, a) })
+}
+
+func places(cs *v1alpha1.CartStorage) (all []place) {
+	b := &cs.Spec.Backend
+	add := func(p ...place) { all = append(all, p...) }
+	switch {
+	case b.Redis != nil:
+		add(place{fmt.Sprintf("redis\x00%s\x00%d", b.Redis.MasterName, b.Redis.Database), canonical(b.Redis.Addresses, cs.Namespace)})
+	case b.Memcached != nil:
+		add(place{"memcached", canonical(b.Memcached.Addresses, cs.Namespace)})
+	case b.File != nil && b.Type == v1alpha1.BackendFile:
+		add(claim("file", b.File.Volume, cs.Namespace)...)
+	}
+	add(durable(b.DynamoDB, b.Database, cs.Namespace)...)
+	if c := cs.Spec.CriticalBackend; c != nil {
+		add(durable(c.DynamoDB, c.Database, cs.Namespace)...)
+	}
+	return all
+}
+
+func durable(dynamo *v1alpha1.DynamoDBBackend, db *v1alpha1.DatabaseBackend, namespace string) (all []place) {
+	if dynamo != nil {
+		all = append(all, place{"dynamodb\x00" + dynamo.Endpoint + "\x00" + dynamo.Region, []string{dynamo.TableName}})
+	}
+	switch {
+	case db == nil:
+	case db.Dialect == v1alpha1.SQLite:
+		all = append(all, claim("sqlite", db.Volume, namespace)...)
+	case db.URLSecretRef != nil:
+		all = append(all, place{"url\x00" + namespace, []string{db.URLSecretRef.Name + "/" + urlKey(db.URLSecretRef)}})
+	default:
+		u := database(db).URL
+		_, path, _ := strings.Cut(string(u), "://")
+		host, _, _ := strings.Cut(path, "/")
+		all = append(all, place{string(db.Dialect) + "\x00" + db.Name, []string{canonicalAddress(host, namespace)}})
+	}
+	return all
+}
+
+// claim is a volume that several pods could mount; one without a claim belongs
+// to its pod.
+func claim(what string, v *v1alpha1.Volume, namespace string) []place {
+	if v == nil || v.ClaimName == "" {
+		return nil
+	}
+	return []place{{what + "\x00" + namespace, []string{v.ClaimName}}}
+}
+
+func canonical(addresses []v1alpha1.Address, namespace string) []string {
+	out := make([]string, len(addresses))
+	for i, a := range addresses {
+		out[i] = canonicalAddress(string(a), namespace)
+	}
+	return out
+}
+
+// canonicalAddress makes one of the names that a Service goes by: "redis:6379" in
+// namespace shop is "redis.shop:6379" and "redis.shop.svc.cluster.local:6379".
+func canonicalAddress(address, namespace string) string {
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return address
+	}
+	if ip, err := netip.ParseAddr(host); err == nil {
+		return net.JoinHostPort(ip.Unmap().String(), port)
+	}
+	host = strings.ToLower(strings.TrimSuffix(host, "."))
+	host = strings.TrimSuffix(strings.TrimSuffix(host, ".cluster.local"), ".svc")
+	if !strings.Contains(host, ".") {
+		host += "." + namespace
+	}
+	return net.JoinHostPort(host, port)
+}

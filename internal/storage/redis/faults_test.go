@@ -1,0 +1,425 @@
+package redis
+
+import (
+	"context"
+	"errors"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/sidecart/sidecart/internal/cart"
+	"github.com/sidecart/sidecart/internal/storage"
+	"github.com/sidecart/sidecart/internal/testserver"
+)
+
+func do(t testing.TB, r *testserver.Redis, args ...string) string {
+	t.Helper()
+	reply, err := r.Do(args...)
+	if err != nil {
+		t.Fatalf("%v: %v", args, err)
+	}
+	return reply
+}
+
+func wantUnavailable(t *testing.T, s *Store, what string) {
+	t.Helper()
+	_, err := s.Commit(t.Context(), replace(u1, &cart.Cart{}, `{}`))
+	if !errors.Is(err, storage.ErrUnavailable) || errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("%s: Commit: %v, want ErrUnavailable", what, err)
+	}
+	if err := s.Ping(t.Context()); !errors.Is(err, storage.ErrUnavailable) {
+		t.Errorf("%s: Ping: %v, want ErrUnavailable", what, err)
+	}
+}
+
+// TestServerThatCannotWrite: reads would work, but Ping and Commit tell the truth.
+func TestServerThatCannotWrite(t *testing.T) {
+	master, r := testserver.StartRedis(t), testserver.StartRedis(t)
+	s := open(t, Config{Addresses: []string{r.Addr}})
+	host, port, _ := net.SplitHostPort(master.Addr)
+	for what, set := range map[string][2][]string{
+		"replica":          {{"REPLICAOF", host, port}, {"REPLICAOF", "NO", "ONE"}},
+		"out of memory":    {{"CONFIG", "SET", "maxmemory", "1"}, {"CONFIG", "SET", "maxmemory", "0"}},
+		"too few replicas": {{"CONFIG", "SET", "min-replicas-to-write", "1"}, {"CONFIG", "SET", "min-replicas-to-write", "0"}},
+	} {
+		do(t, r, set[0]...)
+		wantUnavailable(t, s, what)
+		do(t, r, set[1]...)
+		if err := s.Ping(t.Context()); err != nil {
+			t.Errorf("after %s: Ping: %v", what, err)
+		}
+		if c := mustLoad(t, s, u1); c.Exists() {
+			t.Errorf("%s: the commit left %s", what, describe(c))
+		}
+		if n := do(t, r, "DBSIZE"); n != "0" {
+			t.Errorf("%s: %s keys are left", what, n)
+		}
+	}
+}
+
+// TestRefusedCommitChangesNothing: a server that runs full refuses all of a commit.
+func TestRefusedCommitChangesNothing(t *testing.T) {
+	r := testserver.StartRedis(t)
+	s := open(t, Config{Addresses: []string{r.Addr}})
+	mustCommit(t, s, storage.Committed, replace(u1, &cart.Cart{}, `{"a":1}`))
+	was := mustLoad(t, s, u1)
+	other := cart.Key{Identifier: "u2", Instance: "default"}
+	do(t, r, "CONFIG", "SET", "maxmemory", "1")
+	c := replace(u1, was, `{"b":1}`)
+	c.Writes = append(c.Writes, storage.Write{Part: cart.PartMetadata("m"), Value: []byte("1"), Step: 1})
+	if _, err := s.Commit(t.Context(), c, replace(other, &cart.Cart{}, `{}`)); !errors.Is(err, storage.ErrUnavailable) {
+		t.Errorf("Commit: %v, want ErrUnavailable", err)
+	}
+	do(t, r, "CONFIG", "SET", "maxmemory", "0")
+	if now := mustLoad(t, s, u1); describe(now) != describe(was) {
+		t.Errorf("the commit left %s, was %s", describe(now), describe(was))
+	}
+}
+
+func TestDamagedKeys(t *testing.T) {
+	r := testserver.StartRedis(t)
+	s := open(t, Config{Addresses: []string{r.Addr}})
+	for what, set := range map[string][]string{
+		"another type":     {"SET", "cart.u1.default", "x"},
+		"no cart":          {"HSET", "cart.u1.default", "name", "x"},
+		"no version":       {"HSET", "cart.u1.default", "id", "x"},
+		"version no count": {"HSET", "cart.u1.default", "id", "x", "version", "y", "created", "1", "updated", "1", "expires", "0"},
+	} {
+		do(t, r, "FLUSHALL")
+		do(t, r, set...)
+		if _, err := s.Load(t.Context(), u1); !errors.Is(err, storage.ErrCorrupt) {
+			t.Errorf("%s: Load: %v, want ErrCorrupt", what, err)
+		}
+		for _, id := range []string{"", "x"} {
+			c := replace(u1, &cart.Cart{ID: id}, `{}`)
+			if _, err := s.Commit(t.Context(), c); !errors.Is(err, storage.ErrCorrupt) {
+				t.Errorf("%s: Commit on %q: %v, want ErrCorrupt", what, id, err)
+			}
+		}
+		if n := do(t, r, "DBSIZE"); n != "1" {
+			t.Errorf("%s: %s keys are there, want 1", what, n)
+		}
+	}
+	do(t, r, "FLUSHALL")
+	mustCommit(t, s, storage.Committed, replace(u1, &cart.Cart{}, `{}`))
+	do(t, r, "SET", "queue.cart.u1.default", "x")
+	if _, err := s.Commit(t.Context(), replace(u1, mustLoad(t, s, u1), `{"a":1}`)); !errors.Is(err, storage.ErrCorrupt) {
+		t.Errorf("damaged queue: %v, want ErrCorrupt", err)
+	}
+	if c := mustLoad(t, s, u1); c.Version != 1 {
+		t.Errorf("damaged queue: the commit was made")
+	}
+	do(t, r, "DEL", "queue.cart.u1.default")
+	do(t, r, "HSET", "cart.u1.default", "items", "[")
+	if _, err := s.Load(t.Context(), u1); !errors.Is(err, storage.ErrCorrupt) {
+		t.Errorf("damaged items: %v, want ErrCorrupt", err)
+	}
+}
+
+// TestKill: what was acknowledged is there after a crash, and the store finds the server again
+// by itself.
+func TestKill(t *testing.T) {
+	r := testserver.StartRedis(t, testserver.WithAOF())
+	s := open(t, Config{Addresses: []string{r.Addr}})
+	mustCommit(t, s, storage.Committed, replace(u1, &cart.Cart{}, `{"a":1}`))
+	claim := claimOf(cart.PartItems)
+	was, err := s.Acquire(t.Context(), u1, claim, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Kill()
+	wantUnavailable(t, s, "killed")
+	if _, err := s.Load(t.Context(), u1); !errors.Is(err, storage.ErrUnavailable) {
+		t.Errorf("killed: Load: %v, want ErrUnavailable", err)
+	}
+	r.Restart()
+	if now := mustLoad(t, s, u1); describe(now) != describe(was) {
+		t.Errorf("after the crash %s, was %s", describe(now), describe(was))
+	}
+	c := replace(u1, was, `{"b":1}`)
+	mustCommit(t, s, storage.Locked, c)
+	c.Token, c.Lease = claim.Token, true
+	mustCommit(t, s, storage.Committed, c)
+}
+
+// TestFrozen: a server that does not answer holds nobody longer than the timeouts say.
+func TestFrozen(t *testing.T) {
+	r := testserver.StartRedis(t)
+	s := open(t, Config{Addresses: []string{r.Addr}, ReadTimeout: 100 * time.Millisecond, WriteTimeout: 100 * time.Millisecond, DialTimeout: 100 * time.Millisecond})
+	mustCommit(t, s, storage.Committed, replace(u1, &cart.Cart{}, `{}`))
+	r.Pause()
+	start := time.Now()
+	wantUnavailable(t, s, "frozen")
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	if _, err := s.Load(ctx, u1); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("Load beyond the deadline: %v, want DeadlineExceeded", err)
+	}
+	if took := time.Since(start); took > patient/2 {
+		t.Errorf("three calls to a frozen server took %v", took)
+	}
+	r.Resume()
+	await(t, "the server answers", func() bool { return s.Ping(t.Context()) == nil })
+}
+
+// TestLostWakeUp: while the subscription is broken, a waiter finds the lock by asking.
+func TestLostWakeUp(t *testing.T) {
+	r := testserver.StartRedis(t)
+	s := open(t, Config{Addresses: []string{r.Addr}})
+	first := claimOf(cart.PartItems)
+	if _, err := s.Acquire(t.Context(), u1, first, false); err != nil {
+		t.Fatal(err)
+	}
+	listen(t, s)
+	done := acquireAgain(t, s, u1)
+	// The release is done by hand, so that nobody publishes.
+	do(t, r, "DEL", "lock.cart.u1.default.items")
+	receive(t, done)
+}
+
+func TestCredentials(t *testing.T) {
+	r := testserver.StartRedis(t, testserver.WithRedisArgs("--requirepass", "s3cret-one"))
+	for _, c := range []Config{{}, {Password: "s3cret-two"}, {Username: "nobody", Password: "s3cret-two"}} {
+		c.Addresses = []string{r.Addr}
+		s := open(t, c)
+		err := s.Ping(t.Context())
+		if !errors.Is(err, storage.ErrUnavailable) || strings.Contains(err.Error(), "s3cret") {
+			t.Errorf("Ping as %q: %v, want ErrUnavailable without the password", c.Username, err)
+		}
+	}
+	var password string
+	s := open(t, Config{Addresses: []string{r.Addr}, Credentials: func(context.Context) (string, string, error) {
+		if password == "" {
+			return "", "", errors.New("file is empty")
+		}
+		return "default", password, nil
+	}})
+	if err := s.Ping(t.Context()); !errors.Is(err, storage.ErrUnavailable) {
+		t.Errorf("Ping without credentials: %v, want ErrUnavailable", err)
+	}
+	password = "s3cret-one" // rotated
+	if err := s.Ping(t.Context()); err != nil {
+		t.Errorf("Ping with new credentials: %v", err)
+	}
+}
+
+func TestSentinel(t *testing.T) {
+	master := testserver.StartRedis(t)
+	sentinel := testserver.StartSentinel(t, master)
+	s := open(t, Config{Addresses: []string{sentinel.Addr}, Mode: Sentinel, MasterName: testserver.SentinelMaster})
+	if err := s.Ping(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	mustCommit(t, s, storage.Committed, replace(u1, &cart.Cart{}, `{"a":1}`))
+	if do(t, master, "EXISTS", "cart.u1.default") != "1" {
+		t.Error("the cart is not on the master")
+	}
+	first := claimOf(cart.PartItems)
+	if _, err := s.Acquire(t.Context(), u1, first, false); err != nil {
+		t.Fatal(err)
+	}
+	done := acquireAgain(t, s, u1)
+	if err := s.Abandon(t.Context(), u1, first.Token); err != nil {
+		t.Fatal(err)
+	}
+	if c := receive(t, done); c.Version != 1 {
+		t.Errorf("acquired version %d", c.Version)
+	}
+	unknown := open(t, Config{Addresses: []string{sentinel.Addr}, Mode: Sentinel, MasterName: "other"})
+	wantUnavailable(t, unknown, "unknown master")
+}
+
+// TestFlushLeavesOthers: nothing goes but what this prefix made.
+func TestFlushLeavesOthers(t *testing.T) {
+	r := testserver.StartRedis(t)
+	c := testserver.StartRedisCluster(t, 3)
+	for name, config := range map[string]Config{
+		"Standalone": {Addresses: []string{r.Addr}},
+		"Cluster":    {Addresses: c.Addrs(), Mode: Cluster},
+	} {
+		t.Run(name, func(t *testing.T) {
+			config.Prefix = "a"
+			s := open(t, config)
+			config.Prefix = "a.b"
+			other := open(t, config)
+			for _, identifier := range []string{"u1", "items", "b", "x.y", "z"} {
+				for _, instance := range []string{"default", "items", "metadata"} {
+					for _, s := range []*Store{s, other} {
+						key := cart.Key{Identifier: identifier, Instance: instance}
+						mustCommit(t, s, storage.Committed, replace(key, &cart.Cart{}, `{}`))
+						for _, p := range []cart.Part{cart.PartItems, cart.PartMetadata("items")} {
+							if _, err := s.Acquire(t.Context(), key, claimOf(p), false); err != nil {
+								t.Fatal(err)
+							}
+						}
+					}
+				}
+			}
+			const perCart, carts, identifiers = 4, 15, 5
+			mine := perCart*carts + identifiers
+			foreign := []string{"a", "a.one", "ab.u1.default", "lock.a", "user.a.u1.default", "x.a.b.c", "fence.a.u1"}
+			for _, k := range foreign {
+				if err := s.client.Set(t.Context(), k, "1", 0).Err(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			all := func() (n int) {
+				for _, node := range nodes(name, r, c) {
+					n += len(strings.Fields(do(t, node, "EVAL", "return table.concat(redis.call('KEYS', '*'), ' ')", "0")))
+				}
+				return n
+			}
+			if got, want := all(), 2*mine+len(foreign); got != want {
+				t.Fatalf("%d keys before Flush, want %d", got, want)
+			}
+			if err := s.Flush(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if got, want := all(), mine+len(foreign); got != want {
+				t.Errorf("%d keys after Flush, want %d", got, want)
+			}
+			if list, err := other.Instances(t.Context(), "b"); err != nil || len(list) != 3 {
+				t.Errorf("the other prefix has %v, %v", list, err)
+			}
+			if list, err := s.Instances(t.Context(), "b"); err != nil || len(list) != 0 {
+				t.Errorf("after Flush there are %v, %v", list, err)
+			}
+			if err := other.Flush(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if got := all(); got != len(foreign) {
+				t.Errorf("%d keys after both, want %d", got, len(foreign))
+			}
+		})
+	}
+}
+
+func nodes(name string, r *testserver.Redis, c *testserver.RedisCluster) []*testserver.Redis {
+	if name == "Cluster" {
+		return c.Nodes
+	}
+	return []*testserver.Redis{r}
+}
+
+// TestSlotMigration: while a slot moves, a commit waits, is made once, and on the right node.
+func TestSlotMigration(t *testing.T) {
+	c := testserver.StartRedisCluster(t, 3)
+	s := open(t, Config{Addresses: c.Addrs(), Mode: Cluster})
+	mustCommit(t, s, storage.Committed, replace(u1, &cart.Cart{}, `{"a":1}`))
+	was := mustLoad(t, s, u1)
+	n := s.space.names(u1)
+	slot := do(t, c.Nodes[0], "CLUSTER", "KEYSLOT", n.cart)
+	var from, to *testserver.Redis
+	for _, node := range c.Nodes {
+		if _, err := node.Do("EXISTS", n.cart); err == nil {
+			from = node
+		} else {
+			to = node
+		}
+	}
+	fromID, toID := do(t, from, "CLUSTER", "MYID"), do(t, to, "CLUSTER", "MYID")
+	do(t, to, "CLUSTER", "SETSLOT", slot, "IMPORTING", fromID)
+	do(t, from, "CLUSTER", "SETSLOT", slot, "MIGRATING", toID)
+	host, port, _ := net.SplitHostPort(to.Addr)
+	for _, k := range []string{n.cart, n.index} {
+		if got := do(t, from, "MIGRATE", host, port, k, "0", "5000"); got != "OK" {
+			t.Fatalf("MIGRATE %s: %s", k, got)
+		}
+	}
+	done := make(chan error, 1)
+	go func() {
+		outs, err := s.Commit(t.Context(), replace(u1, was, `{"b":1}`))
+		if err == nil && outs[0].Status != storage.Committed {
+			err = errors.New("not committed")
+		}
+		done <- err
+	}()
+	await(t, "the commit meets keys on the move", func() bool {
+		return strings.Contains(do(t, to, "INFO", "errorstats"), "errorstat_TRYAGAIN")
+	})
+	for _, node := range []*testserver.Redis{to, from} {
+		do(t, node, "CLUSTER", "SETSLOT", slot, "NODE", toID)
+	}
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	if now := mustLoad(t, s, u1); now.Version != 2 {
+		t.Errorf("version %d, want 2", now.Version)
+	}
+	if do(t, to, "EXISTS", n.cart) != "1" {
+		t.Error("the cart is not on the new node")
+	}
+}
+
+// TestAtomicAcrossSlots: in a Cluster, carts of one slot are one step, others are refused.
+func TestAtomicAcrossSlots(t *testing.T) {
+	c := testserver.StartRedisCluster(t, 3)
+	s := open(t, Config{Addresses: c.Addrs(), Mode: Cluster})
+	a := cart.Key{Identifier: "foo", Instance: "default"}
+	same, apart := a, a
+	for i := 0; ; i++ {
+		k := cart.Key{Identifier: randomName(), Instance: "default"}
+		if s.Atomic(a, k) {
+			same = k
+			break
+		}
+		apart = k
+	}
+	outs, err := s.Commit(t.Context(), replace(a, &cart.Cart{}, `{"a":1}`), replace(same, &cart.Cart{}, `{"b":1}`))
+	if err != nil || outs[0].Status != storage.Committed || outs[1].Status != storage.Committed {
+		t.Errorf("one slot: %+v, %v", outs, err)
+	}
+	if _, err := s.Commit(t.Context(), replace(a, &cart.Cart{}, `{}`), replace(apart, &cart.Cart{}, `{}`)); !errors.Is(err, storage.ErrUnsupported) {
+		t.Errorf("two slots: %v, want ErrUnsupported", err)
+	}
+}
+
+// TestNotSentTwice: a commit whose answer did not come in time may have been made, so it must
+// not be sent again.
+func TestNotSentTwice(t *testing.T) {
+	r := testserver.StartRedis(t)
+	c := testserver.StartRedisCluster(t, 3)
+	for name, config := range map[string]Config{
+		"Standalone": {Addresses: []string{r.Addr}},
+		"Cluster":    {Addresses: c.Addrs(), Mode: Cluster},
+	} {
+		t.Run(name, func(t *testing.T) {
+			config.ReadTimeout = time.Second
+			s := open(t, config)
+			await(t, "the server is quick enough", func() bool {
+				_, err := s.Commit(t.Context(), replace(u1, &cart.Cart{}, `{"a":1}`))
+				return err == nil
+			})
+			was := mustLoad(t, s, u1)
+			var node *testserver.Redis
+			for _, n := range nodes(name, r, c) {
+				if _, err := n.Do("EXISTS", s.space.names(u1).cart); err == nil {
+					node = n
+				}
+			}
+			// Idle connections, over which it could be sent again.
+			do(t, node, "CLIENT", "PAUSE", "200", "ALL")
+			var loads sync.WaitGroup
+			for range 8 {
+				loads.Go(func() { _, _ = s.Load(t.Context(), u1) })
+			}
+			loads.Wait()
+			do(t, node, "CONFIG", "RESETSTAT")
+			node.Pause()
+			_, err := s.Commit(t.Context(), replace(u1, was, `{"b":1}`))
+			node.Resume()
+			if !errors.Is(err, storage.ErrUnavailable) {
+				t.Errorf("Commit: %v, want ErrUnavailable", err)
+			}
+			await(t, "the commit is made", func() bool {
+				now, err := s.Load(t.Context(), u1)
+				return err == nil && now.Version == 2
+			})
+			if n := calls(t, node)["evalsha"]; n != 1 {
+				t.Errorf("the server got the commit %d times", n)
+			}
+		})
+	}
+}

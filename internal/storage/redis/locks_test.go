@@ -1,0 +1,504 @@
+package redis
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/bsm/redislock"
+
+	"github.com/sidecart/sidecart/internal/cart"
+	"github.com/sidecart/sidecart/internal/storage"
+	"github.com/sidecart/sidecart/internal/testserver"
+)
+
+var u1 = cart.Key{Identifier: "u1", Instance: "default"}
+
+// replace is a commit that replaces the items of what was read, and lives an hour.
+func replace(key cart.Key, was *cart.Cart, items string) storage.Commit {
+	c := storage.Commit{
+		Key: key, Expect: storage.Expect{ID: was.ID, Parts: map[cart.Part]uint64{cart.PartItems: was.Items.Version}},
+		Steps: 1, TTL: time.Hour, Parts: []cart.Part{cart.PartItems},
+		Writes: []storage.Write{{Part: cart.PartItems, Value: []byte(items), Step: 1}},
+	}
+	if !was.Exists() {
+		c.NewID = randomName()
+	}
+	return c
+}
+
+func mustCommit(t testing.TB, s *Store, want storage.Status, c storage.Commit) storage.Outcome {
+	t.Helper()
+	outs, err := s.Commit(t.Context(), c)
+	if err != nil {
+		t.Fatalf("Commit: %v", err)
+	}
+	if outs[0].Status != want {
+		t.Fatalf("Commit = %+v, want status %d", outs[0], want)
+	}
+	return outs[0]
+}
+
+func mustLoad(t testing.TB, s *Store, key cart.Key) *cart.Cart {
+	t.Helper()
+	c, err := s.Load(t.Context(), key)
+	if err != nil {
+		t.Fatalf("Load: %v", err)
+	}
+	return c
+}
+
+func claimOf(parts ...cart.Part) storage.Claim {
+	return storage.Claim{Token: randomName(), Holder: "test", Parts: parts, Lease: time.Hour}
+}
+
+// acquired is what an Acquire in the background came to.
+type acquired struct {
+	cart *cart.Cart
+	err  error
+}
+
+func acquireLater(ctx context.Context, s *Store, key cart.Key, c storage.Claim, queued bool) <-chan acquired {
+	done := make(chan acquired, 1)
+	go func() {
+		got, err := s.Acquire(ctx, key, c, queued)
+		done <- acquired{got, err}
+	}()
+	return done
+}
+
+// awaitQueue returns when the token is in the queue.
+func awaitQueue(t testing.TB, s *Store, key cart.Key, token string) {
+	t.Helper()
+	await(t, "the claim is in the queue", func() bool {
+		return strings.Contains(s.client.Get(t.Context(), s.space.names(key).queue).Val(), token)
+	})
+}
+
+// await asks until the condition holds.
+func await(t testing.TB, what string, holds func() bool) {
+	t.Helper()
+	for end := time.Now().Add(patient); !holds(); {
+		if time.Now().After(end) {
+			t.Fatalf("in vain: %s", what)
+		}
+		if err := pause(t.Context(), time.Millisecond); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func receive(t testing.TB, done <-chan acquired) *cart.Cart {
+	t.Helper()
+	select {
+	case a := <-done:
+		if a.err != nil {
+			t.Fatalf("Acquire: %v", a.err)
+		}
+		return a.cart
+	case <-time.After(patient):
+		t.Fatal("Acquire did not return")
+	}
+	return nil
+}
+
+// TestLockOfRedislock: a lock that another program took with bsm/redislock holds us off, and
+// ours holds that program off.
+func TestLockOfRedislock(t *testing.T) {
+	r := testserver.StartRedis(t)
+	s := open(t, Config{Addresses: []string{r.Addr}})
+	other := redislock.New(s.client)
+	mustCommit(t, s, storage.Committed, replace(u1, &cart.Cart{}, `{"a":1}`))
+	for _, test := range []struct {
+		key   string
+		parts []cart.Part // of ours, which it must hold off
+	}{
+		{"lock.cart.u1.default.items", []cart.Part{cart.PartItems}},
+		{"lock.cart.u1.default.items", []cart.Part{cart.PartAll}},
+		{"lock.cart.u1.default", []cart.Part{cart.PartConditions}},
+		{"lock.cart.u1.default.metadata.gift%2Ewrap", []cart.Part{cart.PartConditions, cart.PartMetadata("gift.wrap")}},
+	} {
+		t.Run(test.key+fmt.Sprint(test.parts), func(t *testing.T) {
+			lock, err := other.Obtain(t.Context(), test.key, time.Hour, &redislock.Options{Metadata: "php"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			was := mustLoad(t, s, u1)
+			c := replace(u1, was, `{"b":1}`)
+			c.Parts = test.parts
+			mustCommit(t, s, storage.Locked, c)
+			claim := claimOf(test.parts...)
+			c.Claim = &claim
+			if out := mustCommit(t, s, storage.Locked, c); !out.Claimed.Queued {
+				t.Fatalf("claim %+v, want it queued", out.Claimed)
+			}
+			done := acquireLater(t.Context(), s, u1, claim, true)
+			awaitQueue(t, s, u1, claim.Token)
+			if err := lock.Release(t.Context()); err != nil {
+				t.Fatalf("its lock was touched: %v", err)
+			}
+			if got := receive(t, done); describe(got) != describe(was) {
+				t.Errorf("acquired %s, want %s", describe(got), describe(was))
+			}
+			n := s.space.names(u1)
+			for _, p := range test.parts {
+				if _, err := other.Obtain(t.Context(), n.lockKey(p), time.Hour, nil); !errors.Is(err, redislock.ErrNotObtained) {
+					t.Errorf("another program obtains %s: %v", n.lockKey(p), err)
+				}
+				if v, _ := r.Do("GET", n.lockKey(p)); v != claim.Token+claim.Holder {
+					t.Errorf("%s = %q, want token and holder", n.lockKey(p), v)
+				}
+			}
+			if err := s.Abandon(t.Context(), u1, claim.Token); err != nil {
+				t.Fatal(err)
+			}
+			lock, err = other.Obtain(t.Context(), test.key, time.Hour, nil)
+			if err != nil {
+				t.Fatalf("after Abandon: %v", err)
+			}
+			if err := lock.Release(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		})
+	}
+}
+
+// TestForeignTokenIsALease: who got a lock elsewhere may change the cart under its token.
+func TestForeignTokenIsALease(t *testing.T) {
+	r := testserver.StartRedis(t)
+	s := open(t, Config{Addresses: []string{r.Addr}})
+	lock, err := redislock.Obtain(t.Context(), s.client, "lock.cart.u1.default.items", time.Hour, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := replace(u1, &cart.Cart{}, `{"a":1}`)
+	c.Token, c.Lease, c.Release = lock.Token(), true, true
+	mustCommit(t, s, storage.Committed, c)
+	if err := lock.Release(t.Context()); !errors.Is(err, redislock.ErrLockNotHeld) {
+		t.Errorf("the commit did not give the lock back: %v", err)
+	}
+	mustCommit(t, s, storage.LockLost, c)
+}
+
+// TestBrokenLock: a lock key that somebody deletes ends the lease at that instant.
+func TestBrokenLock(t *testing.T) {
+	r := testserver.StartRedis(t)
+	s := open(t, Config{Addresses: []string{r.Addr}})
+	claim := claimOf(cart.PartItems, cart.PartConditions)
+	if _, err := s.Acquire(t.Context(), u1, claim, false); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := r.Do("DEL", "lock.cart.u1.default.conditions"); n != "1" {
+		t.Fatalf("DEL = %s, %v", n, err)
+	}
+	c := replace(u1, &cart.Cart{}, `{"a":1}`)
+	c.Token, c.Lease = claim.Token, true
+	mustCommit(t, s, storage.LockLost, c)
+	c.Token, c.Lease = "", false
+	mustCommit(t, s, storage.Committed, c)
+}
+
+// TestHandOverByPush: with a heartbeat that never comes, only the wake-up can end the wait, and
+// it carries the cart, or lets it be read where it is large.
+func TestHandOverByPush(t *testing.T) {
+	r := testserver.StartRedis(t)
+	c := testserver.StartRedisCluster(t, 3)
+	for name, config := range map[string]Config{
+		"Standalone": {Addresses: []string{r.Addr}},
+		"Cluster":    {Addresses: c.Addrs(), Mode: Cluster},
+	} {
+		for size, items := range map[string]string{"small": `{"a":1}`, "large": `{"a":"` + strings.Repeat("x", 100_000) + `"}`} {
+			t.Run(name+"/"+size, func(t *testing.T) {
+				config := config
+				config.Prefix = name + size
+				one, two := open(t, config), open(t, config)
+				two.heartbeat = time.Hour
+				first := claimOf(cart.PartItems)
+				was, err := one.Acquire(t.Context(), u1, first, false)
+				if err != nil || was.Exists() {
+					t.Fatalf("Acquire: %+v, %v", was, err)
+				}
+				if name == "Standalone" { // else it begins to listen while the lock is handed over
+					listen(t, two)
+				}
+				second := claimOf(cart.PartItems)
+				ask := replace(u1, was, `{}`)
+				ask.Claim = &second
+				if out := mustCommit(t, two, storage.Locked, ask); !out.Claimed.Queued {
+					t.Fatalf("claim %+v, want it queued", out.Claimed)
+				}
+				done := acquireLater(t.Context(), two, u1, second, true)
+				done2 := acquireAgain(t, two, u1)
+				change := replace(u1, was, items)
+				change.Token, change.Lease, change.Release = first.Token, true, true
+				mustCommit(t, one, storage.Committed, change)
+				got := receive(t, done)
+				if string(got.Items.Object.Bytes()) != items || got.Version != 1 {
+					t.Errorf("acquired version %d with %d bytes", got.Version, len(got.Items.Object.Bytes()))
+				}
+				// The next in line is woken by Abandon as well.
+				if err := two.Abandon(t.Context(), u1, second.Token); err != nil {
+					t.Fatal(err)
+				}
+				receive(t, done2)
+			})
+		}
+	}
+}
+
+func listen(t testing.TB, s *Store) {
+	t.Helper()
+	if err := s.waiters.listen(t.Context(), s.client); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// acquireAgain queues another claim on the same part.
+func acquireAgain(t *testing.T, s *Store, key cart.Key) <-chan acquired {
+	t.Helper()
+	claim := claimOf(cart.PartItems)
+	done := acquireLater(t.Context(), s, key, claim, false)
+	awaitQueue(t, s, key, claim.Token)
+	return done
+}
+
+// TestGrantBeforeListening: a lock that was granted before the waiter could hear of it is found
+// without a heartbeat.
+func TestGrantBeforeListening(t *testing.T) {
+	r := testserver.StartRedis(t)
+	s := open(t, Config{Addresses: []string{r.Addr}})
+	s.heartbeat = time.Hour
+	first, second := claimOf(cart.PartItems), claimOf(cart.PartItems)
+	if _, err := s.Acquire(t.Context(), u1, first, false); err != nil {
+		t.Fatal(err)
+	}
+	ask := replace(u1, &cart.Cart{}, `{}`)
+	ask.Claim = &second
+	mustCommit(t, s, storage.Locked, ask)
+	if err := s.Abandon(t.Context(), u1, first.Token); err != nil {
+		t.Fatal(err)
+	}
+	receive(t, acquireLater(t.Context(), s, u1, second, true))
+}
+
+// TestGrantWhileSubscribing: the same where the grant comes between the claim and the
+// confirmation of the subscription.
+func TestGrantWhileSubscribing(t *testing.T) {
+	r := testserver.StartRedis(t)
+	s := open(t, Config{Addresses: []string{r.Addr}})
+	s.heartbeat = time.Hour
+	first := claimOf(cart.PartItems)
+	if _, err := s.Acquire(t.Context(), u1, first, false); err != nil {
+		t.Fatal(err)
+	}
+	s.waiters.subscribing.Lock()
+	done := acquireAgain(t, s, u1)
+	if err := s.Abandon(t.Context(), u1, first.Token); err != nil {
+		t.Fatal(err)
+	}
+	s.waiters.subscribing.Unlock()
+	receive(t, done)
+}
+
+// TestLeaseEndWakes: with a heartbeat that never comes, a waiter still asks when the lease
+// before it ends, since a crashed holder wakes nobody.
+func TestLeaseEndWakes(t *testing.T) {
+	r := testserver.StartRedis(t)
+	s := open(t, Config{Addresses: []string{r.Addr}})
+	s.heartbeat = time.Hour
+	first := claimOf(cart.PartAll)
+	first.Lease = 300 * time.Millisecond
+	if _, err := s.Acquire(t.Context(), u1, first, false); err != nil {
+		t.Fatal(err)
+	}
+	receive(t, acquireLater(t.Context(), s, u1, claimOf(cart.PartItems), false))
+	c := replace(u1, &cart.Cart{}, `{}`)
+	c.Token, c.Lease = first.Token, true
+	mustCommit(t, s, storage.LockLost, c)
+}
+
+// TestGrantAfterTimeout: a lock that is granted to a waiter that has gone is given back.
+func TestGrantAfterTimeout(t *testing.T) {
+	r := testserver.StartRedis(t)
+	s := open(t, Config{Addresses: []string{r.Addr}})
+	s.heartbeat = time.Hour
+	first := claimOf(cart.PartItems)
+	if _, err := s.Acquire(t.Context(), u1, first, false); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	second := claimOf(cart.PartItems)
+	done := acquireLater(ctx, s, u1, second, false)
+	awaitQueue(t, s, u1, second.Token)
+	cancel()
+	if err := s.Abandon(t.Context(), u1, first.Token); err != nil {
+		t.Fatal(err)
+	}
+	if a := <-done; a.err == nil {
+		err := s.Abandon(t.Context(), u1, second.Token)
+		if err != nil {
+			t.Fatal(err)
+		}
+	} else if !errors.Is(a.err, context.Canceled) {
+		t.Fatalf("Acquire: %v, want Canceled", a.err)
+	}
+	await(t, "the lock is free and nobody waits", func() bool {
+		n, err := r.Do("EXISTS", "lock.cart.u1.default.items", "queue.cart.u1.default")
+		return err == nil && n == "0"
+	})
+}
+
+var callsOf = regexp.MustCompile(`cmdstat_([a-z|]+):calls=(\d+)`)
+
+// calls counts commands since the last CONFIG RESETSTAT, those within scripts too.
+func calls(t *testing.T, r *testserver.Redis) map[string]int {
+	t.Helper()
+	info, err := r.Do("INFO", "commandstats")
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := map[string]int{}
+	for _, m := range callsOf.FindAllStringSubmatch(info, -1) {
+		n[m[1]], _ = strconv.Atoi(m[2])
+	}
+	delete(n, "config|resetstat")
+	return n
+}
+
+// TestRoundTrips: what the server was asked, command by command.
+func TestRoundTrips(t *testing.T) {
+	r := testserver.StartRedis(t)
+	s := open(t, Config{Addresses: []string{r.Addr}})
+	mustCommit(t, s, storage.Committed, replace(u1, &cart.Cart{}, `{"a":0}`)) // loads the script
+	reset := func() {
+		if _, err := r.Do("CONFIG", "RESETSTAT"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	now := mustLoad(t, s, u1)
+	reset()
+	const n = 10
+	for i := range n {
+		out := mustCommit(t, s, storage.Committed, replace(u1, now, `{"a":1}`))
+		next := *now
+		next.Version, next.Items.Version = out.Base+1, out.Base+1
+		now = &next
+		if out.Base != uint64(i)+1 {
+			t.Fatalf("Base = %d, want %d", out.Base, i+1)
+		}
+	}
+	// One script for each commit, and in it no more than this.
+	want := map[string]int{"evalsha": n, "mget": n, "hmget": n, "time": n, "hset": n, "pexpireat": n}
+	if got := calls(t, r); fmt.Sprint(got) != fmt.Sprint(want) {
+		t.Errorf("%d commits took %v, want %v", n, got, want)
+	}
+	reset()
+	if got := mustLoad(t, s, u1); got.Version != n+1 {
+		t.Errorf("version %d, want %d", got.Version, n+1)
+	}
+	if got := calls(t, r); fmt.Sprint(got) != "map[hgetall:1]" {
+		t.Errorf("a load took %v", got)
+	}
+	// A conflict brings the cart and the lock with it.
+	stale := replace(u1, &cart.Cart{}, `{}`)
+	claim := claimOf(cart.PartItems)
+	stale.Claim = &claim
+	reset()
+	out := mustCommit(t, s, storage.Conflict, stale)
+	if !out.Claimed.Granted || out.Cart.Version != n+1 {
+		t.Errorf("conflict: %+v", out)
+	}
+	if got := calls(t, r); got["evalsha"] != 1 || got["subscribe"] != 0 {
+		t.Errorf("a conflict took %v", got)
+	}
+	// So does the hand-over: the next holder reads nothing.
+	listen(t, s)
+	s.heartbeat = time.Hour
+	next := claimOf(cart.PartItems)
+	done := acquireLater(t.Context(), s, u1, next, false)
+	awaitQueue(t, s, u1, next.Token)
+	reset()
+	if err := s.Abandon(t.Context(), u1, claim.Token); err != nil {
+		t.Fatal(err)
+	}
+	if got := receive(t, done); got.Version != n+1 {
+		t.Errorf("acquired version %d", got.Version)
+	}
+	if got := calls(t, r); got["publish"] != 1 || got["hgetall"] != 1 {
+		t.Errorf("the hand-over took %v, want one publish with the cart", got)
+	}
+}
+
+// TestScriptFlush: a server that forgot the scripts, as after a restart, is taught again.
+func TestScriptFlush(t *testing.T) {
+	r := testserver.StartRedis(t)
+	s := open(t, Config{Addresses: []string{r.Addr}})
+	for i := range 3 {
+		mustCommit(t, s, storage.Committed, replace(u1, mustLoad(t, s, u1), fmt.Sprintf(`{"a":%d}`, i)))
+		claim := claimOf(cart.PartItems)
+		if _, err := s.Acquire(t.Context(), u1, claim, false); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Abandon(t.Context(), u1, claim.Token); err != nil {
+			t.Fatal(err)
+		}
+		if list, err := s.Instances(t.Context(), "u1"); err != nil || len(list) != 1 {
+			t.Fatalf("Instances = %v, %v", list, err)
+		}
+		if err := s.Ping(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := r.Do("SCRIPT", "FLUSH"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if c := mustLoad(t, s, u1); c.Version != 3 {
+		t.Errorf("version %d, want 3", c.Version)
+	}
+}
+
+// TestIndexOutlivesCarts: the index lives at least as long as the longest of its carts.
+func TestIndexOutlivesCarts(t *testing.T) {
+	r := testserver.StartRedis(t)
+	s := open(t, Config{Addresses: []string{r.Addr}})
+	index, _ := s.space.owner("u1")
+	life := func(key string) time.Duration {
+		d, err := s.client.PTTL(t.Context(), key).Result()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return d
+	}
+	for i, ttl := range []time.Duration{time.Hour, time.Minute, 100 * time.Hour, time.Second} {
+		key := cart.Key{Identifier: "u1", Instance: fmt.Sprint(i)}
+		for range 3 {
+			c := replace(key, mustLoad(t, s, key), `{}`)
+			c.TTL = ttl
+			mustCommit(t, s, storage.Committed, c)
+		}
+		for j := range i + 1 {
+			if cart := s.space.names(cart.Key{Identifier: "u1", Instance: fmt.Sprint(j)}).cart; life(index) < life(cart) {
+				t.Errorf("after a cart of %v the index lives %v, %s %v", ttl, life(index), cart, life(cart))
+			}
+		}
+	}
+	for _, longer := range []time.Duration{1000 * time.Hour, 0} {
+		key := cart.Key{Identifier: "u1", Instance: "0"}
+		c := replace(key, mustLoad(t, s, key), `{}`)
+		c.TTL = longer
+		mustCommit(t, s, storage.Committed, c)
+		if cart := s.space.names(key).cart; life(index) < life(cart) || longer == 0 && (life(index) != -1 || life(cart) != -1) {
+			t.Errorf("with a life of %v the index lives %v, the cart %v", longer, life(index), life(cart))
+		}
+	}
+	c := replace(u1, &cart.Cart{}, `{}`)
+	mustCommit(t, s, storage.Committed, c)
+	if life(index) != -1 {
+		t.Errorf("the index of a cart without end lives %v after another cart", life(index))
+	}
+}
