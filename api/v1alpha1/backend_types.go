@@ -135,7 +135,7 @@ type RedisBackend struct {
 	// +optional
 	SentinelCredentialsSecretRef *RedisCredentials `json:"sentinelCredentialsSecretRef,omitempty"`
 
-	// Speak TLS. Write {} to trust the usual authorities.
+	// How to speak TLS. Write {enabled: true} to trust the usual authorities.
 	// +optional
 	TLS *TLS `json:"tls,omitempty"`
 }
@@ -231,7 +231,7 @@ type DatabaseBackend struct {
 	// +optional
 	URLSecretRef *URLSecretRef `json:"urlSecretRef,omitempty"`
 
-	// Speak TLS. Write {} to trust the usual authorities. Without it, PostgreSQL
+	// How to speak TLS. Write {enabled: true} to trust the usual authorities. Without it, PostgreSQL
 	// speaks TLS if the server can, and MySQL does not. Beside urlSecretRef the
 	// URL says it.
 	// +optional

@@ -133,6 +133,7 @@ func TestSamples(t *testing.T) {
 // A view of a namespace must show its CartStorages, and change none.
 func TestRoles(t *testing.T) {
 	c := envtest.Start(t)
+	c.Kubectl(t, "create", "namespace", "sidecart-system") // where the operator's own role is
 	c.Kubectl(t, "apply", "--filename", "../../config/rbac")
 	get := func(role string) string {
 		return c.Kubectl(t, "get", "clusterrole", role, "--output", `jsonpath={.metadata.labels} {.rules[*].verbs}`)

@@ -82,6 +82,10 @@ type URLSecretRef struct {
 //
 // +kubebuilder:validation:XValidation:rule="!has(self.insecureSkipVerify) || !self.insecureSkipVerify || !has(self.caSecretRef)",fieldPath=".insecureSkipVerify",message="insecureSkipVerify makes caSecretRef void: remove one of them"
 type TLS struct {
+	// Speak TLS. Any other setting of this section turns it on as well; an empty
+	// section does not.
+	// +optional
+	Enabled bool `json:"enabled,omitempty"`
 	// The secret with the certificate of the authority that signed the server's.
 	// Without it the usual public authorities are trusted.
 	// +optional
@@ -102,10 +106,17 @@ type TLS struct {
 	InsecureSkipVerify bool `json:"insecureSkipVerify,omitempty"`
 }
 
+// On reports whether TLS is spoken; nil is off.
+func (t *TLS) On() bool { return t != nil && *t != TLS{} }
+
 // DatabaseTLS says how to speak TLS with a database.
 //
 // +kubebuilder:validation:XValidation:rule="!has(self.insecureSkipVerify) || !self.insecureSkipVerify || !has(self.caSecretRef)",fieldPath=".insecureSkipVerify",message="insecureSkipVerify makes caSecretRef void: remove one of them"
 type DatabaseTLS struct {
+	// Speak TLS. Any other setting of this section turns it on as well; an empty
+	// section does not.
+	// +optional
+	Enabled bool `json:"enabled,omitempty"`
 	// The secret with the certificate of the authority that signed the server's.
 	// Without it the usual public authorities are trusted. PostgreSQL only.
 	// +optional
@@ -119,6 +130,9 @@ type DatabaseTLS struct {
 	// +optional
 	InsecureSkipVerify bool `json:"insecureSkipVerify,omitempty"`
 }
+
+// On reports whether TLS is spoken; nil is off.
+func (t *DatabaseTLS) On() bool { return t != nil && *t != DatabaseTLS{} }
 
 // CASecretRef is a secret in the namespace of the CartStorage.
 type CASecretRef struct {

@@ -1,6 +1,7 @@
 package envtest
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -14,6 +15,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/client-go/discovery"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -122,7 +125,24 @@ func start() (*Cluster, error) {
 	if err := c.connect(scheme); err != nil {
 		return nil, errors.Join(err, c.stop())
 	}
+	if err := c.awaitSchemas(); err != nil {
+		return nil, errors.Join(err, c.stop())
+	}
 	return c, nil
+}
+
+// awaitSchemas waits until the API server publishes the schemas of the CRDs: kubectl
+// explain reads them, and they come a moment after the resources.
+func (c *Cluster) awaitSchemas() error {
+	client, err := discovery.NewDiscoveryClientForConfig(c.Config)
+	if err != nil {
+		return err
+	}
+	ctx := context.Background()
+	return wait.PollUntilContextTimeout(ctx, 50*time.Millisecond, time.Minute, true, func(context.Context) (bool, error) {
+		paths, err := client.OpenAPIV3().Paths()
+		return err == nil && paths["apis/"+v1alpha1.GroupVersion.String()] != nil, nil
+	})
 }
 
 func (c *Cluster) connect(scheme *runtime.Scheme) (err error) {

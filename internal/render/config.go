@@ -117,7 +117,7 @@ func redis(r *v1alpha1.RedisBackend) *config.Redis {
 	}
 	c.UsernameFile, c.PasswordFile = redisFiles(r.CredentialsSecretRef)
 	c.SentinelUsernameFile, c.SentinelPasswordFile = redisFiles(r.SentinelCredentialsSecretRef)
-	if t := r.TLS; t != nil {
+	if t := r.TLS; t.On() {
 		c.TLS = config.TLS{Enabled: true, ServerName: t.ServerName, InsecureSkipVerify: t.InsecureSkipVerify}
 		c.TLS.CAFile, c.TLS.CertFile, c.TLS.KeyFile = tlsFiles(t.CASecretRef, t.CertificateSecretRef)
 	}
@@ -163,7 +163,7 @@ func databaseTLS(d *v1alpha1.DatabaseBackend) url.Values {
 	q := url.Values{}
 	t := d.TLS
 	switch {
-	case t == nil:
+	case !t.On():
 	case d.Dialect == v1alpha1.MySQL && t.InsecureSkipVerify:
 		q.Set("tls", "skip-verify")
 	case d.Dialect == v1alpha1.MySQL:
