@@ -173,7 +173,7 @@ func (c *Coordinator) await(ctx context.Context, sh *shard, l *line, o *op) (Res
 	}
 	sh.mu.Unlock()
 	if waiting {
-		if cause == ErrTimeout {
+		if errors.Is(cause, ErrTimeout) {
 			c.stats.timeouts.Add(1)
 		}
 		return Result{}, cause
@@ -229,18 +229,25 @@ func (c *Coordinator) pass(sh *shard, l *line) {
 	c.wake(sh, l)
 }
 
-// wake puts the line to work if nobody serves it and something could go out, and
-// ends a line in which nothing waits. The shard is locked.
+// wake puts the line to work. The shard is locked.
 func (c *Coordinator) wake(sh *shard, l *line) {
-	if l.active {
-		return
-	}
-	if b, ok := c.next(l); ok {
-		l.active = true
+	if b, ok := c.rouse(sh, l); ok {
 		go c.work(sh, l, b)
-	} else if len(l.pending) == 0 && len(l.parked) == 0 {
+	}
+}
+
+// rouse hands the line to the caller if nobody serves it and something could go
+// out, and ends a line in which nothing waits. The shard is locked.
+func (c *Coordinator) rouse(sh *shard, l *line) (b batch, ok bool) {
+	if l.active {
+		return b, false
+	}
+	if b, ok = c.next(l); ok {
+		l.active = true
+	} else if len(l.pending) == 0 && len(l.parked) == 0 && sh.lines[l.key] == l {
 		delete(sh.lines, l.key)
 	}
+	return b, ok
 }
 
 // work serves the line until nothing is left that could go out.
@@ -326,17 +333,16 @@ func (c *Coordinator) park(l *line, ops []*op, claim storage.Claim, queued bool)
 	}()
 }
 
-// acquire waits for the group's lock and then puts the line to work.
+// acquire waits for the group's lock and then serves the line itself, since it is
+// awake, unless somebody does.
 func (c *Coordinator) acquire(ctx context.Context, sh *shard, l *line, g *group, queued bool) {
 	k, err := c.locker.Acquire(ctx, l.key, g.claim, queued)
 	sh.mu.Lock()
-	defer sh.mu.Unlock()
 	switch {
 	case !slices.Contains(l.parked, g): // all of its changes gave up
 		if err == nil {
 			c.abandon(l.key, g.claim.Token)
 		}
-		return
 	case err != nil:
 		l.parked = slices.DeleteFunc(l.parked, func(p *group) bool { return p == g })
 		for _, o := range g.ops {
@@ -347,7 +353,11 @@ func (c *Coordinator) acquire(ctx context.Context, sh *shard, l *line, g *group,
 		c.stats.acquired.Add(1)
 		g.granted, g.cart = true, k
 	}
-	c.wake(sh, l)
+	b, ok := c.rouse(sh, l)
+	sh.mu.Unlock()
+	if ok {
+		c.work(sh, l, b)
+	}
 }
 
 // abandon gives a lock back that nobody needs, without making anybody wait for

@@ -37,7 +37,6 @@ func newGRPC(s *service, h *health.Server, stopping <-chan struct{}) *grpc.Serve
 		grpc.MaxRecvMsgSize(maxMessageBytes),
 		grpc.ReadBufferSize(connBuffer),
 		grpc.WriteBufferSize(connBuffer),
-		grpc.SharedWriteBuffer(true),
 		grpc.NumStreamWorkers(streamWorkers),
 		grpc.WaitForHandlers(true),
 		grpc.MaxConcurrentStreams(4096),

@@ -72,7 +72,12 @@ func (g *gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.Method == http.MethodHead { // net/http leaves the body out
 		r.Method = http.MethodGet
 	}
-	body, err := g.readBody(w, r)
+	l := g.service.lanes.enter()
+	most, timeout := l.maxBodyBytes(), l.RequestTimeout+bodyGrace
+	l.leave()
+	// The body, the call, and the answer to a client that reads slowly.
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(2*timeout + answerGrace))
+	body, err := readBody(w, r, most, timeout)
 	if err == nil && r.URL.RawQuery != "" {
 		name, _, _ := strings.Cut(r.URL.RawQuery, "=")
 		err = cart.Invalidf("?"+shown([]byte(name)), "there are no query parameters here: preconditions are headers")
@@ -103,18 +108,18 @@ func (*requestBody) Close() error { return nil }
 // bodyGrace is how much longer than a call a body may take to arrive.
 const bodyGrace = time.Second
 
+// answerGrace is how long an answer may take to be read.
+const answerGrace = 30 * time.Second
+
 // firstRead is how much memory a body is given before any of it has come.
 const firstRead = 4 << 10
 
-// readBody reads the whole body, bounded in size and time.
-func (g *gateway) readBody(w http.ResponseWriter, r *http.Request) (*requestBody, error) {
+// readBody reads the whole body, of at most most bytes and within timeout.
+func readBody(w http.ResponseWriter, r *http.Request, most int64, timeout time.Duration) (*requestBody, error) {
 	body := &requestBody{}
 	if r.ContentLength == 0 || r.Body == nil || r.Body == http.NoBody {
 		return body, nil
 	}
-	l := g.service.lanes.enter()
-	most, timeout := l.maxBodyBytes(), l.RequestTimeout+bodyGrace
-	l.leave()
 	if r.ContentLength > most {
 		w.Header().Set("Connection", "close")
 		return body, cart.TooLargef(bodyField, "is %d bytes, at most %d are allowed", r.ContentLength, most)

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"runtime"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -30,8 +31,9 @@ const unknownMethod = "unknown"
 type metrics struct {
 	registry *prometheus.Registry
 	requests *prometheus.CounterVec
-	// Nearly all calls succeed: their series are looked up once.
-	quick    map[string]*[fronts]series
+	// Nearly all calls succeed: their series are looked up once, when they are first
+	// called for.
+	quick    map[string]*[fronts]func() series
 	inFlight atomic.Int64
 }
 
@@ -47,7 +49,7 @@ func newMetrics(version string) *metrics {
 			Name: "sidecart_requests_total",
 			Help: "Calls by front, method, gRPC code and reason; the reason of a success is empty.",
 		}, []string{"front", "method", "code", "reason"}),
-		quick: map[string]*[fronts]series{},
+		quick: map[string]*[fronts]func() series{},
 	}
 	duration := prometheus.NewHistogramVec(prometheus.HistogramOpts{
 		Name:                            "sidecart_request_duration_seconds",
@@ -75,12 +77,14 @@ func newMetrics(version string) *metrics {
 		methods = append(methods, d.MethodName)
 	}
 	for _, name := range methods {
-		s := new([fronts]series)
+		s := new([fronts]func() series)
 		for f := range fronts {
-			s[f] = series{
-				ok:       m.requests.WithLabelValues(frontNames[f], name, codes.OK.String(), ""),
-				duration: duration.WithLabelValues(frontNames[f], name),
-			}
+			s[f] = sync.OnceValue(func() series {
+				return series{
+					ok:       m.requests.WithLabelValues(frontNames[f], name, codes.OK.String(), ""),
+					duration: duration.WithLabelValues(frontNames[f], name),
+				}
+			})
 		}
 		m.quick[name] = s
 	}
@@ -93,9 +97,10 @@ func (m *metrics) observe(f front, method string, code codes.Code, reason string
 	if !ok {
 		method, q = unknownMethod, m.quick[unknownMethod]
 	}
-	q[f].duration.Observe(took.Seconds())
+	s := q[f]()
+	s.duration.Observe(took.Seconds())
 	if code == codes.OK {
-		q[f].ok.Inc()
+		s.ok.Inc()
 		return
 	}
 	m.requests.WithLabelValues(frontNames[f], method, code.String(), reason).Inc()

@@ -76,8 +76,8 @@ func Start(o Options, b Backend) (*Server, error) {
 	return s, nil
 }
 
-// newHTTP bounds what a client may take its time for. A body is bounded by its
-// handler, which knows the request timeout.
+// newHTTP bounds what a client may take its time for. The API sets its own bounds for
+// bodies and answers, by the request timeout.
 func newHTTP(h http.Handler, log *slog.Logger) *http.Server {
 	return &http.Server{
 		Handler:           h,

@@ -195,7 +195,7 @@ func TestSwap(t *testing.T) {
 			if r := call(ask{rpc: "GetCart"}); !strings.Contains(r.body, `"version":2`) {
 				t.Fatalf("a new call met the old backend: %s", r.body)
 			}
-			// Pings use the old backend as well, for a moment: only the call holds it now.
+			// Longer than a ping that is under way may use it as well.
 			short, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 			defer cancel()
 			if err := retired.Wait(short); !errors.Is(err, context.DeadlineExceeded) {
@@ -331,7 +331,7 @@ func await(t *testing.T, watch healthpb.Health_WatchClient, want healthpb.Health
 
 func admin(t *testing.T, w *world, path, accept string) reply {
 	t.Helper()
-	req, err := http.NewRequestWithContext(t.Context(), "GET", "http://"+w.Addr("admin")+path, nil)
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+w.Addr("admin")+path, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

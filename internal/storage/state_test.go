@@ -267,3 +267,31 @@ func TestApplyAllOrNone(t *testing.T) {
 		})
 	}
 }
+
+// TestApplyAgain: a claim for the next turn stands behind those who wait, and is
+// not made where nobody does.
+func TestApplyAgain(t *testing.T) {
+	again := claim("x", items)
+	commit := storage.Commit{Expect: storage.Expect{ID: "id"}, Steps: 1, Parts: []cart.Part{items}, Token: "a", Release: true, Again: &again}
+	for _, test := range []struct {
+		name          string
+		waiting       []storage.Claim
+		want          storage.Claimed
+		held, waiters []string
+	}{
+		{"alone", nil, storage.Claimed{}, nil, nil},
+		{"before others", []storage.Claim{claim("b", items), claim("c", all)}, storage.Claimed{Queued: true}, []string{"b"}, []string{"c", "x"}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			s := storage.State{Cart: cart.Cart{ID: "id", Version: 1}}
+			s.Acquire(claim("a", items), start)
+			for _, c := range test.waiting {
+				s.Acquire(c, start)
+			}
+			if out := one(&s, commit); out.Status != storage.Committed || out.Claimed != test.want {
+				t.Errorf("outcome %+v, want claimed %+v", out, test.want)
+			}
+			wantQueue(t, "afterwards", &s, test.held, test.waiters)
+		})
+	}
+}

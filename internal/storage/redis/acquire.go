@@ -32,7 +32,7 @@ func (s *Store) Acquire(ctx context.Context, key cart.Key, claim storage.Claim, 
 	defer s.tasks.Done()
 	w := s.waiters.join(claim.Token)
 	defer s.waiters.leave(claim.Token)
-	c, err := s.wait(ctx, key, &claim, w, queued && w.listening)
+	c, err := s.wait(ctx, key, &claim, w, !queued || !w.listening)
 	if err == nil {
 		return c, nil
 	}
@@ -49,17 +49,17 @@ func (s *Store) Acquire(ctx context.Context, key cart.Key, claim storage.Claim, 
 	return nil, err
 }
 
-// wait is the loop of Acquire; settled says that the claim is in the queue and that a
-// wake-up would have been heard.
-func (s *Store) wait(ctx context.Context, key cart.Key, claim *storage.Claim, w *waiter, settled bool) (*cart.Cart, error) {
+// wait is the loop of Acquire; ask says that it begins with a claim, since there is none yet or
+// it may have been granted before anybody listened.
+func (s *Store) wait(ctx context.Context, key cart.Key, claim *storage.Claim, w *waiter, ask bool) (*cart.Cart, error) {
 	slow := pollMax
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
-	for {
+	for ; ; ask = true {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		if !settled {
+		if ask {
 			g, err := s.claim(ctx, key, claim)
 			if err != nil {
 				return nil, err
@@ -71,9 +71,8 @@ func (s *Store) wait(ctx context.Context, key cart.Key, claim *storage.Claim, w 
 			w.outlook = g
 		}
 		if !w.listening && s.waiters.listen(ctx, s.client) == nil {
-			// The lock may have been granted before anybody listened: ask once more.
-			w.listening, settled = true, false
-			continue
+			w.listening = true
+			continue // a wake-up until now was not heard: ask again
 		}
 		delay := s.heartbeat
 		if w.outlook.poll || !w.listening {
@@ -92,7 +91,6 @@ func (s *Store) wait(ctx context.Context, key cart.Key, claim *storage.Claim, w 
 			c, err := decodeCart(flat)
 			return c, s.translate(ctx, err, "lock", key)
 		case <-timer.C:
-			settled = false
 		case <-ctx.Done():
 		case <-s.done:
 			return nil, storage.ErrClosed

@@ -11,7 +11,8 @@
 --   number of expected part versions, their fields ('*' for that of the cart), the versions,
 --   number of writes, part, step and value of each (step -1 or less: removed),
 --   claim: token ('' for none, and then nothing more), holder, lease (ms), channel, life (ms),
---   number of parts, parts.
+--   number of parts, parts,
+--   again: another claim.
 -- Reply, packed: for each commit a list of status (as storage.Status), granted, queued,
 -- milliseconds until it is worth asking again, whether to poll, id, version before, created,
 -- updated, expires, cart (a list of fields and values, or false).
@@ -56,6 +57,7 @@ local function read_commit(i)
     m.removes = m.removes or (w[2] < 0 and is_metadata(w[1]))
   end
   m.claim = read_claim()
+  m.again = read_claim()
   return m
 end
 
@@ -311,11 +313,12 @@ for i = 1, n do
   commits[i] = read_commit(i - 1)
 end
 for i, m in ipairs(commits) do
-  look(m.cart, m.parts, m.claim and m.claim.parts)
+  local claim, again = m.claim and m.claim.parts or {}, m.again and m.again.parts or {}
+  look(m.cart, m.parts, claim, again)
   if m.token ~= '' and not holds_any(m) then
     -- It may be the lock of another program on a part that is not changed here.
     m.cart = open_cart(i - 1)
-    look(m.cart, {'*'}, m.parts, m.claim and m.claim.parts)
+    look(m.cart, {'*'}, m.parts, claim, again)
   end
   if not read(m) then
     return redis.error_reply('CORRUPT ' .. m.cart.hash .. ' holds something that is no cart')
@@ -332,7 +335,15 @@ for i, m in ipairs(commits) do
   if not failed then
     id, base, created, updated, expires = write(m)
     if m.release and m.token ~= '' and #c.held + #c.waiting > 0 then
+      local woken = #c.woken
       release(c, m.token)
+      if m.again and #c.woken > woken then
+        granted = acquire(c, m.again)
+        queued = not granted
+        if queued then
+          first, poll = outlook(c, m.again)
+        end
+      end
     end
     save(c)
   elseif status[i] == COMMITTED then

@@ -234,6 +234,9 @@ func (w *twins) randomCommit(i int) storage.Commit {
 			c.Claim.Token = c.Token
 		}
 	}
+	if c.Release && w.yes(2) && !w.quiet {
+		c.Again = w.claim()
+	}
 	if w.yes(2) {
 		c.Expect.Version = now.Version
 	}

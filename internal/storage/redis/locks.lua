@@ -213,7 +213,7 @@ local function look(c, ...)
     return got[1]
   end
 
-  for i = 1, 3 do
+  for i = 1, 4 do
     local parts = select(i, ...)
     if parts then
       want(parts)

@@ -3,22 +3,29 @@ package redis
 import (
 	"context"
 	"sync"
+	"time"
 
 	goredis "github.com/redis/go-redis/v9"
 )
 
 // waiters are the claims of this process that wait, and the one subscription by which
 // they are woken. Nobody subscribes before the first claim has to wait, so that a store without
-// contention has no connection for it. The zero value with a channel is ready.
+// contention has no connection for it.
 type waiters struct {
-	channel string
+	channel     string
+	subscribing chan struct{} // holds an element while somebody subscribes
 
 	mu      sync.Mutex
 	byToken map[string]*waiter
 	sub     *goredis.PubSub
 	ended   chan struct{} // closed when the reader of sub has ended
+}
 
-	subscribing sync.Mutex // one attempt at a time
+// subscribeTimeout bounds the wait for the server's confirmation.
+const subscribeTimeout = 2 * time.Second
+
+func newWaiters(channel string) *waiters {
+	return &waiters{channel: channel, subscribing: make(chan struct{}, 1), byToken: map[string]*waiter{}}
 }
 
 // waiter is one claim.
@@ -37,9 +44,6 @@ func (ws *waiters) join(token string) *waiter {
 	defer ws.mu.Unlock()
 	if w := ws.byToken[token]; w != nil {
 		return w
-	}
-	if ws.byToken == nil {
-		ws.byToken = map[string]*waiter{}
 	}
 	w := &waiter{wake: make(chan []string, 1), listening: ws.sub != nil, outlook: granted{first: -1}}
 	ws.byToken[token] = w
@@ -65,8 +69,12 @@ func (ws *waiters) leave(token string) {
 // connection that breaks is made anew by the driver; what it missed, waiters find at
 // their next heartbeat.
 func (ws *waiters) listen(ctx context.Context, client goredis.UniversalClient) error {
-	ws.subscribing.Lock()
-	defer ws.subscribing.Unlock()
+	select {
+	case ws.subscribing <- struct{}{}:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	defer func() { <-ws.subscribing }()
 	ws.mu.Lock()
 	done := ws.sub != nil
 	ws.mu.Unlock()
@@ -74,7 +82,7 @@ func (ws *waiters) listen(ctx context.Context, client goredis.UniversalClient) e
 		return nil
 	}
 	sub := client.Subscribe(ctx, ws.channel)
-	if _, err := sub.Receive(ctx); err != nil {
+	if _, err := sub.ReceiveTimeout(ctx, subscribeTimeout); err != nil {
 		_ = sub.Close()
 		return err
 	}

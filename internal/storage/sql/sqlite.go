@@ -53,8 +53,8 @@ func openSQLite(ctx context.Context, path, prefix string) (_ engine, err error) 
 	}
 	defer func() {
 		if err != nil {
-			main.close()
-			e.closeReaders(len(e.readers))
+			_ = main.close()
+			_ = e.closeReaders(len(e.readers))
 		}
 	}()
 	if err := main.migrate(ctx); err != nil {
@@ -65,14 +65,13 @@ func openSQLite(ctx context.Context, path, prefix string) (_ engine, err error) 
 	}
 	for range cap(e.readers) {
 		c, err := e.connect(ctx)
-		if err == nil {
-			err = c.prepare(reading)
-		}
 		if err != nil {
-			c.close()
 			return nil, fmt.Errorf("%s: %w", path, translate(ctx, err))
 		}
 		e.readers <- c
+		if err := c.prepare(reading); err != nil {
+			return nil, fmt.Errorf("%s: %w", path, translate(ctx, err))
+		}
 	}
 	e.protect()
 	go (&writer{connection: main, engine: e}).run()
@@ -140,16 +139,20 @@ func (e *sqlite) unmoved() error {
 }
 
 // connect opens one connection.
-func (e *sqlite) connect(ctx context.Context) (*connection, error) {
+func (e *sqlite) connect(ctx context.Context) (_ *connection, err error) {
 	conn, err := sqlite3.OpenFlags(e.path, sqlite3.OPEN_READWRITE)
 	if err != nil {
 		return nil, err
 	}
-	c := &connection{Conn: conn, prefix: e.prefix}
+	defer func() {
+		if err != nil {
+			_ = conn.Close()
+		}
+	}()
 	conn.SetInterrupt(ctx)
 	defer conn.SetInterrupt(context.Background())
 	if err := conn.BusyHandler(e.busy); err != nil {
-		return c, err
+		return nil, err
 	}
 	// Turning WAL on fails at once, whatever the busy handler says, while another process does the same.
 	for n := 0; ; n++ {
@@ -158,12 +161,16 @@ func (e *sqlite) connect(ctx context.Context) (*connection, error) {
 		}
 	}
 	if err != nil {
-		return c, err
+		return nil, err
 	}
-	return c, conn.Exec(`
+	err = conn.Exec(`
 		PRAGMA synchronous = FULL;
 		PRAGMA journal_size_limit = 67108864;
 		PRAGMA trusted_schema = OFF`)
+	if err != nil {
+		return nil, err
+	}
+	return &connection{Conn: conn, prefix: e.prefix}, nil
 }
 
 // busy waits for other processes, as long as ctx allows. SQLite's own handler

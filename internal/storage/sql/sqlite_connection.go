@@ -75,9 +75,6 @@ func (c *connection) prepare(queries []string) error {
 }
 
 func (c *connection) close() error {
-	if c == nil {
-		return nil
-	}
 	for _, stmt := range c.statements {
 		_ = stmt.Close() // repeats the statement's last error
 	}

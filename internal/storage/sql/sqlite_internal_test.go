@@ -9,6 +9,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/ncruces/go-sqlite3"
 
@@ -98,6 +99,78 @@ func TestFullDatabase(t *testing.T) {
 	pages(100_000)
 	if err := create(t.Context(), s, "large", large); err != nil {
 		t.Errorf("Commit with room: %v", err)
+	}
+}
+
+// TestAbandonedRequest: what a caller gave up before the writer came to it is not done.
+func TestAbandonedRequest(t *testing.T) {
+	t.Parallel()
+	s, e := newStore(t)
+	done := false
+	r := &request{ctx: t.Context(), done: make(chan struct{}), work: func(*writer) error {
+		done = true
+		return nil
+	}}
+	r.state.Store(abandoned)
+	e.requests <- r
+	if err := s.Ping(t.Context()); err != nil { // the writer is past it
+		t.Fatal(err)
+	}
+	if done {
+		t.Error("the writer did what its caller was told is not done")
+	}
+}
+
+// TestReleaseWakes: a release in the process wakes the next at once, by whichever call.
+func TestReleaseWakes(t *testing.T) {
+	t.Parallel()
+	s, _ := newStore(t)
+	for name, release := range map[string]func(key cart.Key) error{
+		"Abandon": func(key cart.Key) error { return s.Abandon(t.Context(), key, "holder") },
+		"Commit": func(key cart.Key) error {
+			_, err := s.Commit(t.Context(), storage.Commit{Key: key, Token: "holder", Lease: true, Release: true})
+			return err
+		},
+	} {
+		key := cart.Key{Identifier: "u1", Instance: name}
+		claim := storage.Claim{Token: "holder", Parts: []cart.Part{cart.PartAll}, Lease: time.Minute}
+		if _, err := s.Acquire(t.Context(), key, claim, false); err != nil {
+			t.Fatal(err)
+		}
+		claim.Token = "next"
+		if _, granted, err := s.claim(t.Context(), key, claim); granted || err != nil {
+			t.Fatalf("granted %v: %v", granted, err)
+		}
+		woken := s.listen("next")
+		if err := release(key); err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case <-woken:
+		default:
+			t.Errorf("%s did not wake the next", name)
+		}
+	}
+}
+
+// TestTimedOutWaiterLeaves: it does not stay in the queue until it is found dead.
+func TestTimedOutWaiterLeaves(t *testing.T) {
+	t.Parallel()
+	s, e := newStore(t)
+	key := cart.Key{Identifier: "u1", Instance: "default"}
+	claim := storage.Claim{Token: "holder", Parts: []cart.Part{cart.PartAll}, Lease: time.Minute}
+	if _, err := s.Acquire(t.Context(), key, claim, false); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	claim.Token = "late"
+	if _, err := s.Acquire(ctx, key, claim, false); !errors.Is(err, storage.ErrLockTimeout) {
+		t.Fatalf("Acquire: %v", err)
+	}
+	r, err := e.read(t.Context(), key, false)
+	if err != nil || len(r.state.Held) != 1 || len(r.state.Queue) != 0 {
+		t.Errorf("%d hold and %d wait: %v", len(r.state.Held), len(r.state.Queue), err)
 	}
 }
 

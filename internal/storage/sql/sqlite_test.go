@@ -202,6 +202,12 @@ func TestMovedFile(t *testing.T) {
 	if err := s.Ping(t.Context()); !errors.Is(err, storage.ErrUnavailable) {
 		t.Errorf("Ping of a file that is gone: %v", err)
 	}
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := put(t.Context(), s, `{"b":1}`); !errors.Is(err, storage.ErrUnavailable) {
+		t.Errorf("Commit to a file that was replaced: %v", err)
+	}
 	if err := os.Rename(path+".moved", path); err != nil {
 		t.Fatal(err)
 	}

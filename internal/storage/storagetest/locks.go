@@ -172,7 +172,8 @@ func testLockOutlivesForget(s *subject) {
 	if !ok {
 		return
 	}
-	s.put(key, items(`{"a":1}`))
+	s.put(key, items(`{"a":1}`), metadata("m", `1`))
+	s.put(key, removed("m")) // leaves a tombstone, which must go
 	token := newToken()
 	s.acquire(l, key, token, cart.PartItems)
 	forget := check(key, s.load(key), cart.PartAll)

@@ -2,7 +2,6 @@ package storagetest
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -160,6 +159,47 @@ func testClaimUnused(s *subject) {
 		s.Errorf("claimed %+v by a commit that succeeded", out.Claimed)
 	}
 	s.wantProbe("afterwards", storage.Committed, key, cart.PartAll)
+}
+
+// testAgain: who gives a lock back to others can queue for it anew in the same step.
+func testAgain(s *subject) {
+	l, ok := s.locker()
+	if !ok {
+		return
+	}
+	s.put(key, items(`{"a":0}`))
+	again := claim(newToken(), cart.PartItems)
+	turn := func(token string, status storage.Status) storage.Outcome {
+		s.Helper()
+		c := under(token, change(key, s.load(key), items(`{"a":1}`)))
+		c.Release, c.Again = true, &again
+		return s.commit(status, c)
+	}
+
+	holder := newToken()
+	s.acquire(l, key, holder, cart.PartItems)
+	if out := turn(holder, storage.Committed); out.Claimed != (storage.Claimed{}) {
+		s.Errorf("nobody waits, and yet claimed %+v", out.Claimed)
+	}
+	s.wantProbe("nobody waits", storage.Committed, key, cart.PartAll)
+
+	next := claim(newToken(), cart.PartItems)
+	s.acquire(l, key, holder, cart.PartItems)
+	s.enqueue(key, next)
+	w := s.wait(s.ctx, l, key, next, true)
+	if out := turn(newToken(), storage.LockLost); out.Claimed != (storage.Claimed{}) {
+		s.Errorf("a commit that failed claimed %+v", out.Claimed)
+	}
+	if out := turn(holder, storage.Committed); out.Claimed != (storage.Claimed{Queued: true}) {
+		s.Fatalf("somebody waits, claimed %+v, want it queued", out.Claimed)
+	}
+	w2 := s.wait(s.ctx, l, key, again, true)
+	s.granted("who waited before", w)
+	if !w2.waiting() {
+		s.Fatalf("granted out of turn: %v", w2.err)
+	}
+	s.abandon(l, key, next.Token)
+	s.granted("who queued again", w2)
 }
 
 func testQueueOrder(s *subject) {
@@ -332,96 +372,4 @@ func testDeadWaiter(s *subject) {
 	s.enqueue(key, living)
 	s.granted("the living waiter", s.wait(s.ctx, l, key, living, true))
 	s.commit(storage.LockLost, under(dead.Token, check(key, s.load(key), cart.PartItems)))
-}
-
-func testAcquireReturnsCart(s *subject) {
-	l, ok := s.locker()
-	if !ok {
-		return
-	}
-	was := s.put(key, items(texts[1]), conditions(texts[2]), metadata("m", texts[1]), storage.Write{Part: cart.PartReceived, Value: []byte("x")})
-	token := newToken()
-	s.same("Acquire", s.acquire(l, key, token, cart.PartItems), was)
-	s.same("Acquire anew", s.acquire(l, key, token, cart.PartItems), was)
-	s.same("the cart is as it was", s.load(key), was)
-}
-
-// leaves fails unless the waiter that gave up its claim is gone from the queue:
-// it must not be given the lock that ends later.
-func (s *subject) leaves(l storage.Locker, key cart.Key, gone string) {
-	s.Helper()
-	s.acquire(l, key, newToken(), cart.PartItems)
-	s.commit(storage.LockLost, under(gone, check(key, s.load(key), cart.PartItems)))
-}
-
-func testAcquireTimesOut(s *subject) {
-	l, ok := s.locker()
-	if !ok {
-		return
-	}
-	holder := claim(newToken(), cart.PartItems)
-	holder.Lease = 2 * storage.WaiterLife
-	if _, err := l.Acquire(s.ctx, key, holder, false); err != nil {
-		s.Fatalf("Acquire: %v", err)
-	}
-	ctx, cancel := context.WithTimeout(s.ctx, brief)
-	defer cancel()
-	begun, late := time.Now(), newToken()
-	_, err := l.Acquire(ctx, key, claim(late, cart.PartAll), false)
-	if !errors.Is(err, storage.ErrLockTimeout) {
-		s.Fatalf("Acquire beyond its deadline: %v, want ErrLockTimeout", err)
-	}
-	if waited := time.Since(begun); waited < brief-time.Millisecond || waited > brief+patience/10 {
-		s.Errorf("waited %v, want %v", waited, brief)
-	}
-	s.leaves(l, key, late)
-}
-
-func testAcquireCancelled(s *subject) {
-	l, ok := s.locker()
-	if !ok {
-		return
-	}
-	holder := claim(newToken(), cart.PartItems)
-	holder.Lease = 2 * storage.WaiterLife
-	if _, err := l.Acquire(s.ctx, key, holder, false); err != nil {
-		s.Fatalf("Acquire: %v", err)
-	}
-	ctx, cancel := context.WithCancel(s.ctx)
-	defer cancel()
-	late := claim(newToken(), cart.PartItems)
-	s.enqueue(key, late)
-	w := s.wait(ctx, l, key, late, true)
-	cancel()
-	select {
-	case <-w.done:
-	case <-time.After(patience):
-		s.Fatalf("Acquire goes on after its context was cancelled")
-	}
-	if !errors.Is(w.err, context.Canceled) || errors.Is(w.err, storage.ErrLockTimeout) {
-		s.Fatalf("cancelled Acquire: %v", w.err)
-	}
-	s.leaves(l, key, late.Token)
-}
-
-func testAcquireClosed(s *subject) {
-	l, ok := s.locker()
-	if !ok {
-		return
-	}
-	s.acquire(l, key, newToken(), cart.PartItems)
-	queued := claim(newToken(), cart.PartItems)
-	s.enqueue(key, queued)
-	w := s.wait(s.ctx, l, key, queued, true)
-	if err := l.Close(); err != nil {
-		s.Fatalf("Close: %v", err)
-	}
-	select {
-	case <-w.done:
-	case <-time.After(patience):
-		s.Fatalf("Acquire goes on after Close")
-	}
-	if !errors.Is(w.err, storage.ErrClosed) {
-		s.Errorf("Acquire under way at Close: %v, want ErrClosed", w.err)
-	}
 }

@@ -1,0 +1,127 @@
+package storagetest
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/sidecart/sidecart/internal/cart"
+	"github.com/sidecart/sidecart/internal/storage"
+)
+
+func testAcquireReturnsCart(s *subject) {
+	l, ok := s.locker()
+	if !ok {
+		return
+	}
+	was := s.put(key, items(texts[1]), conditions(texts[2]), metadata("m", texts[1]), storage.Write{Part: cart.PartReceived, Value: []byte("x")})
+	token := newToken()
+	s.same("Acquire", s.acquire(l, key, token, cart.PartItems), was)
+	s.same("Acquire anew", s.acquire(l, key, token, cart.PartItems), was)
+	s.same("the cart is as it was", s.load(key), was)
+}
+
+// leaves fails unless the waiter that gave up its claim is gone from the queue:
+// it must not be given the lock that ends later.
+func (s *subject) leaves(l storage.Locker, key cart.Key, gone string) {
+	s.Helper()
+	s.acquire(l, key, newToken(), cart.PartItems)
+	s.commit(storage.LockLost, under(gone, check(key, s.load(key), cart.PartItems)))
+}
+
+func testAcquireTimesOut(s *subject) {
+	l, ok := s.locker()
+	if !ok {
+		return
+	}
+	holder := claim(newToken(), cart.PartItems)
+	holder.Lease = 2 * storage.WaiterLife
+	if _, err := l.Acquire(s.ctx, key, holder, false); err != nil {
+		s.Fatalf("Acquire: %v", err)
+	}
+	ctx, cancel := context.WithTimeout(s.ctx, brief)
+	defer cancel()
+	begun, late := time.Now(), newToken()
+	_, err := l.Acquire(ctx, key, claim(late, cart.PartAll), false)
+	if !errors.Is(err, storage.ErrLockTimeout) {
+		s.Fatalf("Acquire beyond its deadline: %v, want ErrLockTimeout", err)
+	}
+	if waited := time.Since(begun); waited < brief-time.Millisecond || waited > brief+patience/10 {
+		s.Errorf("waited %v, want %v", waited, brief)
+	}
+	s.leaves(l, key, late)
+}
+
+func testAcquireCancelled(s *subject) {
+	l, ok := s.locker()
+	if !ok {
+		return
+	}
+	holder := claim(newToken(), cart.PartItems)
+	holder.Lease = 2 * storage.WaiterLife
+	if _, err := l.Acquire(s.ctx, key, holder, false); err != nil {
+		s.Fatalf("Acquire: %v", err)
+	}
+	ctx, cancel := context.WithCancel(s.ctx)
+	defer cancel()
+	late := claim(newToken(), cart.PartItems)
+	s.enqueue(key, late)
+	w := s.wait(ctx, l, key, late, true)
+	cancel()
+	select {
+	case <-w.done:
+	case <-time.After(patience):
+		s.Fatalf("Acquire goes on after its context was cancelled")
+	}
+	if !errors.Is(w.err, context.Canceled) || errors.Is(w.err, storage.ErrLockTimeout) {
+		s.Fatalf("cancelled Acquire: %v", w.err)
+	}
+	s.leaves(l, key, late.Token)
+}
+
+func testAcquireClosed(s *subject) {
+	l, ok := s.locker()
+	if !ok {
+		return
+	}
+	s.acquire(l, key, newToken(), cart.PartItems)
+	queued := claim(newToken(), cart.PartItems)
+	s.enqueue(key, queued)
+	w := s.wait(s.ctx, l, key, queued, true)
+	if err := l.Close(); err != nil {
+		s.Fatalf("Close: %v", err)
+	}
+	select {
+	case <-w.done:
+	case <-time.After(patience):
+		s.Fatalf("Acquire goes on after Close")
+	}
+	if !errors.Is(w.err, storage.ErrClosed) {
+		s.Errorf("Acquire under way at Close: %v, want ErrClosed", w.err)
+	}
+}
+
+// testHeartbeat: who waits for longer than a silent waiter lives keeps its place.
+func testHeartbeat(s *subject) {
+	l, ok := s.locker()
+	if !ok {
+		return
+	}
+	holder, first, second := newToken(), claim(newToken(), cart.PartItems), claim(newToken(), cart.PartItems)
+	s.acquire(l, key, holder, cart.PartItems)
+	begun := time.Now()
+	s.enqueue(key, first)
+	w := s.wait(s.ctx, l, key, first, true)
+	s.passed(begun.Add(storage.WaiterLife / 2))
+	s.enqueue(key, second)
+	w2 := s.wait(s.ctx, l, key, second, true)
+	// Now the first would be dead without a sign of life, and the second not yet.
+	s.passed(begun.Add(storage.WaiterLife * 5 / 4))
+	s.abandon(l, key, holder)
+	s.granted("the first", w)
+	if !w2.waiting() {
+		s.Fatalf("the second passed the first: %v", w2.err)
+	}
+	s.abandon(l, key, first.Token)
+	s.granted("the second", w2)
+}
