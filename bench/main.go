@@ -1,0 +1,79 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+)
+
+// opsPerRound is how many operations all processes of a round make together.
+const opsPerRound = 100
+
+// processCounts are over how many processes a round is split.
+var processCounts = []int{1, 2, 5}
+
+type options struct {
+	rounds   int
+	starts   int
+	markdown string
+	sidecar  string
+}
+
+func main() {
+	if len(os.Args) > 1 && os.Args[1] == workerCommand {
+		os.Exit(runWorker(os.Stdin, os.Stdout))
+	}
+	var o options
+	flag.IntVar(&o.rounds, "rounds", 15, "how often each row is measured; the median counts")
+	flag.IntVar(&o.starts, "starts", 15, "how often the start of a sidecar is measured")
+	flag.StringVar(&o.markdown, "markdown", "", "write the result to this `file` as well")
+	flag.StringVar(&o.sidecar, "sidecar", "", "measure this `program` instead of building cmd/sidecar")
+	flag.Parse()
+
+	if err := bounded(o); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+// bounded runs everything and ends on a signal. Ten minutes are far more than it takes: a
+// benchmark that hangs must end.
+func bounded(o options) error {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Minute)
+	defer cancel()
+	return run(ctx, o, os.Stdout, os.Stderr)
+}
+
+func run(ctx context.Context, o options, out, progress io.Writer) (err error) {
+	bed, err := newTestbed(ctx, o, progress)
+	if err != nil {
+		return err
+	}
+	defer bed.close()
+
+	foot, err := measureFootprint(ctx, bed, o.starts)
+	if err != nil {
+		return err
+	}
+	samples, err := measureRows(ctx, bed, o.rounds, progress)
+	if err != nil {
+		return err
+	}
+	var report bytes.Buffer
+	writeReport(&report, bed, o, samples, foot)
+	if _, err := out.Write(report.Bytes()); err != nil {
+		return err
+	}
+	if o.markdown == "" {
+		return nil
+	}
+	return os.WriteFile(o.markdown, report.Bytes(), 0o644)
+}

@@ -1,0 +1,168 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/bsm/redislock"
+	"github.com/redis/go-redis/v9"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+
+	sidecartv1 "github.com/sidecart/sidecart/proto/sidecart/v1"
+)
+
+const (
+	itemID   = "sku-1"
+	instance = "default"
+	cartTTL  = 24 * time.Hour
+	lockTTL  = 5 * time.Second
+)
+
+// client adds one piece of the same item to a cart, and says how many are there.
+type client interface {
+	AddItem(ctx context.Context, key string) error
+	Quantity(ctx context.Context, key string) (int64, error)
+	Close() error
+}
+
+// way is one row of the tables.
+type way struct {
+	name    string
+	connect func(target string) (client, error)
+	// locking is the --locking of the sidecars of this way; "" where it has none.
+	locking string
+}
+
+const (
+	waySimple      = "sidecar, simple mode"
+	wayLocked      = "sidecar, locked mode"
+	wayUnlocked    = "no sidecar, no lock"
+	wayLinear      = "no sidecar, redislock, 5 ms back-off"
+	wayExponential = "no sidecar, redislock, exponential back-off"
+)
+
+var ways = []way{
+	{name: waySimple, connect: connectSidecar, locking: "disabled"},
+	{name: wayLocked, connect: connectSidecar, locking: "enabled"},
+	{name: wayUnlocked, connect: connectRedis(nil)},
+	{name: wayLinear, connect: connectRedis(func() redislock.RetryStrategy { return redislock.LinearBackoff(5 * time.Millisecond) })},
+	// It waits 4, 8, 16 ms and so on; the bound keeps a loser from sleeping through the round.
+	{name: wayExponential, connect: connectRedis(func() redislock.RetryStrategy {
+		return redislock.ExponentialBackoff(time.Millisecond, 100*time.Millisecond)
+	})},
+}
+
+func (w *way) viaSidecar() bool { return w.locking != "" }
+
+// sidecarClient is an application with a sidecar.
+type sidecarClient struct {
+	conn  *grpc.ClientConn
+	carts sidecartv1.CartServiceClient
+}
+
+func connectSidecar(target string) (client, error) {
+	conn, err := grpc.NewClient("passthrough:///"+target, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		return nil, err
+	}
+	return &sidecarClient{conn, sidecartv1.NewCartServiceClient(conn)}, nil
+}
+
+var mug = []byte(`{"id":"` + itemID + `","name":"Mug","price":1999,"quantity":1,"attributes":{"color":"red"}}`)
+
+func (c *sidecarClient) AddItem(ctx context.Context, key string) error {
+	_, err := c.carts.AddItem(ctx, &sidecartv1.AddItemRequest{Identifier: key, Instance: instance, Item: mug}, grpc.WaitForReady(true))
+	return err
+}
+
+func (c *sidecarClient) Quantity(ctx context.Context, key string) (int64, error) {
+	d, err := c.carts.GetItems(ctx, &sidecartv1.GetItemsRequest{Identifier: key, Instance: instance})
+	if err != nil {
+		return 0, err
+	}
+	return quantityIn(d.GetItems())
+}
+
+func (c *sidecarClient) Close() error { return c.conn.Close() }
+
+// redisClient is an application that keeps its carts in Redis by itself: it reads the cart, changes
+// it and writes it back, under a lock or not.
+type redisClient struct {
+	redis *redis.Client
+	locks *redislock.Client
+	retry func() redislock.RetryStrategy // nil for no lock
+}
+
+func connectRedis(retry func() redislock.RetryStrategy) func(string) (client, error) {
+	return func(target string) (client, error) {
+		r := redis.NewClient(&redis.Options{Addr: target})
+		return &redisClient{r, redislock.New(r), retry}, nil
+	}
+}
+
+type item struct {
+	ID         string         `json:"id"`
+	Name       string         `json:"name"`
+	Price      int64          `json:"price"`
+	Quantity   int64          `json:"quantity"`
+	Attributes map[string]any `json:"attributes"`
+}
+
+func (c *redisClient) AddItem(ctx context.Context, key string) (err error) {
+	if c.retry != nil {
+		lock, lockErr := c.locks.Obtain(ctx, "bench-lock."+key, lockTTL, &redislock.Options{RetryStrategy: c.retry()})
+		if lockErr != nil {
+			return lockErr
+		}
+		defer func() { err = errors.Join(err, lock.Release(ctx)) }()
+	}
+	items, err := c.get(ctx, key)
+	if err != nil {
+		return err
+	}
+	it, ok := items[itemID]
+	if !ok {
+		if err := json.Unmarshal(mug, &it); err != nil {
+			return err
+		}
+		it.Quantity = 0
+	}
+	it.Quantity++
+	items[itemID] = it
+	raw, err := json.Marshal(items)
+	if err != nil {
+		return err
+	}
+	return c.redis.Set(ctx, "bench-cart."+key, raw, cartTTL).Err()
+}
+
+func (c *redisClient) get(ctx context.Context, key string) (map[string]item, error) {
+	items := map[string]item{}
+	raw, err := c.redis.Get(ctx, "bench-cart."+key).Bytes()
+	if errors.Is(err, redis.Nil) {
+		return items, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return items, json.Unmarshal(raw, &items)
+}
+
+func (c *redisClient) Quantity(ctx context.Context, key string) (int64, error) {
+	items, err := c.get(ctx, key)
+	return items[itemID].Quantity, err
+}
+
+func (c *redisClient) Close() error { return c.redis.Close() }
+
+func quantityIn(document []byte) (int64, error) {
+	var items map[string]item
+	if err := json.Unmarshal(document, &items); err != nil {
+		return 0, fmt.Errorf("items of the cart: %w", err)
+	}
+	return items[itemID].Quantity, nil
+}

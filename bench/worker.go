@@ -1,0 +1,118 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"slices"
+	"time"
+)
+
+// workerCommand as first argument makes this program one of the writers: a process of its own for
+// each, as the pods of a shop are.
+const workerCommand = "worker"
+
+// order is a line that a worker reads. It gets ready, says so, and waits for the line "go".
+type order struct {
+	Way    string `json:"way"`
+	Target string `json:"target"` // address of Redis, or of the worker's own sidecar
+	Key    string `json:"key"`
+	Ops    int    `json:"ops"`
+}
+
+// tally is a line that a worker answers. Times are nanoseconds, on a clock that all
+// processes of the machine share.
+type tally struct {
+	Error string  `json:"error,omitempty"`
+	Start int64   `json:"start,omitempty"`
+	End   int64   `json:"end,omitempty"`
+	Ops   []int64 `json:"ops,omitempty"`
+}
+
+const goLine = "go"
+
+func runWorker(in io.Reader, out io.Writer) int {
+	w := &worker{in: bufio.NewScanner(in), out: json.NewEncoder(out), clients: map[string]client{}}
+	defer w.close()
+	for w.in.Scan() {
+		var o order
+		err := json.Unmarshal(w.in.Bytes(), &o)
+		var t tally
+		if err == nil {
+			t, err = w.carryOut(o)
+		}
+		if err != nil {
+			t = tally{Error: fmt.Sprintf("%s on %s: %v", o.Way, o.Key, err)}
+		}
+		if w.out.Encode(t) != nil {
+			return 1
+		}
+	}
+	return 0
+}
+
+type worker struct {
+	in      *bufio.Scanner
+	out     *json.Encoder
+	clients map[string]client
+}
+
+func (w *worker) close() {
+	for _, c := range w.clients {
+		_ = c.Close()
+	}
+}
+
+func (w *worker) carryOut(o order) (t tally, err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	c, err := w.client(o)
+	if err != nil {
+		return t, err
+	}
+	// Connections and code are warm before the clock starts, on another cart.
+	for range 5 {
+		if err := c.AddItem(ctx, "warm-"+o.Key); err != nil {
+			return t, err
+		}
+	}
+	if err := w.out.Encode(tally{}); err != nil {
+		return t, err
+	}
+	if !w.in.Scan() || w.in.Text() != goLine {
+		return t, fmt.Errorf("%q came in place of %q", w.in.Text(), goLine)
+	}
+	t.Ops = make([]int64, 0, o.Ops)
+	t.Start = monotonic()
+	for range o.Ops {
+		before := monotonic()
+		if err := c.AddItem(ctx, o.Key); err != nil {
+			return t, err
+		}
+		t.Ops = append(t.Ops, monotonic()-before)
+	}
+	t.End = monotonic()
+	return t, nil
+}
+
+// client keeps one client for each way. A new target ends the one to the old.
+func (w *worker) client(o order) (client, error) {
+	id := o.Way + " " + o.Target
+	if c, ok := w.clients[id]; ok {
+		return c, nil
+	}
+	i := slices.IndexFunc(ways, func(y way) bool { return y.name == o.Way })
+	if i < 0 {
+		return nil, fmt.Errorf("no such way")
+	}
+	c, err := ways[i].connect(o.Target)
+	if err != nil {
+		return nil, err
+	}
+	w.close()
+	clear(w.clients)
+	w.clients[id] = c
+	return c, nil
+}
