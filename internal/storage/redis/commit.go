@@ -53,7 +53,10 @@ func (s *Store) commit(ctx context.Context, commits []storage.Commit) ([]storage
 	}
 	outs := make([]storage.Outcome, len(commits))
 	if numbers, ok := strings.CutPrefix(reply, "+"); ok {
-		outs[0], err = decodeQuick(numbers, commits[0].Expect.ID)
+		var g granted
+		if outs[0], g, err = decodeQuick(numbers, commits[0].Expect.ID); outs[0].Claimed.Queued {
+			s.waiters.queued(commits[0].Again.Token, g)
+		}
 		return outs, err
 	}
 	u := &unpacker{rest: reply}
@@ -121,10 +124,15 @@ func (s *Store) commitArgs(commits []storage.Commit) []any {
 			}
 		}
 	}
-	if len(commits) == 1 && isQuick(&commits[0]) {
-		args = append(args, "q")
-	} else {
+	switch {
+	case len(commits) > 1 || !isOrdinary(&commits[0]):
 		args = append(args, len(commits))
+	case commits[0].Token == "":
+		args = append(args, "q")
+	case isTurn(&commits[0]):
+		args = append(args, "t")
+	default:
+		args = append(args, 1)
 	}
 	for i := range commits {
 		args = s.appendCommit(args, &commits[i], ns[i].instance)
@@ -161,9 +169,15 @@ func (s *Store) appendCommit(args []any, c *storage.Commit, instance string) []a
 	return args
 }
 
-// isQuick reports whether a commit is one that quick.lua can make.
-func isQuick(c *storage.Commit) bool {
-	if c.Expect.ID == "" || c.Steps == 0 || c.TTL <= 0 || c.Forget || c.Token != "" || slices.Contains(c.Parts, cart.PartAll) {
+// isTurn reports whether an ordinary commit with a token is one that quick.lua can make.
+func isTurn(c *storage.Commit) bool {
+	return c.Release && !c.Lease && len(c.Parts) == 1 && c.Again != nil && slices.Equal(c.Again.Parts, c.Parts) &&
+		(c.Claim == nil || len(c.Claim.Parts) == 1)
+}
+
+// isOrdinary reports whether a commit is one that quick.lua can make, if its locks are.
+func isOrdinary(c *storage.Commit) bool {
+	if c.Expect.ID == "" || c.Steps == 0 || c.TTL <= 0 || c.Forget || slices.Contains(c.Parts, cart.PartAll) {
 		return false
 	}
 	for p := range c.Expect.Parts {

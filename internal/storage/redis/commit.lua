@@ -307,7 +307,7 @@ local function write(m)
 end
 
 local n = arg()
-n = n == 'q' and 1 or tonumber(n)
+n = (n == 'q' or n == 't') and 1 or tonumber(n)
 local commits, status, failed = {}, {}, false
 for i = 1, n do
   commits[i] = read_commit(i - 1)

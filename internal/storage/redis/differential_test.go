@@ -47,6 +47,8 @@ type twins struct {
 	step   int
 	// quiet: nobody takes a lock, so that commits go the quick way.
 	quiet bool
+	// turns: most commits let the next in and queue again, so that they go the other quick way.
+	turns bool
 	// foreigners are the tokens of locks that another program took.
 	foreigners []string
 }
@@ -65,7 +67,7 @@ func TestDifferential(t *testing.T) {
 				config.Prefix = fmt.Sprint("d", seed)
 				s := open(t, config)
 				s.heartbeat = time.Hour // nothing ends by itself while this runs
-				w := &twins{T: t, store: s, rand: rand.New(rand.NewPCG(seed, 1)), quiet: seed%3 == 0}
+				w := &twins{T: t, store: s, rand: rand.New(rand.NewPCG(seed, 1)), quiet: seed%3 == 0, turns: seed%3 == 1}
 				for _, instance := range []string{"default", "x.items"} {
 					w.keys = append(w.keys, cart.Key{Identifier: "u{1}", Instance: instance})
 					w.states = append(w.states, &storage.State{})
@@ -158,6 +160,9 @@ func (w *twins) part() cart.Part {
 }
 
 func (w *twins) parts() []cart.Part {
+	if w.turns && !w.yes(5) {
+		return []cart.Part{cart.PartItems}
+	}
 	if w.rand.IntN(5) == 0 {
 		return []cart.Part{cart.PartAll}
 	}
@@ -219,7 +224,54 @@ func (w *twins) commit(i int) {
 	}
 }
 
+// turn is the commit of one who has the turn over the items, or seems to, with something amiss
+// now and then.
+func (w *twins) turn(i int) storage.Commit {
+	now := &w.states[i].Cart
+	items := []cart.Part{cart.PartItems}
+	claim := func() *storage.Claim {
+		return &storage.Claim{Token: randomName(), Holder: "h", Parts: items, Lease: time.Hour}
+	}
+	c := storage.Commit{
+		Key: w.keys[i], Expect: storage.Expect{ID: now.ID, Parts: map[cart.Part]uint64{cart.PartItems: now.Items.Version}},
+		NewID: randomName(), Steps: 1 + w.rand.Uint64N(2), TTL: time.Hour, Parts: items, Release: true, Again: claim(),
+	}
+	c.Writes = []storage.Write{{Part: cart.PartItems, Value: fmt.Appendf(nil, `{"n":%d}`, w.rand.IntN(1000)), Step: c.Steps}}
+	c.Token = w.token()
+	if held := w.states[i].Held; len(held) > 0 && !slices.Contains(w.foreigners, held[0].Token) && !w.yes(8) {
+		c.Token = held[0].Token
+	}
+	if w.yes(2) {
+		c.Claim = claim()
+		c.Claim.Token = c.Token
+	}
+	switch w.rand.IntN(20) {
+	case 0:
+		c.Expect.Parts[cart.PartItems]++
+	case 1:
+		c.Again.Token = c.Token
+	case 2:
+		if q := w.states[i].Queue; len(q) > 0 {
+			c.Again.Token = q[w.rand.IntN(len(q))].Token
+		}
+	case 3:
+		c.Again.Parts = w.parts()
+	case 4:
+		c.Parts = []cart.Part{cart.PartConditions}
+	case 5:
+		c.Lease = true
+	case 6:
+		c.Again = nil
+	case 7:
+		c.TTL = 0
+	}
+	return c
+}
+
 func (w *twins) randomCommit(i int) storage.Commit {
+	if w.turns && !w.yes(8) {
+		return w.turn(i)
+	}
 	now := &w.states[i].Cart
 	c := storage.Commit{
 		Key: w.keys[i], Expect: storage.Expect{ID: now.ID}, NewID: randomName(), Parts: w.parts(),

@@ -378,3 +378,82 @@ func TestGrantAfterTimeout(t *testing.T) {
 		return err == nil && n == "0"
 	})
 }
+
+// TestTurns: two that change a cart again and again let each other in by their commits, which also
+// queue for the turn after. Each turn is one command, and nobody asks by itself.
+func TestTurns(t *testing.T) {
+	r := testserver.StartRedis(t)
+	config := Config{Addresses: []string{r.Addr}}
+	one, two := open(t, config), open(t, config)
+	for size, items := range map[string]string{"small": `{"a":1}`, "large": `{"a":"` + strings.Repeat("x", 100_000) + `"}`} {
+		t.Run(size, func(t *testing.T) {
+			key := cart.Key{Identifier: size, Instance: "default"}
+			stores := []*Store{one, two}
+			for _, s := range stores {
+				s.heartbeat = time.Hour
+				listen(t, s)
+			}
+			turn := claimOf(cart.PartItems)
+			was, err := one.Acquire(t.Context(), key, turn, false)
+			if err != nil {
+				t.Fatal(err)
+			}
+			create := replace(key, was, `{}`)
+			create.TTL = time.Hour
+			mustCommit(t, two, storage.Locked, create)
+			create.Token = turn.Token
+			mustCommit(t, one, storage.Committed, create)
+			next := claimOf(cart.PartItems)
+			waiting := acquireLater(t.Context(), two, key, next, false)
+			awaitQueue(t, two, key, next.Token)
+
+			before := evalshas(t, r)
+			if was, err = one.Load(t.Context(), key); err != nil {
+				t.Fatal(err)
+			}
+			const turns = 10
+			for i := range turns {
+				s := stores[i%2]
+				again := claimOf(cart.PartItems)
+				change := replace(key, was, items)
+				change.TTL, change.Token, change.Release, change.Again = time.Hour, turn.Token, true, &again
+				if i%2 == 1 {
+					change.Writes[0].Value = []byte(`{"b":2}`)
+				}
+				if out := mustCommit(t, s, storage.Committed, change); !out.Claimed.Queued {
+					t.Fatalf("turn %d: claimed %+v", i, out.Claimed)
+				}
+				was = receive(t, waiting)
+				if was.Version != uint64(i+2) || was.Items.Object.Len() != 1 {
+					t.Fatalf("turn %d: the next was given version %d, %d items", i, was.Version, was.Items.Object.Len())
+				}
+				turn, waiting = next, acquireLater(t.Context(), s, key, again, true)
+				next = again
+			}
+			if got := evalshas(t, r) - before; got != turns {
+				t.Errorf("%d turns took %d scripts", turns, got)
+			}
+			if err := stores[turns%2].Abandon(t.Context(), key, turn.Token); err != nil {
+				t.Fatal(err)
+			}
+			receive(t, waiting)
+		})
+	}
+}
+
+// evalshas is how many scripts the server has run.
+func evalshas(t *testing.T, r *testserver.Redis) (n int) {
+	t.Helper()
+	info, err := r.Do("INFO", "commandstats")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, ok := strings.Cut(info, "cmdstat_evalsha:calls=")
+	if !ok {
+		return 0
+	}
+	if _, err := fmt.Sscanf(rest, "%d", &n); err != nil {
+		t.Fatal(err)
+	}
+	return n
+}

@@ -1,26 +1,48 @@
--- The ordinary commit, written out: one cart that exists, items or conditions written, and nobody
--- holds or waits for anything. It stands before everything else in commit.lua and takes its
--- KEYS and ARGV, with 'q' for the number of commits where the caller sees that the request is of
--- this kind. Whatever else it meets, it has written nothing and leaves it to the general
+-- The two ordinary commits, written out. Both are of one cart that exists, whose items or conditions
+-- are written. 'q', in place of the number of commits: nobody holds or waits for anything. 't': the
+-- caller has the turn over one part, others wait for just that, the next of them is let in, and the
+-- caller goes to the end of the queue. This stands before everything else in commit.lua and takes its
+-- KEYS and ARGV. Whatever else it meets, it has written nothing and leaves it to the general
 -- way below. It is worth its lines: to set up the general way takes several times
 -- as long as all of this.
 --
--- Reply: '+' and version before, created, updated and expires, separated by spaces.
+-- Reply: '+' and version before, created, updated and expires, separated by spaces; with the turn,
+-- also the milliseconds until the first of those before the caller ends by itself.
 
-if ARGV[1] == 'q' then
+if ARGV[1] == 'q' or ARGV[1] == 't' then
+  local time = redis.call('TIME')
+  local ms = time[1] .. string.sub('00000' .. time[2], -6, -4)
+  local now = tonumber(ms)
   -- Queue, lock of the whole cart, locks of the parts.
-  local locks, free = redis.call('MGET', unpack(KEYS, 3)), true
-  for i = 1, #KEYS - 2 do
-    free = free and not locks[i]
+  local locks, mine, turn = redis.call('MGET', unpack(KEYS, 3)), true, nil
+  local at = 11 + ARGV[10] -- number of expected part versions
+  local n = tonumber(ARGV[at])
+  local writes = at + 2 * n + 1 -- number of writes
+  local again = writes + 3 * ARGV[writes] + 1
+  if ARGV[again] ~= '' then
+    again = again + 6 -- the claim, of one part
   end
-  if free then
-    local at = 11 + ARGV[10] -- number of expected part versions
-    local n = tonumber(ARGV[at])
+  again = again + 1
+  if ARGV[1] == 'q' then
+    for i = 1, #KEYS - 2 do
+      mine = mine and not locks[i]
+    end
+  else
+    mine = locks[1] and not locks[2] and locks[3] and string.sub(locks[3], 1, 22) == ARGV[9]
+    if mine then
+      turn = cjson.decode(locks[1])
+      local h = turn.held[1]
+      mine = h and #turn.held == 1 and h.token == ARGV[9] and now < h.expires and #h.parts == 1 and h.parts[1] == ARGV[11]
+        and #turn.waiting > 0
+      for _, w in ipairs(turn.waiting) do
+        mine = mine and #w.parts == 1 and w.parts[1] == ARGV[11] and now < w.alive and w.token ~= ARGV[again]
+      end
+    end
+  end
+  if mine then
     local got = redis.call('HMGET', KEYS[1], 'id', 'version', 'created', 'expires', 'indexed', 'transfer',
       unpack(ARGV, at + 1, at + n))
-    local time = redis.call('TIME')
-    local ms = time[1] .. string.sub('00000' .. time[2], -6, -4)
-    local now, base, expires, indexed = tonumber(ms), tonumber(got[2]), tonumber(got[4]), tonumber(got[5])
+    local base, expires, indexed = tonumber(got[2]), tonumber(got[4]), tonumber(got[5])
     local good = got[1] == ARGV[3] and base and got[3] and expires and indexed and not got[6]
       and (expires == 0 or now < expires) and (ARGV[4] == '0' or ARGV[4] == got[2])
     for i = 1, n do
@@ -32,8 +54,7 @@ if ARGV[1] == 'q' then
       local ends = string.format('%d', expires)
       local version = string.format('%d', base + ARGV[6])
       local set, k = {'version', version, 'updated', ms, 'expires', ends}, 6
-      at = at + 2 * n + 1
-      for i = at + 1, at + 3 * ARGV[at], 3 do
+      for i = writes + 1, writes + 3 * ARGV[writes], 3 do
         local part, step = ARGV[i], ARGV[i + 1]
         set[k + 1], set[k + 2], set[k + 3] = part, ARGV[i + 2], 'v:' .. part
         set[k + 4] = step == ARGV[6] and version or string.format('%d', base + step)
@@ -41,7 +62,37 @@ if ARGV[1] == 'q' then
       end
       redis.call('HSET', KEYS[1], unpack(set))
       redis.call('PEXPIREAT', KEYS[1], expires - 1) -- see save in locks.lua
-      return '+' .. got[2] .. ' ' .. got[3] .. ' ' .. ms .. ' ' .. ends
+      local reply = '+' .. got[2] .. ' ' .. got[3] .. ' ' .. ms .. ' ' .. ends
+      if not turn then
+        return reply
+      end
+
+      local last = {
+        token = ARGV[again], holder = ARGV[again + 1], lease = tonumber(ARGV[again + 2]), wake = ARGV[again + 3],
+        life = tonumber(ARGV[again + 4]), parts = {ARGV[11]},
+      }
+      last.alive = now + last.life
+      local next = table.remove(turn.waiting, 1)
+      local over = now + next.lease
+      local first, longest = next.lease, math.max(over, last.alive)
+      for _, w in ipairs(turn.waiting) do
+        first, longest = math.min(first, w.alive - now), math.max(longest, w.alive)
+      end
+      turn.waiting[#turn.waiting + 1] = last
+      turn.held[1] = {token = next.token, holder = next.holder, parts = next.parts, expires = over}
+      redis.call('SET', KEYS[5], next.token .. next.holder, 'PXAT', string.format('%d', over - 1))
+      redis.call('SET', KEYS[3], cjson.encode(turn), 'PXAT', string.format('%d', longest + 1000))
+      local flat = false
+      if redis.call('HSTRLEN', KEYS[1], 'items') + redis.call('HSTRLEN', KEYS[1], 'conditions') <= 16384
+        and redis.call('HLEN', KEYS[1]) <= 200 then
+        flat = redis.call('HGETALL', KEYS[1])
+      end
+      local message = cmsgpack.pack({next.token, flat})
+      if #message > 32768 then -- as in locks.lua
+        message = cmsgpack.pack({next.token, false})
+      end
+      redis.pcall('PUBLISH', next.wake, message)
+      return reply .. ' ' .. string.format('%d', first)
     end
   end
 end

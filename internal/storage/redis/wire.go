@@ -134,20 +134,23 @@ func decodeClaim(reply string) (granted, error) {
 }
 
 // decodeQuick reads the reply of quick.lua behind its mark.
-func decodeQuick(numbers, id string) (storage.Outcome, error) {
-	var n [4]int64
-	for i := range n {
-		text, rest, _ := strings.Cut(numbers, " ")
+func decodeQuick(numbers, id string) (storage.Outcome, granted, error) {
+	var n [5]int64
+	fields := strings.Fields(numbers)
+	if len(fields) != 4 && len(fields) != 5 {
+		return storage.Outcome{}, granted{}, fmt.Errorf("%w: unexpected reply %q", storage.ErrCorrupt, numbers)
+	}
+	for i, text := range fields {
 		var err error
 		if n[i], err = strconv.ParseInt(text, 10, 64); err != nil {
-			return storage.Outcome{}, fmt.Errorf("%w: version or time created is no number: %w", storage.ErrCorrupt, err)
+			return storage.Outcome{}, granted{}, fmt.Errorf("%w: version or time created is no number: %w", storage.ErrCorrupt, err)
 		}
-		numbers = rest
 	}
 	return storage.Outcome{
 		Status: storage.Committed, ID: id, Base: uint64(n[0]),
 		CreatedAt: instant(n[1]), UpdatedAt: instant(n[2]), ExpiresAt: instant(n[3]),
-	}, nil
+		Claimed: storage.Claimed{Queued: len(fields) == 5},
+	}, granted{first: n[4]}, nil
 }
 
 // decodeOutcome reads the answer to one commit.

@@ -41,7 +41,7 @@ func FuzzReply(f *testing.F) {
 		if _, err := decodeClaim(reply); err == nil && len(reply) < 5 {
 			t.Fatalf("%q passes for the answer to a claim", reply)
 		}
-		_, _ = decodeQuick(strings.TrimPrefix(reply, "+"), "id")
+		_, _, _ = decodeQuick(strings.TrimPrefix(reply, "+"), "id")
 	})
 }
 

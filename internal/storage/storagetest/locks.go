@@ -260,6 +260,7 @@ func testLeaseRenewed(s *subject) {
 		// The same token asks again, while a stranger waits for it.
 		wait := check(key, was, cart.PartItems)
 		stranger := claim(newToken(), cart.PartItems)
+		stranger.Lease = brief // should this round be held up, the stranger gets it
 		wait.Claim = &stranger
 		s.try(wait)
 		s.same("renewed", s.acquire(l, key, token, cart.PartItems, cart.PartConditions), was)
