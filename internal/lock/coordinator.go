@@ -140,6 +140,7 @@ func (c *Coordinator) Close(ctx context.Context) error {
 	c.closeMu.Lock()
 	c.closing.Store(true)
 	c.closeMu.Unlock()
+	c.leaveQueues()
 	done := make(chan struct{})
 	go func() { c.inFlight.Wait(); close(done) }()
 	select {

@@ -232,7 +232,7 @@ func (c *Coordinator) pass(sh *shard, l *line) {
 // wake puts the line to work. The shard is locked.
 func (c *Coordinator) wake(sh *shard, l *line) {
 	if b, ok := c.rouse(sh, l); ok {
-		go c.work(sh, l, b)
+		c.inFlight.Go(func() { c.work(sh, l, b) })
 	}
 }
 
@@ -325,12 +325,26 @@ func (c *Coordinator) park(l *line, ops []*op, claim storage.Claim, queued bool)
 	}
 	l.parked = append(l.parked, g)
 	sh.mu.Unlock()
-	c.inFlight.Add(1)
-	go func() {
-		defer c.inFlight.Done()
+	c.inFlight.Go(func() {
 		defer cancel()
 		c.acquire(ctx, sh, l, g, queued)
-	}()
+	})
+}
+
+// leaveQueues gives up the places that nobody waits at yet.
+func (c *Coordinator) leaveQueues() {
+	for i := range c.shards {
+		sh := &c.shards[i]
+		sh.mu.Lock()
+		for _, l := range sh.lines {
+			for _, g := range l.parked {
+				if len(g.ops) == 0 {
+					g.cancel()
+				}
+			}
+		}
+		sh.mu.Unlock()
+	}
 }
 
 // acquire waits for the group's lock and then serves the line itself, since it is
@@ -363,13 +377,11 @@ func (c *Coordinator) acquire(ctx context.Context, sh *shard, l *line, g *group,
 // abandon gives a lock back that nobody needs, without making anybody wait for
 // it. If it fails the lock ends with its lease.
 func (c *Coordinator) abandon(key cart.Key, token string) {
-	c.inFlight.Add(1)
-	go func() {
-		defer c.inFlight.Done()
+	c.inFlight.Go(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), turnLease)
 		defer cancel()
 		_ = c.locker.Abandon(ctx, key, token)
-	}()
+	})
 }
 
 func (o *op) answer(r Result, err error) {

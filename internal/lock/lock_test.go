@@ -701,3 +701,38 @@ func TestConflictTakesTheTurn(t *testing.T) {
 		})
 	}
 }
+
+// Sidecars that take turns keep a place for the next change; none of them is left
+// behind, and Close does not wait for a turn that nobody needs.
+func TestCloseLeavesTheQueue(t *testing.T) {
+	for name, open := range sharedBackends {
+		t.Run(name, func(t *testing.T) {
+			store := open(t)
+			a, b := lock.New(store(), options()), lock.New(store(), options())
+			var wg sync.WaitGroup
+			for _, c := range []*lock.Coordinator{a, b} {
+				wg.Go(func() {
+					for range 100 {
+						if _, err := add(t, c, "x"); err != nil {
+							t.Error(err)
+						}
+					}
+				})
+			}
+			wg.Wait()
+			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+			defer cancel()
+			for _, c := range []*lock.Coordinator{a, b} {
+				if err := c.Close(ctx); err != nil {
+					t.Error(err)
+				}
+			}
+			locker := store().(storage.Locker)
+			claim := storage.Claim{Token: lock.NewToken(), Parts: []cart.Part{cart.PartAll}, Lease: time.Second}
+			k, err := locker.Acquire(ctx, key, claim, false)
+			if err != nil || quantity(t, k, "x") != 200 {
+				t.Errorf("after both have gone: %+v, %v", k, err)
+			}
+		})
+	}
+}

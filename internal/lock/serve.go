@@ -54,7 +54,7 @@ func (c *Coordinator) serve(ctx context.Context, l *line, b batch) {
 		}
 		if known && c.locker != nil && c.mode.locking.Load() && !p.commit.Lease {
 			p.commit.Claim = o.claim(p.commit.Parts, b.token)
-			if b.token != "" && c.cache.takesTurns(l.key) {
+			if b.token != "" && c.cache.takesTurns(l.key) && !c.closing.Load() {
 				p.commit.Again = o.claim(p.commit.Parts, "")
 			}
 		}
