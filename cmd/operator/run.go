@@ -1,0 +1,106 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os/signal"
+	"runtime/debug"
+	"syscall"
+
+	"github.com/go-logr/logr"
+	"github.com/spf13/pflag"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+	"k8s.io/klog/v2"
+	"sigs.k8s.io/controller-runtime/pkg/log"
+
+	"github.com/sidecart/sidecart/internal/controller"
+)
+
+// Exit codes, as the documentation of this command promises them.
+const (
+	exitOK     = 0
+	exitFailed = 1
+	exitUsage  = 2
+)
+
+// version is set by the linker.
+var version string
+
+// Run is the whole program: it does what args ask for and returns the exit code.
+// The end of ctx stops it as gracefully as SIGTERM does.
+func Run(ctx context.Context, args, env []string, stdout, stderr io.Writer) int {
+	s := &settings{}
+	flags := s.flags(environ(env))
+	err := flags.Parse(args)
+	switch {
+	case errors.Is(err, pflag.ErrHelp):
+		_, _ = fmt.Fprintf(stdout, helpText, flags.FlagUsages())
+		return exitOK
+	case err != nil:
+		return usage(stderr, err)
+	case flags.NArg() == 1 && flags.Arg(0) == "version":
+		_, _ = fmt.Fprintln(stdout, "operator", versionText())
+		return exitOK
+	case flags.NArg() > 0:
+		return usage(stderr, fmt.Errorf("%q is no command: there is version", flags.Arg(0)))
+	}
+	if err := s.check(); err != nil {
+		return usage(stderr, err)
+	}
+	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	if err := operate(ctx, s, stderr); err != nil {
+		_, _ = fmt.Fprintf(stderr, "operator: %s\n", err)
+		return exitFailed
+	}
+	return exitOK
+}
+
+func usage(stderr io.Writer, err error) int {
+	_, _ = fmt.Fprintf(stderr, "operator: %s\noperator --help says what is possible.\n", err)
+	return exitUsage
+}
+
+// operate works until ctx ends.
+func operate(ctx context.Context, s *settings, stderr io.Writer) error {
+	logger := s.logger(stderr)
+	o := s.options()
+	o.Logger = logr.FromSlogHandler(logger.Handler())
+	log.SetLogger(o.Logger)
+	klog.SetLogger(o.Logger)
+
+	config, err := restConfig(s.kubeconfig)
+	if err != nil {
+		return err
+	}
+	if o.SidecarImage == "" {
+		logger.Warn("no --sidecar-image: a CartStorage without spec.sidecar.image gives no sidecar")
+	}
+	mgr, err := controller.New(ctx, config, o)
+	if err != nil {
+		return err
+	}
+	logger.Info("operator starts", "version", versionText(), "namespace", o.Namespace)
+	return mgr.Start(ctx)
+}
+
+// restConfig is how to reach the API server: by a file, or as a pod does.
+func restConfig(kubeconfig string) (*rest.Config, error) {
+	if kubeconfig == "" {
+		return rest.InClusterConfig()
+	}
+	return clientcmd.BuildConfigFromFlags("", kubeconfig)
+}
+
+func versionText() string {
+	if version != "" {
+		return version
+	}
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+		return info.Main.Version
+	}
+	return "dev"
+}

@@ -1,0 +1,147 @@
+package main
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"strings"
+	"time"
+
+	"github.com/spf13/pflag"
+	"k8s.io/apimachinery/pkg/util/validation"
+
+	"github.com/sidecart/sidecart/internal/controller"
+)
+
+// settings are the command line.
+type settings struct {
+	kubeconfig, namespace, sidecarImage string
+	leaderElect                         bool
+	metricsAddress, probeAddress        string
+	webhookPort                         int
+	webhookCertDir                      string
+	webhookConfiguration                string
+	webhookSecret, webhookService       string
+	resync                              time.Duration
+	workers                             int
+	logLevel, logFormat                 string
+}
+
+const helpText = `Operator gives pods a sidecar with a cart store, and keeps its configuration true.
+
+Usage:
+  operator [flags]   run until SIGTERM or SIGINT
+  operator version   say the version
+
+A pod asks for a sidecar by the label sidecart.dev/inject, whose value is the name
+of a CartStorage in its namespace.
+
+Flags:
+%s
+Exit codes:
+  0  stopped gracefully
+  1  running failed, or another replica became leader
+  2  the command line is wrong
+`
+
+func (s *settings) flags(env map[string]string) *pflag.FlagSet {
+	f := pflag.NewFlagSet("operator", pflag.ContinueOnError)
+	f.SetOutput(io.Discard)
+	f.Usage = func() {}
+	f.SortFlags = false
+	f.StringVar(&s.sidecarImage, "sidecar-image", env["SIDECART_SIDECAR_IMAGE"], "`image` of the sidecar where a CartStorage names none [SIDECART_SIDECAR_IMAGE]")
+	f.StringVar(&s.namespace, "namespace", cmp.Or(env["POD_NAMESPACE"], "sidecart-system"), "`namespace` of the operator, with its lease and certificate [POD_NAMESPACE]")
+	f.StringVar(&s.kubeconfig, "kubeconfig", env["KUBECONFIG"], "`file` that says how to reach the API server; without it as pods do [KUBECONFIG]")
+	f.BoolVar(&s.leaderElect, "leader-elect", true, "let one of several replicas write; all serve the webhook")
+	f.StringVar(&s.metricsAddress, "metrics-address", ":8080", "`address` of /metrics; 0 for none")
+	f.StringVar(&s.probeAddress, "probe-address", ":8081", "`address` of /healthz and /readyz; 0 for none")
+	f.IntVar(&s.webhookPort, "webhook-port", 9443, "`port` of the webhook")
+	f.StringVar(&s.webhookConfiguration, "webhook-configuration", "sidecart", "`name` of the MutatingWebhookConfiguration")
+	f.StringVar(&s.webhookService, "webhook-service", "sidecart-operator", "`name` of the Service in front of the webhook")
+	f.StringVar(&s.webhookSecret, "webhook-secret", "sidecart-webhook-certificate", "`name` of the Secret where the operator keeps the webhook's certificate")
+	f.StringVar(&s.webhookCertDir, "webhook-cert-dir", "", "`folder` with tls.crt and tls.key that somebody else renews, such as cert-manager; the operator then makes none")
+	f.DurationVar(&s.resync, "resync", time.Minute, "how often to ask sidecars that should have nothing new to say")
+	f.IntVar(&s.workers, "workers", 8, "how many CartStorages to work on at once")
+	f.StringVar(&s.logLevel, "log-level", "info", "debug, info, warn or error")
+	f.StringVar(&s.logFormat, "log-format", "json", "json or text")
+	return f
+}
+
+// check returns everything that is wrong.
+func (s *settings) check() error {
+	var errs []error
+	refuse := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	names := []struct{ flag, value string }{
+		{"namespace", s.namespace}, {"webhook-configuration", s.webhookConfiguration}, {"webhook-service", s.webhookService}, {"webhook-secret", s.webhookSecret},
+	}
+	for _, n := range names {
+		if p := validation.IsDNS1123Subdomain(n.value); len(p) > 0 {
+			refuse("--%s: %q is no name of a Kubernetes object: %s", n.flag, n.value, p[0])
+		}
+	}
+	for _, a := range []struct{ flag, value string }{{"metrics-address", s.metricsAddress}, {"probe-address", s.probeAddress}} {
+		if _, _, err := net.SplitHostPort(a.value); err != nil && a.value != "0" {
+			refuse("--%s: %q is no address: write for example :8080, or 0 for none", a.flag, a.value)
+		}
+	}
+	if s.webhookPort < 1 || s.webhookPort > 65535 {
+		refuse("--webhook-port: %d is no port: write 1 to 65535", s.webhookPort)
+	}
+	if s.resync < time.Second {
+		refuse("--resync: %s is too often: write 1s or more", s.resync)
+	}
+	if s.workers < 1 || s.workers > 256 {
+		refuse("--workers: %d is out of range: write 1 to 256", s.workers)
+	}
+	if err := new(slog.Level).UnmarshalText([]byte(s.logLevel)); err != nil {
+		refuse("--log-level: %q is none: write debug, info, warn or error", s.logLevel)
+	}
+	if s.logFormat != "json" && s.logFormat != "text" {
+		refuse("--log-format: %q is none: write json or text", s.logFormat)
+	}
+	return errors.Join(errs...)
+}
+
+// options are what the operator is made of.
+func (s *settings) options() controller.Options {
+	service := s.webhookService + "." + s.namespace + ".svc"
+	return controller.Options{
+		Namespace:      s.namespace,
+		SidecarImage:   s.sidecarImage,
+		LeaderElection: s.leaderElect,
+		MetricsAddress: s.metricsAddress,
+		ProbeAddress:   s.probeAddress,
+		Resync:         s.resync,
+		Workers:        s.workers,
+		Webhook: controller.WebhookOptions{
+			Port:          s.webhookPort,
+			CertDir:       s.webhookCertDir,
+			Configuration: s.webhookConfiguration,
+			Secret:        s.webhookSecret,
+			Hosts:         []string{service},
+		},
+	}
+}
+
+func (s *settings) logger(w io.Writer) *slog.Logger {
+	var level slog.Level
+	_ = level.UnmarshalText([]byte(s.logLevel)) // it was checked
+	o := &slog.HandlerOptions{Level: level}
+	if s.logFormat == "text" {
+		return slog.New(slog.NewTextHandler(w, o))
+	}
+	return slog.New(slog.NewJSONHandler(w, o))
+}
+
+// environ is env as a map.
+func environ(env []string) map[string]string {
+	m := make(map[string]string, len(env))
+	for _, e := range env {
+		name, value, _ := strings.Cut(e, "=")
+		m[name] = value
+	}
+	return m
+}

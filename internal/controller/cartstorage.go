@@ -1,0 +1,268 @@
+package controller
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/tools/events"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/sidecart/sidecart/api/v1alpha1"
+	"github.com/sidecart/sidecart/internal/render"
+)
+
+// FieldOwner is the field manager of everything that the operator writes.
+const FieldOwner = "sidecart-operator"
+
+// Reconciler keeps what belongs to a CartStorage as it should be: ConfigMap,
+// annotations of pods, status.
+type Reconciler struct {
+	client client.Client // reads from the cache
+	live   client.Reader // reads from the API server
+	events events.EventRecorder
+	census *census
+	repair repairs
+	now    func() time.Time
+}
+
+// Reconcile makes the world as cs says, from the top: what the sidecars should run,
+// telling them, hearing from them, saying it.
+func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (result ctrl.Result, err error) {
+	cs := &v1alpha1.CartStorage{}
+	if err := r.client.Get(ctx, req.NamespacedName, cs); apierrors.IsNotFound(err) || err == nil && !cs.DeletionTimestamp.IsZero() {
+		return ctrl.Result{}, r.forget(ctx, req.NamespacedName)
+	} else if err != nil {
+		return ctrl.Result{}, err
+	}
+	before := cs.DeepCopy()
+	defer func() {
+		if patchErr := r.patchStatus(ctx, before, cs); apierrors.IsConflict(patchErr) {
+			result.RequeueAfter = askSoonest // the cache is behind; what was read there may be outdated
+		} else {
+			err = errors.Join(err, client.IgnoreNotFound(patchErr))
+		}
+	}()
+
+	fleet, err := r.observe(ctx, cs)
+	if err != nil {
+		return ctrl.Result{}, err
+	}
+	recheck := r.decideLocking(cs, fleet)
+	generation, err := r.applyConfig(ctx, cs, fleet)
+	if stalled := (*unrenderable)(nil); errors.As(err, &stalled) {
+		conclude(cs, &conclusion{fleet: fleet, stalled: stalled, now: r.now()})
+		return ctrl.Result{RequeueAfter: recheck}, nil
+	} else if err != nil {
+		return ctrl.Result{}, err
+	}
+	if err := r.stamp(ctx, fleet.pods, generation); err != nil {
+		return ctrl.Result{}, err
+	}
+	sidecars, again := r.census.ask(ctx, req.NamespacedName, fleet.pods, generation)
+	r.explain(ctx, cs, sidecars)
+	evicted, err := r.evictOne(ctx, cs, sidecars)
+	conclude(cs, &conclusion{fleet: fleet, sidecars: sidecars, generation: generation, evicted: evicted, now: r.now()})
+	return ctrl.Result{RequeueAfter: soonest(recheck, again)}, err
+}
+
+// soonest is the shorter one; zero is never.
+func soonest(a, b time.Duration) time.Duration {
+	if a == 0 || b == 0 {
+		return max(a, b)
+	}
+	return min(a, b)
+}
+
+// decideLocking writes the decision to the status, which is also its memory.
+func (r *Reconciler) decideLocking(cs *v1alpha1.CartStorage, f *fleet) (recheck time.Duration) {
+	// The API keeps whole seconds; to decide by less would move Since at each write.
+	now := r.now().Truncate(time.Second)
+	decision, recheck := render.DecideLocking(cs.Spec.Locking, f.topology, cs.Status.Locking, now)
+	cs.Status.Locking = &decision
+	return recheck
+}
+
+// unrenderable is why the spec gives no configuration. Only a change of the spec helps.
+type unrenderable struct{ error }
+
+// applyConfig writes the ConfigMap if it is not as it should be, and returns the
+// generation of the configuration.
+//
+// The cache may be behind, and the generation must not be given twice: what
+// differs from the cache is rendered anew from what the API server has, and
+// written only if nobody else wrote meanwhile.
+func (r *Reconciler) applyConfig(ctx context.Context, cs *v1alpha1.CartStorage, f *fleet) (int64, error) {
+	for _, reader := range []client.Reader{r.client, r.live} {
+		current, err := currentConfig(ctx, reader, cs.Namespace, cs.Name)
+		if err != nil {
+			return 0, err
+		}
+		if render.ConfigGeneration(current) > maxGeneration {
+			current = current.DeepCopy()
+			delete(current.Annotations, v1alpha1.GenerationAnnotation) // it was not written by us, and there is no next one
+		}
+		want, err := render.ConfigMap(cs, *cs.Status.Locking, current, floor(f.pods))
+		if err != nil {
+			return 0, &unrenderable{err}
+		}
+		// Running pods outlive their CartStorage, and so must what they mount: [Reconciler.forget]
+		// removes it, not the garbage collector.
+		want.OwnerReferences = nil
+		if current != nil && same(current, want) {
+			return render.ConfigGeneration(current), nil
+		}
+		if reader == r.live {
+			return r.writeConfig(ctx, cs, want, current)
+		}
+	}
+	panic("the second round returns")
+}
+
+func (r *Reconciler) writeConfig(ctx context.Context, cs *v1alpha1.CartStorage, want, current *corev1.ConfigMap) (int64, error) {
+	if current != nil {
+		want.ResourceVersion = current.ResourceVersion
+	}
+	if err := r.apply(ctx, want); err != nil {
+		return 0, fmt.Errorf("apply ConfigMap %s: %w", want.Name, err)
+	}
+	generation := render.ConfigGeneration(want)
+	ctrl.LoggerFrom(ctx).Info("configuration written", "generation", generation, "locking", cs.Status.Locking.Enabled, "reason", cs.Status.Locking.Reason)
+	r.events.Eventf(cs, nil, corev1.EventTypeNormal, "Configured", "Configure", "sidecars are told configuration %d", generation)
+	return generation, nil
+}
+
+func (r *Reconciler) apply(ctx context.Context, o client.Object) error {
+	content, err := runtime.DefaultUnstructuredConverter.ToUnstructured(o)
+	if err != nil {
+		return err
+	}
+	u := &unstructured.Unstructured{Object: content}
+	return r.client.Apply(ctx, client.ApplyConfigurationFromUnstructured(u), client.FieldOwner(FieldOwner), client.ForceOwnership)
+}
+
+// currentConfig is the ConfigMap of a CartStorage, nil if there is none.
+func currentConfig(ctx context.Context, reader client.Reader, namespace, name string) (*corev1.ConfigMap, error) {
+	cm := &corev1.ConfigMap{}
+	err := reader.Get(ctx, client.ObjectKey{Namespace: namespace, Name: render.ConfigMapName(name)}, cm)
+	if apierrors.IsNotFound(err) {
+		return nil, nil
+	}
+	return cm, err
+}
+
+// same reports whether current has all that want has. Labels, annotations and keys of others may stay.
+func same(current, want *corev1.ConfigMap) bool {
+	return contains(current.Data, want.Data) && contains(current.Labels, want.Labels) && contains(current.Annotations, want.Annotations)
+}
+
+func contains(m, part map[string]string) bool {
+	for k, v := range part {
+		if got, ok := m[k]; !ok || got != v {
+			return false
+		}
+	}
+	return true
+}
+
+// floor is the highest generation that any pod was told, so that a ConfigMap that was removed
+// comes back with a higher one.
+func floor(pods []*corev1.Pod) (highest int64) {
+	for _, pod := range pods {
+		if n := render.ConfigGeneration(pod); n <= maxGeneration {
+			highest = max(highest, n)
+		}
+	}
+	return highest
+}
+
+// stamp writes the generation on the pods: their kubelets refresh the volumes of a
+// pod that changes at once, and of others within a minute or two.
+//
+// It is a merge patch with the pod's UID: an apply would try to create a pod that
+// has gone meanwhile, and a pod of the same name may be another one.
+func (r *Reconciler) stamp(ctx context.Context, pods []*corev1.Pod, generation int64) error {
+	var errs []error
+	for _, pod := range pods {
+		if !render.Injected(pod) || !pod.DeletionTimestamp.IsZero() || render.ConfigGeneration(pod) == generation {
+			continue
+		}
+		patch, err := json.Marshal(map[string]any{"metadata": map[string]any{
+			"uid":         pod.UID,
+			"annotations": map[string]string{v1alpha1.GenerationAnnotation: strconv.FormatInt(generation, 10)},
+		}})
+		if err != nil {
+			return err
+		}
+		target := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: pod.Namespace, Name: pod.Name}}
+		err = r.client.Patch(ctx, target, client.RawPatch(types.MergePatchType, patch), client.FieldOwner(FieldOwner))
+		if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
+			errs = append(errs, fmt.Errorf("stamp pod %s: %w", pod.Name, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// forget removes what is left of a CartStorage that is gone, once no pod uses it.
+// Until then its pods go on with their last configuration, also after a restart.
+func (r *Reconciler) forget(ctx context.Context, key types.NamespacedName) error {
+	r.census.forget(key)
+	r.repair.forget(key)
+	pods, err := livePods(ctx, r.client, key.Namespace, key.Name)
+	if err != nil || len(pods) > 0 {
+		return err // the last pod's end brings us here again
+	}
+	cm, err := currentConfig(ctx, r.client, key.Namespace, key.Name)
+	if err != nil || cm == nil {
+		return err
+	}
+	ctrl.LoggerFrom(ctx).Info("configuration removed, nothing uses it")
+	return client.IgnoreNotFound(r.client.Delete(ctx, cm, client.Preconditions{UID: &cm.UID, ResourceVersion: &cm.ResourceVersion}))
+}
+
+// patchStatus writes the status if it differs. It insists on the version that was read, since
+// the status is the memory of the decision about locking.
+func (r *Reconciler) patchStatus(ctx context.Context, before, after *v1alpha1.CartStorage) error {
+	if equality.Semantic.DeepEqual(before.Status, after.Status) {
+		return nil
+	}
+	patch := client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{})
+	if err := r.client.Status().Patch(ctx, after.DeepCopy(), patch, client.FieldOwner(FieldOwner)); err != nil {
+		return err
+	}
+	r.announce(before, after)
+	return nil
+}
+
+// announce sends an event for what changed.
+func (r *Reconciler) announce(before, after *v1alpha1.CartStorage) {
+	was, is := before.Status.Locking, after.Status.Locking
+	if is != nil && (was == nil || was.Enabled != is.Enabled) {
+		word := map[bool]string{true: "on", false: "off"}[is.Enabled]
+		r.events.Eventf(after, nil, corev1.EventTypeNormal, cmp.Or(is.Reason, "Locking"), "DecideLocking", "locking is %s: %s", word, is.Message)
+	}
+	for _, c := range after.Status.Conditions {
+		old := condition(before, c.Type)
+		if old != nil && old.Status == c.Status && old.Reason == c.Reason || old == nil && c.Status == metav1.ConditionUnknown {
+			continue
+		}
+		kind := corev1.EventTypeNormal
+		if c.Status == metav1.ConditionFalse && c.Reason != v1alpha1.ReasonRollingOut {
+			kind = corev1.EventTypeWarning
+		}
+		// The action tells the conditions apart: events that differ in their note only become one.
+		r.events.Eventf(after, nil, kind, c.Reason, "Observe"+c.Type, "%s is %s: %s", c.Type, c.Status, c.Message)
+	}
+}

@@ -1,0 +1,172 @@
+package controller
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net/http"
+	"sync"
+	"time"
+
+	admissionv1 "k8s.io/api/admissionregistration/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
+)
+
+const (
+	// certificateCheck is how often the certificate is looked at where no event says so.
+	certificateCheck = time.Minute
+	// bundleSpread is how long API servers are given to learn of a new authority before
+	// a certificate of it is shown.
+	bundleSpread = 10 * time.Second
+)
+
+// Certificates keeps the webhook's certificate in a Secret, its authority in the
+// MutatingWebhookConfiguration, and shows it to the API server. Every replica does
+// so, leader or not: whoever writes first wins, the others take that over.
+//
+// A new certificate is shown only after its authority has been written where API
+// servers look, beside the authority before. So no call fails while it is renewed.
+type Certificates struct {
+	client  client.Client // reads the webhook's configuration from the cache
+	live    client.Reader // reads the Secret from the API server
+	secret  types.NamespacedName
+	webhook string
+	hosts   []string
+	now     func() time.Time
+
+	mu        sync.RWMutex
+	shown     *tls.Certificate
+	next      *tls.Certificate // written, but not shown yet
+	writtenAt time.Time        // since when next is known to be written
+}
+
+// GetCertificate is for [tls.Config].
+func (c *Certificates) GetCertificate(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	if c.shown == nil {
+		return nil, errors.New("there is no certificate yet")
+	}
+	return c.shown, nil
+}
+
+// Ready is for the readiness probe: the API server can call the webhook.
+func (c *Certificates) Ready(*http.Request) error {
+	_, err := c.GetCertificate(nil)
+	return err
+}
+
+func (c *Certificates) setup(mgr ctrl.Manager) error {
+	everywhere := false
+	return ctrl.NewControllerManagedBy(mgr).
+		Named("certificates").
+		For(&admissionv1.MutatingWebhookConfiguration{}).
+		WithOptions(controller.Options{NeedLeaderElection: &everywhere}).
+		Complete(c)
+}
+
+// Reconcile looks at the certificate once.
+func (c *Certificates) Reconcile(ctx context.Context, _ ctrl.Request) (ctrl.Result, error) {
+	data, pair, err := c.current(ctx)
+	if apierrors.IsConflict(err) || apierrors.IsAlreadyExists(err) {
+		return ctrl.Result{RequeueAfter: askSoonest}, nil // another replica was faster
+	} else if err != nil {
+		return ctrl.Result{}, err
+	}
+	written, err := c.publish(ctx, data[caKey])
+	if apierrors.IsConflict(err) {
+		return ctrl.Result{RequeueAfter: askSoonest}, nil
+	} else if err != nil || !written {
+		return ctrl.Result{RequeueAfter: certificateCheck}, err
+	}
+	return ctrl.Result{RequeueAfter: c.show(pair)}, nil
+}
+
+// current is what the Secret has; if that will not do, or not for long, it is made anew.
+func (c *Certificates) current(ctx context.Context) (map[string][]byte, *tls.Certificate, error) {
+	now := c.now()
+	secret := &corev1.Secret{}
+	err := c.live.Get(ctx, c.secret, secret)
+	missing := apierrors.IsNotFound(err)
+	if err != nil && !missing {
+		return nil, nil, fmt.Errorf("read Secret %s: %w", c.secret, err)
+	}
+	pair, renew, err := load(secret.Data, c.hosts, now)
+	if err == nil && now.Before(renew) {
+		return secret.Data, pair, nil
+	}
+	ctrl.LoggerFrom(ctx).Info("webhook certificate is made anew", "secret", c.secret.String(), "because", reasonToRenew(missing, err))
+	data, err := issue(c.hosts, secret.Data[caKey], now)
+	if err != nil {
+		return nil, nil, err
+	}
+	if pair, _, err = load(data, c.hosts, now); err != nil {
+		return nil, nil, err
+	}
+	secret.Data = data
+	if missing {
+		secret.ObjectMeta = metav1.ObjectMeta{Namespace: c.secret.Namespace, Name: c.secret.Name, Labels: map[string]string{managedBy: "sidecart"}}
+		secret.Type = corev1.SecretTypeTLS
+		return data, pair, c.client.Create(ctx, secret, client.FieldOwner(FieldOwner))
+	}
+	return data, pair, c.client.Update(ctx, secret, client.FieldOwner(FieldOwner)) // with the version that was read
+}
+
+func reasonToRenew(missing bool, err error) string {
+	switch {
+	case missing:
+		return "there is none"
+	case err != nil:
+		return err.Error()
+	}
+	return "two thirds of its life are over"
+}
+
+// publish writes the authorities into the webhook's configuration. It reports false if there is no such
+// configuration; its creation calls again.
+func (c *Certificates) publish(ctx context.Context, bundle []byte) (bool, error) {
+	hook := &admissionv1.MutatingWebhookConfiguration{}
+	if err := c.client.Get(ctx, client.ObjectKey{Name: c.webhook}, hook); err != nil {
+		return false, client.IgnoreNotFound(err)
+	}
+	before := hook.DeepCopy()
+	stale := false
+	for i := range hook.Webhooks {
+		if w := &hook.Webhooks[i].ClientConfig; !bytes.Equal(w.CABundle, bundle) {
+			w.CABundle, stale = bundle, true
+		}
+	}
+	if !stale {
+		return true, nil
+	}
+	patch := client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{})
+	return true, c.client.Patch(ctx, hook, patch, client.FieldOwner(FieldOwner))
+}
+
+// show takes pair into use, if API servers have had time to learn its authority, and
+// returns when to look again.
+func (c *Certificates) show(pair *tls.Certificate) time.Duration {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now := c.now()
+	if sameCertificate(c.shown, pair) {
+		return certificateCheck
+	}
+	if !sameCertificate(c.next, pair) {
+		c.next, c.writtenAt = pair, now
+	}
+	usable := c.shown != nil && now.Before(c.shown.Leaf.NotAfter)
+	if wait := c.writtenAt.Add(bundleSpread).Sub(now); usable && wait > 0 {
+		return wait
+	}
+	c.shown, c.next = pair, nil
+	return certificateCheck
+}

@@ -1,0 +1,237 @@
+package controller
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/sidecart/sidecart/api/v1alpha1"
+	"github.com/sidecart/sidecart/internal/render"
+)
+
+// maxWorkloads is how many workloads the status lists; the totals count all.
+const maxWorkloads = 100
+
+// conclusion is what one round found.
+type conclusion struct {
+	fleet      *fleet
+	sidecars   []sidecar // of fleet.pods, in their order
+	generation int64
+	stalled    error  // why there is no configuration
+	evicted    string // what was done about pods without a sidecar
+	now        time.Time
+
+	missing, waiting, silent, answered, behind []*sidecar
+}
+
+// conclude writes the status.
+func conclude(cs *v1alpha1.CartStorage, c *conclusion) {
+	c.sort()
+	s := &cs.Status
+	s.ObservedGeneration = cs.Generation
+	s.Replicas = int32(len(c.fleet.pods))
+	c.workloads(s)
+	if c.stalled != nil {
+		set(cs, c.now, v1alpha1.ConditionConfigAccepted, metav1.ConditionFalse, v1alpha1.ReasonRejected, c.stalled.Error())
+		set(cs, c.now, v1alpha1.ConditionReady, metav1.ConditionFalse, v1alpha1.ReasonRenderFailed, c.stalled.Error())
+		for _, t := range []string{v1alpha1.ConditionBackendReachable, v1alpha1.ConditionLockingEffective} {
+			set(cs, c.now, t, metav1.ConditionUnknown, v1alpha1.ReasonRenderFailed, "there is no configuration")
+		}
+		return
+	}
+	for _, rule := range []struct {
+		condition string
+		decide    func(*v1alpha1.CartStorage) (metav1.ConditionStatus, string, string)
+	}{
+		{v1alpha1.ConditionBackendReachable, c.backendReachable},
+		{v1alpha1.ConditionConfigAccepted, c.configAccepted},
+		{v1alpha1.ConditionLockingEffective, c.lockingEffective},
+		{v1alpha1.ConditionReady, c.ready}, // it looks at the others
+	} {
+		status, reason, message := rule.decide(cs)
+		set(cs, c.now, rule.condition, status, reason, message)
+	}
+}
+
+func (c *conclusion) sort() {
+	for i := range c.sidecars {
+		s := &c.sidecars[i]
+		if !s.present {
+			c.missing = append(c.missing, s)
+			continue
+		}
+		switch {
+		case s.waiting != "":
+			c.waiting = append(c.waiting, s)
+		case s.err != nil:
+			c.silent = append(c.silent, s)
+		case s.report != nil:
+			c.answered = append(c.answered, s)
+		}
+		if !s.updated(c.generation) {
+			c.behind = append(c.behind, s)
+		}
+	}
+}
+
+// workloads counts pods by workload.
+func (c *conclusion) workloads(status *v1alpha1.CartStorageStatus) {
+	type name struct{ kind, name string }
+	counts := map[name]*v1alpha1.WorkloadStatus{}
+	for _, w := range c.fleet.topology.Workloads {
+		if w.Kind == "Job" && w.Replicas == 0 && w.Pods == 0 {
+			continue // it has ended
+		}
+		counts[name{w.Kind, w.Name}] = &v1alpha1.WorkloadStatus{Kind: w.Kind, Name: w.Name}
+	}
+	sidecars, updated := 0, 0
+	for i, owner := range c.fleet.owners {
+		w := counts[name{owner.kind, owner.name}]
+		w.Replicas++
+		if c.stalled != nil || !c.sidecars[i].present {
+			continue
+		}
+		w.Sidecars++
+		sidecars++
+		if c.sidecars[i].updated(c.generation) {
+			w.Updated++
+			updated++
+		}
+	}
+	status.Sidecars = fmt.Sprintf("%d/%d", updated, sidecars)
+	status.Workloads = nil
+	for _, w := range counts {
+		status.Workloads = append(status.Workloads, *w)
+	}
+	slices.SortFunc(status.Workloads, func(a, b v1alpha1.WorkloadStatus) int {
+		return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Name, b.Name))
+	})
+	if len(status.Workloads) > maxWorkloads {
+		status.Workloads = status.Workloads[:maxWorkloads]
+	}
+}
+
+func (c *conclusion) backendReachable(*v1alpha1.CartStorage) (metav1.ConditionStatus, string, string) {
+	down := filter(c.answered, func(s *sidecar) bool { return !s.report.Backend.Healthy })
+	switch {
+	case len(c.sidecars) == 0:
+		return metav1.ConditionUnknown, v1alpha1.ReasonNoWorkloads, "no pod uses this CartStorage"
+	case len(down) > 0:
+		return metav1.ConditionFalse, v1alpha1.ReasonUnreachable, tell(down, len(c.answered), "sidecars do not reach the backend", func(s *sidecar) string {
+			return cmp.Or(s.report.Backend.Message, "no answer")
+		})
+	case len(c.answered) == 0:
+		return metav1.ConditionUnknown, v1alpha1.ReasonUnknown, "no sidecar has answered yet"
+	}
+	return metav1.ConditionTrue, v1alpha1.ReasonReachable, plural(len(c.answered), "the sidecar reaches", "all %d sidecars that answer reach") + " the backend"
+}
+
+func (c *conclusion) configAccepted(*v1alpha1.CartStorage) (metav1.ConditionStatus, string, string) {
+	refused := filter(c.answered, func(s *sidecar) bool { return s.report.Config.State == stateRejected })
+	switch {
+	case len(c.sidecars) == 0:
+		return metav1.ConditionTrue, v1alpha1.ReasonNoWorkloads, "no pod uses this CartStorage"
+	case len(refused) > 0:
+		return metav1.ConditionFalse, v1alpha1.ReasonRejected, tell(refused, len(c.answered), "sidecars do not accept the configuration", func(s *sidecar) string {
+			if len(s.lacks) > 0 {
+				return fmt.Sprintf("the pod was made before the configuration named %s: restart its workload", strings.Join(s.lacks, ", "))
+			}
+			return fmt.Sprintf("it runs configuration %d, since of the newest: %s", s.report.Generation, s.report.Config.Message)
+		})
+	case len(c.answered) == 0:
+		return metav1.ConditionUnknown, v1alpha1.ReasonUnknown, "no sidecar has answered yet"
+	}
+	return metav1.ConditionTrue, v1alpha1.ReasonAccepted, "no sidecar refuses the configuration"
+}
+
+func (c *conclusion) lockingEffective(cs *v1alpha1.CartStorage) (metav1.ConditionStatus, string, string) {
+	decision := cs.Status.Locking
+	asAuto := cs.Spec.Locking
+	asAuto.Mode = v1alpha1.LockingAuto
+	needed, _ := render.DecideLocking(asAuto, c.fleet.topology, nil, c.now)
+	switch {
+	case !decision.Enabled && needed.Enabled:
+		return metav1.ConditionFalse, v1alpha1.ReasonDisabledBySpec,
+			"several pods can write (" + needed.Message + ") and spec.locking.mode is Disabled: no change is lost, but they meet and are computed again; write Auto to have them queue"
+	case !decision.Enabled:
+		return metav1.ConditionTrue, v1alpha1.ReasonNotNeeded, needed.Message
+	case !render.LocksAcrossReplicas(&cs.Spec.Backend):
+		return metav1.ConditionFalse, v1alpha1.ReasonBackendCannotLock,
+			fmt.Sprintf("%s, and backend %s cannot lock across replicas: run one pod, or use Redis, Memcached, DynamoDB, PostgreSQL or MySQL", decision.Message, cs.Spec.Backend.Type)
+	case len(c.behind)+len(c.missing) > 0:
+		return metav1.ConditionFalse, v1alpha1.ReasonRollingOut, fmt.Sprintf("%d of %d pods have not been told to lock yet", len(c.behind)+len(c.missing), len(c.sidecars))
+	}
+	return metav1.ConditionTrue, v1alpha1.ReasonEffective, decision.Message
+}
+
+func (c *conclusion) ready(cs *v1alpha1.CartStorage) (metav1.ConditionStatus, string, string) {
+	if len(c.missing) > 0 {
+		message := tell(c.missing, len(c.sidecars), "pods have no sidecar", func(*sidecar) string {
+			return "it was made while the webhook was away, or its namespace is excluded: make it anew"
+		})
+		return metav1.ConditionFalse, v1alpha1.ReasonSidecarMissing, message + c.evicted
+	}
+	for _, t := range []string{v1alpha1.ConditionConfigAccepted, v1alpha1.ConditionBackendReachable, v1alpha1.ConditionLockingEffective} {
+		if o := condition(cs, t); o.Status == metav1.ConditionFalse && o.Reason != v1alpha1.ReasonRollingOut {
+			return metav1.ConditionFalse, v1alpha1.ReasonDegraded, t + " is False: " + o.Message
+		}
+	}
+	switch {
+	case len(c.silent) > 0:
+		return metav1.ConditionFalse, v1alpha1.ReasonSidecarUnreachable, tell(c.silent, len(c.sidecars), "sidecars do not answer the operator", func(s *sidecar) string { return s.err.Error() })
+	case len(c.waiting) > 0:
+		return metav1.ConditionFalse, v1alpha1.ReasonRollingOut, tell(c.waiting, len(c.sidecars), "sidecars have not started", func(s *sidecar) string { return s.waiting })
+	case len(c.behind) > 0:
+		return metav1.ConditionFalse, v1alpha1.ReasonRollingOut, tell(c.behind, len(c.sidecars), fmt.Sprintf("sidecars do not run configuration %d", c.generation), func(s *sidecar) string {
+			if s.report == nil {
+				return "it has not been asked yet"
+			}
+			return fmt.Sprintf("it runs %d", s.report.Generation)
+		})
+	case len(c.sidecars) == 0:
+		return metav1.ConditionTrue, v1alpha1.ReasonNoWorkloads, "no pod uses this CartStorage yet"
+	}
+	return metav1.ConditionTrue, v1alpha1.ReasonAllUpdated, plural(len(c.sidecars), "the sidecar runs", "all %d sidecars run") + fmt.Sprintf(" configuration %d", c.generation)
+}
+
+// tell is "2 of 3 sidecars do not reach the backend; pod web-1: no answer".
+func tell(which []*sidecar, of int, verb string, why func(*sidecar) string) string {
+	return fmt.Sprintf("%d of %d %s; pod %s: %s", len(which), of, verb, which[0].pod.Name, why(which[0]))
+}
+
+func plural(n int, one, many string) string {
+	if n == 1 {
+		return one
+	}
+	return fmt.Sprintf(many, n)
+}
+
+func filter(in []*sidecar, keep func(*sidecar) bool) (out []*sidecar) {
+	for _, s := range in {
+		if keep(s) {
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
+// set sets a condition; its time moves when its status does.
+func set(cs *v1alpha1.CartStorage, now time.Time, kind string, status metav1.ConditionStatus, reason, message string) {
+	const most = 32768 // what the API server accepts
+	if len(message) > most {
+		message = strings.ToValidUTF8(message[:most-3], "") + "…"
+	}
+	meta.SetStatusCondition(&cs.Status.Conditions, metav1.Condition{
+		Type: kind, Status: status, Reason: reason, Message: message,
+		ObservedGeneration: cs.Generation, LastTransitionTime: metav1.NewTime(now.Truncate(time.Second)),
+	})
+}
+
+func condition(cs *v1alpha1.CartStorage, kind string) *metav1.Condition {
+	return meta.FindStatusCondition(cs.Status.Conditions, kind)
+}

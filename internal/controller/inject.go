@@ -1,0 +1,98 @@
+package controller
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/util/validation"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
+
+	"github.com/sidecart/sidecart/api/v1alpha1"
+	"github.com/sidecart/sidecart/internal/render"
+)
+
+// InjectPath is where the webhook is served.
+const InjectPath = "/inject"
+
+// Injector gives pods their sidecar: it decodes, calls [render.Pod] and answers with
+// the difference. It changes nothing but the pod in hand, so any number of
+// replicas may serve it, leader or not.
+type Injector struct {
+	client client.Reader // reads from the cache
+	live   client.Reader // reads from the API server
+	image  string
+}
+
+// Handle implements [admission.Handler].
+func (i *Injector) Handle(ctx context.Context, req admission.Request) admission.Response {
+	pod := &corev1.Pod{}
+	if err := json.Unmarshal(req.Object.Raw, pod); err != nil {
+		return admission.Errored(http.StatusBadRequest, fmt.Errorf("decode the pod: %w", err))
+	}
+	name, asked := pod.Labels[v1alpha1.InjectLabel]
+	if !asked {
+		return admission.Allowed("") // the selector of the webhook was changed
+	}
+	if problems := validation.IsDNS1123Subdomain(name); len(problems) > 0 {
+		return admission.Denied(fmt.Sprintf("label %s: %q is no name of a CartStorage: %s", v1alpha1.InjectLabel, name, problems[0]))
+	}
+	cs, err := i.cartStorage(ctx, req.Namespace, name)
+	if apierrors.IsNotFound(err) {
+		return admission.Denied(fmt.Sprintf("label %s: there is no CartStorage %s in namespace %s: create it, or name another one of this namespace",
+			v1alpha1.InjectLabel, name, req.Namespace))
+	} else if err != nil {
+		return admission.Errored(http.StatusInternalServerError, fmt.Errorf("read CartStorage %s: %w", name, err))
+	}
+	if !cs.DeletionTimestamp.IsZero() {
+		return admission.Denied(fmt.Sprintf("label %s: CartStorage %s is being deleted: name another one, or wait and create it anew", v1alpha1.InjectLabel, name))
+	}
+	injected, err := i.inject(ctx, pod, cs)
+	if err != nil {
+		return admission.Denied(fmt.Sprintf("CartStorage %s cannot give this pod a sidecar: %s", name, err))
+	}
+	after, err := json.Marshal(injected)
+	if err != nil {
+		return admission.Errored(http.StatusInternalServerError, err)
+	}
+	return admission.PatchResponseFromRaw(req.Object.Raw, after)
+}
+
+// cartStorage looks into the cache first; what was created a moment ago may not be there
+// yet, and to refuse its pods would put them off.
+func (i *Injector) cartStorage(ctx context.Context, namespace, name string) (*v1alpha1.CartStorage, error) {
+	cs := &v1alpha1.CartStorage{}
+	key := client.ObjectKey{Namespace: namespace, Name: name}
+	err := i.client.Get(ctx, key, cs)
+	if apierrors.IsNotFound(err) {
+		err = i.live.Get(ctx, key, cs)
+	}
+	return cs, err
+}
+
+// inject is pod with its sidecar. If it comes beside another pod before locking is on, its
+// sidecar locks from the start.
+func (i *Injector) inject(ctx context.Context, pod *corev1.Pod, cs *v1alpha1.CartStorage) (*corev1.Pod, error) {
+	current, err := currentConfig(ctx, i.client, cs.Namespace, cs.Name)
+	if err != nil {
+		return nil, err
+	}
+	fresh := !render.Injected(pod)
+	injected, err := render.Pod(pod, cs, render.PodOptions{Image: i.image, Generation: render.ConfigGeneration(current)})
+	if err != nil || !fresh || cs.Spec.Locking.Mode == v1alpha1.LockingDisabled || render.Locks(current) {
+		return injected, err
+	}
+	others, err := livePods(ctx, i.client, cs.Namespace, cs.Name)
+	if err != nil {
+		return nil, err
+	}
+	if slices.ContainsFunc(others, func(other *corev1.Pod) bool { return other.Name != pod.Name || pod.Name == "" }) {
+		injected = render.StartLocked(injected)
+	}
+	return injected, nil
+}

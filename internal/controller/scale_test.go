@@ -1,0 +1,130 @@
+package controller
+
+import (
+	"context"
+	"fmt"
+	"runtime"
+	"sync"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/metrics"
+
+	"github.com/sidecart/sidecart/api/v1alpha1"
+)
+
+// parallel does n things, some at once.
+func parallel(t *testing.T, n int, do func(i int) error) {
+	t.Helper()
+	var wg sync.WaitGroup
+	work := make(chan int)
+	for range 16 {
+		wg.Go(func() {
+			for i := range work {
+				if err := do(i); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	for i := range n {
+		work <- i
+	}
+	close(work)
+	wg.Wait()
+}
+
+func reconciles(t *testing.T) (n float64) {
+	t.Helper()
+	families, err := metrics.Registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		if f.GetName() != "controller_runtime_reconcile_total" {
+			continue
+		}
+		for _, m := range f.Metric {
+			for _, l := range m.Label {
+				if l.GetValue() == "cartstorage" {
+					n += m.GetCounter().GetValue()
+				}
+			}
+		}
+	}
+	return n
+}
+
+func heap() float64 {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return float64(m.HeapAlloc) / (1 << 20)
+}
+
+// 200 CartStorages with 10 pods each: how long, how often, how much.
+func TestManyCartStorages(t *testing.T) {
+	const storages, each = 200, 10
+	if testing.Short() {
+		t.Skip("takes most of a minute")
+	}
+	w := newWorld(t)
+	empty := heap()
+	start := time.Now()
+	parallel(t, storages, func(i int) error {
+		cs := &v1alpha1.CartStorage{}
+		cs.Namespace, cs.Name = w.namespace, fmt.Sprintf("shop-%d", i)
+		cs.Spec = *read[v1alpha1.CartStorageSpec](t, fmt.Sprintf("{backend: {type: Redis, redis: {addresses: [\"redis-%d:6379\"]}}, sidecar: {ports: {admin: %d}}}", i, w.nodes.port))
+		return w.c.Create(t.Context(), cs)
+	})
+	parallel(t, storages*each, func(i int) error {
+		return w.c.Create(t.Context(), w.pod(fmt.Sprintf("web-%d-%d", i%storages, i/storages), fmt.Sprintf("shop-%d", i%storages)))
+	})
+	t.Logf("%d CartStorages and %d pods created through the webhook in %s", storages, storages*each, since(start))
+	allReady := func(after time.Time) {
+		t.Helper()
+		for i := range storages { // one after another, to leave the machine to the operator
+			w.within(2*time.Minute, func() string {
+				cs := w.get(fmt.Sprintf("shop-%d", i))
+				if complaint := is(cs, "Ready", "True", "AllUpdated"); complaint != "" || cs.Status.Sidecars != fmt.Sprintf("%d/%d", each, each) {
+					return fmt.Sprintf("%s: %s, sidecars %s", cs.Name, complaint, cs.Status.Sidecars)
+				}
+				return ""
+			})
+		}
+		t.Logf("all Ready after %s", since(after))
+	}
+	allReady(start)
+	t.Logf("%.0f reconciles in all, %.1f per pod; heap %.1f MiB more than empty, the test's own nodes included", reconciles(t), reconciles(t)/storages/each, heap()-empty)
+
+	before := reconciles(t)
+	start = time.Now()
+	update(w, "shop-7", &v1alpha1.CartStorage{}, func(cs *v1alpha1.CartStorage) { cs.Spec.Limits.MaxItems = 12 })
+	w.allUpdated("shop-7", each)
+	t.Logf("one change reaches %d pods in %s", each, since(start))
+
+	start = time.Now()
+	parallel(t, storages, func(i int) error {
+		cs := &v1alpha1.CartStorage{}
+		cs.Namespace, cs.Name = w.namespace, fmt.Sprintf("shop-%d", i)
+		return w.c.Patch(context.Background(), cs, client.RawPatch("application/merge-patch+json", []byte(`{"spec": {"limits": {"maxItems": 13}}}`)))
+	})
+	allReady(start)
+	// Nobody else's business is done: a change costs its own rounds, its pods' stamps included.
+	if per := (reconciles(t) - before) / (storages + 1); per > 4*each {
+		t.Errorf("a change costs %.1f reconciles, want less than %d", per, 4*each)
+	} else {
+		t.Logf("%.1f reconciles per change of a CartStorage with %d pods, resyncs every 2s included", per, each)
+	}
+	if more := heap() - empty; more > 128 {
+		t.Errorf("the heap has grown by %.0f MiB", more)
+	}
+	var pods corev1.PodList
+	if err := w.c.List(t.Context(), &pods, client.InNamespace(w.namespace)); err != nil || len(pods.Items) != storages*each {
+		t.Errorf("%d pods, error %v", len(pods.Items), err)
+	}
+}
+
+func since(t time.Time) time.Duration { return time.Since(t).Round(10 * time.Millisecond) }

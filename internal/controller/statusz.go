@@ -1,0 +1,147 @@
+package controller
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/sidecart/sidecart/internal/render"
+)
+
+// Report is what a sidecar says of itself on /statusz.
+type Report struct {
+	// Generation is that of the configuration that it runs.
+	Generation int64 `json:"generation"`
+	Config     struct {
+		// State is Accepted or ConfigRejected.
+		State   string `json:"state"`
+		Message string `json:"message"`
+	} `json:"config"`
+	Backend struct {
+		Healthy bool   `json:"healthy"`
+		Message string `json:"message"`
+	} `json:"backend"`
+	Locking struct {
+		Enabled bool   `json:"enabled"`
+		Reason  string `json:"reason"`
+	} `json:"locking"`
+}
+
+// Fetcher asks the sidecar of a pod for its report. It is called concurrently.
+type Fetcher interface {
+	Fetch(ctx context.Context, pod *corev1.Pod) (Report, error)
+}
+
+// maxReport is more than a status page with the longest queues needs.
+const maxReport = 1 << 20
+
+// HTTPFetcher asks sidecars at the address of their pod.
+type HTTPFetcher struct{ client http.Client }
+
+// NewHTTPFetcher waits for an answer for at most timeout.
+func NewHTTPFetcher(timeout time.Duration) *HTTPFetcher {
+	return &HTTPFetcher{http.Client{
+		Timeout: timeout,
+		Transport: &http.Transport{
+			Proxy:             nil,  // a pod is no business of a proxy
+			DisableKeepAlives: true, // thousands of pods are asked, and each seldom
+		},
+		// Whoever is in a pod must not send the operator elsewhere.
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}}
+}
+
+// Fetch implements [Fetcher].
+func (f *HTTPFetcher) Fetch(ctx context.Context, pod *corev1.Pod) (r Report, err error) {
+	defer func() { err = withoutAddresses(err) }()
+	u := url.URL{Scheme: "http", Host: net.JoinHostPort(pod.Status.PodIP, strconv.Itoa(int(adminPort(pod)))), Path: "/statusz"}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
+	if err != nil {
+		return r, err
+	}
+	req.Header.Set("Accept", "application/json")
+	resp, err := f.client.Do(req)
+	if err != nil {
+		return r, err
+	}
+	defer func() { _ = resp.Body.Close() }()
+	if resp.StatusCode != http.StatusOK {
+		return r, fmt.Errorf("/statusz answers with status %d", resp.StatusCode)
+	}
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxReport+1))
+	switch {
+	case err != nil:
+		return r, err
+	case len(body) > maxReport:
+		return r, fmt.Errorf("/statusz answers with more than %d bytes", maxReport)
+	}
+	if err := json.Unmarshal(body, &r); err != nil {
+		return Report{}, fmt.Errorf("/statusz answers with something else than its JSON: %w", err)
+	}
+	if r.Generation < 0 || r.Generation > maxGeneration {
+		return Report{}, fmt.Errorf("/statusz answers with the impossible generation %d", r.Generation)
+	}
+	r.Config.Message, r.Backend.Message = tame(r.Config.Message), tame(r.Backend.Message)
+	return r, nil
+}
+
+// adminPort is where the sidecar of a pod serves /statusz.
+func adminPort(pod *corev1.Pod) int32 {
+	for _, c := range pod.Spec.InitContainers {
+		if c.Name == render.ContainerName && len(c.Ports) > 0 {
+			return c.Ports[0].ContainerPort
+		}
+	}
+	return 0
+}
+
+// withoutAddresses leaves of a network error what went wrong: the port at this end differs
+// each time, and a status must not change because of it.
+func withoutAddresses(err error) error {
+	var network *net.OpError
+	var request *url.Error
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &network):
+		return network.Err
+	case errors.As(err, &request) && request.Timeout():
+		return errors.New("no answer in time")
+	case errors.As(err, &request):
+		return request.Err
+	}
+	return err
+}
+
+var ownPort = regexp.MustCompile(`:\d+->`)
+
+// tame makes a text from a pod fit for a status: short, on one line, and the same
+// for the same trouble.
+func tame(s string) string {
+	const most = 400
+	s = strings.Map(func(r rune) rune {
+		switch {
+		case unicode.IsSpace(r):
+			return ' '
+		case !unicode.IsPrint(r):
+			return -1
+		}
+		return r
+	}, ownPort.ReplaceAllString(s, "->"))
+	if runes := []rune(s); len(runes) > most {
+		s = string(runes[:most]) + "…"
+	}
+	return s
+}

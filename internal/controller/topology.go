@@ -1,0 +1,212 @@
+package controller
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+
+	autoscalingv2 "k8s.io/api/autoscaling/v2"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/sidecart/sidecart/api/v1alpha1"
+	"github.com/sidecart/sidecart/internal/render"
+)
+
+// fleet is what uses one CartStorage.
+type fleet struct {
+	topology render.Topology
+	pods     []*corev1.Pod // the live ones, by name
+	owners   []workloadKey // of each pod
+}
+
+// workloadKey names a topmost owner.
+type workloadKey struct{ group, kind, name string }
+
+// observe gathers, from the cache, everything that could write the carts of cs.
+func (r *Reconciler) observe(ctx context.Context, cs *v1alpha1.CartStorage) (*fleet, error) {
+	f := &fleet{}
+	workloads := map[workloadKey]*render.Workload{}
+	if err := r.templates(ctx, cs, workloads); err != nil {
+		return nil, err
+	}
+	if err := r.pods(ctx, cs, f, workloads); err != nil {
+		return nil, err
+	}
+	if err := r.autoscalers(ctx, cs.Namespace, workloads); err != nil {
+		return nil, err
+	}
+	for _, w := range workloads {
+		f.topology.Workloads = append(f.topology.Workloads, *w)
+	}
+	slices.SortFunc(f.topology.Workloads, func(a, b render.Workload) int {
+		return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Name, b.Name))
+	})
+	for _, other := range r.sharersOf(ctx, cs) {
+		f.topology.Sharers = append(f.topology.Sharers, other.String())
+	}
+	slices.Sort(f.topology.Sharers)
+	return f, nil
+}
+
+// templates adds the workloads whose template names cs: what they want counts
+// before their first pod is there.
+func (r *Reconciler) templates(ctx context.Context, cs *v1alpha1.CartStorage, workloads map[workloadKey]*render.Workload) error {
+	for _, k := range workloadKinds {
+		list := k.list()
+		if err := r.client.List(ctx, list, client.InNamespace(cs.Namespace), client.MatchingFields{injectIndex: cs.Name}); err != nil {
+			return err
+		}
+		items, err := meta.ExtractList(list)
+		if err != nil {
+			return err
+		}
+		for _, item := range items {
+			o := item.(client.Object)
+			// A Deployment keeps ReplicaSets of the past, which want nothing.
+			if w, _ := render.WorkloadOf(item); metav1.GetControllerOf(o) != nil && w.Replicas == 0 {
+				continue
+			}
+			if _, err := r.topmost(ctx, o, workloads); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (r *Reconciler) pods(ctx context.Context, cs *v1alpha1.CartStorage, f *fleet, workloads map[workloadKey]*render.Workload) error {
+	pods, err := livePods(ctx, r.client, cs.Namespace, cs.Name)
+	if err != nil {
+		return err
+	}
+	f.pods = pods
+	for _, pod := range pods {
+		key, err := r.topmost(ctx, pod, workloads)
+		if err != nil {
+			return err
+		}
+		workloads[key].Pods++
+		f.owners = append(f.owners, key)
+	}
+	return nil
+}
+
+// livePods are those that name the CartStorage and can still write, by name. They belong to the
+// cache: nobody may change them.
+func livePods(ctx context.Context, c client.Reader, namespace, name string) (live []*corev1.Pod, err error) {
+	var pods corev1.PodList
+	if err := c.List(ctx, &pods, client.InNamespace(namespace), client.MatchingFields{injectIndex: name}); err != nil {
+		return nil, err
+	}
+	for i := range pods.Items {
+		if render.Live(&pods.Items[i]) {
+			live = append(live, &pods.Items[i])
+		}
+	}
+	slices.SortFunc(live, func(a, b *corev1.Pod) int { return cmp.Compare(a.Name, b.Name) })
+	return live, nil
+}
+
+// topmost adds the workload that o belongs to in the end, and returns its name.
+func (r *Reconciler) topmost(ctx context.Context, o client.Object, workloads map[workloadKey]*render.Workload) (workloadKey, error) {
+	for {
+		ref := metav1.GetControllerOf(o)
+		if ref == nil || ref.Kind == "Node" { // a static pod belongs to its node
+			w, _ := render.WorkloadOf(o)
+			return add(workloads, workloadKey{groupOf(w.Kind), w.Kind, w.Name}, w), nil
+		}
+		gv, err := schema.ParseGroupVersion(ref.APIVersion)
+		if err != nil {
+			gv = schema.GroupVersion{Group: ref.APIVersion} // nothing has it: the owner is unknown
+		}
+		key := workloadKey{gv.Group, ref.Kind, ref.Name}
+		if workloads[key] != nil {
+			return key, nil
+		}
+		i := slices.IndexFunc(workloadKinds, func(k workloadKind) bool { return k.group == gv.Group && k.kind == ref.Kind })
+		if i < 0 {
+			w, err := r.scaled(ctx, o.GetNamespace(), ref)
+			if err != nil {
+				return key, err
+			}
+			return add(workloads, key, w), nil
+		}
+		owner := workloadKinds[i].one()
+		err = r.client.Get(ctx, client.ObjectKey{Namespace: o.GetNamespace(), Name: ref.Name}, owner)
+		if apierrors.IsNotFound(err) || err == nil && owner.GetUID() != ref.UID {
+			// It is gone and wants nothing more; its pods are ending.
+			return add(workloads, key, render.Workload{Kind: ref.Kind, Name: ref.Name}), nil
+		}
+		if err != nil {
+			return key, err
+		}
+		o = owner
+	}
+}
+
+func add(workloads map[workloadKey]*render.Workload, key workloadKey, w render.Workload) workloadKey {
+	if workloads[key] == nil {
+		workloads[key] = &w
+	}
+	return key
+}
+
+// groupOf is the API group of a watched kind; "" for Pod.
+func groupOf(kind string) string {
+	for _, k := range workloadKinds {
+		if k.kind == kind {
+			return k.group
+		}
+	}
+	return ""
+}
+
+// scaled asks an owner of a kind that is not watched for its scale. Its changes are
+// seen when its pods change.
+func (r *Reconciler) scaled(ctx context.Context, namespace string, ref *metav1.OwnerReference) (render.Workload, error) {
+	owner, scale := &unstructured.Unstructured{}, &unstructured.Unstructured{}
+	owner.SetAPIVersion(ref.APIVersion)
+	owner.SetKind(ref.Kind)
+	owner.SetNamespace(namespace)
+	owner.SetName(ref.Name)
+	scale.SetAPIVersion("autoscaling/v1")
+	scale.SetKind("Scale")
+	err := r.client.SubResource("scale").Get(ctx, owner, scale)
+	switch {
+	case err == nil:
+		n, _, _ := unstructured.NestedInt64(scale.Object, "spec", "replicas")
+		return render.ScaledWorkload(ref.Kind, ref.Name, int32(n)), nil
+	case apierrors.IsNotFound(err), apierrors.IsMethodNotSupported(err), apierrors.IsForbidden(err), meta.IsNoMatchError(err):
+		return render.UnknownWorkload(ref.Kind, ref.Name), nil
+	}
+	return render.Workload{}, fmt.Errorf("scale of %s %s: %w", ref.Kind, ref.Name, err)
+}
+
+// autoscalers adds how far each workload may be scaled. KEDA scales by one of these too.
+func (r *Reconciler) autoscalers(ctx context.Context, namespace string, workloads map[workloadKey]*render.Workload) error {
+	var list autoscalingv2.HorizontalPodAutoscalerList
+	if err := r.client.List(ctx, &list, client.InNamespace(namespace)); err != nil {
+		return err
+	}
+	for i := range list.Items {
+		hpa := &list.Items[i]
+		target := hpa.Spec.ScaleTargetRef
+		gv, err := schema.ParseGroupVersion(target.APIVersion)
+		if err != nil {
+			continue // the autoscaler finds nothing by that either
+		}
+		w := workloads[workloadKey{gv.Group, target.Kind, target.Name}]
+		if w != nil && hpa.Spec.MaxReplicas > w.MaxReplicas {
+			w.MaxReplicas = hpa.Spec.MaxReplicas
+			w.Autoscaler = "HorizontalPodAutoscaler " + hpa.Name
+		}
+	}
+	return nil
+}
