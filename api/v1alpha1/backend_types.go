@@ -55,16 +55,18 @@ type Backend struct {
 	File *FileBackend `json:"file,omitempty"`
 }
 
-// CriticalBackend is where checkouts go: durable and shared by all replicas.
+// CriticalBackend is where checkouts go: durable and shared by all replicas. An
+// empty one is none.
 //
-// +kubebuilder:validation:XValidation:rule="has(self.dynamodb) == (self.type == 'DynamoDB')",messageExpression="self.type == 'DynamoDB' ? 'type DynamoDB needs its section: write dynamodb: {region: eu-central-1, tableName: carts}' : 'the section dynamodb does not belong to type ' + self.type + ': remove it, or write type: DynamoDB'"
-// +kubebuilder:validation:XValidation:rule="has(self.database) == (self.type == 'Database')",messageExpression="self.type == 'Database' ? 'type Database needs its section: write database: {dialect: PostgreSQL, host: postgres, name: shop}' : 'the section database does not belong to type ' + self.type + ': remove it, or write type: Database'"
+// +kubebuilder:validation:XValidation:rule="has(self.type) || (!has(self.dynamodb) && !has(self.database))",message="criticalBackend needs its type: write type: Database or type: DynamoDB, or leave criticalBackend empty for none"
+// +kubebuilder:validation:XValidation:rule="!has(self.type) || has(self.dynamodb) == (self.type == 'DynamoDB')",messageExpression="self.type == 'DynamoDB' ? 'type DynamoDB needs its section: write dynamodb: {region: eu-central-1, tableName: carts}' : 'the section dynamodb does not belong to type ' + self.type + ': remove it, or write type: DynamoDB'"
+// +kubebuilder:validation:XValidation:rule="!has(self.type) || has(self.database) == (self.type == 'Database')",messageExpression="self.type == 'Database' ? 'type Database needs its section: write database: {dialect: PostgreSQL, host: postgres, name: shop}' : 'the section database does not belong to type ' + self.type + ': remove it, or write type: Database'"
 // +kubebuilder:validation:XValidation:rule="!has(self.database) || self.database.dialect != 'SQLite'",fieldPath=".database.dialect",message="a SQLite file belongs to one pod, and criticalBackend must be shared by all: write dialect: PostgreSQL or MySQL"
 type CriticalBackend struct {
 	// The kind of backend. It must survive restarts: Database or DynamoDB.
-	// +required
+	// +optional
 	// +kubebuilder:validation:XValidation:rule="self in ['Database', 'DynamoDB']",message="criticalBackend.type must be Database or DynamoDB, the other backends do not promise to keep a checkout"
-	Type BackendType `json:"type"`
+	Type BackendType `json:"type,omitempty"`
 	// A table of Amazon DynamoDB.
 	// +optional
 	DynamoDB *DynamoDBBackend `json:"dynamodb,omitempty"`

@@ -237,3 +237,41 @@ func backendTypes(t *testing.T) (names []string) {
 	}
 	return names
 }
+
+// An empty section is as if it were not there: it turns nothing on.
+func TestEmptySectionsAreNone(t *testing.T) {
+	c := envtest.Start(t)
+	namespace := c.Namespace(t)
+	message, err := c.Apply(t, namespace, `
+apiVersion: sidecart.dev/v1alpha1
+kind: CartStorage
+metadata: {name: shop}
+spec:
+  backend:
+    type: Redis
+    redis:
+      addresses: ["redis:6379"]
+      mode: Standalone
+      credentialsSecretRef: {name: redis-auth}
+      tls: {}
+  criticalBackend: {}
+  keyPrefix: cart
+  ttl: 24h
+  locking:
+    mode: Auto
+    timeout: 5s
+    autoDisableAfter: 5m
+  timeouts: {dial: 1s, read: 500ms, write: 500ms, request: 6s}
+  sidecar: {image: "", resources: {}, logLevel: info, ports: {}}
+`)
+	if err != nil {
+		t.Fatal(message, err)
+	}
+	var cs v1alpha1.CartStorage
+	if err := c.Client.Get(t.Context(), client.ObjectKey{Namespace: namespace, Name: "shop"}, &cs); err != nil {
+		t.Fatal(err)
+	}
+	if cs.Spec.Critical() != nil || cs.Spec.Backend.Redis.TLS.On() || cs.Spec.Sidecar.Ports.HTTP != 7421 {
+		t.Errorf("spec is %+v", cs.Spec)
+	}
+}

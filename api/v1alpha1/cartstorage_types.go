@@ -55,8 +55,8 @@ type CartStorageList struct {
 // +kubebuilder:validation:XValidation:rule="self.orphanedCarts == 'Allow' || !has(self.backend.redis) || !has(oldSelf.backend.redis) || (self.backend.redis.database == oldSelf.backend.redis.database && (self.backend.redis.mode == 'Cluster') == (oldSelf.backend.redis.mode == 'Cluster'))",fieldPath=".backend.redis",message="redis.database, and redis.mode to or from Cluster, cannot change, the carts there would be orphaned: keep them, or write orphanedCarts: Allow to leave the carts behind"
 // +kubebuilder:validation:XValidation:rule="self.orphanedCarts == 'Allow' || !has(self.backend.dynamodb) || !has(oldSelf.backend.dynamodb) || self.backend.dynamodb.tableName == oldSelf.backend.dynamodb.tableName",fieldPath=".backend.dynamodb.tableName",message="dynamodb.tableName cannot change, the carts of the old table would be orphaned: keep it, or write orphanedCarts: Allow to leave them behind"
 // +kubebuilder:validation:XValidation:rule="self.orphanedCarts == 'Allow' || !has(self.backend.database) || !has(oldSelf.backend.database) || (self.backend.database.dialect == oldSelf.backend.database.dialect && (!has(oldSelf.backend.database.name) || !has(self.backend.database.name) || self.backend.database.name == oldSelf.backend.database.name))",fieldPath=".backend.database",message="database.dialect and database.name cannot change, the carts of the old database would be orphaned: keep them, or write orphanedCarts: Allow to leave the carts behind"
-// +kubebuilder:validation:XValidation:rule="self.orphanedCarts == 'Allow' || !has(oldSelf.criticalBackend) || (has(self.criticalBackend) && self.criticalBackend.type == oldSelf.criticalBackend.type)",message="criticalBackend cannot be removed or change its type, the checkouts in it would be orphaned: keep it, or write orphanedCarts: Allow to leave them behind"
-// +kubebuilder:validation:XValidation:rule="self.orphanedCarts == 'Allow' || !has(self.criticalBackend) || !has(oldSelf.criticalBackend) || self.criticalBackend.type != oldSelf.criticalBackend.type || ((!has(self.criticalBackend.dynamodb) || !has(oldSelf.criticalBackend.dynamodb) || self.criticalBackend.dynamodb.tableName == oldSelf.criticalBackend.dynamodb.tableName) && (!has(self.criticalBackend.database) || !has(oldSelf.criticalBackend.database) || (self.criticalBackend.database.dialect == oldSelf.criticalBackend.database.dialect && (!has(self.criticalBackend.database.name) || !has(oldSelf.criticalBackend.database.name) || self.criticalBackend.database.name == oldSelf.criticalBackend.database.name))))",fieldPath=".criticalBackend",message="the place of criticalBackend (its dialect, name or tableName) cannot change, the checkouts in it would be orphaned: keep it, or write orphanedCarts: Allow to leave them behind"
+// +kubebuilder:validation:XValidation:rule="self.orphanedCarts == 'Allow' || !has(oldSelf.criticalBackend) || !has(oldSelf.criticalBackend.type) || (has(self.criticalBackend) && has(self.criticalBackend.type) && self.criticalBackend.type == oldSelf.criticalBackend.type)",message="criticalBackend cannot be removed or change its type, the checkouts in it would be orphaned: keep it, or write orphanedCarts: Allow to leave them behind"
+// +kubebuilder:validation:XValidation:rule="self.orphanedCarts == 'Allow' || !has(self.criticalBackend) || !has(oldSelf.criticalBackend) || !has(self.criticalBackend.type) || !has(oldSelf.criticalBackend.type) || self.criticalBackend.type != oldSelf.criticalBackend.type || ((!has(self.criticalBackend.dynamodb) || !has(oldSelf.criticalBackend.dynamodb) || self.criticalBackend.dynamodb.tableName == oldSelf.criticalBackend.dynamodb.tableName) && (!has(self.criticalBackend.database) || !has(oldSelf.criticalBackend.database) || (self.criticalBackend.database.dialect == oldSelf.criticalBackend.database.dialect && (!has(self.criticalBackend.database.name) || !has(oldSelf.criticalBackend.database.name) || self.criticalBackend.database.name == oldSelf.criticalBackend.database.name))))",fieldPath=".criticalBackend",message="the place of criticalBackend (its dialect, name or tableName) cannot change, the checkouts in it would be orphaned: keep it, or write orphanedCarts: Allow to leave them behind"
 // +kubebuilder:validation:XValidation:rule="!has(self.timeouts.request) || [self.timeouts.request, has(self.locking.waitTimeout) ? self.locking.waitTimeout : self.locking.timeout].exists(d, !d.matches('^([0-9]{1,9}([.][0-9]{1,9})?(h|m|s|ms))+$')) || duration(self.timeouts.request) >= duration(has(self.locking.waitTimeout) ? self.locking.waitTimeout : self.locking.timeout)",fieldPath=".timeouts.request",messageExpression="'timeouts.request must not be shorter than the wait for a lock, or requests end before their lock can come: write ' + (has(self.locking.waitTimeout) ? self.locking.waitTimeout : self.locking.timeout) + ' or more, or leave it out for one second more than the wait'"
 // +kubebuilder:validation:XValidation:rule="[self.timeouts.write, has(self.locking.leaseDuration) ? self.locking.leaseDuration : self.locking.timeout].exists(d, !d.matches('^([0-9]{1,9}([.][0-9]{1,9})?(h|m|s|ms))+$')) || duration(has(self.locking.leaseDuration) ? self.locking.leaseDuration : self.locking.timeout) >= duration(self.timeouts.write)",fieldPath=".locking",messageExpression="'a lock must not end before the write that it covers: write locking.' + (has(self.locking.leaseDuration) ? 'leaseDuration' : 'timeout') + ': ' + self.timeouts.write + ' or more, or a shorter timeouts.write'"
 type CartStorageSpec struct {
@@ -65,8 +65,8 @@ type CartStorageSpec struct {
 	Backend Backend `json:"backend"`
 
 	// A second, durable backend for checkouts: carts live in the (fast) backend,
-	// and what must survive its loss goes here. Without it everything goes to
-	// backend.
+	// and what must survive its loss goes here. Without it, or empty, everything
+	// goes to backend.
 	// +optional
 	CriticalBackend *CriticalBackend `json:"criticalBackend,omitempty"`
 
@@ -129,6 +129,14 @@ type CartStorageSpec struct {
 	// +optional
 	// +kubebuilder:default={}
 	Injection Injection `json:"injection,omitzero"`
+}
+
+// Critical is the backend for checkouts; nil where there is none.
+func (s *CartStorageSpec) Critical() *CriticalBackend {
+	if s.CriticalBackend == nil || s.CriticalBackend.Type == "" {
+		return nil
+	}
+	return s.CriticalBackend
 }
 
 // Permission is the answer to "may it?".

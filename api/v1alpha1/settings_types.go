@@ -139,7 +139,6 @@ type Sidecar struct {
 	// The image. Without it the one that came with the operator. A change is for
 	// pods that start from then on.
 	// +optional
-	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=512
 	Image string `json:"image,omitempty"`
 

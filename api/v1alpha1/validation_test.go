@@ -105,6 +105,8 @@ var rules = []struct{ name, old, good, bad, message string }{
 
 	{"critical backend of a cache", "", memory + "criticalBackend: {type: DynamoDB, dynamodb: {region: local, tableName: carts}}", memory + "criticalBackend: {type: Redis}",
 		"criticalBackend.type must be Database or DynamoDB, the other backends do not promise to keep a checkout"},
+	{"critical backend without type", "", memory + "criticalBackend: {}", memory + "criticalBackend: {dynamodb: {region: local, tableName: carts}}",
+		"criticalBackend needs its type: write type: Database or type: DynamoDB, or leave criticalBackend empty for none"},
 	{"critical dynamodb without section", "", memory + "criticalBackend: {type: DynamoDB, dynamodb: {region: local, tableName: carts}}", memory + "criticalBackend: {type: DynamoDB}",
 		"spec.criticalBackend: Invalid value: type DynamoDB needs its section"},
 	{"critical database without section", "", memory + "criticalBackend: {type: Database, database: {dialect: MySQL, host: mysql, name: shop}}", memory + "criticalBackend: {type: Database}",

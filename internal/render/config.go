@@ -26,7 +26,7 @@ func Config(cs *v1alpha1.CartStorage, locking v1alpha1.LockingStatus, generation
 	c := config.Default()
 	c.Generation = generation
 	c.Backend = backend(&spec.Backend)
-	if critical := spec.CriticalBackend; critical != nil {
+	if critical := spec.Critical(); critical != nil {
 		b := backend(&v1alpha1.Backend{Type: critical.Type, DynamoDB: critical.DynamoDB, Database: critical.Database})
 		c.CriticalBackend = &b
 	}

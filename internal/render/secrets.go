@@ -128,7 +128,7 @@ func secrets(cs *v1alpha1.CartStorage) []corev1.VolumeProjection {
 	}
 	keys.dynamodb(b.DynamoDB)
 	keys.database(b.Database)
-	if c := cs.Spec.CriticalBackend; c != nil {
+	if c := cs.Spec.Critical(); c != nil {
 		keys.dynamodb(c.DynamoDB)
 		keys.database(c.Database)
 	}

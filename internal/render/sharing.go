@@ -63,7 +63,7 @@ func places(cs *v1alpha1.CartStorage) (all []place) {
 		add(claim("file", b.File.Volume, cs.Namespace)...)
 	}
 	add(durable(b.DynamoDB, b.Database, cs.Namespace)...)
-	if c := cs.Spec.CriticalBackend; c != nil {
+	if c := cs.Spec.Critical(); c != nil {
 		add(durable(c.DynamoDB, c.Database, cs.Namespace)...)
 	}
 	return all
