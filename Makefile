@@ -73,6 +73,10 @@ bench: ## Measure what locking costs; takes some minutes on an idle machine
 bench-docs: ## The same, and write docs/benchmarks.md
 	go run ./bench -markdown docs/benchmarks.md $(ARGS)
 
+.PHONY: scale
+scale: setup ## Measure the operator with 200 CartStorages and 2,000 pods
+	KUBEBUILDER_ASSETS=$$(hack/envtest-dir.sh) go test -count=1 -v -run TestManyCartStorages ./internal/controller | grep -v 'TLS handshake'
+
 ##@ Change
 
 .PHONY: generate

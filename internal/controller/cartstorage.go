@@ -73,9 +73,9 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (result ct
 	}
 	sidecars, again := r.census.ask(ctx, req.NamespacedName, fleet.pods, generation)
 	r.explain(ctx, cs, sidecars)
-	evicted, err := r.evictOne(ctx, cs, sidecars)
+	evicted, more, err := r.evictOne(ctx, cs, sidecars)
 	conclude(cs, &conclusion{fleet: fleet, sidecars: sidecars, generation: generation, evicted: evicted, now: r.now()})
-	return ctrl.Result{RequeueAfter: soonest(recheck, again)}, err
+	return ctrl.Result{RequeueAfter: soonest(recheck, soonest(again, more))}, err
 }
 
 // soonest is the shorter one; zero is never.

@@ -5,10 +5,14 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/go-logr/logr"
 	admissionv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -205,5 +209,52 @@ func TestCertificateReasons(t *testing.T) {
 		if r.want == "" && err != nil || r.want != "" && (err == nil || !strings.Contains(err.Error(), r.want)) {
 			t.Errorf("%s: error is %v, want %q", r.name, err, r.want)
 		}
+	}
+}
+
+// With a folder that somebody else fills, the operator shows what is there and makes nothing.
+func TestMountedCertificate(t *testing.T) {
+	cluster := envtest.Start(t)
+	namespace := cluster.Namespace(t)
+	mounted, err := issue([]string{"127.0.0.1"}, nil, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	for _, name := range []string{corev1.TLSCertKey, corev1.TLSPrivateKeyKey} {
+		if err := os.WriteFile(filepath.Join(dir, name), mounted[name], 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	port := freePort(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	mgr, err := New(ctx, cluster.Config, Options{
+		Namespace: namespace, MetricsAddress: "0", ProbeAddress: "0", Logger: logr.Discard(), shared: true,
+		Webhook: WebhookOptions{Host: "127.0.0.1", Port: port, CertDir: dir, Configuration: "sidecart", Secret: "certificate"},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- mgr.Start(ctx) }()
+	defer func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	}()
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(mounted[caKey])
+	w := &world{t: t}
+	w.eventually(func() string {
+		conn, err := tls.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port), &tls.Config{RootCAs: roots})
+		if err != nil {
+			return err.Error()
+		}
+		return message(conn.Close())
+	})
+	var secrets corev1.SecretList
+	if err := cluster.Client.List(t.Context(), &secrets, client.InNamespace(namespace)); err != nil || len(secrets.Items) > 0 {
+		t.Errorf("Secrets %v, error %v", secrets.Items, err)
 	}
 }

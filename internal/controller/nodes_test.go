@@ -216,20 +216,27 @@ func (n *nodes) says(namespace, pod string, change func(*Report)) {
 
 func (n *nodes) sidecar(namespace, pod string, do func(*running)) {
 	n.t.Helper()
-	deadline := time.Now().Add(10 * time.Second)
-	for {
-		n.mu.Lock()
-		if p := n.pods[namespace+"/"+pod]; p != nil {
-			do(p)
-			n.mu.Unlock()
-			return
-		}
-		n.mu.Unlock()
-		if time.Now().After(deadline) {
+	deadline := time.NewTimer(10 * time.Second)
+	defer deadline.Stop()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for !n.do(namespace+"/"+pod, do) {
+		select {
+		case <-deadline.C:
 			n.t.Fatalf("pod %s does not run", pod)
+		case <-tick.C:
 		}
-		time.Sleep(10 * time.Millisecond)
 	}
+}
+
+func (n *nodes) do(key string, do func(*running)) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	p := n.pods[key]
+	if p != nil {
+		do(p)
+	}
+	return p != nil
 }
 
 func (n *nodes) freeze(frozen bool) {

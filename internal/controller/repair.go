@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -19,11 +20,17 @@ import (
 	"github.com/sidecart/sidecart/internal/render"
 )
 
-// repairs remembers when a pod was evicted last, by CartStorage. Lost with the
-// process, it costs one eviction more.
+// repairs remembers the last eviction of each CartStorage. Lost with the process,
+// that costs one eviction more.
 type repairs struct {
 	mu   sync.Mutex
-	last map[types.NamespacedName]time.Time
+	last map[types.NamespacedName]eviction
+}
+
+// eviction is one, and the pods that were there before it.
+type eviction struct {
+	at     time.Time
+	before map[types.UID]bool
 }
 
 func (r *repairs) forget(key types.NamespacedName) {
@@ -32,48 +39,64 @@ func (r *repairs) forget(key types.NamespacedName) {
 	delete(r.last, key)
 }
 
-func (r *repairs) at(key types.NamespacedName) time.Time {
+func (r *repairs) get(key types.NamespacedName) eviction {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.last[key]
 }
 
-func (r *repairs) note(key types.NamespacedName, now time.Time) {
+func (r *repairs) note(key types.NamespacedName, now time.Time, sidecars []sidecar) {
+	e := eviction{at: now, before: make(map[types.UID]bool, len(sidecars))}
+	for i := range sidecars {
+		e.before[sidecars[i].pod.UID] = true
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.last == nil {
-		r.last = map[types.NamespacedName]time.Time{}
+		r.last = map[types.NamespacedName]eviction{}
 	}
-	r.last[key] = now
+	r.last[key] = e
 }
 
-// evictOne evicts one pod that has no sidecar, if the resource allows it and
-// nothing speaks against it, and says what was done. The eviction API heeds disruption budgets.
-func (r *Reconciler) evictOne(ctx context.Context, cs *v1alpha1.CartStorage, sidecars []sidecar) (what string, err error) {
+// evictionPause is how long the pod that replaces an evicted one is given to be made.
+const evictionPause = 3 * time.Second
+
+// evictOne evicts one pod that has no sidecar, if the resource allows it and nothing
+// speaks against it. It says what was done, and when there may be more to do; 0 is when
+// something changes. The eviction API heeds disruption budgets.
+func (r *Reconciler) evictOne(ctx context.Context, cs *v1alpha1.CartStorage, sidecars []sidecar) (what string, again time.Duration, err error) {
 	key := client.ObjectKeyFromObject(cs)
-	victim, why := r.victim(cs, sidecars, r.repair.at(key))
-	if victim == nil {
-		return why, nil
+	if !slices.ContainsFunc(sidecars, func(s sidecar) bool { return !s.present }) {
+		r.repair.forget(key) // what comes from now on is another matter
+		return "", 0, nil
 	}
-	eviction := &policyv1.Eviction{DeleteOptions: &metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &victim.UID}}}
+	last := r.repair.get(key)
+	victim, why := r.victim(cs, sidecars, last)
+	if victim == nil {
+		return why, 0, nil
+	}
+	if wait := evictionPause - r.now().Sub(last.at); wait > 0 {
+		return "; one was evicted a moment ago, the next one follows", wait, nil
+	}
+	request := &policyv1.Eviction{DeleteOptions: &metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &victim.UID}}}
 	target := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: victim.Namespace, Name: victim.Name}}
-	err = r.client.SubResource("eviction").Create(ctx, target, eviction)
+	err = r.client.SubResource("eviction").Create(ctx, target, request)
 	switch {
 	case apierrors.IsTooManyRequests(err):
-		return "; a disruption budget forbids to evict it now", nil
+		return "; a disruption budget forbids to evict it now", askLatest, nil
 	case apierrors.IsNotFound(err), apierrors.IsConflict(err):
-		return "", nil // it has gone meanwhile
+		return "", 0, nil // it has gone meanwhile
 	case err != nil:
-		return "", fmt.Errorf("evict pod %s: %w", victim.Name, err)
+		return "", 0, fmt.Errorf("evict pod %s: %w", victim.Name, err)
 	}
-	r.repair.note(key, r.now())
+	r.repair.note(key, r.now(), sidecars)
 	ctrl.LoggerFrom(ctx).Info("pod without a sidecar evicted", "pod", victim.Name)
 	r.events.Eventf(cs, nil, corev1.EventTypeNormal, "PodEvicted", "Repair", "pod %s had no sidecar and was evicted, so that its owner makes one that has", victim.Name)
-	return "; pod " + victim.Name + " was evicted", nil
+	return "; pod " + victim.Name + " was evicted", evictionPause, nil
 }
 
 // victim is the pod to evict, nil for none; then why says what speaks against it, if anything.
-func (r *Reconciler) victim(cs *v1alpha1.CartStorage, sidecars []sidecar, last time.Time) (victim *corev1.Pod, why string) {
+func (r *Reconciler) victim(cs *v1alpha1.CartStorage, sidecars []sidecar, last eviction) (victim *corev1.Pod, why string) {
 	if cs.Spec.Injection.OnMissing != v1alpha1.RecreateMissing {
 		return nil, ""
 	}
@@ -85,8 +108,8 @@ func (r *Reconciler) victim(cs *v1alpha1.CartStorage, sidecars []sidecar, last t
 		case s.present && !ready(s.pod):
 			return nil, "; others must be ready first"
 		case s.present || metav1.GetControllerOf(s.pod) == nil:
-		case !last.IsZero() && s.pod.CreationTimestamp.After(last.Truncate(time.Second)):
-			// To go on would evict the same pods for ever. (Pods know whole seconds.)
+		case last.before != nil && !last.before[s.pod.UID]:
+			// To go on would evict the same pods for ever.
 			return nil, "; the one that came after an eviction has none either, so the webhook does not reach this namespace and nothing more is evicted"
 		case victim == nil:
 			victim = s.pod

@@ -64,12 +64,9 @@ func heap() float64 {
 	return float64(m.HeapAlloc) / (1 << 20)
 }
 
-// 200 CartStorages with 10 pods each: how long, how often, how much.
+// Many CartStorages with 10 pods each: how long, how often, how much.
 func TestManyCartStorages(t *testing.T) {
-	const storages, each = 200, 10
-	if testing.Short() {
-		t.Skip("takes most of a minute")
-	}
+	const storages, each = manyStorages, 10
 	w := newWorld(t)
 	empty := heap()
 	start := time.Now()

@@ -1,0 +1,6 @@
+//go:build !race
+
+package controller
+
+// manyStorages is for figures that mean something.
+const manyStorages = 200
