@@ -118,9 +118,6 @@ func (r *Reconciler) applyConfig(ctx context.Context, cs *v1alpha1.CartStorage, 
 		if err != nil {
 			return 0, &unrenderable{err}
 		}
-		// Running pods outlive their CartStorage, and so must what they mount: [Reconciler.forget]
-		// removes it, not the garbage collector.
-		want.OwnerReferences = nil
 		if current != nil && same(current, want) {
 			return render.ConfigGeneration(current), nil
 		}

@@ -19,6 +19,9 @@ func ConfigMapName(cartStorage string) string { return cartStorage + "-sidecart"
 // is one more than that of current and than floor, the highest that any
 // sidecar is known to run.
 //
+// It has no owner: running pods outlive their CartStorage, and so must what they
+// mount. The operator removes it when nothing uses it any more.
+//
 // The error says why the resource gives no valid configuration; it is a
 // [config.Problems] where single fields are wrong.
 func ConfigMap(cs *v1alpha1.CartStorage, locking v1alpha1.LockingStatus, current *corev1.ConfigMap, floor int64) (*corev1.ConfigMap, error) {
@@ -38,9 +41,6 @@ func ConfigMap(cs *v1alpha1.CartStorage, locking v1alpha1.LockingStatus, current
 			Namespace:   cs.Namespace,
 			Labels:      map[string]string{"app.kubernetes.io/managed-by": "sidecart", "app.kubernetes.io/instance": cs.Name},
 			Annotations: map[string]string{v1alpha1.GenerationAnnotation: strconv.FormatInt(generation, 10)},
-			OwnerReferences: []metav1.OwnerReference{
-				*metav1.NewControllerRef(cs, v1alpha1.GroupVersion.WithKind(v1alpha1.Kind)),
-			},
 		},
 		Data: map[string]string{configFile: data},
 	}, nil
