@@ -15,6 +15,7 @@ GOTESTSUM      = go tool -modfile=tools/test/go.mod gotestsum
 
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 BIN     ?= bin
+DIST    ?= dist
 LDFLAGS  = -s -w -X main.version=$(VERSION)
 
 # What `make test` and `make fuzz` work on: make test PKG=./internal/cart/... ARGS='-run TestMerge'
@@ -28,7 +29,7 @@ FUZZTIME ?= 1m
 help: ## List all of this
 	@awk 'BEGIN {FS = ":.*## "; print "make TARGET"} \
 	  /^##@/ {printf "\n%s\n", substr($$0, 5)} \
-	  /^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	  /^[a-z-]+:.*## / {printf "  %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: run
 run: ## Run a sidecar here, with carts in a SQLite file (ARGS='--backend memory')
@@ -37,6 +38,21 @@ run: ## Run a sidecar here, with carts in a SQLite file (ARGS='--backend memory'
 .PHONY: build
 build: ## Build static, stripped programs into bin/
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/ ./cmd/...
+
+# Container images without a container engine: make images IMAGES=sidecar PLATFORMS=linux/amd64,linux/arm64
+IMAGES     ?=
+IMAGE_REPO ?= sidecart
+IMAGE_TAG  ?= dev
+PLATFORMS  ?= linux/amd64
+
+.PHONY: images
+images: ## Build container images as OCI archives into dist/
+	go -C tools/images run . --root '$(CURDIR)' --out '$(abspath $(DIST))' --version '$(VERSION)' \
+	  --repository '$(IMAGE_REPO)' --tag '$(IMAGE_TAG)' --platform '$(PLATFORMS)' $(IMAGES)
+
+.PHONY: chart
+chart: ## Pack the Helm chart into dist/
+	$$(hack/envtest-dir.sh)/helm package charts/sidecart --destination $(DIST)
 
 ##@ Check
 
@@ -73,6 +89,16 @@ bench: ## Measure what locking costs; takes some minutes on an idle machine
 bench-docs: ## The same, and write docs/benchmarks.md
 	go run ./bench -markdown docs/benchmarks.md $(ARGS)
 
+.PHONY: cluster-up cluster-shell cluster-down
+cluster-up: setup ## Start a Kubernetes cluster on this machine, as root (ARGS=3 for three nodes)
+	go run ./e2e/cluster/cmd up $(ARGS)
+
+cluster-shell: ## A shell in its network, with kubectl and helm; go run ./e2e/cluster/cmd help does more
+	go run ./e2e/cluster/cmd shell
+
+cluster-down: ## Stop it; nothing is left
+	go run ./e2e/cluster/cmd down
+
 .PHONY: scale
 scale: setup ## Measure the operator with 200 CartStorages and 2,000 pods
 	KUBEBUILDER_ASSETS=$$(hack/envtest-dir.sh) go test -count=1 -v -run TestManyCartStorages ./internal/controller | grep -v 'TLS handshake'
@@ -90,4 +116,4 @@ fmt: ## Format Go code and sort imports
 
 .PHONY: clean
 clean: ## Remove what was built here
-	rm -rf $(BIN)
+	rm -rf $(BIN) $(DIST)
