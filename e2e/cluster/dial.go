@@ -1,0 +1,63 @@
+package cluster
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"strings"
+)
+
+// Dial connects from the control plane's network, as a client outside all nodes, to an
+// address in the cluster: of a pod, a node or a Service. Names are asked of the cluster's
+// DNS; shop.default is short for shop.default.svc.cluster.local.
+func (c *Cluster) Dial(ctx context.Context, network, address string) (net.Conn, error) {
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return nil, err
+	}
+	if net.ParseIP(host) == nil {
+		if host, err = c.resolve(ctx, host); err != nil {
+			return nil, err
+		}
+	}
+	return c.dialControlPlane(ctx, network, net.JoinHostPort(host, port))
+}
+
+// dialControlPlane makes the socket in the control plane's network, and so belongs there.
+func (c *Cluster) dialControlPlane(ctx context.Context, network, address string) (conn net.Conn, err error) {
+	pid := c.pid(controlPlane)
+	if pid == 0 {
+		return nil, fmt.Errorf("dial %s: %s is down", address, controlPlane)
+	}
+	entered := inNetwork(pid, func() error {
+		// An address needs no second goroutine, which would run on another thread.
+		conn, err = (&net.Dialer{FallbackDelay: -1}).DialContext(ctx, network, address)
+		return nil
+	})
+	if entered != nil {
+		return nil, entered
+	}
+	return conn, err
+}
+
+func (c *Cluster) resolve(ctx context.Context, host string) (string, error) {
+	if strings.Count(host, ".") == 1 {
+		host += ".svc.cluster.local"
+	}
+	dns := &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
+		return c.dialControlPlane(ctx, network, net.JoinHostPort(dnsService, "53"))
+	}}
+	// The final dot keeps this machine's search domains out.
+	addresses, err := dns.LookupHost(ctx, strings.TrimSuffix(host, ".")+".")
+	if err != nil {
+		return "", err
+	}
+	return addresses[0], nil
+}
+
+// HTTPClient is a client that dials by [Cluster.Dial]. It makes a connection for each
+// request, so that each meets the Service as it is then.
+func (c *Cluster) HTTPClient() *http.Client {
+	return &http.Client{Transport: &http.Transport{DialContext: c.Dial, DisableKeepAlives: true}}
+}
