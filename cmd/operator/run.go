@@ -33,7 +33,8 @@ var version string
 // The end of ctx stops it as gracefully as SIGTERM does.
 func Run(ctx context.Context, args, env []string, stdout, stderr io.Writer) int {
 	s := &settings{}
-	flags := s.flags(environ(env))
+	environment := environ(env)
+	flags := s.flags(environment)
 	err := flags.Parse(args)
 	switch {
 	case errors.Is(err, pflag.ErrHelp):
@@ -44,8 +45,14 @@ func Run(ctx context.Context, args, env []string, stdout, stderr io.Writer) int 
 	case flags.NArg() == 1 && flags.Arg(0) == "version":
 		_, _ = fmt.Fprintln(stdout, "operator", versionText())
 		return exitOK
+	case flags.NArg() == 1 && flags.Arg(0) == "check":
+		if err := check(ctx, environment["SIDECART_HTTP_URL"], stdout); err != nil {
+			_, _ = fmt.Fprintf(stderr, "operator: %s\n", err)
+			return exitFailed
+		}
+		return exitOK
 	case flags.NArg() > 0:
-		return usage(stderr, fmt.Errorf("%q is no command: there is version", flags.Arg(0)))
+		return usage(stderr, fmt.Errorf("%q is no command: there are check and version", flags.Arg(0)))
 	}
 	if err := s.check(); err != nil {
 		return usage(stderr, err)

@@ -34,6 +34,8 @@ const helpText = `Operator gives pods a sidecar with a cart store, and keeps its
 
 Usage:
   operator [flags]   run until SIGTERM or SIGINT
+  operator check     put, read and remove a cart by the sidecar of this pod, at
+                     SIDECART_HTTP_URL; what helm test runs
   operator version   say the version
 
 A pod asks for a sidecar by the label sidecart.dev/inject, whose value is the name
@@ -43,7 +45,7 @@ Flags:
 %s
 Exit codes:
   0  stopped gracefully
-  1  running failed, or another replica became leader
+  1  running or the check failed, or another replica became leader
   2  the command line is wrong
 `
 

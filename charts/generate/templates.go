@@ -1,0 +1,74 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+const (
+	header = "{{- /* Made from %s by make generate: do not edit. */ -}}\n{{- if .Values.%s }}\n"
+	footer = "{{- end }}\n"
+	labels = "  labels:\n    {{- include \"sidecart.labels\" . | nindent 4 }}\n"
+	keep   = "  annotations:\n    # Without it Helm would remove every CartStorage with the release.\n    helm.sh/resource-policy: keep\n"
+)
+
+// ownNamespace is where config/ installs the operator.
+const ownNamespace = "sidecart-system"
+
+// definition is the template of all CRDs in dir. They are templates, and not in the folder
+// crds of the chart, since Helm never upgrades what is there.
+func definition(dir string) ([]byte, error) {
+	return template(dir, fmt.Sprintf(header, "config/crd/bases", "crds.install"), func(text string) string {
+		return strings.Replace(text, "metadata:\n  annotations:\n", "metadata:\n"+labels+keep, 1)
+	})
+}
+
+// roles is the template of all roles and bindings in dir, for the namespace of the release.
+func roles(dir string) ([]byte, error) {
+	return template(dir, fmt.Sprintf(header, "config/rbac", "rbac.create"), func(text string) string {
+		text = strings.ReplaceAll(text, "namespace: "+ownNamespace, "namespace: {{ .Release.Namespace }}")
+		if strings.Contains(text, "\n  labels:\n") {
+			return strings.Replace(text, "\n  labels:\n", "\n"+labels, 1)
+		}
+		return strings.Replace(text, "metadata:\n", "metadata:\n"+labels, 1)
+	})
+}
+
+// template is all documents of the YAML files in dir, each as change makes it. Every one
+// must have been given the labels of the chart.
+func template(dir, header string, change func(string) string) ([]byte, error) {
+	files, err := filepath.Glob(filepath.Join(dir, "*.yaml"))
+	if err != nil {
+		return nil, err
+	}
+	if len(files) == 0 {
+		return nil, fmt.Errorf("%s has no YAML files", dir)
+	}
+	slices.Sort(files)
+	var b bytes.Buffer
+	b.WriteString(header)
+	for _, file := range files {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			return nil, err
+		}
+		for document := range strings.SplitSeq("\n"+string(data), "\n---\n") {
+			document = strings.TrimPrefix(document, "\n")
+			if document == "" {
+				continue
+			}
+			// What looks like a template is text.
+			document = change(strings.ReplaceAll(document, "{{", "{{ `{{` }}"))
+			if !strings.Contains(document, labels) {
+				return nil, fmt.Errorf("%s: an object has no metadata where it is looked for", file)
+			}
+			b.WriteString("---\n" + strings.TrimSuffix(document, "\n") + "\n")
+		}
+	}
+	b.WriteString(footer)
+	return b.Bytes(), nil
+}
