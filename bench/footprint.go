@@ -47,7 +47,7 @@ func measureFootprint(ctx context.Context, b *testbed, starts int) (f footprint,
 	}
 	defer c.Close()
 	for i := range 10 {
-		if err := c.AddItem(ctx, fmt.Sprintf("footprint-%d", i)); err != nil {
+		if err := c.AddItem(ctx, fmt.Sprintf("footprint-%d", i), itemID); err != nil {
 			return f, err
 		}
 	}

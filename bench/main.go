@@ -23,6 +23,7 @@ type options struct {
 	starts   int
 	markdown string
 	sidecar  string
+	crowd    time.Duration
 }
 
 func main() {
@@ -34,6 +35,7 @@ func main() {
 	flag.IntVar(&o.starts, "starts", 15, "how often the start of a sidecar is measured")
 	flag.StringVar(&o.markdown, "markdown", "", "write the result to this `file` as well")
 	flag.StringVar(&o.sidecar, "sidecar", "", "measure this `program` instead of building cmd/sidecar")
+	flag.DurationVar(&o.crowd, "crowd", 0, "measure a crowd of clients on one cart for this `time` for each row, and nothing else")
 	flag.Parse()
 
 	if err := bounded(o); err != nil {
@@ -59,6 +61,15 @@ func run(ctx context.Context, o options, out, progress io.Writer) (err error) {
 	}
 	defer bed.close()
 
+	if o.crowd > 0 {
+		crowds, err := measureCrowd(ctx, bed, o.crowd, progress)
+		if err != nil {
+			return err
+		}
+		var report bytes.Buffer
+		writeCrowd(&report, bed, o.crowd, crowds)
+		return publish(report.Bytes(), o, out)
+	}
 	foot, err := measureFootprint(ctx, bed, o.starts)
 	if err != nil {
 		return err
@@ -69,11 +80,12 @@ func run(ctx context.Context, o options, out, progress io.Writer) (err error) {
 	}
 	var report bytes.Buffer
 	writeReport(&report, bed, o, samples, foot)
-	if _, err := out.Write(report.Bytes()); err != nil {
+	return publish(report.Bytes(), o, out)
+}
+
+func publish(report []byte, o options, out io.Writer) error {
+	if _, err := out.Write(report); err != nil || o.markdown == "" {
 		return err
 	}
-	if o.markdown == "" {
-		return nil
-	}
-	return os.WriteFile(o.markdown, report.Bytes(), 0o644)
+	return os.WriteFile(o.markdown, report, 0o644)
 }

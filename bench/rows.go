@@ -162,7 +162,7 @@ func (f *fleet) measure(ctx context.Context, w *way, r row, key string, s *sampl
 	defer done()
 	writers := f.writers[:r.processes]
 	for i, wr := range writers {
-		if err := wr.send(order{w.name, targets[i], key, opsPerRound / r.processes}); err != nil {
+		if err := wr.send(order{Way: w.name, Target: targets[i], Key: key, Ops: opsPerRound / r.processes}); err != nil {
 			return err
 		}
 	}

@@ -22,9 +22,9 @@ const (
 	lockTTL  = 5 * time.Second
 )
 
-// client adds one piece of the same item to a cart, and says how many are there.
+// client adds one piece of an item to a cart, and says how many of all items are there.
 type client interface {
-	AddItem(ctx context.Context, key string) error
+	AddItem(ctx context.Context, key, id string) error
 	Quantity(ctx context.Context, key string) (int64, error)
 	Close() error
 }
@@ -72,10 +72,12 @@ func connectSidecar(target string) (client, error) {
 	return &sidecarClient{conn, sidecartv1.NewCartServiceClient(conn)}, nil
 }
 
-var mug = []byte(`{"id":"` + itemID + `","name":"Mug","price":1999,"quantity":1,"attributes":{"color":"red"}}`)
+func mug(id string) []byte {
+	return []byte(`{"id":"` + id + `","name":"Mug","price":1999,"quantity":1,"attributes":{"color":"red"}}`)
+}
 
-func (c *sidecarClient) AddItem(ctx context.Context, key string) error {
-	_, err := c.carts.AddItem(ctx, &sidecartv1.AddItemRequest{Identifier: key, Instance: instance, Item: mug}, grpc.WaitForReady(true))
+func (c *sidecarClient) AddItem(ctx context.Context, key, id string) error {
+	_, err := c.carts.AddItem(ctx, &sidecartv1.AddItemRequest{Identifier: key, Instance: instance, Item: mug(id)}, grpc.WaitForReady(true))
 	return err
 }
 
@@ -112,7 +114,7 @@ type item struct {
 	Attributes map[string]any `json:"attributes"`
 }
 
-func (c *redisClient) AddItem(ctx context.Context, key string) (err error) {
+func (c *redisClient) AddItem(ctx context.Context, key, id string) (err error) {
 	if c.retry != nil {
 		lock, lockErr := c.locks.Obtain(ctx, "bench-lock."+key, lockTTL, &redislock.Options{RetryStrategy: c.retry()})
 		if lockErr != nil {
@@ -124,15 +126,15 @@ func (c *redisClient) AddItem(ctx context.Context, key string) (err error) {
 	if err != nil {
 		return err
 	}
-	it, ok := items[itemID]
+	it, ok := items[id]
 	if !ok {
-		if err := json.Unmarshal(mug, &it); err != nil {
+		if err := json.Unmarshal(mug(id), &it); err != nil {
 			return err
 		}
 		it.Quantity = 0
 	}
 	it.Quantity++
-	items[itemID] = it
+	items[id] = it
 	raw, err := json.Marshal(items)
 	if err != nil {
 		return err
@@ -154,7 +156,7 @@ func (c *redisClient) get(ctx context.Context, key string) (map[string]item, err
 
 func (c *redisClient) Quantity(ctx context.Context, key string) (int64, error) {
 	items, err := c.get(ctx, key)
-	return items[itemID].Quantity, err
+	return total(items), err
 }
 
 func (c *redisClient) Close() error { return c.redis.Close() }
@@ -164,5 +166,12 @@ func quantityIn(document []byte) (int64, error) {
 	if err := json.Unmarshal(document, &items); err != nil {
 		return 0, fmt.Errorf("items of the cart: %w", err)
 	}
-	return items[itemID].Quantity, nil
+	return total(items), nil
+}
+
+func total(items map[string]item) (n int64) {
+	for _, it := range items {
+		n += it.Quantity
+	}
+	return n
 }

@@ -22,6 +22,10 @@ type order struct {
 	Target string `json:"target"` // address of Redis, or of the worker's own sidecar
 	Key    string `json:"key"`
 	Ops    int    `json:"ops"`
+	// For, where it is not 0, is how long Clients make operations at once.
+	For     time.Duration `json:"for,omitempty"`
+	Clients int           `json:"clients,omitempty"`
+	Worker  int           `json:"worker,omitempty"`
 }
 
 // tally is a line that a worker answers. Times are nanoseconds, on a clock that all
@@ -31,6 +35,9 @@ type tally struct {
 	Start int64   `json:"start,omitempty"`
 	End   int64   `json:"end,omitempty"`
 	Ops   []int64 `json:"ops,omitempty"`
+	// Clients are how many operations each client made, Failed how many ended with an error.
+	Clients []int64 `json:"clients,omitempty"`
+	Failed  int64   `json:"failed,omitempty"`
 }
 
 const goLine = "go"
@@ -68,7 +75,7 @@ func (w *worker) close() {
 }
 
 func (w *worker) carryOut(o order) (t tally, err error) {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute+o.For)
 	defer cancel()
 	c, err := w.client(o)
 	if err != nil {
@@ -76,7 +83,7 @@ func (w *worker) carryOut(o order) (t tally, err error) {
 	}
 	// Connections and code are warm before the clock starts, on another cart.
 	for range 5 {
-		if err := c.AddItem(ctx, "warm-"+o.Key); err != nil {
+		if err := c.AddItem(ctx, "warm-"+o.Key, itemID); err != nil {
 			return t, err
 		}
 	}
@@ -87,13 +94,16 @@ func (w *worker) carryOut(o order) (t tally, err error) {
 	if !w.in.Scan() || w.in.Text() != goLine {
 		return t, fmt.Errorf("%q came in place of %q", w.in.Text(), goLine)
 	}
+	if o.For > 0 {
+		return carryOutCrowd(ctx, c, o), nil
+	}
 	t.Ops = make([]int64, 0, o.Ops)
 	// This process is the clock, of every way alike: its own collector must not stand among what it measures.
 	defer debug.SetGCPercent(debug.SetGCPercent(-1))
 	t.Start = monotonic()
 	for range o.Ops {
 		before := monotonic()
-		if err := c.AddItem(ctx, o.Key); err != nil {
+		if err := c.AddItem(ctx, o.Key, itemID); err != nil {
 			return t, err
 		}
 		t.Ops = append(t.Ops, monotonic()-before)
