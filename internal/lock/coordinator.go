@@ -17,12 +17,15 @@ var (
 	ErrTimeout = errors.New("lock wait timed out")
 	// ErrLost is returned when the lease of a change expired or was taken.
 	ErrLost = errors.New("lock lost")
+	// ErrUnknown is returned when there is no such lease: it never was, was released,
+	// is forgotten, or belongs to another cart.
+	ErrUnknown = errors.New("no such lease")
 	// ErrDraining is returned when the coordinator is stopping.
 	ErrDraining = errors.New("stopping")
 )
 
 // Errors lists every sentinel, for tables that must be complete.
-var Errors = []error{ErrTimeout, ErrLost, ErrDraining}
+var Errors = []error{ErrTimeout, ErrLost, ErrUnknown, ErrDraining}
 
 // Options are what a [Coordinator] runs with.
 type Options struct {
@@ -66,8 +69,10 @@ type Change struct {
 	// If must hold on Scope at the instant of the change.
 	If    cart.Precondition
 	Scope cart.Part
-	// Lease is the token of a lease to work under; "" for none. Release gives it
-	// back in the same step.
+	// Lease is the token of a lease to work under; "" for none. The change is made
+	// only if the lease stands at that instant, and parts that it does not cover
+	// must be free. Release gives it back in the same step, if the change
+	// succeeds, also one that alters nothing.
 	Lease   string
 	Release bool
 }
@@ -96,7 +101,9 @@ type Coordinator struct {
 	shards [64]shard
 	cache  *cache
 	stats  stats
+	leases leases
 
+	ending   chan struct{} // closed by Close
 	closing  atomic.Bool
 	inFlight sync.WaitGroup
 	closeMu  sync.RWMutex // held for reading while inFlight grows, so that Close sees all of it
@@ -104,7 +111,7 @@ type Coordinator struct {
 
 // New serves store's carts. Close does not close the store.
 func New(store storage.Store, o Options) *Coordinator {
-	c := &Coordinator{store: store, cache: newCache()}
+	c := &Coordinator{store: store, cache: newCache(), ending: make(chan struct{})}
 	if l, ok := store.(storage.Locker); ok && store.Capabilities().Locks {
 		c.locker = l
 	}
@@ -134,11 +141,13 @@ func (c *Coordinator) enter() error {
 	return nil
 }
 
-// Close refuses new calls with ErrDraining and waits for those under way, or for
-// ctx.
+// Close refuses new calls with ErrDraining, ends those that hold a lease, and waits
+// for the others under way, or for ctx.
 func (c *Coordinator) Close(ctx context.Context) error {
 	c.closeMu.Lock()
-	c.closing.Store(true)
+	if !c.closing.Swap(true) {
+		close(c.ending)
+	}
 	c.closeMu.Unlock()
 	c.leaveQueues()
 	done := make(chan struct{})
@@ -175,14 +184,14 @@ func (c *Coordinator) read(ctx context.Context, key cart.Key) (*cart.Cart, error
 
 // Change makes one change. What it answers is acknowledged: it is in the backend.
 func (c *Coordinator) Change(ctx context.Context, key cart.Key, ch Change) (Result, error) {
-	return c.submit(ctx, key, &op{Change: ch})
+	return c.change(ctx, key, ch, false)
 }
 
 // Forget removes the cart; Change.Verb is nil. Changed says whether there was
 // one; Cart is the zero cart.
 func (c *Coordinator) Forget(ctx context.Context, key cart.Key, ch Change) (Result, error) {
 	ch.Scope = cart.PartAll
-	return c.submit(ctx, key, &op{Change: ch, forget: true})
+	return c.change(ctx, key, ch, true)
 }
 
 // ForgetAll removes every cart of an identifier, each as one change, and returns
@@ -223,5 +232,8 @@ func (c *Coordinator) Flush(ctx context.Context) error {
 	c.cache.clear()
 	err := c.store.Flush(ctx)
 	c.cache.clear() // what was put in meanwhile may be of before
+	if err == nil {
+		c.leases.clear()
+	}
 	return err
 }

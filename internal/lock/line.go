@@ -27,10 +27,13 @@ type shard struct {
 // other, first come first served; while one is under way, what comes meanwhile
 // gathers and goes out together.
 type line struct {
-	key     cart.Key
-	active  bool // somebody serves the line
-	pending []*op
-	parked  []*group
+	key    cart.Key
+	active bool // somebody serves the line
+	// exclusive says that what is served is a hand-over, which may take long: it may be waiting for
+	// a lease, and what is done under that lease must not wait for it.
+	exclusive bool
+	pending   []*op
+	parked    []*group
 }
 
 // op is one change on its way.
@@ -40,6 +43,11 @@ type op struct {
 	// exclusive, where set, is run in the op's turn instead of a verb: nothing else of this
 	// line is under way then.
 	exclusive func(ctx context.Context)
+	// claim, where set, asks for a lease instead: in the op's turn it begins to wait in the
+	// backend, and what comes after it waits behind it. once lets it wait for nobody.
+	claim *storage.Claim
+	once  bool
+	grant storage.Grant // of claim
 
 	parts   []cart.Part // what it waits for in the line
 	since   time.Time
@@ -51,12 +59,13 @@ type op struct {
 	err error
 }
 
-// solo reports whether the op shares its commit with no other.
+// solo reports whether the op shares its commit with no other: a commit has one token.
 func (o *op) solo() bool { return o.forget || o.exclusive != nil || o.Lease != "" }
 
-// group are changes that wait for one lock.
+// group are changes that wait for one lock, or one op that waits for its lease.
 type group struct {
 	claim  storage.Claim
+	once   bool // as of the op that waits for its lease
 	ops    []*op
 	cancel context.CancelFunc
 	// granted and cart are set once the lock is there.
@@ -71,6 +80,8 @@ type batch struct {
 	token string
 	// view is the state to compute from, where it is known better than from the cache.
 	view *cart.Cart
+	// beside says that something else of the line is under way.
+	beside bool
 }
 
 var shardSeed = maphash.MakeSeed()
@@ -87,7 +98,9 @@ func (c *Coordinator) submit(ctx context.Context, key cart.Key, o *op) (Result, 
 	}
 	defer c.inFlight.Done()
 	o.since = time.Now()
-	o.expires = o.since.Add(c.opts.Load().WaitTimeout)
+	if o.expires.IsZero() {
+		o.expires = o.since.Add(c.opts.Load().WaitTimeout)
+	}
 	o.parts = c.queueParts(key, o)
 	o.done = make(chan struct{})
 
@@ -98,11 +111,23 @@ func (c *Coordinator) submit(ctx context.Context, key cart.Key, o *op) (Result, 
 		l = &line{key: key}
 		sh.lines[key] = l
 	}
-	if l.active || len(l.pending) > 0 || l.blocks(o) {
+	switch {
+	case o.once && l.blocks(o):
+		sh.mu.Unlock()
+		c.stats.timeouts.Add(1)
+		return Result{}, ErrTimeout
+	case l.exclusive && o.Lease != "" && o.exclusive == nil:
+		o.running = true
+		sh.mu.Unlock()
+		c.serve(ctx, l, batch{ops: []*op{o}, beside: true})
+	case l.active || l.waits(o):
 		l.enqueue(o)
 		sh.mu.Unlock()
-	} else {
-		l.active, o.running = true, true
+	case o.claim != nil:
+		c.launch(l, o)
+		sh.mu.Unlock()
+	default:
+		l.active, l.exclusive, o.running = true, o.exclusive != nil, true
 		sh.mu.Unlock()
 		c.serve(ctx, l, batch{ops: []*op{o}})
 		c.pass(sh, l)
@@ -113,6 +138,9 @@ func (c *Coordinator) submit(ctx context.Context, key cart.Key, o *op) (Result, 
 // queueParts are the parts that decide which waiting changes a change must not
 // overtake.
 func (c *Coordinator) queueParts(key cart.Key, o *op) []cart.Part {
+	if o.claim != nil {
+		return o.claim.Parts
+	}
 	if o.forget || o.exclusive != nil {
 		return []cart.Part{cart.PartAll}
 	}
@@ -126,6 +154,13 @@ func (c *Coordinator) queueParts(key cart.Key, o *op) []cart.Part {
 	return []cart.Part{cart.PartAll}
 }
 
+// waits reports whether the op must wait behind others, although nobody serves the line. What
+// is done under a lease waits for nobody: whoever waits may be waiting for that lease.
+func (l *line) waits(o *op) bool {
+	behind := func(p *op) bool { return overlap(p.parts, o.parts) }
+	return o.Lease == "" && (l.blocks(o) || slices.ContainsFunc(l.pending, behind))
+}
+
 // blocks reports whether a group that waits for a lock holds the op up.
 func (l *line) blocks(o *op) bool {
 	return slices.ContainsFunc(l.parked, func(g *group) bool { return overlap(g.claim.Parts, o.parts) })
@@ -136,7 +171,7 @@ func (l *line) blocks(o *op) bool {
 func (l *line) enqueue(o *op) {
 	behind := slices.ContainsFunc(l.pending, func(p *op) bool { return overlap(p.parts, o.parts) })
 	for _, g := range l.parked {
-		if !behind && !o.solo() && covers(g.claim.Parts, o.parts) {
+		if !behind && !o.solo() && o.claim == nil && !g.claim.Fence && covers(g.claim.Parts, o.parts) {
 			g.ops = append(g.ops, o)
 			return
 		}
@@ -177,6 +212,11 @@ func (c *Coordinator) await(ctx context.Context, sh *shard, l *line, o *op) (Res
 			c.stats.timeouts.Add(1)
 		}
 		return Result{}, cause
+	}
+	select {
+	case <-o.done: // just now; a lease that was granted must not get lost
+		return o.res, o.err
+	default:
 	}
 	select {
 	case <-o.done:
@@ -225,7 +265,7 @@ func (l *line) waiting() (n int, since time.Time) {
 func (c *Coordinator) pass(sh *shard, l *line) {
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	l.active = false
+	l.active, l.exclusive = false, false
 	c.wake(sh, l)
 }
 
@@ -259,7 +299,7 @@ func (c *Coordinator) work(sh *shard, l *line, b batch) {
 		sh.mu.Lock()
 		var ok bool
 		if b, ok = c.next(l); !ok {
-			l.active = false
+			l.active, l.exclusive = false, false
 			c.wake(sh, l)
 			sh.mu.Unlock()
 			return
@@ -268,130 +308,19 @@ func (c *Coordinator) work(sh *shard, l *line, b batch) {
 	}
 }
 
-// next takes out what is to be served next: a group whose lock has come, with
-// all that the lock covers; else the first changes that no waiting group and no
-// earlier change holds up. The shard is locked.
-func (c *Coordinator) next(l *line) (batch, bool) {
-	for _, g := range slices.Clone(l.parked) {
-		if !g.granted {
-			continue
-		}
-		l.parked = slices.DeleteFunc(l.parked, func(p *group) bool { return p == g })
-		b := batch{ops: g.ops, token: g.claim.Token, view: g.cart}
-		for _, o := range b.ops {
-			o.running = true
-		}
-		l.take(&b, func(o *op) bool { return !o.solo() && covers(g.claim.Parts, o.parts) })
-		if len(b.ops) > 0 {
-			return b, true
-		}
-		c.abandon(l.key, g.claim.Token)
-	}
-	var b batch
-	l.take(&b, func(*op) bool { return true })
-	return b, len(b.ops) > 0
-}
-
-// take moves pending ops to b, in order, none before one it overlaps.
-func (l *line) take(b *batch, wanted func(*op) bool) {
-	var ahead []cart.Part
-	for _, g := range l.parked {
-		ahead = append(ahead, g.claim.Parts...)
-	}
-	full := false
-	l.pending = slices.DeleteFunc(l.pending, func(o *op) bool {
-		alone := o.solo() && len(b.ops) > 0
-		if full || alone || !wanted(o) || overlap(ahead, o.parts) {
-			ahead = append(ahead, o.parts...)
-			return false
-		}
-		o.running = true
-		b.ops = append(b.ops, o)
-		full = o.solo() || len(b.ops) >= maxBatch
-		return true
-	})
-}
-
-// park lets changes wait for a lock without holding up the rest of the line, or
-// keeps the place for those that will come until then. queued says that the
-// claim stands in the backend's queue already.
-func (c *Coordinator) park(l *line, ops []*op, claim storage.Claim, queued bool) {
-	ctx, cancel := context.WithCancel(context.Background())
-	g := &group{claim: claim, ops: ops, cancel: cancel}
-	sh := c.shard(l.key)
-	sh.mu.Lock()
-	for _, o := range ops {
-		o.running = false
-	}
-	l.parked = append(l.parked, g)
-	sh.mu.Unlock()
-	c.inFlight.Go(func() {
-		defer cancel()
-		c.acquire(ctx, sh, l, g, queued)
-	})
-}
-
-// leaveQueues gives up the places that nobody waits at yet.
-func (c *Coordinator) leaveQueues() {
-	for i := range c.shards {
-		sh := &c.shards[i]
-		sh.mu.Lock()
-		for _, l := range sh.lines {
-			for _, g := range l.parked {
-				if len(g.ops) == 0 {
-					g.cancel()
-				}
-			}
-		}
-		sh.mu.Unlock()
-	}
-}
-
-// acquire waits for the group's lock and then serves the line itself, since it is
-// awake, unless somebody does.
-func (c *Coordinator) acquire(ctx context.Context, sh *shard, l *line, g *group, queued bool) {
-	k, err := c.locker.Acquire(ctx, l.key, g.claim, queued)
-	sh.mu.Lock()
-	switch {
-	case !slices.Contains(l.parked, g): // all of its changes gave up
-		if err == nil {
-			c.abandon(l.key, g.claim.Token)
-		}
-	case err != nil:
-		l.parked = slices.DeleteFunc(l.parked, func(p *group) bool { return p == g })
-		for _, o := range g.ops {
-			o.running = true
-			o.answer(Result{}, translate(err))
-		}
-	default:
-		c.stats.acquired.Add(1)
-		g.granted, g.cart = true, k
-	}
-	b, ok := c.rouse(sh, l)
-	sh.mu.Unlock()
-	if ok {
-		c.work(sh, l, b)
-	}
-}
-
-// abandon gives a lock back that nobody needs, without making anybody wait for
-// it. If it fails the lock ends with its lease.
-func (c *Coordinator) abandon(key cart.Key, token string) {
-	c.inFlight.Go(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), turnLease)
-		defer cancel()
-		_ = c.locker.Abandon(ctx, key, token)
-	})
-}
-
 func (o *op) answer(r Result, err error) {
 	o.res, o.err = r, err
 	close(o.done)
 }
 
 func translate(err error) error {
-	if errors.Is(err, storage.ErrLockTimeout) {
+	switch {
+	case errors.Is(err, storage.ErrLockTimeout):
 		return ErrTimeout
+	case errors.Is(err, storage.ErrLockLost):
+		return ErrLost
+	case errors.Is(err, storage.ErrLockUnknown):
+		return ErrUnknown
 	}
 	return err
 }

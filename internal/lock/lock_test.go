@@ -730,9 +730,9 @@ func TestCloseLeavesTheQueue(t *testing.T) {
 			}
 			locker := store().(storage.Locker)
 			claim := storage.Claim{Token: lock.NewToken(), Parts: []cart.Part{cart.PartAll}, Lease: time.Second}
-			k, err := locker.Acquire(ctx, key, claim, false)
-			if err != nil || quantity(t, k, "x") != 200 {
-				t.Errorf("after both have gone: %+v, %v", k, err)
+			g, err := locker.Acquire(ctx, key, claim, false)
+			if err != nil || quantity(t, g.Cart, "x") != 200 {
+				t.Errorf("after both have gone: %+v, %v", g, err)
 			}
 		})
 	}

@@ -91,13 +91,16 @@ type Status struct {
 	Since time.Time
 	// ForeignWriters counts version conflicts that this sidecar did not cause.
 	ForeignWriters uint64
-	// Queues are the carts that changes wait for now, longest queue first, at most 20.
+	// Queues are the carts that changes and leases wait for now, longest queue first, at most 20.
 	Queues []Queue
+	// Leases are those that were acquired through this sidecar and have not ended, oldest
+	// first, at most 100.
+	Leases []HeldLease
 	// Stats are counters since the start.
 	Stats Stats
 }
 
-// Queue is one cart that changes wait for.
+// Queue is one cart that changes or leases wait for.
 type Queue struct {
 	Key     cart.Key
 	Waiting int
@@ -114,15 +117,22 @@ type Stats struct {
 	Conflicts, Locked uint64
 	// Acquired are locks taken for real; Timeouts, waits that ended without one.
 	Acquired, Timeouts uint64
-	// Waiting is how many changes wait now.
-	Waiting int64
+	// LeasesGranted are leases granted to clients; LeaseTimeouts, requests for one that
+	// waited in vain; LeasesLost, answers that a lease was lost.
+	LeasesGranted, LeaseTimeouts, LeasesLost uint64
+	// Waiting is how many changes and leases wait now, and LeasesHeld how many leases are held.
+	Waiting, LeasesHeld int64
 }
 
 type stats struct {
 	changes, commits, conflicts, locked, acquired, timeouts atomic.Uint64
+	leasesGranted, leaseTimeouts, leasesLost                atomic.Uint64
 }
 
-const maxQueuesShown = 20
+const (
+	maxQueuesShown = 20
+	maxLeasesShown = 100
+)
 
 // Status is what the status page shows.
 func (c *Coordinator) Status() Status {
@@ -133,6 +143,7 @@ func (c *Coordinator) Status() Status {
 			Changes: c.stats.changes.Load(), Commits: c.stats.commits.Load(),
 			Conflicts: c.stats.conflicts.Load(), Locked: c.stats.locked.Load(),
 			Acquired: c.stats.acquired.Load(), Timeouts: c.stats.timeouts.Load(),
+			LeasesGranted: c.stats.leasesGranted.Load(), LeaseTimeouts: c.stats.leaseTimeouts.Load(), LeasesLost: c.stats.leasesLost.Load(),
 		},
 	}
 	c.mode.mu.Lock()
@@ -149,7 +160,24 @@ func (c *Coordinator) Status() Status {
 		}
 		sh.mu.Unlock()
 	}
+	s.Leases = c.leases.list()
+	s.Stats.LeasesHeld = int64(len(s.Leases))
+	s.Leases = s.Leases[:min(len(s.Leases), maxLeasesShown)]
+	for i := range s.Leases {
+		s.Leases[i].Waiting = c.waitingFor(s.Leases[i].Key)
+	}
 	slices.SortFunc(s.Queues, func(a, b Queue) int { return cmp.Compare(b.Waiting, a.Waiting) })
 	s.Queues = s.Queues[:min(len(s.Queues), maxQueuesShown)]
 	return s
+}
+
+// waitingFor is how many changes and leases wait in the line of a cart.
+func (c *Coordinator) waitingFor(key cart.Key) (n int) {
+	sh := c.shard(key)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	if l := sh.lines[key]; l != nil {
+		n, _ = l.waiting()
+	}
+	return n
 }

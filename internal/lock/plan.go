@@ -39,6 +39,9 @@ func compute(o *Options, key cart.Key, b *batch, view *cart.Cart) *plan {
 	for i, o := range b.ops {
 		p.depend(o, d.Cart())
 		p.answers[i] = p.apply(o, d)
+		if p.answers[i].err != nil && o.Lease != "" {
+			c.Release = false // only a change that is made gives its lease back
+		}
 	}
 	if p.after = d.Cart(); c.Forget {
 		p.after = &cart.Cart{}

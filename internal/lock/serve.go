@@ -30,6 +30,7 @@ func (c *Coordinator) serve(ctx context.Context, l *line, b batch) {
 	fresh := b.view != nil // read from the backend after the ops came
 	if view == nil {
 		view, own = c.cache.get(l.key)
+		own = own && !b.beside
 	}
 	for {
 		if b.ops = c.expire(b.ops); len(b.ops) == 0 {
@@ -76,7 +77,7 @@ func (c *Coordinator) serve(ctx context.Context, l *line, b batch) {
 				c.foreignWriter(l.key)
 			}
 			after := p.answer(c, out)
-			c.cache.remember(l.key, after, out.Base == view.Version)
+			c.cache.remember(l.key, after, out.Base == view.Version && !b.beside)
 			if again := p.commit.Again; out.Claimed.Queued {
 				c.park(l, nil, *again, true) // for what comes meanwhile
 			} else if out.Claimed.Granted {
@@ -86,8 +87,15 @@ func (c *Coordinator) serve(ctx context.Context, l *line, b batch) {
 		case storage.LockLost:
 			c.fail(l.key, &b, nil, ErrLost)
 			return
+		case storage.LockUnknown:
+			c.fail(l.key, &b, nil, ErrUnknown)
+			return
 		case storage.Locked:
 			c.stats.locked.Add(1)
+			if p.commit.Lease {
+				b.ops[0].answer(Result{}, errHeld)
+				return
+			}
 			c.wait(ctx, l, &b, p, out)
 			return
 		default:
@@ -102,7 +110,7 @@ func (c *Coordinator) serve(ctx context.Context, l *line, b batch) {
 			if out.Claimed.Granted {
 				b.token = p.commit.Claim.Token
 			}
-			view, own, fresh = out.Cart, true, true
+			view, own, fresh = out.Cart, !b.beside, true
 			c.cache.set(l.key, view)
 			if view.Transfer != nil {
 				if err := c.resume(ctx, l.key, view); err != nil {

@@ -42,13 +42,34 @@ var errGone = errors.New("intent is gone")
 // ch.If is about the source. Result.Cart is the target; Changed is false when
 // there was nothing to move, and then neither cart was touched. Onto itself it
 // is a no-op with Changed false.
+//
+// ch.Lease is a lease of the source. The target must be free, and the whole source
+// but for what the lease covers.
 func (c *Coordinator) HandOver(ctx context.Context, from, to cart.Key, strategy cart.Strategy, ch Change) (Result, error) {
+	if err := c.canLease(ch); err != nil {
+		return Result{}, err
+	}
+	if err := c.enter(); err != nil {
+		return Result{}, err
+	}
+	defer c.inFlight.Done()
+	res, err := c.handOverLines(ctx, from, to, strategy, ch)
+	return res, c.noteLease(from, ch, err)
+}
+
+func (c *Coordinator) handOverLines(ctx context.Context, from, to cart.Key, strategy cart.Strategy, ch Change) (Result, error) {
 	if from == to {
 		k, err := c.Read(ctx, from)
+		if err == nil {
+			err = ch.If.Check(k, cart.PartAll)
+		}
+		if err == nil {
+			err = c.ifLeased(ctx, from, ch)
+		}
 		if err != nil {
 			return Result{}, err
 		}
-		return Result{Cart: k}, ch.If.Check(k, cart.PartAll)
+		return Result{Cart: k}, nil
 	}
 	// Both lines, always in the same order: two hand-overs never wait for each other.
 	first, second := from, to
@@ -61,8 +82,9 @@ func (c *Coordinator) HandOver(ctx context.Context, from, to cart.Key, strategy 
 	)
 	ctx, cancel := context.WithTimeout(ctx, c.opts.Load().WaitTimeout+turnLease)
 	defer cancel()
-	outer := c.exclusively(ctx, first, func(context.Context) {
-		if e := c.exclusively(ctx, second, func(context.Context) {
+	lease := map[cart.Key]string{from: ch.Lease}
+	outer := c.exclusively(ctx, first, lease[first], func(context.Context) {
+		if e := c.exclusively(ctx, second, lease[second], func(context.Context) {
 			res, err = c.handOver(ctx, from, to, first, strategy, ch)
 		}); e != nil {
 			err = e
@@ -74,9 +96,10 @@ func (c *Coordinator) HandOver(ctx context.Context, from, to cart.Key, strategy 
 	return res, err
 }
 
-// exclusively runs f when nothing else of the key's line is under way.
-func (c *Coordinator) exclusively(ctx context.Context, key cart.Key, f func(context.Context)) error {
-	o := &op{}
+// exclusively runs f when nothing else of the key's line is under way. lease is the one that
+// f works under, "" for none.
+func (c *Coordinator) exclusively(ctx context.Context, key cart.Key, lease string, f func(context.Context)) error {
+	o := &op{Change: Change{Lease: lease}}
 	o.exclusive = func(ctx context.Context) {
 		f(ctx)
 		o.answer(Result{}, nil)
@@ -91,6 +114,10 @@ type transfer struct {
 	o *Options
 	// tokens are the locks that it holds.
 	tokens map[cart.Key]string
+	// under is the change with the lease that the source is handed over under, if any; of
+	// that cart no turn is taken, since it would wait for the lease.
+	under  Change
+	leased cart.Key
 	// depth counts the unfinished hand-overs that stand in each other's way.
 	depth int
 }
@@ -103,6 +130,9 @@ const maxDepth = 16
 // handOver has both lines.
 func (c *Coordinator) handOver(ctx context.Context, from, to, first cart.Key, strategy cart.Strategy, ch Change) (Result, error) {
 	t := &transfer{c: c, o: c.opts.Load(), tokens: map[cart.Key]string{}}
+	if ch.Lease != "" {
+		t.under, t.leased = ch, from
+	}
 	defer t.abandon()
 	second := from
 	if first == from {
@@ -135,6 +165,15 @@ func (c *Coordinator) handOver(ctx context.Context, from, to, first cart.Key, st
 			c.stats.conflicts.Add(1)
 		case status == storage.Locked:
 			c.stats.locked.Add(1)
+		case status == storage.LockLost && ch.Lease != "":
+			return Result{}, ErrLost
+		case status == storage.LockUnknown && ch.Lease != "":
+			return Result{}, ErrUnknown
+		}
+		if ch.Lease != "" && status == storage.Locked && turns { // the source's other parts, which have no turn here
+			if err := pause(ctx, attempt); err != nil {
+				return Result{}, err
+			}
 		}
 		turns = turns || status != storage.Conflict || attempt > 0
 	}
@@ -155,6 +194,9 @@ func (t *transfer) takeTurns(ctx context.Context, deadline time.Time, keys ...ca
 	ctx, cancel := context.WithDeadline(ctx, deadline)
 	defer cancel()
 	for _, key := range keys {
+		if t.under.Lease != "" && key == t.leased {
+			continue
+		}
 		claim := t.o.claim([]cart.Part{cart.PartAll}, t.tokens[key])
 		claim.Lease = t.o.LeaseDuration // several steps, perhaps
 		t.tokens[key] = claim.Token
@@ -181,13 +223,13 @@ func (t *transfer) try(ctx context.Context, from, to cart.Key, strategy cart.Str
 		return Result{}, 0, err
 	}
 	if met.To == to && met.Strategy == strategy {
-		return Result{Cart: target, Changed: true}, storage.Committed, nil // what was asked for now was asked for before
+		return Result{Cart: target, Changed: true}, storage.Committed, c.ifLeased(ctx, from, ch) // what was asked for now was asked for before
 	}
 	if err := ch.If.Check(source, cart.PartAll); err != nil {
 		return Result{}, 0, err
 	}
 	if source.Empty() {
-		return Result{Cart: target}, storage.Committed, nil
+		return Result{Cart: target}, storage.Committed, c.ifLeased(ctx, from, ch)
 	}
 	d := cart.NewDraft(target, t.o.Limits, newUUID())
 	if err := (cart.Receive{From: source, Strategy: strategy}).Apply(d); err != nil {
@@ -209,6 +251,9 @@ func (t *transfer) try(ctx context.Context, from, to cart.Key, strategy cart.Str
 	}
 	if err := t.finish(ctx, in); err != nil {
 		return Result{}, 0, err
+	}
+	if ch.Release {
+		_ = c.locker.Release(ctx, from, ch.Lease) // what was done under it is done; else it ends by itself
 	}
 	target, err = c.store.Load(ctx, to)
 	return Result{Cart: target, Changed: true}, storage.Committed, err
@@ -235,6 +280,9 @@ func (t *transfer) atOnce(ctx context.Context, from, to cart.Key, source *cart.C
 	give := storage.Commit{
 		Key: from, Expect: storage.Expect{ID: source.ID, Version: source.Version}, Forget: true,
 		Parts: []cart.Part{cart.PartAll}, Token: t.tokens[from], Release: t.tokens[from] != "",
+	}
+	if t.under.Lease != "" {
+		give.Token, give.Lease, give.Release = t.under.Lease, true, t.under.Release
 	}
 	take := storage.Commit{
 		Key: to, Expect: storage.Expect{ID: base.ID, Version: base.Version},
@@ -265,6 +313,9 @@ func (t *transfer) declare(ctx context.Context, source *cart.Cart, in intent) (s
 		return 0, err
 	}
 	token := t.tokens[in.From]
+	if t.under.Lease != "" {
+		token = t.under.Lease
+	}
 	outs, err := t.c.store.Commit(ctx, storage.Commit{
 		Key: in.From, Expect: storage.Expect{ID: source.ID, Version: source.Version},
 		Writes: []storage.Write{{Part: cart.PartTransfer, Value: value}}, TTL: t.o.TTL,

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/sidecart/sidecart/internal/cart"
 )
 
 // configAccepted is the state of a configuration that runs.
@@ -43,7 +45,7 @@ type statusPage struct {
 	Backend    statusBackend `json:"backend"`
 	Locking    statusLocking `json:"locking"`
 	Queues     []statusQueue `json:"queues"`
-	Leases     []struct{}    `json:"leases"`
+	Leases     []statusLease `json:"leases"`
 	Counters   statusCounts  `json:"counters"`
 }
 
@@ -73,6 +75,18 @@ type statusQueue struct {
 	Since      time.Time `json:"since"`
 }
 
+// statusLease has no token: whoever reads it could use it.
+type statusLease struct {
+	Identifier string      `json:"identifier"`
+	Instance   string      `json:"instance"`
+	Parts      []cart.Part `json:"parts"`
+	Holder     string      `json:"holder"`
+	Fence      uint64      `json:"fence"`
+	Since      time.Time   `json:"since"`
+	ExpiresAt  time.Time   `json:"expiresAt"`
+	Waiting    int         `json:"waiting"`
+}
+
 type statusCounts struct {
 	InFlight  int64  `json:"inFlight"`
 	Waiting   int64  `json:"waiting"`
@@ -82,6 +96,11 @@ type statusCounts struct {
 	Locked    uint64 `json:"locked"`
 	Acquired  uint64 `json:"acquired"`
 	Timeouts  uint64 `json:"timeouts"`
+
+	LeasesHeld    int64  `json:"leasesHeld"`
+	LeasesGranted uint64 `json:"leasesGranted"`
+	LeasesLost    uint64 `json:"leasesLost"`
+	LeaseTimeouts uint64 `json:"leaseTimeouts"`
 }
 
 // status gathers what the status page shows.
@@ -105,12 +124,19 @@ func (s *Server) status(version string) statusPage {
 			Since: st.Since.UTC().Truncate(time.Millisecond), ForeignWriters: st.ForeignWriters,
 		},
 		Queues: []statusQueue{},
-		Leases: []struct{}{},
+		Leases: []statusLease{},
 		Counters: statusCounts{
 			InFlight: s.service.metrics.inFlight.Load(), Waiting: st.Stats.Waiting,
 			Changes: st.Stats.Changes, Commits: st.Stats.Commits, Conflicts: st.Stats.Conflicts,
 			Locked: st.Stats.Locked, Acquired: st.Stats.Acquired, Timeouts: st.Stats.Timeouts,
+			LeasesHeld: st.Stats.LeasesHeld, LeasesGranted: st.Stats.LeasesGranted, LeasesLost: st.Stats.LeasesLost, LeaseTimeouts: st.Stats.LeaseTimeouts,
 		},
+	}
+	for _, h := range st.Leases {
+		page.Leases = append(page.Leases, statusLease{
+			h.Key.Identifier, h.Key.Instance, h.Parts, h.Holder, h.Fence,
+			h.Since.UTC().Truncate(time.Millisecond), h.Expires.UTC().Truncate(time.Millisecond), h.Waiting,
+		})
 	}
 	for _, q := range st.Queues {
 		page.Queues = append(page.Queues, statusQueue{q.Key.Identifier, q.Key.Instance, q.Waiting, q.Since.UTC().Truncate(time.Millisecond)})
@@ -124,8 +150,9 @@ var statusHTML string
 // parseStatusPage is put off until somebody looks: most sidecars are never looked at.
 var parseStatusPage = sync.OnceValue(func() *template.Template {
 	return template.Must(template.New("status").Funcs(template.FuncMap{
-		"ago": func(t time.Time) string { return time.Since(t).Round(time.Second).String() },
-		"at":  func(t time.Time) string { return t.UTC().Format(time.RFC3339) },
+		"ago":   func(t time.Time) string { return time.Since(t).Round(time.Second).String() },
+		"clock": func(t time.Time) string { return t.UTC().Format("15:04:05Z") },
+		"at":    func(t time.Time) string { return t.UTC().Format(time.RFC3339) },
 	}).Parse(statusHTML))
 })
 

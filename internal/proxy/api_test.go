@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"encoding/json"
 	"fmt"
 	"testing"
 
@@ -88,6 +89,22 @@ var script = []struct {
 		`{"identifier":"u2","instance":"default","id":"…","version":3,"etag":"…","items":{},"conditions":{},"metadata":{},"createdAt":"…","updatedAt":"…","expiresAt":"…"}`},
 	{"forget", ask{rpc: "Forget", params: p{"identifier": "u2"}}, `{"forgotten":true}`},
 	{"forget all", ask{rpc: "ForgetAll", params: p{"identifier": "u2"}}, `{"forgotten":1}`},
+
+	{"a lease", ask{rpc: "AcquireLease", body: `{"parts":["items","metadata.notes"],"waitTimeout":"2s","leaseDuration":"30s","holder":"checkout"}`},
+		`{"token":"…","fence":1,"expiresAt":"…","parts":["items","metadata.notes"],"holder":"checkout","cart":{"identifier":"u1","instance":"default","id":"","version":0,"etag":"","items":{},"conditions":{},"metadata":{},"createdAt":null,"updatedAt":null,"expiresAt":null}}`},
+	{"under it", ask{rpc: "AddItem", lease: "$token", body: `{"item":{"id":"d"}}`}, `{"items":{"d":{"id":"d","quantity":1}},"version":1,"etag":"…"}`},
+	{"other parts are free", ask{rpc: "PutCondition", params: p{"name": "vat"}, body: `{"condition":{"value":1}}`}, `{"conditions":{"vat":{"value":1}},"version":2,"etag":"…"}`},
+	{"it stands", ask{rpc: "GetLease", params: p{"token": "$token"}}, `{"token":"…","fence":1,"expiresAt":"…","parts":["items","metadata.notes"],"holder":"checkout"}`},
+	{"it is renewed", ask{rpc: "RenewLease", params: p{"token": "$token"}, body: `{"leaseDuration":"1h"}`}, `{"token":"…","fence":1,"expiresAt":"…","parts":["items","metadata.notes"],"holder":"checkout"}`},
+	{"acquired again", ask{rpc: "AcquireLease", lease: "$token", body: `{"parts":["items"]}`},
+		`{"token":"…","fence":1,"expiresAt":"…","parts":["items","metadata.notes"],"holder":"checkout","cart":{"identifier":"u1","instance":"default","id":"…","version":2,"etag":"…","items":{"d":{"id":"d","quantity":1}},"conditions":{"vat":{"value":1}},"metadata":{},"createdAt":"…","updatedAt":"…","expiresAt":"…"}}`},
+	{"no change, and given back", ask{rpc: "RemoveItem", params: p{"itemId": "no"}, lease: "$token", release: true}, `{"items":{"d":{"id":"d","quantity":1}},"version":1,"etag":"…"}`},
+	{"another, of the whole cart", ask{rpc: "AcquireLease", body: `{"holder":"me"}`},
+		`{"token":"…","fence":1,"expiresAt":"…","parts":["*"],"holder":"me","cart":{"identifier":"u1","instance":"default","id":"…","version":2,"etag":"…","items":{"d":{"id":"d","quantity":1}},"conditions":{"vat":{"value":1}},"metadata":{},"createdAt":"…","updatedAt":"…","expiresAt":"…"}}`},
+	{"released", ask{rpc: "ReleaseLease", params: p{"token": "$token"}}, `{}`},
+	{"and one that ends with the cart", ask{rpc: "AcquireLease", body: `{"parts":["*"],"holder":"me","waitTimeout":"0s"}`},
+		`{"token":"…","fence":1,"expiresAt":"…","parts":["*"],"holder":"me","cart":{"identifier":"u1","instance":"default","id":"…","version":2,"etag":"…","items":{"d":{"id":"d","quantity":1}},"conditions":{"vat":{"value":1}},"metadata":{},"createdAt":"…","updatedAt":"…","expiresAt":"…"}}`},
+	{"forget under it", ask{rpc: "Forget", lease: "$token", release: true}, `{"forgotten":true}`},
 	{"one more", ask{rpc: "AddItem", body: `{"item":{"id":"d"}}`}, `{"items":{"d":{"id":"d","quantity":1}},"version":1,"etag":"…"}`},
 	{"flush", ask{rpc: "Flush"}, `{}`},
 	{"all is gone", ask{rpc: "ListInstances"}, `{"identifier":"u1","instances":[]}`},
@@ -96,9 +113,19 @@ var script = []struct {
 func TestScript(t *testing.T) {
 	eachFront(t, func(t *testing.T, _ *world, call func(ask) reply) {
 		asked := map[string]bool{}
+		token := ""
 		for _, row := range script {
 			asked[row.ask.rpc] = true
+			if row.ask.lease != "" {
+				row.ask.lease = token
+			}
+			if row.ask.params["token"] != "" {
+				row.ask.params = p{"token": token}
+			}
 			got := call(row.ask)
+			if t := tokenIn(got); t != "" {
+				token = t
+			}
 			if got.code != 0 {
 				t.Fatalf("%s: %s %s: %s", row.name, got.code, got.reason, got.message)
 			}
@@ -115,6 +142,12 @@ func TestScript(t *testing.T) {
 			}
 		}
 	})
+}
+
+func tokenIn(r reply) string {
+	var v struct{ Token string }
+	_ = json.Unmarshal([]byte(r.body), &v) // an answer without one
+	return v.Token
 }
 
 func quoted(etag string) string {

@@ -17,6 +17,11 @@ type Engine interface {
 	ForgetAll(ctx context.Context, identifier string) (int, error)
 	Instances(ctx context.Context, identifier string) ([]string, error)
 	HandOver(ctx context.Context, from, to cart.Key, strategy cart.Strategy, ch lock.Change) (lock.Result, error)
+	AcquireLease(ctx context.Context, key cart.Key, r lock.LeaseRequest) (lock.Lease, error)
+	Lease(ctx context.Context, key cart.Key, token string) (lock.Lease, error)
+	RenewLease(ctx context.Context, key cart.Key, token string, d time.Duration) (lock.Lease, error)
+	ReleaseLease(ctx context.Context, key cart.Key, token string) error
+	HoldLease(ctx context.Context, key cart.Key, r lock.LeaseRequest, send func(lock.Lease) error) error
 	Flush(ctx context.Context) error
 	Status() lock.Status
 }

@@ -57,7 +57,7 @@ func TestPathFieldsAreOutsideOfBodies(t *testing.T) {
 				t.Errorf("%s: %s is not marked", m.Name(), name)
 			}
 		}
-		for _, name := range []string{"if_match", "if_none_match"} {
+		for _, name := range []string{"if_match", "if_none_match", "lease", "release"} {
 			if f := m.Input().Fields().ByTextName(name); f != nil && !proto.GetExtension(f.Options(), pb.E_OutsideBody).(bool) {
 				t.Errorf("%s: %s is not marked", m.Name(), name)
 			}

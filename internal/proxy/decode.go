@@ -7,9 +7,11 @@ import (
 	"io"
 	"strconv"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/sidecart/sidecart/internal/cart"
 )
@@ -99,14 +101,13 @@ func (d *decoder) field(path string, f *field, m protoreflect.Message) error {
 		m.Set(f.desc, protoreflect.ValueOfBytes(raw))
 		return nil
 	case f.desc.IsList():
-		return d.list(path, m.Mutable(f.desc).List())
+		return d.list(path, f.desc.Kind(), m.Mutable(f.desc).List())
+	case f.desc.Message() != nil && f.desc.Message().FullName() == durationName:
+		return d.duration(path, f.desc, m)
 	case f.desc.Kind() == protoreflect.MessageKind:
 		return d.message(path, m.Mutable(f.desc).Message())
 	case f.desc.Kind() == protoreflect.StringKind:
-		if d.peek() != '"' {
-			return d.wrongType(path, "a string")
-		}
-		s, err := d.str(path)
+		s, err := d.quoted(path)
 		if err != nil {
 			return err
 		}
@@ -118,8 +119,36 @@ func (d *decoder) field(path string, f *field, m protoreflect.Message) error {
 	return fmt.Errorf("field %s has a kind that the codec does not know: %s", f.desc.FullName(), f.desc.Kind())
 }
 
-// list reads an array of messages.
-func (d *decoder) list(path string, l protoreflect.List) error {
+// quoted reads a string where nothing else may stand.
+func (d *decoder) quoted(path string) (string, error) {
+	if d.peek() != '"' {
+		return "", d.wrongType(path, "a string")
+	}
+	return d.str(path)
+}
+
+var durationName = (*durationpb.Duration)(nil).ProtoReflect().Descriptor().FullName()
+
+// duration reads a duration as Go writes it, "1.5s" or "500ms", which includes how
+// protobuf does.
+func (d *decoder) duration(path string, fd protoreflect.FieldDescriptor, m protoreflect.Message) error {
+	if d.peek() != '"' {
+		return d.wrongType(path, `a duration such as "2s" or "500ms"`)
+	}
+	s, err := d.str(path)
+	if err != nil {
+		return err
+	}
+	v, err := time.ParseDuration(s)
+	if err != nil {
+		return cart.Invalidf(path, `must be a duration such as "2s" or "500ms", not %q`, shown([]byte(s)))
+	}
+	m.Set(fd, protoreflect.ValueOfMessage(durationpb.New(v).ProtoReflect()))
+	return nil
+}
+
+// list reads an array of messages or strings.
+func (d *decoder) list(path string, kind protoreflect.Kind, l protoreflect.List) error {
 	if d.peek() != '[' {
 		return d.wrongType(path, "an array")
 	}
@@ -129,7 +158,15 @@ func (d *decoder) list(path string, l protoreflect.List) error {
 		return nil
 	}
 	for i := 0; ; i++ {
-		if err := d.message(path+"["+strconv.Itoa(i)+"]", l.AppendMutable().Message()); err != nil {
+		where := path + "[" + strconv.Itoa(i) + "]"
+		if kind == protoreflect.StringKind {
+			d.space()
+			s, err := d.quoted(where)
+			if err != nil {
+				return err
+			}
+			l.Append(protoreflect.ValueOfString(s))
+		} else if err := d.message(where, l.AppendMutable().Message()); err != nil {
 			return err
 		}
 		if more, err := d.more(path, ']'); err != nil || !more {

@@ -56,6 +56,7 @@ var (
 	conflict     = kind{code: codes.Aborted, reason: "CONFLICT", http: http.StatusConflict}
 	lockTimeout  = kind{code: codes.Aborted, reason: "LOCK_TIMEOUT", http: http.StatusLocked, retry: true, message: "waited the whole wait time for a lock that somebody else holds"}
 	lockLost     = kind{code: codes.FailedPrecondition, reason: "LOCK_LOST", http: http.StatusConflict, message: "the lease expired or was taken"}
+	noLease      = kind{code: codes.NotFound, reason: "NOT_FOUND", http: http.StatusNotFound, message: "there is no such lease of this cart: it never was, was released, or is forgotten"}
 	unsupported  = kind{code: codes.Unimplemented, reason: "UNSUPPORTED", http: http.StatusNotImplemented}
 	unavailable  = kind{code: codes.Unavailable, reason: "BACKEND_UNAVAILABLE", http: http.StatusServiceUnavailable, retry: true, message: "the backend does not answer; a change that was asked for was made once or not at all"}
 	shuttingDown = kind{code: codes.Unavailable, reason: "SHUTTING_DOWN", http: http.StatusServiceUnavailable, retry: true, message: "the sidecar is stopping"}
@@ -79,8 +80,11 @@ var kinds = []struct {
 	{cart.ErrConflict, conflict},
 	{lock.ErrTimeout, lockTimeout},
 	{lock.ErrLost, lockLost},
+	{lock.ErrUnknown, noLease},
 	{lock.ErrDraining, shuttingDown},
 	{storage.ErrLockTimeout, lockTimeout},
+	{storage.ErrLockLost, lockLost},
+	{storage.ErrLockUnknown, noLease},
 	{storage.ErrTooLarge, tooLarge},
 	{storage.ErrUnsupported, unsupported},
 	{storage.ErrCorrupt, damaged},

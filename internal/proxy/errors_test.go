@@ -34,12 +34,15 @@ func TestEverySentinelIsMapped(t *testing.T) {
 		lock.ErrTimeout:        {codes.Aborted, "LOCK_TIMEOUT", 423, 423},
 		lock.ErrLost:           {codes.FailedPrecondition, "LOCK_LOST", 409, 409},
 		lock.ErrDraining:       {codes.Unavailable, "SHUTTING_DOWN", 503, 503},
+		lock.ErrUnknown:        {codes.NotFound, "NOT_FOUND", 404, 404},
 		storage.ErrUnavailable: {codes.Unavailable, "BACKEND_UNAVAILABLE", 503, 503},
 		storage.ErrUnsupported: {codes.Unimplemented, "UNSUPPORTED", 501, 501},
 		storage.ErrTooLarge:    {codes.InvalidArgument, "TOO_LARGE", 413, 413},
 		storage.ErrCorrupt:     {codes.DataLoss, "CORRUPT", 500, 500},
 		storage.ErrClosed:      {codes.Unavailable, "SHUTTING_DOWN", 503, 503},
 		storage.ErrLockTimeout: {codes.Aborted, "LOCK_TIMEOUT", 423, 423},
+		storage.ErrLockLost:    {codes.FailedPrecondition, "LOCK_LOST", 409, 409},
+		storage.ErrLockUnknown: {codes.NotFound, "NOT_FOUND", 404, 404},
 	}
 	all := slices.Concat([]error{cart.ErrInvalid, cart.ErrTooLarge, cart.ErrNotFound, cart.ErrConflict}, storage.Errors, lock.Errors)
 	for _, sentinel := range all {
@@ -102,8 +105,21 @@ func (f *failing) Forget(context.Context, cart.Key, lock.Change) (lock.Result, e
 }
 func (f *failing) ForgetAll(context.Context, string) (int, error)      { return 0, f.err }
 func (f *failing) Instances(context.Context, string) ([]string, error) { return nil, f.err }
-func (f *failing) Flush(context.Context) error                         { return f.err }
-func (f *failing) Status() lock.Status                                 { return lock.Status{} }
+func (f *failing) AcquireLease(context.Context, cart.Key, lock.LeaseRequest) (lock.Lease, error) {
+	return lock.Lease{}, f.err
+}
+func (f *failing) Lease(context.Context, cart.Key, string) (lock.Lease, error) {
+	return lock.Lease{}, f.err
+}
+func (f *failing) RenewLease(context.Context, cart.Key, string, time.Duration) (lock.Lease, error) {
+	return lock.Lease{}, f.err
+}
+func (f *failing) ReleaseLease(context.Context, cart.Key, string) error { return f.err }
+func (f *failing) HoldLease(context.Context, cart.Key, lock.LeaseRequest, func(lock.Lease) error) error {
+	return f.err
+}
+func (f *failing) Flush(context.Context) error { return f.err }
+func (f *failing) Status() lock.Status         { return lock.Status{} }
 func (f *failing) HandOver(context.Context, cart.Key, cart.Key, cart.Strategy, lock.Change) (lock.Result, error) {
 	return lock.Result{}, f.err
 }
@@ -118,6 +134,7 @@ func TestErrorsOfTheEngine(t *testing.T) {
 		raw("PatchMetadata", `{"metadata":{"a":1}}`), {rpc: "ClearMetadata"}, {rpc: "PutMetadataValue", params: p{"key": "k"}, body: `{"value":1}`},
 		{rpc: "RemoveMetadataValue", params: p{"key": "k"}}, raw("Batch", `{"operations":[{"removeItem":{"id":"a"}}]}`), {rpc: "Clear"}, {rpc: "Forget"},
 		{rpc: "ForgetAll"}, raw("Swap", `{"toIdentifier":"u2"}`), raw("Merge", `{"toIdentifier":"u2","strategy":"replace"}`), {rpc: "Flush"},
+		{rpc: "AcquireLease"}, {rpc: "GetLease", params: p{"token": "t"}}, {rpc: "RenewLease", params: p{"token": "t"}}, {rpc: "ReleaseLease", params: p{"token": "t"}},
 	}
 	for _, row := range []struct {
 		err    error

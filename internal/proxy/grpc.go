@@ -98,7 +98,34 @@ func (s *service) describe() *grpc.ServiceDesc {
 			}, i)
 		}
 	}
+	d.Streams = slices.Clone(d.Streams)
+	for i := range d.Streams {
+		st := &d.Streams[i]
+		name, handle := st.StreamName, st.Handler
+		st.Handler = func(srv any, stream grpc.ServerStream) error {
+			return handle(srv, &askedStream{stream, s, name})
+		}
+	}
 	return &d
+}
+
+// askedStream tells a request that cannot be read as what it is.
+type askedStream struct {
+	grpc.ServerStream
+	service *service
+	name    string
+}
+
+// RecvMsg implements [grpc.ServerStream].
+func (a *askedStream) RecvMsg(m any) error {
+	in := incoming{message: m}
+	if err := a.ServerStream.RecvMsg(&in); err != nil {
+		return err
+	}
+	if in.err != nil {
+		return a.service.unreadable(a.Context(), a.name, in.err)
+	}
+	return nil
 }
 
 // incoming is a request that is being read, and why it cannot be.

@@ -53,7 +53,11 @@ func newGateway(s *service) (*gateway, error) {
 		runtime.WithIncomingHeaderMatcher(func(string) (string, bool) { return "", false }),
 		runtime.WithMetadata(func(context.Context, *http.Request) metadata.MD { return nil }),
 	)
-	return g, pb.RegisterCartServiceHandlerServer(context.Background(), g.mux, s)
+	if err := pb.RegisterCartServiceHandlerServer(context.Background(), g.mux, s); err != nil {
+		return nil, err
+	}
+	// In process the gateway has no streams; what is registered last goes first.
+	return g, g.mux.HandlePath(http.MethodPost, "/v1/carts/{identifier}/{instance}/locks:hold", g.serveHold)
 }
 
 // ServeHTTP implements [http.Handler].
@@ -65,6 +69,8 @@ func (g *gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	c := &httpCall{
 		ifMatch:     strings.Join(r.Header.Values("If-Match"), ", "),
 		ifNoneMatch: strings.Join(r.Header.Values("If-None-Match"), ", "),
+		lease:       strings.Join(r.Header.Values(headerLease), ", "),
+		release:     strings.Join(r.Header.Values(headerRelease), ", "),
 		reads:       r.Method == http.MethodGet || r.Method == http.MethodHead,
 		method:      unknownMethod,
 	}
@@ -81,6 +87,9 @@ func (g *gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if err == nil && r.URL.RawQuery != "" {
 		name, _, _ := strings.Cut(r.URL.RawQuery, "=")
 		err = cart.Invalidf("?"+shown([]byte(name)), "there are no query parameters here: preconditions are headers")
+	}
+	if err == nil && c.reads && c.release != "" {
+		err = cart.Invalidf(headerRelease, "is not possible here: a read gives nothing back")
 	}
 	r.Body = body
 	if err != nil {
@@ -283,7 +292,7 @@ func (g *gateway) serveRoutingError(ctx context.Context, _ *runtime.ServeMux, _ 
 	if ctx.Value(probeKey{}) != nil {
 		return
 	}
-	path := shown([]byte(r.URL.EscapedPath()))
+	path := shown([]byte(withoutToken(r.URL.EscapedPath())))
 	switch code {
 	case http.StatusMethodNotAllowed:
 		methods := strings.Join(g.allowed(r), ", ")
@@ -294,6 +303,15 @@ func (g *gateway) serveRoutingError(ctx context.Context, _ *runtime.ServeMux, _ 
 	default:
 		g.refuse(w, r, cart.Invalidf("path", "%s is no path", path))
 	}
+}
+
+// withoutToken is a path for an error: whoever reads that must not learn a lease's token.
+func withoutToken(path string) string {
+	before, _, found := strings.Cut(path, "/locks/")
+	if !found {
+		return path
+	}
+	return before + "/locks/…"
 }
 
 // serveError is the gateway's error handler: of errors of handlers, which are

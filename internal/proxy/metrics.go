@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"errors"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -10,6 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"google.golang.org/grpc/codes"
 
+	"github.com/sidecart/sidecart/internal/lock"
 	pb "github.com/sidecart/sidecart/proto/sidecart/v1"
 )
 
@@ -35,6 +37,8 @@ type metrics struct {
 	// called for.
 	quick    map[string]*[fronts]func() series
 	inFlight atomic.Int64
+	// leaseWait is how long acquisitions of leases waited, by how they ended.
+	leaseWait *prometheus.HistogramVec
 }
 
 type series struct {
@@ -59,12 +63,20 @@ func newMetrics(version string) *metrics {
 		NativeHistogramMaxBucketNumber:  100,
 		NativeHistogramMinResetDuration: time.Hour,
 	}, []string{"front", "method"})
+	m.leaseWait = prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		Name:                            "sidecart_lease_wait_seconds",
+		Help:                            "Time from asking for a lease to its grant, or to LOCK_TIMEOUT.",
+		Buckets:                         []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10},
+		NativeHistogramBucketFactor:     1.1,
+		NativeHistogramMaxBucketNumber:  100,
+		NativeHistogramMinResetDuration: time.Hour,
+	}, []string{"granted"})
 	build := prometheus.NewGaugeVec(prometheus.GaugeOpts{
 		Name: "sidecart_build_info",
 		Help: "Always 1; the labels say what runs.",
 	}, []string{"version", "goversion"})
 	build.WithLabelValues(version, runtime.Version()).Set(1)
-	m.registry.MustRegister(m.requests, duration, build,
+	m.registry.MustRegister(m.requests, duration, m.leaseWait, build,
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "sidecart_in_flight_requests",
 			Help: "Calls under way.",
@@ -75,6 +87,9 @@ func newMetrics(version string) *metrics {
 	methods := []string{unknownMethod}
 	for _, d := range pb.CartService_ServiceDesc.Methods {
 		methods = append(methods, d.MethodName)
+	}
+	for _, d := range pb.CartService_ServiceDesc.Streams {
+		methods = append(methods, d.StreamName)
 	}
 	for _, name := range methods {
 		s := new([fronts]func() series)
@@ -106,6 +121,16 @@ func (m *metrics) observe(f front, method string, code codes.Code, reason string
 	m.requests.WithLabelValues(frontNames[f], method, code.String(), reason).Inc()
 }
 
+// waited counts one request for a lease.
+func (m *metrics) waited(err error, took time.Duration) {
+	switch {
+	case err == nil:
+		m.leaseWait.WithLabelValues("true").Observe(took.Seconds())
+	case errors.Is(err, lock.ErrTimeout):
+		m.leaseWait.WithLabelValues("false").Observe(took.Seconds())
+	}
+}
+
 // engineCollector asks the engine when Prometheus does.
 type engineCollector struct {
 	lanes  *lanes
@@ -121,7 +146,11 @@ var (
 	descAcquired   = prometheus.NewDesc("sidecart_locks_acquired_total", "Locks taken for real.", nil, nil)
 	descTimeouts   = prometheus.NewDesc("sidecart_lock_timeouts_total", "Waits that ended without the lock.", nil, nil)
 	descForeign    = prometheus.NewDesc("sidecart_foreign_writers_total", "Version conflicts that this sidecar did not cause.", nil, nil)
-	descQueue      = prometheus.NewDesc("sidecart_queue_length", "Changes that wait now.", nil, nil)
+	descQueue      = prometheus.NewDesc("sidecart_queue_length", "Changes and leases that wait now.", nil, nil)
+	descGranted    = prometheus.NewDesc("sidecart_leases_granted_total", "Leases granted to clients.", nil, nil)
+	descLost       = prometheus.NewDesc("sidecart_leases_lost_total", "Answers that a lease had expired or was taken.", nil, nil)
+	descUngranted  = prometheus.NewDesc("sidecart_lease_timeouts_total", "Requests for a lease that waited in vain.", nil, nil)
+	descHeld       = prometheus.NewDesc("sidecart_leases_held", "Leases acquired through this sidecar that have neither ended nor been released through it.", nil, nil)
 	descLocking    = prometheus.NewDesc("sidecart_locking_enabled", "1 while distributed locking is on; the label says why it is as it is.", []string{"reason"}, nil)
 	descBackend    = prometheus.NewDesc("sidecart_backend_up", "1 while the backend answers.", []string{"backend"}, nil)
 	descGeneration = prometheus.NewDesc("sidecart_config_generation", "Generation of the configuration that runs.", nil, nil)
@@ -131,7 +160,7 @@ var (
 // Describe implements [prometheus.Collector].
 func (c *engineCollector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{descChanges, descCommits, descConflicts, descLocked, descAcquired, descTimeouts,
-		descForeign, descQueue, descLocking, descBackend, descGeneration, descRejected} {
+		descForeign, descQueue, descGranted, descLost, descUngranted, descHeld, descLocking, descBackend, descGeneration, descRejected} {
 		ch <- d
 	}
 }
@@ -155,6 +184,10 @@ func (c *engineCollector) Collect(ch chan<- prometheus.Metric) {
 	counter(descTimeouts, st.Stats.Timeouts)
 	counter(descForeign, st.ForeignWriters)
 	gauge(descQueue, float64(st.Stats.Waiting))
+	counter(descGranted, st.Stats.LeasesGranted)
+	counter(descLost, st.Stats.LeasesLost)
+	counter(descUngranted, st.Stats.LeaseTimeouts)
+	gauge(descHeld, float64(st.Stats.LeasesHeld))
 	gauge(descLocking, number(st.Locking), st.Reason)
 	up, _ := c.pulse.state()
 	gauge(descBackend, number(up), l.Name)

@@ -51,7 +51,7 @@ type Server struct {
 func Start(o Options, b Backend) (*Server, error) {
 	s := &Server{addrs: map[string]net.Addr{}, failed: make(chan error, 1), stopping: make(chan struct{}), health: health.NewServer()}
 	m := newMetrics(o.Version)
-	s.service = &service{metrics: m, log: o.Log}
+	s.service = &service{metrics: m, log: o.Log, stopping: s.stopping}
 	s.service.lanes.swap(b)
 	s.pulse = newPulse(&s.service.lanes, o.Log, readiness(s.health))
 	s.service.suspect = s.pulse.suspect

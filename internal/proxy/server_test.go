@@ -444,6 +444,7 @@ func TestAdmin(t *testing.T) {
 		`sidecart_backend_up{backend="Memory"} 1`,
 		`sidecart_in_flight_requests 0`,
 		`sidecart_queue_length 0`,
+		`sidecart_leases_held 0`,
 		`sidecart_config_generation 7`,
 		`sidecart_build_info{goversion="`,
 	} {
@@ -473,7 +474,7 @@ func TestAdmin(t *testing.T) {
 		t.Errorf("status: %s", s)
 	}
 	page := admin(t, w, "/statusz", "text/html")
-	for _, text := range []string{"Memory answers", "ConfigRejected", "ttl: must be &lt;positive&gt;", "No change waits."} {
+	for _, text := range []string{"Memory answers", "ConfigRejected", "ttl: must be &lt;positive&gt;", "Nothing waits.", "No lease that was taken here is held."} {
 		if !strings.Contains(page.body, text) {
 			t.Errorf("the page lacks %q: %s", text, page.body)
 		}

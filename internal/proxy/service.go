@@ -22,15 +22,24 @@ type service struct {
 	log     *slog.Logger
 	// suspect is told that the backend did not answer.
 	suspect func()
+	// stopping is closed when the sidecar begins to stop.
+	stopping <-chan struct{}
 }
 
 // httpCall is what the HTTP front knows of a call and a request message does
 // not.
 type httpCall struct {
 	ifMatch, ifNoneMatch string
+	lease, release       string // Sidecart-Lease, Sidecart-Release
 	reads                bool   // GET or HEAD
 	method               string // the name of the call, once it is known
 }
+
+// Headers of the HTTP front.
+const (
+	headerLease   = "Sidecart-Lease"
+	headerRelease = "Sidecart-Release"
+)
 
 type httpCallKey struct{}
 
@@ -43,11 +52,7 @@ func httpCallOf(ctx context.Context) *httpCall {
 // call runs one call on the current backend: it bounds its time, maps its error
 // and counts it.
 func call[R any](ctx context.Context, s *service, method string, run func(context.Context, *Backend) (R, error)) (R, error) {
-	start := time.Now()
-	front := frontGRPC
-	if httpCallOf(ctx) != nil {
-		front = frontHTTP
-	}
+	start, front := time.Now(), frontOf(ctx)
 	l := s.lanes.enter()
 	defer l.leave()
 	s.metrics.inFlight.Add(1)
@@ -60,11 +65,24 @@ func call[R any](ctx context.Context, s *service, method string, run func(contex
 		s.metrics.observe(front, method, codes.OK, "", time.Since(start))
 		return answer, nil
 	}
-	f := classify(ctx, err)
-	s.metrics.observe(front, method, f.code, f.reason, time.Since(start))
-	s.report(ctx, method, f, err)
 	var none R
-	return none, f
+	return none, s.failed(ctx, front, method, start, err)
+}
+
+// frontOf is the front by which a call came.
+func frontOf(ctx context.Context) front {
+	if httpCallOf(ctx) != nil {
+		return frontHTTP
+	}
+	return frontGRPC
+}
+
+// failed makes of an error what clients are told, and counts it.
+func (s *service) failed(ctx context.Context, by front, method string, start time.Time, err error) *failure {
+	f := classify(ctx, err)
+	s.metrics.observe(by, method, f.code, f.reason, time.Since(start))
+	s.report(ctx, method, f, err)
+	return f
 }
 
 // report logs what clients are not told, and has the backend looked at when it
@@ -90,6 +108,8 @@ type changing interface {
 	keyed
 	GetIfMatch() string
 	GetIfNoneMatch() string
+	GetLease() string
+	GetRelease() bool
 }
 
 func keyOf(r keyed) (cart.Key, error) {
@@ -103,14 +123,22 @@ func keyOf(r keyed) (cart.Key, error) {
 	return k, nil
 }
 
-// unconditional refuses the preconditions of a call that cannot keep them: to
+// unconditional refuses the preconditions and the lease of a call that cannot keep them: to
 // ignore one would change what the client wanted to protect.
-func unconditional(ctx context.Context) error {
-	switch c := httpCallOf(ctx); {
-	case c != nil && c.ifMatch != "":
-		return cart.Invalidf("If-Match", "is not possible here: the call is about many carts")
-	case c != nil && c.ifNoneMatch != "":
-		return cart.Invalidf("If-None-Match", "is not possible here: the call is about many carts")
+func unconditional(ctx context.Context) error { return without(ctx, "the call is about many carts") }
+
+// without refuses the headers that a call cannot keep.
+func without(ctx context.Context, why string) error {
+	c := httpCallOf(ctx)
+	if c == nil {
+		return nil
+	}
+	for _, h := range []struct{ name, value string }{
+		{"If-Match", c.ifMatch}, {"If-None-Match", c.ifNoneMatch}, {headerLease, c.lease}, {headerRelease, c.release},
+	} {
+		if h.value != "" {
+			return cart.Invalidf(h.name, "is not possible here: %s", why)
+		}
 	}
 	return nil
 }
@@ -172,5 +200,9 @@ func demand(ctx context.Context, r changing, scope cart.Part) (cart.Key, lock.Ch
 		return cart.Key{}, lock.Change{}, err
 	}
 	p, err := preconditionOf(ctx, r)
-	return key, lock.Change{If: p, Scope: scope}, err
+	if err != nil {
+		return cart.Key{}, lock.Change{}, err
+	}
+	token, release, err := leaseOf(ctx, r)
+	return key, lock.Change{If: p, Scope: scope, Lease: token, Release: release}, err
 }

@@ -21,7 +21,12 @@ var (
 	ErrClosed = errors.New("store is closed")
 	// ErrLockTimeout is returned by [Locker.Acquire] when the wait time has passed.
 	ErrLockTimeout = errors.New("lock wait timed out")
+	// ErrLockLost is returned when the lease of a token has expired or was taken.
+	ErrLockLost = errors.New("lock lost")
+	// ErrLockUnknown is returned when a token has no lease: it never was, was released,
+	// is forgotten, or belongs to another cart.
+	ErrLockUnknown = errors.New("lock unknown")
 )
 
 // Errors lists every sentinel, for tables that must be complete.
-var Errors = []error{ErrUnavailable, ErrUnsupported, ErrTooLarge, ErrCorrupt, ErrClosed, ErrLockTimeout}
+var Errors = []error{ErrUnavailable, ErrUnsupported, ErrTooLarge, ErrCorrupt, ErrClosed, ErrLockTimeout, ErrLockLost, ErrLockUnknown}

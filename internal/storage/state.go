@@ -8,25 +8,31 @@ import (
 )
 
 // State is everything that a backend keeps under one cart's name: the cart, who
-// holds locks on it, and who waits for one. The zero value is a name that
-// nobody has used.
+// holds locks on it, who waits for one, and which leases have expired lately. The
+// zero value is a name that nobody has used.
 //
-// [Apply], [State.Acquire] and [State.Abandon] are the reference of what
-// the contract means. A backend that reads a whole State, calls one of them and
+// [Apply], [State.Acquire], [State.Abandon], [State.Lease], [State.Renew] and [State.Release] are the
+// reference of what the contract means. Whatever else a backend keeps elsewhere, the source of fences is its own:
+// it calls [State.GiveFences] on each state that it is about to store. A backend that reads a whole State, calls one of them and
 // writes it back in one atomic step, is right by construction; one that does it
 // otherwise (Redis, by scripts) must be indistinguishable from it.
 type State struct {
 	Cart  cart.Cart
 	Held  []Hold
 	Queue []Waiter
+	// Lost are the leases that have expired, oldest first.
+	Lost []Lost
 }
 
-// Hold is a lock that is held.
+// Hold is a lock that is held. A turn may be several, of different ends; a lease is one.
 type Hold struct {
 	Token   string      `json:"token"`
 	Holder  string      `json:"holder,omitempty"`
 	Parts   []cart.Part `json:"parts"`
 	Expires time.Time   `json:"expires"`
+	// Leased says that it is a client's lease, and Fence is its fence, once it has been given one.
+	Leased bool   `json:"leased,omitempty"`
+	Fence  uint64 `json:"fence,omitempty"`
 }
 
 // Waiter is a claim in the queue.
@@ -45,13 +51,13 @@ const (
 )
 
 // Settle drops what has ended by now: an expired cart, expired locks, dead
-// waiters. It then grants free locks in the order of the queue and
+// waiters, leases whose memory is over. It then grants free locks in the order of the queue and
 // returns the tokens of those it granted.
 func (s *State) Settle(now time.Time) (granted []string) {
 	if s.Cart.Exists() && !s.Cart.ExpiresAt.IsZero() && !now.Before(s.Cart.ExpiresAt) {
 		s.Cart = cart.Cart{}
 	}
-	s.Held = slices.DeleteFunc(s.Held, func(h Hold) bool { return !now.Before(h.Expires) })
+	s.expire(now)
 	s.Queue = slices.DeleteFunc(s.Queue, func(w Waiter) bool { return !now.Before(w.Alive) })
 	return s.promote(now)
 }
@@ -90,7 +96,7 @@ func Apply(states []*State, commits []Commit, now time.Time) (outs []Outcome, gr
 		case failed && outs[i].Status == Committed:
 			outs[i] = Outcome{Status: NotTried}
 		case failed:
-			if c.Claim != nil && outs[i].Status != LockLost {
+			if c.Claim != nil && outs[i].Status != LockLost && outs[i].Status != LockUnknown {
 				outs[i].Claimed = s.Acquire(*c.Claim, now)
 			}
 		default:
@@ -110,7 +116,10 @@ func Apply(states []*State, commits []Commit, now time.Time) (outs []Outcome, gr
 // check tells how a commit would end, and changes nothing.
 func (s *State) check(c *Commit) Outcome {
 	if c.Lease && !slices.ContainsFunc(s.Held, func(h Hold) bool { return h.Token == c.Token }) {
-		return Outcome{Status: LockLost}
+		if s.lost(c.Token) {
+			return Outcome{Status: LockLost}
+		}
+		return Outcome{Status: LockUnknown}
 	}
 	if s.heldBy(c.Parts, c.Token) {
 		return Outcome{Status: Locked, Cart: s.snapshot()}
@@ -166,11 +175,13 @@ func (s *State) write(c *Commit, now time.Time) Outcome {
 }
 
 // Acquire grants the claim or puts it in the queue. A token that holds the parts
-// already gets their lease anew, and keeps what else it holds as it is; one that
-// waits already keeps its place.
+// already gets their lease anew, and keeps what else it holds as it is, unless it is
+// a lease, which ends as a whole; one that waits already keeps its place.
 func (s *State) Acquire(c Claim, now time.Time) Claimed {
 	if s.Holds(c.Token, c.Parts) {
-		s.letGo(c.Token, c.Parts)
+		if !c.Fence && s.leased(c.Token) == nil {
+			s.letGo(c.Token, c.Parts)
+		}
 		s.hold(c, now)
 		return Claimed{Granted: true}
 	}
@@ -226,7 +237,11 @@ func (s *State) letGo(token string, parts []cart.Part) {
 }
 
 func (s *State) hold(c Claim, now time.Time) {
-	s.Held = append(s.Held, Hold{Token: c.Token, Holder: c.Holder, Parts: c.Parts, Expires: now.Add(c.Lease)})
+	h := Hold{Token: c.Token, Holder: c.Holder, Parts: c.Parts, Expires: now.Add(c.Lease), Leased: c.Fence}
+	if c.Fence || s.leased(c.Token) != nil {
+		s.gather(&h)
+	}
+	s.Held = append(s.Held, h)
 }
 
 // heldBy reports whether somebody other than token holds any of parts.

@@ -188,6 +188,7 @@ func TestApplyTimes(t *testing.T) {
 
 func TestApplyStatus(t *testing.T) {
 	lock := func(s *storage.State) { s.Acquire(claim("a", items), start) }
+	lost := func(s *storage.State) { s.Lost = []storage.Lost{{Token: "b", Expired: start}} }
 	transfer := func(s *storage.State) { s.Cart.Transfer = []byte("x") }
 	for _, test := range []struct {
 		name   string
@@ -203,8 +204,9 @@ func TestApplyStatus(t *testing.T) {
 		{"locked and stale", lock, storage.Commit{Parts: []cart.Part{items}}, storage.Locked},
 		{"own lock", lock, storage.Commit{Expect: storage.Expect{ID: "id"}, Parts: []cart.Part{items}, Token: "a", Lease: true}, storage.Committed},
 		{"another part's lock", lock, storage.Commit{Expect: storage.Expect{ID: "id"}, Parts: []cart.Part{conditions}}, storage.Committed},
-		{"lease lost", lock, storage.Commit{Expect: storage.Expect{ID: "id"}, Parts: []cart.Part{items}, Token: "b", Lease: true}, storage.LockLost},
-		{"lease lost, nothing demanded", nil, storage.Commit{Expect: storage.Expect{ID: "id"}, Parts: []cart.Part{items}, Token: "b"}, storage.Committed},
+		{"no lease", lock, storage.Commit{Expect: storage.Expect{ID: "id"}, Parts: []cart.Part{items}, Token: "b", Lease: true}, storage.LockUnknown},
+		{"lease lost", lost, storage.Commit{Expect: storage.Expect{ID: "id"}, Parts: []cart.Part{items}, Token: "b", Lease: true}, storage.LockLost},
+		{"no lease, nothing demanded", nil, storage.Commit{Expect: storage.Expect{ID: "id"}, Parts: []cart.Part{items}, Token: "b"}, storage.Committed},
 		{"transfer", transfer, storage.Commit{Expect: storage.Expect{ID: "id"}}, storage.Conflict},
 		{"transfer, forgotten blindly", transfer, storage.Commit{Expect: storage.Expect{ID: "id"}, Forget: true}, storage.Conflict},
 		{"transfer, known", transfer, storage.Commit{Expect: storage.Expect{ID: "id"}, Writes: []storage.Write{{Part: cart.PartTransfer}}}, storage.Committed},

@@ -92,8 +92,8 @@ type Commit struct {
 	// Token is the lock under which the commit is made; "" for none.
 	Token string
 	// Lease demands that Token still holds its lock, in this same step;
-	// otherwise the status is LockLost. Where false, Token only opens what it
-	// happens to hold still.
+	// otherwise the status is LockLost or LockUnknown. Parts that the lock does
+	// not cover must be free. Where false, Token only opens what it happens to hold still.
 	Lease bool
 	// Release gives back what Token holds, and its place in the queue, if the
 	// commit succeeds, and hands the lock to the next in the queue.
@@ -149,8 +149,12 @@ const (
 	Conflict
 	// Locked: a lock of another holder covers one of Parts.
 	Locked
-	// LockLost: Lease was demanded and Token does not hold its lock any more.
+	// LockLost: Lease was demanded, and Token's lease has expired or was taken.
 	LockLost
+	// LockUnknown: Lease was demanded, and Token holds nothing and no lease of it is remembered: it
+	// never was, was released, or belongs to another cart. So do turns end that are over,
+	// which nobody remembers.
+	LockUnknown
 )
 
 // Outcome is the result of a commit.
@@ -179,6 +183,10 @@ type Claim struct {
 	Parts []cart.Part
 	// Lease is how long the lock lives once it is granted.
 	Lease time.Duration
+	// Fence asks for a client's lease: it is given a fence, and is remembered for
+	// LeaseMemory after it expired, so that its token can be told from one that
+	// never was. Claims for a turn leave it false and cost nothing more.
+	Fence bool
 }
 
 // Claimed says what became of a claim.
@@ -201,9 +209,57 @@ type Locker interface {
 	// can notify; polling is jittered. It returns ErrLockTimeout when ctx's deadline
 	// has passed, and ctx's error when ctx was cancelled, and has then left the
 	// queue or leaves it within a heartbeat.
-	Acquire(ctx context.Context, key cart.Key, claim Claim, queued bool) (*cart.Cart, error)
+	//
+	// A claim's parts are granted at once or not at all, so two claims never wait for each
+	// other. A token that holds them already is granted them again: what it holds of them,
+	// or the whole of it where it is a lease, lives for Claim.Lease from now, with the fence that it
+	// has. A lease that has expired is not renewed so but begun anew; where that
+	// must not be, use Renew.
+	Acquire(ctx context.Context, key cart.Key, claim Claim, queued bool) (Grant, error)
 
 	// Abandon gives back what token holds of key and its place in the queue, and
 	// wakes the next. A token that holds nothing is no error.
 	Abandon(ctx context.Context, key cart.Key, token string) error
+
+	// Lease returns the lease that token has on key. It changes nothing. It returns
+	// ErrLockLost if the lease has expired or was taken, and ErrLockUnknown if there never was
+	// one, or it was released or is forgotten. A turn is no lease.
+	Lease(ctx context.Context, key cart.Key, token string) (Lease, error)
+
+	// Renew makes the lease that token has on key end in lease from now, if it holds still,
+	// in one atomic step, and returns it. The errors are those of Lease.
+	Renew(ctx context.Context, key cart.Key, token string, lease time.Duration) (Lease, error)
+
+	// Release gives back the lease that token has on key, and wakes the next; its token is
+	// unknown from then on. The errors are those of Lease.
+	Release(ctx context.Context, key cart.Key, token string) error
 }
+
+// Grant is what a granted claim brings.
+type Grant struct {
+	// Cart is the state of the cart under the lock; never nil.
+	Cart *cart.Cart
+	// Fence and Expires are those of the lease; zero for a turn, whose claim has no Fence.
+	Fence   uint64
+	Expires time.Time
+}
+
+// Lease is a client's lock over some parts of a cart.
+type Lease struct {
+	// Parts are what it covers, as they were claimed; PartAll for everything.
+	Parts []cart.Part
+	// Holder is shown to people.
+	Holder string
+	// Fence is greater than that of every earlier lease of the same cart name, also when
+	// lease and cart have expired or were flushed and the backend was restarted. It is less than 2^53.
+	Fence uint64
+	// Expires is when it ends unless it is renewed, by the backend's clock.
+	Expires time.Time
+}
+
+const (
+	// LeaseMemory is how long an expired lease is remembered.
+	LeaseMemory = time.Hour
+	// MaxLost is how many expired leases of one cart are remembered; the oldest go first.
+	MaxLost = 1000
+)

@@ -3,7 +3,8 @@
 //
 // Guarantees: every commit is atomic, of any two carts; expiry is exact to the
 // millisecond; locks hold off all users of the one [Store], and their waiters are woken at
-// once. Nothing is shared with other processes, and nothing survives the
+// once; fences of leases rise with the clock of the process, also from one process
+// to the next. Nothing is shared with other processes, and nothing survives the
 // process. There is no limit on size but the memory itself.
 //
 // It imports storage, cart and the standard library.

@@ -19,6 +19,7 @@ type Store struct {
 
 	mu     sync.Mutex
 	states map[cart.Key]*storage.State
+	fence  uint64 // the last that was given, of any cart
 	// waiting has a channel for each Acquire under way, by token.
 	waiting map[string]chan struct{}
 }
@@ -53,15 +54,11 @@ func (s *Store) Commit(ctx context.Context, commits ...storage.Commit) ([]storag
 	now := time.Now()
 	states := make([]*storage.State, len(commits))
 	for i := range commits {
-		states[i] = s.states[commits[i].Key]
-		if states[i] == nil {
-			states[i] = &storage.State{}
-		}
-		s.settle(states[i], now)
+		states[i] = s.state(commits[i].Key, now)
 	}
 	outs, granted := storage.Apply(states, commits, now)
 	for i := range commits {
-		s.keep(commits[i].Key, states[i])
+		s.keep(commits[i].Key, states[i], now)
 	}
 	s.wake(granted)
 	s.sweep(now)
@@ -127,12 +124,12 @@ func (s *Store) Close() error {
 }
 
 // Acquire implements [storage.Locker].
-func (s *Store) Acquire(ctx context.Context, key cart.Key, claim storage.Claim, queued bool) (*cart.Cart, error) {
+func (s *Store) Acquire(ctx context.Context, key cart.Key, claim storage.Claim, queued bool) (storage.Grant, error) {
 	wake := make(chan struct{}, 1)
 	for first := true; ; first = false {
-		c, again, err := s.acquire(ctx, key, claim, wake)
-		if c != nil || err != nil && (first && !queued || errors.Is(err, storage.ErrClosed)) {
-			return c, err
+		g, again, err := s.acquire(ctx, key, claim, wake)
+		if g.Cart != nil || err != nil && (first && !queued || errors.Is(err, storage.ErrClosed)) {
+			return g, err
 		}
 		if err == nil {
 			timer := time.NewTimer(again)
@@ -148,32 +145,29 @@ func (s *Store) Acquire(ctx context.Context, key cart.Key, claim storage.Claim, 
 		if err != nil {
 			s.leave(key, claim.Token)
 			if errors.Is(err, context.DeadlineExceeded) {
-				return nil, storage.ErrLockTimeout
+				return storage.Grant{}, storage.ErrLockTimeout
 			}
-			return nil, err
+			return storage.Grant{}, err
 		}
 	}
 }
 
 // acquire is one look at the queue: the cart if the claim is granted, or else
 // after how long to look again if nobody wakes us.
-func (s *Store) acquire(ctx context.Context, key cart.Key, claim storage.Claim, wake chan struct{}) (*cart.Cart, time.Duration, error) {
+func (s *Store) acquire(ctx context.Context, key cart.Key, claim storage.Claim, wake chan struct{}) (storage.Grant, time.Duration, error) {
 	if err := s.enter(ctx); err != nil {
-		return nil, 0, err
+		return storage.Grant{}, 0, err
 	}
 	defer s.mu.Unlock()
 	now := time.Now()
-	st := s.states[key]
-	if st == nil {
-		st = &storage.State{}
-	}
-	s.settle(st, now)
+	st := s.state(key, now)
 	claimed := st.Acquire(claim, now)
-	s.keep(key, st)
+	s.keep(key, st, now)
 	if claimed.Granted {
 		delete(s.waiting, claim.Token)
 		c := st.Cart
-		return &c, 0, nil
+		lease, _ := st.Lease(claim.Token) // none for a turn
+		return storage.Grant{Cart: &c, Fence: lease.Fence, Expires: lease.Expires}, 0, nil
 	}
 	s.waiting[claim.Token] = wake
 	// A lock that ends by itself, or a waiter that dies, wakes nobody.
@@ -184,7 +178,7 @@ func (s *Store) acquire(ctx context.Context, key cart.Key, claim storage.Claim, 
 	for _, w := range st.Queue {
 		again = min(again, w.Alive.Sub(now))
 	}
-	return nil, again, nil
+	return storage.Grant{}, again, nil
 }
 
 // leave gives up the claim of an Acquire that ends without a lock.
@@ -213,7 +207,40 @@ func (s *Store) abandon(key cart.Key, token string) {
 	now := time.Now()
 	s.settle(st, now)
 	s.wake(st.Abandon(token, now))
-	s.keep(key, st)
+	s.keep(key, st, now)
+}
+
+// Lease implements [storage.Locker].
+func (s *Store) Lease(ctx context.Context, key cart.Key, token string) (storage.Lease, error) {
+	if err := s.enter(ctx); err != nil {
+		return storage.Lease{}, err
+	}
+	defer s.mu.Unlock()
+	return s.state(key, time.Now()).Lease(token)
+}
+
+// Renew implements [storage.Locker].
+func (s *Store) Renew(ctx context.Context, key cart.Key, token string, lease time.Duration) (storage.Lease, error) {
+	if err := s.enter(ctx); err != nil {
+		return storage.Lease{}, err
+	}
+	defer s.mu.Unlock()
+	now := time.Now()
+	return s.state(key, now).Renew(token, lease, now)
+}
+
+// Release implements [storage.Locker].
+func (s *Store) Release(ctx context.Context, key cart.Key, token string) error {
+	if err := s.enter(ctx); err != nil {
+		return err
+	}
+	defer s.mu.Unlock()
+	now := time.Now()
+	st := s.state(key, now)
+	granted, err := st.Release(token, now)
+	s.wake(granted)
+	s.keep(key, st, now)
+	return err
 }
 
 // enter takes the mutex for a call, unless the store is closed or ctx has ended.
@@ -238,16 +265,37 @@ func (s *Store) isClosed() bool {
 	}
 }
 
+// state is that of key, brought up to now; a fresh one where there is none.
+func (s *Store) state(key cart.Key, now time.Time) *storage.State {
+	st := s.states[key]
+	if st == nil {
+		return &storage.State{}
+	}
+	s.settle(st, now)
+	return st
+}
+
 // settle brings st up to now and returns a copy of its cart.
 func (s *Store) settle(st *storage.State, now time.Time) *cart.Cart {
 	s.wake(st.Settle(now))
+	s.giveFences(st, now)
 	c := st.Cart
 	return &c
 }
 
+// giveFences gives numbers that rise with the clock, so that they rise from one process to the
+// next as well, and by themselves where the clock does not.
+func (s *Store) giveFences(st *storage.State, now time.Time) {
+	st.GiveFences(func() uint64 {
+		s.fence = max(s.fence+1, uint64(now.UnixMicro()))
+		return s.fence
+	})
+}
+
 // keep stores st, or forgets the key where there is nothing to store.
-func (s *Store) keep(key cart.Key, st *storage.State) {
-	if st.Cart.Exists() || len(st.Held) > 0 || len(st.Queue) > 0 {
+func (s *Store) keep(key cart.Key, st *storage.State, now time.Time) {
+	s.giveFences(st, now)
+	if st.Cart.Exists() || len(st.Held) > 0 || len(st.Queue) > 0 || len(st.Lost) > 0 {
 		s.states[key] = st
 	} else {
 		delete(s.states, key)
@@ -261,7 +309,7 @@ func (s *Store) sweep(now time.Time) {
 	looks := 8
 	for key, st := range s.states {
 		s.settle(st, now)
-		s.keep(key, st)
+		s.keep(key, st, now)
 		if looks--; looks == 0 {
 			return
 		}

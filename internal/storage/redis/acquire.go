@@ -25,48 +25,47 @@ const (
 // Acquire waits for a wake-up that carries the cart, and asks again by itself once per
 // heartbeat, when a lock before it ends, or often where another program holds the
 // lock.
-func (s *Store) Acquire(ctx context.Context, key cart.Key, claim storage.Claim, queued bool) (*cart.Cart, error) {
+func (s *Store) Acquire(ctx context.Context, key cart.Key, claim storage.Claim, queued bool) (storage.Grant, error) {
 	if !s.begin() {
-		return nil, s.translate(ctx, goredis.ErrClosed, "lock", key)
+		return storage.Grant{}, s.translate(ctx, goredis.ErrClosed, "lock", key)
 	}
 	defer s.tasks.Done()
 	w := s.waiters.join(claim.Token)
 	defer s.waiters.leave(claim.Token)
-	c, err := s.wait(ctx, key, &claim, w, !queued || !w.listening)
+	g, err := s.wait(ctx, key, &claim, w, !queued || !w.listening)
 	if err == nil {
-		return c, nil
+		return g, nil
 	}
 	switch {
 	case s.isClosed():
 		s.abandonNow(ctx, key, claim.Token) // Close waits for this call
-		return nil, fmt.Errorf("redis: lock %s: %w", key, storage.ErrClosed)
+		return storage.Grant{}, fmt.Errorf("redis: lock %s: %w", key, storage.ErrClosed)
 	case errors.Is(ctx.Err(), context.Canceled):
 		err = fmt.Errorf("redis: lock %s: %w", key, ctx.Err())
 	case errors.Is(err, context.DeadlineExceeded):
 		err = fmt.Errorf("redis: lock %s: %w", key, storage.ErrLockTimeout)
 	}
 	s.abandonLater(ctx, key, claim.Token)
-	return nil, err
+	return storage.Grant{}, err
 }
 
 // wait is the loop of Acquire; ask says that it begins with a claim, since there is none yet or
 // it may have been granted before anybody listened.
-func (s *Store) wait(ctx context.Context, key cart.Key, claim *storage.Claim, w *waiter, ask bool) (*cart.Cart, error) {
+func (s *Store) wait(ctx context.Context, key cart.Key, claim *storage.Claim, w *waiter, ask bool) (storage.Grant, error) {
 	slow := pollMax
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	for ; ; ask = true {
 		if err := ctx.Err(); err != nil {
-			return nil, err
+			return storage.Grant{}, err
 		}
 		if ask {
 			g, err := s.claim(ctx, key, claim)
 			if err != nil {
-				return nil, err
+				return storage.Grant{}, err
 			}
 			if g.yes {
-				c, err := decodeCart(g.flat)
-				return c, s.translate(ctx, err, "lock", key)
+				return s.grant(ctx, key, g)
 			}
 			w.outlook = g
 		}
@@ -84,24 +83,37 @@ func (s *Store) wait(ctx context.Context, key cart.Key, claim *storage.Claim, w 
 		}
 		timer.Reset(delay)
 		select {
-		case flat := <-w.wake:
-			if flat == nil {
-				return s.Load(ctx, key)
-			}
-			c, err := decodeCart(flat)
-			return c, s.translate(ctx, err, "lock", key)
+		case g := <-w.wake:
+			return s.grant(ctx, key, g)
 		case <-timer.C:
 		case <-ctx.Done():
 		case <-s.done:
-			return nil, storage.ErrClosed
+			return storage.Grant{}, storage.ErrClosed
 		}
 	}
 }
 
+// grant is what was granted, with the cart, which is read where it did not come along.
+func (s *Store) grant(ctx context.Context, key cart.Key, g granted) (storage.Grant, error) {
+	grant := storage.Grant{Fence: g.fence, Expires: g.expires}
+	var err error
+	if g.flat == nil {
+		grant.Cart, err = s.Load(ctx, key)
+		return grant, err
+	}
+	grant.Cart, err = decodeCart(g.flat)
+	return grant, s.translate(ctx, err, "lock", key)
+}
+
 // claim sends a claim, first or again.
 func (s *Store) claim(ctx context.Context, key cart.Key, c *storage.Claim) (granted, error) {
-	args := scriptArgs(claimScript, 6+len(c.Parts), s.lockKeys(key, c.Parts)...)
-	reply, err := s.run(ctx, claimScript, s.appendClaim(args, c))
+	args := s.appendClaim(scriptArgs(claimScript, 7+len(c.Parts), s.lockKeys(key, c.Parts)...), c)
+	if c.Fence {
+		args = append(args, "f")
+	} else {
+		args = append(args, "")
+	}
+	reply, err := s.run(ctx, claimScript, args)
 	if err != nil {
 		return granted{}, s.translate(ctx, err, "lock", key)
 	}
@@ -109,14 +121,15 @@ func (s *Store) claim(ctx context.Context, key cart.Key, c *storage.Claim) (gran
 	return g, s.translate(ctx, err, "lock", key)
 }
 
-// lockKeys are the four keys of a cart, and in a Cluster those of the parts.
+// lockKeys are the four keys of a cart, and in a Cluster those of the parts and of the fence.
 func (s *Store) lockKeys(key cart.Key, parts []cart.Part) []string {
 	n := s.space.names(key)
-	keys := append(make([]string, 0, 4+len(parts)), n.cart, n.index, n.queue, n.lock)
+	keys := append(make([]string, 0, 5+len(parts)), n.cart, n.index, n.queue, n.lock)
 	if s.space.cluster {
 		for _, p := range parts {
 			keys = append(keys, n.lockKey(p))
 		}
+		keys = append(keys, n.fence)
 	}
 	return keys
 }

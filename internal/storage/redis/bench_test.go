@@ -89,7 +89,7 @@ func contend(ctx context.Context, s *Store, key cart.Key, id string, n int, name
 			return err
 		}
 		outs, err := s.Commit(ctx, storage.Commit{
-			Key: key, Expect: storage.Expect{ID: id, Version: now.Version}, Steps: 1, TTL: time.Hour, Parts: parts,
+			Key: key, Expect: storage.Expect{ID: id, Version: now.Cart.Version}, Steps: 1, TTL: time.Hour, Parts: parts,
 			Token: claim.Token, Lease: true, Release: true,
 			Writes: []storage.Write{{Part: cart.PartItems, Value: []byte(benchItems), Step: 1}},
 		})

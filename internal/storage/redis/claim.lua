@@ -2,17 +2,25 @@
 --
 -- KEYS: cart, index of instances, queue, lock of the whole cart.
 -- ARGV: token, holder, lease (ms), channel to wake, life of a place in the queue (ms),
--- number of parts, parts.
+-- number of parts, parts, 'f' for a lease.
 -- Reply, packed: granted, milliseconds until it is worth asking again (-1: none known),
--- whether to poll, and the cart where granted.
+-- whether to poll, and where granted the cart; for a lease also fence and end (ms).
 
 local claim = read_claim()
+claim.fence = arg() == 'f' or nil
 local c = open_cart(0)
 look(c, claim.parts)
+if claim.fence then
+  last_fence(c)
+end
 local granted = acquire(c, claim)
 save(c)
 wake(c)
 if granted then
+  local h = leased(c, claim.token)
+  if h then
+    return cmsgpack.pack({true, -1, false, snapshot(c), h.fence, h.expires})
+  end
   return cmsgpack.pack({true, -1, false, snapshot(c)})
 end
 local first, poll = outlook(c, claim)

@@ -44,6 +44,8 @@ func TestSlotMigration(t *testing.T) {
 		}
 		done <- err
 	}()
+	other, claim := cart.Key{Identifier: u1.Identifier, Instance: "leased"}, leaseOf(cart.PartAll)
+	granted := acquireLater(t.Context(), s, other, claim, false)
 	await(t, "the commit meets keys on the move", func() bool {
 		return strings.Contains(do(t, to, "INFO", "errorstats"), "errorstat_TRYAGAIN")
 	})
@@ -52,6 +54,10 @@ func TestSlotMigration(t *testing.T) {
 	}
 	if err := <-done; err != nil {
 		t.Fatal(err)
+	}
+	receive(t, granted)
+	if l, err := s.Lease(t.Context(), other, claim.Token); err != nil || l.Fence == 0 {
+		t.Errorf("a lease that was asked for meanwhile: %+v, %v", l, err)
 	}
 	if now := mustLoad(t, s, u1); now.Version != 2 {
 		t.Errorf("version %d, want 2", now.Version)

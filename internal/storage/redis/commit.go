@@ -112,6 +112,9 @@ func (s *Store) commitArgs(commits []storage.Commit) []any {
 		if locks {
 			nkeys += len(c.Parts)
 		}
+		if s.declaresFence(c) {
+			nkeys++
+		}
 	}
 	args := append(make([]any, 0, 3+nkeys+room), "evalsha", commitScript.sha, nkeys)
 	for i := range commits {
@@ -122,6 +125,9 @@ func (s *Store) commitArgs(commits []storage.Commit) []any {
 			if locks {
 				args = append(args, ns[i].lockKey(p))
 			}
+		}
+		if s.declaresFence(&commits[i]) {
+			args = append(args, ns[i].fence)
 		}
 	}
 	switch {
@@ -139,6 +145,14 @@ func (s *Store) commitArgs(commits []storage.Commit) []any {
 	}
 	return args
 }
+
+// declaresFence reports whether a commit has to do with leases, where the server must know which
+// keys that takes. An ordinary one is spared the key.
+func (s *Store) declaresFence(c *storage.Commit) bool {
+	return s.space.cluster && (c.Lease || fences(c.Claim) || fences(c.Again))
+}
+
+func fences(c *storage.Claim) bool { return c != nil && c.Fence }
 
 func (s *Store) appendCommit(args []any, c *storage.Commit, instance string) []any {
 	args = append(args, instance, c.Expect.ID, c.Expect.Version, c.NewID, c.Steps, millis(c.TTL), flags(c), c.Token)
@@ -171,13 +185,13 @@ func (s *Store) appendCommit(args []any, c *storage.Commit, instance string) []a
 
 // isTurn reports whether an ordinary commit with a token is one that quick.lua can make.
 func isTurn(c *storage.Commit) bool {
-	return c.Release && !c.Lease && len(c.Parts) == 1 && c.Again != nil && slices.Equal(c.Again.Parts, c.Parts) &&
+	return c.Release && len(c.Parts) == 1 && c.Again != nil && slices.Equal(c.Again.Parts, c.Parts) &&
 		(c.Claim == nil || len(c.Claim.Parts) == 1)
 }
 
 // isOrdinary reports whether a commit is one that quick.lua can make, if its locks are.
 func isOrdinary(c *storage.Commit) bool {
-	if c.Expect.ID == "" || c.Steps == 0 || c.TTL <= 0 || c.Forget || slices.Contains(c.Parts, cart.PartAll) {
+	if c.Lease || fences(c.Claim) || fences(c.Again) || c.Expect.ID == "" || c.Steps == 0 || c.TTL <= 0 || c.Forget || slices.Contains(c.Parts, cart.PartAll) {
 		return false
 	}
 	for p := range c.Expect.Parts {
@@ -230,6 +244,12 @@ func flags(c *storage.Commit) string {
 	}
 	if c.Release {
 		f += "r"
+	}
+	if fences(c.Claim) {
+		f += "c"
+	}
+	if fences(c.Again) {
+		f += "a"
 	}
 	return f
 }

@@ -6,7 +6,7 @@
 -- cart or in a Cluster, the locks of the parts.
 -- ARGV: number of commits, and for each, in this order
 --   instance as in the key, id and version expected ('' and 0 for none), new id, steps, ttl (ms),
---   flags (f forget, t touch, l lease demanded, r release), token,
+--   flags (f forget, t touch, l lease demanded, r release, c and a: claim and again are for a lease), token,
 --   number of parts, parts,
 --   number of expected part versions, their fields ('*' for that of the cart), the versions,
 --   number of writes, part, step and value of each (step -1 or less: removed),
@@ -23,7 +23,7 @@
 -- version of what is neither there nor remembered; transfer and received are opaque; indexed
 -- tells until when the index of instances is sure to live (0: for ever).
 
-local NOT_TRIED, COMMITTED, CONFLICT, LOCKED, LOCK_LOST = 0, 1, 2, 3, 4
+local NOT_TRIED, COMMITTED, CONFLICT, LOCKED, LOCK_LOST, LOCK_UNKNOWN = 0, 1, 2, 3, 4, 5
 local TOMBSTONES = 64 -- cart.MaxTombstones
 
 local function is_metadata(part)
@@ -57,7 +57,13 @@ local function read_commit(i)
     m.removes = m.removes or (w[2] < 0 and is_metadata(w[1]))
   end
   m.claim = read_claim()
+  if m.claim then
+    m.claim.fence = string.find(flags, 'c', 1, true) and true
+  end
   m.again = read_claim()
+  if m.again then
+    m.again.fence = string.find(flags, 'a', 1, true) and true
+  end
   return m
 end
 
@@ -124,7 +130,7 @@ end
 local function check(m)
   local c = m.cart
   if m.lease and not holds_any(m) then
-    return LOCK_LOST
+    return lost(c, m.token) and LOCK_LOST or LOCK_UNKNOWN
   end
   if held_by_other(c, m.parts, m.token) then
     return LOCKED
@@ -320,6 +326,9 @@ for i, m in ipairs(commits) do
     m.cart = open_cart(i - 1)
     look(m.cart, {'*'}, m.parts, claim, again)
   end
+  if m.again and m.again.fence then
+    last_fence(m.cart)
+  end
   if not read(m) then
     return redis.error_reply('CORRUPT ' .. m.cart.hash .. ' holds something that is no cart')
   end
@@ -349,7 +358,7 @@ for i, m in ipairs(commits) do
   elseif status[i] == COMMITTED then
     status[i] = NOT_TRIED
   else
-    if m.claim and status[i] ~= LOCK_LOST then
+    if m.claim and status[i] ~= LOCK_LOST and status[i] ~= LOCK_UNKNOWN then
       granted = acquire(c, m.claim)
       queued = not granted
       save(c)

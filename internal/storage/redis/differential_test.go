@@ -51,6 +51,9 @@ type twins struct {
 	turns bool
 	// foreigners are the tokens of locks that another program took.
 	foreigners []string
+	// fences are those that the store gave, and twin the reference's for the same lease: both must rise alike.
+	fences map[string]uint64
+	twin   uint64
 }
 
 // TestDifferential makes random sequences of commits, claims and releases on the store and
@@ -67,7 +70,7 @@ func TestDifferential(t *testing.T) {
 				config.Prefix = fmt.Sprint("d", seed)
 				s := open(t, config)
 				s.heartbeat = time.Hour // nothing ends by itself while this runs
-				w := &twins{T: t, store: s, rand: rand.New(rand.NewPCG(seed, 1)), quiet: seed%3 == 0, turns: seed%3 == 1}
+				w := &twins{T: t, store: s, rand: rand.New(rand.NewPCG(seed, 1)), quiet: seed%3 == 0, turns: seed%3 == 1, fences: map[string]uint64{}}
 				for _, instance := range []string{"default", "x.items"} {
 					w.keys = append(w.keys, cart.Key{Identifier: "u{1}", Instance: instance})
 					w.states = append(w.states, &storage.State{})
@@ -75,7 +78,7 @@ func TestDifferential(t *testing.T) {
 				for range 5 {
 					w.tokens = append(w.tokens, randomName())
 				}
-				for w.step = range 150 {
+				for w.step = range 180 {
 					w.act()
 					w.compare()
 					if t.Failed() {
@@ -90,7 +93,14 @@ func TestDifferential(t *testing.T) {
 func (w *twins) act() {
 	i := w.rand.IntN(len(w.keys))
 	now := time.Now()
-	switch n := w.rand.IntN(20); {
+	for _, s := range w.states { // as the store's waiters live on
+		for j := range s.Queue {
+			s.Queue[j].Alive = now.Add(time.Hour)
+		}
+	}
+	switch n := w.rand.IntN(24); {
+	case n >= 20 && !w.quiet:
+		w.lease(i, now)
 	case n < 12 || w.quiet:
 		w.commit(i)
 	case n < 16:
@@ -103,6 +113,10 @@ func (w *twins) act() {
 		want := w.states[i].Acquire(*claim, now)
 		if got.yes != want.Granted {
 			w.Errorf("claim %v: granted %v, want %v", claim, got.yes, want.Granted)
+		}
+		w.number(i)
+		if lease, err := w.states[i].Lease(claim.Token); got.yes && (err == nil) != (got.fence != 0 && !got.expires.IsZero()) {
+			w.Errorf("claim %v: fence %d until %v, want %+v, %v", claim, got.fence, got.expires, lease, err)
 		}
 		if got.yes {
 			c, err := decodeCart(got.flat)
@@ -176,7 +190,7 @@ func (w *twins) parts() []cart.Part {
 }
 
 func (w *twins) claim() *storage.Claim {
-	return &storage.Claim{Token: w.token(), Holder: "h", Parts: w.parts(), Lease: time.Hour}
+	return &storage.Claim{Token: w.token(), Holder: "h", Parts: w.parts(), Lease: time.Hour, Fence: w.yes(3)}
 }
 
 func (w *twins) yes(oneIn int) bool { return w.rand.IntN(oneIn) == 0 }
@@ -193,7 +207,7 @@ func (w *twins) commit(i int) {
 	for _, i := range which {
 		commits = append(commits, w.randomCommit(i))
 		s := *w.states[i]
-		s.Held, s.Queue = slices.Clone(s.Held), slices.Clone(s.Queue)
+		s.Held, s.Queue, s.Lost = slices.Clone(s.Held), slices.Clone(s.Queue), slices.Clone(s.Lost)
 		s.Settle(now)
 		states = append(states, &s)
 	}
@@ -206,6 +220,7 @@ func (w *twins) commit(i int) {
 		g, x := got[j], want[j]
 		if x.Status == storage.Committed || x.Claimed != (storage.Claimed{}) {
 			w.states[i] = states[j]
+			w.number(i)
 		}
 		if g.Status != x.Status || g.Claimed != x.Claimed || g.ID != x.ID || g.Base != x.Base {
 			w.Errorf("commit %+v:\n got %+v\nwant %+v", commits[j], g, x)
@@ -375,12 +390,7 @@ func (w *twins) compare() {
 
 func (w *twins) compareLocks(key cart.Key, want *storage.State) {
 	n := w.store.space.names(key)
-	locks := map[string]string{}
-	for _, h := range want.Held {
-		for _, p := range h.Parts {
-			locks[n.lockKey(p)] = h.Token + h.Holder
-		}
-	}
+	locks := heldKeys(n, want)
 	found := map[string]string{}
 	for _, p := range []cart.Part{
 		cart.PartAll, cart.PartItems, cart.PartConditions, cart.PartMetadata("a"), cart.PartMetadata("items"), cart.PartMetadata("c.{d}%"),

@@ -10,7 +10,7 @@
 // What a restart or a failover loses is the server's affair: with appendonly and
 // appendfsync always, nothing; with replication, which is asynchronous, the last
 // changes and locks. A stale holder is still refused then wherever
-// the version tells.
+// the version tells, and fences of leases go on rising by the server's clock.
 //
 // Keys, with the default prefix:
 //
@@ -19,6 +19,7 @@
 //	lock.cart.u1.default.items           lock of a part; also .conditions
 //	lock.cart.u1.default.metadata.notes  lock of a metadata key
 //	queue.cart.u1.default                who holds what and who waits, while anybody does
+//	fence.cart.u1.default                sorted set: leases by their end, and the last fence
 //	index.cart.u1                        set: the identifier's instances
 //
 // The package imports storage, cart and go-redis.

@@ -32,6 +32,19 @@ func wantUnavailable(t *testing.T, s *Store, what string) {
 	if err := s.Ping(t.Context()); !errors.Is(err, storage.ErrUnavailable) {
 		t.Errorf("%s: Ping: %v, want ErrUnavailable", what, err)
 	}
+	// Nor is a lease unknown to a server that may not have heard of it yet.
+	c := replace(u1, &cart.Cart{}, `{}`)
+	c.Token, c.Lease = randomName(), true
+	if outs, err := s.Commit(t.Context(), c); !errors.Is(err, storage.ErrUnavailable) {
+		t.Errorf("%s: Commit under a lease: %+v, %v, want ErrUnavailable", what, outs, err)
+	}
+	_, look := s.Lease(t.Context(), u1, c.Token)
+	_, renew := s.Renew(t.Context(), u1, c.Token, time.Hour)
+	for doing, err := range map[string]error{"Lease": look, "Renew": renew, "Release": s.Release(t.Context(), u1, c.Token)} {
+		if !errors.Is(err, storage.ErrUnavailable) {
+			t.Errorf("%s: %s: %v, want ErrUnavailable", what, doing, err)
+		}
+	}
 }
 
 // TestServerThatCannotWrite: reads would work, but Ping and Commit tell the truth.
@@ -125,10 +138,11 @@ func TestKill(t *testing.T) {
 	s := open(t, Config{Addresses: []string{r.Addr}})
 	mustCommit(t, s, storage.Committed, replace(u1, &cart.Cart{}, `{"a":1}`))
 	claim := claimOf(cart.PartItems)
-	was, err := s.Acquire(t.Context(), u1, claim, false)
+	g, err := s.Acquire(t.Context(), u1, claim, false)
 	if err != nil {
 		t.Fatal(err)
 	}
+	was := g.Cart
 	r.Kill()
 	wantUnavailable(t, s, "killed")
 	if _, err := s.Load(t.Context(), u1); !errors.Is(err, storage.ErrUnavailable) {
@@ -249,15 +263,15 @@ func TestFlushLeavesOthers(t *testing.T) {
 					for _, s := range []*Store{s, other} {
 						key := cart.Key{Identifier: identifier, Instance: instance}
 						mustCommit(t, s, storage.Committed, replace(key, &cart.Cart{}, `{}`))
-						for _, p := range []cart.Part{cart.PartItems, cart.PartMetadata("items")} {
-							if _, err := s.Acquire(t.Context(), key, claimOf(p), false); err != nil {
+						for _, claim := range []storage.Claim{claimOf(cart.PartItems), leaseOf(cart.PartMetadata("items"))} {
+							if _, err := s.Acquire(t.Context(), key, claim, false); err != nil {
 								t.Fatal(err)
 							}
 						}
 					}
 				}
 			}
-			const perCart, carts, identifiers = 4, 15, 5
+			const perCart, carts, identifiers = 5, 15, 5
 			mine := perCart*carts + identifiers
 			foreign := []string{"a", "a.one", "ab.u1.default", "lock.a", "user.a.u1.default", "x.a.b.c", "fence.a.u1"}
 			for _, k := range foreign {

@@ -10,8 +10,8 @@ import (
 // MaxPrefixBytes is the longest prefix.
 const MaxPrefixBytes = 64
 
-// kinds are the first components of keys that are no carts. "fence" is kept free for
-// the fences of leases and the probe of Ping.
+// kinds are the first components of keys that are no carts. "fence" is also that of the
+// probe of Ping, which has no second name.
 var kinds = []string{"lock", "queue", "index", "fence"}
 
 // ValidatePrefix checks a prefix of keys: 1 to [MaxPrefixBytes] of the characters
@@ -45,15 +45,15 @@ type space struct {
 
 // names are the keys of one cart.
 type names struct {
-	cart, queue, lock, index string
-	instance                 string // as in the key
+	cart, queue, lock, index, fence string
+	instance                        string // as in the key
 }
 
 func (s space) names(k cart.Key) names {
 	id, instance := s.tag(escape(k.Identifier)), escape(k.Instance)
 	owner := s.prefix + "." + id
 	key := owner + "." + instance
-	n := names{cart: key, queue: "queue." + key, index: "index." + owner, instance: instance}
+	n := names{cart: key, queue: "queue." + key, index: "index." + owner, fence: "fence." + key, instance: instance}
 	if !s.cluster { // a hash tag cannot be mistaken, and must be the same in all keys
 		id = escapeLock(k.Identifier)
 	}
@@ -88,7 +88,7 @@ func (n names) lockKey(p cart.Part) string {
 
 // owns reports whether a key is one that this prefix makes.
 func (s space) owns(key string) bool {
-	for _, kind := range []string{"lock", "queue", "index"} {
+	for _, kind := range []string{"lock", "queue", "index", "fence"} {
 		if rest, ok := strings.CutPrefix(key, kind+"."+s.prefix+"."); ok && s.reads(kind, rest) {
 			return true
 		}

@@ -15,26 +15,26 @@ func TestKeys(t *testing.T) {
 		space space
 		key   cart.Key
 		part  cart.Part
-		want  []string // cart, index, queue, lock of the part
+		want  []string // cart, index, queue, lock of the part, and then fence
 	}{
 		{plain, cart.Key{Identifier: "u1", Instance: "default"}, cart.PartItems,
-			[]string{"cart.u1.default", "index.cart.u1", "queue.cart.u1.default", "lock.cart.u1.default.items"}},
+			[]string{"cart.u1.default", "index.cart.u1", "queue.cart.u1.default", "lock.cart.u1.default.items", "fence.cart.u1.default"}},
 		{plain, cart.Key{Identifier: "u1", Instance: "default"}, cart.PartAll,
-			[]string{"cart.u1.default", "index.cart.u1", "queue.cart.u1.default", "lock.cart.u1.default"}},
+			[]string{"cart.u1.default", "index.cart.u1", "queue.cart.u1.default", "lock.cart.u1.default", "fence.cart.u1.default"}},
 		{plain, cart.Key{Identifier: "a.b", Instance: "50% {x}"}, cart.PartMetadata("gift.wrap"),
 			[]string{"cart.a%2Eb.50%25 %7Bx%7D", "index.cart.a%2Eb", "queue.cart.a%2Eb.50%25 %7Bx%7D",
-				"lock.cart.a%2Eb.50%25 %7Bx%7D.metadata.gift%2Ewrap"}},
+				"lock.cart.a%2Eb.50%25 %7Bx%7D.metadata.gift%2Ewrap", "fence.cart.a%2Eb.50%25 %7Bx%7D"}},
 		{plain, cart.Key{Identifier: "metadata", Instance: "items"}, cart.PartMetadata("conditions"),
 			[]string{"cart.metadata.items", "index.cart.metadata", "queue.cart.metadata.items",
-				"lock.cart.%6Detadata.%69tems.metadata.%63onditions"}},
+				"lock.cart.%6Detadata.%69tems.metadata.%63onditions", "fence.cart.metadata.items"}},
 		{space{prefix: "shop:1.cart", cluster: true}, cart.Key{Identifier: "ü-1", Instance: "default"}, cart.PartConditions,
 			[]string{"shop:1.cart.{ü-1}.default", "index.shop:1.cart.{ü-1}", "queue.shop:1.cart.{ü-1}.default",
-				"lock.shop:1.cart.{ü-1}.default.conditions"}},
+				"lock.shop:1.cart.{ü-1}.default.conditions", "fence.shop:1.cart.{ü-1}.default"}},
 		{space{prefix: "cart", cluster: true}, cart.Key{Identifier: "metadata", Instance: "}{"}, cart.PartAll,
-			[]string{"cart.{metadata}.%7D%7B", "index.cart.{metadata}", "queue.cart.{metadata}.%7D%7B", "lock.cart.{metadata}.%7D%7B"}},
+			[]string{"cart.{metadata}.%7D%7B", "index.cart.{metadata}", "queue.cart.{metadata}.%7D%7B", "lock.cart.{metadata}.%7D%7B", "fence.cart.{metadata}.%7D%7B"}},
 	} {
 		n := test.space.names(test.key)
-		got := []string{n.cart, n.index, n.queue, n.lockKey(test.part)}
+		got := []string{n.cart, n.index, n.queue, n.lockKey(test.part), n.fence}
 		for i := range got {
 			if got[i] != test.want[i] {
 				t.Errorf("%v of %+v: key %q, want %q", test.key, test.space, got[i], test.want[i])
@@ -50,7 +50,7 @@ func TestOwnsNothingElse(t *testing.T) {
 	s := space{prefix: "a"}
 	for _, key := range []string{
 		"a", "a.", "a.u", "a..", "a.u.", "a.u.i.x", "b.u.i", "aa.u.i", "a.b.u.i", "lock.a", "lock.a.u", "lock.a.u.i.other",
-		"lock.a.u.i.metadata.k.x", "lock.a.b.u.i", "lock.a.b.u.%69tems", "queue.a.u", "queue.a.u.i.x", "index.a.u.x", "index.a", "fence.a.u.i",
+		"lock.a.u.i.metadata.k.x", "lock.a.b.u.i", "lock.a.b.u.%69tems", "queue.a.u", "queue.a.u.i.x", "index.a.u.x", "index.a", "fence.a.ping", "fence.a.u.i.x", "fence.b.u.i",
 		"a.u%2.i", "a.u%41.i", "a.{u}.i", "lock.a.metadata.i", "user:1",
 	} {
 		if s.owns(key) {
@@ -96,11 +96,12 @@ func fuzzKeys(t *testing.T, s space, identifier, instance, metadata string) (map
 	cartOf := whose + "\x00" + instance
 	keys := map[string]string{
 		n.cart: "cart\x00" + cartOf, n.queue: "queue\x00" + cartOf, n.index: "index\x00" + whose,
+		n.fence: "fence\x00" + cartOf,
 	}
 	for _, p := range []cart.Part{cart.PartAll, cart.PartItems, cart.PartConditions, cart.PartMetadata(metadata)} {
 		keys[n.lockKey(p)] = "lock\x00" + cartOf + "\x00" + string(p)
 	}
-	if len(keys) != 7 {
+	if len(keys) != 8 {
 		t.Fatalf("keys of one cart coincide: %v", keys)
 	}
 	for key := range keys {

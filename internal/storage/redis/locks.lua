@@ -1,4 +1,4 @@
--- What all scripts share: the locks of a cart and the queue for them.
+-- The locks of a cart and the queue for them.
 --
 -- A lock that a sidecar holds stands in two places. The lock keys, one for each part,
 -- are what other programs see: their values are those of bsm/redislock, a token of 22
@@ -10,84 +10,15 @@
 --
 -- The rules are those of State in state.go of package storage, whose names are used.
 
-local TOKEN = 22 -- length of a token
 local PUSHED = 16384 -- a cart whose documents are longer does not travel with a wake-up
-local CHUNK = 1000 -- arguments of one call; Lua's stack ends at some 8000
-
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
-
-local at = 0
-local function arg()
-  at = at + 1
-  return ARGV[at]
-end
-
-local function args()
-  local list = {}
-  for i = 1, tonumber(arg()) do
-    list[i] = arg()
-  end
-  return list
-end
-
--- read_claim reads a claim; its token is '' where there is none.
-local function read_claim()
-  local token = arg()
-  if token == '' then
-    return nil
-  end
-  return {
-    token = token, holder = arg(), lease = tonumber(arg()), wake = arg(), life = tonumber(arg()), parts = args(),
-  }
-end
-
--- gather calls MGET, or HMGET and the like with a first argument, for any number of names.
-local function gather(command, first, names)
-  if #names <= CHUNK then
-    if first then
-      return redis.call(command, first, unpack(names))
-    end
-    return redis.call(command, unpack(names))
-  end
-  local all = {}
-  for from = 1, #names, CHUNK do
-    local chunk = {}
-    for i = from, math.min(from + CHUNK - 1, #names) do
-      chunk[#chunk + 1] = names[i]
-    end
-    for _, v in ipairs(gather(command, first, chunk)) do
-      all[#all + 1] = v
-    end
-  end
-  return all
-end
-
--- spread calls a writing command with any number of arguments after its key.
-local function spread(command, key, list)
-  for from = 1, #list, CHUNK do
-    redis.call(command, key, unpack(list, from, math.min(from + CHUNK - 1, #list)))
-  end
-end
-
--- The twin of escapeLock in keys.go: metadata keys of a cart are found here.
-local ESCAPED = {['%'] = '%25', ['.'] = '%2E', ['{'] = '%7B', ['}'] = '%7D'}
-local RESERVED = {items = '%69tems', conditions = '%63onditions', metadata = '%6Detadata'}
-
-local function lock_key(c, part)
-  if part == '*' then
-    return c.lock
-  end
-  if part == 'items' or part == 'conditions' then
-    return c.lock .. '.' .. part
-  end
-  local key = string.sub(part, 10) -- behind 'metadata.'
-  return c.lock .. '.metadata.' .. (RESERVED[key] or (string.gsub(key, '[%%.{}]', ESCAPED)))
-end
 
 -- open_cart is a cart of which nothing has been read yet; i counts from 0.
 local function open_cart(i)
-  return {hash = KEYS[4 * i + 1], index = KEYS[4 * i + 2], queue = KEYS[4 * i + 3], lock = KEYS[4 * i + 4], woken = {}}
+  local hash = KEYS[4 * i + 1]
+  return {
+    hash = hash, index = KEYS[4 * i + 2], queue = KEYS[4 * i + 3], lock = KEYS[4 * i + 4], fence = 'fence.' .. hash,
+    woken = {}, leases = {},
+  }
 end
 
 local function overlap(a, b)
@@ -149,12 +80,42 @@ local function touch(c, parts, token)
   c.dirty = true
 end
 
-local function hold(c, claim)
-  c.held[#c.held + 1] = {token = claim.token, holder = claim.holder, parts = claim.parts, expires = now + claim.lease}
-  touch(c, claim.parts, claim.token)
+local function drop(c, h)
+  touch(c, h.parts, h.token)
 end
 
-local function drop(c, h)
+-- gather_lease makes h all that its token holds, as one lease. One of the whole cart has the keys of items and
+-- conditions too: other programs know nothing of locks of the whole cart.
+local function gather_lease(c, h)
+  local parts, has, fence = {}, {}, nil
+  local function add(list)
+    for _, p in ipairs(list) do
+      if not has[p] then
+        has[p] = true
+        parts[#parts + 1] = p
+      end
+    end
+  end
+  reject(c.held, function(old)
+    if old.token ~= h.token then
+      return false
+    end
+    fence = fence or old.fence
+    add(old.parts)
+    drop(c, old)
+    return true
+  end)
+  add(h.parts)
+  h.parts, h.fence = has['*'] and {'*', 'items', 'conditions'} or parts, fence or next_fence(c)
+  c.leases[h.token] = h.expires
+end
+
+local function hold(c, claim)
+  local h = {token = claim.token, holder = claim.holder, parts = claim.parts, expires = now + claim.lease}
+  if claim.fence or leased(c, claim.token) then
+    gather_lease(c, h)
+  end
+  c.held[#c.held + 1] = h
   touch(c, h.parts, h.token)
 end
 
@@ -234,6 +195,9 @@ local function look(c, ...)
     end
     for _, w in ipairs(c.waiting) do
       want(w.parts)
+      if w.fence then
+        last_fence(c)
+      end
     end
     if all and not before then
       widen()
@@ -277,7 +241,7 @@ local function look(c, ...)
 end
 
 -- renew gives what token holds of the parts their lease anew, where it holds them all, and
--- leaves what else it holds as it is.
+-- leaves what else it holds as it is, unless it is a lease, which ends as a whole.
 local function renew(c, claim)
   local has = {}
   for _, h in ipairs(c.held) do
@@ -289,6 +253,10 @@ local function renew(c, claim)
   end
   if #has == 0 or not covers(has, claim.parts) then
     return false
+  end
+  if claim.fence or leased(c, claim.token) then
+    hold(c, claim)
+    return true
   end
   reject(c.held, function(h)
     if h.token ~= claim.token then
@@ -342,6 +310,9 @@ local function release(c, token)
   reject(c.held, function(h)
     if mine(h) then
       drop(c, h)
+      if h.fence then
+        c.leases[token] = false
+      end
       return true
     end
   end)
@@ -426,6 +397,7 @@ local function save(c)
   elseif c.registry then
     redis.call('DEL', c.queue)
   end
+  save_leases(c)
 end
 
 -- snapshot is the cart as a list of fields and values, empty where there is none.
@@ -454,10 +426,17 @@ local function wake(c)
     flat = snapshot(c)
   end
   for _, w in ipairs(c.woken) do
-    local message = cmsgpack.pack({w.token, flat})
+    local h = leased(c, w.token)
+    local function pack()
+      if h then
+        return cmsgpack.pack({w.token, flat, h.fence, h.expires})
+      end
+      return cmsgpack.pack({w.token, flat})
+    end
+    local message = pack()
     if #message > 2 * PUSHED then
       flat = false
-      message = cmsgpack.pack({w.token, flat})
+      message = pack()
     end
     redis.pcall('PUBLISH', w.wake, message)
   end

@@ -57,15 +57,16 @@ func claimOf(parts ...cart.Part) storage.Claim {
 
 // acquired is what an Acquire in the background came to.
 type acquired struct {
-	cart *cart.Cart
-	err  error
+	cart  *cart.Cart
+	grant storage.Grant
+	err   error
 }
 
 func acquireLater(ctx context.Context, s *Store, key cart.Key, c storage.Claim, queued bool) <-chan acquired {
 	done := make(chan acquired, 1)
 	go func() {
 		got, err := s.Acquire(ctx, key, c, queued)
-		done <- acquired{got, err}
+		done <- acquired{got.Cart, got, err}
 	}()
 	return done
 }
@@ -180,7 +181,7 @@ func TestForeignTokenIsALease(t *testing.T) {
 	if err := lock.Release(t.Context()); !errors.Is(err, redislock.ErrLockNotHeld) {
 		t.Errorf("the commit did not give the lock back: %v", err)
 	}
-	mustCommit(t, s, storage.LockLost, c)
+	mustCommit(t, s, storage.LockUnknown, c)
 }
 
 // TestLockBeneathLock: a program that knows nothing of locks on the whole cart may take one beneath
@@ -224,7 +225,7 @@ func TestBrokenLock(t *testing.T) {
 	}
 	c := replace(u1, &cart.Cart{}, `{"a":1}`)
 	c.Token, c.Lease = claim.Token, true
-	mustCommit(t, s, storage.LockLost, c)
+	mustCommit(t, s, storage.LockUnknown, c)
 	c.Token, c.Lease = "", false
 	mustCommit(t, s, storage.Committed, c)
 }
@@ -245,10 +246,11 @@ func TestHandOverByPush(t *testing.T) {
 				one, two := open(t, config), open(t, config)
 				two.heartbeat = time.Hour
 				first := claimOf(cart.PartItems)
-				was, err := one.Acquire(t.Context(), u1, first, false)
-				if err != nil || was.Exists() {
-					t.Fatalf("Acquire: %+v, %v", was, err)
+				g, err := one.Acquire(t.Context(), u1, first, false)
+				if err != nil || g.Cart.Exists() {
+					t.Fatalf("Acquire: %+v, %v", g, err)
 				}
+				was := g.Cart
 				if name == "Standalone" { // else it begins to listen while the lock is handed over
 					listen(t, two)
 				}
@@ -345,7 +347,7 @@ func TestLeaseEndWakes(t *testing.T) {
 	receive(t, acquireLater(t.Context(), s, u1, claimOf(cart.PartItems), false))
 	c := replace(u1, &cart.Cart{}, `{}`)
 	c.Token, c.Lease = first.Token, true
-	mustCommit(t, s, storage.LockLost, c)
+	mustCommit(t, s, storage.LockUnknown, c)
 }
 
 // TestGrantAfterTimeout: a lock that is granted to a waiter that has gone is given back.
@@ -394,10 +396,11 @@ func TestTurns(t *testing.T) {
 				listen(t, s)
 			}
 			turn := claimOf(cart.PartItems)
-			was, err := one.Acquire(t.Context(), key, turn, false)
+			g, err := one.Acquire(t.Context(), key, turn, false)
 			if err != nil {
 				t.Fatal(err)
 			}
+			was := g.Cart
 			create := replace(key, was, `{}`)
 			create.TTL = time.Hour
 			mustCommit(t, two, storage.Locked, create)

@@ -17,6 +17,12 @@ import (
 	"github.com/sidecart/sidecart/internal/storage"
 )
 
+//go:embed basics.lua
+var basicsSource string
+
+//go:embed leases.lua
+var leasesSource string
+
 //go:embed locks.lua
 var locksSource string
 
@@ -32,16 +38,23 @@ var claimSource string
 //go:embed abandon.lua
 var abandonSource string
 
+//go:embed lease.lua
+var leaseSource string
+
 //go:embed instances.lua
 var instancesSource string
 
 //go:embed ping.lua
 var pingSource string
 
+// sharedSource is what all scripts about locks begin with.
+var sharedSource = basicsSource + leasesSource + locksSource
+
 var (
-	commitScript    = newScript(quickSource + locksSource + commitSource)
-	claimScript     = newScript(locksSource + claimSource)
-	abandonScript   = newScript(locksSource + abandonSource)
+	commitScript    = newScript(quickSource + sharedSource + commitSource)
+	claimScript     = newScript(sharedSource + claimSource)
+	abandonScript   = newScript(sharedSource + abandonSource)
+	leaseScript     = newScript(sharedSource + leaseSource)
 	instancesScript = newScript(instancesSource)
 	pingScript      = newScript(pingSource)
 )
@@ -119,7 +132,7 @@ func (s *Store) translate(ctx context.Context, err error, doing string, keys ...
 	switch {
 	case s.isClosed() || errors.Is(err, goredis.ErrClosed):
 		return fmt.Errorf("redis: %s: %w", doing, storage.ErrClosed)
-	case errors.Is(err, storage.ErrCorrupt):
+	case errors.Is(err, storage.ErrCorrupt), errors.Is(err, storage.ErrLockLost), errors.Is(err, storage.ErrLockUnknown):
 		return fmt.Errorf("redis: %s: %w", doing, err)
 	case ctx.Err() != nil:
 		return fmt.Errorf("redis: %s: %w", doing, ctx.Err())

@@ -30,8 +30,8 @@ func newWaiters(channel string) *waiters {
 
 // waiter is one claim.
 type waiter struct {
-	// wake gets the cart's fields when the lock was granted, or nil where they did not fit.
-	wake chan []string
+	// wake gets what was granted; without the cart's fields where they did not fit.
+	wake chan granted
 	// listening says that a grant since the claim was sent would have been heard.
 	listening bool
 	outlook   granted
@@ -45,7 +45,7 @@ func (ws *waiters) join(token string) *waiter {
 	if w := ws.byToken[token]; w != nil {
 		return w
 	}
-	w := &waiter{wake: make(chan []string, 1), listening: ws.sub != nil, outlook: granted{first: -1}}
+	w := &waiter{wake: make(chan granted, 1), listening: ws.sub != nil, outlook: granted{first: -1}}
 	ws.byToken[token] = w
 	return w
 }
@@ -103,8 +103,11 @@ func (ws *waiters) listen(ctx context.Context, client goredis.UniversalClient) e
 // dispatch hands a wake-up to its waiter; one that nobody waits for is dropped.
 func (ws *waiters) dispatch(payload string) {
 	u := unpacker{rest: payload}
-	u.next()
-	token, flat := u.next().text, u.texts()
+	n := u.next().n
+	token, g := u.next().text, granted{yes: true, flat: u.texts()}
+	if n > 2 {
+		g.fence, g.expires = u.fence(), u.time()
+	}
 	ws.mu.Lock()
 	w := ws.byToken[token]
 	ws.mu.Unlock()
@@ -112,7 +115,7 @@ func (ws *waiters) dispatch(payload string) {
 		return
 	}
 	select {
-	case w.wake <- flat:
+	case w.wake <- g:
 	default: // woken already
 	}
 }

@@ -107,6 +107,15 @@ func (u *unpacker) texts() []string {
 
 func (u *unpacker) time() time.Time { return instant(u.next().n) }
 
+// fence reads a fence, which travels as text.
+func (u *unpacker) fence() uint64 {
+	n, err := strconv.ParseUint(u.next().text, 10, 53)
+	if err != nil {
+		u.fail("holds a fence that is no number")
+	}
+	return n
+}
+
 // instant is the time of so many milliseconds; 0 stands for none.
 func instant(ms int64) time.Time {
 	if ms == 0 {
@@ -122,14 +131,19 @@ type granted struct {
 	// for never. poll says that only another program's lock stands in the way.
 	first int64
 	poll  bool
-	// flat is the cart where the lock was granted.
-	flat []string
+	// flat is the cart where the lock was granted; fence and expires are those of a lease.
+	flat    []string
+	fence   uint64
+	expires time.Time
 }
 
 func decodeClaim(reply string) (granted, error) {
 	u := unpacker{rest: reply}
-	u.next()
+	n := u.next().n
 	g := granted{yes: u.next().bool, first: u.next().n, poll: u.next().bool, flat: u.texts()}
+	if n > 4 {
+		g.fence, g.expires = u.fence(), u.time()
+	}
 	return g, u.err
 }
 

@@ -15,6 +15,7 @@
 //     at once and deleted later, by commits, a few at a time.
 //   - Waiters for a lock are woken at once within a process and poll, with jitter,
 //     every 2 to 20 ms for the releases of others.
+//   - Fences of leases are counted in the file, and outlive carts, flushes and restarts.
 //   - No limit on the size of a cart below SQLite's own of 1 GB.
 //
 // The Store itself knows no SQL: what differs between databases is behind

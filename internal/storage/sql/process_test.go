@@ -193,10 +193,11 @@ func count(path, name string) error {
 	for n := range counts / 4 {
 		token := fmt.Sprintf("%016s%06d", name, n)
 		key := cart.Key{Identifier: "count", Instance: "locked"}
-		at, err := s.Acquire(ctx, key, storage.Claim{Token: token, Parts: []cart.Part{cart.PartAll}, Lease: 30 * time.Second}, false)
+		g, err := s.Acquire(ctx, key, storage.Claim{Token: token, Parts: []cart.Part{cart.PartAll}, Lease: 30 * time.Second}, false)
 		if err != nil {
 			return err
 		}
+		at := g.Cart
 		out, err := increment(s, key, at) // without a token: it is locked
 		if err != nil || out.Status != storage.Locked {
 			return fmt.Errorf("commit without the token: %v, %w", out, err)

@@ -3,8 +3,11 @@ package sql
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/sidecart/sidecart/internal/cart"
@@ -58,10 +61,10 @@ func (r *record) texts() (items, conditions []byte) {
 
 // empty reports whether there is nothing left to store.
 func (r *record) empty() bool {
-	return !r.state.Cart.Exists() && len(r.state.Held) == 0 && len(r.state.Queue) == 0
+	return !r.state.Cart.Exists() && len(r.state.Held) == 0 && len(r.state.Queue) == 0 && len(r.state.Lost) == 0
 }
 
-// removable is when cart and locks have all ended, unless time stops them; zero for never.
+// removable is when cart, locks and the memory of leases have all ended, unless time stops them; zero for never.
 func (r *record) removable() time.Time {
 	var at time.Time
 	later := func(t time.Time) {
@@ -75,11 +78,20 @@ func (r *record) removable() time.Time {
 		}
 		later(r.state.Cart.ExpiresAt)
 	}
+	ends := func(t time.Time, leased bool) {
+		if leased {
+			t = t.Add(storage.LeaseMemory)
+		}
+		later(t)
+	}
 	for _, h := range r.state.Held {
-		later(h.Expires)
+		ends(h.Expires, h.Leased)
 	}
 	for _, w := range r.state.Queue { // it may be granted at the last moment of its life
-		later(w.Alive.Add(w.Lease))
+		ends(w.Alive.Add(w.Lease), w.Fence)
+	}
+	for _, l := range r.state.Lost {
+		ends(l.Expired, true)
 	}
 	return at
 }
@@ -100,6 +112,7 @@ type (
 	locksColumn struct {
 		Held  []storage.Hold `json:"held,omitempty"`
 		Queue []waiterColumn `json:"queue,omitempty"`
+		Lost  string         `json:"lost,omitempty"` // tokens, each with the ms of its end; a thousand objects would cost every commit
 	}
 	waiterColumn struct {
 		Token  string      `json:"token"`
@@ -107,6 +120,7 @@ type (
 		Parts  []cart.Part `json:"parts"`
 		Lease  string      `json:"lease"`
 		Alive  time.Time   `json:"alive"`
+		Fence  bool        `json:"fence,omitempty"`
 	}
 )
 
@@ -150,15 +164,15 @@ func decodeMetadata(c *cart.Cart, raw []byte) error {
 
 // encodeLocks is nil where there are none.
 func encodeLocks(s *storage.State) []byte {
-	if len(s.Held) == 0 && len(s.Queue) == 0 {
+	if len(s.Held) == 0 && len(s.Queue) == 0 && len(s.Lost) == 0 {
 		return nil
 	}
-	l := locksColumn{Held: slices.Clone(s.Held)}
+	l := locksColumn{Held: slices.Clone(s.Held), Lost: encodeLost(s.Lost)}
 	for i := range l.Held {
 		l.Held[i].Expires = l.Held[i].Expires.UTC()
 	}
 	for _, w := range s.Queue {
-		l.Queue = append(l.Queue, waiterColumn{w.Token, w.Holder, w.Parts, w.Lease.String(), w.Alive.UTC()})
+		l.Queue = append(l.Queue, waiterColumn{w.Token, w.Holder, w.Parts, w.Lease.String(), w.Alive.UTC(), w.Fence})
 	}
 	return encode(l)
 }
@@ -172,14 +186,45 @@ func decodeLocks(s *storage.State, raw []byte) error {
 		return damaged("locks", err)
 	}
 	s.Held = l.Held
+	if err := decodeLost(s, l.Lost); err != nil {
+		return damaged("locks", err)
+	}
 	for _, w := range l.Queue {
 		lease, err := time.ParseDuration(w.Lease)
 		if err != nil {
 			return damaged("locks", err)
 		}
 		s.Queue = append(s.Queue, storage.Waiter{
-			Claim: storage.Claim{Token: w.Token, Holder: w.Holder, Parts: w.Parts, Lease: lease}, Alive: w.Alive,
+			Claim: storage.Claim{Token: w.Token, Holder: w.Holder, Parts: w.Parts, Lease: lease, Fence: w.Fence}, Alive: w.Alive,
 		})
+	}
+	return nil
+}
+
+func encodeLost(lost []storage.Lost) string {
+	var b strings.Builder
+	for i, l := range lost {
+		if i > 0 {
+			b.WriteByte(' ')
+		}
+		b.WriteString(l.Token)
+		b.WriteByte(' ')
+		b.WriteString(strconv.FormatInt(l.Expired.UnixMilli(), 10))
+	}
+	return b.String()
+}
+
+func decodeLost(s *storage.State, text string) error {
+	fields := strings.Fields(text)
+	if len(fields)%2 != 0 {
+		return errors.New("lost: a token without an end")
+	}
+	for i := 0; i < len(fields); i += 2 {
+		ms, err := strconv.ParseInt(fields[i+1], 10, 64)
+		if err != nil {
+			return fmt.Errorf("lost: %w", err)
+		}
+		s.Lost = append(s.Lost, storage.Lost{Token: fields[i], Expired: time.UnixMilli(ms)})
 	}
 	return nil
 }

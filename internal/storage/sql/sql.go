@@ -33,8 +33,8 @@ type engine interface {
 	// there is a record that was not found.
 	read(ctx context.Context, key cart.Key, documents bool) (*record, error)
 	// update reads the rows of keys, calls change, and stores those that it says to
-	// save, in one transaction, in which nobody else writes these rows. An error of
-	// change, which is called once at most, stores nothing.
+	// save, in one transaction, in which nobody else writes these rows. It gives their leases
+	// fences from a counter in the database. An error of change, which is called once at most, stores nothing.
 	update(ctx context.Context, keys []cart.Key, change func(rows []*record) error) error
 	// instances lists those whose cart exists at now, sorted by their bytes.
 	instances(ctx context.Context, identifier string, now time.Time) ([]string, error)

@@ -1,12 +1,14 @@
 package sql
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
 	"github.com/ncruces/go-sqlite3"
 
 	"github.com/sidecart/sidecart/internal/cart"
+	"github.com/sidecart/sidecart/internal/storage"
 )
 
 // connection is one connection with its statements. It is for one goroutine at
@@ -52,6 +54,8 @@ const (
 	flush = `
 		DELETE FROM sidecart_carts WHERE rowid IN (
 			SELECT rowid FROM sidecart_carts WHERE prefix = ?1 LIMIT 500)`
+	nextFence = `
+		UPDATE sidecart_fences SET last = last + 1 WHERE id = 1 RETURNING last`
 	dataVersion = `PRAGMA data_version`
 	begin       = `BEGIN IMMEDIATE`
 	commit      = `COMMIT`
@@ -59,7 +63,7 @@ const (
 
 var (
 	reading = []string{queryRow, queryWhole, queryInstances}
-	writing = []string{queryRow, queryDocuments, save, remove, purge, flush, dataVersion, begin, commit}
+	writing = []string{queryRow, queryDocuments, save, remove, purge, flush, nextFence, dataVersion, begin, commit}
 )
 
 func (c *connection) prepare(queries []string) error {
@@ -224,6 +228,23 @@ func (c *connection) store(r *record) error {
 		k.CreatedAt, k.UpdatedAt, k.ExpiresAt, r.removable(),
 		text(encodeLocks(&r.state)), text(encodeMetadata(k)), k.Transfer, k.Received,
 		text(items), text(conditions))
+}
+
+// giveFences draws fences from the counter of the file, in the transaction that stores them.
+func (c *connection) giveFences(s *storage.State) (err error) {
+	s.GiveFences(func() (fence uint64) {
+		if err == nil {
+			err = c.query(nextFence, func(stmt *sqlite3.Stmt) error {
+				fence = uint64(stmt.ColumnInt64(0))
+				return nil
+			})
+			if err == nil && fence == 0 {
+				err = damaged("last", errors.New("the counter of fences is gone"))
+			}
+		}
+		return fence
+	})
+	return err
 }
 
 func (c *connection) instances(identifier string, now time.Time) (instances []string, err error) {

@@ -80,6 +80,9 @@ func (e *sqlite) update(ctx context.Context, keys []cart.Key, change func(rows [
 		}
 		for _, r := range rows {
 			if r.save {
+				if err := w.giveFences(&r.state); err != nil {
+					return err
+				}
 				if err := w.store(r); err != nil {
 					return err
 				}

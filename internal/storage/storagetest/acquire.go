@@ -28,7 +28,7 @@ func (s *subject) leaves(l storage.Locker, key cart.Key, holder, gone string) {
 	s.passed(time.Now().Add(storage.WaiterLife))
 	s.abandon(l, key, holder)
 	s.acquire(l, key, newToken(), cart.PartItems)
-	s.commit(storage.LockLost, under(gone, check(key, s.load(key), cart.PartItems)))
+	s.commit(storage.LockUnknown, under(gone, check(key, s.load(key), cart.PartItems)))
 }
 
 func testAcquireTimesOut(s *subject) {

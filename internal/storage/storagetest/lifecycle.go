@@ -39,6 +39,15 @@ func (s *subject) methods() map[string]func(context.Context) error {
 			return err
 		}
 		calls["Abandon"] = func(ctx context.Context) error { return l.Abandon(ctx, key, newToken()) }
+		calls["Lease"] = func(ctx context.Context) error {
+			_, err := l.Lease(ctx, key, newToken())
+			return err
+		}
+		calls["Renew"] = func(ctx context.Context) error {
+			_, err := l.Renew(ctx, key, newToken(), long)
+			return err
+		}
+		calls["Release"] = func(ctx context.Context) error { return l.Release(ctx, key, newToken()) }
 	}
 	return calls
 }

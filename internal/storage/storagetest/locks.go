@@ -22,14 +22,14 @@ func claim(token string, parts ...cart.Part) storage.Claim {
 // acquire takes a lock that must be free or become so.
 func (s *subject) acquire(l storage.Locker, key cart.Key, token string, parts ...cart.Part) *cart.Cart {
 	s.Helper()
-	c, err := l.Acquire(s.ctx, key, claim(token, parts...), false)
+	g, err := l.Acquire(s.ctx, key, claim(token, parts...), false)
 	if err != nil {
 		s.Fatalf("Acquire(%q, %v): %v", key, parts, err)
 	}
-	if c == nil {
-		s.Fatalf("Acquire(%q, %v) = nil", key, parts)
+	if g.Cart == nil || g.Fence != 0 || !g.Expires.IsZero() {
+		s.Fatalf("Acquire(%q, %v) = %+v", key, parts, g)
 	}
-	return c
+	return g.Cart
 }
 
 func (s *subject) abandon(l storage.Locker, key cart.Key, token string) {
@@ -72,6 +72,11 @@ func testNoLocker(s *subject) {
 		}
 		if err := l.Abandon(s.ctx, key, newToken()); !errors.Is(err, storage.ErrUnsupported) {
 			s.Errorf("Abandon: %v, want ErrUnsupported, since %s", err, s.caps.NoLocks)
+		}
+		for doing, err := range s.leaseErrors(l, key, newToken()) {
+			if !errors.Is(err, storage.ErrUnsupported) {
+				s.Errorf("%s: %v, want ErrUnsupported, since %s", doing, err, s.caps.NoLocks)
+			}
 		}
 	}
 	was := s.put(key, items(`{"a":1}`))
@@ -198,7 +203,7 @@ func testLeaseDemanded(s *subject) {
 		c := under(token, change(key, was, items(`{"stale":1}`)))
 		ask := claim(token, cart.PartItems)
 		c.Claim, c.Release = &ask, true
-		if out := s.commit(storage.LockLost, c); out.Claimed != (storage.Claimed{}) {
+		if out := s.commit(storage.LockUnknown, c); out.Claimed != (storage.Claimed{}) {
 			s.Errorf("a lost lease was claimed anew: %+v", out.Claimed)
 		}
 		s.same("after a lost lease", s.load(key), was)
@@ -218,10 +223,10 @@ func testLeaseDemanded(s *subject) {
 	}
 	s.eventually("end of the lease", func() bool {
 		status := s.try(under(token, check(key, was, cart.PartItems)))[0].Status
-		if status != storage.LockLost && status != storage.Committed {
+		if status != storage.LockUnknown && status != storage.Committed {
 			s.Fatalf("commit under a lease: %s", name(status))
 		}
-		return status == storage.LockLost
+		return status == storage.LockUnknown
 	})
 	if held := time.Since(begun); held < brief-time.Millisecond {
 		s.Errorf("a lease of %v ended after %v", brief, held)
@@ -323,7 +328,7 @@ func testRelease(s *subject) {
 		c.Token, c.Lease, c.Release = token, lease, true
 		s.commit(storage.Committed, c)
 		s.wantProbe("released by a change", storage.Committed, key, cart.PartAll)
-		s.commit(storage.LockLost, under(token, check(key, s.load(key), cart.PartItems)))
+		s.commit(storage.LockUnknown, under(token, check(key, s.load(key), cart.PartItems)))
 
 		s.acquire(l, key, token, cart.PartAll)
 		c = check(key, s.load(key), cart.PartItems)

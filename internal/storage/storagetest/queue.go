@@ -24,16 +24,19 @@ func (s *subject) enqueue(key cart.Key, c storage.Claim) {
 
 // waiter is an Acquire under way.
 type waiter struct {
-	got  *cart.Cart
-	err  error
-	done chan struct{}
+	got   *cart.Cart
+	grant storage.Grant
+	err   error
+	done  chan struct{}
 }
 
 func (s *subject) wait(ctx context.Context, l storage.Locker, key cart.Key, c storage.Claim, queued bool) *waiter {
 	w := &waiter{done: make(chan struct{})}
 	go func() {
 		defer close(w.done)
-		w.got, w.err = l.Acquire(ctx, key, c, queued)
+		var g storage.Grant
+		g, w.err = l.Acquire(ctx, key, c, queued)
+		w.got, w.grant = g.Cart, g
 	}()
 	return w
 }
@@ -143,7 +146,7 @@ func testClaimWhileHeld(s *subject) {
 	got := s.granted("after the release", w)
 	s.is("the state comes with the lock", got, content{ID: base.ID, Version: 2, Items: `{"last":1}`, ItemsVersion: 2})
 	s.wantProbe("handed over", storage.Locked, key, cart.PartItems)
-	s.commit(storage.LockLost, under(holder, check(key, got, cart.PartItems)))
+	s.commit(storage.LockUnknown, under(holder, check(key, got, cart.PartItems)))
 	s.commit(storage.Committed, under(ask.Token, change(key, got, items(`{"b":1}`))))
 }
 
@@ -187,7 +190,7 @@ func testAgain(s *subject) {
 	s.acquire(l, key, holder, cart.PartItems)
 	s.enqueue(key, next)
 	w := s.wait(s.ctx, l, key, next, true)
-	if out := turn(newToken(), storage.LockLost); out.Claimed != (storage.Claimed{}) {
+	if out := turn(newToken(), storage.LockUnknown); out.Claimed != (storage.Claimed{}) {
 		s.Errorf("a commit that failed claimed %+v", out.Claimed)
 	}
 	if out := turn(holder, storage.Committed); out.Claimed != (storage.Claimed{Queued: true}) {
@@ -313,10 +316,11 @@ func testQueueCrowd(s *subject) {
 		l := lockers[i%2]
 		for range rounds {
 			ask := claim(newToken(), cart.PartItems)
-			at, err := l.Acquire(s.ctx, key, ask, false)
+			g, err := l.Acquire(s.ctx, key, ask, false)
 			if err != nil {
 				return err
 			}
+			at := g.Cart
 			n, err := number(at)
 			if err != nil {
 				return err
@@ -353,7 +357,7 @@ func testCrashedHolder(s *subject) {
 	if waited := time.Since(begun); waited < brief-time.Millisecond {
 		s.Errorf("the lock passed on after %v, in a lease of %v", waited, brief)
 	}
-	s.commit(storage.LockLost, under(crashed.Token, check(key, s.load(key), cart.PartConditions)))
+	s.commit(storage.LockUnknown, under(crashed.Token, check(key, s.load(key), cart.PartConditions)))
 }
 
 func testDeadWaiter(s *subject) {
@@ -371,5 +375,5 @@ func testDeadWaiter(s *subject) {
 	s.enqueue(key, dead)
 	s.enqueue(key, living)
 	s.granted("the living waiter", s.wait(s.ctx, l, key, living, true))
-	s.commit(storage.LockLost, under(dead.Token, check(key, s.load(key), cart.PartItems)))
+	s.commit(storage.LockUnknown, under(dead.Token, check(key, s.load(key), cart.PartItems)))
 }

@@ -118,6 +118,23 @@ func Run(t *testing.T, open func(t *testing.T) Harness, caps Caps) {
 		{"AcquireTimesOut", testAcquireTimesOut},
 		{"AcquireCancelled", testAcquireCancelled},
 		{"AcquireClosed", testAcquireClosed},
+
+		{"ClientLease", testClientLease},
+		{"ClientLeaseIsNoTurn", testClientLeaseIsNoTurn},
+		{"ClientLeaseRenewed", testClientLeaseRenewed},
+		{"ClientLeaseReentrant", testClientLeaseReentrant},
+		{"ClientLeaseReleased", testClientLeaseReleased},
+		{"ClientLeaseReleasedByCommit", testClientLeaseReleasedByCommit},
+		{"ClientLeaseCovers", testClientLeaseCovers},
+		{"ClientLeaseExpired", testClientLeaseExpired},
+		{"ClientLeaseGivenUp", testClientLeaseGivenUp},
+		{"ClientLeaseInCommit", testClientLeaseInCommit},
+		{"ClientLeaseQueue", testClientLeaseQueue},
+		{"ClientLeasesRemembered", testClientLeasesRemembered},
+		{"StaleHolders", testStaleHolders},
+		{"Fences", testFences},
+		{"FencesOfCrowd", testFencesOfCrowd},
+		{"FencesAfterFlush", testFencesAfterFlush},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()

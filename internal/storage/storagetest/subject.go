@@ -266,5 +266,5 @@ func newToken() string {
 }
 
 func name(s storage.Status) string {
-	return [...]string{"NotTried", "Committed", "Conflict", "Locked", "LockLost"}[s]
+	return [...]string{"NotTried", "Committed", "Conflict", "Locked", "LockLost", "LockUnknown"}[s]
 }

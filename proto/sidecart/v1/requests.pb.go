@@ -128,6 +128,8 @@ type PutCartRequest struct {
 	Instance    string                 `protobuf:"bytes,2,opt,name=instance,proto3" json:"instance,omitempty"`
 	IfMatch     string                 `protobuf:"bytes,3,opt,name=if_match,json=ifMatch,proto3" json:"if_match,omitempty"`
 	IfNoneMatch string                 `protobuf:"bytes,4,opt,name=if_none_match,json=ifNoneMatch,proto3" json:"if_none_match,omitempty"`
+	Lease       string                 `protobuf:"bytes,14,opt,name=lease,proto3" json:"lease,omitempty"`
+	Release     bool                   `protobuf:"varint,15,opt,name=release,proto3" json:"release,omitempty"`
 	// Items by id.
 	Items []byte `protobuf:"bytes,5,opt,name=items,proto3" json:"items,omitempty"`
 	// Conditions by name.
@@ -192,6 +194,20 @@ func (x *PutCartRequest) GetIfNoneMatch() string {
 		return x.IfNoneMatch
 	}
 	return ""
+}
+
+func (x *PutCartRequest) GetLease() string {
+	if x != nil {
+		return x.Lease
+	}
+	return ""
+}
+
+func (x *PutCartRequest) GetRelease() bool {
+	if x != nil {
+		return x.Release
+	}
+	return false
 }
 
 func (x *PutCartRequest) GetItems() []byte {
@@ -268,6 +284,8 @@ type PutItemsRequest struct {
 	Instance    string                 `protobuf:"bytes,2,opt,name=instance,proto3" json:"instance,omitempty"`
 	IfMatch     string                 `protobuf:"bytes,3,opt,name=if_match,json=ifMatch,proto3" json:"if_match,omitempty"`
 	IfNoneMatch string                 `protobuf:"bytes,4,opt,name=if_none_match,json=ifNoneMatch,proto3" json:"if_none_match,omitempty"`
+	Lease       string                 `protobuf:"bytes,14,opt,name=lease,proto3" json:"lease,omitempty"`
+	Release     bool                   `protobuf:"varint,15,opt,name=release,proto3" json:"release,omitempty"`
 	// Items by id. Required.
 	Items         []byte `protobuf:"bytes,5,opt,name=items,proto3" json:"items,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -332,6 +350,20 @@ func (x *PutItemsRequest) GetIfNoneMatch() string {
 	return ""
 }
 
+func (x *PutItemsRequest) GetLease() string {
+	if x != nil {
+		return x.Lease
+	}
+	return ""
+}
+
+func (x *PutItemsRequest) GetRelease() bool {
+	if x != nil {
+		return x.Release
+	}
+	return false
+}
+
 func (x *PutItemsRequest) GetItems() []byte {
 	if x != nil {
 		return x.Items
@@ -346,6 +378,8 @@ type AddItemRequest struct {
 	Instance    string                 `protobuf:"bytes,2,opt,name=instance,proto3" json:"instance,omitempty"`
 	IfMatch     string                 `protobuf:"bytes,3,opt,name=if_match,json=ifMatch,proto3" json:"if_match,omitempty"`
 	IfNoneMatch string                 `protobuf:"bytes,4,opt,name=if_none_match,json=ifNoneMatch,proto3" json:"if_none_match,omitempty"`
+	Lease       string                 `protobuf:"bytes,14,opt,name=lease,proto3" json:"lease,omitempty"`
+	Release     bool                   `protobuf:"varint,15,opt,name=release,proto3" json:"release,omitempty"`
 	// The item with its id. A missing quantity is 1. Where an item with this id is there,
 	// the quantity is added and the other members given replace its own. Required.
 	Item          []byte `protobuf:"bytes,5,opt,name=item,proto3" json:"item,omitempty"`
@@ -411,6 +445,20 @@ func (x *AddItemRequest) GetIfNoneMatch() string {
 	return ""
 }
 
+func (x *AddItemRequest) GetLease() string {
+	if x != nil {
+		return x.Lease
+	}
+	return ""
+}
+
+func (x *AddItemRequest) GetRelease() bool {
+	if x != nil {
+		return x.Release
+	}
+	return false
+}
+
 func (x *AddItemRequest) GetItem() []byte {
 	if x != nil {
 		return x.Item
@@ -427,6 +475,8 @@ type UpdateItemRequest struct {
 	ItemId      string                 `protobuf:"bytes,3,opt,name=item_id,json=itemId,proto3" json:"item_id,omitempty"`
 	IfMatch     string                 `protobuf:"bytes,4,opt,name=if_match,json=ifMatch,proto3" json:"if_match,omitempty"`
 	IfNoneMatch string                 `protobuf:"bytes,5,opt,name=if_none_match,json=ifNoneMatch,proto3" json:"if_none_match,omitempty"`
+	Lease       string                 `protobuf:"bytes,14,opt,name=lease,proto3" json:"lease,omitempty"`
+	Release     bool                   `protobuf:"varint,15,opt,name=release,proto3" json:"release,omitempty"`
 	// The members to set, the others stay. A quantity must be at least 1.
 	Item []byte `protobuf:"bytes,6,opt,name=item,proto3" json:"item,omitempty"`
 	// Added to the quantity; where the result is 0 or less, the item is removed.
@@ -500,6 +550,20 @@ func (x *UpdateItemRequest) GetIfNoneMatch() string {
 	return ""
 }
 
+func (x *UpdateItemRequest) GetLease() string {
+	if x != nil {
+		return x.Lease
+	}
+	return ""
+}
+
+func (x *UpdateItemRequest) GetRelease() bool {
+	if x != nil {
+		return x.Release
+	}
+	return false
+}
+
 func (x *UpdateItemRequest) GetItem() []byte {
 	if x != nil {
 		return x.Item
@@ -522,6 +586,8 @@ type RemoveItemRequest struct {
 	ItemId        string                 `protobuf:"bytes,3,opt,name=item_id,json=itemId,proto3" json:"item_id,omitempty"`
 	IfMatch       string                 `protobuf:"bytes,4,opt,name=if_match,json=ifMatch,proto3" json:"if_match,omitempty"`
 	IfNoneMatch   string                 `protobuf:"bytes,5,opt,name=if_none_match,json=ifNoneMatch,proto3" json:"if_none_match,omitempty"`
+	Lease         string                 `protobuf:"bytes,14,opt,name=lease,proto3" json:"lease,omitempty"`
+	Release       bool                   `protobuf:"varint,15,opt,name=release,proto3" json:"release,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -591,6 +657,20 @@ func (x *RemoveItemRequest) GetIfNoneMatch() string {
 	return ""
 }
 
+func (x *RemoveItemRequest) GetLease() string {
+	if x != nil {
+		return x.Lease
+	}
+	return ""
+}
+
+func (x *RemoveItemRequest) GetRelease() bool {
+	if x != nil {
+		return x.Release
+	}
+	return false
+}
+
 // GetConditionsRequest names a cart.
 type GetConditionsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -651,6 +731,8 @@ type PutConditionsRequest struct {
 	Instance    string                 `protobuf:"bytes,2,opt,name=instance,proto3" json:"instance,omitempty"`
 	IfMatch     string                 `protobuf:"bytes,3,opt,name=if_match,json=ifMatch,proto3" json:"if_match,omitempty"`
 	IfNoneMatch string                 `protobuf:"bytes,4,opt,name=if_none_match,json=ifNoneMatch,proto3" json:"if_none_match,omitempty"`
+	Lease       string                 `protobuf:"bytes,14,opt,name=lease,proto3" json:"lease,omitempty"`
+	Release     bool                   `protobuf:"varint,15,opt,name=release,proto3" json:"release,omitempty"`
 	// Conditions by name. Required.
 	Conditions    []byte `protobuf:"bytes,5,opt,name=conditions,proto3" json:"conditions,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -715,6 +797,20 @@ func (x *PutConditionsRequest) GetIfNoneMatch() string {
 	return ""
 }
 
+func (x *PutConditionsRequest) GetLease() string {
+	if x != nil {
+		return x.Lease
+	}
+	return ""
+}
+
+func (x *PutConditionsRequest) GetRelease() bool {
+	if x != nil {
+		return x.Release
+	}
+	return false
+}
+
 func (x *PutConditionsRequest) GetConditions() []byte {
 	if x != nil {
 		return x.Conditions
@@ -730,6 +826,8 @@ type PutConditionRequest struct {
 	Name        string                 `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
 	IfMatch     string                 `protobuf:"bytes,4,opt,name=if_match,json=ifMatch,proto3" json:"if_match,omitempty"`
 	IfNoneMatch string                 `protobuf:"bytes,5,opt,name=if_none_match,json=ifNoneMatch,proto3" json:"if_none_match,omitempty"`
+	Lease       string                 `protobuf:"bytes,14,opt,name=lease,proto3" json:"lease,omitempty"`
+	Release     bool                   `protobuf:"varint,15,opt,name=release,proto3" json:"release,omitempty"`
 	// The condition. Required.
 	Condition     []byte `protobuf:"bytes,6,opt,name=condition,proto3" json:"condition,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -801,6 +899,20 @@ func (x *PutConditionRequest) GetIfNoneMatch() string {
 	return ""
 }
 
+func (x *PutConditionRequest) GetLease() string {
+	if x != nil {
+		return x.Lease
+	}
+	return ""
+}
+
+func (x *PutConditionRequest) GetRelease() bool {
+	if x != nil {
+		return x.Release
+	}
+	return false
+}
+
 func (x *PutConditionRequest) GetCondition() []byte {
 	if x != nil {
 		return x.Condition
@@ -816,6 +928,8 @@ type RemoveConditionRequest struct {
 	Name          string                 `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
 	IfMatch       string                 `protobuf:"bytes,4,opt,name=if_match,json=ifMatch,proto3" json:"if_match,omitempty"`
 	IfNoneMatch   string                 `protobuf:"bytes,5,opt,name=if_none_match,json=ifNoneMatch,proto3" json:"if_none_match,omitempty"`
+	Lease         string                 `protobuf:"bytes,14,opt,name=lease,proto3" json:"lease,omitempty"`
+	Release       bool                   `protobuf:"varint,15,opt,name=release,proto3" json:"release,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -885,6 +999,20 @@ func (x *RemoveConditionRequest) GetIfNoneMatch() string {
 	return ""
 }
 
+func (x *RemoveConditionRequest) GetLease() string {
+	if x != nil {
+		return x.Lease
+	}
+	return ""
+}
+
+func (x *RemoveConditionRequest) GetRelease() bool {
+	if x != nil {
+		return x.Release
+	}
+	return false
+}
+
 // GetMetadataRequest names a cart.
 type GetMetadataRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -945,6 +1073,8 @@ type PatchMetadataRequest struct {
 	Instance    string                 `protobuf:"bytes,2,opt,name=instance,proto3" json:"instance,omitempty"`
 	IfMatch     string                 `protobuf:"bytes,3,opt,name=if_match,json=ifMatch,proto3" json:"if_match,omitempty"`
 	IfNoneMatch string                 `protobuf:"bytes,4,opt,name=if_none_match,json=ifNoneMatch,proto3" json:"if_none_match,omitempty"`
+	Lease       string                 `protobuf:"bytes,14,opt,name=lease,proto3" json:"lease,omitempty"`
+	Release     bool                   `protobuf:"varint,15,opt,name=release,proto3" json:"release,omitempty"`
 	// Values by key; null removes the key. Keys not named stay. Required.
 	Metadata      []byte `protobuf:"bytes,5,opt,name=metadata,proto3" json:"metadata,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -1009,6 +1139,20 @@ func (x *PatchMetadataRequest) GetIfNoneMatch() string {
 	return ""
 }
 
+func (x *PatchMetadataRequest) GetLease() string {
+	if x != nil {
+		return x.Lease
+	}
+	return ""
+}
+
+func (x *PatchMetadataRequest) GetRelease() bool {
+	if x != nil {
+		return x.Release
+	}
+	return false
+}
+
 func (x *PatchMetadataRequest) GetMetadata() []byte {
 	if x != nil {
 		return x.Metadata
@@ -1023,6 +1167,8 @@ type ClearMetadataRequest struct {
 	Instance      string                 `protobuf:"bytes,2,opt,name=instance,proto3" json:"instance,omitempty"`
 	IfMatch       string                 `protobuf:"bytes,3,opt,name=if_match,json=ifMatch,proto3" json:"if_match,omitempty"`
 	IfNoneMatch   string                 `protobuf:"bytes,4,opt,name=if_none_match,json=ifNoneMatch,proto3" json:"if_none_match,omitempty"`
+	Lease         string                 `protobuf:"bytes,14,opt,name=lease,proto3" json:"lease,omitempty"`
+	Release       bool                   `protobuf:"varint,15,opt,name=release,proto3" json:"release,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1083,6 +1229,20 @@ func (x *ClearMetadataRequest) GetIfNoneMatch() string {
 		return x.IfNoneMatch
 	}
 	return ""
+}
+
+func (x *ClearMetadataRequest) GetLease() string {
+	if x != nil {
+		return x.Lease
+	}
+	return ""
+}
+
+func (x *ClearMetadataRequest) GetRelease() bool {
+	if x != nil {
+		return x.Release
+	}
+	return false
 }
 
 // GetMetadataValueRequest names a metadata key.
@@ -1154,6 +1314,8 @@ type PutMetadataValueRequest struct {
 	Key         string                 `protobuf:"bytes,3,opt,name=key,proto3" json:"key,omitempty"`
 	IfMatch     string                 `protobuf:"bytes,4,opt,name=if_match,json=ifMatch,proto3" json:"if_match,omitempty"`
 	IfNoneMatch string                 `protobuf:"bytes,5,opt,name=if_none_match,json=ifNoneMatch,proto3" json:"if_none_match,omitempty"`
+	Lease       string                 `protobuf:"bytes,14,opt,name=lease,proto3" json:"lease,omitempty"`
+	Release     bool                   `protobuf:"varint,15,opt,name=release,proto3" json:"release,omitempty"`
 	// Any JSON; null removes the key. Required.
 	Value         []byte `protobuf:"bytes,6,opt,name=value,proto3" json:"value,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -1225,6 +1387,20 @@ func (x *PutMetadataValueRequest) GetIfNoneMatch() string {
 	return ""
 }
 
+func (x *PutMetadataValueRequest) GetLease() string {
+	if x != nil {
+		return x.Lease
+	}
+	return ""
+}
+
+func (x *PutMetadataValueRequest) GetRelease() bool {
+	if x != nil {
+		return x.Release
+	}
+	return false
+}
+
 func (x *PutMetadataValueRequest) GetValue() []byte {
 	if x != nil {
 		return x.Value
@@ -1240,6 +1416,8 @@ type RemoveMetadataValueRequest struct {
 	Key           string                 `protobuf:"bytes,3,opt,name=key,proto3" json:"key,omitempty"`
 	IfMatch       string                 `protobuf:"bytes,4,opt,name=if_match,json=ifMatch,proto3" json:"if_match,omitempty"`
 	IfNoneMatch   string                 `protobuf:"bytes,5,opt,name=if_none_match,json=ifNoneMatch,proto3" json:"if_none_match,omitempty"`
+	Lease         string                 `protobuf:"bytes,14,opt,name=lease,proto3" json:"lease,omitempty"`
+	Release       bool                   `protobuf:"varint,15,opt,name=release,proto3" json:"release,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1309,6 +1487,20 @@ func (x *RemoveMetadataValueRequest) GetIfNoneMatch() string {
 	return ""
 }
 
+func (x *RemoveMetadataValueRequest) GetLease() string {
+	if x != nil {
+		return x.Lease
+	}
+	return ""
+}
+
+func (x *RemoveMetadataValueRequest) GetRelease() bool {
+	if x != nil {
+		return x.Release
+	}
+	return false
+}
+
 // BatchRequest makes several changes one. Field paths in its errors start with
 // "operations[i]".
 type BatchRequest struct {
@@ -1317,6 +1509,8 @@ type BatchRequest struct {
 	Instance    string                 `protobuf:"bytes,2,opt,name=instance,proto3" json:"instance,omitempty"`
 	IfMatch     string                 `protobuf:"bytes,3,opt,name=if_match,json=ifMatch,proto3" json:"if_match,omitempty"`
 	IfNoneMatch string                 `protobuf:"bytes,4,opt,name=if_none_match,json=ifNoneMatch,proto3" json:"if_none_match,omitempty"`
+	Lease       string                 `protobuf:"bytes,14,opt,name=lease,proto3" json:"lease,omitempty"`
+	Release     bool                   `protobuf:"varint,15,opt,name=release,proto3" json:"release,omitempty"`
 	// In order, all or nothing. Required.
 	Operations    []*Operation `protobuf:"bytes,5,rep,name=operations,proto3" json:"operations,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -1379,6 +1573,20 @@ func (x *BatchRequest) GetIfNoneMatch() string {
 		return x.IfNoneMatch
 	}
 	return ""
+}
+
+func (x *BatchRequest) GetLease() string {
+	if x != nil {
+		return x.Lease
+	}
+	return ""
+}
+
+func (x *BatchRequest) GetRelease() bool {
+	if x != nil {
+		return x.Release
+	}
+	return false
 }
 
 func (x *BatchRequest) GetOperations() []*Operation {
@@ -1966,6 +2174,8 @@ type ClearRequest struct {
 	Instance      string                 `protobuf:"bytes,2,opt,name=instance,proto3" json:"instance,omitempty"`
 	IfMatch       string                 `protobuf:"bytes,3,opt,name=if_match,json=ifMatch,proto3" json:"if_match,omitempty"`
 	IfNoneMatch   string                 `protobuf:"bytes,4,opt,name=if_none_match,json=ifNoneMatch,proto3" json:"if_none_match,omitempty"`
+	Lease         string                 `protobuf:"bytes,14,opt,name=lease,proto3" json:"lease,omitempty"`
+	Release       bool                   `protobuf:"varint,15,opt,name=release,proto3" json:"release,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2028,6 +2238,20 @@ func (x *ClearRequest) GetIfNoneMatch() string {
 	return ""
 }
 
+func (x *ClearRequest) GetLease() string {
+	if x != nil {
+		return x.Lease
+	}
+	return ""
+}
+
+func (x *ClearRequest) GetRelease() bool {
+	if x != nil {
+		return x.Release
+	}
+	return false
+}
+
 // ForgetRequest removes a cart.
 type ForgetRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2035,6 +2259,8 @@ type ForgetRequest struct {
 	Instance      string                 `protobuf:"bytes,2,opt,name=instance,proto3" json:"instance,omitempty"`
 	IfMatch       string                 `protobuf:"bytes,3,opt,name=if_match,json=ifMatch,proto3" json:"if_match,omitempty"`
 	IfNoneMatch   string                 `protobuf:"bytes,4,opt,name=if_none_match,json=ifNoneMatch,proto3" json:"if_none_match,omitempty"`
+	Lease         string                 `protobuf:"bytes,14,opt,name=lease,proto3" json:"lease,omitempty"`
+	Release       bool                   `protobuf:"varint,15,opt,name=release,proto3" json:"release,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2097,6 +2323,20 @@ func (x *ForgetRequest) GetIfNoneMatch() string {
 	return ""
 }
 
+func (x *ForgetRequest) GetLease() string {
+	if x != nil {
+		return x.Lease
+	}
+	return ""
+}
+
+func (x *ForgetRequest) GetRelease() bool {
+	if x != nil {
+		return x.Release
+	}
+	return false
+}
+
 // ForgetAllRequest names an identifier.
 type ForgetAllRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2150,6 +2390,8 @@ type SwapRequest struct {
 	Instance    string                 `protobuf:"bytes,2,opt,name=instance,proto3" json:"instance,omitempty"`
 	IfMatch     string                 `protobuf:"bytes,3,opt,name=if_match,json=ifMatch,proto3" json:"if_match,omitempty"`
 	IfNoneMatch string                 `protobuf:"bytes,4,opt,name=if_none_match,json=ifNoneMatch,proto3" json:"if_none_match,omitempty"`
+	Lease       string                 `protobuf:"bytes,14,opt,name=lease,proto3" json:"lease,omitempty"`
+	Release     bool                   `protobuf:"varint,15,opt,name=release,proto3" json:"release,omitempty"`
 	// Whose cart it becomes. Required.
 	ToIdentifier  string `protobuf:"bytes,5,opt,name=to_identifier,json=toIdentifier,proto3" json:"to_identifier,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -2214,6 +2456,20 @@ func (x *SwapRequest) GetIfNoneMatch() string {
 	return ""
 }
 
+func (x *SwapRequest) GetLease() string {
+	if x != nil {
+		return x.Lease
+	}
+	return ""
+}
+
+func (x *SwapRequest) GetRelease() bool {
+	if x != nil {
+		return x.Release
+	}
+	return false
+}
+
 func (x *SwapRequest) GetToIdentifier() string {
 	if x != nil {
 		return x.ToIdentifier
@@ -2229,6 +2485,8 @@ type MergeRequest struct {
 	Instance    string                 `protobuf:"bytes,2,opt,name=instance,proto3" json:"instance,omitempty"`
 	IfMatch     string                 `protobuf:"bytes,3,opt,name=if_match,json=ifMatch,proto3" json:"if_match,omitempty"`
 	IfNoneMatch string                 `protobuf:"bytes,4,opt,name=if_none_match,json=ifNoneMatch,proto3" json:"if_none_match,omitempty"`
+	Lease       string                 `protobuf:"bytes,14,opt,name=lease,proto3" json:"lease,omitempty"`
+	Release     bool                   `protobuf:"varint,15,opt,name=release,proto3" json:"release,omitempty"`
 	// Whose cart takes it in. Required.
 	ToIdentifier string `protobuf:"bytes,5,opt,name=to_identifier,json=toIdentifier,proto3" json:"to_identifier,omitempty"`
 	// What becomes of an item that both carts have: "add_quantities",
@@ -2297,6 +2555,20 @@ func (x *MergeRequest) GetIfNoneMatch() string {
 	return ""
 }
 
+func (x *MergeRequest) GetLease() string {
+	if x != nil {
+		return x.Lease
+	}
+	return ""
+}
+
+func (x *MergeRequest) GetRelease() bool {
+	if x != nil {
+		return x.Release
+	}
+	return false
+}
+
 func (x *MergeRequest) GetToIdentifier() string {
 	if x != nil {
 		return x.ToIdentifier
@@ -2361,14 +2633,16 @@ const file_sidecart_v1_requests_proto_rawDesc = "" +
 	"\x14ListInstancesRequest\x12$\n" +
 	"\n" +
 	"identifier\x18\x01 \x01(\tB\x04\xd0\xc1\x18\x01R\n" +
-	"identifier\"\x81\x02\n" +
+	"identifier\"\xd9\x02\n" +
 	"\x0ePutCartRequest\x12$\n" +
 	"\n" +
 	"identifier\x18\x01 \x01(\tB\x04\xd0\xc1\x18\x01R\n" +
 	"identifier\x12 \n" +
 	"\binstance\x18\x02 \x01(\tB\x04\xd0\xc1\x18\x01R\binstance\x12-\n" +
 	"\bif_match\x18\x03 \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\aifMatch\x126\n" +
-	"\rif_none_match\x18\x04 \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\vifNoneMatch\x12\x1a\n" +
+	"\rif_none_match\x18\x04 \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\vifNoneMatch\x12(\n" +
+	"\x05lease\x18\x0e \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\x05lease\x12,\n" +
+	"\arelease\x18\x0f \x01(\bB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\arelease\x12\x1a\n" +
 	"\x05items\x18\x05 \x01(\fB\x04\xc8\xc1\x18\x01R\x05items\x12$\n" +
 	"\n" +
 	"conditions\x18\x06 \x01(\fB\x04\xc8\xc1\x18\x01R\n" +
@@ -2377,23 +2651,27 @@ const file_sidecart_v1_requests_proto_rawDesc = "" +
 	"\n" +
 	"identifier\x18\x01 \x01(\tB\x04\xd0\xc1\x18\x01R\n" +
 	"identifier\x12 \n" +
-	"\binstance\x18\x02 \x01(\tB\x04\xd0\xc1\x18\x01R\binstance\"\xdc\x01\n" +
+	"\binstance\x18\x02 \x01(\tB\x04\xd0\xc1\x18\x01R\binstance\"\xb4\x02\n" +
 	"\x0fPutItemsRequest\x12$\n" +
 	"\n" +
 	"identifier\x18\x01 \x01(\tB\x04\xd0\xc1\x18\x01R\n" +
 	"identifier\x12 \n" +
 	"\binstance\x18\x02 \x01(\tB\x04\xd0\xc1\x18\x01R\binstance\x12-\n" +
 	"\bif_match\x18\x03 \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\aifMatch\x126\n" +
-	"\rif_none_match\x18\x04 \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\vifNoneMatch\x12\x1a\n" +
-	"\x05items\x18\x05 \x01(\fB\x04\xc8\xc1\x18\x01R\x05items\"\xd9\x01\n" +
+	"\rif_none_match\x18\x04 \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\vifNoneMatch\x12(\n" +
+	"\x05lease\x18\x0e \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\x05lease\x12,\n" +
+	"\arelease\x18\x0f \x01(\bB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\arelease\x12\x1a\n" +
+	"\x05items\x18\x05 \x01(\fB\x04\xc8\xc1\x18\x01R\x05items\"\xb1\x02\n" +
 	"\x0eAddItemRequest\x12$\n" +
 	"\n" +
 	"identifier\x18\x01 \x01(\tB\x04\xd0\xc1\x18\x01R\n" +
 	"identifier\x12 \n" +
 	"\binstance\x18\x02 \x01(\tB\x04\xd0\xc1\x18\x01R\binstance\x12-\n" +
 	"\bif_match\x18\x03 \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\aifMatch\x126\n" +
-	"\rif_none_match\x18\x04 \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\vifNoneMatch\x12\x18\n" +
-	"\x04item\x18\x05 \x01(\fB\x04\xc8\xc1\x18\x01R\x04item\"\xba\x02\n" +
+	"\rif_none_match\x18\x04 \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\vifNoneMatch\x12(\n" +
+	"\x05lease\x18\x0e \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\x05lease\x12,\n" +
+	"\arelease\x18\x0f \x01(\bB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\arelease\x12\x18\n" +
+	"\x04item\x18\x05 \x01(\fB\x04\xc8\xc1\x18\x01R\x04item\"\x92\x03\n" +
 	"\x11UpdateItemRequest\x12$\n" +
 	"\n" +
 	"identifier\x18\x01 \x01(\tB\x04\xd0\xc1\x18\x01R\n" +
@@ -2401,10 +2679,12 @@ const file_sidecart_v1_requests_proto_rawDesc = "" +
 	"\binstance\x18\x02 \x01(\tB\x04\xd0\xc1\x18\x01R\binstance\x12\x1d\n" +
 	"\aitem_id\x18\x03 \x01(\tB\x04\xd0\xc1\x18\x01R\x06itemId\x12-\n" +
 	"\bif_match\x18\x04 \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\aifMatch\x126\n" +
-	"\rif_none_match\x18\x05 \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\vifNoneMatch\x12\x18\n" +
+	"\rif_none_match\x18\x05 \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\vifNoneMatch\x12(\n" +
+	"\x05lease\x18\x0e \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\x05lease\x12,\n" +
+	"\arelease\x18\x0f \x01(\bB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\arelease\x12\x18\n" +
 	"\x04item\x18\x06 \x01(\fB\x04\xc8\xc1\x18\x01R\x04item\x12*\n" +
 	"\x0equantity_delta\x18\a \x01(\x03H\x00R\rquantityDelta\x88\x01\x01B\x11\n" +
-	"\x0f_quantity_delta\"\xe1\x01\n" +
+	"\x0f_quantity_delta\"\xb9\x02\n" +
 	"\x11RemoveItemRequest\x12$\n" +
 	"\n" +
 	"identifier\x18\x01 \x01(\tB\x04\xd0\xc1\x18\x01R\n" +
@@ -2412,22 +2692,26 @@ const file_sidecart_v1_requests_proto_rawDesc = "" +
 	"\binstance\x18\x02 \x01(\tB\x04\xd0\xc1\x18\x01R\binstance\x12\x1d\n" +
 	"\aitem_id\x18\x03 \x01(\tB\x04\xd0\xc1\x18\x01R\x06itemId\x12-\n" +
 	"\bif_match\x18\x04 \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\aifMatch\x126\n" +
-	"\rif_none_match\x18\x05 \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\vifNoneMatch\"^\n" +
+	"\rif_none_match\x18\x05 \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\vifNoneMatch\x12(\n" +
+	"\x05lease\x18\x0e \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\x05lease\x12,\n" +
+	"\arelease\x18\x0f \x01(\bB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\arelease\"^\n" +
 	"\x14GetConditionsRequest\x12$\n" +
 	"\n" +
 	"identifier\x18\x01 \x01(\tB\x04\xd0\xc1\x18\x01R\n" +
 	"identifier\x12 \n" +
-	"\binstance\x18\x02 \x01(\tB\x04\xd0\xc1\x18\x01R\binstance\"\xeb\x01\n" +
+	"\binstance\x18\x02 \x01(\tB\x04\xd0\xc1\x18\x01R\binstance\"\xc3\x02\n" +
 	"\x14PutConditionsRequest\x12$\n" +
 	"\n" +
 	"identifier\x18\x01 \x01(\tB\x04\xd0\xc1\x18\x01R\n" +
 	"identifier\x12 \n" +
 	"\binstance\x18\x02 \x01(\tB\x04\xd0\xc1\x18\x01R\binstance\x12-\n" +
 	"\bif_match\x18\x03 \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\aifMatch\x126\n" +
-	"\rif_none_match\x18\x04 \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\vifNoneMatch\x12$\n" +
+	"\rif_none_match\x18\x04 \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\vifNoneMatch\x12(\n" +
+	"\x05lease\x18\x0e \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\x05lease\x12,\n" +
+	"\arelease\x18\x0f \x01(\bB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\arelease\x12$\n" +
 	"\n" +
 	"conditions\x18\x05 \x01(\fB\x04\xc8\xc1\x18\x01R\n" +
-	"conditions\"\x82\x02\n" +
+	"conditions\"\xda\x02\n" +
 	"\x13PutConditionRequest\x12$\n" +
 	"\n" +
 	"identifier\x18\x01 \x01(\tB\x04\xd0\xc1\x18\x01R\n" +
@@ -2435,8 +2719,10 @@ const file_sidecart_v1_requests_proto_rawDesc = "" +
 	"\binstance\x18\x02 \x01(\tB\x04\xd0\xc1\x18\x01R\binstance\x12\x18\n" +
 	"\x04name\x18\x03 \x01(\tB\x04\xd0\xc1\x18\x01R\x04name\x12-\n" +
 	"\bif_match\x18\x04 \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\aifMatch\x126\n" +
-	"\rif_none_match\x18\x05 \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\vifNoneMatch\x12\"\n" +
-	"\tcondition\x18\x06 \x01(\fB\x04\xc8\xc1\x18\x01R\tcondition\"\xe1\x01\n" +
+	"\rif_none_match\x18\x05 \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\vifNoneMatch\x12(\n" +
+	"\x05lease\x18\x0e \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\x05lease\x12,\n" +
+	"\arelease\x18\x0f \x01(\bB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\arelease\x12\"\n" +
+	"\tcondition\x18\x06 \x01(\fB\x04\xc8\xc1\x18\x01R\tcondition\"\xb9\x02\n" +
 	"\x16RemoveConditionRequest\x12$\n" +
 	"\n" +
 	"identifier\x18\x01 \x01(\tB\x04\xd0\xc1\x18\x01R\n" +
@@ -2444,33 +2730,39 @@ const file_sidecart_v1_requests_proto_rawDesc = "" +
 	"\binstance\x18\x02 \x01(\tB\x04\xd0\xc1\x18\x01R\binstance\x12\x18\n" +
 	"\x04name\x18\x03 \x01(\tB\x04\xd0\xc1\x18\x01R\x04name\x12-\n" +
 	"\bif_match\x18\x04 \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\aifMatch\x126\n" +
-	"\rif_none_match\x18\x05 \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\vifNoneMatch\"\\\n" +
+	"\rif_none_match\x18\x05 \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\vifNoneMatch\x12(\n" +
+	"\x05lease\x18\x0e \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\x05lease\x12,\n" +
+	"\arelease\x18\x0f \x01(\bB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\arelease\"\\\n" +
 	"\x12GetMetadataRequest\x12$\n" +
 	"\n" +
 	"identifier\x18\x01 \x01(\tB\x04\xd0\xc1\x18\x01R\n" +
 	"identifier\x12 \n" +
-	"\binstance\x18\x02 \x01(\tB\x04\xd0\xc1\x18\x01R\binstance\"\xe7\x01\n" +
+	"\binstance\x18\x02 \x01(\tB\x04\xd0\xc1\x18\x01R\binstance\"\xbf\x02\n" +
 	"\x14PatchMetadataRequest\x12$\n" +
 	"\n" +
 	"identifier\x18\x01 \x01(\tB\x04\xd0\xc1\x18\x01R\n" +
 	"identifier\x12 \n" +
 	"\binstance\x18\x02 \x01(\tB\x04\xd0\xc1\x18\x01R\binstance\x12-\n" +
 	"\bif_match\x18\x03 \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\aifMatch\x126\n" +
-	"\rif_none_match\x18\x04 \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\vifNoneMatch\x12 \n" +
-	"\bmetadata\x18\x05 \x01(\fB\x04\xc8\xc1\x18\x01R\bmetadata\"\xc5\x01\n" +
+	"\rif_none_match\x18\x04 \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\vifNoneMatch\x12(\n" +
+	"\x05lease\x18\x0e \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\x05lease\x12,\n" +
+	"\arelease\x18\x0f \x01(\bB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\arelease\x12 \n" +
+	"\bmetadata\x18\x05 \x01(\fB\x04\xc8\xc1\x18\x01R\bmetadata\"\x9d\x02\n" +
 	"\x14ClearMetadataRequest\x12$\n" +
 	"\n" +
 	"identifier\x18\x01 \x01(\tB\x04\xd0\xc1\x18\x01R\n" +
 	"identifier\x12 \n" +
 	"\binstance\x18\x02 \x01(\tB\x04\xd0\xc1\x18\x01R\binstance\x12-\n" +
 	"\bif_match\x18\x03 \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\aifMatch\x126\n" +
-	"\rif_none_match\x18\x04 \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\vifNoneMatch\"y\n" +
+	"\rif_none_match\x18\x04 \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\vifNoneMatch\x12(\n" +
+	"\x05lease\x18\x0e \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\x05lease\x12,\n" +
+	"\arelease\x18\x0f \x01(\bB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\arelease\"y\n" +
 	"\x17GetMetadataValueRequest\x12$\n" +
 	"\n" +
 	"identifier\x18\x01 \x01(\tB\x04\xd0\xc1\x18\x01R\n" +
 	"identifier\x12 \n" +
 	"\binstance\x18\x02 \x01(\tB\x04\xd0\xc1\x18\x01R\binstance\x12\x16\n" +
-	"\x03key\x18\x03 \x01(\tB\x04\xd0\xc1\x18\x01R\x03key\"\xfc\x01\n" +
+	"\x03key\x18\x03 \x01(\tB\x04\xd0\xc1\x18\x01R\x03key\"\xd4\x02\n" +
 	"\x17PutMetadataValueRequest\x12$\n" +
 	"\n" +
 	"identifier\x18\x01 \x01(\tB\x04\xd0\xc1\x18\x01R\n" +
@@ -2478,8 +2770,10 @@ const file_sidecart_v1_requests_proto_rawDesc = "" +
 	"\binstance\x18\x02 \x01(\tB\x04\xd0\xc1\x18\x01R\binstance\x12\x16\n" +
 	"\x03key\x18\x03 \x01(\tB\x04\xd0\xc1\x18\x01R\x03key\x12-\n" +
 	"\bif_match\x18\x04 \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\aifMatch\x126\n" +
-	"\rif_none_match\x18\x05 \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\vifNoneMatch\x12\x1a\n" +
-	"\x05value\x18\x06 \x01(\fB\x04\xc8\xc1\x18\x01R\x05value\"\xe3\x01\n" +
+	"\rif_none_match\x18\x05 \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\vifNoneMatch\x12(\n" +
+	"\x05lease\x18\x0e \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\x05lease\x12,\n" +
+	"\arelease\x18\x0f \x01(\bB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\arelease\x12\x1a\n" +
+	"\x05value\x18\x06 \x01(\fB\x04\xc8\xc1\x18\x01R\x05value\"\xbb\x02\n" +
 	"\x1aRemoveMetadataValueRequest\x12$\n" +
 	"\n" +
 	"identifier\x18\x01 \x01(\tB\x04\xd0\xc1\x18\x01R\n" +
@@ -2487,14 +2781,18 @@ const file_sidecart_v1_requests_proto_rawDesc = "" +
 	"\binstance\x18\x02 \x01(\tB\x04\xd0\xc1\x18\x01R\binstance\x12\x16\n" +
 	"\x03key\x18\x03 \x01(\tB\x04\xd0\xc1\x18\x01R\x03key\x12-\n" +
 	"\bif_match\x18\x04 \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\aifMatch\x126\n" +
-	"\rif_none_match\x18\x05 \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\vifNoneMatch\"\xf5\x01\n" +
+	"\rif_none_match\x18\x05 \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\vifNoneMatch\x12(\n" +
+	"\x05lease\x18\x0e \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\x05lease\x12,\n" +
+	"\arelease\x18\x0f \x01(\bB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\arelease\"\xcd\x02\n" +
 	"\fBatchRequest\x12$\n" +
 	"\n" +
 	"identifier\x18\x01 \x01(\tB\x04\xd0\xc1\x18\x01R\n" +
 	"identifier\x12 \n" +
 	"\binstance\x18\x02 \x01(\tB\x04\xd0\xc1\x18\x01R\binstance\x12-\n" +
 	"\bif_match\x18\x03 \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\aifMatch\x126\n" +
-	"\rif_none_match\x18\x04 \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\vifNoneMatch\x126\n" +
+	"\rif_none_match\x18\x04 \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\vifNoneMatch\x12(\n" +
+	"\x05lease\x18\x0e \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\x05lease\x12,\n" +
+	"\arelease\x18\x0f \x01(\bB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\arelease\x126\n" +
 	"\n" +
 	"operations\x18\x05 \x03(\v2\x16.sidecart.v1.OperationR\n" +
 	"operations\"\xd0\x04\n" +
@@ -2530,40 +2828,48 @@ const file_sidecart_v1_requests_proto_rawDesc = "" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x1a\n" +
 	"\x05value\x18\x02 \x01(\fB\x04\xc8\xc1\x18\x01R\x05value\"+\n" +
 	"\x17RemoveMetadataOperation\x12\x10\n" +
-	"\x03key\x18\x01 \x01(\tR\x03key\"\xbd\x01\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\"\x95\x02\n" +
 	"\fClearRequest\x12$\n" +
 	"\n" +
 	"identifier\x18\x01 \x01(\tB\x04\xd0\xc1\x18\x01R\n" +
 	"identifier\x12 \n" +
 	"\binstance\x18\x02 \x01(\tB\x04\xd0\xc1\x18\x01R\binstance\x12-\n" +
 	"\bif_match\x18\x03 \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\aifMatch\x126\n" +
-	"\rif_none_match\x18\x04 \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\vifNoneMatch\"\xbe\x01\n" +
+	"\rif_none_match\x18\x04 \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\vifNoneMatch\x12(\n" +
+	"\x05lease\x18\x0e \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\x05lease\x12,\n" +
+	"\arelease\x18\x0f \x01(\bB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\arelease\"\x96\x02\n" +
 	"\rForgetRequest\x12$\n" +
 	"\n" +
 	"identifier\x18\x01 \x01(\tB\x04\xd0\xc1\x18\x01R\n" +
 	"identifier\x12 \n" +
 	"\binstance\x18\x02 \x01(\tB\x04\xd0\xc1\x18\x01R\binstance\x12-\n" +
 	"\bif_match\x18\x03 \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\aifMatch\x126\n" +
-	"\rif_none_match\x18\x04 \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\vifNoneMatch\"8\n" +
+	"\rif_none_match\x18\x04 \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\vifNoneMatch\x12(\n" +
+	"\x05lease\x18\x0e \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\x05lease\x12,\n" +
+	"\arelease\x18\x0f \x01(\bB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\arelease\"8\n" +
 	"\x10ForgetAllRequest\x12$\n" +
 	"\n" +
 	"identifier\x18\x01 \x01(\tB\x04\xd0\xc1\x18\x01R\n" +
-	"identifier\"\xe1\x01\n" +
+	"identifier\"\xb9\x02\n" +
 	"\vSwapRequest\x12$\n" +
 	"\n" +
 	"identifier\x18\x01 \x01(\tB\x04\xd0\xc1\x18\x01R\n" +
 	"identifier\x12 \n" +
 	"\binstance\x18\x02 \x01(\tB\x04\xd0\xc1\x18\x01R\binstance\x12-\n" +
 	"\bif_match\x18\x03 \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\aifMatch\x126\n" +
-	"\rif_none_match\x18\x04 \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\vifNoneMatch\x12#\n" +
-	"\rto_identifier\x18\x05 \x01(\tR\ftoIdentifier\"\xfe\x01\n" +
+	"\rif_none_match\x18\x04 \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\vifNoneMatch\x12(\n" +
+	"\x05lease\x18\x0e \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\x05lease\x12,\n" +
+	"\arelease\x18\x0f \x01(\bB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\arelease\x12#\n" +
+	"\rto_identifier\x18\x05 \x01(\tR\ftoIdentifier\"\xd6\x02\n" +
 	"\fMergeRequest\x12$\n" +
 	"\n" +
 	"identifier\x18\x01 \x01(\tB\x04\xd0\xc1\x18\x01R\n" +
 	"identifier\x12 \n" +
 	"\binstance\x18\x02 \x01(\tB\x04\xd0\xc1\x18\x01R\binstance\x12-\n" +
 	"\bif_match\x18\x03 \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\aifMatch\x126\n" +
-	"\rif_none_match\x18\x04 \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\vifNoneMatch\x12#\n" +
+	"\rif_none_match\x18\x04 \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\vifNoneMatch\x12(\n" +
+	"\x05lease\x18\x0e \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\x05lease\x12,\n" +
+	"\arelease\x18\x0f \x01(\bB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\arelease\x12#\n" +
 	"\rto_identifier\x18\x05 \x01(\tR\ftoIdentifier\x12\x1a\n" +
 	"\bstrategy\x18\x06 \x01(\tR\bstrategy\"\x0e\n" +
 	"\fFlushRequestB;Z9github.com/sidecart/sidecart/proto/sidecart/v1;sidecartv1b\x06proto3"

@@ -25,7 +25,7 @@ var File_sidecart_v1_service_proto protoreflect.FileDescriptor
 
 const file_sidecart_v1_service_proto_rawDesc = "" +
 	"\n" +
-	"\x19sidecart/v1/service.proto\x12\vsidecart.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x16sidecart/v1/cart.proto\x1a\x1asidecart/v1/requests.proto2\xc9\x18\n" +
+	"\x19sidecart/v1/service.proto\x12\vsidecart.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x16sidecart/v1/cart.proto\x1a\x18sidecart/v1/leases.proto\x1a\x1asidecart/v1/requests.proto2\xcc\x1d\n" +
 	"\vCartService\x12d\n" +
 	"\aGetCart\x12\x1b.sidecart.v1.GetCartRequest\x1a\x11.sidecart.v1.Cart\")\x82\xd3\xe4\x93\x02#\x12!/v1/carts/{identifier}/{instance}\x12j\n" +
 	"\rListInstances\x12!.sidecart.v1.ListInstancesRequest\x1a\x16.sidecart.v1.Instances\"\x1e\x82\xd3\xe4\x93\x02\x18\x12\x16/v1/carts/{identifier}\x12g\n" +
@@ -52,7 +52,13 @@ const file_sidecart_v1_service_proto_rawDesc = "" +
 	"\x06Forget\x12\x1a.sidecart.v1.ForgetRequest\x1a\x1b.sidecart.v1.ForgetResponse\")\x82\xd3\xe4\x93\x02#*!/v1/carts/{identifier}/{instance}\x12j\n" +
 	"\tForgetAll\x12\x1d.sidecart.v1.ForgetAllRequest\x1a\x1e.sidecart.v1.ForgetAllResponse\"\x1e\x82\xd3\xe4\x93\x02\x18*\x16/v1/carts/{identifier}\x12n\n" +
 	"\x04Swap\x12\x18.sidecart.v1.SwapRequest\x1a\x19.sidecart.v1.SwapResponse\"1\x82\xd3\xe4\x93\x02+:\x01*\"&/v1/carts/{identifier}/{instance}:swap\x12r\n" +
-	"\x05Merge\x12\x19.sidecart.v1.MergeRequest\x1a\x1a.sidecart.v1.MergeResponse\"2\x82\xd3\xe4\x93\x02,:\x01*\"'/v1/carts/{identifier}/{instance}:merge\x12Z\n" +
+	"\x05Merge\x12\x19.sidecart.v1.MergeRequest\x1a\x1a.sidecart.v1.MergeResponse\"2\x82\xd3\xe4\x93\x02,:\x01*\"'/v1/carts/{identifier}/{instance}:merge\x12}\n" +
+	"\fAcquireLease\x12 .sidecart.v1.AcquireLeaseRequest\x1a\x17.sidecart.v1.LeaseGrant\"2\x82\xd3\xe4\x93\x02,:\x01*\"'/v1/carts/{identifier}/{instance}/locks\x12u\n" +
+	"\bGetLease\x12\x1c.sidecart.v1.GetLeaseRequest\x1a\x12.sidecart.v1.Lease\"7\x82\xd3\xe4\x93\x021\x12//v1/carts/{identifier}/{instance}/locks/{token}\x12|\n" +
+	"\n" +
+	"RenewLease\x12\x1e.sidecart.v1.RenewLeaseRequest\x1a\x12.sidecart.v1.Lease\":\x82\xd3\xe4\x93\x024:\x01*\x1a//v1/carts/{identifier}/{instance}/locks/{token}\x12\x8c\x01\n" +
+	"\fReleaseLease\x12 .sidecart.v1.ReleaseLeaseRequest\x1a!.sidecart.v1.ReleaseLeaseResponse\"7\x82\xd3\xe4\x93\x021*//v1/carts/{identifier}/{instance}/locks/{token}\x12~\n" +
+	"\tHoldLease\x12\x1d.sidecart.v1.HoldLeaseRequest\x1a\x17.sidecart.v1.LeaseGrant\"7\x82\xd3\xe4\x93\x021:\x01*\",/v1/carts/{identifier}/{instance}/locks:hold0\x01\x12Z\n" +
 	"\x05Flush\x12\x19.sidecart.v1.FlushRequest\x1a\x1a.sidecart.v1.FlushResponse\"\x1a\x82\xd3\xe4\x93\x02\x14:\x01*\"\x0f/v1/carts:flushB;Z9github.com/sidecart/sidecart/proto/sidecart/v1;sidecartv1b\x06proto3"
 
 var file_sidecart_v1_service_proto_goTypes = []any{
@@ -80,18 +86,26 @@ var file_sidecart_v1_service_proto_goTypes = []any{
 	(*ForgetAllRequest)(nil),           // 21: sidecart.v1.ForgetAllRequest
 	(*SwapRequest)(nil),                // 22: sidecart.v1.SwapRequest
 	(*MergeRequest)(nil),               // 23: sidecart.v1.MergeRequest
-	(*FlushRequest)(nil),               // 24: sidecart.v1.FlushRequest
-	(*Cart)(nil),                       // 25: sidecart.v1.Cart
-	(*Instances)(nil),                  // 26: sidecart.v1.Instances
-	(*ItemsDocument)(nil),              // 27: sidecart.v1.ItemsDocument
-	(*ConditionsDocument)(nil),         // 28: sidecart.v1.ConditionsDocument
-	(*MetadataDocument)(nil),           // 29: sidecart.v1.MetadataDocument
-	(*MetadataValue)(nil),              // 30: sidecart.v1.MetadataValue
-	(*ForgetResponse)(nil),             // 31: sidecart.v1.ForgetResponse
-	(*ForgetAllResponse)(nil),          // 32: sidecart.v1.ForgetAllResponse
-	(*SwapResponse)(nil),               // 33: sidecart.v1.SwapResponse
-	(*MergeResponse)(nil),              // 34: sidecart.v1.MergeResponse
-	(*FlushResponse)(nil),              // 35: sidecart.v1.FlushResponse
+	(*AcquireLeaseRequest)(nil),        // 24: sidecart.v1.AcquireLeaseRequest
+	(*GetLeaseRequest)(nil),            // 25: sidecart.v1.GetLeaseRequest
+	(*RenewLeaseRequest)(nil),          // 26: sidecart.v1.RenewLeaseRequest
+	(*ReleaseLeaseRequest)(nil),        // 27: sidecart.v1.ReleaseLeaseRequest
+	(*HoldLeaseRequest)(nil),           // 28: sidecart.v1.HoldLeaseRequest
+	(*FlushRequest)(nil),               // 29: sidecart.v1.FlushRequest
+	(*Cart)(nil),                       // 30: sidecart.v1.Cart
+	(*Instances)(nil),                  // 31: sidecart.v1.Instances
+	(*ItemsDocument)(nil),              // 32: sidecart.v1.ItemsDocument
+	(*ConditionsDocument)(nil),         // 33: sidecart.v1.ConditionsDocument
+	(*MetadataDocument)(nil),           // 34: sidecart.v1.MetadataDocument
+	(*MetadataValue)(nil),              // 35: sidecart.v1.MetadataValue
+	(*ForgetResponse)(nil),             // 36: sidecart.v1.ForgetResponse
+	(*ForgetAllResponse)(nil),          // 37: sidecart.v1.ForgetAllResponse
+	(*SwapResponse)(nil),               // 38: sidecart.v1.SwapResponse
+	(*MergeResponse)(nil),              // 39: sidecart.v1.MergeResponse
+	(*LeaseGrant)(nil),                 // 40: sidecart.v1.LeaseGrant
+	(*Lease)(nil),                      // 41: sidecart.v1.Lease
+	(*ReleaseLeaseResponse)(nil),       // 42: sidecart.v1.ReleaseLeaseResponse
+	(*FlushResponse)(nil),              // 43: sidecart.v1.FlushResponse
 }
 var file_sidecart_v1_service_proto_depIdxs = []int32{
 	0,  // 0: sidecart.v1.CartService.GetCart:input_type -> sidecart.v1.GetCartRequest
@@ -118,34 +132,44 @@ var file_sidecart_v1_service_proto_depIdxs = []int32{
 	21, // 21: sidecart.v1.CartService.ForgetAll:input_type -> sidecart.v1.ForgetAllRequest
 	22, // 22: sidecart.v1.CartService.Swap:input_type -> sidecart.v1.SwapRequest
 	23, // 23: sidecart.v1.CartService.Merge:input_type -> sidecart.v1.MergeRequest
-	24, // 24: sidecart.v1.CartService.Flush:input_type -> sidecart.v1.FlushRequest
-	25, // 25: sidecart.v1.CartService.GetCart:output_type -> sidecart.v1.Cart
-	26, // 26: sidecart.v1.CartService.ListInstances:output_type -> sidecart.v1.Instances
-	25, // 27: sidecart.v1.CartService.PutCart:output_type -> sidecart.v1.Cart
-	27, // 28: sidecart.v1.CartService.GetItems:output_type -> sidecart.v1.ItemsDocument
-	27, // 29: sidecart.v1.CartService.PutItems:output_type -> sidecart.v1.ItemsDocument
-	27, // 30: sidecart.v1.CartService.AddItem:output_type -> sidecart.v1.ItemsDocument
-	27, // 31: sidecart.v1.CartService.UpdateItem:output_type -> sidecart.v1.ItemsDocument
-	27, // 32: sidecart.v1.CartService.RemoveItem:output_type -> sidecart.v1.ItemsDocument
-	28, // 33: sidecart.v1.CartService.GetConditions:output_type -> sidecart.v1.ConditionsDocument
-	28, // 34: sidecart.v1.CartService.PutConditions:output_type -> sidecart.v1.ConditionsDocument
-	28, // 35: sidecart.v1.CartService.PutCondition:output_type -> sidecart.v1.ConditionsDocument
-	28, // 36: sidecart.v1.CartService.RemoveCondition:output_type -> sidecart.v1.ConditionsDocument
-	29, // 37: sidecart.v1.CartService.GetMetadata:output_type -> sidecart.v1.MetadataDocument
-	29, // 38: sidecart.v1.CartService.PatchMetadata:output_type -> sidecart.v1.MetadataDocument
-	29, // 39: sidecart.v1.CartService.ClearMetadata:output_type -> sidecart.v1.MetadataDocument
-	30, // 40: sidecart.v1.CartService.GetMetadataValue:output_type -> sidecart.v1.MetadataValue
-	30, // 41: sidecart.v1.CartService.PutMetadataValue:output_type -> sidecart.v1.MetadataValue
-	30, // 42: sidecart.v1.CartService.RemoveMetadataValue:output_type -> sidecart.v1.MetadataValue
-	25, // 43: sidecart.v1.CartService.Batch:output_type -> sidecart.v1.Cart
-	25, // 44: sidecart.v1.CartService.Clear:output_type -> sidecart.v1.Cart
-	31, // 45: sidecart.v1.CartService.Forget:output_type -> sidecart.v1.ForgetResponse
-	32, // 46: sidecart.v1.CartService.ForgetAll:output_type -> sidecart.v1.ForgetAllResponse
-	33, // 47: sidecart.v1.CartService.Swap:output_type -> sidecart.v1.SwapResponse
-	34, // 48: sidecart.v1.CartService.Merge:output_type -> sidecart.v1.MergeResponse
-	35, // 49: sidecart.v1.CartService.Flush:output_type -> sidecart.v1.FlushResponse
-	25, // [25:50] is the sub-list for method output_type
-	0,  // [0:25] is the sub-list for method input_type
+	24, // 24: sidecart.v1.CartService.AcquireLease:input_type -> sidecart.v1.AcquireLeaseRequest
+	25, // 25: sidecart.v1.CartService.GetLease:input_type -> sidecart.v1.GetLeaseRequest
+	26, // 26: sidecart.v1.CartService.RenewLease:input_type -> sidecart.v1.RenewLeaseRequest
+	27, // 27: sidecart.v1.CartService.ReleaseLease:input_type -> sidecart.v1.ReleaseLeaseRequest
+	28, // 28: sidecart.v1.CartService.HoldLease:input_type -> sidecart.v1.HoldLeaseRequest
+	29, // 29: sidecart.v1.CartService.Flush:input_type -> sidecart.v1.FlushRequest
+	30, // 30: sidecart.v1.CartService.GetCart:output_type -> sidecart.v1.Cart
+	31, // 31: sidecart.v1.CartService.ListInstances:output_type -> sidecart.v1.Instances
+	30, // 32: sidecart.v1.CartService.PutCart:output_type -> sidecart.v1.Cart
+	32, // 33: sidecart.v1.CartService.GetItems:output_type -> sidecart.v1.ItemsDocument
+	32, // 34: sidecart.v1.CartService.PutItems:output_type -> sidecart.v1.ItemsDocument
+	32, // 35: sidecart.v1.CartService.AddItem:output_type -> sidecart.v1.ItemsDocument
+	32, // 36: sidecart.v1.CartService.UpdateItem:output_type -> sidecart.v1.ItemsDocument
+	32, // 37: sidecart.v1.CartService.RemoveItem:output_type -> sidecart.v1.ItemsDocument
+	33, // 38: sidecart.v1.CartService.GetConditions:output_type -> sidecart.v1.ConditionsDocument
+	33, // 39: sidecart.v1.CartService.PutConditions:output_type -> sidecart.v1.ConditionsDocument
+	33, // 40: sidecart.v1.CartService.PutCondition:output_type -> sidecart.v1.ConditionsDocument
+	33, // 41: sidecart.v1.CartService.RemoveCondition:output_type -> sidecart.v1.ConditionsDocument
+	34, // 42: sidecart.v1.CartService.GetMetadata:output_type -> sidecart.v1.MetadataDocument
+	34, // 43: sidecart.v1.CartService.PatchMetadata:output_type -> sidecart.v1.MetadataDocument
+	34, // 44: sidecart.v1.CartService.ClearMetadata:output_type -> sidecart.v1.MetadataDocument
+	35, // 45: sidecart.v1.CartService.GetMetadataValue:output_type -> sidecart.v1.MetadataValue
+	35, // 46: sidecart.v1.CartService.PutMetadataValue:output_type -> sidecart.v1.MetadataValue
+	35, // 47: sidecart.v1.CartService.RemoveMetadataValue:output_type -> sidecart.v1.MetadataValue
+	30, // 48: sidecart.v1.CartService.Batch:output_type -> sidecart.v1.Cart
+	30, // 49: sidecart.v1.CartService.Clear:output_type -> sidecart.v1.Cart
+	36, // 50: sidecart.v1.CartService.Forget:output_type -> sidecart.v1.ForgetResponse
+	37, // 51: sidecart.v1.CartService.ForgetAll:output_type -> sidecart.v1.ForgetAllResponse
+	38, // 52: sidecart.v1.CartService.Swap:output_type -> sidecart.v1.SwapResponse
+	39, // 53: sidecart.v1.CartService.Merge:output_type -> sidecart.v1.MergeResponse
+	40, // 54: sidecart.v1.CartService.AcquireLease:output_type -> sidecart.v1.LeaseGrant
+	41, // 55: sidecart.v1.CartService.GetLease:output_type -> sidecart.v1.Lease
+	41, // 56: sidecart.v1.CartService.RenewLease:output_type -> sidecart.v1.Lease
+	42, // 57: sidecart.v1.CartService.ReleaseLease:output_type -> sidecart.v1.ReleaseLeaseResponse
+	40, // 58: sidecart.v1.CartService.HoldLease:output_type -> sidecart.v1.LeaseGrant
+	43, // 59: sidecart.v1.CartService.Flush:output_type -> sidecart.v1.FlushResponse
+	30, // [30:60] is the sub-list for method output_type
+	0,  // [0:30] is the sub-list for method input_type
 	0,  // [0:0] is the sub-list for extension type_name
 	0,  // [0:0] is the sub-list for extension extendee
 	0,  // [0:0] is the sub-list for field type_name
@@ -157,6 +181,7 @@ func file_sidecart_v1_service_proto_init() {
 		return
 	}
 	file_sidecart_v1_cart_proto_init()
+	file_sidecart_v1_leases_proto_init()
 	file_sidecart_v1_requests_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{

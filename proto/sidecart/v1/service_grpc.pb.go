@@ -43,6 +43,11 @@ const (
 	CartService_ForgetAll_FullMethodName           = "/sidecart.v1.CartService/ForgetAll"
 	CartService_Swap_FullMethodName                = "/sidecart.v1.CartService/Swap"
 	CartService_Merge_FullMethodName               = "/sidecart.v1.CartService/Merge"
+	CartService_AcquireLease_FullMethodName        = "/sidecart.v1.CartService/AcquireLease"
+	CartService_GetLease_FullMethodName            = "/sidecart.v1.CartService/GetLease"
+	CartService_RenewLease_FullMethodName          = "/sidecart.v1.CartService/RenewLease"
+	CartService_ReleaseLease_FullMethodName        = "/sidecart.v1.CartService/ReleaseLease"
+	CartService_HoldLease_FullMethodName           = "/sidecart.v1.CartService/HoldLease"
 	CartService_Flush_FullMethodName               = "/sidecart.v1.CartService/Flush"
 )
 
@@ -67,7 +72,7 @@ const (
 // |---|---|---|
 // | INVALID_ARGUMENT | INVALID | a document, field or name breaks a rule; metadata "field" says which |
 // | INVALID_ARGUMENT | TOO_LARGE | a limit on size was passed |
-// | NOT_FOUND | NOT_FOUND | an item to update is not there |
+// | NOT_FOUND | NOT_FOUND | an item to update is not there; a lease never was, or was released |
 // | ABORTED | CONFLICT | if_match or if_none_match does not hold; metadata "attemptedVersion", "currentVersion" |
 // | ABORTED | LOCK_TIMEOUT | the whole wait time passed without the lock; comes with a RetryInfo |
 // | FAILED_PRECONDITION | LOCK_LOST | the lease expired or was taken |
@@ -128,6 +133,22 @@ type CartServiceClient interface {
 	// Merge moves the contents of a guest's cart into the cart of another
 	// identifier, same instance. The guest's cart is gone afterwards.
 	Merge(ctx context.Context, in *MergeRequest, opts ...grpc.CallOption) (*MergeResponse, error)
+	// AcquireLease locks parts of a cart for some time and reads the cart, in one
+	// step. A lease holds off every change of its parts, by whatever sidecar, in
+	// whatever mode, but those made with its token; reads never wait.
+	AcquireLease(ctx context.Context, in *AcquireLeaseRequest, opts ...grpc.CallOption) (*LeaseGrant, error)
+	// GetLease says how a lease stands.
+	GetLease(ctx context.Context, in *GetLeaseRequest, opts ...grpc.CallOption) (*Lease, error)
+	// RenewLease lets a lease end later, or sooner.
+	RenewLease(ctx context.Context, in *RenewLeaseRequest, opts ...grpc.CallOption) (*Lease, error)
+	// ReleaseLease gives a lease back.
+	ReleaseLease(ctx context.Context, in *ReleaseLeaseRequest, opts ...grpc.CallOption) (*ReleaseLeaseResponse, error)
+	// HoldLease takes a lease and renews it as long as the call lasts: the first
+	// message has the cart, and one without follows at each renewal. When the client
+	// ends the call, goes away or dies, or the sidecar stops, the lease is given back
+	// at once. The call ends with LOCK_LOST if the lease is lost, and with OK if it
+	// was released with its token.
+	HoldLease(ctx context.Context, in *HoldLeaseRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[LeaseGrant], error)
 	// Flush removes all carts of the prefix, for tests. It is refused unless the
 	// configuration allows it.
 	Flush(ctx context.Context, in *FlushRequest, opts ...grpc.CallOption) (*FlushResponse, error)
@@ -381,6 +402,65 @@ func (c *cartServiceClient) Merge(ctx context.Context, in *MergeRequest, opts ..
 	return out, nil
 }
 
+func (c *cartServiceClient) AcquireLease(ctx context.Context, in *AcquireLeaseRequest, opts ...grpc.CallOption) (*LeaseGrant, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(LeaseGrant)
+	err := c.cc.Invoke(ctx, CartService_AcquireLease_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *cartServiceClient) GetLease(ctx context.Context, in *GetLeaseRequest, opts ...grpc.CallOption) (*Lease, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Lease)
+	err := c.cc.Invoke(ctx, CartService_GetLease_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *cartServiceClient) RenewLease(ctx context.Context, in *RenewLeaseRequest, opts ...grpc.CallOption) (*Lease, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Lease)
+	err := c.cc.Invoke(ctx, CartService_RenewLease_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *cartServiceClient) ReleaseLease(ctx context.Context, in *ReleaseLeaseRequest, opts ...grpc.CallOption) (*ReleaseLeaseResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ReleaseLeaseResponse)
+	err := c.cc.Invoke(ctx, CartService_ReleaseLease_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *cartServiceClient) HoldLease(ctx context.Context, in *HoldLeaseRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[LeaseGrant], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &CartService_ServiceDesc.Streams[0], CartService_HoldLease_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[HoldLeaseRequest, LeaseGrant]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type CartService_HoldLeaseClient = grpc.ServerStreamingClient[LeaseGrant]
+
 func (c *cartServiceClient) Flush(ctx context.Context, in *FlushRequest, opts ...grpc.CallOption) (*FlushResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(FlushResponse)
@@ -412,7 +492,7 @@ func (c *cartServiceClient) Flush(ctx context.Context, in *FlushRequest, opts ..
 // |---|---|---|
 // | INVALID_ARGUMENT | INVALID | a document, field or name breaks a rule; metadata "field" says which |
 // | INVALID_ARGUMENT | TOO_LARGE | a limit on size was passed |
-// | NOT_FOUND | NOT_FOUND | an item to update is not there |
+// | NOT_FOUND | NOT_FOUND | an item to update is not there; a lease never was, or was released |
 // | ABORTED | CONFLICT | if_match or if_none_match does not hold; metadata "attemptedVersion", "currentVersion" |
 // | ABORTED | LOCK_TIMEOUT | the whole wait time passed without the lock; comes with a RetryInfo |
 // | FAILED_PRECONDITION | LOCK_LOST | the lease expired or was taken |
@@ -473,6 +553,22 @@ type CartServiceServer interface {
 	// Merge moves the contents of a guest's cart into the cart of another
 	// identifier, same instance. The guest's cart is gone afterwards.
 	Merge(context.Context, *MergeRequest) (*MergeResponse, error)
+	// AcquireLease locks parts of a cart for some time and reads the cart, in one
+	// step. A lease holds off every change of its parts, by whatever sidecar, in
+	// whatever mode, but those made with its token; reads never wait.
+	AcquireLease(context.Context, *AcquireLeaseRequest) (*LeaseGrant, error)
+	// GetLease says how a lease stands.
+	GetLease(context.Context, *GetLeaseRequest) (*Lease, error)
+	// RenewLease lets a lease end later, or sooner.
+	RenewLease(context.Context, *RenewLeaseRequest) (*Lease, error)
+	// ReleaseLease gives a lease back.
+	ReleaseLease(context.Context, *ReleaseLeaseRequest) (*ReleaseLeaseResponse, error)
+	// HoldLease takes a lease and renews it as long as the call lasts: the first
+	// message has the cart, and one without follows at each renewal. When the client
+	// ends the call, goes away or dies, or the sidecar stops, the lease is given back
+	// at once. The call ends with LOCK_LOST if the lease is lost, and with OK if it
+	// was released with its token.
+	HoldLease(*HoldLeaseRequest, grpc.ServerStreamingServer[LeaseGrant]) error
 	// Flush removes all carts of the prefix, for tests. It is refused unless the
 	// configuration allows it.
 	Flush(context.Context, *FlushRequest) (*FlushResponse, error)
@@ -557,6 +653,21 @@ func (UnimplementedCartServiceServer) Swap(context.Context, *SwapRequest) (*Swap
 }
 func (UnimplementedCartServiceServer) Merge(context.Context, *MergeRequest) (*MergeResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Merge not implemented")
+}
+func (UnimplementedCartServiceServer) AcquireLease(context.Context, *AcquireLeaseRequest) (*LeaseGrant, error) {
+	return nil, status.Error(codes.Unimplemented, "method AcquireLease not implemented")
+}
+func (UnimplementedCartServiceServer) GetLease(context.Context, *GetLeaseRequest) (*Lease, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetLease not implemented")
+}
+func (UnimplementedCartServiceServer) RenewLease(context.Context, *RenewLeaseRequest) (*Lease, error) {
+	return nil, status.Error(codes.Unimplemented, "method RenewLease not implemented")
+}
+func (UnimplementedCartServiceServer) ReleaseLease(context.Context, *ReleaseLeaseRequest) (*ReleaseLeaseResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ReleaseLease not implemented")
+}
+func (UnimplementedCartServiceServer) HoldLease(*HoldLeaseRequest, grpc.ServerStreamingServer[LeaseGrant]) error {
+	return status.Error(codes.Unimplemented, "method HoldLease not implemented")
 }
 func (UnimplementedCartServiceServer) Flush(context.Context, *FlushRequest) (*FlushResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Flush not implemented")
@@ -1014,6 +1125,89 @@ func _CartService_Merge_Handler(srv interface{}, ctx context.Context, dec func(i
 	return interceptor(ctx, in, info, handler)
 }
 
+func _CartService_AcquireLease_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(AcquireLeaseRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CartServiceServer).AcquireLease(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: CartService_AcquireLease_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CartServiceServer).AcquireLease(ctx, req.(*AcquireLeaseRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _CartService_GetLease_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetLeaseRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CartServiceServer).GetLease(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: CartService_GetLease_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CartServiceServer).GetLease(ctx, req.(*GetLeaseRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _CartService_RenewLease_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RenewLeaseRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CartServiceServer).RenewLease(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: CartService_RenewLease_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CartServiceServer).RenewLease(ctx, req.(*RenewLeaseRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _CartService_ReleaseLease_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ReleaseLeaseRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CartServiceServer).ReleaseLease(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: CartService_ReleaseLease_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CartServiceServer).ReleaseLease(ctx, req.(*ReleaseLeaseRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _CartService_HoldLease_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(HoldLeaseRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(CartServiceServer).HoldLease(m, &grpc.GenericServerStream[HoldLeaseRequest, LeaseGrant]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type CartService_HoldLeaseServer = grpc.ServerStreamingServer[LeaseGrant]
+
 func _CartService_Flush_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(FlushRequest)
 	if err := dec(in); err != nil {
@@ -1136,10 +1330,32 @@ var CartService_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _CartService_Merge_Handler,
 		},
 		{
+			MethodName: "AcquireLease",
+			Handler:    _CartService_AcquireLease_Handler,
+		},
+		{
+			MethodName: "GetLease",
+			Handler:    _CartService_GetLease_Handler,
+		},
+		{
+			MethodName: "RenewLease",
+			Handler:    _CartService_RenewLease_Handler,
+		},
+		{
+			MethodName: "ReleaseLease",
+			Handler:    _CartService_ReleaseLease_Handler,
+		},
+		{
 			MethodName: "Flush",
 			Handler:    _CartService_Flush_Handler,
 		},
 	},
-	Streams:  []grpc.StreamDesc{},
+	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "HoldLease",
+			Handler:       _CartService_HoldLease_Handler,
+			ServerStreams: true,
+		},
+	},
 	Metadata: "sidecart/v1/service.proto",
 }

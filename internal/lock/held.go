@@ -1,0 +1,117 @@
+package lock
+
+import (
+	"cmp"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/sidecart/sidecart/internal/cart"
+)
+
+// leases are those that were acquired through this sidecar, for the status page and for
+// those who hold one by a stream. The backend alone knows which of them still stand.
+type leases struct {
+	mu   sync.Mutex
+	byID map[leaseID]*heldLease
+}
+
+type leaseID struct {
+	key   cart.Key
+	token string
+}
+
+type heldLease struct {
+	Lease
+	since time.Time
+	ends  time.Time     // by this process's clock
+	gone  chan struct{} // closed when it was released
+}
+
+func (s *leases) add(key cart.Key, l Lease, d time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.byID == nil {
+		s.byID = make(map[leaseID]*heldLease)
+	}
+	now := time.Now()
+	// Each one that is added looks at a few others, so that those that have ended stay
+	// few. Go starts the range of a map at a random place.
+	looks := 8
+	for id, h := range s.byID {
+		if !now.Before(h.ends) {
+			delete(s.byID, id)
+		}
+		if looks--; looks == 0 {
+			break
+		}
+	}
+	l.Cart = nil
+	s.byID[leaseID{key, l.Token}] = &heldLease{Lease: l, since: now, ends: now.Add(d), gone: make(chan struct{})}
+}
+
+func (s *leases) renew(key cart.Key, l Lease, d time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if h := s.byID[leaseID{key, l.Token}]; h != nil {
+		h.Lease, h.ends = l, time.Now().Add(d)
+	}
+}
+
+// end notes that a lease is not held any more.
+func (s *leases) end(key cart.Key, token string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	id := leaseID{key, token}
+	if h := s.byID[id]; h != nil {
+		close(h.gone)
+		delete(s.byID, id)
+	}
+}
+
+// released is closed when the lease is released by way of this sidecar.
+func (s *leases) released(key cart.Key, token string) <-chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if h := s.byID[leaseID{key, token}]; h != nil {
+		return h.gone
+	}
+	return nil
+}
+
+// clear drops all, since all that the backend had is gone.
+func (s *leases) clear() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	clear(s.byID)
+}
+
+// HeldLease is a lease for people who look: without its token.
+type HeldLease struct {
+	Key    cart.Key
+	Parts  []cart.Part
+	Holder string
+	Fence  uint64
+	// Since is when it was granted, by this sidecar's clock; Expires when it ends
+	// unless it is renewed, by the backend's.
+	Since, Expires time.Time
+	// Waiting is how many changes and leases of that cart wait in this sidecar.
+	Waiting int
+}
+
+// list are those that are held, oldest first, and drops those that have ended.
+func (s *leases) list() []HeldLease {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := time.Now()
+	var held []HeldLease
+	for id, h := range s.byID {
+		if !now.Before(h.ends) {
+			delete(s.byID, id)
+			continue
+		}
+		held = append(held, HeldLease{Key: id.key, Parts: h.Parts, Holder: h.Holder, Fence: h.Fence, Since: h.since, Expires: h.Expires})
+	}
+	slices.SortFunc(held, func(a, b HeldLease) int { return cmp.Or(a.Since.Compare(b.Since), cmp.Compare(a.Fence, b.Fence)) })
+	return held
+}

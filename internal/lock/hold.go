@@ -1,0 +1,89 @@
+package lock
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"time"
+
+	"github.com/sidecart/sidecart/internal/cart"
+)
+
+// HoldLease takes a lease and renews it until ctx ends, send fails or the coordinator
+// closes; then it gives it back at once. send is told of the lease, with the cart,
+// and of each renewal. HoldLease returns ErrLost when the lease is lost, ErrDraining when the coordinator
+// closes, nil when the lease was released with its token through this sidecar, and otherwise the error that ended it.
+func (c *Coordinator) HoldLease(ctx context.Context, key cart.Key, r LeaseRequest, send func(Lease) error) error {
+	if err := c.enter(); err != nil { // Close waits until the lease is back
+		return err
+	}
+	defer c.inFlight.Done()
+	r.Duration = cmp.Or(r.Duration, c.opts.Load().LeaseDuration)
+	r.Token = ""
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	l, err := c.AcquireLease(ctx, key, r)
+	if err != nil {
+		return err
+	}
+	ends := time.Now().Add(r.Duration)
+	released := c.leases.released(key, l.Token)
+	if err = send(l); err == nil {
+		err = c.keep(ctx, key, l, r.Duration, ends, released, send)
+	}
+	if err == nil || errors.Is(err, ErrLost) || errors.Is(err, ErrUnknown) {
+		return err
+	}
+	back, cancelBack := context.WithTimeout(context.WithoutCancel(ctx), turnLease)
+	defer cancelBack()
+	if e := c.locker.Release(back, key, l.Token); e == nil {
+		c.leases.end(key, l.Token)
+	}
+	return err
+}
+
+// keep renews a lease of duration d, at every third of it, so that two attempts may fail.
+func (c *Coordinator) keep(ctx context.Context, key cart.Key, l Lease, d time.Duration, ends time.Time, released <-chan struct{}, send func(Lease) error) error {
+	every := time.NewTicker(d / 3)
+	defer every.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-c.ending:
+			return ErrDraining
+		case <-released:
+			return nil
+		case <-every.C:
+		}
+		asked := time.Now()
+		now, err := c.renewBefore(ctx, key, l.Token, d, ends)
+		switch {
+		case err == nil:
+			ends = asked.Add(d)
+			if err := send(now); err != nil {
+				return err
+			}
+		case errors.Is(err, ErrLost), errors.Is(err, ErrUnknown):
+			return err
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case time.Now().After(ends):
+			// The backend has not answered for the whole life of the lease: whatever it
+			// thinks, what was done under it cannot be vouched for.
+			return c.noteLease(key, Change{Lease: l.Token}, ErrLost)
+		}
+	}
+}
+
+// renewBefore renews, and waits for the answer no longer than to the next renewal or the
+// lease's end.
+func (c *Coordinator) renewBefore(ctx context.Context, key cart.Key, token string, d time.Duration, ends time.Time) (Lease, error) {
+	until := time.Now().Add(max(d/3, MinLease))
+	if ends.After(time.Now()) && ends.Before(until) {
+		until = ends
+	}
+	ctx, cancel := context.WithDeadline(ctx, until)
+	defer cancel()
+	return c.RenewLease(ctx, key, token, d)
+}

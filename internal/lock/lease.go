@@ -1,0 +1,286 @@
+package lock
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/sidecart/sidecart/internal/cart"
+	"github.com/sidecart/sidecart/internal/storage"
+)
+
+// Bounds of a lease's life. The least is longer than a round trip, so that what is
+// granted can be used.
+const (
+	MinLease = 10 * time.Millisecond
+	MaxLease = time.Hour
+)
+
+// tryTime bounds an acquisition that waits for nobody: what it waits for is changes under
+// way in this sidecar, and the backend.
+const tryTime = storage.Heartbeat
+
+// errHeld says that a change under a lease met a lock over parts that the lease does
+// not cover.
+var errHeld = errors.New("parts outside of the lease are locked")
+
+// LeaseRequest asks for a lease.
+type LeaseRequest struct {
+	// Parts are what to lock, all at once or not at all; PartAll, alone, is the whole cart.
+	Parts []cart.Part
+	// Wait is the longest wait; 0 waits for nobody, and a negative one stands for
+	// the configured wait time.
+	Wait time.Duration
+	// Duration is how long the lease lives unless it is renewed; 0 stands for the
+	// configured one.
+	Duration time.Duration
+	// Holder is shown to people; "" stands for this sidecar.
+	Holder string
+	// Token, if not "", is that of a lease which holds Parts already. It is renewed,
+	// whole, and keeps its fence.
+	Token string
+}
+
+// Lease is a lease that was granted.
+type Lease struct {
+	// Token proves to hold it. It is a secret: it opens the lock to whoever has it.
+	Token string
+	storage.Lease
+	// Cart is the state under the lease; nil where nobody asked for it.
+	Cart *cart.Cart
+}
+
+// AcquireLease waits for a lease and returns it with the cart as it is under it. In a
+// sidecar leases and changes of the same parts are served in the order in which they
+// came; among sidecars, in the order in which those who are first in theirs asked the backend.
+func (c *Coordinator) AcquireLease(ctx context.Context, key cart.Key, r LeaseRequest) (Lease, error) {
+	if c.locker == nil {
+		return Lease{}, errNoLeases
+	}
+	if err := c.enter(); err != nil {
+		return Lease{}, err
+	}
+	defer c.inFlight.Done()
+	o := c.opts.Load()
+	r.Duration = cmp.Or(r.Duration, o.LeaseDuration)
+	if r.Token != "" {
+		return c.reenter(ctx, key, r)
+	}
+	start := time.Now()
+	op := &op{claim: &storage.Claim{
+		Token: NewToken(), Holder: cmp.Or(r.Holder, o.Holder), Parts: r.Parts, Lease: r.Duration, Fence: true,
+	}}
+	switch {
+	case r.Wait == 0:
+		op.once, op.expires = true, start.Add(tryTime)
+	case r.Wait > 0:
+		op.expires = start.Add(r.Wait)
+	}
+	seen := c.cache.stamp(key)
+	res, err := c.submit(ctx, key, op)
+	if err != nil {
+		if errors.Is(err, ErrTimeout) {
+			c.stats.leaseTimeouts.Add(1)
+		}
+		return Lease{}, err
+	}
+	token := op.claim.Token
+	if ctx.Err() != nil { // nobody is there to be told the token
+		c.abandon(key, token)
+		return Lease{}, ctx.Err()
+	}
+	l := Lease{Token: token, Cart: res.Cart, Lease: storage.Lease{
+		Parts: op.claim.Parts, Holder: op.claim.Holder, Fence: op.grant.Fence, Expires: op.grant.Expires,
+	}}
+	if l.Cart.Transfer != nil {
+		if l.Cart, err = c.read(ctx, key); err != nil {
+			c.abandon(key, token)
+			return Lease{}, err
+		}
+	} else {
+		c.cache.offer(key, l.Cart, seen)
+	}
+	c.stats.leasesGranted.Add(1)
+	c.leases.add(key, l, r.Duration)
+	return l, nil
+}
+
+var errNoLeases = fmt.Errorf("leases are %w", storage.ErrUnsupported)
+
+// tryOnce looks for an op that waits for nobody whether its parts are free. Whoever
+// takes them after that look makes it wait, but no longer than tryTime.
+func (c *Coordinator) tryOnce(ctx context.Context, key cart.Key, g *group) error {
+	if !g.once {
+		return nil
+	}
+	outs, err := c.store.Commit(ctx, storage.Commit{Key: key, Parts: g.claim.Parts})
+	if err == nil && outs[0].Status == storage.Locked {
+		err = storage.ErrLockTimeout
+	}
+	return err
+}
+
+// reenter renews a lease that holds what is asked for.
+func (c *Coordinator) reenter(ctx context.Context, key cart.Key, r LeaseRequest) (Lease, error) {
+	l, err := c.Lease(ctx, key, r.Token)
+	if err != nil {
+		return Lease{}, err
+	}
+	if !covers(l.Parts, r.Parts) {
+		return Lease{}, cart.Invalidf("parts", "the lease holds only %s: release it and take all at once", names(l.Parts))
+	}
+	if l, err = c.RenewLease(ctx, key, r.Token, r.Duration); err != nil {
+		return Lease{}, err
+	}
+	l.Cart, err = c.read(ctx, key) // after the renewal: nobody else has changed those parts since
+	return l, err
+}
+
+func names(parts []cart.Part) string {
+	quoted := make([]string, len(parts))
+	for i, p := range parts {
+		quoted[i] = fmt.Sprintf("%q", string(p))
+	}
+	return strings.Join(quoted, ", ")
+}
+
+// Lease says how a lease stands.
+func (c *Coordinator) Lease(ctx context.Context, key cart.Key, token string) (Lease, error) {
+	return c.onLease(key, token, func() (storage.Lease, error) { return c.locker.Lease(ctx, key, token) })
+}
+
+// RenewLease lets a lease end d from now; 0 stands for the configured duration.
+func (c *Coordinator) RenewLease(ctx context.Context, key cart.Key, token string, d time.Duration) (Lease, error) {
+	d = cmp.Or(d, c.opts.Load().LeaseDuration)
+	l, err := c.onLease(key, token, func() (storage.Lease, error) { return c.locker.Renew(ctx, key, token, d) })
+	if err == nil {
+		c.leases.renew(key, l, d)
+	}
+	return l, err
+}
+
+// ReleaseLease gives a lease back and wakes the next.
+func (c *Coordinator) ReleaseLease(ctx context.Context, key cart.Key, token string) error {
+	_, err := c.onLease(key, token, func() (storage.Lease, error) { return storage.Lease{}, c.locker.Release(ctx, key, token) })
+	if err == nil {
+		c.leases.end(key, token)
+	}
+	return err
+}
+
+// onLease asks the backend something about one lease.
+func (c *Coordinator) onLease(key cart.Key, token string, ask func() (storage.Lease, error)) (Lease, error) {
+	if err := c.canLease(Change{Lease: token}); err != nil {
+		return Lease{}, err
+	}
+	if err := c.enter(); err != nil {
+		return Lease{}, err
+	}
+	defer c.inFlight.Done()
+	l, err := ask()
+	if err != nil {
+		return Lease{}, c.noteLease(key, Change{Lease: token}, translate(err))
+	}
+	if slices.Contains(l.Parts, cart.PartAll) {
+		l.Parts = []cart.Part{cart.PartAll}
+	}
+	return Lease{Token: token, Lease: l}, nil
+}
+
+// canLease refuses what cannot be a lease before the backend is asked.
+func (c *Coordinator) canLease(ch Change) error {
+	switch {
+	case ch.Lease == "":
+		return nil
+	case c.locker == nil:
+		return errNoLeases
+	case !isToken(ch.Lease):
+		return ErrUnknown
+	}
+	return nil
+}
+
+// isToken reports whether NewToken could have made the token.
+func isToken(token string) bool {
+	const alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+	return len(token) == 22 && strings.Trim(token, alphabet) == ""
+}
+
+// noteLease takes in what became of a call under a lease, and returns err.
+func (c *Coordinator) noteLease(key cart.Key, ch Change, err error) error {
+	switch {
+	case ch.Lease == "":
+	case errors.Is(err, ErrLost):
+		c.stats.leasesLost.Add(1)
+		c.leases.end(key, ch.Lease)
+	case err == nil && ch.Release, errors.Is(err, ErrUnknown):
+		c.leases.end(key, ch.Lease)
+	}
+	return err
+}
+
+// ifLeased ends a change that alters nothing and was made without a commit: its lease must
+// stand, and is given back if that was asked for.
+func (c *Coordinator) ifLeased(ctx context.Context, key cart.Key, ch Change) (err error) {
+	switch {
+	case ch.Lease == "":
+	case ch.Release:
+		err = c.locker.Release(ctx, key, ch.Lease)
+	default:
+		_, err = c.locker.Lease(ctx, key, ch.Lease)
+	}
+	return translate(err)
+}
+
+// change makes one change, or forgets the cart. Under a lease it does not queue for parts that
+// the lease does not cover: with a lock in hand, it would wait for others who wait for
+// it. It asks again until they are free or the wait time has passed.
+func (c *Coordinator) change(ctx context.Context, key cart.Key, ch Change, forget bool) (Result, error) {
+	if err := c.canLease(ch); err != nil {
+		return Result{}, err
+	}
+	expires := time.Now().Add(c.opts.Load().WaitTimeout)
+	for attempt := 0; ; attempt++ {
+		res, err := c.submit(ctx, key, &op{Change: ch, forget: forget, expires: expires})
+		if !errors.Is(err, errHeld) {
+			return res, c.noteLease(key, ch, err)
+		}
+		wait, cancel := context.WithDeadline(ctx, expires)
+		err = pause(wait, attempt)
+		cancel()
+		if err != nil {
+			if errors.Is(err, ErrTimeout) {
+				c.stats.timeouts.Add(1)
+			}
+			return Result{}, err
+		}
+	}
+}
+
+// How long one waits before it asks again where nobody will tell.
+const (
+	pauseMin = 2 * time.Millisecond
+	pauseMax = 50 * time.Millisecond
+)
+
+// pause waits before the next attempt, longer each time, with jitter. The end of ctx's time is
+// ErrTimeout.
+func pause(ctx context.Context, attempt int) error {
+	d := min(pauseMin<<min(attempt, 10), pauseMax)
+	timer := time.NewTimer(d/2 + rand.N(d/2))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+			return ErrTimeout
+		}
+		return ctx.Err()
+	}
+}

@@ -1,0 +1,70 @@
+package proxy
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"time"
+
+	pb "github.com/sidecart/sidecart/proto/sidecart/v1"
+)
+
+// contentLines is the type of a stream: one JSON object per line, in the form of the
+// gateway's streams: {"result": …}, and {"error": …} at an end that is not the client's wish.
+const contentLines = "application/x-ndjson"
+
+// serveHold serves HoldLease over HTTP.
+func (g *gateway) serveHold(w http.ResponseWriter, r *http.Request, params map[string]string) {
+	httpCallOf(r.Context()).method = "HoldLease"
+	in := &pb.HoldLeaseRequest{}
+	if body, ok := r.Body.(*requestBody); ok {
+		if err := decodeBody(body.text, in.ProtoReflect()); err != nil && !errors.Is(err, io.EOF) {
+			g.refuse(w, r, err)
+			return
+		}
+	}
+	in.Identifier, in.Instance = params["identifier"], params["instance"]
+	out := &lines{w: w, rc: http.NewResponseController(w)}
+	f := g.service.hold(r.Context(), in, func(m *pb.LeaseGrant) error {
+		text, err := appendMessage([]byte(`{"result":`), m.ProtoReflect())
+		if err != nil {
+			return err
+		}
+		return out.write(append(text, '}'))
+	})
+	switch {
+	case f == nil:
+	case !out.begun:
+		writeFailure(w, r, f)
+	default:
+		var buf bytes.Buffer
+		e := json.NewEncoder(&buf)
+		e.SetEscapeHTML(false)
+		_ = e.Encode(map[string]errorBody{"error": f.body()}) // strings and numbers always encode
+		_ = out.write(bytes.TrimSuffix(buf.Bytes(), []byte("\n")))
+	}
+}
+
+// lines writes one line after the other, each at once.
+type lines struct {
+	w     http.ResponseWriter
+	rc    *http.ResponseController
+	begun bool
+}
+
+func (l *lines) write(line []byte) error {
+	if !l.begun {
+		l.begun = true
+		h := l.w.Header()
+		h.Set("Content-Type", contentLines)
+		h.Set("Cache-Control", "no-store")
+	}
+	// A client that does not read loses what it holds.
+	_ = l.rc.SetWriteDeadline(time.Now().Add(answerGrace))
+	if _, err := l.w.Write(append(line, '\n')); err != nil {
+		return err
+	}
+	return l.rc.Flush()
+}

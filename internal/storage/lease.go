@@ -1,0 +1,110 @@
+package storage
+
+import (
+	"slices"
+	"time"
+
+	"github.com/sidecart/sidecart/internal/cart"
+)
+
+// Lost is a lease that has expired, of which no more is known than that it was.
+type Lost struct {
+	Token   string    `json:"token"`
+	Expired time.Time `json:"expired"`
+}
+
+// Lease returns the lease that token has, or ErrLockLost or ErrLockUnknown.
+func (s *State) Lease(token string) (Lease, error) {
+	if h := s.leased(token); h != nil {
+		return Lease{Parts: slices.Clone(h.Parts), Holder: h.Holder, Fence: h.Fence, Expires: h.Expires}, nil
+	}
+	if s.lost(token) {
+		return Lease{}, ErrLockLost
+	}
+	return Lease{}, ErrLockUnknown
+}
+
+// Renew makes the lease that token has end in lease from now.
+func (s *State) Renew(token string, lease time.Duration, now time.Time) (Lease, error) {
+	if h := s.leased(token); h != nil {
+		h.Expires = now.Add(lease)
+	}
+	return s.Lease(token)
+}
+
+// Release gives back the lease that token has, and returns the tokens of those that
+// this let in.
+func (s *State) Release(token string, now time.Time) (granted []string, err error) {
+	if _, err := s.Lease(token); err != nil {
+		return nil, err
+	}
+	return s.Abandon(token, now), nil
+}
+
+// GiveFences gives each lease that has none yet its fence, in the order in which
+// they were granted. next must return a greater number each time, for ever.
+func (s *State) GiveFences(next func() uint64) {
+	for i := range s.Held {
+		if h := &s.Held[i]; h.Leased && h.Fence == 0 {
+			h.Fence = next()
+		}
+	}
+}
+
+// expire drops the locks that have ended. Of those that were leases it remembers
+// the tokens, in the order of their ends, and forgets the oldest.
+func (s *State) expire(now time.Time) {
+	before := len(s.Lost)
+	s.Held = slices.DeleteFunc(s.Held, func(h Hold) bool {
+		ended := !now.Before(h.Expires)
+		if ended && h.Leased {
+			s.Lost = append(s.Lost, Lost{h.Token, h.Expires})
+		}
+		return ended
+	})
+	if len(s.Lost) > before {
+		slices.SortStableFunc(s.Lost, func(a, b Lost) int { return a.Expired.Compare(b.Expired) })
+	}
+	first := max(0, len(s.Lost)-MaxLost)
+	for first < len(s.Lost) && !now.Before(s.Lost[first].Expired.Add(LeaseMemory)) {
+		first++
+	}
+	s.Lost = s.Lost[first:]
+}
+
+// leased is the lease that token has; nil for none.
+func (s *State) leased(token string) *Hold {
+	for i := range s.Held {
+		if h := &s.Held[i]; h.Token == token && h.Leased {
+			return h
+		}
+	}
+	return nil
+}
+
+func (s *State) lost(token string) bool {
+	return slices.ContainsFunc(s.Lost, func(l Lost) bool { return l.Token == token })
+}
+
+// gather makes h all that its token holds, as one lease.
+func (s *State) gather(h *Hold) {
+	h.Leased = true
+	var parts []cart.Part
+	s.Held = slices.DeleteFunc(s.Held, func(old Hold) bool {
+		if old.Token != h.Token {
+			return false
+		}
+		parts, h.Fence = append(parts, old.Parts...), max(h.Fence, old.Fence)
+		return true
+	})
+	for _, p := range h.Parts {
+		if !slices.Contains(parts, p) {
+			parts = append(parts, p)
+		}
+	}
+	if slices.Contains(parts, cart.PartAll) {
+		parts = []cart.Part{cart.PartAll}
+	}
+	h.Parts = parts
+	s.Lost = slices.DeleteFunc(s.Lost, func(l Lost) bool { return l.Token == h.Token })
+}

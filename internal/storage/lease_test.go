@@ -1,0 +1,168 @@
+package storage_test
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/sidecart/sidecart/internal/cart"
+	"github.com/sidecart/sidecart/internal/storage"
+)
+
+func leaseClaim(token string, parts ...cart.Part) storage.Claim {
+	c := claim(token, parts...)
+	c.Fence, c.Holder = true, "client"
+	return c
+}
+
+// fences gives 1, 2, 3 and so on.
+func fences() func() uint64 {
+	var last uint64
+	return func() uint64 {
+		last++
+		return last
+	}
+}
+
+func TestLease(t *testing.T) {
+	var s storage.State
+	next := fences()
+	s.Acquire(leaseClaim("a", items, notes), start)
+	s.Acquire(claim("turn", conditions), start)
+	s.GiveFences(next)
+	want := storage.Lease{Parts: []cart.Part{items, notes}, Holder: "client", Fence: 1, Expires: start.Add(10 * time.Second)}
+	got, err := s.Lease("a")
+	if d := cmp.Diff(want, got); d != "" || err != nil {
+		t.Errorf("Lease: %v (-want +got):\n%s", err, d)
+	}
+	got.Parts[0] = conditions // is the caller's
+	got, err = s.Renew("a", time.Minute, start.Add(time.Second))
+	want.Expires = start.Add(61 * time.Second)
+	if d := cmp.Diff(want, got); d != "" || err != nil {
+		t.Errorf("Renew: %v (-want +got):\n%s", err, d)
+	}
+	for _, token := range []string{"turn", "nobody", ""} {
+		_, look := s.Lease(token)
+		_, renew := s.Renew(token, time.Minute, start)
+		_, release := s.Release(token, start)
+		for _, err := range []error{look, renew, release} {
+			if !errors.Is(err, storage.ErrLockUnknown) {
+				t.Errorf("of %q: %v, want ErrLockUnknown", token, err)
+			}
+		}
+	}
+	s.Acquire(leaseClaim("b", items), start)
+	granted, err := s.Release("a", start)
+	if err != nil || !slices.Equal(granted, []string{"b"}) {
+		t.Errorf("Release granted %q, %v, want b", granted, err)
+	}
+	s.GiveFences(next)
+	if got, err := s.Lease("b"); got.Fence != 2 || err != nil {
+		t.Errorf("the next has %+v, %v, want fence 2", got, err)
+	}
+	if _, err := s.Lease("a"); !errors.Is(err, storage.ErrLockUnknown) {
+		t.Errorf("released: %v, want ErrLockUnknown", err)
+	}
+}
+
+// TestLeaseIsOne: whatever a token claims beside its lease becomes one with it, and the fence stays.
+func TestLeaseIsOne(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		claims []storage.Claim
+		want   []cart.Part
+	}{
+		{"the same", []storage.Claim{leaseClaim("a", items, notes), leaseClaim("a", items, notes)}, []cart.Part{items, notes}},
+		{"some of it", []storage.Claim{leaseClaim("a", items, notes), leaseClaim("a", notes)}, []cart.Part{items, notes}},
+		{"a turn within it", []storage.Claim{leaseClaim("a", items, notes), claim("a", notes)}, []cart.Part{items, notes}},
+		{"a turn beside it", []storage.Claim{leaseClaim("a", items), claim("a", notes)}, []cart.Part{items, notes}},
+		{"after turns", []storage.Claim{claim("a", items), claim("a", notes), leaseClaim("a", notes)}, []cart.Part{items, notes}},
+		{"more", []storage.Claim{leaseClaim("a", items), leaseClaim("a", notes, conditions)}, []cart.Part{items, notes, conditions}},
+		{"everything", []storage.Claim{leaseClaim("a", items), leaseClaim("a", all)}, []cart.Part{all}},
+		{"a part of everything", []storage.Claim{leaseClaim("a", all), leaseClaim("a", items)}, []cart.Part{all}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			var s storage.State
+			next := fences()
+			now := start
+			for _, c := range test.claims {
+				now = now.Add(time.Second)
+				if !s.Acquire(c, now).Granted {
+					t.Fatalf("%v was not granted", c.Parts)
+				}
+				s.GiveFences(next)
+			}
+			want := storage.Lease{Parts: test.want, Fence: 1, Expires: now.Add(10 * time.Second)}
+			got, err := s.Lease("a")
+			got.Holder = ""
+			if d := cmp.Diff(want, got); d != "" || err != nil || len(s.Held) != 1 {
+				t.Errorf("%d holds, %v (-want +got):\n%s", len(s.Held), err, d)
+			}
+		})
+	}
+}
+
+func TestLeaseExpires(t *testing.T) {
+	var s storage.State
+	s.Acquire(leaseClaim("a", items), start)
+	s.Acquire(claim("turn", conditions), start)
+	end := start.Add(10 * time.Second)
+	s.Settle(end.Add(-1))
+	if _, err := s.Lease("a"); err != nil {
+		t.Errorf("a nanosecond before its end: %v", err)
+	}
+	s.Settle(end)
+	want := func(what string, now time.Time, lease error, status storage.Status) {
+		t.Helper()
+		s.Settle(now)
+		if _, err := s.Lease("a"); !errors.Is(err, lease) {
+			t.Errorf("%s: %v, want %v", what, err, lease)
+		}
+		if _, err := s.Renew("a", time.Hour, now); !errors.Is(err, lease) {
+			t.Errorf("%s: Renew: %v, want %v", what, err, lease)
+		}
+		c := storage.Commit{Parts: []cart.Part{items}, Token: "a", Lease: true, Claim: new(claim("b", items))}
+		if out := one(&s, c); out.Status != status || out.Claimed != (storage.Claimed{}) {
+			t.Errorf("%s: commit %+v, want status %d", what, out, status)
+		}
+	}
+	want("expired", end, storage.ErrLockLost, storage.LockLost)
+	s.Acquire(claim("b", items), end)
+	want("taken", end, storage.ErrLockLost, storage.LockLost)
+	s.Abandon("a", end)
+	want("abandoned", end, storage.ErrLockLost, storage.LockLost)
+	want("remembered", end.Add(storage.LeaseMemory-1), storage.ErrLockLost, storage.LockLost)
+	want("forgotten", end.Add(storage.LeaseMemory), storage.ErrLockUnknown, storage.LockUnknown)
+	if len(s.Lost) != 0 {
+		t.Errorf("%d leases are remembered", len(s.Lost))
+	}
+}
+
+// TestLostAreBounded: the oldest end is forgotten first, whatever the order of the grants.
+func TestLostAreBounded(t *testing.T) {
+	var s storage.State
+	const n = storage.MaxLost + 2
+	for i := range n {
+		c := leaseClaim(fmt.Sprint(i), cart.PartMetadata(fmt.Sprint(i)))
+		c.Lease = time.Duration(n-i) * time.Millisecond
+		s.Acquire(c, start)
+	}
+	s.Settle(start.Add(time.Second / 2))
+	s.Settle(start.Add(time.Minute))
+	if len(s.Lost) != storage.MaxLost {
+		t.Fatalf("%d are remembered, want %d", len(s.Lost), storage.MaxLost)
+	}
+	for i := range n {
+		want := storage.ErrLockLost
+		if i >= storage.MaxLost { // these ended first
+			want = storage.ErrLockUnknown
+		}
+		if _, err := s.Lease(fmt.Sprint(i)); !errors.Is(err, want) {
+			t.Errorf("lease %d: %v, want %v", i, err, want)
+		}
+	}
+}

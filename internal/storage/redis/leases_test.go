@@ -1,0 +1,279 @@
+package redis
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sidecart/sidecart/internal/cart"
+	"github.com/sidecart/sidecart/internal/storage"
+	"github.com/sidecart/sidecart/internal/testserver"
+)
+
+// leaseOf is a claim for a client's lease.
+func leaseOf(parts ...cart.Part) storage.Claim {
+	c := claimOf(parts...)
+	c.Fence = true
+	return c
+}
+
+func mustLease(t testing.TB, s *Store, key cart.Key, c storage.Claim) storage.Grant {
+	t.Helper()
+	g, err := s.Acquire(t.Context(), key, c, false)
+	if err != nil || g.Fence == 0 {
+		t.Fatalf("Acquire = %+v, %v", g, err)
+	}
+	return g
+}
+
+// mustLeaseToken takes a lease over the items.
+func mustLeaseToken(t testing.TB, s *Store, key cart.Key) string {
+	t.Helper()
+	c := leaseOf(cart.PartItems)
+	mustLease(t, s, key, c)
+	return c.Token
+}
+
+// wantLost fails unless the token's lease is one that was, for everybody who asks.
+func wantLost(t *testing.T, s *Store, key cart.Key, token string) {
+	t.Helper()
+	if _, err := s.Lease(t.Context(), key, token); !errors.Is(err, storage.ErrLockLost) {
+		t.Errorf("Lease: %v, want ErrLockLost", err)
+	}
+	if _, err := s.Renew(t.Context(), key, token, time.Hour); !errors.Is(err, storage.ErrLockLost) {
+		t.Errorf("Renew: %v, want ErrLockLost", err)
+	}
+	if err := s.Release(t.Context(), key, token); !errors.Is(err, storage.ErrLockLost) {
+		t.Errorf("Release: %v, want ErrLockLost", err)
+	}
+	c := replace(key, mustLoad(t, s, key), `{"stale":1}`)
+	c.Token, c.Lease = token, true
+	mustCommit(t, s, storage.LockLost, c)
+}
+
+// TestFenceSources: a fence is greater than the one before also where the clock is not, and greater than
+// those of before also where the server has lost all it had.
+func TestFenceSources(t *testing.T) {
+	r := testserver.StartRedis(t, testserver.WithAOF())
+	s := open(t, Config{Addresses: []string{r.Addr}})
+	var last uint64
+	next := func(what string) uint64 {
+		t.Helper()
+		c := leaseOf(cart.PartItems)
+		g := mustLease(t, s, u1, c)
+		if g.Fence <= last {
+			t.Errorf("%s: fence %d after %d", what, g.Fence, last)
+		}
+		held, err := s.Lease(t.Context(), u1, c.Token)
+		if err != nil || held.Fence != g.Fence {
+			t.Errorf("%s: lease %+v, %v, want fence %d", what, held, err, g.Fence)
+		}
+		last = g.Fence
+		if err := s.Release(t.Context(), u1, c.Token); err != nil {
+			t.Fatal(err)
+		}
+		return g.Fence
+	}
+	next("first")
+	do(t, r, "DEL", "fence.cart.u1.default")
+	next("the last fence was forgotten")
+	do(t, r, "FLUSHALL")
+	next("everything was forgotten")
+	for range 3 {
+		r.Kill()
+		r.Restart()
+		next("restart")
+	}
+	// As if the clock had been set back: the last fence is of the future.
+	const future = 1<<53 - 10
+	do(t, r, "ZADD", "fence.cart.u1.default", strconv.Itoa(future), "fence")
+	for i := range 3 {
+		if got := next("clock set back"); got != future+uint64(i)+1 {
+			t.Errorf("fence %d after one of the future, want %d", got, future+i+1)
+		}
+	}
+	r.Kill()
+	r.Restart()
+	if got := next("clock set back and restart"); got != future+4 {
+		t.Errorf("fence %d after a restart, want %d", got, future+4)
+	}
+}
+
+// TestFenceOfServerWithoutData: without persistence a restart loses everything, and no fence goes back.
+func TestFenceOfServerWithoutData(t *testing.T) {
+	r := testserver.StartRedis(t)
+	s := open(t, Config{Addresses: []string{r.Addr}})
+	var last uint64
+	for range 3 {
+		claim := leaseOf(cart.PartAll)
+		g := mustLease(t, s, u1, claim)
+		if g.Fence <= last {
+			t.Errorf("fence %d after %d", g.Fence, last)
+		}
+		last = g.Fence
+		r.Kill()
+		r.Restart()
+		if n := do(t, r, "DBSIZE"); n != "0" {
+			t.Fatalf("%s keys survived", n)
+		}
+		await(t, "the server is found again", func() bool { return s.Ping(t.Context()) == nil })
+		// The lease went with the data, and so did its memory: nobody knows it any more, and nothing is written.
+		c := replace(u1, &cart.Cart{}, `{}`)
+		c.Token, c.Lease = claim.Token, true
+		mustCommit(t, s, storage.LockUnknown, c)
+	}
+}
+
+// TestLeaseMemoryEnds: what is remembered of leases ends by itself.
+func TestLeaseMemoryEnds(t *testing.T) {
+	r := testserver.StartRedis(t)
+	s := open(t, Config{Addresses: []string{r.Addr}})
+	const key = "fence.cart.u1.default"
+	claim := leaseOf(cart.PartItems)
+	claim.Lease = time.Minute
+	g := mustLease(t, s, u1, claim)
+	wantEnd := func(what string, end time.Time) {
+		t.Helper()
+		if left := s.client.PTTL(t.Context(), key).Val(); time.Until(end.Add(storage.LeaseMemory))-left > time.Second || left > time.Until(end.Add(storage.LeaseMemory))+time.Second {
+			t.Errorf("%s: the memory lives %v, want %v from the end of the lease", what, left, storage.LeaseMemory)
+		}
+	}
+	wantEnd("granted", g.Expires)
+	renewed, err := s.Renew(t.Context(), u1, claim.Token, time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantEnd("renewed", renewed.Expires)
+	short, err := s.Renew(t.Context(), u1, claim.Token, time.Millisecond)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantEnd("renewed for less", renewed.Expires)
+	await(t, "the end of the lease", func() bool { return time.Now().After(short.Expires) })
+	wantLost(t, s, u1, claim.Token)
+
+	// Longer ago than anybody remembers, and so forgotten with the next lease.
+	do(t, r, "ZADD", key, strconv.FormatInt(time.Now().Add(-storage.LeaseMemory-time.Millisecond).UnixMilli(), 10), claim.Token)
+	if _, err := s.Lease(t.Context(), u1, claim.Token); !errors.Is(err, storage.ErrLockUnknown) {
+		t.Errorf("after its memory: %v, want ErrLockUnknown", err)
+	}
+	next := leaseOf(cart.PartItems)
+	mustLease(t, s, u1, next)
+	if n := do(t, r, "ZCARD", key); n != "2" { // the lease and the last fence
+		t.Errorf("%s are remembered, want 2", n)
+	}
+	if err := s.Release(t.Context(), u1, next.Token); err != nil {
+		t.Fatal(err)
+	}
+	if n := do(t, r, "ZCARD", key); n != "1" {
+		t.Errorf("%s are remembered after Release, want 1", n)
+	}
+	// More than are remembered: the oldest go with the next lease.
+	do(t, r, "EVAL", `for i = 1, 2000 do redis.call('ZADD', KEYS[1], ARGV[1] + i, 'token' .. i) end return 'OK'`, "1", key,
+		strconv.FormatInt(time.Now().Add(-time.Minute).UnixMilli(), 10))
+	if err := s.Release(t.Context(), u1, mustLeaseToken(t, s, u1)); err != nil {
+		t.Fatal(err)
+	}
+	if n := do(t, r, "ZCARD", key); n != strconv.Itoa(storage.MaxLost+1) {
+		t.Errorf("%s are remembered, want %d and the last fence", n, storage.MaxLost)
+	}
+	if n := do(t, r, "ZSCORE", key, "token1001"); n == "" {
+		t.Error("it was not the oldest that went")
+	}
+	for _, k := range []string{"queue.cart.u1.default", "lock.cart.u1.default.items"} {
+		if do(t, r, "EXISTS", k) != "0" {
+			t.Errorf("%s is left", k)
+		}
+	}
+}
+
+// TestLeaseRoundTrips: an uncontended lease that reads, changes and gives back costs two commands,
+// and who has nothing to do with leases does not pay for them.
+func TestLeaseRoundTrips(t *testing.T) {
+	r := testserver.StartRedis(t)
+	s := open(t, Config{Addresses: []string{r.Addr}})
+	cycle := func(parts ...cart.Part) {
+		claim := leaseOf(parts...)
+		g := mustLease(t, s, u1, claim)
+		c := replace(u1, g.Cart, fmt.Sprintf(`{"n":%d}`, g.Fence))
+		c.Token, c.Lease, c.Release = claim.Token, true, true
+		mustCommit(t, s, storage.Committed, c)
+	}
+	cycle(cart.PartItems) // loads the scripts
+	reset := func() { do(t, r, "CONFIG", "RESETSTAT") }
+	for _, parts := range [][]cart.Part{{cart.PartItems}, {cart.PartAll}, {cart.PartItems, cart.PartConditions}} {
+		reset()
+		const n = 10
+		for range n {
+			cycle(parts...)
+		}
+		got := calls(t, r)
+		// The one HGETALL of each is within the script that grants the lease.
+		if got["evalsha"] != 2*n || got["hgetall"] != n || got["eval"]+got["publish"]+got["subscribe"] != 0 {
+			t.Errorf("%d cycles of %v took %v, want %d scripts and nothing beside", n, parts, got, 2*n)
+		}
+	}
+
+	// A lease has expired: the next commits are as quick as if there had never been one.
+	claim := leaseOf(cart.PartItems)
+	claim.Lease = time.Millisecond
+	mustLease(t, s, u1, claim)
+	await(t, "the traces of the lock are gone", func() bool { return do(t, r, "EXISTS", "queue.cart.u1.default", "lock.cart.u1.default.items") == "0" })
+	now := mustLoad(t, s, u1)
+	reset()
+	mustCommit(t, s, storage.Committed, replace(u1, now, `{}`))
+	want := map[string]int{"evalsha": 1, "mget": 1, "hmget": 1, "time": 1, "hset": 1, "pexpireat": 1}
+	if got := calls(t, r); fmt.Sprint(got) != fmt.Sprint(want) {
+		t.Errorf("a commit after an expired lease took %v, want %v", got, want)
+	}
+	// A turn asks nothing of the leases' set.
+	reset()
+	turn := claimOf(cart.PartItems)
+	if _, err := s.Acquire(t.Context(), u1, turn, false); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Abandon(t.Context(), u1, turn.Token); err != nil {
+		t.Fatal(err)
+	}
+	for name := range calls(t, r) {
+		if strings.HasPrefix(name, "z") {
+			t.Errorf("a turn took %s", name)
+		}
+	}
+	wantLost(t, s, u1, claim.Token)
+}
+
+// TestLeaseByPush: with a heartbeat that never comes, a waiter is told its fence with the lock.
+func TestLeaseByPush(t *testing.T) {
+	r := testserver.StartRedis(t)
+	one, two := open(t, Config{Addresses: []string{r.Addr}}), open(t, Config{Addresses: []string{r.Addr}})
+	two.heartbeat = time.Hour
+	listen(t, two)
+	for size, items := range map[string]string{"small": `{"a":1}`, "large": `{"a":"` + strings.Repeat("x", 100_000) + `"}`} {
+		t.Run(size, func(t *testing.T) {
+			key := cart.Key{Identifier: size, Instance: "default"}
+			first, second := leaseOf(cart.PartItems), leaseOf(cart.PartAll)
+			before := mustLease(t, one, key, first)
+			done := acquireLater(t.Context(), two, key, second, false)
+			awaitQueue(t, two, key, second.Token)
+			c := replace(key, before.Cart, items)
+			c.Token, c.Lease, c.Release = first.Token, true, true
+			mustCommit(t, one, storage.Committed, c)
+			select {
+			case a := <-done:
+				held, err := one.Lease(t.Context(), key, second.Token)
+				if a.err != nil || err != nil || a.grant.Fence != held.Fence || !a.grant.Expires.Equal(held.Expires) || held.Fence <= before.Fence {
+					t.Errorf("pushed %+v, %v; the lease is %+v, %v", a.grant, a.err, held, err)
+				}
+				if a.cart == nil || string(a.cart.Items.Object.Bytes()) != items {
+					t.Errorf("the cart did not come along")
+				}
+			case <-time.After(patient):
+				t.Fatal("Acquire did not return")
+			}
+		})
+	}
+}
