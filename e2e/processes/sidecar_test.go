@@ -13,39 +13,18 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
 )
 
-// binary is the sidecar with the race detector, built once.
-var binary = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "sidecart-processes-")
-	if err != nil {
-		return "", err
-	}
-	path := filepath.Join(dir, "sidecar")
-	out, err := exec.Command("go", "build", "-race", "-o", path, "github.com/sidecart/sidecart/cmd/sidecar").CombinedOutput()
-	if err != nil {
-		return "", fmt.Errorf("build the sidecar: %w\n%s", err, out)
-	}
-	return path, nil
-})
-
-func TestMain(m *testing.M) {
-	code := m.Run()
-	if path, err := binary(); err == nil {
-		_ = os.RemoveAll(filepath.Dir(path))
-	}
-	os.Exit(code)
-}
-
 // sidecar is one process. Its application programming interface is on a socket
 // of its own, so that a restart finds the same address.
 type sidecar struct {
 	t      *testing.T
+	build  variant
 	args   []string
+	env    []string
 	socket string
 	client *http.Client
 	cmd    *exec.Cmd
@@ -53,8 +32,17 @@ type sidecar struct {
 	exited chan struct{}
 }
 
-// start runs a sidecar and waits until it serves.
+// start runs a sidecar, built with the race detector, and waits until it serves.
 func start(t *testing.T, args ...string) *sidecar {
+	t.Helper()
+	s := prepare(t, args...)
+	s.build.race = true
+	s.run()
+	return s
+}
+
+// prepare makes a sidecar that is yet to run.
+func prepare(t *testing.T, args ...string) *sidecar {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "sc") // t.TempDir is too long for a socket
 	if err != nil {
@@ -69,8 +57,10 @@ func start(t *testing.T, args ...string) *sidecar {
 		},
 	}}
 	t.Cleanup(s.client.CloseIdleConnections)
-	s.run()
 	t.Cleanup(func() {
+		if s.cmd == nil {
+			return
+		}
 		s.kill()
 		if t.Failed() {
 			t.Logf("log of the sidecar on %s:\n%s", strings.Join(s.args, " "), tail(s.log.String(), 4000))
@@ -83,7 +73,7 @@ func tail(s string, n int) string { return s[max(0, len(s)-n):] }
 
 func (s *sidecar) run() {
 	s.t.Helper()
-	path, err := binary()
+	path, err := s.build.binary()
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -93,8 +83,9 @@ func (s *sidecar) run() {
 	s.cmd = exec.Command(path, args...)
 	s.log = new(bytes.Buffer)
 	s.cmd.Stdout, s.cmd.Stderr = s.log, s.log
-	s.cmd.Env = append(os.Environ(), "GOMAXPROCS=2")
+	s.cmd.Env = append(append(os.Environ(), "GOMAXPROCS=2"), s.env...)
 	if err := s.cmd.Start(); err != nil {
+		s.cmd = nil
 		s.t.Fatal(err)
 	}
 	s.exited = make(chan struct{})

@@ -1,0 +1,380 @@
+package processes
+
+import (
+	"fmt"
+	"maps"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/anishathalye/porcupine"
+)
+
+// kind is what a client asked for.
+type kind int
+
+const (
+	opAdd kind = iota
+	opRemove
+	opPut
+	opPutIfMatch
+	opClear
+	opRead
+	opSwap  // of this cart onto the other one of the pair
+	opMerge // adding quantities
+	opAcquire
+	opRenew
+	opRelease
+	opFindEmpty // a swap or merge that had nothing to move
+	opEnd       // after all others: what has not happened until now never did
+)
+
+var kindNames = [...]string{"add", "remove", "put", "put if match", "clear", "read", "swap", "merge", "acquire", "renew", "release", "find empty", "end"}
+
+// outcome is how an operation ended.
+type outcome int
+
+const (
+	done outcome = iota
+	// unknown: no answer, or one that leaves open whether the change was made. It may
+	// take effect at any later time, or never.
+	unknown
+	conflict
+	lost
+)
+
+// request and response are one operation, as the client saw it. A change that
+// certainly was not made (a lock was waited for in vain) is in no history.
+type request struct {
+	kind  kind
+	side  int // which cart of the pair
+	item  string
+	qty   int
+	items string // put: the document
+	match string // putIfMatch: the etag
+	token string // the lease that it carries, or is about
+	last  bool   // release the lease in the same step
+	lease time.Duration
+	call  int64
+	// seen is what the answers to all operations say. It bounds the search: an operation can only have made
+	// a state that no answer contradicts.
+	seen *sightings
+}
+
+// sightings are what answers show of carts, by their names.
+type sightings struct {
+	items map[sighting]string
+	taken map[sighting]bool // made by an operation that was answered, so by no other
+	last  map[string]uint64 // the highest version
+}
+
+type sighting struct {
+	cart    string
+	version uint64
+}
+
+type response struct {
+	outcome outcome
+	cart    string // its name in etags, which no cart after it has
+	version uint64
+	etag    string // of the items; "" where the answer has none
+	items   string
+	moved   bool // swap, merge
+	token   string
+	fence   uint64
+	ret     int64
+}
+
+// cartState is what is known of one cart. It is comparable.
+type cartState struct {
+	cart    string // "" if not known
+	version uint64 // 0: there is none
+	etag    string // of the items, "" if not known
+	items   string // canonical
+	fence   uint64 // the highest so far
+	holder  string // token of the lease
+	// ends is the earliest instant at which the lease may have ended by itself, on the clock of the test.
+	ends int64
+}
+
+// pair are two carts that are swapped and merged with each other only: the unit of checking.
+type pair struct {
+	carts [2]cartState
+	ended bool
+}
+
+// clockSlack is by how much a lease may seem to end early: Redis counts in whole milliseconds.
+const clockSlack = int64(2 * time.Millisecond)
+
+// model is the specification: what each operation may answer in each state.
+var model = porcupine.Model{
+	Init: func() any { return pair{} },
+	Step: func(state, in, out any) (bool, any) {
+		s := state.(pair)
+		ok := s.step(in.(request), out.(response))
+		return ok, s
+	},
+	DescribeOperation: func(in, out any) string {
+		q, r := in.(request), out.(response)
+		what := fmt.Sprintf("%s %d", kindNames[q.kind], q.side)
+		switch q.kind {
+		case opAdd:
+			what += fmt.Sprintf(" %s+%d", q.item, q.qty)
+		case opRemove:
+			what += " " + q.item
+		case opPut, opPutIfMatch:
+			what += fmt.Sprintf(" {%s} %s", q.items, q.match)
+		}
+		if q.token != "" {
+			what += fmt.Sprintf(" under %.4s (release %t)", q.token, q.last)
+		}
+		return what + fmt.Sprintf(" → %d v%d %s {%s} moved %t lease %.4s fence %d", r.outcome, r.version, r.etag, r.items, r.moved, r.token, r.fence)
+	},
+	DescribeState: func(state any) string { return fmt.Sprintf("%+v", state.(pair)) },
+}
+
+// step changes s as the operation does and reports whether the answer fits.
+func (s *pair) step(q request, r response) bool {
+	c := &s.carts[q.side]
+	switch q.kind {
+	case opRead:
+		return c.shows(r)
+	case opFindEmpty:
+		return c.items == ""
+	case opEnd:
+		s.ended = true
+		return true
+	case opAcquire:
+		if !c.free("", r.ret) || r.fence <= c.fence || !c.shows(r) {
+			return false
+		}
+		c.fence, c.holder, c.ends = r.fence, r.token, q.call+int64(q.lease)-clockSlack
+		return true
+	case opRenew, opRelease:
+		return c.leaseOp(q, r)
+	}
+	if r.outcome == unknown {
+		return s.ended || s.perhaps(q)
+	}
+	if r.outcome == lost {
+		return c.gone(q.token, r.ret)
+	}
+	if q.token != "" && c.holder != q.token {
+		return false // a stale holder wrote
+	}
+	if !c.free(q.token, r.ret) {
+		return false // somebody else's lease was passed over
+	}
+	if r.outcome == conflict {
+		return c.etag == "" || q.match != c.etag
+	}
+	if q.kind == opPutIfMatch && c.etag != "" && q.match != c.etag {
+		return false
+	}
+	if q.kind == opSwap || q.kind == opMerge {
+		if !s.carts[1-q.side].free("", r.ret) {
+			return false
+		}
+		return s.hand(q, r)
+	}
+	before := *c
+	c.change(q)
+	if !c.shows(r) {
+		return false
+	}
+	if before.version > 0 && c.version == before.version {
+		c.etag = before.etag
+	}
+	if r.etag != "" {
+		c.etag = r.etag
+	}
+	if q.last {
+		c.holder = ""
+	}
+	return true
+}
+
+// shows reports whether an answer shows this cart, and takes its names over.
+func (c *cartState) shows(r response) bool {
+	if r.version != c.version || r.items != c.items || r.etag != "" && c.etag != "" && r.etag != c.etag ||
+		c.version > 0 && c.cart != "" && r.cart != c.cart {
+		return false
+	}
+	c.cart = r.cart
+	if r.etag != "" {
+		c.etag = r.etag
+	}
+	return true
+}
+
+// free reports whether a change that carries token ("" for none) can pass at ret, and drops a lease
+// that it proves to have ended.
+func (c *cartState) free(token string, ret int64) bool {
+	if c.holder == "" || c.holder == token {
+		return true
+	}
+	if ret < c.ends {
+		return false
+	}
+	c.holder = ""
+	return true
+}
+
+// gone reports whether the lease can have ended by ret.
+func (c *cartState) gone(token string, ret int64) bool { return c.holder != token || c.free("", ret) }
+
+func (c *cartState) leaseOp(q request, r response) bool {
+	switch r.outcome {
+	case lost:
+		return c.gone(q.token, r.ret)
+	case unknown:
+		// An unknown renewal leaves the earliest end as it was, which allows more.
+		if q.kind == opRelease && c.holder == q.token {
+			c.holder = ""
+		}
+		return true
+	}
+	if c.holder != q.token {
+		return false
+	}
+	if q.kind == opRelease {
+		c.holder = ""
+	} else {
+		c.ends = q.call + int64(q.lease) - clockSlack
+	}
+	return true
+}
+
+// change is what the verb does to an existing or new cart.
+func (c *cartState) change(q request) {
+	items := parseItems(c.items)
+	switch q.kind {
+	case opAdd:
+		items[q.item] += q.qty
+	case opRemove:
+		if _, ok := items[q.item]; !ok {
+			return
+		}
+		delete(items, q.item)
+	case opPut, opPutIfMatch:
+		if q.items == c.items && c.version > 0 {
+			return
+		}
+		items = parseItems(q.items)
+	case opClear:
+		if len(items) == 0 {
+			return
+		}
+		clear(items)
+	}
+	if c.version == 0 {
+		c.cart = ""
+	}
+	c.version++
+	c.items, c.etag = formatItems(items), ""
+}
+
+// hand is an answered swap or merge.
+func (s *pair) hand(q request, r response) bool {
+	from, to := &s.carts[q.side], &s.carts[1-q.side]
+	before := *to
+	if !s.moveOver(q) || r.items != to.items {
+		return false
+	}
+	if r.version != to.version && (r.version != before.version || before.items != to.items) {
+		return false
+	}
+	if to.cart != "" && to.cart != r.cart {
+		return false
+	}
+	to.version, to.cart = r.version, r.cart
+	if q.last {
+		from.holder = ""
+	}
+	return true
+}
+
+// moveOver is what a swap or merge does; false says that it cannot have happened.
+func (s *pair) moveOver(q request) bool {
+	from, to := &s.carts[q.side], &s.carts[1-q.side]
+	if from.version == 0 || from.version < q.seen.last[from.cart] {
+		return false // there is nothing, or it was seen later
+	}
+	if q.kind == opSwap {
+		to.items = from.items
+	} else {
+		items := parseItems(to.items)
+		for id, n := range parseItems(from.items) {
+			items[id] += n
+		}
+		to.items = formatItems(items)
+	}
+	if to.version == 0 {
+		to.cart = ""
+	}
+	to.version++
+	to.etag = ""
+	from.cart, from.version, from.items, from.etag = "", 0, "", ""
+	return true
+}
+
+// perhaps is a change without an answer that takes effect now, if it can: it reports whether that
+// fits with what was seen. A lease of somebody else must have ended by then: if it had not, what its
+// holder does next fits no more.
+func (s *pair) perhaps(q request) bool {
+	c, other := &s.carts[q.side], &s.carts[1-q.side]
+	before := *s
+	if q.token != "" && c.holder != q.token || q.kind == opPutIfMatch && c.etag != "" && c.etag != q.match {
+		return false
+	}
+	if q.token == "" {
+		c.holder = ""
+	}
+	if q.kind == opSwap || q.kind == opMerge {
+		other.holder = ""
+		if !s.moveOver(q) {
+			return false
+		}
+	} else {
+		c.change(q)
+	}
+	if q.last {
+		c.holder = ""
+	}
+	return (*c != before.carts[q.side] || *other != before.carts[1-q.side]) &&
+		(c.version == before.carts[q.side].version || c.version == 0 || c.fits(q.seen)) &&
+		(other.version == before.carts[1-q.side].version || other.fits(q.seen))
+}
+
+// fits reports whether the cart can have come to this state by an operation that was not answered.
+func (c *cartState) fits(seen *sightings) bool {
+	at := sighting{c.cart, c.version}
+	items, ok := seen.items[at]
+	return !seen.taken[at] && (!ok || items == c.items)
+}
+
+// parseItems and formatItems convert between quantities by item and their canonical text, such as "a=1 b=20".
+func parseItems(text string) map[string]int {
+	items := map[string]int{}
+	for _, f := range strings.Fields(text) {
+		id, n, _ := strings.Cut(f, "=")
+		items[id], _ = strconv.Atoi(n)
+	}
+	return items
+}
+
+func formatItems(items map[string]int) string {
+	var b strings.Builder
+	for i, id := range slices.Sorted(maps.Keys(items)) {
+		if i > 0 {
+			b.WriteByte(' ')
+		}
+		fmt.Fprintf(&b, "%s=%d", id, items[id])
+	}
+	return b.String()
+}
+
+// never is when an operation without an answer has returned.
+const never = math.MaxInt64

@@ -1,0 +1,460 @@
+package processes
+
+import (
+	"context"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/anishathalye/porcupine"
+
+	"github.com/sidecart/sidecart/internal/testserver"
+)
+
+var (
+	linearRuns = flag.Int("linear.runs", 10, "how many histories TestLinearizable makes and checks")
+	linearOps  = flag.Int("linear.ops", 10_000, "how many operations a history has")
+	linearSeed = flag.Uint64("linear.seed", 0, "the `seed` of the first history, the next ones count on; 0 for a random one")
+)
+
+const (
+	// So many pairs of carts are in use at a time, and each for so many operations: an operation
+	// without an answer may have happened at any later time, and what that makes possible
+	// doubles with each.
+	livePairs      = 6
+	opsPerPair     = 60
+	clientsPerSide = 3 // per sidecar
+	leaseTime      = 400 * time.Millisecond
+	clientPatience = 3 * time.Second
+	checkTime      = 20 * time.Second
+)
+
+// TestLinearizable makes histories: clients of five sidecars change, read, lease, swap and merge
+// the same carts while processes are killed and stopped, connections are cut, slow or
+// half-open, the server restarts, clocks are wrong and locking is switched. To each pair of
+// carts there must be an order of the operations that explains all answers.
+func TestLinearizable(t *testing.T) {
+	seed := *linearSeed
+	if seed == 0 {
+		seed = uint64(time.Now().UnixNano()) % 1_000_000
+	}
+	for run := range *linearRuns {
+		t.Run(fmt.Sprintf("seed=%d", seed+uint64(run)), func(t *testing.T) {
+			h := makeHistory(t, seed+uint64(run), *linearOps, "", allFaults)
+			h.report(t)
+			if bad := h.check(t); bad != "" {
+				t.Errorf("no order of the operations explains the answers; run it again with -linear.seed=%d\n%s", seed+uint64(run), bad)
+			}
+		})
+	}
+}
+
+// TestLinearizableCatches shows that the check is one: wrong programs fail it.
+func TestLinearizableCatches(t *testing.T) {
+	const tries = 5
+	for name := range mutations {
+		t.Run(name, func(t *testing.T) {
+			for seed := range uint64(tries) {
+				h := makeHistory(t, seed, 3000, name, gentleFaults)
+				h.report(t)
+				if bad := h.check(t); bad != "" {
+					first, _, _ := strings.Cut(bad, "\npair")
+					t.Log(first)
+					return
+				}
+			}
+			t.Errorf("%d histories of a program in which %s are linearizable", tries, name)
+		})
+	}
+}
+
+// history is what the clients of one run did and saw.
+type history struct {
+	seed    uint64
+	mu      sync.Mutex
+	pairs   [][]porcupine.Operation
+	live    [livePairs]int // indices of pairs
+	total   atomic.Int64
+	unknown atomic.Int64
+	refused atomic.Int64 // certainly not made: lock timeouts
+	lost    atomic.Int64
+	leases  atomic.Int64
+	faults  map[string]int
+	took    time.Duration
+}
+
+func (h *history) report(t *testing.T) {
+	t.Helper()
+	t.Logf("seed %d: %d operations in %s, %d leases of which %d were lost, %d without an answer, %d lock timeouts; faults: %v",
+		h.seed, h.total.Load(), h.took.Round(time.Millisecond), h.leases.Load(), h.lost.Load(), h.unknown.Load(), h.refused.Load(), h.faults)
+}
+
+// check says what is wrong, "" if nothing is. A drawing of a bad history is kept with -artifacts.
+func (h *history) check(t *testing.T) string {
+	t.Helper()
+	var wrong []string
+	for i, ops := range h.pairs {
+		look(ops)
+		switch explain(ops) {
+		case porcupine.Ok:
+			continue
+		case porcupine.Unknown:
+			wrong = append(wrong, fmt.Sprintf("pair %d: not decided within %s, %d operations", i, checkTime, len(ops)))
+		case porcupine.Illegal:
+			_, info := porcupine.CheckOperationsVerbose(model, ops, checkTime)
+			path := filepath.Join(t.ArtifactDir(), fmt.Sprintf("linear-%d-%d.html", h.seed, i))
+			if err := porcupine.VisualizePath(model, info, path); err != nil {
+				t.Log(err)
+			}
+			wrong = append(wrong, fmt.Sprintf("pair %d: not linearizable, %d operations, drawn in %s\n%s", i, len(ops), path, around(ops, info)))
+		}
+	}
+	return strings.Join(wrong, "\n")
+}
+
+// explain looks for an order of the operations. One without an answer need not have happened, so that an
+// order without it is as good: to try first none of them, then one, two and three, finds an order in
+// milliseconds where the search among all of them takes minutes.
+func explain(ops []porcupine.Operation) porcupine.CheckResult {
+	var known, open []porcupine.Operation
+	for _, o := range ops {
+		if o.Return == never {
+			open = append(open, o)
+		} else {
+			known = append(known, o)
+		}
+	}
+	var try func(chosen, rest []porcupine.Operation, more int) bool
+	try = func(chosen, rest []porcupine.Operation, more int) bool {
+		if more == 0 {
+			return porcupine.CheckOperationsTimeout(model, slices.Concat(known, chosen), time.Second) == porcupine.Ok
+		}
+		for i, o := range rest {
+			if try(append(slices.Clip(chosen), o), rest[i+1:], more-1) {
+				return true
+			}
+		}
+		return false
+	}
+	for more := range min(4, len(open)) {
+		if try(nil, open, more) {
+			return porcupine.Ok
+		}
+	}
+	return porcupine.CheckOperationsTimeout(model, ops, checkTime)
+}
+
+// look tells the operations what the answers to all of them say.
+func look(ops []porcupine.Operation) {
+	seen := &sightings{map[sighting]string{}, map[sighting]bool{}, map[string]uint64{}}
+	for _, o := range ops {
+		if r := o.Output.(response); r.cart != "" && r.outcome == done {
+			seen.items[sighting{r.cart, r.version}] = r.items
+			kind := o.Input.(request).kind
+			seen.taken[sighting{r.cart, r.version}] = seen.taken[sighting{r.cart, r.version}] || kind == opAdd || kind == opSwap
+			seen.last[r.cart] = max(seen.last[r.cart], r.version)
+		}
+	}
+	for i := range ops {
+		q := ops[i].Input.(request)
+		q.seen = seen
+		ops[i].Input = q
+	}
+}
+
+// around are the operations from the longest explained beginning on.
+func around(ops []porcupine.Operation, info porcupine.LinearizationInfo) string {
+	longest := 0
+	for _, partition := range info.PartialLinearizations() {
+		for _, l := range partition {
+			longest = max(longest, len(l))
+		}
+	}
+	ops = slices.Clone(ops)
+	slices.SortFunc(ops, func(a, b porcupine.Operation) int { return int(a.Call - b.Call) })
+	var b strings.Builder
+	for _, o := range ops[max(0, longest-6):min(len(ops), longest+10)] {
+		fmt.Fprintf(&b, "  client %d, %d to %d: %s\n", o.ClientId, o.Call, o.Return, model.DescribeOperation(o.Input, o.Output))
+	}
+	return b.String()
+}
+
+// makeHistory runs five sidecars, built with the mutation ("" for none), until so many operations are made.
+func makeHistory(t *testing.T, seed uint64, ops int, mutation string, with []fault) *history {
+	t.Helper()
+	server := testserver.StartRedis(t, testserver.WithAOF())
+	w := newWorkshop(t, server, mutation)
+	h := &history{seed: seed, faults: map[string]int{}, pairs: make([][]porcupine.Operation, livePairs)}
+	for i := range h.live {
+		h.live[i] = i
+	}
+	began := time.Now()
+	ctx, cancel := context.WithCancel(t.Context())
+	var clients, breaker sync.WaitGroup
+	breaker.Go(func() { w.breakThings(ctx, rand.New(rand.NewPCG(seed, 0)), with, h.faults) })
+	for n := range sidecars * clientsPerSide {
+		c := &linearClient{h: h, s: w.sidecars[n%sidecars], id: n, rnd: rand.New(rand.NewPCG(seed, uint64(n)+1)), began: began, etags: map[cartName]string{}}
+		clients.Go(func() {
+			for h.total.Load() < int64(ops) && t.Context().Err() == nil {
+				c.step()
+			}
+		})
+	}
+	clients.Wait()
+	cancel()
+	breaker.Wait()
+	h.took = time.Since(began)
+	// What the carts are in the end, seen through a sidecar that was never stopped in between.
+	final := &linearClient{h: h, s: w.sidecars[0], id: sidecars * clientsPerSide, began: began, etags: map[cartName]string{}}
+	for i := range h.pairs {
+		for side := range 2 {
+			final.at(i, request{kind: opRead, side: side})
+		}
+		end := final.now()
+		h.pairs[i] = append(h.pairs[i], porcupine.Operation{ClientId: final.id, Input: request{kind: opEnd}, Call: end, Output: response{}, Return: end})
+	}
+	return h
+}
+
+// linearClient is one client of one sidecar.
+type linearClient struct {
+	h     *history
+	s     *sidecar
+	id    int
+	rnd   *rand.Rand
+	began time.Time
+	etags map[cartName]string
+}
+
+type cartName struct{ pair, side int }
+
+// step makes one operation, or a critical section of some.
+func (c *linearClient) step() {
+	p, side := c.h.pair(c.rnd), c.rnd.IntN(2)
+	item := fmt.Sprintf("i%d", c.rnd.IntN(4))
+	q := request{side: side}
+	switch n := c.rnd.IntN(100); {
+	case n < 50:
+		q.kind, q.item, q.qty = opAdd, item, 1+c.rnd.IntN(3)
+	case n < 65:
+		q.kind = opRead
+	case n < 72:
+		q.kind, q.items, q.match = opPutIfMatch, fmt.Sprintf("%s=%d", item, 1+c.rnd.IntN(9)), c.etags[cartName{p, side}]
+		if q.match == "" {
+			q.kind = opRead
+		}
+	case n < 75:
+		q.kind, q.items = opPut, fmt.Sprintf("%s=%d", item, 1+c.rnd.IntN(9))
+	case n < 80:
+		q.kind, q.item = opRemove, item
+	case n < 83:
+		q.kind = opClear
+	case n < 86:
+		q.kind = opSwap
+	case n < 89:
+		q.kind = opMerge
+	default:
+		c.critical(p, side)
+		return
+	}
+	c.at(p, q)
+}
+
+// critical takes a lease, works under it and gives it back, unless the client dies or dawdles.
+func (c *linearClient) critical(p, side int) {
+	r, ok := c.at(p, request{kind: opAcquire, side: side, lease: leaseTime})
+	if !ok || r.outcome != done {
+		return
+	}
+	c.h.leases.Add(1)
+	fate := c.rnd.IntN(20)
+	if fate == 0 {
+		return // it died
+	}
+	if fate == 1 { // it is late
+		select {
+		case <-time.After(leaseTime + time.Duration(c.rnd.IntN(100))*time.Millisecond):
+		case <-c.s.t.Context().Done():
+		}
+	}
+	for range c.rnd.IntN(3) {
+		q := request{kind: opAdd, side: side, item: "leased", qty: 1, token: r.token}
+		if c.rnd.IntN(4) == 0 {
+			q = request{kind: opRenew, side: side, token: r.token, lease: leaseTime}
+		}
+		if got, ok := c.at(p, q); !ok || got.outcome != done {
+			return
+		}
+	}
+	if c.rnd.IntN(2) == 0 {
+		c.at(p, request{kind: opRelease, side: side, token: r.token})
+	} else {
+		c.at(p, request{kind: opPut, side: side, items: fmt.Sprintf("last=%d", 1+c.rnd.IntN(9)), token: r.token, last: true})
+	}
+}
+
+func (c *linearClient) now() int64 { return int64(time.Since(c.began)) }
+
+// at makes the operation on a pair and notes it; false says that it is in no history.
+func (c *linearClient) at(p int, q request) (response, bool) {
+	q.call = c.now()
+	status, body, err := c.send(p, q)
+	ret := c.now()
+	c.h.total.Add(1)
+	r, keep := c.understand(q, status, body, err)
+	r.ret = ret
+	if !keep {
+		return r, false
+	}
+	if r.outcome == unknown {
+		ret = never
+		pause(c.s.t.Context(), time.Duration(200+q.call%400)*time.Millisecond) // as a client that is told to try later
+	}
+	if r.etag != "" {
+		c.etags[cartName{p, q.side}] = r.etag
+	}
+	ops := []porcupine.Operation{{ClientId: c.id, Input: q, Call: q.call, Output: r, Return: ret}}
+	if (q.kind == opSwap || q.kind == opMerge) && r.outcome == done && !r.moved {
+		// There was nothing to move. What it shows of the other cart may be of another instant.
+		found := q
+		found.kind, q.kind, q.side = opFindEmpty, opRead, 1-q.side
+		ops = []porcupine.Operation{
+			{ClientId: c.id, Input: found, Call: q.call, Output: r, Return: ret},
+			{ClientId: c.id, Input: q, Call: q.call, Output: r, Return: ret},
+		}
+	}
+	c.h.mu.Lock()
+	defer c.h.mu.Unlock()
+	c.h.pairs[p] = append(c.h.pairs[p], ops...)
+	return r, true
+}
+
+// pair is one of those in use; one that has had its share is replaced by a new one.
+func (h *history) pair(rnd *rand.Rand) int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	i := rnd.IntN(livePairs)
+	if len(h.pairs[h.live[i]]) >= opsPerPair {
+		h.live[i] = len(h.pairs)
+		h.pairs = append(h.pairs, nil)
+	}
+	return h.live[i]
+}
+
+func (c *linearClient) send(p int, q request) (int, []byte, error) {
+	ctx, cancel := context.WithTimeout(c.s.t.Context(), clientPatience)
+	defer cancel()
+	cart := fmt.Sprintf("/v1/carts/p%d-%d/default", p, q.side)
+	other := fmt.Sprintf("p%d-%d", p, 1-q.side)
+	var header []string
+	if q.token != "" && q.kind != opRenew && q.kind != opRelease {
+		header = append(header, "Sidecart-Lease", q.token)
+	}
+	if q.last {
+		header = append(header, "Sidecart-Release", "true")
+	}
+	switch q.kind {
+	case opAdd:
+		return c.s.call(ctx, http.MethodPost, cart+"/items", fmt.Sprintf(`{"item":{"id":%q,"quantity":%d}}`, q.item, q.qty), header...)
+	case opRemove:
+		return c.s.call(ctx, http.MethodDelete, cart+"/items/"+q.item, "", header...)
+	case opPutIfMatch:
+		header = append(header, "If-Match", `"`+q.match+`"`)
+		fallthrough
+	case opPut:
+		return c.s.call(ctx, http.MethodPut, cart+"/items", documentOf(q.items), header...)
+	case opClear:
+		return c.s.call(ctx, http.MethodPost, cart+":clear", "{}", header...)
+	case opSwap:
+		return c.s.call(ctx, http.MethodPost, cart+":swap", fmt.Sprintf(`{"toIdentifier":%q}`, other), header...)
+	case opMerge:
+		return c.s.call(ctx, http.MethodPost, cart+":merge", fmt.Sprintf(`{"toIdentifier":%q,"strategy":"add_quantities"}`, other), header...)
+	case opAcquire:
+		return c.s.call(ctx, http.MethodPost, cart+"/locks", fmt.Sprintf(`{"leaseDuration":"%dms","waitTimeout":"1s"}`, q.lease.Milliseconds()))
+	case opRenew:
+		return c.s.call(ctx, http.MethodPut, cart+"/locks/"+q.token, fmt.Sprintf(`{"leaseDuration":"%dms"}`, q.lease.Milliseconds()))
+	case opRelease:
+		return c.s.call(ctx, http.MethodDelete, cart+"/locks/"+q.token, "")
+	default:
+		return c.s.call(ctx, http.MethodGet, cart+"/items", "")
+	}
+}
+
+func documentOf(items string) string {
+	parts := []string{}
+	for id, n := range parseItems(items) {
+		parts = append(parts, fmt.Sprintf(`%q:{"id":%q,"quantity":%d}`, id, id, n))
+	}
+	return `{"items":{` + strings.Join(parts, ",") + "}}"
+}
+
+// answer are the fields of all answers that matter here.
+type answer struct {
+	Reason  string
+	Version uint64
+	ETag    string
+	Items   map[string]struct{ Quantity int }
+	Swapped bool
+	Merged  bool
+	Cart    *answer
+	Token   string
+	Fence   uint64
+}
+
+// understand makes an outcome of an answer; keep says that the operation belongs in the history.
+func (c *linearClient) understand(q request, status int, body []byte, err error) (r response, keep bool) {
+	var a answer
+	if err == nil {
+		err = json.Unmarshal(body, &a)
+	}
+	switch {
+	case err != nil || status == http.StatusServiceUnavailable || status == http.StatusInternalServerError && a.Reason == "":
+		c.h.unknown.Add(1)
+		r.outcome = unknown
+		// A read that was not answered says nothing; a lease that nobody knows the token of ends by itself.
+		return r, q.kind != opRead && q.kind != opAcquire
+	case a.Reason == "LOCK_TIMEOUT":
+		c.h.refused.Add(1)
+		return r, false
+	case a.Reason == "LOCK_LOST":
+		c.h.lost.Add(1)
+		r.outcome = lost
+		return r, true
+	case a.Reason == "CONFLICT" && q.kind == opPutIfMatch:
+		r.outcome = conflict
+		return r, true
+	case a.Reason == "NOT_FOUND" && q.token != "":
+		// Only after a release without an answer is a token unknown that was given.
+		r.outcome = lost
+		return r, true
+	case status != http.StatusOK:
+		c.s.t.Errorf("%s: %d %s", model.DescribeOperation(q, r), status, body)
+		return r, false
+	}
+	shown := &a
+	if a.Cart != nil {
+		shown = a.Cart
+	}
+	items := map[string]int{}
+	for id, item := range shown.Items {
+		items[id] = item.Quantity
+	}
+	r.version, r.items = shown.Version, formatItems(items)
+	if len(shown.ETag) > 12 {
+		r.cart = shown.ETag[2:12] // behind the kind of etag stands what tells carts apart
+	}
+	r.moved, r.token, r.fence = a.Swapped || a.Merged, a.Token, a.Fence
+	if q.kind != opAcquire && q.kind != opClear && q.kind != opSwap && q.kind != opMerge {
+		r.etag = a.ETag // the others answer with the etag of the whole cart
+	}
+	return r, true
+}
