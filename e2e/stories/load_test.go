@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -42,39 +43,53 @@ func (s *story) keepAccount(name string) *account {
 	s.Helper()
 	ctx, cancel := context.WithCancel(s.Context())
 	a := &account{s: s, lines: map[string]string{}, tally: map[string]tally{}, end: cancel}
-	pods := world.Client().CoreV1().Pods(s.namespace)
+	s.followLogs(ctx, &a.follow, name, "load", func(_, line string) bool {
+		var t tally
+		if json.Unmarshal([]byte(line), &t) != nil || t.Run == "" {
+			return false
+		}
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		a.lines[t.Run], a.tally[t.Run] = line, t
+		return t.Done
+	})
+	s.Cleanup(func() { cancel(); a.follow.Wait() })
+	return a
+}
+
+// followLogs hands on every line that a container of an app's pods logs, those of pods that come later included, until
+// ctx ends. Of a pod there is nothing more when take says that this line was its last.
+func (s *story) followLogs(ctx context.Context, follow *sync.WaitGroup, name, container string, take func(pod, line string) (last bool)) {
 	followed := map[string]bool{}
-	a.follow.Go(func() {
+	follow.Go(func() {
 		for ctx.Err() == nil {
-			list, err := pods.List(ctx, metav1.ListOptions{LabelSelector: "app=" + name})
+			list, err := world.Client().CoreV1().Pods(s.namespace).List(ctx, metav1.ListOptions{LabelSelector: "app=" + name})
 			if err == nil {
 				for _, p := range list.Items {
-					if !followed[string(p.UID)] && started(&p) {
+					if !followed[string(p.UID)] && started(&p, container) {
 						followed[string(p.UID)] = true
-						a.follow.Go(func() { a.read(ctx, p.Name) })
+						follow.Go(func() { s.followLog(ctx, p.Name, container, take) })
 					}
 				}
 			}
 			nap(ctx)
 		}
 	})
-	s.Cleanup(func() { cancel(); a.follow.Wait() })
-	return a
 }
 
-func started(p *corev1.Pod) bool {
-	for _, c := range p.Status.ContainerStatuses {
-		if c.Name == "load" {
+func started(p *corev1.Pod, container string) bool {
+	for _, c := range slices.Concat(p.Status.InitContainerStatuses, p.Status.ContainerStatuses) {
+		if c.Name == container {
 			return c.State.Running != nil || c.State.Terminated != nil
 		}
 	}
 	return false
 }
 
-// read takes in a pod's log until the pod is gone. A stream that breaks, as with the API server, is begun again.
-func (a *account) read(ctx context.Context, pod string) {
+// followLog takes in a log until the pod is gone. A stream that breaks, as with the API server, is begun again.
+func (s *story) followLog(ctx context.Context, pod, container string, take func(pod, line string) (last bool)) {
 	for ctx.Err() == nil {
-		stream, err := world.Client().CoreV1().Pods(a.s.namespace).GetLogs(pod, &corev1.PodLogOptions{Container: "load", Follow: true}).Stream(ctx)
+		stream, err := world.Client().CoreV1().Pods(s.namespace).GetLogs(pod, &corev1.PodLogOptions{Container: container, Follow: true}).Stream(ctx)
 		if err != nil {
 			if apierrors.IsNotFound(err) {
 				return
@@ -85,14 +100,7 @@ func (a *account) read(ctx context.Context, pod string) {
 		lines := bufio.NewScanner(stream)
 		lines.Buffer(nil, 1<<20)
 		for lines.Scan() {
-			var t tally
-			if json.Unmarshal(lines.Bytes(), &t) != nil || t.Run == "" {
-				continue
-			}
-			a.mu.Lock()
-			a.lines[t.Run], a.tally[t.Run] = lines.Text(), t
-			a.mu.Unlock()
-			if t.Done {
+			if take(pod, lines.Text()) {
 				_ = stream.Close()
 				return
 			}
@@ -157,8 +165,8 @@ type verdict struct {
 	Excess       int64
 }
 
-// judge ends the load by scaling the app to nothing, and has another pod compare all accounts with the carts.
-func (a *account) judge(name string) verdict {
+// finish ends the load by scaling the app to nothing.
+func (a *account) finish(name string) {
 	s := a.s
 	s.Helper()
 	s.scale(name, 0)
@@ -172,9 +180,16 @@ func (a *account) judge(name string) verdict {
 		}
 		return nil
 	})
-	storage := strings.TrimSpace(s.kubectl("get", "deployment", name, "-o", `jsonpath={.spec.template.metadata.labels.sidecart\.dev/inject}`))
 	a.end()
 	a.follow.Wait()
+}
+
+// judge ends the load, and has another pod compare all accounts with the carts.
+func (a *account) judge(name string) verdict {
+	s := a.s
+	s.Helper()
+	a.finish(name)
+	storage := strings.TrimSpace(s.kubectl("get", "deployment", name, "-o", `jsonpath={.spec.template.metadata.labels.sidecart\.dev/inject}`))
 	s.deploy(app{name: "judge", storage: storage, replicas: 1})
 	s.rolledOut("judge")
 
@@ -202,7 +217,12 @@ func (a *account) judge(name string) verdict {
 // judgeFlawless is judge, and no request may have failed.
 func (a *account) judgeFlawless(name string, atLeast int64) {
 	a.s.Helper()
-	v := a.judge(name)
+	a.flawless(a.judge(name), atLeast)
+}
+
+// flawless fails the test if a request failed, or too little was tried to say so.
+func (a *account) flawless(v verdict, atLeast int64) {
+	a.s.Helper()
 	if len(v.Failed) > 0 {
 		a.s.Errorf("requests failed: %v", v.Failed)
 	}

@@ -11,10 +11,17 @@ import (
 )
 
 // redis starts the Redis that config/samples/redis.yaml means, with its password and with every
-// write on disk before it is answered.
+// write in its file before it is answered. The file outlives the process and the container, and
+// is in memory, since how long a busy disk takes is not what the stories are about.
 func (s *story) redis() {
 	s.Helper()
-	s.apply(`
+	s.redisCalled("redis")
+}
+
+// redisCalled is redis, and StatefulSet and Service have another name. The password is the same.
+func (s *story) redisCalled(name string) {
+	s.Helper()
+	s.apply(fmt.Sprintf(`
 apiVersion: v1
 kind: Secret
 metadata: {name: redis-auth}
@@ -22,12 +29,12 @@ stringData: {password: correct-horse}
 ---
 apiVersion: apps/v1
 kind: StatefulSet
-metadata: {name: redis}
+metadata: {name: %[1]s}
 spec:
-  serviceName: redis
-  selector: {matchLabels: {app: redis}}
+  serviceName: %[1]s
+  selector: {matchLabels: {app: %[1]s}}
   template:
-    metadata: {labels: {app: redis}}
+    metadata: {labels: {app: %[1]s}}
     spec:
       nodeSelector: {kubernetes.io/hostname: node1}
       terminationGracePeriodSeconds: 5
@@ -40,17 +47,17 @@ spec:
         args: [--requirepass, correct-horse, --appendonly, "yes", --appendfsync, always, --dir, /data, --protected-mode, "no"]
         env: [{name: REDISCLI_AUTH, value: correct-horse}]
         readinessProbe: {tcpSocket: {port: 6379}, periodSeconds: 1}
-        resources: {requests: {cpu: 20m, memory: 16Mi}, limits: {cpu: "1", memory: 128Mi}}
+        resources: {requests: {cpu: 20m, memory: 16Mi}, limits: {cpu: "1", memory: 512Mi}}
         securityContext: {allowPrivilegeEscalation: false, readOnlyRootFilesystem: true, capabilities: {drop: [ALL]}}
         volumeMounts: [{name: data, mountPath: /data}]
-      volumes: [{name: data, emptyDir: {}}]
+      volumes: [{name: data, emptyDir: {medium: Memory}}]
 ---
 apiVersion: v1
 kind: Service
-metadata: {name: redis}
-spec: {selector: {app: redis}, ports: [{port: 6379}]}
-`)
-	s.kubectl("rollout", "status", "statefulset/redis", "--timeout=90s")
+metadata: {name: %[1]s}
+spec: {selector: {app: %[1]s}, ports: [{port: 6379}]}
+`, name))
+	s.kubectl("rollout", "status", "statefulset/"+name, "--timeout=90s")
 }
 
 // redisCLI asks the story's Redis.

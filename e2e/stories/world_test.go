@@ -3,7 +3,6 @@ package stories
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -145,7 +144,7 @@ func (s *story) logs() {
 		{"-n", s.namespace, "get", "cartstorages,pods,events", "-o", "wide"},
 		{"-n", s.namespace, "get", "cartstorages", "-o", "yaml"},
 		{"-n", system, "get", "pods", "-o", "wide"},
-		{"-n", system, "logs", "-l", "app.kubernetes.io/name=sidecart", "--tail=40", "--prefix"},
+		{"-n", system, "logs", "-l", "app.kubernetes.io/name=sidecart-operator", "--tail=40", "--prefix"},
 	} {
 		text, err := world.Kubectl(ctx, args...)
 		s.Logf("kubectl %s\n%s%v", strings.Join(args, " "), text, err)
@@ -202,4 +201,3 @@ func (s *story) sample(name string) string {
 	return string(b)
 }
 
-var errNotYet = errors.New("not yet")

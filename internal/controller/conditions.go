@@ -141,7 +141,7 @@ func (c *conclusion) configAccepted(*v1alpha1.CartStorage) (metav1.ConditionStat
 			if len(s.lacks) > 0 {
 				return fmt.Sprintf("the pod was made before the configuration named %s: restart its workload", strings.Join(s.lacks, ", "))
 			}
-			return fmt.Sprintf("it runs configuration %d, since of the newest: %s", s.report.Generation, s.report.Config.Message)
+			return fmt.Sprintf("it keeps configuration %d: %s", s.report.Generation, s.report.Config.Message)
 		})
 	case len(c.answered) == 0:
 		return metav1.ConditionUnknown, v1alpha1.ReasonUnknown, "no sidecar has answered yet"

@@ -138,13 +138,19 @@ func (r *Reconciler) explain(ctx context.Context, cs *v1alpha1.CartStorage, side
 		}
 		s.lacks = render.Missing(s.pod, cs)
 		// One that waits for a volume explains all; each question is a search of the API server.
-		if s.waiting == "ContainerCreating" && !asked && r.now().Sub(s.pod.CreationTimestamp.Time) > mountTroubleIn {
+		if untouched(s.waiting) && !asked && r.now().Sub(s.pod.CreationTimestamp.Time) > mountTroubleIn {
 			asked = true
 			if m := r.mountTrouble(ctx, s.pod); m != "" {
 				s.waiting += ": " + m
 			}
 		}
 	}
+}
+
+// untouched reports whether the kubelet has not come to the sidecar yet, as far as its reason tells. The second one is what
+// kubelets say of every container of a pod that has init containers, and so of all with a sidecar.
+func untouched(waiting string) bool {
+	return waiting == "ContainerCreating" || waiting == "PodInitializing"
 }
 
 // mountTrouble is the kubelet's last word on volumes of the pod that it cannot

@@ -10,6 +10,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/sidecart/sidecart/api/v1alpha1"
+	"github.com/sidecart/sidecart/internal/render"
 )
 
 // A sidecar that refuses the configuration is named, with its reason.
@@ -33,7 +34,7 @@ func TestConfigRejected(t *testing.T) {
 		return is(cs, "Ready", "False", "Degraded")
 	})
 	message := condition(cs, "ConfigAccepted").Message
-	if want := `pod web-1-2: it runs configuration`; !strings.Contains(message, want) || !strings.Contains(message, `listen.grpc: changed from "a" to "b", which needs a restart`) {
+	if want := `pod web-1-2: it keeps configuration`; !strings.Contains(message, want) || !strings.Contains(message, `listen.grpc: changed from "a" to "b", which needs a restart`) {
 		t.Errorf("message is %q", message)
 	}
 	w.nodes.says(w.namespace, "web-1-2", nil)
@@ -61,6 +62,13 @@ func TestSecretMissingMadeRotated(t *testing.T) {
 	w.cartStorage("shop", `backend: {type: Redis, redis: {addresses: ["redis:6379"], credentialsSecretRef: {name: redis-auth}}}`)
 	pod := w.pod("web", "shop", func(p *corev1.Pod) { p.Annotations = map[string]string{idle: "true"} })
 	w.create(pod)
+	before := pod.DeepCopy()
+	pod.Status.InitContainerStatuses = []corev1.ContainerStatus{{ // what a kubelet says at first
+		Name: render.ContainerName, State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "PodInitializing"}},
+	}}
+	if err := w.c.Status().Patch(t.Context(), pod, client.MergeFrom(before)); err != nil {
+		t.Fatal(err)
+	}
 	w.settles("shop", func(cs *v1alpha1.CartStorage) string {
 		if c := is(cs, "BackendReachable", "Unknown", "Unknown"); c != "" {
 			return c
