@@ -27,7 +27,7 @@ func (s *State) Lease(token string) (Lease, error) {
 // Renew makes the lease that token has end in lease from now.
 func (s *State) Renew(token string, lease time.Duration, now time.Time) (Lease, error) {
 	if h := s.leased(token); h != nil {
-		h.Expires = now.Add(lease)
+		h.Expires, h.Unconfirmed = now.Add(lease), false
 	}
 	return s.Lease(token)
 }
@@ -51,13 +51,13 @@ func (s *State) GiveFences(next func() uint64) {
 	}
 }
 
-// expire drops the locks that have ended. Of those that were leases it remembers
-// the tokens, in the order of their ends, and forgets the oldest.
+// expire drops the locks that have ended. Of those that were leases, and that somebody may know of, it
+// remembers the tokens, in the order of their ends, and forgets the oldest.
 func (s *State) expire(now time.Time) {
 	before := len(s.Lost)
 	s.Held = slices.DeleteFunc(s.Held, func(h Hold) bool {
 		ended := !now.Before(h.Expires)
-		if ended && h.Leased {
+		if ended && h.Leased && !h.Unconfirmed {
 			s.Lost = append(s.Lost, Lost{h.Token, h.Expires})
 		}
 		return ended
@@ -86,17 +86,26 @@ func (s *State) lost(token string) bool {
 	return slices.ContainsFunc(s.Lost, func(l Lost) bool { return l.Token == token })
 }
 
-// gather makes h all that its token holds, as one lease.
+// gather makes h all that its token holds, as one lease. What it holds is not cut short by more that
+// it is granted from the queue.
 func (s *State) gather(h *Hold) {
 	h.Leased = true
 	var parts []cart.Part
+	ends, confirmed := h.Expires, !h.Unconfirmed
 	s.Held = slices.DeleteFunc(s.Held, func(old Hold) bool {
 		if old.Token != h.Token {
 			return false
 		}
 		parts, h.Fence = append(parts, old.Parts...), max(h.Fence, old.Fence)
+		if old.Expires.After(ends) {
+			ends = old.Expires
+		}
+		confirmed = confirmed || old.Leased && !old.Unconfirmed
 		return true
 	})
+	if h.Unconfirmed {
+		h.Expires, h.Unconfirmed = ends, !confirmed
+	}
 	for _, p := range h.Parts {
 		if !slices.Contains(parts, p) {
 			parts = append(parts, p)

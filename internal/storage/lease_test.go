@@ -142,6 +142,60 @@ func TestLeaseExpires(t *testing.T) {
 	}
 }
 
+// TestLeaseFromQueue: it is short, and nothing is remembered of it, until its waiter has claimed it again.
+func TestLeaseFromQueue(t *testing.T) {
+	short, whole := start.Add(storage.WaiterLife), start.Add(10*time.Second)
+	later := start.Add(storage.WaiterLife - 1)
+	brief := leaseClaim("b", items)
+	brief.Lease = storage.WaiterLife
+	for _, test := range []struct {
+		name  string
+		has   []storage.Claim // of b
+		claim storage.Claim   // that waits
+		again func(*storage.State)
+		ends  time.Time
+		after error // of Lease at the end
+	}{
+		{"unconfirmed", nil, leaseClaim("b", items), nil, short, storage.ErrLockUnknown},
+		{"claimed again", nil, leaseClaim("b", items), func(s *storage.State) { s.Acquire(leaseClaim("b", items), later) }, later.Add(10 * time.Second), storage.ErrLockLost},
+		{"renewed", nil, leaseClaim("b", items), func(s *storage.State) { _, _ = s.Renew("b", time.Minute, later) }, later.Add(time.Minute), storage.ErrLockLost},
+		{"as short as that", nil, brief, nil, short, storage.ErrLockLost},
+		{"more for a lease", []storage.Claim{leaseClaim("b", notes)}, leaseClaim("b", items), nil, whole, storage.ErrLockLost},
+		{"more for a lease, by a turn", []storage.Claim{leaseClaim("b", notes)}, claim("b", items), nil, whole, storage.ErrLockLost},
+		{"a lease after a turn", []storage.Claim{claim("b", notes)}, leaseClaim("b", items), nil, whole, storage.ErrLockUnknown},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			var s storage.State
+			next := fences()
+			for _, c := range test.has {
+				s.Acquire(c, start)
+			}
+			s.Acquire(claim("a", items), start)
+			s.Acquire(test.claim, start)
+			s.GiveFences(next)
+			if granted := s.Abandon("a", start); !slices.Equal(granted, []string{"b"}) {
+				t.Fatalf("granted %q", granted)
+			}
+			s.GiveFences(next)
+			if test.again != nil {
+				test.again(&s)
+				s.GiveFences(next)
+			}
+			if got, err := s.Lease("b"); err != nil || got.Fence != 1 || !got.Expires.Equal(test.ends) {
+				t.Errorf("%+v, %v, want fence 1, end %v", got, err, test.ends)
+			}
+			s.Settle(test.ends.Add(-1))
+			if _, err := s.Lease("b"); err != nil {
+				t.Errorf("before its end: %v", err)
+			}
+			s.Settle(test.ends)
+			if _, err := s.Lease("b"); !errors.Is(err, test.after) {
+				t.Errorf("at its end: %v, want %v", err, test.after)
+			}
+		})
+	}
+}
+
 // TestLostAreBounded: the oldest end is forgotten first, whatever the order of the grants.
 func TestLostAreBounded(t *testing.T) {
 	var s storage.State

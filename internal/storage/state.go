@@ -30,6 +30,9 @@ type Hold struct {
 	Holder  string      `json:"holder,omitempty"`
 	Parts   []cart.Part `json:"parts"`
 	Expires time.Time   `json:"expires"`
+	// Unconfirmed says that it was granted from the queue for less than its claim asks for, and that its
+	// waiter has not claimed it again yet. Nobody has been told its token as that of a lease.
+	Unconfirmed bool `json:"unconfirmed,omitempty"`
 	// Leased says that it is a client's lease, and Fence is its fence, once it has been given one.
 	Leased bool   `json:"leased,omitempty"`
 	Fence  uint64 `json:"fence,omitempty"`
@@ -43,8 +46,9 @@ type Waiter struct {
 }
 
 // Heartbeat is how often a waiter must renew its place in the queue, and
-// WaiterLife how long a place lasts without: a dead waiter delays those
-// behind it by no more than that.
+// WaiterLife how long a place lasts without, and the most for which a lock is granted
+// from the queue until its waiter has claimed it again: a dead waiter delays those
+// behind it by no more than that, whatever lease it has asked for.
 const (
 	Heartbeat  = 250 * time.Millisecond
 	WaiterLife = 3 * Heartbeat
@@ -71,7 +75,7 @@ func (s *State) promote(now time.Time) (granted []string) {
 			ahead = append(ahead, w.Parts...)
 			return false
 		}
-		s.hold(w.Claim, now)
+		s.hold(w.Claim, now, true)
 		granted = append(granted, w.Token)
 		return true
 	})
@@ -182,7 +186,7 @@ func (s *State) Acquire(c Claim, now time.Time) Claimed {
 		if !c.Fence && s.leased(c.Token) == nil {
 			s.letGo(c.Token, c.Parts)
 		}
-		s.hold(c, now)
+		s.hold(c, now, false)
 		return Claimed{Granted: true}
 	}
 	alive := now.Add(WaiterLife)
@@ -202,7 +206,7 @@ func (s *State) Acquire(c Claim, now time.Time) Claimed {
 		s.Queue = append(s.Queue, Waiter{c, alive})
 		return Claimed{Queued: true}
 	}
-	s.hold(c, now)
+	s.hold(c, now, false)
 	return Claimed{Granted: true}
 }
 
@@ -236,8 +240,13 @@ func (s *State) letGo(token string, parts []cart.Part) {
 	}
 }
 
-func (s *State) hold(c Claim, now time.Time) {
+// hold grants a claim. Where it comes from the queue, its waiter may have died since its last sign
+// of life, and is given a longer lease when it has claimed again.
+func (s *State) hold(c Claim, now time.Time, queued bool) {
 	h := Hold{Token: c.Token, Holder: c.Holder, Parts: c.Parts, Expires: now.Add(c.Lease), Leased: c.Fence}
+	if queued && c.Lease > WaiterLife {
+		h.Expires, h.Unconfirmed = now.Add(WaiterLife), true
+	}
 	if c.Fence || s.leased(c.Token) != nil {
 		s.gather(&h)
 	}

@@ -134,8 +134,11 @@ func TestSettle(t *testing.T) {
 	if !slices.Equal(granted, []string{"c"}) {
 		t.Errorf("granted %q when the locks had ended", granted)
 	}
-	if len(s.Held) != 1 || !s.Held[0].Expires.Equal(start.Add(20*time.Second)) {
-		t.Errorf("the lease of c does not begin when it is granted: %+v", s.Held)
+	if len(s.Held) != 1 || !s.Held[0].Expires.Equal(start.Add(10*time.Second+storage.WaiterLife)) {
+		t.Errorf("the lock of c does not begin when it is granted, or is not for as long as a waiter lives: %+v", s.Held)
+	}
+	if got := s.Acquire(claim("c", items), start.Add(10*time.Second+storage.WaiterLife-1)); !got.Granted || !s.Held[0].Expires.Equal(start.Add(20*time.Second+storage.WaiterLife-1)) {
+		t.Errorf("c has claimed again: %+v, %+v", got, s.Held)
 	}
 }
 

@@ -181,7 +181,8 @@ type Claim struct {
 	Holder string
 	// Parts are what to lock, PartAll for everything.
 	Parts []cart.Part
-	// Lease is how long the lock lives once it is granted.
+	// Lease is how long the lock lives once it is granted. Where it had to wait in the queue, that is
+	// WaiterLife at most until [Locker.Acquire] returns it.
 	Lease time.Duration
 	// Fence asks for a client's lease: it is given a fence, and is remembered for
 	// LeaseMemory after it expired, so that its token can be told from one that
@@ -209,6 +210,12 @@ type Locker interface {
 	// can notify; polling is jittered. It returns ErrLockTimeout when ctx's deadline
 	// has passed, and ctx's error when ctx was cancelled, and has then left the
 	// queue or leaves it within a heartbeat.
+	//
+	// A lock that comes from the queue is granted for min(Claim.Lease, WaiterLife), since nobody knows
+	// whether its waiter lives. Acquire claims it again where it asked for more, before it
+	// returns: the whole of Claim.Lease begins then, with the fence of the grant, and the cart is
+	// as of then. Where that comes too late, the claim goes to the end of the queue, and waits
+	// on. A lease that ended so is not remembered: nobody was told its token.
 	//
 	// A claim's parts are granted at once or not at all, so two claims never wait for each
 	// other. A token that holds them already is granted them again: what it holds of them,

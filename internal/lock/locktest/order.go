@@ -207,29 +207,80 @@ func testCrashedHolder(t *testing.T, w *world) {
 	w.is(w.add(w.a, "x", dead.Token, false), lock.ErrLost, "a change of the dead")
 }
 
-// A waiter that died loses its place, and stops those behind it for no longer than that takes.
+// A waiter that died stops those behind it for no longer than it takes to find that out, also where its turn comes before
+// that, and whatever lease it asked for.
 func testDeadWaiter(t *testing.T, w *world) {
-	l := w.acquire(w.a, items)
 	store := w.open()
-	outs, err := store.Commit(t.Context(), storage.Commit{Key: key, Parts: items, Claim: &storage.Claim{Token: lock.NewToken(), Parts: items, Lease: time.Minute}})
-	if err != nil || !outs[0].Claimed.Queued {
-		t.Fatalf("the one who dies is not in the queue: %+v, %v", outs, err)
+	for _, test := range []struct {
+		name    string
+		fence   bool
+		after   time.Duration // between its death and its turn
+		longest time.Duration
+	}{
+		{"its place has ended", true, storage.WaiterLife, 2 * storage.Heartbeat},
+		{"the lease is its next", true, 0, storage.WaiterLife + 2*storage.Heartbeat},
+		{"the turn is its next", false, 0, storage.WaiterLife + 2*storage.Heartbeat},
+	} {
+		l := w.acquire(w.a, items)
+		dead := storage.Claim{Token: lock.NewToken(), Parts: items, Lease: time.Hour, Fence: test.fence}
+		outs, err := store.Commit(t.Context(), storage.Commit{Key: key, Parts: items, Claim: &dead})
+		if err != nil || !outs[0].Claimed.Queued {
+			t.Fatalf("%s: the one who dies is not in the queue: %+v, %v", test.name, outs, err)
+		}
+		died := time.Now()
+		granted := make(chan lock.Lease, 1)
+		go func() {
+			next, err := w.b.AcquireLease(t.Context(), key, lock.LeaseRequest{Parts: items, Wait: 4 * late})
+			if err != nil {
+				t.Errorf("%s: %v", test.name, err)
+			}
+			granted <- next
+		}()
+		w.waiting(w.b, 1)
+		w.until(test.name, func() bool { return time.Since(died) > test.after })
+		released := time.Now()
+		w.release(w.a, l)
+		next := <-granted
+		if took := time.Since(released); took > test.longest {
+			t.Errorf("%s: after %s", test.name, took)
+		}
+		_, err = w.a.Lease(t.Context(), key, dead.Token)
+		w.is(err, lock.ErrUnknown, test.name+": the dead")
+		w.release(w.b, next)
 	}
-	died := time.Now()
-	granted := make(chan error, 1)
-	go func() {
-		_, err := w.b.AcquireLease(t.Context(), key, lock.LeaseRequest{Parts: items, Wait: 4 * late})
-		granted <- err
-	}()
-	w.waiting(w.b, 1)
-	w.until("its place has ended", func() bool { return time.Since(died) > storage.WaiterLife })
-	released := time.Now()
-	w.release(w.a, l)
-	if err := <-granted; err != nil {
-		t.Fatal(err)
+}
+
+// A lease that was waited for is as long as was asked, and lives beyond what the queue grants.
+func testWaitedLease(t *testing.T, w *world) {
+	for _, c := range []*lock.Coordinator{w.a, w.b} {
+		first := w.acquire(w.a, items)
+		got := make(chan lock.Lease, 1)
+		go func() {
+			l, err := c.AcquireLease(t.Context(), key, lock.LeaseRequest{Parts: items, Wait: 4 * late, Duration: time.Minute})
+			if err != nil {
+				t.Error(err)
+			}
+			got <- l
+		}()
+		w.waiting(c, 1)
+		released := time.Now().Truncate(time.Millisecond)
+		if err := w.add(w.a, "x", first.Token, true); err != nil {
+			t.Fatal(err)
+		}
+		l := <-got
+		if l.Cart == nil || l.Expires.Before(released.Add(time.Minute)) || l.Fence <= first.Fence {
+			t.Fatalf("%+v", l)
+		}
+		w.until("what the queue grants is over", func() bool { return time.Since(released) > storage.WaiterLife+2*storage.Heartbeat })
+		if now, err := w.a.Lease(t.Context(), key, l.Token); err != nil || now.Fence != l.Fence || !now.Expires.Equal(l.Expires) {
+			t.Errorf("%+v, %v, was %+v", now, err, l)
+		}
+		if err := w.add(c, "x", l.Token, true); err != nil {
+			t.Error(err)
+		}
 	}
-	if took := time.Since(released); took > 2*storage.Heartbeat {
-		t.Errorf("after %s", took)
+	if n := w.quantity(w.read(w.b), "x"); n != 4 {
+		t.Errorf("%d of 4", n)
 	}
 }
 

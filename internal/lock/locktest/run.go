@@ -30,6 +30,7 @@ func Run(t *testing.T, open Open) {
 		{"ReleaseWakes", testReleaseWakes},
 		{"CrashedHolder", testCrashedHolder},
 		{"DeadWaiter", testDeadWaiter},
+		{"WaitedLease", testWaitedLease},
 		{"SeveralPartsNeverDeadlock", testSeveralParts},
 		{"OtherPartsAreFree", testOtherParts},
 		{"Reentrancy", testReentrancy},

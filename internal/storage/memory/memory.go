@@ -216,7 +216,10 @@ func (s *Store) Lease(ctx context.Context, key cart.Key, token string) (storage.
 		return storage.Lease{}, err
 	}
 	defer s.mu.Unlock()
-	return s.state(key, time.Now()).Lease(token)
+	now := time.Now()
+	st := s.state(key, now)
+	s.keep(key, st, now) // what was granted just now has its fence by that
+	return st.Lease(token)
 }
 
 // Renew implements [storage.Locker].
@@ -226,7 +229,9 @@ func (s *Store) Renew(ctx context.Context, key cart.Key, token string, lease tim
 	}
 	defer s.mu.Unlock()
 	now := time.Now()
-	return s.state(key, now).Renew(token, lease, now)
+	st := s.state(key, now)
+	s.keep(key, st, now) // as in Lease
+	return st.Renew(token, lease, now)
 }
 
 // Release implements [storage.Locker].
@@ -278,7 +283,6 @@ func (s *Store) state(key cart.Key, now time.Time) *storage.State {
 // settle brings st up to now and returns a copy of its cart.
 func (s *Store) settle(st *storage.State, now time.Time) *cart.Cart {
 	s.wake(st.Settle(now))
-	s.giveFences(st, now)
 	c := st.Cart
 	return &c
 }

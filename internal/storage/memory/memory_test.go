@@ -21,6 +21,34 @@ func TestConformance(t *testing.T) {
 	})
 }
 
+// TestLeaseOfEndedLock: a lease that is granted because a lock has ended has its fence for whoever asks first.
+func TestLeaseOfEndedLock(t *testing.T) {
+	for name, ask := range map[string]func(s *Store, key cart.Key) (storage.Lease, error){
+		"Lease": func(s *Store, key cart.Key) (storage.Lease, error) { return s.Lease(t.Context(), key, "next") },
+		"Renew": func(s *Store, key cart.Key) (storage.Lease, error) {
+			return s.Renew(t.Context(), key, "next", time.Hour)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, key := New(), cart.Key{Identifier: "u1", Instance: "default"}
+			claim := storage.Claim{Token: "first", Parts: []cart.Part{cart.PartItems}, Lease: time.Hour, Fence: true}
+			first, err := s.Acquire(t.Context(), key, claim, false)
+			if err != nil {
+				t.Fatal(err)
+			}
+			claim.Token = "next"
+			outs, err := s.Commit(t.Context(), storage.Commit{Key: key, Parts: claim.Parts, Claim: &claim})
+			if err != nil || !outs[0].Claimed.Queued {
+				t.Fatalf("Commit: %+v, %v", outs, err)
+			}
+			s.states[key].Held[0].Expires = time.Now()
+			if got, err := ask(s, key); err != nil || got.Fence <= first.Fence {
+				t.Errorf("%+v, %v, after fence %d", got, err, first.Fence)
+			}
+		})
+	}
+}
+
 // TestExpiredCartsAreDropped: what nobody reads again does not stay in memory.
 func TestExpiredCartsAreDropped(t *testing.T) {
 	s := New()

@@ -22,9 +22,9 @@ const (
 	leaveTimeout = 500 * time.Millisecond
 )
 
-// Acquire waits for a wake-up that carries the cart, and asks again by itself once per
-// heartbeat, when a lock before it ends, or often where another program holds the
-// lock.
+// Acquire waits for a wake-up that carries the cart, or that makes it claim again where the lease is
+// longer than what the queue grants. It asks again by itself once per heartbeat, when a lock before
+// it ends, or often where another program holds the lock.
 func (s *Store) Acquire(ctx context.Context, key cart.Key, claim storage.Claim, queued bool) (storage.Grant, error) {
 	if !s.begin() {
 		return storage.Grant{}, s.translate(ctx, goredis.ErrClosed, "lock", key)
@@ -84,7 +84,10 @@ func (s *Store) wait(ctx context.Context, key cart.Key, claim *storage.Claim, w 
 		timer.Reset(delay)
 		select {
 		case g := <-w.wake:
-			return s.grant(ctx, key, g)
+			if claim.Lease <= s.life() {
+				return s.grant(ctx, key, g)
+			}
+			// Claimed again, it is given its lease; or a place at the end, if it is too late.
 		case <-timer.C:
 		case <-ctx.Done():
 		case <-s.done:

@@ -218,9 +218,13 @@ func versionField(p cart.Part) string {
 func partOf(field string) cart.Part { return cart.Part(strings.TrimPrefix(field, "v:")) }
 
 func (s *Store) appendClaim(args []any, c *storage.Claim) []any {
-	life := s.heartbeat * time.Duration(int64(storage.WaiterLife/storage.Heartbeat))
-	args = append(args, c.Token, c.Holder, millis(c.Lease), s.waiters.channel, millis(life))
+	args = append(args, c.Token, c.Holder, millis(c.Lease), s.waiters.channel, millis(s.life()))
 	return appendParts(args, c.Parts)
+}
+
+// life is storage.WaiterLife, as many heartbeats of this store.
+func (s *Store) life() time.Duration {
+	return s.heartbeat * time.Duration(int64(storage.WaiterLife/storage.Heartbeat))
 }
 
 func appendParts(args []any, parts []cart.Part) []any {

@@ -54,7 +54,29 @@ type twins struct {
 	// fences are those that the store gave, and twin the reference's for the same lease: both must rise alike.
 	fences map[string]uint64
 	twin   uint64
+	// began is when both did.
+	began time.Time
 }
+
+// slow is by how much longer everything lasts in the store than in the reference, since its heartbeat is an hour and not
+// storage.Heartbeat: nothing ends by itself while this runs, and as long as a waiter lives is the same to both.
+const slow = 4 * 60 * 60
+
+// now is the reference's clock.
+func (w *twins) now() time.Time { return w.began.Add(time.Since(w.began) / slow) }
+
+// slowed is a claim as the reference has it.
+func slowed(c *storage.Claim) *storage.Claim {
+	if c == nil {
+		return nil
+	}
+	r := *c
+	r.Lease /= slow
+	return &r
+}
+
+// ends is when what the reference has is over for the store.
+func (w *twins) ends(t time.Time) time.Time { return w.began.Add(t.Sub(w.began) * slow) }
 
 // TestDifferential makes random sequences of commits, claims and releases on the store and
 // on the reference, and compares answers, carts, locks and queues after each.
@@ -69,8 +91,8 @@ func TestDifferential(t *testing.T) {
 			for seed := range uint64(30) {
 				config.Prefix = fmt.Sprint("d", seed)
 				s := open(t, config)
-				s.heartbeat = time.Hour // nothing ends by itself while this runs
-				w := &twins{T: t, store: s, rand: rand.New(rand.NewPCG(seed, 1)), quiet: seed%3 == 0, turns: seed%3 == 1, fences: map[string]uint64{}}
+				s.heartbeat = time.Hour
+				w := &twins{T: t, store: s, began: time.Now(), rand: rand.New(rand.NewPCG(seed, 1)), quiet: seed%3 == 0, turns: seed%3 == 1, fences: map[string]uint64{}}
 				for _, instance := range []string{"default", "x.items"} {
 					w.keys = append(w.keys, cart.Key{Identifier: "u{1}", Instance: instance})
 					w.states = append(w.states, &storage.State{})
@@ -92,12 +114,7 @@ func TestDifferential(t *testing.T) {
 
 func (w *twins) act() {
 	i := w.rand.IntN(len(w.keys))
-	now := time.Now()
-	for _, s := range w.states { // as the store's waiters live on
-		for j := range s.Queue {
-			s.Queue[j].Alive = now.Add(time.Hour)
-		}
-	}
+	now := w.now()
 	switch n := w.rand.IntN(24); {
 	case n >= 20 && !w.quiet:
 		w.lease(i, now)
@@ -110,13 +127,15 @@ func (w *twins) act() {
 			w.Fatalf("claim: %v", err)
 		}
 		w.states[i].Settle(now)
-		want := w.states[i].Acquire(*claim, now)
+		want := w.states[i].Acquire(*slowed(claim), now)
 		if got.yes != want.Granted {
 			w.Errorf("claim %v: granted %v, want %v", claim, got.yes, want.Granted)
 		}
 		w.number(i)
 		if lease, err := w.states[i].Lease(claim.Token); got.yes && (err == nil) != (got.fence != 0 && !got.expires.IsZero()) {
 			w.Errorf("claim %v: fence %d until %v, want %+v, %v", claim, got.fence, got.expires, lease, err)
+		} else if got.yes && err == nil && got.expires.Sub(w.ends(lease.Expires)).Abs() > time.Minute {
+			w.Errorf("claim %v: until %v, want %v", claim, got.expires, w.ends(lease.Expires))
 		}
 		if got.yes {
 			c, err := decodeCart(got.flat)
@@ -190,7 +209,11 @@ func (w *twins) parts() []cart.Part {
 }
 
 func (w *twins) claim() *storage.Claim {
-	return &storage.Claim{Token: w.token(), Holder: "h", Parts: w.parts(), Lease: time.Hour, Fence: w.yes(3)}
+	lease := time.Hour
+	if w.yes(2) {
+		lease = 10 * time.Hour // longer than a waiter lives
+	}
+	return &storage.Claim{Token: w.token(), Holder: "h", Parts: w.parts(), Lease: lease, Fence: w.yes(3)}
 }
 
 func (w *twins) yes(oneIn int) bool { return w.rand.IntN(oneIn) == 0 }
@@ -203,9 +226,13 @@ func (w *twins) commit(i int) {
 	}
 	var commits []storage.Commit
 	var states []*storage.State
-	now := time.Now()
+	now := w.now()
+	var twin []storage.Commit // as the reference has them
 	for _, i := range which {
-		commits = append(commits, w.randomCommit(i))
+		c := w.randomCommit(i)
+		commits = append(commits, c)
+		c.Claim, c.Again = slowed(c.Claim), slowed(c.Again)
+		twin = append(twin, c)
 		s := *w.states[i]
 		s.Held, s.Queue, s.Lost = slices.Clone(s.Held), slices.Clone(s.Queue), slices.Clone(s.Lost)
 		s.Settle(now)
@@ -215,7 +242,7 @@ func (w *twins) commit(i int) {
 	if err != nil {
 		w.Fatalf("Commit %+v: %v", commits, err)
 	}
-	want, _ := storage.Apply(states, commits, now)
+	want, _ := storage.Apply(states, twin, now)
 	for j, i := range which {
 		g, x := got[j], want[j]
 		if x.Status == storage.Committed || x.Claimed != (storage.Claimed{}) {
@@ -245,7 +272,9 @@ func (w *twins) turn(i int) storage.Commit {
 	now := &w.states[i].Cart
 	items := []cart.Part{cart.PartItems}
 	claim := func() *storage.Claim {
-		return &storage.Claim{Token: randomName(), Holder: "h", Parts: items, Lease: time.Hour}
+		c := w.claim()
+		c.Token, c.Parts, c.Fence = randomName(), items, false
+		return c
 	}
 	c := storage.Commit{
 		Key: w.keys[i], Expect: storage.Expect{ID: now.ID, Parts: map[cart.Part]uint64{cart.PartItems: now.Items.Version}},
@@ -402,12 +431,25 @@ func (w *twins) compareLocks(key cart.Key, want *storage.State) {
 	if fmt.Sprint(found) != fmt.Sprint(locks) {
 		w.Errorf("lock keys of %v:\n got %v\nwant %v", key, found, locks)
 	}
+	type hold struct {
+		Token   string
+		Expires int64
+	}
 	var registry struct {
+		Held    []hold                   `json:"held"`
 		Waiting []struct{ Token string } `json:"waiting"`
 	}
-	raw, err := w.store.client.Get(w.Context(), n.queue).Bytes()
-	if err == nil && !strings.Contains(string(raw), `"waiting":{}`) {
-		err = json.Unmarshal(raw, &registry)
+	raw, err := w.store.client.Get(w.Context(), n.queue).Result()
+	if err == nil {
+		err = json.Unmarshal([]byte(strings.ReplaceAll(raw, `":{}`, `":[]`)), &registry) // an empty list of Lua
+	}
+	for _, h := range want.Held {
+		ends := w.ends(h.Expires)
+		if !slices.Contains(w.foreigners, h.Token) && !slices.ContainsFunc(registry.Held, func(r hold) bool {
+			return r.Token == h.Token && time.UnixMilli(r.Expires).Sub(ends).Abs() < time.Minute
+		}) {
+			w.Errorf("holds of %v: %+v, want one of %s until %v", key, registry.Held, h.Token, ends)
+		}
 	}
 	var waiting, expected []string
 	for _, x := range registry.Waiting {

@@ -41,9 +41,9 @@ local function lost(c, token)
 end
 
 -- save_leases writes the set that outlives the leases, where one began, was renewed or ended
--- before its time.
+-- before its time. c.ends is the last end of those that were granted, also of such as are not entered yet.
 local function save_leases(c)
-  local last = 0
+  local last = c.ends or 0
   for token, ends in pairs(c.leases) do
     if ends then
       redis.call('ZADD', c.fence, ends, token)

@@ -277,3 +277,56 @@ func TestLeaseByPush(t *testing.T) {
 		})
 	}
 }
+
+// TestLeaseConfirmed: a lease that is longer than the queue grants is one round trip more than one that is not, which
+// brings the cart; the wake-up does not.
+func TestLeaseConfirmed(t *testing.T) {
+	r := testserver.StartRedis(t)
+	one, two := open(t, Config{Addresses: []string{r.Addr}}), open(t, Config{Addresses: []string{r.Addr}})
+	two.heartbeat = time.Hour
+	listen(t, two)
+	first, second := leaseOf(cart.PartItems), leaseOf(cart.PartItems)
+	second.Lease = 4 * time.Hour // longer than a waiter of such a heartbeat lives
+	before := mustLease(t, one, u1, first)
+	done := acquireLater(t.Context(), two, u1, second, false)
+	awaitQueue(t, two, u1, second.Token)
+	c := replace(u1, before.Cart, `{"a":1}`)
+	c.Token, c.Lease, c.Release = first.Token, true, true
+	do(t, r, "CONFIG", "RESETSTAT")
+	mustCommit(t, one, storage.Committed, c)
+	got := string(receive(t, done).Items.Object.Bytes())
+	if n := calls(t, r); got != `{"a":1}` || n["evalsha"] != 2 || n["publish"] != 1 || n["hgetall"] != 1 {
+		t.Errorf("the cart is %s, and it took %v, want the commit, a wake-up, and a claim that reads the cart", got, n)
+	}
+	held, err := one.Lease(t.Context(), u1, second.Token)
+	if left := time.Until(held.Expires); err != nil || left < second.Lease-time.Minute || held.Fence <= before.Fence {
+		t.Errorf("%+v, %v, want %v", held, err, second.Lease)
+	}
+}
+
+// TestMemoryOfDeadWaiterEnds: a lease that nobody confirmed leaves its fence, for as long as any, and nothing else.
+func TestMemoryOfDeadWaiterEnds(t *testing.T) {
+	r := testserver.StartRedis(t)
+	s := open(t, Config{Addresses: []string{r.Addr}})
+	turn, dead := claimOf(cart.PartItems), leaseOf(cart.PartItems)
+	if _, err := s.Acquire(t.Context(), u1, turn, false); err != nil {
+		t.Fatal(err)
+	}
+	ask := replace(u1, &cart.Cart{}, `{}`)
+	ask.Claim = &dead
+	mustCommit(t, s, storage.Locked, ask)
+	if err := s.Abandon(t.Context(), u1, turn.Token); err != nil {
+		t.Fatal(err)
+	}
+	const key = "fence.cart.u1.default"
+	if left := s.client.PTTL(t.Context(), key).Val(); left > storage.WaiterLife+storage.LeaseMemory || left < storage.LeaseMemory-time.Minute {
+		t.Errorf("the last fence lives %v", left)
+	}
+	if n := do(t, r, "ZCARD", key); n != "1" {
+		t.Errorf("%s are remembered, want the last fence", n)
+	}
+	await(t, "the lock is free", func() bool { return do(t, r, "EXISTS", "lock.cart.u1.default.items") == "0" })
+	if _, err := s.Lease(t.Context(), u1, dead.Token); !errors.Is(err, storage.ErrLockUnknown) {
+		t.Errorf("after its end: %v, want ErrLockUnknown", err)
+	}
+}

@@ -84,10 +84,11 @@ local function drop(c, h)
   touch(c, h.parts, h.token)
 end
 
--- gather_lease makes h all that its token holds, as one lease. One of the whole cart has the keys of items and
+-- gather_lease makes h all that its token holds, as one lease. One that is short for now does not cut that, and
+-- is entered when it is confirmed: nobody knows of it yet. One of the whole cart has the keys of items and
 -- conditions too: other programs know nothing of locks of the whole cart.
-local function gather_lease(c, h)
-  local parts, has, fence = {}, {}, nil
+local function gather_lease(c, h, short)
+  local parts, has, fence, ends = {}, {}, nil, h.expires
   local function add(list)
     for _, p in ipairs(list) do
       if not has[p] then
@@ -101,19 +102,30 @@ local function gather_lease(c, h)
       return false
     end
     fence = fence or old.fence
+    ends = math.max(ends, old.expires or 0)
     add(old.parts)
     drop(c, old)
     return true
   end)
   add(h.parts)
   h.parts, h.fence = has['*'] and {'*', 'items', 'conditions'} or parts, fence or next_fence(c)
-  c.leases[h.token] = h.expires
+  if short then
+    h.expires = ends
+  else
+    c.leases[h.token] = h.expires
+  end
+  c.ends = math.max(c.ends or 0, h.expires)
 end
 
-local function hold(c, claim)
-  local h = {token = claim.token, holder = claim.holder, parts = claim.parts, expires = now + claim.lease}
+-- hold grants a claim. Where it comes from the queue, its waiter may have died since its last sign of
+-- life, and is given a longer lease when it has claimed again.
+local function hold(c, claim, queued)
+  local short = queued and claim.lease > claim.life
+  local h = {
+    token = claim.token, holder = claim.holder, parts = claim.parts, expires = now + (short and claim.life or claim.lease),
+  }
   if claim.fence or leased(c, claim.token) then
-    gather_lease(c, h)
+    gather_lease(c, h, short)
   end
   c.held[#c.held + 1] = h
   touch(c, h.parts, h.token)
@@ -130,7 +142,7 @@ local function promote(c)
       end
       return false
     end
-    hold(c, w)
+    hold(c, w, true)
     c.woken[#c.woken + 1] = w
     return true
   end)
@@ -415,18 +427,22 @@ local function snapshot(c)
 end
 
 -- wake tells those who were granted a lock by what was saved, with the cart where it is small,
--- so that they need not read it. It is only a hint: they ask again by themselves.
+-- so that they need not read it; those who must claim again get it with that. It is only a hint: they
+-- ask again by themselves.
 local function wake(c)
   if not c.saved or #c.woken == 0 then
     return
   end
-  local flat = false
-  if redis.call('HSTRLEN', c.hash, 'items') + redis.call('HSTRLEN', c.hash, 'conditions') <= PUSHED
-    and redis.call('HLEN', c.hash) <= 200 then
-    flat = snapshot(c)
+  local small
+  local function small_cart()
+    if small == nil then
+      small = redis.call('HSTRLEN', c.hash, 'items') + redis.call('HSTRLEN', c.hash, 'conditions') <= PUSHED
+        and redis.call('HLEN', c.hash) <= 200 and snapshot(c)
+    end
+    return small
   end
   for _, w in ipairs(c.woken) do
-    local h = leased(c, w.token)
+    local flat, h = w.lease <= w.life and small_cart(), leased(c, w.token)
     local function pack()
       if h then
         return cmsgpack.pack({w.token, flat, h.fence, h.expires})

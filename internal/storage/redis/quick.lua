@@ -34,6 +34,7 @@ if ARGV[1] == 'q' or ARGV[1] == 't' then
       local h = turn.held[1]
       mine = h and #turn.held == 1 and h.token == ARGV[9] and now < h.expires and #h.parts == 1 and h.parts[1] == ARGV[11]
         and #turn.waiting > 0 and not h.fence and not turn.waiting[1].fence
+        and turn.waiting[1].lease <= turn.waiting[1].life
       for _, w in ipairs(turn.waiting) do
         mine = mine and #w.parts == 1 and w.parts[1] == ARGV[11] and now < w.alive and w.token ~= ARGV[again]
       end

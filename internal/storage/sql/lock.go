@@ -81,7 +81,8 @@ func (s *Store) acquire(ctx context.Context, key cart.Key, claim storage.Claim, 
 }
 
 // look reads whether the claim was granted, and the cart with it. stale means that it
-// takes a write to find out: the lock has ended by itself, or the claim is not in the queue any more.
+// takes a write: the lock has ended by itself, the claim is not in the queue any more, or it was
+// granted for less than it asks for.
 func (s *Store) look(ctx context.Context, key cart.Key, claim storage.Claim) (g storage.Grant, granted, stale bool, err error) {
 	r, err := s.row(ctx, key, false)
 	if err != nil {
@@ -95,6 +96,9 @@ func (s *Store) look(ctx context.Context, key cart.Key, claim storage.Claim) (g 
 		}
 	}
 	if held.Holds(claim.Token, claim.Parts) {
+		if claim.Lease > storage.WaiterLife {
+			return g, false, true, nil
+		}
 		g = grant(&held, claim.Token)
 		g.Cart, err = s.Load(ctx, key)
 		return g, err == nil, false, err

@@ -85,10 +85,10 @@ func (r *record) removable() time.Time {
 		later(t)
 	}
 	for _, h := range r.state.Held {
-		ends(h.Expires, h.Leased)
+		ends(h.Expires, h.Leased && !h.Unconfirmed)
 	}
 	for _, w := range r.state.Queue { // it may be granted at the last moment of its life
-		ends(w.Alive.Add(w.Lease), w.Fence)
+		ends(w.Alive.Add(min(w.Lease, storage.WaiterLife)), w.Fence && w.Lease <= storage.WaiterLife)
 	}
 	for _, l := range r.state.Lost {
 		ends(l.Expired, true)
