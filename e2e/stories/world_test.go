@@ -200,4 +200,3 @@ func (s *story) sample(name string) string {
 	}
 	return string(b)
 }
-
