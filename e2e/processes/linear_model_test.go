@@ -1,6 +1,7 @@
 package processes
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"math"
@@ -130,7 +131,7 @@ var model = porcupine.Model{
 		if q.token != "" {
 			what += fmt.Sprintf(" under %.4s (release %t)", q.token, q.last)
 		}
-		return what + fmt.Sprintf(" → %d v%d %s {%s} moved %t lease %.4s fence %d", r.outcome, r.version, r.etag, r.items, r.moved, r.token, r.fence)
+		return what + fmt.Sprintf(" → %d v%d %s {%s} moved %t lease %.4s fence %d", r.outcome, r.version, cmp.Or(r.etag, r.cart), r.items, r.moved, r.token, r.fence)
 	},
 	DescribeState: func(state any) string { return fmt.Sprintf("%+v", state.(pair)) },
 }
@@ -279,17 +280,13 @@ func (c *cartState) change(q request) {
 // hand is an answered swap or merge.
 func (s *pair) hand(q request, r response) bool {
 	from, to := &s.carts[q.side], &s.carts[1-q.side]
-	before := *to
-	if !s.moveOver(q) || r.items != to.items {
-		return false
-	}
-	if r.version != to.version && (r.version != before.version || before.items != to.items) {
+	if !s.moveOver(q) || r.items != to.items || r.version != to.version {
 		return false
 	}
 	if to.cart != "" && to.cart != r.cart {
 		return false
 	}
-	to.version, to.cart = r.version, r.cart
+	to.cart = r.cart
 	if q.last {
 		from.holder = ""
 	}
@@ -302,6 +299,7 @@ func (s *pair) moveOver(q request) bool {
 	if from.version == 0 || from.version < q.seen.last[from.cart] {
 		return false // there is nothing, or it was seen later
 	}
+	before := to.items
 	if q.kind == opSwap {
 		to.items = from.items
 	} else {
@@ -314,8 +312,10 @@ func (s *pair) moveOver(q request) bool {
 	if to.version == 0 {
 		to.cart = ""
 	}
-	to.version++
-	to.etag = ""
+	if to.version == 0 || to.items != before {
+		to.version++
+		to.etag = ""
+	}
 	from.cart, from.version, from.items, from.etag = "", 0, "", ""
 	return true
 }

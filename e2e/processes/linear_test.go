@@ -1,6 +1,7 @@
 package processes
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"flag"
@@ -115,7 +116,7 @@ func (h *history) check(t *testing.T) string {
 			if err := porcupine.VisualizePath(model, info, path); err != nil {
 				t.Log(err)
 			}
-			wrong = append(wrong, fmt.Sprintf("pair %d: not linearizable, %d operations, drawn in %s\n%s", i, len(ops), path, around(ops, info)))
+			wrong = append(wrong, fmt.Sprintf("pair %d: not linearizable, %d operations, drawn in %s\n%s", i, len(ops), path, tell(ops, info)))
 		}
 	}
 	return strings.Join(wrong, "\n")
@@ -171,19 +172,31 @@ func look(ops []porcupine.Operation) {
 	}
 }
 
-// around are the operations from the longest explained beginning on.
-func around(ops []porcupine.Operation, info porcupine.LinearizationInfo) string {
-	longest := 0
+// tell lists the operations of a pair, and says which stand in the longest beginning that can be explained.
+func tell(ops []porcupine.Operation, info porcupine.LinearizationInfo) string {
+	explained := map[int]bool{}
 	for _, partition := range info.PartialLinearizations() {
 		for _, l := range partition {
-			longest = max(longest, len(l))
+			if len(l) > len(explained) {
+				clear(explained)
+				for _, i := range l {
+					explained[i] = true
+				}
+			}
 		}
 	}
-	ops = slices.Clone(ops)
-	slices.SortFunc(ops, func(a, b porcupine.Operation) int { return int(a.Call - b.Call) })
+	order := make([]int, len(ops))
+	for i := range order {
+		order[i] = i
+	}
+	slices.SortFunc(order, func(a, b int) int { return cmp.Compare(ops[a].Call, ops[b].Call) })
 	var b strings.Builder
-	for _, o := range ops[max(0, longest-6):min(len(ops), longest+10)] {
-		fmt.Fprintf(&b, "  client %d, %d to %d: %s\n", o.ClientId, o.Call, o.Return, model.DescribeOperation(o.Input, o.Output))
+	for _, i := range order {
+		o, mark := ops[i], "?"
+		if explained[i] {
+			mark = " "
+		}
+		fmt.Fprintf(&b, "%s client %d, %d to %d: %s\n", mark, o.ClientId, o.Call, o.Return, model.DescribeOperation(o.Input, o.Output))
 	}
 	return b.String()
 }
