@@ -29,7 +29,7 @@ FUZZTIME ?= 1m
 help: ## List all of this
 	@awk 'BEGIN {FS = ":.*## "; print "make TARGET"} \
 	  /^##@/ {printf "\n%s\n", substr($$0, 5)} \
-	  /^[a-z-]+:.*## / {printf "  %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	  /^[a-z0-9-]+:.*## / {printf "  %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: run
 run: ## Run a sidecar here, with carts in a SQLite file (ARGS='--backend memory')
@@ -62,7 +62,11 @@ setup: ## Install what the tests need and this machine lacks
 
 .PHONY: test
 test: setup ## Test everything, with the race detector and real servers
-	@GOTESTSUM='$(GOTESTSUM)' hack/test.sh $(ARGS) $(PKG)
+	@GOTESTSUM='$(GOTESTSUM)' hack/test.sh $(PKG) -- $(ARGS)
+
+.PHONY: e2e
+e2e: setup ## Test it on a real cluster and with real processes only, as root (ARGS='-run TestUpgrade')
+	@GOTESTSUM='$(GOTESTSUM)' hack/test.sh ./e2e/... -- $(ARGS)
 
 .PHONY: lint
 lint: ## Lint Go, the borders between the rooms, and proto
@@ -98,6 +102,10 @@ cluster-shell: ## A shell in its network, with kubectl and helm; go run ./e2e/cl
 
 cluster-down: ## Stop it; nothing is left
 	go run ./e2e/cluster/cmd down
+
+.PHONY: bench-crowd
+bench-crowd: ## Measure a hundred clients on one cart, for throughput, waits and fairness
+	go run ./bench -crowd 20s $(ARGS)
 
 .PHONY: scale
 scale: setup ## Measure the operator with 200 CartStorages and 2,000 pods

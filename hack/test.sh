@@ -1,7 +1,89 @@
 #!/usr/bin/env bash
-# test.sh [go test flags and packages] runs the tests and ends with a line that counts them.
-set -euo pipefail
+# test.sh [PACKAGE...] [-- FLAG...] runs the tests of packages (./...), with flags for go test, and ends with a line that
+# counts them all. It leaves no process and no file behind, however the tests end.
+#
+# The packages in e2e need the machine for themselves: they come last, one after the other, each with a time of its own.
+# Of e2e/processes' ten histories three are made, each time others: CONTRIBUTING.md says how to make more.
+set -uo pipefail
 cd "$(dirname "$0")/.."
+GOTESTSUM=${GOTESTSUM:-go tool -modfile=tools/test/go.mod gotestsum}
 export KUBEBUILDER_ASSETS=${KUBEBUILDER_ASSETS:-$(hack/envtest-dir.sh)}
-exec ${GOTESTSUM:-go tool -modfile=tools/test/go.mod gotestsum} --format pkgname --format-hide-empty-pkg --format-icons text \
-  --hide-summary=skipped --post-run-command hack/tally.sh -- -race "$@"
+
+packages=() flags=()
+while [ $# -gt 0 ]; do
+  if [ "$1" = -- ]; then shift; flags=("$@"); break; fi
+  packages+=("$1"); shift
+done
+
+# All temporary files of the tests are in one folder, so none outlives them. A short name: sockets lie there too.
+scratch=$(mktemp -d "${TMPDIR:-/tmp}/sc.XXXXXX") || exit
+export TMPDIR=$scratch
+
+# Prints the processes of the tests that are left: those that were given our folder or work in it. A test that is cut
+# off (by its timeout, say) cannot stop the servers that it started.
+left() {
+  local p
+  for p in /proc/[0-9]*; do
+    [ "${p#/proc/}" = $$ ] || [ "${p#/proc/}" = "$BASHPID" ] && continue
+    if [[ $(readlink "$p/cwd") == "$scratch"/* ]] || grep -qsxz "TMPDIR=$scratch" "$p/environ"; then echo "${p#/proc/}"; fi
+  done 2>/dev/null
+}
+
+# What a cluster's supervisor has to clear up takes it some seconds; its folder is the last to go.
+settle() {
+  local tries pids
+  for ((tries = 0; tries < 300; tries++)); do
+    compgen -G "$scratch/sidecart-cluster-*" >/dev/null || break
+    sleep 0.1
+  done
+  for ((tries = 0; tries < 30; tries++)); do
+    pids=$(left)
+    [ -n "$pids" ] || return 0
+    sleep 0.1
+  done
+  echo 'test: stopping what a test left running:' >&2
+  ps -o pid=,args= -p "${pids//$'\n'/,}" 2>/dev/null | cut -c1-150 >&2
+  kill -KILL $pids 2>/dev/null
+}
+trap 'settle; rm -rf "$scratch"' EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+status=0 times=()
+run() { # name timeout package...
+  local name=$1 timeout=$2 start=$SECONDS; shift 2
+  TALLY=$scratch/tally $GOTESTSUM --format pkgname --format-hide-empty-pkg --format-icons text --hide-summary=skipped \
+    --jsonfile "$scratch/$name.json" --post-run-command hack/tally.sh -- -race -timeout "$timeout" "$@" ${flags[@]+"${flags[@]}"} </dev/null || status=1
+  times+=("$name $((SECONDS - start)) s")
+}
+
+all=$(go list -e -f '{{if or .TestGoFiles .XTestGoFiles .Error}}{{.ImportPath}}{{end}}' "${packages[@]:-./...}") || exit
+others=$(grep -v '/e2e/' <<<"$all")
+[ -z "$others" ] || run packages 10m $others
+for package in $(grep '/e2e/' <<<"$all"); do
+  name=${package##*/e2e/}
+  case $name in
+    processes) run "$name" 20m "$package" ;;
+    stories) run "$name" 30m "$package" ;;
+    *) run "${name//\//-}" 10m "$package" ;;
+  esac
+done
+settle
+
+passed=0 failed=0 skipped=0
+while read -r a b c; do passed=$((passed + a)) failed=$((failed + b)) skipped=$((skipped + c)); done < <(cat "$scratch/tally" 2>/dev/null)
+[ $status = 0 ] || [ $failed != 0 ] || failed=1 # of what went wrong, nothing was counted
+
+slow=$(cat "$scratch"/*.json 2>/dev/null | $GOTESTSUM tool slowest --threshold 15s | head -12)
+[ -z "$slow" ] || printf '\nslowest:\n%s\n' "$slow"
+if [ $skipped != 0 ]; then
+  # Each reason once; it says how to run them.
+  printf '\nnot run here: %d tests\n' $skipped
+  sed -n 's/.*"Output":" *[a-z_]*\.go:[0-9]*: \(a cluster needs .*\)\\n"}$/  \1/p' "$scratch"/*.json | sort -u
+fi
+printf '\ntime: %s\n' "$(IFS=,; echo "${times[*]}" | sed 's/,/, /g')"
+line="$passed passed, $failed failed"
+[ $skipped = 0 ] || line+=", $skipped skipped"
+echo "$line"
+[ $failed = 0 ] && exit $status
+exit 1

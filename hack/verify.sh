@@ -44,10 +44,21 @@ compatible() { # against the last release; before the first, against where this 
   $BUF breaking --against ".git#ref=$(git rev-parse "$base^{commit}")"
 }
 
+# Programs with a module of their own; a module that only names tools has no code.
+modules() {
+  git ls-files --cached --others --exclude-standard '*/go.mod' | while read -r mod; do
+    [ -z "$(go -C "${mod%/go.mod}" list ./... 2>/dev/null)" ] || echo "${mod%/go.mod}"
+  done
+}
+
 check 'generated code' generated
 check 'gofmt' formatted
 check 'go vet' go vet ./...
 check 'go mod tidy' go mod tidy -diff
+for module in $(modules); do
+  check "go vet in $module" go -C "$module" vet ./...
+  check "go mod tidy in $module" go -C "$module" mod tidy -diff
+done
 check 'proto compatibility' compatible
 
 if [ ${#failed[@]} -gt 0 ]; then

@@ -29,6 +29,13 @@ func (c *Cluster) Exec(ctx context.Context, name string, args ...string) (string
 	return output(c.Command(ctx, name, args...))
 }
 
+// OnNode runs a program on a node to its end, as somebody who is logged in there does, and
+// returns what it wrote. It needs no API server.
+func (c *Cluster) OnNode(ctx context.Context, n int, name string, args ...string) (out string, err error) {
+	err = c.callMachine(ctx, nodeName(n), "Run", Program{Args: append([]string{name}, args...)}, &out)
+	return out, err
+}
+
 // Kubectl runs kubectl; see Exec.
 func (c *Cluster) Kubectl(ctx context.Context, args ...string) (string, error) {
 	return c.Exec(ctx, "kubectl", args...)

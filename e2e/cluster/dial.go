@@ -24,11 +24,21 @@ func (c *Cluster) Dial(ctx context.Context, network, address string) (net.Conn, 
 	return c.dialControlPlane(ctx, network, net.JoinHostPort(host, port))
 }
 
-// dialControlPlane makes the socket in the control plane's network, and so belongs there.
-func (c *Cluster) dialControlPlane(ctx context.Context, network, address string) (conn net.Conn, err error) {
-	pid := c.pid(controlPlane)
+// DialFrom connects from a node's network, as a pod there does, to an address without a name: when an address of a Service
+// leads where is up to each node's own kube-proxy.
+func (c *Cluster) DialFrom(ctx context.Context, n int, network, address string) (net.Conn, error) {
+	return c.dialIn(ctx, nodeName(n), network, address)
+}
+
+func (c *Cluster) dialControlPlane(ctx context.Context, network, address string) (net.Conn, error) {
+	return c.dialIn(ctx, controlPlane, network, address)
+}
+
+// dialIn makes the socket in a machine's network, and so belongs there.
+func (c *Cluster) dialIn(ctx context.Context, machine, network, address string) (conn net.Conn, err error) {
+	pid := c.pid(machine)
 	if pid == 0 {
-		return nil, fmt.Errorf("dial %s: %s is down", address, controlPlane)
+		return nil, fmt.Errorf("dial %s: %s is down", address, machine)
 	}
 	entered := inNetwork(pid, func() error {
 		// An address needs no second goroutine, which would run on another thread.

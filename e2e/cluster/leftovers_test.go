@@ -153,7 +153,7 @@ func TestMain(m *testing.M) {
 // ownedElsewhere starts a cluster whose owner is another process.
 func ownedElsewhere(t *testing.T) (*exec.Cmd, *Cluster) {
 	t.Helper()
-	if err := Possible(); errors.Is(err, errElsewhere) {
+	if err := Possible(); elsewhere(err) {
 		t.Skip(err)
 	}
 	self, err := os.Executable()

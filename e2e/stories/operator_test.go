@@ -1,19 +1,40 @@
 package stories
 
 import (
+	"strings"
 	"sync"
 	"testing"
 )
 
 var installed sync.Once
 
-// install is how a user installs the operator; the first story to need it does.
+// install is how a user installs the operator; the first story to need it does. The namespace
+// is one of those that let nothing in which is not restricted and bounded.
 func install(t *testing.T) {
 	t.Helper()
 	installed.Do(func() {
+		world.MustApply(t, operatorNamespace)
 		world.MustHelm(t, helmArgs("install", thisVersion)...)
 	})
 }
+
+// restricted are the labels of a namespace that enforces the restricted Pod Security Standard.
+var restricted = []string{"pod-security.kubernetes.io/enforce=restricted", "pod-security.kubernetes.io/enforce-version=latest"}
+
+// operatorNamespace has room for two replicas, one more while they change over, two that end, and the pod of helm test.
+var operatorNamespace = `
+apiVersion: v1
+kind: Namespace
+metadata:
+  name: ` + system + `
+  labels: {` + strings.ReplaceAll(strings.Join(restricted, ", "), "=", ": ") + `}
+---
+apiVersion: v1
+kind: ResourceQuota
+metadata: {name: room, namespace: ` + system + `}
+spec:
+  hard: {pods: "6", requests.cpu: 400m, requests.memory: 512Mi, limits.cpu: "6", limits.memory: 3Gi}
+`
 
 // helmArgs is the command that installs or upgrades to a version.
 func helmArgs(verb, version string, more ...string) []string {
