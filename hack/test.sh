@@ -3,7 +3,6 @@
 # counts them all. It leaves no process and no file behind, however the tests end.
 #
 # The packages in e2e need the machine for themselves: they come last, one after the other, each with a time of its own.
-# Of e2e/processes' ten histories three are made, each time others: CONTRIBUTING.md says how to make more.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 GOTESTSUM=${GOTESTSUM:-go tool -modfile=tools/test/go.mod gotestsum}
