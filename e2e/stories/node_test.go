@@ -20,7 +20,7 @@ const (
 	heldFor = 2 * time.Second
 	// turn is the longest that a dead sidecar holds up the others between two steps of one change, and waiterLife how long its
 	// place in the queue of a cart outlives it: turnLease of internal/lock, WaiterLife of internal/storage.
-	turn       = time.Second
+	turn       = 750 * time.Millisecond
 	waiterLife = 750 * time.Millisecond
 	// slack is what a busy machine may add.
 	slack = 2 * time.Second
