@@ -94,6 +94,7 @@ type cartState struct {
 	version uint64 // 0: there is none
 	etag    string // of the items, "" if not known
 	items   string // canonical
+	order   string // ids of the items in the order of the document, which is part of what it is
 	fence   uint64 // the highest so far
 	holder  string // token of the lease
 	// ends is the earliest instant at which the lease may have ended by itself, on the clock of the test.
@@ -253,21 +254,25 @@ func (c *cartState) change(q request) {
 	items := parseItems(c.items)
 	switch q.kind {
 	case opAdd:
+		c.order = appendNew(c.order, q.item)
 		items[q.item] += q.qty
 	case opRemove:
 		if _, ok := items[q.item]; !ok {
 			return
 		}
+		c.order = strings.Join(slices.DeleteFunc(strings.Fields(c.order), func(id string) bool { return id == q.item }), " ")
 		delete(items, q.item)
 	case opPut, opPutIfMatch:
 		if q.items == c.items && c.version > 0 {
-			return
+			return // it has one item at most, so the order is the same too
 		}
 		items = parseItems(q.items)
+		c.order = strings.Join(slices.Collect(maps.Keys(items)), " ")
 	case opClear:
 		if len(items) == 0 {
 			return
 		}
+		c.order = ""
 		clear(items)
 	}
 	if c.version == 0 {
@@ -299,24 +304,24 @@ func (s *pair) moveOver(q request) bool {
 	if from.version == 0 || from.version < q.seen.last[from.cart] {
 		return false // there is nothing, or it was seen later
 	}
-	before := to.items
+	before := *to
 	if q.kind == opSwap {
-		to.items = from.items
+		to.items, to.order = from.items, from.order
 	} else {
 		items := parseItems(to.items)
 		for id, n := range parseItems(from.items) {
 			items[id] += n
 		}
-		to.items = formatItems(items)
+		to.items, to.order = formatItems(items), appendNew(to.order, from.order)
 	}
 	if to.version == 0 {
 		to.cart = ""
 	}
-	if to.version == 0 || to.items != before {
+	if to.version == 0 || to.items != before.items || to.order != before.order {
 		to.version++
 		to.etag = ""
 	}
-	from.cart, from.version, from.items, from.etag = "", 0, "", ""
+	from.cart, from.version, from.items, from.order, from.etag = "", 0, "", "", ""
 	return true
 }
 
@@ -353,6 +358,17 @@ func (c *cartState) fits(seen *sightings) bool {
 	at := sighting{c.cart, c.version}
 	items, ok := seen.items[at]
 	return !seen.taken[at] && (!ok || items == c.items)
+}
+
+// appendNew is the order of a document's items with more at its end, those that it does not have.
+func appendNew(order, more string) string {
+	ids := strings.Fields(order)
+	for _, id := range strings.Fields(more) {
+		if !slices.Contains(ids, id) {
+			ids = append(ids, id)
+		}
+	}
+	return strings.Join(ids, " ")
 }
 
 // parseItems and formatItems convert between quantities by item and their canonical text, such as "a=1 b=20".

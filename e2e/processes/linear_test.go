@@ -471,3 +471,33 @@ func (c *linearClient) understand(q request, status int, body []byte, err error)
 	}
 	return r, true
 }
+
+// TestOrderIsPartOfADocument: a swap onto a cart with the same items in another order changes it, one onto the same document
+// does not.
+func TestOrderIsPartOfADocument(t *testing.T) {
+	for _, c := range []struct {
+		first, second string // the order in which the target had its items added
+		version       uint64 // after the swap
+		want          porcupine.CheckResult
+	}{
+		{"a", "b", 2, porcupine.Ok},
+		{"a", "b", 3, porcupine.Illegal},
+		{"b", "a", 3, porcupine.Ok},
+		{"b", "a", 2, porcupine.Illegal},
+	} {
+		var ops []porcupine.Operation
+		does := func(q request, version uint64, items string) {
+			at := int64(len(ops))
+			ops = append(ops, porcupine.Operation{Input: q, Call: at, Output: response{version: version, items: items, moved: q.kind == opSwap}, Return: at})
+		}
+		does(request{kind: opAdd, item: "a", qty: 1}, 1, "a=1")
+		does(request{kind: opAdd, item: "b", qty: 1}, 2, "a=1 b=1")
+		does(request{kind: opAdd, side: 1, item: c.first, qty: 1}, 1, c.first+"=1")
+		does(request{kind: opAdd, side: 1, item: c.second, qty: 1}, 2, "a=1 b=1")
+		does(request{kind: opSwap}, c.version, "a=1 b=1")
+		look(ops)
+		if got := explain(ops); got != c.want {
+			t.Errorf("%s, %s, then version %d: %s, want %s", c.first, c.second, c.version, got, c.want)
+		}
+	}
+}
