@@ -73,7 +73,7 @@ passed=0 failed=0 skipped=0
 while read -r a b c; do passed=$((passed + a)) failed=$((failed + b)) skipped=$((skipped + c)); done < <(cat "$scratch/tally" 2>/dev/null)
 [ $status = 0 ] || [ $failed != 0 ] || failed=1 # of what went wrong, nothing was counted
 
-slow=$(cat "$scratch"/*.json 2>/dev/null | $GOTESTSUM tool slowest --threshold 15s | head -12)
+slow=$(cat "$scratch"/*.json 2>/dev/null | $GOTESTSUM tool slowest --threshold 15s | sed -n 1,12p)
 [ -z "$slow" ] || printf '\nslowest:\n%s\n' "$slow"
 if [ $skipped != 0 ]; then
   # Each reason once; it says how to run them.

@@ -111,7 +111,7 @@ type story struct {
 	namespace string
 }
 
-// tellStory makes a namespace for a test and removes it at its end. The operator is installed.
+// tellStory makes a namespace for a test. It goes after its end, while the next story begins. The operator is installed.
 func tellStory(t *testing.T, labels ...string) *story {
 	t.Helper()
 	if world.missing != nil {
@@ -119,6 +119,7 @@ func tellStory(t *testing.T, labels ...string) *story {
 	}
 	install(t)
 	s := &story{t, strings.ToLower(strings.TrimPrefix(t.Name(), "Test"))}
+	world.MustKubectl(t, "delete", "namespace", s.namespace, "--ignore-not-found") // with -count=2
 	s.kubectl("create", "namespace", s.namespace)
 	t.Cleanup(func() {
 		if t.Failed() {
@@ -126,7 +127,7 @@ func tellStory(t *testing.T, labels ...string) *story {
 		}
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), soon)
 		defer cancel()
-		if _, err := world.Kubectl(ctx, "delete", "namespace", s.namespace, "--wait=true"); err != nil {
+		if _, err := world.Kubectl(ctx, "delete", "namespace", s.namespace, "--wait=false"); err != nil {
 			t.Error(err)
 		}
 	})
