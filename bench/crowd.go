@@ -20,7 +20,7 @@ const (
 	crowdPatience = 20 * time.Second
 )
 
-var crowdWays = []string{wayLocked, wayLinear, wayExponential}
+var crowdWays = []string{wayLocked, wayLinear, wayExponential, wayRueidis}
 
 // crowd is what became of one way at one delay.
 type crowd struct {
@@ -98,7 +98,7 @@ func measureCrowd(ctx context.Context, b *testbed, d time.Duration, progress io.
 
 // face is one row.
 func (f *fleet) face(ctx context.Context, r row, d time.Duration) (*crowd, error) {
-	w := &ways[slices.IndexFunc(ways, func(y way) bool { return y.name == r.way })]
+	w, _ := wayCalled(r.way)
 	targets, done, err := f.targets(ctx, w, r)
 	if err != nil {
 		return nil, err

@@ -9,6 +9,8 @@ import (
 
 	"github.com/bsm/redislock"
 	"github.com/redis/go-redis/v9"
+	"github.com/redis/rueidis"
+	"github.com/redis/rueidis/rueidislock"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
@@ -43,17 +45,30 @@ const (
 	wayUnlocked    = "no sidecar, no lock"
 	wayLinear      = "no sidecar, redislock, 5 ms back-off"
 	wayExponential = "no sidecar, redislock, exponential back-off"
+	wayRueidis     = "no sidecar, rueidislock"
 )
 
 var ways = []way{
 	{name: waySimple, connect: connectSidecar, locking: "disabled"},
 	{name: wayLocked, connect: connectSidecar, locking: "enabled"},
 	{name: wayUnlocked, connect: connectRedis(nil)},
-	{name: wayLinear, connect: connectRedis(func() redislock.RetryStrategy { return redislock.LinearBackoff(5 * time.Millisecond) })},
+	{name: wayLinear, connect: connectRedis(lockBy(func() redislock.RetryStrategy { return redislock.LinearBackoff(5 * time.Millisecond) }))},
 	// It waits 4, 8, 16 ms and so on; the bound keeps a loser from sleeping through the round.
-	{name: wayExponential, connect: connectRedis(func() redislock.RetryStrategy {
+	{name: wayExponential, connect: connectRedis(lockBy(func() redislock.RetryStrategy {
 		return redislock.ExponentialBackoff(time.Millisecond, 100*time.Millisecond)
-	})},
+	}))},
+}
+
+// crowdWay is one more that only the crowd uses: it is told of a release by Redis, and lets the waiters of a process queue there.
+var crowdWay = way{name: wayRueidis, connect: connectRedis(lockByRueidis)}
+
+func wayCalled(name string) (*way, bool) {
+	for i := range ways {
+		if ways[i].name == name {
+			return &ways[i], true
+		}
+	}
+	return &crowdWay, name == crowdWay.name
 }
 
 func (w *way) viaSidecar() bool { return w.locking != "" }
@@ -95,15 +110,56 @@ func (c *sidecarClient) Close() error { return c.conn.Close() }
 // it and writes it back, under a lock or not.
 type redisClient struct {
 	redis *redis.Client
-	locks *redislock.Client
-	retry func() redislock.RetryStrategy // nil for no lock
+	lock  lock // nil for none
+	close func()
 }
 
-func connectRedis(retry func() redislock.RetryStrategy) func(string) (client, error) {
+// lock takes a lock and returns what gives it back.
+type lock func(ctx context.Context, name string) (release func(context.Context) error, err error)
+
+// connectRedis makes a client that locks by what locking returns for the address of a Redis and its client; nil is no lock.
+func connectRedis(locking func(target string, r *redis.Client) (by lock, done func(), err error)) func(string) (client, error) {
 	return func(target string) (client, error) {
-		r := redis.NewClient(&redis.Options{Addr: target})
-		return &redisClient{r, redislock.New(r), retry}, nil
+		c := &redisClient{redis: redis.NewClient(&redis.Options{Addr: target}), close: func() {}}
+		if locking == nil {
+			return c, nil
+		}
+		var err error
+		if c.lock, c.close, err = locking(target, c.redis); err != nil {
+			return nil, errors.Join(err, c.redis.Close())
+		}
+		return c, nil
 	}
+}
+
+func lockBy(retry func() redislock.RetryStrategy) func(string, *redis.Client) (lock, func(), error) {
+	return func(_ string, r *redis.Client) (lock, func(), error) {
+		locks := redislock.New(r)
+		return func(ctx context.Context, name string) (func(context.Context) error, error) {
+			l, err := locks.Obtain(ctx, name, lockTTL, &redislock.Options{RetryStrategy: retry()})
+			if err != nil {
+				return nil, err
+			}
+			return l.Release, nil
+		}, func() {}, nil
+	}
+}
+
+// lockByRueidis is rueidislock as it is with one Redis. It renews its locks, which costs nothing here.
+func lockByRueidis(target string, _ *redis.Client) (lock, func(), error) {
+	locks, err := rueidislock.NewLocker(rueidislock.LockerOption{
+		ClientOption:   rueidis.ClientOption{InitAddress: []string{target}},
+		KeyMajority:    1,
+		KeyValidity:    lockTTL,
+		NoLoopTracking: true,
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	return func(ctx context.Context, name string) (func(context.Context) error, error) {
+		_, cancel, err := locks.WithContext(ctx, name)
+		return func(context.Context) error { cancel(); return nil }, err
+	}, locks.Close, nil
 }
 
 type item struct {
@@ -115,12 +171,12 @@ type item struct {
 }
 
 func (c *redisClient) AddItem(ctx context.Context, key, id string) (err error) {
-	if c.retry != nil {
-		lock, lockErr := c.locks.Obtain(ctx, "bench-lock."+key, lockTTL, &redislock.Options{RetryStrategy: c.retry()})
+	if c.lock != nil {
+		release, lockErr := c.lock(ctx, "bench-lock."+key)
 		if lockErr != nil {
 			return lockErr
 		}
-		defer func() { err = errors.Join(err, lock.Release(ctx)) }()
+		defer func() { err = errors.Join(err, release(ctx)) }()
 	}
 	items, err := c.get(ctx, key)
 	if err != nil {
@@ -159,7 +215,10 @@ func (c *redisClient) Quantity(ctx context.Context, key string) (int64, error) {
 	return total(items), err
 }
 
-func (c *redisClient) Close() error { return c.redis.Close() }
+func (c *redisClient) Close() error {
+	c.close()
+	return c.redis.Close()
+}
 
 func quantityIn(document []byte) (int64, error) {
 	var items map[string]item

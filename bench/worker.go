@@ -4,11 +4,11 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"runtime"
 	"runtime/debug"
-	"slices"
 	"time"
 )
 
@@ -118,11 +118,11 @@ func (w *worker) client(o order) (client, error) {
 	if c, ok := w.clients[id]; ok {
 		return c, nil
 	}
-	i := slices.IndexFunc(ways, func(y way) bool { return y.name == o.Way })
-	if i < 0 {
-		return nil, fmt.Errorf("no such way")
+	way, ok := wayCalled(o.Way)
+	if !ok {
+		return nil, errors.New("no such way")
 	}
-	c, err := ways[i].connect(o.Target)
+	c, err := way.connect(o.Target)
 	if err != nil {
 		return nil, err
 	}
