@@ -1,6 +1,9 @@
 package storage
 
-import "errors"
+import (
+	"errors"
+	"fmt"
+)
 
 // Sentinels of all backends, matched with errors.Is; the cause is kept below
 // them. Conflicts and held locks are no errors but outcomes of a commit.
@@ -27,6 +30,9 @@ var (
 	// is forgotten, or belongs to another cart.
 	ErrLockUnknown = errors.New("lock unknown")
 )
+
+// ErrTooLate is the ErrUnavailable of a [Locker.Acquire] whose lease was granted, and had ended when the claim came (again).
+var ErrTooLate = fmt.Errorf("%w: the lease ended before the answer to its claim came", ErrUnavailable)
 
 // Errors lists every sentinel, for tables that must be complete.
 var Errors = []error{ErrUnavailable, ErrUnsupported, ErrTooLarge, ErrCorrupt, ErrClosed, ErrLockTimeout, ErrLockLost, ErrLockUnknown}

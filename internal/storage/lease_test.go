@@ -147,7 +147,7 @@ func TestLeaseFromQueue(t *testing.T) {
 	short, whole := start.Add(storage.WaiterLife), start.Add(10*time.Second)
 	later := start.Add(storage.WaiterLife - 1)
 	brief := leaseClaim("b", items)
-	brief.Lease = storage.WaiterLife
+	brief.Lease = storage.WaiterLife / 2
 	for _, test := range []struct {
 		name  string
 		has   []storage.Claim // of b
@@ -159,7 +159,8 @@ func TestLeaseFromQueue(t *testing.T) {
 		{"unconfirmed", nil, leaseClaim("b", items), nil, short, storage.ErrLockUnknown},
 		{"claimed again", nil, leaseClaim("b", items), func(s *storage.State) { s.Acquire(leaseClaim("b", items), later) }, later.Add(10 * time.Second), storage.ErrLockLost},
 		{"renewed", nil, leaseClaim("b", items), func(s *storage.State) { _, _ = s.Renew("b", time.Minute, later) }, later.Add(time.Minute), storage.ErrLockLost},
-		{"as short as that", nil, brief, nil, short, storage.ErrLockLost},
+		{"shorter than that", nil, brief, nil, start.Add(brief.Lease), storage.ErrLockUnknown},
+		{"shorter than that, claimed again", nil, brief, func(s *storage.State) { s.Acquire(brief, start) }, start.Add(brief.Lease), storage.ErrLockLost},
 		{"more for a lease", []storage.Claim{leaseClaim("b", notes)}, leaseClaim("b", items), nil, whole, storage.ErrLockLost},
 		{"more for a lease, by a turn", []storage.Claim{leaseClaim("b", notes)}, claim("b", items), nil, whole, storage.ErrLockLost},
 		{"a lease after a turn", []storage.Claim{claim("b", notes)}, leaseClaim("b", items), nil, whole, storage.ErrLockUnknown},
@@ -193,6 +194,26 @@ func TestLeaseFromQueue(t *testing.T) {
 				t.Errorf("at its end: %v, want %v", err, test.after)
 			}
 		})
+	}
+}
+
+// TestLateClaimOfALostLease: it is neither granted nor queued, whether somebody has the lock by then or not.
+func TestLateClaimOfALostLease(t *testing.T) {
+	var s storage.State
+	late := leaseClaim("a", items)
+	s.Acquire(late, start)
+	end := start.Add(late.Lease)
+	s.Settle(end)
+	if got := s.Acquire(late, end); got != (storage.Claimed{}) {
+		t.Errorf("free: %+v", got)
+	}
+	s.Acquire(claim("b", items), end)
+	if got := s.Acquire(late, end); got != (storage.Claimed{}) || len(s.Queue) != 0 {
+		t.Errorf("taken: %+v, %d in the queue", got, len(s.Queue))
+	}
+	s.Settle(end.Add(storage.LeaseMemory)) // b has ended too
+	if got := s.Acquire(late, end.Add(storage.LeaseMemory)); !got.Granted {
+		t.Errorf("forgotten: %+v", got)
 	}
 }
 

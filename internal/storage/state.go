@@ -30,8 +30,8 @@ type Hold struct {
 	Holder  string      `json:"holder,omitempty"`
 	Parts   []cart.Part `json:"parts"`
 	Expires time.Time   `json:"expires"`
-	// Unconfirmed says that it was granted from the queue for less than its claim asks for, and that its
-	// waiter has not claimed it again yet. Nobody has been told its token as that of a lease.
+	// Unconfirmed says that it was granted from the queue, and that its waiter has not claimed it again yet, as it
+	// must ([Claim.Confirms]). Nobody has been told its token as that of a lease.
 	Unconfirmed bool `json:"unconfirmed,omitempty"`
 	// Leased says that it is a client's lease, and Fence is its fence, once it has been given one.
 	Leased bool   `json:"leased,omitempty"`
@@ -180,7 +180,9 @@ func (s *State) write(c *Commit, now time.Time) Outcome {
 
 // Acquire grants the claim or puts it in the queue. A token that holds the parts
 // already gets their lease anew, and keeps what else it holds as it is, unless it is
-// a lease, which ends as a whole; one that waits already keeps its place.
+// a lease, which ends as a whole; one that waits already keeps its place. A claim for a lease that is
+// lost is neither granted nor queued: it is one that was under way for longer than its lease, and whoever was told the token would
+// find it valid again, after others have had the lock.
 func (s *State) Acquire(c Claim, now time.Time) Claimed {
 	if s.Holds(c.Token, c.Parts) {
 		if !c.Fence && s.leased(c.Token) == nil {
@@ -188,6 +190,9 @@ func (s *State) Acquire(c Claim, now time.Time) Claimed {
 		}
 		s.hold(c, now, false)
 		return Claimed{Granted: true}
+	}
+	if c.Fence && s.lost(c.Token) {
+		return Claimed{}
 	}
 	alive := now.Add(WaiterLife)
 	for i := range s.Queue {
@@ -244,8 +249,8 @@ func (s *State) letGo(token string, parts []cart.Part) {
 // of life, and is given a longer lease when it has claimed again.
 func (s *State) hold(c Claim, now time.Time, queued bool) {
 	h := Hold{Token: c.Token, Holder: c.Holder, Parts: c.Parts, Expires: now.Add(c.Lease), Leased: c.Fence}
-	if queued && c.Lease > WaiterLife {
-		h.Expires, h.Unconfirmed = now.Add(WaiterLife), true
+	if queued && c.Confirms() {
+		h.Expires, h.Unconfirmed = now.Add(min(c.Lease, WaiterLife)), true
 	}
 	if c.Fence || s.leased(c.Token) != nil {
 		s.gather(&h)

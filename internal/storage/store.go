@@ -190,7 +190,11 @@ type Claim struct {
 	Fence bool
 }
 
-// Claimed says what became of a claim.
+// Confirms reports whether the claim must be claimed again when the queue has granted it: where it asks for longer than
+// the queue grants, and for every lease, since a token that is told must be one that holds.
+func (c *Claim) Confirms() bool { return c.Fence || c.Lease > WaiterLife }
+
+// Claimed says what became of a claim. A claim whose lease has expired is neither.
 type Claimed struct {
 	// Granted: the lock is held; Expires in this time.
 	Granted bool
@@ -212,7 +216,7 @@ type Locker interface {
 	// queue or leaves it within a heartbeat.
 	//
 	// A lock that comes from the queue is granted for min(Claim.Lease, WaiterLife), since nobody knows
-	// whether its waiter lives. Acquire claims it again where it asked for more, before it
+	// whether its waiter lives. Acquire claims it again where it [Claim.Confirms], before it
 	// returns: the whole of Claim.Lease begins then, with the fence of the grant, and the cart is
 	// as of then. Where that comes too late, the claim goes to the end of the queue, and waits
 	// on. A lease that ended so is not remembered: nobody was told its token.
@@ -220,8 +224,7 @@ type Locker interface {
 	// A claim's parts are granted at once or not at all, so two claims never wait for each
 	// other. A token that holds them already is granted them again: what it holds of them,
 	// or the whole of it where it is a lease, lives for Claim.Lease from now, with the fence that it
-	// has. A lease that has expired is not renewed so but begun anew; where that
-	// must not be, use Renew.
+	// has. One whose lease has expired is told ErrTooLate, an ErrUnavailable: such a claim was under way for too long.
 	Acquire(ctx context.Context, key cart.Key, claim Claim, queued bool) (Grant, error)
 
 	// Abandon gives back what token holds of key and its place in the queue, and

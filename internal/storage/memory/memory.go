@@ -163,6 +163,9 @@ func (s *Store) acquire(ctx context.Context, key cart.Key, claim storage.Claim, 
 	st := s.state(key, now)
 	claimed := st.Acquire(claim, now)
 	s.keep(key, st, now)
+	if !claimed.Granted && !claimed.Queued {
+		return storage.Grant{}, 0, storage.ErrTooLate
+	}
 	if claimed.Granted {
 		delete(s.waiting, claim.Token)
 		c := st.Cart

@@ -18,12 +18,14 @@ const (
 	pollMin  = 5 * time.Millisecond
 	pollMax  = 25 * time.Millisecond
 	pollLast = 50 * time.Millisecond
+	// lostLease is the reply of claim.lua, where otherwise milliseconds are, to a claim whose lease was lost.
+	lostLease = -2
 	// leaveTimeout bounds giving back a lock or a place when the caller has gone.
 	leaveTimeout = 500 * time.Millisecond
 )
 
 // Acquire waits for a wake-up that carries the cart, or that makes it claim again where the lease is
-// longer than what the queue grants. It asks again by itself once per heartbeat, when a lock before
+// longer than what the queue grants, or a client's. It asks again by itself once per heartbeat, when a lock before
 // it ends, or often where another program holds the lock.
 func (s *Store) Acquire(ctx context.Context, key cart.Key, claim storage.Claim, queued bool) (storage.Grant, error) {
 	if !s.begin() {
@@ -84,10 +86,11 @@ func (s *Store) wait(ctx context.Context, key cart.Key, claim *storage.Claim, w 
 		timer.Reset(delay)
 		select {
 		case g := <-w.wake:
-			if claim.Lease <= s.life() {
+			if !claim.Fence && claim.Lease <= s.life() {
 				return s.grant(ctx, key, g)
 			}
-			// Claimed again, it is given its lease; or a place at the end, if it is too late.
+			// Claimed again, it is given its lease; or a place at the end, if it is too late. A wake-up may itself be late:
+			// it says that the lock was granted, not that it is held.
 		case <-timer.C:
 		case <-ctx.Done():
 		case <-s.done:
@@ -121,6 +124,9 @@ func (s *Store) claim(ctx context.Context, key cart.Key, c *storage.Claim) (gran
 		return granted{}, s.translate(ctx, err, "lock", key)
 	}
 	g, err := decodeClaim(reply)
+	if err == nil && g.first == lostLease {
+		return granted{}, fmt.Errorf("redis: lock %s: %w", key, storage.ErrTooLate)
+	}
 	return g, s.translate(ctx, err, "lock", key)
 }
 

@@ -347,8 +347,7 @@ for i, m in ipairs(commits) do
       local woken = #c.woken
       release(c, m.token)
       if m.again and #c.woken > woken then
-        granted = acquire(c, m.again)
-        queued = not granted
+        granted, queued = acquire(c, m.again)
         if queued then
           first, poll = outlook(c, m.again)
         end
@@ -359,8 +358,7 @@ for i, m in ipairs(commits) do
     status[i] = NOT_TRIED
   else
     if m.claim and status[i] ~= LOCK_LOST and status[i] ~= LOCK_UNKNOWN then
-      granted = acquire(c, m.claim)
-      queued = not granted
+      granted, queued = acquire(c, m.claim)
       save(c)
       if queued then
         first, poll = outlook(c, m.claim)

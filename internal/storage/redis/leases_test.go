@@ -246,7 +246,7 @@ func TestLeaseRoundTrips(t *testing.T) {
 	wantLost(t, s, u1, claim.Token)
 }
 
-// TestLeaseByPush: with a heartbeat that never comes, a waiter is told its fence with the lock.
+// TestLeaseByPush: with a heartbeat that never comes, a waiter is woken, and told of its lease by its claim.
 func TestLeaseByPush(t *testing.T) {
 	r := testserver.StartRedis(t)
 	one, two := open(t, Config{Addresses: []string{r.Addr}}), open(t, Config{Addresses: []string{r.Addr}})
@@ -266,7 +266,7 @@ func TestLeaseByPush(t *testing.T) {
 			case a := <-done:
 				held, err := one.Lease(t.Context(), key, second.Token)
 				if a.err != nil || err != nil || a.grant.Fence != held.Fence || !a.grant.Expires.Equal(held.Expires) || held.Fence <= before.Fence {
-					t.Errorf("pushed %+v, %v; the lease is %+v, %v", a.grant, a.err, held, err)
+					t.Errorf("told %+v, %v; the lease is %+v, %v", a.grant, a.err, held, err)
 				}
 				if a.cart == nil || string(a.cart.Items.Object.Bytes()) != items {
 					t.Errorf("the cart did not come along")
@@ -278,7 +278,34 @@ func TestLeaseByPush(t *testing.T) {
 	}
 }
 
-// TestLeaseConfirmed: a lease that is longer than the queue grants is one round trip more than one that is not, which
+// TestStaleWakeUp: a lease is told by the answer to a claim and not by a wake-up, which may be late: the lock may have gone on by then.
+func TestStaleWakeUp(t *testing.T) {
+	r := testserver.StartRedis(t)
+	s := open(t, Config{Addresses: []string{r.Addr}})
+	s.heartbeat = time.Hour
+	listen(t, s)
+	holder, waits := leaseOf(cart.PartItems), leaseOf(cart.PartItems)
+	before := mustLease(t, s, u1, holder)
+	done := acquireLater(t.Context(), s, u1, waits, false)
+	awaitQueue(t, s, u1, waits.Token)
+	do(t, r, "CONFIG", "RESETSTAT")
+	// An array of the token and an empty list, as msgpack has them.
+	s.waiters.dispatch("\x92\xb6" + waits.Token + "\x90")
+	await(t, "a claim", func() bool { return calls(t, r)["evalsha"] > 0 })
+	select {
+	case a := <-done:
+		t.Fatalf("told %+v, %v while another lease holds", a.grant, a.err)
+	default:
+	}
+	if err := s.Release(t.Context(), u1, holder.Token); err != nil {
+		t.Fatal(err)
+	}
+	if a := <-done; a.err != nil || a.grant.Fence <= before.Fence {
+		t.Errorf("told %+v, %v, want a fence greater than %d", a.grant, a.err, before.Fence)
+	}
+}
+
+// TestLeaseConfirmed: a lease that waited is one round trip more than one that did not, which
 // brings the cart; the wake-up does not.
 func TestLeaseConfirmed(t *testing.T) {
 	r := testserver.StartRedis(t)

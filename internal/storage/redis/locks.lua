@@ -118,11 +118,12 @@ local function gather_lease(c, h, short)
 end
 
 -- hold grants a claim. Where it comes from the queue, its waiter may have died since its last sign of
--- life, and is given a longer lease when it has claimed again.
+-- life, and is given a longer lease, or a client's, when it has claimed again.
 local function hold(c, claim, queued)
-  local short = queued and claim.lease > claim.life
+  local short = queued and (claim.fence or claim.lease > claim.life)
   local h = {
-    token = claim.token, holder = claim.holder, parts = claim.parts, expires = now + (short and claim.life or claim.lease),
+    token = claim.token, holder = claim.holder, parts = claim.parts,
+    expires = now + (short and math.min(claim.lease, claim.life) or claim.lease),
   }
   if claim.fence or leased(c, claim.token) then
     gather_lease(c, h, short)
@@ -290,10 +291,13 @@ local function renew(c, claim)
   return true
 end
 
--- acquire grants the claim or puts it in the queue, and says whether it was granted.
+-- acquire grants the claim or puts it in the queue, and says which; neither where its lease was lost.
 local function acquire(c, claim)
   if renew(c, claim) then
-    return true
+    return true, false
+  end
+  if claim.fence and not leased(c, claim.token) and lost(c, claim.token) then
+    return false, false
   end
   claim.alive = now + claim.life
   local blocked = held_by_other(c, claim.parts, claim.token)
@@ -301,17 +305,17 @@ local function acquire(c, claim)
     if w.token == claim.token then
       w.alive, w.wake = claim.alive, claim.wake
       c.dirty = true
-      return false
+      return false, true
     end
     blocked = blocked or overlap(w.parts, claim.parts)
   end
   if blocked then
     c.waiting[#c.waiting + 1] = claim
     c.dirty = true
-    return false
+    return false, true
   end
   hold(c, claim)
-  return true
+  return true, false
 end
 
 -- release gives back what token holds and its place in the queue.
@@ -442,17 +446,9 @@ local function wake(c)
     return small
   end
   for _, w in ipairs(c.woken) do
-    local flat, h = w.lease <= w.life and small_cart(), leased(c, w.token)
-    local function pack()
-      if h then
-        return cmsgpack.pack({w.token, flat, h.fence, h.expires})
-      end
-      return cmsgpack.pack({w.token, flat})
-    end
-    local message = pack()
+    local message = cmsgpack.pack({w.token, not w.fence and w.lease <= w.life and small_cart()})
     if #message > 2 * PUSHED then
-      flat = false
-      message = pack()
+      message = cmsgpack.pack({w.token, false})
     end
     redis.pcall('PUBLISH', w.wake, message)
   end

@@ -103,11 +103,8 @@ func (ws *waiters) listen(ctx context.Context, client goredis.UniversalClient) e
 // dispatch hands a wake-up to its waiter; one that nobody waits for is dropped.
 func (ws *waiters) dispatch(payload string) {
 	u := unpacker{rest: payload}
-	n := u.next().n
+	u.next()
 	token, g := u.next().text, granted{yes: true, flat: u.texts()}
-	if n > 2 {
-		g.fence, g.expires = u.fence(), u.time()
-	}
 	ws.mu.Lock()
 	w := ws.byToken[token]
 	ws.mu.Unlock()

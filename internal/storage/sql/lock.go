@@ -82,7 +82,7 @@ func (s *Store) acquire(ctx context.Context, key cart.Key, claim storage.Claim, 
 
 // look reads whether the claim was granted, and the cart with it. stale means that it
 // takes a write: the lock has ended by itself, the claim is not in the queue any more, or it was
-// granted for less than it asks for.
+// granted and must be claimed again.
 func (s *Store) look(ctx context.Context, key cart.Key, claim storage.Claim) (g storage.Grant, granted, stale bool, err error) {
 	r, err := s.row(ctx, key, false)
 	if err != nil {
@@ -96,7 +96,7 @@ func (s *Store) look(ctx context.Context, key cart.Key, claim storage.Claim) (g 
 		}
 	}
 	if held.Holds(claim.Token, claim.Parts) {
-		if claim.Lease > storage.WaiterLife {
+		if claim.Confirms() {
 			return g, false, true, nil
 		}
 		g = grant(&held, claim.Token)
@@ -125,16 +125,19 @@ func (s *Store) claim(ctx context.Context, key cart.Key, claim storage.Claim) (s
 	defer cancel()
 	var (
 		c      cart.Cart
-		got    bool
+		got    storage.Claimed
 		others []string
 		row    *record
 	)
 	err := s.engine.update(ctx, []cart.Key{key}, func(rows []*record) error {
 		r, now := rows[0], time.Now()
 		others = r.state.Settle(now)
-		got = r.state.Acquire(claim, now).Granted
+		got = r.state.Acquire(claim, now)
+		if !got.Granted && !got.Queued {
+			return storage.ErrTooLate
+		}
 		r.save, row = true, r
-		if !got {
+		if !got.Granted {
 			return nil
 		}
 		c = r.state.Cart
@@ -144,7 +147,7 @@ func (s *Store) claim(ctx context.Context, key cart.Key, claim storage.Claim) (s
 		return storage.Grant{}, false, err
 	}
 	s.wake(others)
-	if !got {
+	if !got.Granted {
 		return storage.Grant{}, false, nil
 	}
 	g := grant(&row.state, claim.Token) // with the fence that it was given when it was stored

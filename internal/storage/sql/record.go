@@ -88,7 +88,7 @@ func (r *record) removable() time.Time {
 		ends(h.Expires, h.Leased && !h.Unconfirmed)
 	}
 	for _, w := range r.state.Queue { // it may be granted at the last moment of its life
-		ends(w.Alive.Add(min(w.Lease, storage.WaiterLife)), w.Fence && w.Lease <= storage.WaiterLife)
+		ends(w.Alive.Add(min(w.Lease, storage.WaiterLife)), false)
 	}
 	for _, l := range r.state.Lost {
 		ends(l.Expired, true)

@@ -87,6 +87,14 @@ func testClientLeaseExpired(s *subject) {
 	taken := s.lease(l, key, taker, long, cart.PartAll)
 	s.wantNone("taken", l, key, token, storage.ErrLockLost)
 	s.wantHeld("the taker's", l, key, taker, taken, cart.PartAll)
+	// A claim that was under way for longer than its lease lived: it gets neither the lock nor a place in the queue.
+	tooLate := func(state string) {
+		s.Helper()
+		if g, err := l.Acquire(s.ctx, key, leaseClaim(token, long, cart.PartItems), false); !errors.Is(err, storage.ErrTooLate) {
+			s.Fatalf("Acquire, %s: %+v, %v, want ErrTooLate", state, g, err)
+		}
+	}
+	tooLate("taken")
 	forget := under(taker, check(key, s.load(key), cart.PartAll))
 	forget.Forget, forget.Release = true, true
 	s.commit(storage.Committed, forget)
@@ -98,14 +106,9 @@ func testClientLeaseExpired(s *subject) {
 	// Abandon is for turns and says nothing; it makes no released lease of an expired one.
 	s.abandon(l, key, token)
 	s.wantNone("abandoned", l, key, token, storage.ErrLockLost)
-	// Begun anew it is a lease like any other, with a fence of its own.
-	if again := s.lease(l, key, token, long, cart.PartItems); again.Fence <= taken.Fence {
-		s.Errorf("begun anew with fence %d after %d", again.Fence, taken.Fence)
-	}
-	if err := l.Release(s.ctx, key, token); err != nil {
-		s.Fatalf("Release: %v", err)
-	}
-	s.wantNone("released at last", l, key, token, storage.ErrLockUnknown)
+	tooLate("free")
+	s.wantNone("claimed too late", l, key, token, storage.ErrLockLost)
+	s.wantProbe("claimed too late", storage.Committed, key, cart.PartItems)
 }
 
 // testClientLeaseGivenUp: a wait that ended without a lease leaves no lease.
