@@ -48,11 +48,12 @@ trap 'settle; rm -rf "$scratch"' EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
+# -count=1: many tests build programs, images or charts by other programs, of whose sources Go's cache of results knows nothing.
 status=0 times=()
 run() { # name timeout package...
   local name=$1 timeout=$2 start=$SECONDS; shift 2
   TALLY=$scratch/tally $GOTESTSUM --format pkgname --format-hide-empty-pkg --format-icons text --hide-summary=skipped \
-    --jsonfile "$scratch/$name.json" --post-run-command hack/tally.sh -- -race -timeout "$timeout" "$@" ${flags[@]+"${flags[@]}"} </dev/null || status=1
+    --jsonfile "$scratch/$name.json" --post-run-command hack/tally.sh -- -race -count=1 -timeout "$timeout" "$@" ${flags[@]+"${flags[@]}"} </dev/null || status=1
   times+=("$name $((SECONDS - start)) s")
 }
 
