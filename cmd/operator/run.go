@@ -16,6 +16,7 @@ import (
 	"k8s.io/klog/v2"
 	"sigs.k8s.io/controller-runtime/pkg/log"
 
+	"github.com/sidecart/sidecart/internal/config"
 	"github.com/sidecart/sidecart/internal/controller"
 )
 
@@ -42,7 +43,7 @@ func Run(ctx context.Context, args, env []string, stdout, stderr io.Writer) int 
 		return exitOK
 	case err != nil:
 		return usage(stderr, err)
-	case flags.NArg() == 1 && flags.Arg(0) == "version":
+	case flags.NArg() == 1 && flags.Arg(0) == "version", flags.NArg() == 0 && s.version:
 		_, _ = fmt.Fprintln(stdout, "operator", versionText())
 		return exitOK
 	case flags.NArg() == 1 && flags.Arg(0) == "check":
@@ -59,7 +60,7 @@ func Run(ctx context.Context, args, env []string, stdout, stderr io.Writer) int 
 	}
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
-	if err := operate(ctx, s, stderr); err != nil {
+	if err := operate(ctx, s, environment, stderr); err != nil {
 		_, _ = fmt.Fprintf(stderr, "operator: %s\n", err)
 		return exitFailed
 	}
@@ -72,21 +73,24 @@ func usage(stderr io.Writer, err error) int {
 }
 
 // operate works until ctx ends.
-func operate(ctx context.Context, s *settings, stderr io.Writer) error {
+func operate(ctx context.Context, s *settings, env map[string]string, stderr io.Writer) error {
 	logger := s.logger(stderr)
 	o := s.options()
 	o.Logger = logr.FromSlogHandler(logger.Handler())
 	log.SetLogger(o.Logger)
 	klog.SetLogger(o.Logger)
 
-	config, err := restConfig(s.kubeconfig)
+	rc, err := restConfig(s.kubeconfig)
 	if err != nil {
 		return err
+	}
+	for _, v := range config.UnknownVariables(env, []string{"SIDECART_SIDECAR_IMAGE"}) {
+		logger.Warn("environment variable is unknown and has no effect", "variable", v.Name)
 	}
 	if o.SidecarImage == "" {
 		logger.Warn("no --sidecar-image: a CartStorage without spec.sidecar.image gives no sidecar")
 	}
-	mgr, err := controller.New(ctx, config, o)
+	mgr, err := controller.New(ctx, rc, o)
 	if err != nil {
 		return err
 	}

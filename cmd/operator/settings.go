@@ -28,6 +28,7 @@ type settings struct {
 	resync                              time.Duration
 	workers                             int
 	logLevel, logFormat                 string
+	version                             bool
 }
 
 const helpText = `Operator gives pods a sidecar with a cart store, and keeps its configuration true.
@@ -36,7 +37,7 @@ Usage:
   operator [flags]   run until SIGTERM or SIGINT
   operator check     put, read and remove a cart by the sidecar of this pod, at
                      SIDECART_HTTP_URL; what helm test runs
-  operator version   say the version
+  operator version   say the version, as --version does
 
 A pod asks for a sidecar by the label sidecart.dev/inject, whose value is the name
 of a CartStorage in its namespace.
@@ -69,6 +70,7 @@ func (s *settings) flags(env map[string]string) *pflag.FlagSet {
 	f.IntVar(&s.workers, "workers", 8, "how many CartStorages to work on at once")
 	f.StringVar(&s.logLevel, "log-level", "info", "debug, info, warn or error")
 	f.StringVar(&s.logFormat, "log-format", "json", "json or text")
+	f.BoolVar(&s.version, "version", false, "say the version")
 	return f
 }
 

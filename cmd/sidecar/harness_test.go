@@ -121,11 +121,17 @@ func launchFile(t *testing.T, file string, args ...string) *sidecarUnderTest {
 
 func begin(t *testing.T, args ...string) *sidecarUnderTest {
 	t.Helper()
+	return beginWith(t, nil, args...)
+}
+
+// beginWith is begin with an environment.
+func beginWith(t *testing.T, env map[string]string, args ...string) *sidecarUnderTest {
+	t.Helper()
 	s := &sidecarUnderTest{t: t, logs: newLogs(), signals: make(chan os.Signal, 4), exited: make(chan struct{})}
 	ctx, cancel := context.WithCancel(context.Background())
 	go func() {
 		defer close(s.exited)
-		s.code = runServe(ctx, args, nil, s.signals, io.Discard, s.logs)
+		s.code = runServe(ctx, args, env, s.signals, io.Discard, s.logs)
 	}()
 	t.Cleanup(func() {
 		cancel()

@@ -13,7 +13,7 @@ const helpHead = `Sidecart serves carts on localhost, over gRPC and over HTTP an
 Usage:
   sidecar [flags]         serve until SIGTERM or SIGINT
   sidecar validate FILE   say everything that is wrong with a configuration file
-  sidecar version         say the version
+  sidecar version         say the version, as --version does
 
 Every flag has an environment variable, named in brackets. Flags win over the
 environment, the environment over the file, the file over the defaults. The

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"log/slog"
 	"math"
 	"os"
 	"strconv"
@@ -21,6 +22,8 @@ type layers struct {
 	file  string // path, "" for none
 	env   map[string]string
 	flags *pflag.FlagSet
+
+	version bool // only the version is asked for
 }
 
 // text is the value of any flag: its meaning is the configuration's affair, so
@@ -47,6 +50,7 @@ func parseFlags(args []string, env map[string]string) (*layers, []string, error)
 	flags.Usage = func() {}
 	l := &layers{env: env, flags: flags}
 	flags.StringVar(&l.file, "config", env["SIDECART_CONFIG"], "")
+	flags.BoolVar(&l.version, "version", false, "")
 	for g := range groups {
 		for i := range groups[g].settings {
 			s := &groups[g].settings[i]
@@ -122,6 +126,24 @@ func (l *layers) setFromEnv(b *config.Builder) {
 				set(b, s, v, s.env())
 			}
 		}
+	}
+}
+
+// warnVariables tells of variables with a slip in their names. Their values are not told: one
+// may be a password.
+func (l *layers) warnVariables(log *slog.Logger) {
+	known := []string{"SIDECART_CONFIG"}
+	for _, g := range groups {
+		for i := range g.settings {
+			known = append(known, g.settings[i].env())
+		}
+	}
+	for _, v := range config.UnknownVariables(l.env, known) {
+		text := "environment variable is unknown and has no effect"
+		if v.Nearest != "" {
+			text += ": did you mean " + v.Nearest + "?"
+		}
+		log.Warn(text, "variable", v.Name)
 	}
 }
 

@@ -48,7 +48,32 @@ func Run(ctx context.Context, args, env []string, stdout, stderr io.Writer) int 
 		printHelp(stdout)
 		return exitOK
 	}
-	return usage(stderr, fmt.Sprintf("%q is no command: there are validate and version", command))
+	return usage(stderr, fmt.Sprintf("%q is no command: there are validate and version", wordOf(command)))
+}
+
+// wordOf is the first word of an argument that has no place, for an error: it may be the URL of
+// a database, with its password.
+func wordOf(arg string) string {
+	if i := strings.IndexAny(arg, "=:@"); i >= 0 {
+		return arg[:i] + "…"
+	}
+	return arg
+}
+
+// flagError is what is wrong with the command line, without the values of flags: the parser
+// quotes whole arguments.
+func flagError(err error) string {
+	if e, ok := errors.AsType[*pflag.NotExistError](err); ok && e.GetSpecifiedShortnames() != "" {
+		// "-database-url=…" is taken for many short flags.
+		return fmt.Sprintf("unknown flag -%s: flags begin with two dashes", wordOf(e.GetSpecifiedShortnames()))
+	}
+	if e, ok := errors.AsType[*pflag.InvalidSyntaxError](err); ok {
+		return "bad flag syntax: " + wordOf(e.GetSpecifiedFlag())
+	}
+	if e, ok := errors.AsType[*pflag.InvalidValueError](err); ok {
+		return fmt.Sprintf("--%s takes true or false", e.GetFlag().Name)
+	}
+	return err.Error()
 }
 
 func usage(stderr io.Writer, message string) int {
@@ -63,9 +88,12 @@ func runServe(ctx context.Context, args []string, env map[string]string, signals
 		printHelp(stdout)
 		return exitOK
 	case err != nil:
-		return usage(stderr, err.Error())
+		return usage(stderr, flagError(err))
 	case len(rest) > 0:
-		return usage(stderr, fmt.Sprintf("%q is neither a flag nor, at this place, a command", rest[0]))
+		return usage(stderr, fmt.Sprintf("%q is neither a flag nor, at this place, a command", wordOf(rest[0])))
+	case l.version:
+		_, _ = fmt.Fprintln(stdout, versionLine())
+		return exitOK
 	}
 	c, err := l.load()
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"flag"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -32,6 +33,17 @@ func TestRunCommands(t *testing.T) {
 		"help command":     {"help", exitOK, "Listeners:", ""},
 		"version":          {"version", exitOK, "sidecar devel (commit ", ""},
 		"version of what":  {"version x", exitUsage, "", "version takes no arguments"},
+		"version flag":     {"--version", exitOK, "sidecar devel (commit ", ""},
+		"version, no load": {"--version --ttl soon --config " + dir + "/none", exitOK, "sidecar devel (commit ", ""},
+		"version flag of":  {"--version x", exitUsage, "", `"x" is neither a flag nor, at this place, a command`},
+		"version is what":  {"--version=s3cret", exitUsage, "", "--version takes true or false"},
+		"one dash":         {"-database-url=postgres://me:s3cret@db/shop", exitUsage, "", "unknown flag -database-url…: flags begin with two dashes"},
+		"bad syntax":       {"--=postgres://me:s3cret@db/shop", exitUsage, "", "bad flag syntax: --…"},
+		"url as command":   {"postgres://me:s3cret@db/shop", exitUsage, "", `"postgres…" is no command`},
+		"url left over":    {"--backend memory me:s3cret@db/shop", exitUsage, "", `"me…" is neither a flag nor`},
+		"url as address":   {"--backend redis --redis-address redis://me:s3cret@r:6379", exitUsage, "", `must be host:port, for example redis:6379, is "redis://me:xxxxx@r:6379"`},
+		"url of postgres":  {"--database-url postgres://me:s3cret@db/shop", exitUsage, "", "postgres is not built into this version"},
+		"no url":           {"--database-url db?password=s3cret", exitUsage, "", `must start with sqlite:, postgres:// or mysql://, is "xxxxx"`},
 		"no command":       {"serve", exitUsage, "", `"serve" is no command: there are validate and version`},
 		"no flag":          {"--lockin auto", exitUsage, "", "unknown flag: --lockin"},
 		"no value":         {"--ttl", exitUsage, "", "flag needs an argument: --ttl"},
@@ -49,6 +61,9 @@ func TestRunCommands(t *testing.T) {
 			code := Run(t.Context(), strings.Fields(tc.args), nil, &stdout, &stderr)
 			if code != tc.code {
 				t.Errorf("exit code %d, want %d", code, tc.code)
+			}
+			if strings.Contains(stdout.String()+stderr.String(), "s3cret") {
+				t.Error("the password is told")
 			}
 			if !strings.Contains(stdout.String(), tc.stdout) || (tc.stdout == "") != (stdout.Len() == 0) {
 				t.Errorf("stdout: %s\nwant %s", &stdout, tc.stdout)
@@ -251,5 +266,34 @@ func TestMemoryLimit(t *testing.T) {
 		if got, ok := memoryLimit(raw); got != want || ok != (want > 0) {
 			t.Errorf("memoryLimit(%q) = %d, %v, want %d", raw, got, ok, want)
 		}
+	}
+}
+
+// A variable with a slip in its name is told at the start with the one that was meant. Its value
+// is not: it may be a password.
+func TestUnknownVariablesAreToldAtTheStart(t *testing.T) {
+	s := beginWith(t, map[string]string{
+		"SIDECART_REDIS_PASSWORD": "s3cret", "SIDECART_COLOUR": "s3cret", "SIDECART_KEY_PREFIX": "cart", "SIDECART_HTTP_URL": "http://127.0.0.1:7421",
+		"SIDECART_GRPC_TARGET": "127.0.0.1:7420", "SIDECART_SERVICE_HOST": "10.0.0.1", "CART_CACHE_LOCKING": "true", "CART_COLOUR": "red",
+	}, "--backend=memory", "--grpc-address=127.0.0.1:0", "--http-address=127.0.0.1:0", "--admin-address=127.0.0.1:0", "--log-format=json")
+	s.await("serving")
+	if code := s.stop(); code != exitOK {
+		t.Errorf("exit code %d", code)
+	}
+	var told []string
+	for _, line := range s.logs.lines {
+		if v, ok := line["variable"]; ok {
+			told = append(told, fmt.Sprint(v, ": ", line["level"], ": ", line["msg"]))
+		}
+	}
+	want := []string{
+		"SIDECART_COLOUR: WARN: environment variable is unknown and has no effect",
+		"SIDECART_REDIS_PASSWORD: WARN: environment variable is unknown and has no effect: did you mean SIDECART_REDIS_PASSWORD_FILE?",
+	}
+	if d := cmp.Diff(want, told); d != "" {
+		t.Error(d)
+	}
+	if strings.Contains(s.logs.String(), "s3cret") {
+		t.Error("a value is told")
 	}
 }

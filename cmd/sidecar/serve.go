@@ -45,6 +45,7 @@ func serve(ctx context.Context, l *layers, c *config.Config, signals <-chan os.S
 	level := new(slog.LevelVar)
 	level.Set(levelOf(c.LogLevel))
 	s := &sidecar{layers: l, level: level, log: newLogger(stderr, c.LogFormat, level), holder: holderName()}
+	l.warnVariables(s.log)
 	if err := s.start(ctx, c); err != nil {
 		if problems, ok := errors.AsType[config.Problems](err); ok {
 			_, _ = fmt.Fprintf(stderr, "sidecar: the configuration is wrong:\n%s\n", problems)

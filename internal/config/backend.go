@@ -1,6 +1,7 @@
 package config
 
 import (
+	"fmt"
 	"iter"
 	"net"
 	"net/netip"
@@ -142,7 +143,7 @@ func (v *validator) servers(path string, servers []string) {
 		host, port, err := net.SplitHostPort(s)
 		_, ipErr := netip.ParseAddr(host)
 		if err != nil || !isPort(port, 1) || ipErr != nil && !isHostname(host) {
-			v.problem(path+"["+strconv.Itoa(i)+"]", "must be host:port, for example redis:6379, is %q", s)
+			v.problem(path+"["+strconv.Itoa(i)+"]", "must be host:port, for example redis:6379, is %q", redactText(s))
 		}
 	}
 }
@@ -160,7 +161,7 @@ func (v *validator) dynamodb(path string, d *DynamoDB) {
 		v.problem(path+".region", "must be a region, for example eu-central-1, is %q", d.Region)
 	}
 	if d.Endpoint != "" && !validURL(d.Endpoint) {
-		v.problem(path+".endpoint", "must be a URL, for example http://127.0.0.1:8000, is %q", d.Endpoint)
+		v.problem(path+".endpoint", "must be a URL without user and password, for example http://127.0.0.1:8000, is %q", redactText(d.Endpoint))
 	}
 	v.together(path, "accessKeyIdFile", d.AccessKeyIDFile, "secretAccessKeyFile", d.SecretAccessKeyFile)
 	v.together(path, "secretAccessKeyFile", d.SecretAccessKeyFile, "accessKeyIdFile", d.AccessKeyIDFile)
@@ -177,20 +178,32 @@ func (v *validator) database(path string, d *Database) {
 	case d.URL == "":
 		return
 	}
-	scheme, rest, _ := strings.Cut(string(d.URL), ":")
-	switch strings.ToLower(scheme) {
+	if p := d.URL.Problem(); p != "" {
+		if d.URL.Scheme() != "sqlite" {
+			p += fmt.Sprintf(", is %q", d.URL)
+		}
+		v.problem(path+".url", "%s", p)
+	}
+	if d.URL.Scheme() == "sqlite" && (d.UsernameFile != "" || d.PasswordFile != "") {
+		v.problem(path+".passwordFile", "is not for SQLite, which knows no users")
+	}
+}
+
+// Problem says what is wrong with a database URL, "" where nothing is. It quotes nothing of
+// it, since the URL may come from a secret file.
+func (u URL) Problem() string {
+	_, rest, _ := strings.Cut(string(u), ":")
+	switch scheme := u.Scheme(); scheme {
 	case "sqlite":
 		if rest == "" || strings.IndexByte(rest, 0) >= 0 {
-			v.problem(path+".url", "must name a file, for example %s", DefaultDatabaseURL)
-		}
-		if d.UsernameFile != "" || d.PasswordFile != "" {
-			v.problem(path+".passwordFile", "is not for SQLite, which knows no users")
+			return "must name a file, for example " + string(DefaultDatabaseURL)
 		}
 	case "postgres", "postgresql", "mysql":
 		if !strings.HasPrefix(rest, "//") {
-			v.problem(path+".url", "must be %s://host/name, is %q", scheme, d.URL)
+			return "must be " + scheme + "://host/name"
 		}
 	default:
-		v.problem(path+".url", "must start with sqlite:, postgres:// or mysql://, is %q", d.URL)
+		return "must start with sqlite:, postgres:// or mysql://"
 	}
+	return ""
 }

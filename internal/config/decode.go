@@ -36,7 +36,8 @@ func (d *decoder) file(data []byte, c *Config) {
 		return
 	}
 	if root.Kind != yaml.MappingNode {
-		d.problem("file", "is %s, not a mapping of fields: see apiVersion %s", describe(root), APIVersion)
+		// It may be a secret file, named by mistake: say nothing of what it holds.
+		d.problem("file", "is %s, not a mapping of fields: see apiVersion %s", kindOf(root), APIVersion)
 		return
 	}
 	d.mapping(root, reflect.ValueOf(c).Elem(), "")
@@ -66,11 +67,14 @@ func (d *decoder) parse(data []byte) (*yaml.Node, bool) {
 			return doc.Content[0], true
 		}
 	}
+	where, what := "file", strings.TrimPrefix(err.Error(), "yaml: ")
 	if m := yamlLine.FindStringSubmatch(err.Error()); m != nil {
-		d.problem(m[1], "%s", m[2])
-	} else {
-		d.problem("file", "%s", strings.TrimPrefix(err.Error(), "yaml: "))
+		where, what = m[1], m[2]
 	}
+	if strings.HasPrefix(what, "unknown anchor") { // it quotes the file, which may be a secret one
+		what = "uses a YAML alias, which is not supported: write the value out"
+	}
+	d.problem(where, "%s", what)
 	return nil, false
 }
 
@@ -210,7 +214,8 @@ func yamlName(f reflect.StructField) string {
 	return name
 }
 
-func describe(n *yaml.Node) string {
+// kindOf is what a node is, without its value.
+func kindOf(n *yaml.Node) string {
 	switch n.Kind {
 	case yaml.MappingNode:
 		return "a mapping"
@@ -218,6 +223,13 @@ func describe(n *yaml.Node) string {
 		return "a list"
 	case yaml.AliasNode:
 		return "an alias"
+	}
+	return "a single value"
+}
+
+func describe(n *yaml.Node) string {
+	if n.Kind != yaml.ScalarNode {
+		return kindOf(n)
 	}
 	switch n.ShortTag() {
 	case "!!int", "!!float":

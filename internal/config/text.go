@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"net/url"
 	"regexp"
 	"strings"
 	"time"
@@ -42,23 +43,67 @@ func (d *Duration) UnmarshalText(text []byte) error {
 // without it; [Marshal] and string(u) keep it.
 type URL string
 
-var queryPassword = regexp.MustCompile(`(?i)([?&;][^=&;]*(?:pass|secret|pwd)[^=&;]*=)[^&;]*`)
+var (
+	schemeName = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9+.-]{0,31}$`)
+	parameter  = regexp.MustCompile(`([?&;])([^=&;]*)=([^&;]*)`)
+	password   = regexp.MustCompile(`(?i)pass|secret|pwd|token|credential`)
+)
 
 const redacted = "xxxxx"
 
 // String is the URL with every password redacted. Where it is not clear what is
 // password, too much is redacted.
 func (u URL) String() string {
-	start, rest := "", string(u)
-	if i := strings.Index(rest, "://"); i >= 0 {
-		start, rest = rest[:i+3], rest[i+3:]
+	scheme, rest := u.Scheme(), string(u)
+	if rest == "" || scheme == "sqlite" {
+		return redactParameters(rest)
 	}
-	if at := strings.LastIndexByte(rest, '@'); at >= 0 && u.Scheme() != "sqlite" {
-		if user, _, ok := strings.Cut(rest[:at], ":"); ok {
+	start := ""
+	if i := strings.Index(rest, "://"); i >= 0 && schemeName.MatchString(rest[:i]) {
+		start, rest = rest[:i+3], rest[i+3:]
+	} else if !strings.Contains(rest, "@") {
+		// No URL. It may be "host=db password=…", or a password in the wrong place.
+		if before, after, ok := strings.Cut(rest, ":"); ok && schemeName.MatchString(before) && !strings.ContainsAny(after, "=;, ") {
+			return redactParameters(rest)
+		}
+		return redacted
+	}
+	if at := strings.LastIndexByte(rest, '@'); at >= 0 {
+		user := rest[:at]
+		if i := strings.IndexAny(user, ":/?#@=&;, "); i >= 0 {
+			user = user[:i]
+		}
+		switch {
+		case strings.ContainsAny(rest[:at], "?#"):
+			// The @ may stand in the password or behind it.
+			return start + user + ":" + redacted
+		case len(user) < at:
 			rest = user + ":" + redacted + rest[at:]
 		}
 	}
-	return start + queryPassword.ReplaceAllString(rest, "${1}"+redacted)
+	return start + redactParameters(rest)
+}
+
+// redactParameters redacts the parameters of a URL whose names speak of a password, also where
+// the name is percent-encoded.
+func redactParameters(text string) string {
+	return parameter.ReplaceAllStringFunc(text, func(p string) string {
+		m := parameter.FindStringSubmatch(p)
+		name, err := url.QueryUnescape(m[2])
+		if err == nil && !password.MatchString(name) {
+			return p
+		}
+		return m[1] + m[2] + "=" + redacted
+	})
+}
+
+// redactText is a value that was meant to be no URL, for an error: who writes one in its place
+// may have written a password with it.
+func redactText(text string) string {
+	if !strings.ContainsAny(text, "@=") {
+		return text
+	}
+	return URL(text).String()
 }
 
 // GoString is String: %#v tells no secret either.
@@ -70,8 +115,8 @@ func (u URL) MarshalText() ([]byte, error) { return []byte(u.String()), nil }
 // MarshalYAML keeps the whole URL: the file is what the sidecar connects with.
 func (u URL) MarshalYAML() (any, error) { return string(u), nil }
 
-// HasPassword reports whether the URL holds a password.
-func (u URL) HasPassword() bool { return u.String() != string(u) }
+// HasPassword reports whether the URL holds a password, or may do so.
+func (u URL) HasPassword() bool { return u.Problem() == "" && u.String() != string(u) }
 
 // Scheme is what stands before the first colon, in lower case: "sqlite".
 func (u URL) Scheme() string {

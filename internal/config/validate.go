@@ -158,15 +158,15 @@ func (v *validator) listen(path string, l *Listen) {
 func (v *validator) address(path, address string, loopback bool) {
 	host, port, err := net.SplitHostPort(address)
 	if err != nil || !isPort(port, 0) {
-		v.problem(path, "must be host:port, for example 127.0.0.1:7420, is %q", address)
+		v.problem(path, "must be host:port, for example 127.0.0.1:7420, is %q", redactText(address))
 		return
 	}
 	ip, err := netip.ParseAddr(host)
 	switch {
 	case loopback && host != "localhost" && (err != nil || !ip.IsLoopback()):
-		v.problem(path, "must be a loopback address (127.0.0.1, ::1 or localhost), since the API has no authentication; is %q", address)
+		v.problem(path, "must be a loopback address (127.0.0.1, ::1 or localhost), since the API has no authentication; is %q", redactText(address))
 	case err != nil && host != "" && !isHostname(host):
-		v.problem(path, "must be host:port, for example :7422, is %q", address)
+		v.problem(path, "must be host:port, for example :7422, is %q", redactText(address))
 	}
 }
 
@@ -196,7 +196,7 @@ func (c *Config) SecretFiles() iter.Seq2[string, string] {
 // validURL checks an endpoint.
 func validURL(s string) bool {
 	u, err := url.Parse(s)
-	return err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Host != ""
+	return err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Host != "" && u.User == nil
 }
 
 func validPath(s string) bool { return strings.IndexByte(s, 0) < 0 && filepath.Clean(s) != "/" }

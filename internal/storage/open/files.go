@@ -3,12 +3,14 @@ package open
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/pem"
 	"fmt"
 	"io"
 	"os"
 	"strings"
 
 	"github.com/sidecart/sidecart/internal/config"
+	"github.com/sidecart/sidecart/internal/storage"
 )
 
 // maxFileBytes bounds what is read of a secret file: a bundle of every public CA
@@ -39,14 +41,14 @@ func (r *reader) bytes(path, file string) []byte {
 	return raw
 }
 
-// text is the content of a file without the one newline that editors leave at
+// secret is the content of a file without the one newline that editors leave at
 // its end.
-func (r *reader) text(path, file string) string {
+func (r *reader) secret(path, file string) storage.Secret {
 	s := string(r.bytes(path, file))
 	if cut, ok := strings.CutSuffix(s, "\n"); ok {
-		return strings.TrimSuffix(cut, "\r")
+		s = strings.TrimSuffix(cut, "\r")
 	}
-	return s
+	return storage.NewSecret(s, file)
 }
 
 // tls is how to speak TLS, nil for not at all.
@@ -69,11 +71,44 @@ func (r *reader) tls(path string, t config.TLS) *tls.Config {
 	if cert != nil && key != nil {
 		pair, err := tls.X509KeyPair(cert, key)
 		if err != nil {
-			r.problem(path+".certFile", "%s and %s are no pair: %s", t.CertFile, t.KeyFile, err)
+			r.noPair(path, t, cert, key)
 		}
 		c.Certificates = []tls.Certificate{pair}
 	}
 	return c
+}
+
+// noPair says why a certificate and a key are no pair, in words of our own: those of the
+// library quote what stands in the files.
+func (r *reader) noPair(path string, t config.TLS, cert, key []byte) {
+	leaf := firstBlock(cert, func(kind string) bool { return kind == "CERTIFICATE" })
+	if leaf == nil {
+		r.problem(path+".certFile", "%s holds no certificate in PEM", t.CertFile)
+		return
+	}
+	if _, err := x509.ParseCertificate(leaf); err != nil {
+		r.problem(path+".certFile", "%s holds a certificate that cannot be read", t.CertFile)
+		return
+	}
+	private := firstBlock(key, func(kind string) bool { return kind == "PRIVATE KEY" || strings.HasSuffix(kind, " PRIVATE KEY") })
+	if private == nil {
+		r.problem(path+".keyFile", "%s holds no private key in PEM", t.KeyFile)
+		return
+	}
+	r.problem(path+".certFile", "%s and %s are no pair: the private key cannot be used, or is not that of the certificate", t.CertFile, t.KeyFile)
+}
+
+// firstBlock is the content of the first PEM block of a kind, nil where there is none.
+func firstBlock(data []byte, is func(kind string) bool) []byte {
+	for {
+		var b *pem.Block
+		if b, data = pem.Decode(data); b == nil {
+			return nil
+		}
+		if is(b.Type) {
+			return b.Bytes
+		}
+	}
 }
 
 // readFile reads a whole small file. The error names it.

@@ -69,31 +69,40 @@ func Store(ctx context.Context, c *config.Config) (storage.Store, error) {
 
 // openDatabase resolves the URL, which may stand in a file.
 func openDatabase(ctx context.Context, c *config.Config) (storage.Store, error) {
-	const path = "backend.database.url"
 	d := c.Backend.Database
-	url := d.URL
-	if url == "" {
-		var r reader
-		url = config.URL(strings.TrimSpace(r.text("backend.database.urlFile", d.URLFile)))
-		if err := r.problems.Err(); err != nil {
-			return nil, err
-		}
-		checked := *c
-		checked.Backend.Database = &config.Database{URL: url, UsernameFile: d.UsernameFile, PasswordFile: d.PasswordFile}
-		if err := append(Check(&checked), checked.Validate()...).Err(); err != nil {
-			return nil, err
-		}
-	}
-	if url.Scheme() != "sqlite" {
-		return nil, config.Problems{{Path: path, Message: fmt.Sprintf("%q is no database; available are %s", url.Scheme(), available)}}
-	}
-	return sql.Open(ctx, sql.Config{
-		URL:    string(url),
+	sc := sql.Config{
+		URL:    string(d.URL),
 		Prefix: c.KeyPrefix,
 		Dial:   c.Timeouts.Dial.Std(),
 		Read:   c.Timeouts.Read.Std(),
 		Write:  c.Timeouts.Write.Std(),
-	})
+	}
+	if d.URL == "" {
+		var r reader
+		sc.SecretURL = r.url("backend.database.urlFile", d)
+		if err := r.problems.Err(); err != nil {
+			return nil, err
+		}
+	}
+	return sql.Open(ctx, sc)
+}
+
+// url is the URL in urlFile. What is wrong with it is said without a word of it.
+func (r *reader) url(path string, d *config.Database) storage.Secret {
+	text := r.secret(path, d.URLFile)
+	url := config.URL(strings.TrimSpace(text.Reveal()))
+	switch {
+	case len(r.problems) > 0:
+	case url == "":
+		r.problem(path, "%s is empty", d.URLFile)
+	case url.Problem() != "":
+		r.problem(path, "the URL in %s %s", d.URLFile, url.Problem())
+	case len(checkURL(path, url)) > 0:
+		r.problem(path, "the URL in %s names a database that is not built into this version; available are %s", d.URLFile, available)
+	case d.UsernameFile != "" || d.PasswordFile != "":
+		r.problem(path, "%s names an SQLite file, which knows no users: remove usernameFile and passwordFile", d.URLFile)
+	}
+	return storage.NewSecret(string(url), d.URLFile)
 }
 
 // redisConfig is the configuration of the Redis room, secrets included.
@@ -106,10 +115,10 @@ func redisConfig(c *config.Config) (redis.Config, error) {
 		Mode:             redis.Mode(r.Mode),
 		MasterName:       r.MasterName,
 		Database:         r.Database,
-		Username:         files.text(path+"usernameFile", r.UsernameFile),
-		Password:         files.text(path+"passwordFile", r.PasswordFile),
-		SentinelUsername: files.text(path+"sentinelUsernameFile", r.SentinelUsernameFile),
-		SentinelPassword: files.text(path+"sentinelPasswordFile", r.SentinelPasswordFile),
+		Username:         files.secret(path+"usernameFile", r.UsernameFile),
+		Password:         files.secret(path+"passwordFile", r.PasswordFile),
+		SentinelUsername: files.secret(path+"sentinelUsernameFile", r.SentinelUsernameFile),
+		SentinelPassword: files.secret(path+"sentinelPasswordFile", r.SentinelPasswordFile),
 		TLS:              files.tls(path+"tls", r.TLS),
 		Prefix:           c.KeyPrefix,
 		DialTimeout:      c.Timeouts.Dial.Std(),

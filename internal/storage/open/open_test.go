@@ -135,14 +135,14 @@ func TestStoreRefuses(t *testing.T) {
 		"dynamodb":     {of(config.Backend{Type: config.BackendDynamoDB, DynamoDB: &config.DynamoDB{Table: "carts", Region: "x"}}), "backend: type DynamoDB is not built into this version; available are Redis, Database (SQLite) and Memory"},
 		"file":         {of(config.Backend{Type: config.BackendFile, File: &config.File{Directory: "d"}}), "backend: type File is not built into this version; available are Redis, Database (SQLite) and Memory"},
 		"postgres":     {of(config.Backend{Type: config.BackendDatabase, Database: &config.Database{URL: "postgres://db/shop"}}), "backend.database.url: postgres is not built into this version; available are Redis, Database (SQLite) and Memory"},
-		"mysql, file":  {of(config.Backend{Type: config.BackendDatabase, Database: &config.Database{URLFile: write(t, "url", "mysql://u:s3cret@db/shop")}}), "backend.database.url: mysql is not built into this version; available are Redis, Database (SQLite) and Memory"},
-		"junk, file":   {of(config.Backend{Type: config.BackendDatabase, Database: &config.Database{URLFile: write(t, "url", "?:s3cret@")}}), "backend.database.url: must start with sqlite:, postgres:// or mysql://, is \"?:xxxxx@\""},
+		"mysql, file":  {of(config.Backend{Type: config.BackendDatabase, Database: &config.Database{URLFile: write(t, "url", "mysql://u:s3cret@db/shop")}}), "names a database that is not built into this version; available are Redis, Database (SQLite) and Memory"},
+		"junk, file":   {of(config.Backend{Type: config.BackendDatabase, Database: &config.Database{URLFile: write(t, "url", "?:s3cret@")}}), "url must start with sqlite:, postgres:// or mysql://"},
 		"url file":     {of(config.Backend{Type: config.BackendDatabase, Database: &config.Database{URLFile: missing}}), "backend.database.urlFile: open " + missing + ": no such file or directory"},
 		"empty url":    {of(config.Backend{Type: config.BackendDatabase, Database: &config.Database{URLFile: write(t, "url", "")}}), "is empty"},
 		"critical":     {&config.Config{Backend: config.Backend{Type: config.BackendMemory}, CriticalBackend: &config.Backend{}}, "criticalBackend: a second backend for checkouts is not built into this version: remove it, and everything goes to backend"},
 		"secrets":      {redisAt(config.Redis{Addresses: []string{"r:1"}, UsernameFile: missing, PasswordFile: missing}), "backend.redis.usernameFile: open " + missing + ": no such file or directory\nbackend.redis.passwordFile: open " + missing + ": no such file or directory"},
 		"ca":           {redisAt(config.Redis{Addresses: []string{"r:1"}, TLS: config.TLS{CAFile: junk}}), "backend.redis.tls.caFile: " + junk + " holds no certificate in PEM"},
-		"key pair":     {redisAt(config.Redis{Addresses: []string{"r:1"}, TLS: config.TLS{CertFile: cert, KeyFile: otherKey}}), "backend.redis.tls.certFile: " + cert + " and " + otherKey + " are no pair: tls: private key does not match public key"},
+		"key pair":     {redisAt(config.Redis{Addresses: []string{"r:1"}, TLS: config.TLS{CertFile: cert, KeyFile: otherKey}}), "backend.redis.tls.certFile: " + cert + " and " + otherKey + " are no pair: the private key cannot be used, or is not that of the certificate"},
 		"unknown type": {of(config.Backend{Type: "Tape"}), `backend.type: "Tape" is no backend; available are Redis, Database (SQLite) and Memory`},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -159,6 +159,81 @@ func TestStoreRefuses(t *testing.T) {
 			}
 			if strings.Contains(err.Error(), "s3cret") {
 				t.Error("the error tells the secret")
+			}
+		})
+	}
+}
+
+// What stands in urlFile is told by no error, neither at the start nor later: the file's name is.
+func TestNoErrorQuotesTheURLOfAFile(t *testing.T) {
+	folder := t.TempDir()
+	directory := filepath.Join(folder, "hush-directory")
+	if err := os.Mkdir(directory, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	of := func(url string) (*config.Config, string) {
+		file := write(t, "url", url)
+		return of(config.Backend{Type: config.BackendDatabase, Database: &config.Database{URLFile: file}}), file
+	}
+	for name, url := range map[string]string{
+		"no URL":          "hush-hush",
+		"a user as name":  "hush-hush:word@db/shop",
+		"another scheme":  "hush-hush://db/shop",
+		"no host":         "postgres:hush-hush",
+		"not built in":    "postgres://hush:hush@hush-hush/shop?password=hush",
+		"a DSN":           "host=hush-hush password=hush",
+		"NUL":             "sqlite:hush\x00hush",
+		"no folder":       "sqlite:" + folder + "/hush-hush/carts.db",
+		"a folder":        "sqlite:" + directory,
+		"a URI":           "sqlite:file:hush-hush.db",
+		"in memory":       "sqlite::hush-memory:",
+		"no database":     "sqlite:" + write(t, "hush-garbage", strings.Repeat("garbage ", 1000)),
+		"nothing to open": "sqlite:" + strings.Repeat("/hush-hush", 500),
+		"a control":       "postgres://hush\x7fhush",
+		"a bad port":      "mysql://hush:hush@db:hush/",
+	} {
+		t.Run(name, func(t *testing.T) {
+			c, file := of(url)
+			s, err := open.Store(t.Context(), c)
+			if err == nil {
+				_ = s.Close()
+				t.Fatal("it was opened")
+			}
+			if strings.Contains(err.Error(), "hush") || !strings.Contains(err.Error(), file) {
+				t.Errorf("the error tells of the URL, or not of the file %s: %v", file, err)
+			}
+		})
+	}
+	path := filepath.Join(folder, "hush-hush.db")
+	c, file := of("sqlite:" + path + "\n")
+	s := openStore(t, c)
+	commit(t, s)
+	if err := os.Rename(path, path+".away"); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Ping(t.Context()); err == nil || strings.Contains(err.Error(), "hush") || !strings.Contains(err.Error(), file) {
+		t.Errorf("after the database was moved: %v", err)
+	}
+}
+
+// The library's errors about a key pair quote the kinds of the blocks in both files.
+func TestNoErrorQuotesAKeyPair(t *testing.T) {
+	cert, key := certificate(t)
+	block := func(kind string) string {
+		return write(t, "pem", "-----BEGIN "+kind+"-----\naHVzaC1odXNo\n-----END "+kind+"-----\n")
+	}
+	for name, tc := range map[string]struct{ cert, key, want string }{
+		"no certificate":       {block("HUSH HUSH"), key, "holds no certificate in PEM"},
+		"no PEM":               {write(t, "crt", "hush-hush"), key, "holds no certificate in PEM"},
+		"a broken certificate": {block("CERTIFICATE"), key, "holds a certificate that cannot be read"},
+		"no key":               {cert, block("HUSH HUSH"), "holds no private key in PEM"},
+		"a certificate as key": {cert, cert, "holds no private key in PEM"},
+		"a broken key":         {cert, block("RSA PRIVATE KEY"), "are no pair: the private key cannot be used"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := open.Store(t.Context(), redisAt(config.Redis{Addresses: []string{"r:1"}, TLS: config.TLS{CertFile: tc.cert, KeyFile: tc.key}}))
+			if err == nil || !strings.Contains(err.Error(), tc.want) || strings.Contains(strings.ToLower(err.Error()), "hush") || strings.Contains(err.Error(), "BEGIN") {
+				t.Errorf("err = %v, want %q", err, tc.want)
 			}
 		})
 	}

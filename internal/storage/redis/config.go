@@ -1,7 +1,6 @@
 package redis
 
 import (
-	"context"
 	"crypto/tls"
 	"errors"
 	"net"
@@ -13,6 +12,7 @@ import (
 	"github.com/redis/go-redis/v9/logging"
 
 	"github.com/sidecart/sidecart/internal/cart"
+	"github.com/sidecart/sidecart/internal/storage"
 )
 
 // Mode is how the servers stand together.
@@ -35,13 +35,10 @@ type Config struct {
 	// MasterName is what the sentinels call the master.
 	MasterName string
 
-	// Username and Password are for the servers; "" for none.
-	Username, Password string
-	// Credentials replace Username and Password where set: they are asked at each new
-	// connection, so that rotated files take effect without a restart.
-	Credentials func(context.Context) (username, password string, err error)
+	// Username and Password are for the servers; the zero value is none.
+	Username, Password storage.Secret
 	// SentinelUsername and SentinelPassword are for the sentinels themselves.
-	SentinelUsername, SentinelPassword string
+	SentinelUsername, SentinelPassword storage.Secret
 	// Database is the number of the database; a Cluster has only 0.
 	Database int
 	// TLS turns TLS on, for sentinels as well; nil is plain.
@@ -104,6 +101,12 @@ func (c *Config) Validate() error {
 	return errors.Join(problems...)
 }
 
+// secrets are what no error may quote. Servers do: the user whom they refuse, and the words of a
+// command that they do not know, AUTH included.
+func (c *Config) secrets() []storage.Secret {
+	return []storage.Secret{c.Password, c.SentinelPassword, c.Username, c.SentinelUsername}
+}
+
 func isSocket(address string) bool { return strings.HasPrefix(address, "/") }
 
 // quiet keeps the driver from writing to standard error: what matters comes as
@@ -136,8 +139,8 @@ func (c *Config) connect() goredis.UniversalClient {
 	case Sentinel:
 		return goredis.NewFailoverClient(&goredis.FailoverOptions{
 			MasterName: c.MasterName, SentinelAddrs: c.Addresses,
-			SentinelUsername: c.SentinelUsername, SentinelPassword: c.SentinelPassword,
-			Username: c.Username, Password: c.Password, CredentialsProviderContext: c.Credentials, DB: c.Database, TLSConfig: c.TLS,
+			SentinelUsername: c.SentinelUsername.Reveal(), SentinelPassword: c.SentinelPassword.Reveal(),
+			Username: c.Username.Reveal(), Password: c.Password.Reveal(), DB: c.Database, TLSConfig: c.TLS,
 			Protocol: protocol, MaxRetries: noRetries, DialerRetries: 1, DisableIdentity: true, ContextTimeoutEnabled: true,
 			DialTimeout: dial, ReadTimeout: read, WriteTimeout: write, PoolSize: c.PoolSize, MinIdleConns: minIdle,
 		})
@@ -145,7 +148,7 @@ func (c *Config) connect() goredis.UniversalClient {
 		// MOVED and ASK are followed whatever MaxRetries says; see once for the rest.
 		return goredis.NewClusterClient(&goredis.ClusterOptions{
 			Addrs:    c.Addresses,
-			Username: c.Username, Password: c.Password, CredentialsProviderContext: c.Credentials, TLSConfig: c.TLS,
+			Username: c.Username.Reveal(), Password: c.Password.Reveal(), TLSConfig: c.TLS,
 			Protocol: protocol, MaxRetries: noRetries, DialerRetries: 1, DisableIdentity: true, ContextTimeoutEnabled: true,
 			DialTimeout: dial, ReadTimeout: read, WriteTimeout: write, PoolSize: c.PoolSize, MinIdleConns: minIdle,
 			DisableRoutingPolicies: true,
@@ -157,7 +160,7 @@ func (c *Config) connect() goredis.UniversalClient {
 	}
 	return goredis.NewClient(&goredis.Options{
 		Network: network, Addr: c.Addresses[0],
-		Username: c.Username, Password: c.Password, CredentialsProviderContext: c.Credentials, DB: c.Database, TLSConfig: c.TLS,
+		Username: c.Username.Reveal(), Password: c.Password.Reveal(), DB: c.Database, TLSConfig: c.TLS,
 		Protocol: protocol, MaxRetries: noRetries, DialerRetries: 1, DisableIdentity: true, ContextTimeoutEnabled: true,
 		DialTimeout: dial, ReadTimeout: read, WriteTimeout: write, PoolSize: c.PoolSize, MinIdleConns: minIdle,
 	})

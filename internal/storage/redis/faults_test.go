@@ -3,6 +3,7 @@ package redis
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"strings"
 	"sync"
@@ -195,7 +196,8 @@ func TestLostWakeUp(t *testing.T) {
 
 func TestCredentials(t *testing.T) {
 	r := testserver.StartRedis(t, testserver.WithRedisArgs("--requirepass", "s3cret-one"))
-	for _, c := range []Config{{}, {Password: "s3cret-two"}, {Username: "nobody", Password: "s3cret-two"}} {
+	secret := func(text string) storage.Secret { return storage.NewSecret(text, "/s/file") }
+	for _, c := range []Config{{}, {Password: secret("s3cret-two")}, {Username: secret("nobody"), Password: secret("s3cret-two")}} {
 		c.Addresses = []string{r.Addr}
 		s := open(t, c)
 		err := s.Ping(t.Context())
@@ -203,19 +205,41 @@ func TestCredentials(t *testing.T) {
 			t.Errorf("Ping as %q: %v, want ErrUnavailable without the password", c.Username, err)
 		}
 	}
-	var password string
-	s := open(t, Config{Addresses: []string{r.Addr}, Credentials: func(context.Context) (string, string, error) {
-		if password == "" {
-			return "", "", errors.New("file is empty")
-		}
-		return "default", password, nil
-	}})
-	if err := s.Ping(t.Context()); !errors.Is(err, storage.ErrUnavailable) {
-		t.Errorf("Ping without credentials: %v, want ErrUnavailable", err)
-	}
-	password = "s3cret-one" // rotated
+	s := open(t, Config{Addresses: []string{r.Addr}, Username: secret("default"), Password: secret("s3cret-one")})
 	if err := s.Ping(t.Context()); err != nil {
-		t.Errorf("Ping with new credentials: %v", err)
+		t.Errorf("Ping with credentials: %v", err)
+	}
+}
+
+// Servers quote what they were sent: the user whom they refuse, and the words of a command that
+// they do not know. Who reads the error learns the file's name instead.
+func TestErrorsQuoteNoSecret(t *testing.T) {
+	r := testserver.StartParrot(t)
+	c := Config{
+		Addresses: []string{r.Addr},
+		Username:  storage.NewSecret("hush-hush", "/s/username"), Password: storage.NewSecret("s3cret-word", "/s/password"),
+	}
+	sentinel := Config{Addresses: []string{r.Addr}, Mode: Sentinel, MasterName: "shop", SentinelUsername: c.Username, SentinelPassword: c.Password}
+	cluster := c
+	cluster.Mode = Cluster
+	for name, c := range map[string]Config{"standalone": c, "sentinel": sentinel, "cluster": cluster} {
+		s := open(t, c)
+		refused := map[string]error{"ping": s.Ping(t.Context()), "flush": s.Flush(t.Context())}
+		_, refused["load"] = s.Load(t.Context(), u1)
+		_, refused["commit"] = s.Commit(t.Context(), replace(u1, &cart.Cart{}, `{"a":1}`))
+		_, refused["instances"] = s.Instances(t.Context(), u1.Identifier)
+		_, refused["acquire"] = s.Acquire(t.Context(), u1, claimOf(cart.PartItems), false)
+		for call, err := range refused {
+			if !errors.Is(err, storage.ErrUnavailable) || strings.Contains(err.Error(), "hush") || strings.Contains(err.Error(), "s3cret") {
+				t.Errorf("%s: %s: %v, want ErrUnavailable without user and password", name, call, err)
+			}
+		}
+		if text := refused["ping"].Error(); name == "standalone" && !strings.Contains(text, "unknown command, with args beginning with: hello 2 auth (content of /s/username) (content of /s/password)") {
+			t.Errorf("the server's own words are lost: %s", text)
+		}
+		if text := fmt.Sprintf("%v %+v %#v", c, c, s.secrets); strings.Contains(text, "hush") || strings.Contains(text, "s3cret") {
+			t.Errorf("the configuration prints secrets: %s", text)
+		}
 	}
 }
 

@@ -18,8 +18,9 @@ import (
 
 // Store keeps carts in Redis. It is safe for concurrent use.
 type Store struct {
-	client goredis.UniversalClient
-	space  space
+	client  goredis.UniversalClient
+	space   space
+	secrets []storage.Secret // what no error may quote
 
 	// heartbeat is how often a waiter renews its place; tests make it endless.
 	heartbeat time.Duration
@@ -41,6 +42,7 @@ func New(_ context.Context, c Config) (*Store, error) {
 	}
 	s := &Store{
 		client:    c.connect(),
+		secrets:   c.secrets(),
 		space:     space{prefix: c.Prefix, cluster: c.Mode == Cluster},
 		heartbeat: storage.Heartbeat,
 		waiters:   newWaiters("wake." + c.Prefix + "." + randomName()),

@@ -140,13 +140,13 @@ func (s *Store) translate(ctx context.Context, err error, doing string, keys ...
 		// The socket's deadline is the context's, and may fire a moment earlier.
 		return fmt.Errorf("redis: %s: %w", doing, context.DeadlineExceeded)
 	case isCorrupt(err):
-		return fmt.Errorf("redis: %s: %w: %w", doing, storage.ErrCorrupt, err)
+		return fmt.Errorf("redis: %s: %w: %w", doing, storage.ErrCorrupt, storage.Hide(err, s.secrets...))
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
 		// A deadline of the driver's own; the caller's context is alive and must not
 		// seem to have ended.
-		return fmt.Errorf("redis: %s: %w: %v", doing, storage.ErrUnavailable, err)
+		return fmt.Errorf("redis: %s: %w: %v", doing, storage.ErrUnavailable, storage.Hide(err, s.secrets...))
 	}
-	return fmt.Errorf("redis: %s: %w: %w", doing, storage.ErrUnavailable, err)
+	return fmt.Errorf("redis: %s: %w: %w", doing, storage.ErrUnavailable, storage.Hide(err, s.secrets...))
 }
 
 // refusals are what servers say when they cannot work, also from within a script.

@@ -1,6 +1,7 @@
 package sql
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -19,6 +20,9 @@ type Config struct {
 	// URL names the database: "sqlite:" and the path of a file, which is made where it
 	// is not there.
 	URL string
+	// SecretURL is the URL where it comes from a secret file. Errors then show that file's
+	// name in place of the database's.
+	SecretURL storage.Secret
 	// Prefix keeps the carts of several stores in one database apart.
 	Prefix string
 	// Dial bounds Open, Read a read, and Write a commit, each waiting for other
@@ -63,16 +67,28 @@ type Store struct {
 func Open(ctx context.Context, c Config) (*Store, error) {
 	ctx, cancel := bounded(ctx, c.Dial)
 	defer cancel()
-	scheme, rest, _ := strings.Cut(c.URL, ":")
+	scheme, rest, _ := strings.Cut(cmp.Or(c.SecretURL.Reveal(), c.URL), ":")
 	var (
 		e   engine
 		err error
 	)
-	switch scheme {
+	switch strings.ToLower(scheme) {
 	case "sqlite":
-		e, err = openSQLite(ctx, rest, c.Prefix)
+		e, err = openSQLite(ctx, rest, c.SecretURL.String(), c.Prefix)
 	default: // the URL may hold a password: say no more of it than the scheme
+		switch {
+		case c.SecretURL != (storage.Secret{}):
+			scheme = c.SecretURL.String()
+		case scheme == c.URL: // it has no colon, and so no scheme
+			scheme = ""
+		}
 		err = fmt.Errorf("%w: database URL of scheme %q: write sqlite:PATH", storage.ErrUnsupported, scheme)
+	}
+	if c.SecretURL != (storage.Secret{}) {
+		if err != nil {
+			err = fmt.Errorf("%s: %w", c.SecretURL, withoutPath(err))
+		}
+		e = pathless{e}
 	}
 	if err != nil {
 		return nil, fmt.Errorf("open database: %w", err)

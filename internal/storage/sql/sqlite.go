@@ -1,6 +1,7 @@
 package sql
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -23,6 +24,7 @@ import (
 type sqlite struct {
 	prefix  string
 	path    string
+	name    string      // of the file in errors
 	file    os.FileInfo // as it was opened
 	closing chan struct{}
 
@@ -31,15 +33,18 @@ type sqlite struct {
 	written  chan struct{} // closed when the writer has ended
 }
 
-func openSQLite(ctx context.Context, path, prefix string) (_ engine, err error) {
-	if path, err = databasePath(path); err != nil {
+// openSQLite opens the file at path. Where name is not "", errors show it in place of the path,
+// which is a secret then; see [pathless] for those of the operating system.
+func openSQLite(ctx context.Context, path, name, prefix string) (_ engine, err error) {
+	if path, err = databasePath(path, name); err != nil {
 		return nil, err
 	}
+	name = cmp.Or(name, path)
 	if err := createFile(path); err != nil {
 		return nil, fmt.Errorf("%w: %w", storage.ErrUnavailable, err)
 	}
 	e := &sqlite{
-		prefix: prefix, path: path, closing: make(chan struct{}),
+		prefix: prefix, path: path, name: name, closing: make(chan struct{}),
 		readers:  make(chan *connection, min(8, max(2, runtime.GOMAXPROCS(0)))),
 		requests: make(chan *request),
 		written:  make(chan struct{}),
@@ -49,7 +54,7 @@ func openSQLite(ctx context.Context, path, prefix string) (_ engine, err error) 
 	}
 	main, err := e.connect(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, translate(ctx, err))
+		return nil, fmt.Errorf("%s: %w", name, translate(ctx, err))
 	}
 	defer func() {
 		if err != nil {
@@ -58,19 +63,19 @@ func openSQLite(ctx context.Context, path, prefix string) (_ engine, err error) 
 		}
 	}()
 	if err := main.migrate(ctx); err != nil {
-		return nil, fmt.Errorf("%s: %w", path, translate(ctx, err))
+		return nil, fmt.Errorf("%s: %w", name, translate(ctx, err))
 	}
 	if err := main.prepare(writing); err != nil {
-		return nil, fmt.Errorf("%s: %w", path, translate(ctx, err))
+		return nil, fmt.Errorf("%s: %w", name, translate(ctx, err))
 	}
 	for range cap(e.readers) {
 		c, err := e.connect(ctx)
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", path, translate(ctx, err))
+			return nil, fmt.Errorf("%s: %w", name, translate(ctx, err))
 		}
 		e.readers <- c
 		if err := c.prepare(reading); err != nil {
-			return nil, fmt.Errorf("%s: %w", path, translate(ctx, err))
+			return nil, fmt.Errorf("%s: %w", name, translate(ctx, err))
 		}
 	}
 	e.protect()
@@ -78,16 +83,17 @@ func openSQLite(ctx context.Context, path, prefix string) (_ engine, err error) 
 	return e, nil
 }
 
-// databasePath checks what stands behind "sqlite:" in the URL.
-func databasePath(path string) (string, error) {
+// databasePath checks what stands behind "sqlite:" in the URL. Where name is not "", it
+// stands for the URL in errors.
+func databasePath(path, name string) (string, error) {
 	const problem = "%w: database URL %q: %s: write sqlite:PATH, such as sqlite:/var/lib/sidecart/carts.db"
 	switch {
 	case path == "":
-		return "", fmt.Errorf(problem, storage.ErrUnsupported, "sqlite:", "the path is missing")
+		return "", fmt.Errorf(problem, storage.ErrUnsupported, cmp.Or(name, "sqlite:"), "the path is missing")
 	case strings.HasPrefix(path, ":"):
-		return "", fmt.Errorf(problem, storage.ErrUnsupported, "sqlite:"+path, "a database in memory keeps no carts (the Memory backend does that)")
+		return "", fmt.Errorf(problem, storage.ErrUnsupported, cmp.Or(name, "sqlite:"+path), "a database in memory keeps no carts (the Memory backend does that)")
 	case strings.HasPrefix(path, "file:"):
-		return "", fmt.Errorf(problem, storage.ErrUnsupported, "sqlite:"+path, "a URI is no path")
+		return "", fmt.Errorf(problem, storage.ErrUnsupported, cmp.Or(name, "sqlite:"+path), "a URI is no path")
 	}
 	// The process may change its folder later.
 	return filepath.Abs(path)
@@ -133,7 +139,7 @@ func (e *sqlite) unmoved() error {
 		err = errors.New("the file is not the one that was opened")
 	}
 	if err != nil {
-		return fmt.Errorf("%w: %s was moved, replaced or deleted: %w", storage.ErrUnavailable, e.path, err)
+		return fmt.Errorf("%w: %s was moved, replaced or deleted: %w", storage.ErrUnavailable, e.name, err)
 	}
 	return nil
 }

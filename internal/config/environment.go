@@ -1,0 +1,81 @@
+package config
+
+import (
+	"cmp"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// VariablePrefix is how every environment variable of the programs begins.
+const VariablePrefix = "SIDECART_"
+
+// PodVariables are set in the containers of a pod that has a sidecar, for the app: they say
+// where the sidecar is, and nothing to the sidecar itself.
+var PodVariables = []string{"SIDECART_HTTP_URL", "SIDECART_GRPC_TARGET"}
+
+// UnknownVariable is a variable of the environment that looks like ours and is not.
+type UnknownVariable struct {
+	Name string
+	// Nearest is the known variable that was probably meant, "" where none is near.
+	Nearest string
+}
+
+// serviceLink is what Kubernetes puts into every pod of a namespace for a Service there. That
+// of a Service called sidecart, or sidecart-anything, begins like a variable of ours.
+var serviceLink = regexp.MustCompile(`^SIDECART(_[A-Z0-9]+)*(_SERVICE_HOST|_SERVICE_PORT(_[A-Z0-9_]+)?|_PORT_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)=|^SIDECART(_[A-Z0-9]+)*_PORT=(tcp|udp|sctp)://`)
+
+// UnknownVariables are the variables of env that begin with [VariablePrefix], are not empty and
+// not known: a setting with a slip in its name is a setting that does not hold. They are
+// sorted by name.
+func UnknownVariables(env map[string]string, known []string) []UnknownVariable {
+	var unknown []UnknownVariable
+	for name, value := range env {
+		if value == "" || !strings.HasPrefix(name, VariablePrefix) || serviceLink.MatchString(name+"="+value) ||
+			slices.Contains(known, name) || slices.Contains(PodVariables, name) {
+			continue
+		}
+		unknown = append(unknown, UnknownVariable{name, nearest(name, known)})
+	}
+	slices.SortFunc(unknown, func(a, b UnknownVariable) int { return cmp.Compare(a.Name, b.Name) })
+	return unknown
+}
+
+// nearest is the name that a slip of the pen would turn into given: the fewest letters apart,
+// and no more than a third of them.
+func nearest(given string, known []string) string {
+	given = strings.ToUpper(strings.TrimPrefix(given, VariablePrefix))
+	best, least := "", len(given)/3+1
+	for _, k := range known {
+		name := strings.TrimPrefix(k, VariablePrefix)
+		d := distance(given, name)
+		if given != "" && (strings.HasPrefix(name, given+"_") || strings.HasPrefix(given, name+"_")) {
+			d = min(d, 1) // REDIS_PASSWORD for REDIS_PASSWORD_FILE
+		}
+		if d < least {
+			best, least = k, d
+		}
+	}
+	return best
+}
+
+// distance is how many letters must be changed, put in or left out to make b of a.
+func distance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		before := row[0] // of the row above, one to the left
+		row[0] = i + 1
+		for j := range len(b) {
+			d := before
+			if a[i] != b[j] {
+				d++
+			}
+			before = row[j+1]
+			row[j+1] = min(d, row[j]+1, row[j+1]+1)
+		}
+	}
+	return row[len(b)]
+}
