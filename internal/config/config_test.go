@@ -136,6 +136,7 @@ func TestLoadProblems(t *testing.T) {
 		"endpoint, password":  {"backend: {type: DynamoDB, dynamodb: {table: carts, region: x, endpoint: 'http://me:s3cret@d:8000'}}", []string{`backend.dynamodb.endpoint: must be a URL without user and password, for example http://127.0.0.1:8000, is "http://me:xxxxx@d:8000"`}},
 		"no URL at all":       {database("url: 'host=db password=s3cret'"), []string{`backend.database.url: must start with sqlite:, postgres:// or mysql://, is "xxxxx"`}},
 		"a secret file":       {"!s3cret-word", []string{"file: is a single value, not a mapping of fields: see apiVersion sidecar.sidecart.dev/v1alpha1"}},
+		"a secret pair":       {"!me: s3cret-word", []string{"file: has no field of a SidecarConfig: see apiVersion sidecar.sidecart.dev/v1alpha1"}},
 		"a number":            {"!31415926535", []string{"file: is a single value, not a mapping of fields: see apiVersion sidecar.sidecart.dev/v1alpha1"}},
 		"a secret alias":      {"!*s3cret-word", []string{"file: uses a YAML alias, which is not supported: write the value out"}},
 		"generation":          {"generation: -1", []string{"generation: must not be negative, is -1"}},

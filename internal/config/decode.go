@@ -40,7 +40,23 @@ func (d *decoder) file(data []byte, c *Config) {
 		d.problem("file", "is %s, not a mapping of fields: see apiVersion %s", kindOf(root), APIVersion)
 		return
 	}
-	d.mapping(root, reflect.ValueOf(c).Elem(), "")
+	v := reflect.ValueOf(c).Elem()
+	if !knowsAny(root, v) {
+		// A secret file such as "user:password" is a mapping too.
+		d.problem("file", "has no field of a %s: see apiVersion %s", Kind, APIVersion)
+		return
+	}
+	d.mapping(root, v, "")
+}
+
+// knowsAny reports whether a mapping has any key of those that v has.
+func knowsAny(n *yaml.Node, v reflect.Value) bool {
+	for i := 0; i < len(n.Content); i += 2 {
+		if _, ok := fieldNamed(v, n.Content[i].Value); ok {
+			return true
+		}
+	}
+	return false
 }
 
 var yamlLine = regexp.MustCompile(`^yaml: (line \d+): (.*)$`)
