@@ -78,7 +78,7 @@ verify: ## Fail if generated code is stale, or formatting, vet, go.mod or proto 
 	BUF='$(BUF)' hack/verify.sh
 
 .PHONY: fuzz
-fuzz: ## Run each fuzz target for FUZZTIME (1m)
+fuzz: ## Run each fuzz target for FUZZTIME (1m), two at a time
 	FUZZTIME=$(FUZZTIME) hack/fuzz.sh $(PKG)
 
 .PHONY: vuln

@@ -1,10 +1,14 @@
 #!/usr/bin/env bash
-# fuzz.sh [packages] runs each native fuzz target for $FUZZTIME.
+# fuzz.sh [packages] runs each native fuzz target for $FUZZTIME, $FUZZJOBS of them (2) side by side with one worker
+# each, and prints what each said when it ends.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-log=$(mktemp)
-trap 'rm -f "$log"' EXIT
+set -m # each target is a process group, which can be stopped as a whole
+logs=$(mktemp -d)
+trap 'for job in $(jobs -p); do kill -- -"$job" 2>/dev/null || true; done; rm -rf "$logs"' EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
 
 targets() { # prints "folder target" for each
   go list -f '{{if or .TestGoFiles .XTestGoFiles}}{{.Dir}}{{end}}' "${@:-./...}" | while read -r dir; do
@@ -12,16 +16,25 @@ targets() { # prints "folder target" for each
   done
 }
 
-fuzz() {
-  go test -run '^$' -fuzz "^$2\$" -fuzztime "${FUZZTIME:-1m}" "$1" </dev/null 2>&1 | tee "$log" && return
-  # Before Go 1.27 the engine sometimes takes the end of its own time for a failure of the target. A real one has a
-  # failing input or names a seed.
-  grep -qE '^ +context deadline exceeded$' "$log" && ! grep -qE 'Failing input written|seed corpus entry' "$log"
+fuzz() { # folder target number
+  local log=$logs/$3.log
+  if go test -run '^$' -fuzz "^$2\$" -fuzztime "${FUZZTIME:-1m}" -parallel 1 "$1" </dev/null >"$log" 2>&1 ||
+    # Before Go 1.27 the engine sometimes takes the end of its own time for a failure of the target. A real one has a
+    # failing input or names a seed.
+    { grep -qE '^ +context deadline exceeded$' "$log" && ! grep -qE 'Failing input written|seed corpus entry' "$log"; }; then
+    touch "$logs/$3.passed"
+  fi
+  { echo "--- $2 (${1#"$PWD"/})"; cat "$log"; } >"$log.whole"
+  cat "$log.whole" # in one piece, also while others end
 }
 
-passed=0 failed=0
+all=0 running=0
 while read -r dir target; do
-  if fuzz "$dir" "$target"; then passed=$((passed + 1)); else failed=$((failed + 1)); fi
+  if [ $running -ge "${FUZZJOBS:-2}" ]; then wait -n || true; running=$((running - 1)); fi
+  fuzz "$dir" "$target" $all &
+  all=$((all + 1)) running=$((running + 1))
 done < <(targets "$@")
-echo "fuzz targets: $passed passed, $failed failed"
-[ $failed = 0 ]
+wait
+passed=$(find "$logs" -name '*.passed' | wc -l)
+echo "fuzz targets: $passed passed, $((all - passed)) failed"
+[ "$passed" = "$all" ]

@@ -44,12 +44,17 @@ func told(secret, said string) (part string, found bool) {
 		secret: true, strings.NewReplacer("\r", " ", "\n", " ").Replace(secret): true,
 		quoted[1 : len(quoted)-1]: true, ascii[1 : len(ascii)-1]: true, string(encoded[1 : len(encoded)-1]): true,
 		html.EscapeString(secret): true, url.QueryEscape(secret): true, url.PathEscape(secret): true,
-		fmt.Sprintf("%x", secret): true,
+	}
+	hex := fmt.Sprintf("%x", secret)
+	for i := 0; i+2*leastTold <= len(hex); i += 2 {
+		if part := hex[i : i+2*leastTold]; strings.Contains(said, part) {
+			return part, true
+		}
 	}
 	for form := range forms {
 		for i := 0; i+leastTold <= len(form); i++ {
 			part := form[i : i+leastTold]
-			if form[0] == marks[0] && countMarks(part) < 2 {
+			if countMarks(part) < 2 {
 				continue // of an escape, which says nothing
 			}
 			if strings.Contains(said, part) {

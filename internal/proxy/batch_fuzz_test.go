@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -88,7 +89,7 @@ func FuzzBatch(f *testing.F) {
 		}
 	}
 	f.Add(true, []byte("a batch of many operations, one after another, of which some are refused"))
-	s := newFuzzed(f)
+	s := newFuzzed(f, 5*time.Second)
 	f.Fuzz(func(t *testing.T, there bool, raw []byte) {
 		list := steps(raw)
 		together, single := s.fresh(), s.fresh()
