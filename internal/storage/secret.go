@@ -77,14 +77,19 @@ func Hide(err error, secrets ...Secret) error {
 		return nil
 	}
 	text := err.Error()
-	shown := text
-	for _, s := range secrets {
-		shown = s.hideIn(shown)
-	}
+	shown := HideIn(text, secrets...)
 	if shown == text {
 		return err
 	}
 	return &hiddenError{shown, func(target error) bool { return errors.Is(err, target) }}
+}
+
+// HideIn is text without the secrets; see [Hide].
+func HideIn(text string, secrets ...Secret) string {
+	for _, s := range secrets {
+		text = s.hideIn(text)
+	}
+	return text
 }
 
 // hiddenError keeps its cause in a function, so that it cannot be printed.

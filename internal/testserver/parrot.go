@@ -71,7 +71,7 @@ func repeat(c io.ReadWriter) {
 		heard += " " + strings.Join(words, " ")
 		heard = heard[max(0, len(heard)-most):]
 		line := strings.NewReplacer("\r", " ", "\n", " ").Replace(heard)
-		if _, err := fmt.Fprintf(c, "-ERR unknown command, with args beginning with:%s\r\n", line); err != nil {
+		if _, err := fmt.Fprintf(c, "-ERR refused:%s\r\n", line); err != nil {
 			return
 		}
 	}

@@ -234,7 +234,7 @@ func TestErrorsQuoteNoSecret(t *testing.T) {
 				t.Errorf("%s: %s: %v, want ErrUnavailable without user and password", name, call, err)
 			}
 		}
-		if text := refused["ping"].Error(); name == "standalone" && !strings.Contains(text, "unknown command, with args beginning with: hello 2 auth (content of /s/username) (content of /s/password)") {
+		if text := refused["ping"].Error(); name == "standalone" && !strings.Contains(text, "ERR refused: hello 2 auth (content of /s/username) (content of /s/password)") {
 			t.Errorf("the server's own words are lost: %s", text)
 		}
 		if text := fmt.Sprintf("%v %+v %#v", c, c, s.secrets); strings.Contains(text, "hush") || strings.Contains(text, "s3cret") {
