@@ -123,6 +123,7 @@ func TestLoadProblems(t *testing.T) {
 		"other version":       {"!apiVersion: v2\nkind: Pod", []string{`apiVersion: must be sidecar.sidecart.dev/v1alpha1, is "v2"`, `kind: must be SidecarConfig, is "Pod"`}},
 		"unknown fields":      {"locking: {modee: auto}\ncolour: red\n" + redis("addresses: ['r:1'], tls: {ca: x}"), []string{"locking.modee: unknown field", "colour: unknown field", "backend.redis.tls.ca: unknown field"}},
 		"case matters":        {"TTL: 1h", []string{"TTL: unknown field"}},
+		"empty key":           {"\"\": 1\nlocking: {\"\": 2, \"a\\nb\": 3}", []string{`"": unknown field`, `locking."": unknown field`, `locking."a\nb": unknown field`}},
 		"twice":               {"ttl: 1h\nttl: 2h\nlocking: {mode: auto, mode: enabled}", []string{"ttl: is there twice (line 4)", "locking.mode: is there twice (line 5)"}},
 		"odd key":             {"[a]: 1\nlocking: {{a: 1}: 2}", []string{"file: has a key that is a list, not a name (line 3)", "locking: has a key that is a mapping, not a name (line 4)"}},
 		"anchors":             {"keyPrefix: &a x\nlogLevel: *a", []string{"keyPrefix: uses a YAML anchor or alias, which are not supported: write the value out", "logLevel: uses a YAML anchor or alias, which are not supported: write the value out"}},
@@ -412,6 +413,12 @@ func FuzzLoad(f *testing.F) {
 		if err != nil {
 			if p, ok := errors.AsType[config.Problems](err); !ok || len(p) == 0 || c != nil {
 				t.Fatalf("Load = %v, %#v", c, err)
+			} else {
+				for _, problem := range p {
+					if problem.Path == "" || problem.Message == "" || strings.Contains(problem.String(), "\n") {
+						t.Fatalf("a problem without place or words: %#v", problem)
+					}
+				}
 			}
 			return
 		}
