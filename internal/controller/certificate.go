@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"math/big"
 	"net"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -103,8 +104,8 @@ func parseBundle(data []byte) (all []*x509.Certificate) {
 // why it will not do: one that a person or a broken disk left there is replaced.
 func load(data map[string][]byte, hosts []string, now time.Time) (*tls.Certificate, time.Time, error) {
 	pair, err := tls.X509KeyPair(data[corev1.TLSCertKey], data[corev1.TLSPrivateKeyKey])
-	if err != nil {
-		return nil, time.Time{}, err
+	if err != nil { // its text quotes what is in the Secret
+		return nil, time.Time{}, noPair(data)
 	}
 	authorities := x509.NewCertPool()
 	if !authorities.AppendCertsFromPEM(data[caKey]) {
@@ -116,6 +117,27 @@ func load(data map[string][]byte, hosts []string, now time.Time) (*tls.Certifica
 		}
 	}
 	return &pair, renewal(pair.Leaf), nil
+}
+
+// noPair says why certificate and key are no pair.
+func noPair(data map[string][]byte) error {
+	switch {
+	case !hasBlock(data[corev1.TLSCertKey], "CERTIFICATE"):
+		return errors.New(corev1.TLSCertKey + " has no certificate in PEM")
+	case !hasBlock(data[corev1.TLSPrivateKeyKey], "PRIVATE KEY"):
+		return errors.New(corev1.TLSPrivateKeyKey + " has no private key in PEM")
+	}
+	return fmt.Errorf("%s cannot be used, or does not match %s", corev1.TLSPrivateKeyKey, corev1.TLSCertKey)
+}
+
+// hasBlock reports whether there is a PEM block whose kind ends in kind, such as EC PRIVATE KEY.
+func hasBlock(data []byte, kind string) bool {
+	for {
+		var b *pem.Block
+		if b, data = pem.Decode(data); b == nil || strings.HasSuffix(b.Type, kind) {
+			return b != nil
+		}
+	}
 }
 
 func renewal(c *x509.Certificate) time.Time {

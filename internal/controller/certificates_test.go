@@ -202,12 +202,17 @@ func TestCertificateReasons(t *testing.T) {
 		{"no authority", with(caKey, nil), now, "a.svc", "ca.crt has no certificate"},
 		{"another authority", with(caKey, other[caKey]), now, "a.svc", "unknown authority"},
 		{"another key", with(corev1.TLSPrivateKeyKey, other[corev1.TLSPrivateKeyKey]), now, "a.svc", "does not match"},
+		{"another kind of key", with(corev1.TLSPrivateKeyKey, block("HUSH HUSH", []byte("x"))), now, "a.svc", "tls.key has no private key in PEM"},
+		{"another kind of certificate", with(corev1.TLSCertKey, block("HUSH HUSH", []byte("x"))), now, "a.svc", "tls.crt has no certificate in PEM"},
 		{"expired", good, now.Add(certificateLife + time.Minute), "a.svc", "expired"},
 		{"another host", good, now, "b.svc", "for b.svc"},
 	} {
 		_, _, err := load(r.data, []string{r.host}, r.at)
 		if r.want == "" && err != nil || r.want != "" && (err == nil || !strings.Contains(err.Error(), r.want)) {
 			t.Errorf("%s: error is %v, want %q", r.name, err, r.want)
+		}
+		if err != nil && strings.Contains(err.Error(), "HUSH") {
+			t.Errorf("%s: the error quotes the Secret: %v", r.name, err)
 		}
 	}
 }
