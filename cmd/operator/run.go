@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os/signal"
+	"regexp"
 	"runtime/debug"
 	"syscall"
 
@@ -79,13 +81,11 @@ func operate(ctx context.Context, s *settings, env map[string]string, stderr io.
 	o.Logger = logr.FromSlogHandler(logger.Handler())
 	log.SetLogger(o.Logger)
 	klog.SetLogger(o.Logger)
+	warnVariables(logger, env)
 
 	rc, err := restConfig(s.kubeconfig)
 	if err != nil {
 		return err
-	}
-	for _, v := range config.UnknownVariables(env, []string{"SIDECART_SIDECAR_IMAGE"}) {
-		logger.Warn("environment variable is unknown and has no effect", "variable", v.Name)
 	}
 	if o.SidecarImage == "" {
 		logger.Warn("no --sidecar-image: a CartStorage without spec.sidecar.image gives no sidecar")
@@ -96,6 +96,20 @@ func operate(ctx context.Context, s *settings, env map[string]string, stderr io.
 	}
 	logger.Info("operator starts", "version", versionText(), "namespace", o.Namespace)
 	return mgr.Start(ctx)
+}
+
+// ownVariable is a variable of the environment in the usage of a flag.
+var ownVariable = regexp.MustCompile(`\[(SIDECART_[A-Z_]+)\]`)
+
+// warnVariables tells of variables with a slip in their names, without their values.
+func warnVariables(logger *slog.Logger, env map[string]string) {
+	var known []string
+	for _, m := range ownVariable.FindAllStringSubmatch(new(settings).flags(env).FlagUsages(), -1) {
+		known = append(known, m[1])
+	}
+	for _, v := range config.UnknownVariables(env, known) {
+		logger.Warn(v.Warning(), "variable", v.Name)
+	}
 }
 
 // restConfig is how to reach the API server: by a file, or as a pod does.

@@ -58,6 +58,23 @@ func TestCommandLine(t *testing.T) {
 	}
 }
 
+// A variable with a slip in its name is told; the one that the operator reads, and what Kubernetes sets for
+// its Service, are not.
+func TestUnknownVariablesAreTold(t *testing.T) {
+	var stderr bytes.Buffer
+	env := []string{
+		"SIDECART_SIDECAR_IMAGE=s", "SIDECART_SIDECARIMAGE=s3cret", "SIDECART_OPERATOR_SERVICE_HOST=10.0.0.1",
+		"SIDECART_OPERATOR_PORT=tcp://10.0.0.1:443", "SIDECART_HTTP_URL=http://127.0.0.1:7421",
+	}
+	if code := Run(t.Context(), []string{"--kubeconfig", "/does/not/exist"}, env, &stderr, &stderr); code != exitFailed {
+		t.Errorf("code %d", code)
+	}
+	told := strings.Count(stderr.String(), "environment variable")
+	if want := "environment variable is unknown and has no effect: did you mean SIDECART_SIDECAR_IMAGE?"; told != 1 || !strings.Contains(stderr.String(), want) || strings.Contains(stderr.String(), "s3cret") {
+		t.Errorf("want once %q:\n%s", want, &stderr)
+	}
+}
+
 // lines is what the program prints, read while it runs.
 type lines struct {
 	mu sync.Mutex

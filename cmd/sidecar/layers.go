@@ -139,11 +139,7 @@ func (l *layers) warnVariables(log *slog.Logger) {
 		}
 	}
 	for _, v := range config.UnknownVariables(l.env, known) {
-		text := "environment variable is unknown and has no effect"
-		if v.Nearest != "" {
-			text += ": did you mean " + v.Nearest + "?"
-		}
-		log.Warn(text, "variable", v.Name)
+		log.Warn(v.Warning(), "variable", v.Name)
 	}
 }
 

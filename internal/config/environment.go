@@ -21,6 +21,15 @@ type UnknownVariable struct {
 	Nearest string
 }
 
+// Warning says what is wrong with the variable. It does not hold its name.
+func (v UnknownVariable) Warning() string {
+	const text = "environment variable is unknown and has no effect"
+	if v.Nearest == "" {
+		return text
+	}
+	return text + ": did you mean " + v.Nearest + "?"
+}
+
 // serviceLink is what Kubernetes puts into every pod of a namespace for a Service there. That
 // of a Service called sidecart, or sidecart-anything, begins like a variable of ours.
 var serviceLink = regexp.MustCompile(`^SIDECART(_[A-Z0-9]+)*(_SERVICE_HOST|_SERVICE_PORT(_[A-Z0-9_]+)?|_PORT_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)=|^SIDECART(_[A-Z0-9]+)*_PORT=(tcp|udp|sctp)://`)
