@@ -20,21 +20,19 @@ const collectAt = 200
 
 // tuneMemory makes the collector fit a small neighbour of an app: seldom while the heap is
 // small, and hard before the container's limit. GOGC and GOMEMLIMIT in the
-// environment win.
-func tuneMemory(env map[string]string) {
+// environment win. It returns the limit, math.MaxInt64 for none.
+func tuneMemory(env map[string]string) int64 {
 	if env["GOGC"] == "" {
 		debug.SetGCPercent(collectAt)
 	}
-	if env["GOMEMLIMIT"] != "" {
-		return
+	if env["GOMEMLIMIT"] == "" {
+		if raw, err := os.ReadFile(cgroupLimit); err == nil {
+			if limit, ok := memoryLimit(string(raw)); ok {
+				debug.SetMemoryLimit(limit)
+			}
+		}
 	}
-	raw, err := os.ReadFile(cgroupLimit)
-	if err != nil {
-		return
-	}
-	if limit, ok := memoryLimit(string(raw)); ok {
-		debug.SetMemoryLimit(limit)
-	}
+	return debug.SetMemoryLimit(-1) // which only asks
 }
 
 // memoryLimit is nine tenths of a cgroup's limit, which leaves room for what is

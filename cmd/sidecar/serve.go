@@ -27,6 +27,7 @@ type sidecar struct {
 	log    *slog.Logger
 	level  *slog.LevelVar
 	holder string
+	memory int64 // what the process may use
 	files  *watcher
 	server *proxy.Server
 
@@ -41,10 +42,10 @@ type sidecar struct {
 
 // serve runs until a signal or the end of ctx, and returns the exit code.
 func serve(ctx context.Context, l *layers, c *config.Config, signals <-chan os.Signal, stderr io.Writer) int {
-	tuneMemory(l.env)
+	memory := tuneMemory(l.env)
 	level := new(slog.LevelVar)
 	level.Set(levelOf(c.LogLevel))
-	s := &sidecar{layers: l, level: level, log: newLogger(stderr, c.LogFormat, level), holder: holderName()}
+	s := &sidecar{layers: l, level: level, log: newLogger(stderr, c.LogFormat, level), holder: holderName(), memory: memory}
 	l.warnVariables(s.log)
 	if err := s.start(ctx, c); err != nil {
 		if problems, ok := errors.AsType[config.Problems](err); ok {
@@ -122,7 +123,7 @@ func (s *sidecar) start(ctx context.Context, c *config.Config) error {
 	s.carts = lock.New(store, s.options(c, store))
 	s.server, err = proxy.Start(proxy.Options{
 		GRPC: c.Listen.GRPC, HTTP: c.Listen.HTTP, Admin: c.Listen.Admin, Socket: c.Listen.Socket,
-		Version: versionName(), Log: s.log,
+		Version: versionName(), MemoryBytes: s.memory, Log: s.log,
 	}, s.backend(c, store, s.carts))
 	if err != nil {
 		_ = store.Close()

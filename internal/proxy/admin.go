@@ -1,11 +1,14 @@
 package proxy
 
 import (
+	"bytes"
+	"context"
 	_ "embed"
 	"encoding/json"
 	"html/template"
 	"net/http"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -44,9 +47,13 @@ type statusPage struct {
 	Config     statusConfig  `json:"config"`
 	Backend    statusBackend `json:"backend"`
 	Locking    statusLocking `json:"locking"`
-	Queues     []statusQueue `json:"queues"`
-	Leases     []statusLease `json:"leases"`
-	Counters   statusCounts  `json:"counters"`
+	// Queues and Leases name whose carts they are, and are empty for whoever does not ask
+	// over loopback. Queued and Held count them for everybody.
+	Queues   []statusQueue `json:"queues"`
+	Leases   []statusLease `json:"leases"`
+	Queued   int           `json:"queued"`
+	Held     int           `json:"held"`
+	Counters statusCounts  `json:"counters"`
 }
 
 type statusConfig struct {
@@ -103,8 +110,8 @@ type statusCounts struct {
 	LeaseTimeouts uint64 `json:"leaseTimeouts"`
 }
 
-// status gathers what the status page shows.
-func (s *Server) status(version string) statusPage {
+// status gathers what the status page shows, with names or only counts.
+func (s *Server) status(version string, names bool) statusPage {
 	l := s.service.lanes.enter()
 	defer l.leave()
 	st := l.Engine.Status()
@@ -125,12 +132,17 @@ func (s *Server) status(version string) statusPage {
 		},
 		Queues: []statusQueue{},
 		Leases: []statusLease{},
+		Queued: len(st.Queues),
+		Held:   len(st.Leases),
 		Counters: statusCounts{
 			InFlight: s.service.metrics.inFlight.Load(), Waiting: st.Stats.Waiting,
 			Changes: st.Stats.Changes, Commits: st.Stats.Commits, Conflicts: st.Stats.Conflicts,
 			Locked: st.Stats.Locked, Acquired: st.Stats.Acquired, Timeouts: st.Stats.Timeouts,
 			LeasesHeld: st.Stats.LeasesHeld, LeasesGranted: st.Stats.LeasesGranted, LeasesLost: st.Stats.LeasesLost, LeaseTimeouts: st.Stats.LeaseTimeouts,
 		},
+	}
+	if !names { // a session id is a credential
+		return page
 	}
 	for _, h := range st.Leases {
 		page.Leases = append(page.Leases, statusLease{
@@ -172,17 +184,60 @@ func (s *Server) adminHandler(version string) http.Handler {
 		}
 		_, _ = w.Write([]byte("ok\n"))
 	})
-	mux.Handle("GET /metrics", promhttp.HandlerFor(s.service.metrics.registry, promhttp.HandlerOpts{}))
+	// Compressors take a megabyte each.
+	mux.Handle("GET /metrics", few(promhttp.HandlerFor(s.service.metrics.registry, promhttp.HandlerOpts{DisableCompression: true})))
 	mux.HandleFunc("GET /openapi.json", func(w http.ResponseWriter, _ *http.Request) { serveOpenAPI(w) })
-	mux.HandleFunc("GET /statusz", func(w http.ResponseWriter, r *http.Request) { s.serveStatus(w, r, version) })
+	mux.Handle("GET /statusz", few(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { s.serveStatus(w, r, version) })))
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, r *http.Request) {
 		http.Redirect(w, r, "/statusz", http.StatusFound)
 	})
 	return mux
 }
 
+const (
+	// atOnce is how many answers of one sort are made at once.
+	atOnce = 2
+	// pageWait is how long others wait for that.
+	pageWait = 2 * time.Second
+)
+
+// few has h make few answers at once, whoever asks. An answer is whole before it is sent,
+// so that who reads slowly holds up nobody.
+func few(h http.Handler) http.Handler {
+	places := make(chan struct{}, atOnce)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		ctx, cancel := context.WithTimeout(r.Context(), pageWait)
+		defer cancel()
+		select {
+		case places <- struct{}{}:
+		case <-ctx.Done():
+			w.Header().Set("Retry-After", "1")
+			http.Error(w, "too many ask for this at once", http.StatusServiceUnavailable)
+			return
+		}
+		page := &pageBuffer{header: w.Header(), status: http.StatusOK}
+		func() {
+			defer func() { <-places }()
+			h.ServeHTTP(page, r)
+		}()
+		w.Header().Set("Content-Length", strconv.Itoa(page.Len()))
+		w.WriteHeader(page.status)
+		_, _ = w.Write(page.Bytes())
+	})
+}
+
+// pageBuffer is a response that is kept.
+type pageBuffer struct {
+	bytes.Buffer
+	header http.Header
+	status int
+}
+
+func (p *pageBuffer) Header() http.Header    { return p.header }
+func (p *pageBuffer) WriteHeader(status int) { p.status = status }
+
 func (s *Server) serveStatus(w http.ResponseWriter, r *http.Request, version string) {
-	page := s.status(version)
+	page := s.status(version, askedOverLoopback(r))
 	w.Header().Set("Cache-Control", "no-store")
 	w.Header().Set("Vary", "Accept")
 	if strings.Contains(r.Header.Get("Accept"), contentJSON) {

@@ -88,11 +88,12 @@ var badRows = []badRow{
 	{name: "two operations in one", ask: raw("Batch", `{"operations":[{"removeItem":{"id":"a"},"removeMetadata":{"key":"k"}}]}`), field: "operations[0]", only: "http"},
 	{name: "no operation in one", ask: raw("Batch", `{"operations":[{}]}`), field: "operations[0]", only: "http"},
 	{name: "body over its limit", ask: raw("PutItems", `{"items":{}`+strings.Repeat(" ", 3<<20)+`}`), reason: "TOO_LARGE", field: "body", only: "http"},
-	{name: "form", ask: ask{rpc: "PutItems", body: `{"items":{}}`, header: typed("application/x-www-form-urlencoded")}, field: "Content-Type", only: "http"},
-	{name: "text", ask: ask{rpc: "Clear", body: `{}`, header: typed("text/plain")}, field: "Content-Type", only: "http"},
-	{name: "Latin-1", ask: ask{rpc: "Clear", body: `{}`, header: typed("application/json; charset=iso-8859-1")}, field: "Content-Type", only: "http"},
-	{name: "broken content type", ask: ask{rpc: "Clear", body: `{}`, header: typed("application/json; charset")}, field: "Content-Type", only: "http"},
-	{name: "gzip", ask: ask{rpc: "Clear", body: `{}`, header: http.Header{"Content-Encoding": {"gzip"}}}, field: "Content-Encoding", only: "http"},
+	{name: "form", ask: ask{rpc: "PutItems", body: `{"items":{}}`, header: typed("application/x-www-form-urlencoded")}, field: "Content-Type", only: "http", http: 415},
+	{name: "text", ask: ask{rpc: "Clear", body: `{}`, header: typed("text/plain")}, field: "Content-Type", only: "http", http: 415},
+	{name: "Latin-1", ask: ask{rpc: "Clear", body: `{}`, header: typed("application/json; charset=iso-8859-1")}, field: "Content-Type", only: "http", http: 415},
+	{name: "broken content type", ask: ask{rpc: "Clear", body: `{}`, header: typed("application/json; charset")}, field: "Content-Type", only: "http", http: 415},
+	{name: "no content type", ask: ask{rpc: "Clear", body: `{}`, header: http.Header{"Content-Type": nil}}, field: "Content-Type", only: "http", http: 415},
+	{name: "gzip", ask: ask{rpc: "Clear", body: `{}`, header: http.Header{"Content-Encoding": {"gzip"}}}, field: "Content-Encoding", only: "http", http: 415},
 
 	// Items.
 	{name: "items are a string", ask: items(`"a"`), field: "items"},
@@ -203,6 +204,26 @@ var badRows = []badRow{
 	{name: "release in a read", ask: ask{rpc: "GetCart", header: http.Header{"Sidecart-Release": {"true"}}}, field: "Sidecart-Release", only: "http"},
 	{name: "a lease of many carts", ask: ask{rpc: "ForgetAll", header: http.Header{"Sidecart-Lease": {"x"}}}, field: "Sidecart-Lease", only: "http"},
 	{name: "precondition of a lease", ask: ask{rpc: "AcquireLease", header: http.Header{"If-Match": {"*"}}}, field: "If-Match", only: "http"},
+	{name: "empty etag", ask: ask{rpc: "PutItems", body: `{"items":{}}`, header: http.Header{"If-Match": {""}}}, field: "If-Match", only: "http"},
+	{name: "only a comma", ask: ask{rpc: "AddItem", body: `{"item":{"id":"a"}}`, header: http.Header{"If-Match": {" , "}}}, field: "If-Match", only: "http"},
+	{name: "one empty etag of two", ask: ask{rpc: "Clear", header: http.Header{"If-Match": {"*", ""}}}, field: "If-Match", only: "http"},
+	{name: "empty If-None-Match", ask: ask{rpc: "Clear", header: http.Header{"If-None-Match": {""}}}, field: "If-None-Match", only: "http"},
+	{name: "empty If-None-Match of a read", ask: ask{rpc: "GetCart", header: http.Header{"If-None-Match": {""}}}, field: "If-None-Match", only: "http"},
+	{name: "empty If-Match of a read", ask: ask{rpc: "GetItems", header: http.Header{"If-Match": {""}}}, field: "If-Match", only: "http"},
+	{name: "empty lease", ask: ask{rpc: "Clear", header: http.Header{"Sidecart-Lease": {""}}}, field: "Sidecart-Lease", only: "http"},
+	{name: "two leases", ask: ask{rpc: "Clear", header: http.Header{"Sidecart-Lease": {"x", "y"}}}, field: "Sidecart-Lease", only: "http"},
+	{name: "empty release", ask: ask{rpc: "Clear", lease: "x", header: http.Header{"Sidecart-Release": {" "}}}, field: "Sidecart-Release", only: "http"},
+	{name: "two releases", ask: ask{rpc: "Clear", lease: "x", header: http.Header{"Sidecart-Release": {"true", "true"}}}, field: "Sidecart-Release", only: "http"},
+	{name: "a lease of a read", ask: ask{rpc: "GetItems", header: http.Header{"Sidecart-Lease": {"x"}}}, field: "Sidecart-Lease", only: "http"},
+	{name: "an empty lease of a read", ask: ask{rpc: "GetLease", params: p{"token": "x"}, header: http.Header{"Sidecart-Lease": {""}}}, field: "Sidecart-Lease", only: "http"},
+	{name: "idempotency key", ask: ask{rpc: "AddItem", body: `{"item":{"id":"a"}}`, header: http.Header{"Idempotency-Key": {"k1"}}}, field: "Idempotency-Key", only: "http"},
+	{name: "idempotency key of a read", ask: ask{rpc: "GetCart", header: http.Header{"Idempotency-Key": {"k1"}}}, field: "Idempotency-Key", only: "http"},
+	{name: "if unmodified since", ask: ask{rpc: "Clear", header: http.Header{"If-Unmodified-Since": {"Wed, 21 Oct 2026 07:28:00 GMT"}}}, field: "If-Unmodified-Since", only: "http"},
+	{name: "if modified since", ask: ask{rpc: "Clear", header: http.Header{"If-Modified-Since": {"Wed, 21 Oct 2026 07:28:00 GMT"}}}, field: "If-Modified-Since", only: "http"},
+	{name: "if range", ask: ask{rpc: "Clear", header: http.Header{"If-Range": {`"x"`}}}, field: "If-Range", only: "http"},
+	{name: "content range", ask: ask{rpc: "PutItems", body: `{"items":{}}`, header: http.Header{"Content-Range": {"bytes 0-1/2"}}}, field: "Content-Range", only: "http"},
+	{name: "precondition of a list", ask: ask{rpc: "ListInstances", header: http.Header{"If-Match": {"*"}}}, field: "If-Match", only: "http"},
+	{name: "precondition of a look at a lease", ask: ask{rpc: "GetLease", params: p{"token": "x"}, header: http.Header{"If-None-Match": {"*"}}}, field: "If-None-Match", only: "http"},
 	{name: "precondition of many carts", ask: ask{rpc: "ForgetAll", header: http.Header{"If-Match": {"*"}}}, field: "If-Match", only: "http"},
 }
 
@@ -313,7 +334,7 @@ func TestBodyThatNeverEnds(t *testing.T) {
 	w := start(t, b)
 	t.Run("slow", func(t *testing.T) {
 		began := time.Now()
-		r := rawHTTP(t, w, "PUT /v1/carts/u1/default/items HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{\"items\":")
+		r := rawHTTP(t, w, "PUT /v1/carts/u1/default/items HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{\"items\":")
 		if r.http != 408 || r.reason != "INVALID" || !strings.Contains(r.message, "body") {
 			t.Errorf("got %d %s: %s", r.http, r.reason, r.message)
 		}
@@ -322,14 +343,14 @@ func TestBodyThatNeverEnds(t *testing.T) {
 		}
 	})
 	t.Run("endless", func(t *testing.T) {
-		r := rawHTTP(t, w, "PUT /v1/carts/u1/default/items HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"+
+		r := rawHTTP(t, w, "PUT /v1/carts/u1/default/items HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"+
 			strings.Repeat("10000\r\n"+strings.Repeat(" ", 0x10000)+"\r\n", 40))
 		if r.http != 413 || r.reason != "TOO_LARGE" {
 			t.Errorf("got %d %s: %s", r.http, r.reason, r.message)
 		}
 	})
 	t.Run("announced", func(t *testing.T) {
-		r := rawHTTP(t, w, "PUT /v1/carts/u1/default/items HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999\r\n\r\n{")
+		r := rawHTTP(t, w, "PUT /v1/carts/u1/default/items HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 99999999999\r\n\r\n{")
 		if r.http != 413 || r.reason != "TOO_LARGE" {
 			t.Errorf("got %d %s: %s", r.http, r.reason, r.message)
 		}

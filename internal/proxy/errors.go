@@ -1,8 +1,11 @@
 package proxy
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"maps"
 	"net/http"
 	"strconv"
@@ -25,6 +28,14 @@ const errorDomain = "sidecart.dev"
 var (
 	// errForbidden is matched when the configuration does not allow a call.
 	errForbidden = errors.New("forbidden by the configuration")
+	// errForeign is matched by a request that a web page of another site may have sent.
+	errForeign = errors.New("a request of another site")
+	// errMediaType is matched when a body is of a type or an encoding that is not read.
+	errMediaType = errors.New("unsupported media type")
+	// errBusy is matched when there is no memory for one more request.
+	errBusy = errors.New("too many requests are under way for the sidecar's memory")
+	// errStreams is matched when there are too many streams already.
+	errStreams = fmt.Errorf("%d streams are open, which is the most that are allowed", maxStreams)
 	// errRequestTimeout is the cause of a context that ended with the sidecar's own
 	// request timeout.
 	errRequestTimeout = errors.New("request timeout")
@@ -66,6 +77,9 @@ var (
 	deadline     = kind{code: codes.DeadlineExceeded, reason: "DEADLINE_EXCEEDED", http: http.StatusGatewayTimeout, message: "the client's own deadline has passed"}
 	badMethod    = kind{code: codes.Unimplemented, reason: "UNSUPPORTED", http: http.StatusMethodNotAllowed}
 	slowBody     = kind{code: codes.InvalidArgument, reason: "INVALID", http: http.StatusRequestTimeout}
+	badMedia     = kind{code: codes.InvalidArgument, reason: "INVALID", http: http.StatusUnsupportedMediaType}
+	busy         = kind{code: codes.ResourceExhausted, reason: "BUSY", http: http.StatusTooManyRequests, retry: true, message: "too many requests are under way for the sidecar's memory; nothing was changed"}
+	manyStreams  = kind{code: codes.ResourceExhausted, reason: "TOO_MANY_STREAMS", http: http.StatusTooManyRequests, retry: true}
 	internal     = kind{code: codes.Internal, reason: "INTERNAL", http: http.StatusInternalServerError, message: "internal error"}
 )
 
@@ -74,6 +88,7 @@ var kinds = []struct {
 	sentinel error
 	kind     kind
 }{
+	{errMediaType, badMedia}, // before the sort of error that it wraps
 	{cart.ErrInvalid, invalid},
 	{cart.ErrTooLarge, tooLarge},
 	{cart.ErrNotFound, notFound},
@@ -94,6 +109,9 @@ var kinds = []struct {
 	{errNoRoute, notFound},
 	{errNoMethod, badMethod},
 	{errSlowBody, slowBody},
+	{errForeign, forbidden},
+	{errBusy, busy},
+	{errStreams, manyStreams},
 }
 
 // failure is an error as clients see it, whatever front they came by. It is an
@@ -137,11 +155,14 @@ func classify(ctx context.Context, err error) *failure {
 	var (
 		bad   *cart.InvalidError
 		stale *cart.ConflictError
+		alien *foreign
 	)
 	switch {
 	case errors.As(err, &bad):
 		f.text = bad.Error()
 		f.metadata = map[string]string{"field": bad.Field}
+	case errors.As(err, &alien):
+		f.metadata = map[string]string{"field": alien.field}
 	case errors.As(err, &stale):
 		f.text = stale.Error()
 		f.metadata = map[string]string{
@@ -215,4 +236,13 @@ func (f *failure) body() errorBody {
 		b.Details = append(b.Details, retryInfoJSON{"type.googleapis.com/google.rpc.RetryInfo", strconv.FormatFloat(retryAfter.Seconds(), 'f', -1, 64) + "s"})
 	}
 	return b
+}
+
+// json is the body of an answer.
+func (f *failure) json() []byte {
+	var buf bytes.Buffer
+	e := json.NewEncoder(&buf)
+	e.SetEscapeHTML(false)
+	_ = e.Encode(f.body()) // strings and numbers always encode
+	return buf.Bytes()
 }

@@ -3,45 +3,61 @@ package proxy
 import (
 	"context"
 	"slices"
+	"strings"
 	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/encoding"
+	_ "google.golang.org/grpc/encoding/gzip" // requests may be compressed
 	protocodec "google.golang.org/grpc/encoding/proto"
 	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/mem"
+	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/reflection"
+	"google.golang.org/grpc/tap"
 
-	"github.com/sidecart/sidecart/internal/cart"
 	"github.com/sidecart/sidecart/internal/lock"
 	pb "github.com/sidecart/sidecart/proto/sidecart/v1"
 )
 
 const (
-	// maxMessageBytes lets documents over the limit in, so that they are refused with
-	// TOO_LARGE and not with an error of the transport.
-	maxMessageBytes = 16 << 20
+	// maxControlBytes bounds messages of health and reflection. Those of carts are
+	// bounded by the limits of carts.
+	maxControlBytes = 64 << 10
 	// connBuffer is the read and the write buffer of a connection. Documents are small
 	// and connections are many.
 	connBuffer = 8 << 10
+	// streamWindow is how much of a message is received before there is a budget for it.
+	streamWindow = 64 << 10
+	// connStreams is how many calls and streams one connection carries at once.
+	connStreams = 250
 	// streamWorkers serve streams without a new goroutine, and so without growing a
 	// new stack, for each.
 	streamWorkers = 4
+	// handshakeTimeout is how long a client may take to show that it speaks HTTP/2.
+	handshakeTimeout = 10 * time.Second
+	// maxStreams bounds streams that last: held leases, watched health.
+	maxStreams = 1000
 )
 
 // newGRPC serves the calls of s. Streams end when stopping is closed.
 func newGRPC(s *service, h *health.Server, stopping <-chan struct{}) *grpc.Server {
 	g := grpc.NewServer(
-		grpc.MaxRecvMsgSize(maxMessageBytes),
+		grpc.MaxRecvMsgSize(maxControlBytes),
+		grpc.MaxHeaderListSize(maxHeaderBytes),
 		grpc.ReadBufferSize(connBuffer),
 		grpc.WriteBufferSize(connBuffer),
+		grpc.StaticStreamWindowSize(streamWindow),
+		grpc.StaticConnWindowSize(4*streamWindow),
 		grpc.NumStreamWorkers(streamWorkers),
 		grpc.WaitForHandlers(true),
-		grpc.MaxConcurrentStreams(4096),
-		grpc.ForceServerCodecV2(newLenient()),
-		grpc.StreamInterceptor(endStreams(stopping)),
+		grpc.MaxConcurrentStreams(connStreams),
+		grpc.ConnectionTimeout(handshakeTimeout),
+		grpc.ForceServerCodecV2(codecV2{messageCodec}),
+		grpc.InTapHandle(s.screen),
+		grpc.StreamInterceptor(s.endStreams(stopping)),
 		// Clients are on this machine: let them ask as often as they like.
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Second, PermitWithoutStream: true}),
 	)
@@ -51,17 +67,35 @@ func newGRPC(s *service, h *health.Server, stopping <-chan struct{}) *grpc.Serve
 	return g
 }
 
+// screen refuses a call by its metadata, before anything is set up for it.
+func (s *service) screen(ctx context.Context, info *tap.Info) (context.Context, error) {
+	err := checkMetadata(info.Header)
+	if p, ok := peer.FromContext(ctx); ok && overLoopback(p.Addr) && err == nil {
+		err = checkAuthority(info.Header)
+	}
+	if err != nil {
+		return ctx, s.unreceived(ctx, info.FullMethodName[strings.LastIndexByte(info.FullMethodName, '/')+1:], err)
+	}
+	return ctx, nil
+}
+
 // streamGrace is how long a stream lives on when the sidecar stops, so that those who
 // watch its health hear of it.
 const streamGrace = 500 * time.Millisecond
 
-// endStreams ends streams when stopping is closed: those of health and
-// reflection last as long as their client likes, and a graceful stop waits for
-// them.
-func endStreams(stopping <-chan struct{}) grpc.StreamServerInterceptor {
-	return func(srv any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, handle grpc.StreamHandler) error {
+// endStreams bounds how many streams there are, and ends them when stopping is closed:
+// those of health and reflection last as long as their client likes, and a graceful stop
+// waits for them.
+func (s *service) endStreams(stopping <-chan struct{}) grpc.StreamServerInterceptor {
+	return func(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handle grpc.StreamHandler) error {
+		if err := s.openStream(); err != nil {
+			return s.unreceived(stream.Context(), info.FullMethod[strings.LastIndexByte(info.FullMethod, '/')+1:], err)
+		}
 		ended := make(chan error, 1)
-		go func() { ended <- handle(srv, stream) }()
+		go func() {
+			defer s.streams.Add(-1)
+			ended <- handle(srv, stream)
+		}()
 		select {
 		case err := <-ended:
 			return err
@@ -76,26 +110,33 @@ func endStreams(stopping <-chan struct{}) grpc.StreamServerInterceptor {
 	}
 }
 
-// describe is the generated description of the service, with handlers that
-// tell a request that cannot be read as what it is. grpc-go calls it INTERNAL, and
-// does so from within its decoding, so that the codec must keep the error back.
+// openStream counts a stream in, which is to be counted out of s.streams.
+func (s *service) openStream() error {
+	if s.streams.Add(1) > maxStreams {
+		s.streams.Add(-1)
+		return errStreams
+	}
+	return nil
+}
+
+// describe is the generated description of the service, with handlers that receive their
+// message by [service.receive] and whose answers keep their memory until they are written.
 func (s *service) describe() *grpc.ServiceDesc {
 	d := pb.CartService_ServiceDesc
 	d.Methods = slices.Clone(d.Methods)
 	for i := range d.Methods {
 		m := &d.Methods[i]
 		name, handle := m.MethodName, m.Handler
-		m.Handler = func(srv any, ctx context.Context, decode func(any) error, i grpc.UnaryServerInterceptor) (any, error) {
-			return handle(srv, ctx, func(v any) error {
-				in := incoming{message: v}
-				if err := decode(&in); err != nil {
-					return err // of the transport, and on its way already
-				}
-				if in.err != nil {
-					return s.unreadable(ctx, name, in.err)
-				}
-				return nil
+		m.Handler = func(srv any, ctx context.Context, _ func(any) error, i grpc.UnaryServerInterceptor) (any, error) {
+			a := &admission{}
+			answer, err := handle(srv, context.WithValue(ctx, admissionKey{}, a), func(v any) error {
+				return s.receive(ctx, name, a, v)
 			}, i)
+			if err != nil {
+				a.release()
+				return nil, err
+			}
+			return heavy(answer, a), nil
 		}
 	}
 	d.Streams = slices.Clone(d.Streams)
@@ -103,57 +144,47 @@ func (s *service) describe() *grpc.ServiceDesc {
 		st := &d.Streams[i]
 		name, handle := st.StreamName, st.Handler
 		st.Handler = func(srv any, stream grpc.ServerStream) error {
-			return handle(srv, &askedStream{stream, s, name})
+			a := &admission{}
+			defer a.release()
+			return handle(srv, &askedStream{stream, context.WithValue(stream.Context(), admissionKey{}, a), s, name, a})
 		}
 	}
 	return &d
 }
 
-// askedStream tells a request that cannot be read as what it is.
+// askedStream is a stream of the service.
 type askedStream struct {
 	grpc.ServerStream
-	service *service
-	name    string
+	ctx       context.Context
+	service   *service
+	name      string
+	admission *admission
 }
+
+// Context implements [grpc.ServerStream].
+func (a *askedStream) Context() context.Context { return a.ctx }
 
 // RecvMsg implements [grpc.ServerStream].
 func (a *askedStream) RecvMsg(m any) error {
-	in := incoming{message: m}
-	if err := a.ServerStream.RecvMsg(&in); err != nil {
-		return err
-	}
-	if in.err != nil {
-		return a.service.unreadable(a.Context(), a.name, in.err)
-	}
-	return nil
+	return a.service.receive(a.ServerStream.Context(), a.name, a.admission, m)
 }
 
-// incoming is a request that is being read, and why it cannot be.
-type incoming struct {
-	message any
-	err     error
+// SendMsg implements [grpc.ServerStream].
+func (a *askedStream) SendMsg(m any) error {
+	return a.ServerStream.SendMsg(heavy(m, a.admission))
 }
 
-// lenient is the codec of protobuf, which keeps the error of an incoming request for
-// its handler.
-type lenient struct{ encoding.CodecV2 }
+var messageCodec = encoding.GetCodecV2(protocodec.Name)
 
-func newLenient() lenient { return lenient{encoding.GetCodecV2(protocodec.Name)} }
+// codecV2 is the codec of protobuf, which knows answers that have memory.
+type codecV2 struct{ encoding.CodecV2 }
 
-// Unmarshal implements [encoding.CodecV2].
-func (c lenient) Unmarshal(data mem.BufferSlice, v any) error {
-	in, ok := v.(*incoming)
-	if !ok {
-		return c.CodecV2.Unmarshal(data, v)
+// Marshal implements [encoding.CodecV2].
+func (c codecV2) Marshal(v any) (mem.BufferSlice, error) {
+	if o, ok := v.(*outgoing); ok {
+		return o.marshal()
 	}
-	in.err = c.CodecV2.Unmarshal(data, in.message)
-	return nil
-}
-
-func (s *service) unreadable(ctx context.Context, method string, err error) error {
-	f := classify(ctx, cart.Invalidf("request", "is no message of this call in valid UTF-8: %v", err))
-	s.metrics.observe(frontGRPC, method, f.code, f.reason, 0)
-	return f
+	return c.CodecV2.Marshal(v)
 }
 
 // readiness makes the health service say what the sidecar's readiness is.

@@ -17,6 +17,9 @@ func (s *service) ListInstances(ctx context.Context, r *pb.ListInstancesRequest)
 		if err := cart.ValidateName("identifier", r.Identifier); err != nil {
 			return nil, err
 		}
+		if err := unconditional(ctx); err != nil {
+			return nil, err
+		}
 		names, err := b.Engine.Instances(ctx, r.Identifier)
 		if err != nil {
 			return nil, err

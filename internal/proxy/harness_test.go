@@ -201,6 +201,9 @@ func (w *world) do(verb, path, body string, h http.Header) reply {
 	if h != nil {
 		req.Header = h
 	}
+	if _, given := req.Header["Content-Type"]; body != "" && !given {
+		req.Header.Set("Content-Type", "application/json")
+	}
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
 		w.t.Fatal(err)

@@ -3,7 +3,6 @@ package proxy
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -34,10 +33,12 @@ const contentJSON = "application/json"
 type gateway struct {
 	service *service
 	mux     *runtime.ServeMux
+	// grpcAddress is where gRPC is served, for who asks for it here.
+	grpcAddress func() string
 }
 
-func newGateway(s *service) (*gateway, error) {
-	g := &gateway{service: s}
+func newGateway(s *service, grpcAddress func() string) (*gateway, error) {
+	g := &gateway{service: s, grpcAddress: grpcAddress}
 	g.mux = runtime.NewServeMux(
 		// The gateway decodes a whole path segment in every mode but the legacy one;
 		// UnescapingModeAllCharacters would also split segments at %2F, so that a name
@@ -66,6 +67,8 @@ func (g *gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		serveOpenAPI(w)
 		return
 	}
+	a := &admission{}
+	defer a.release()
 	c := &httpCall{
 		ifMatch:     strings.Join(r.Header.Values("If-Match"), ", "),
 		ifNoneMatch: strings.Join(r.Header.Values("If-None-Match"), ", "),
@@ -74,7 +77,7 @@ func (g *gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		reads:       r.Method == http.MethodGet || r.Method == http.MethodHead,
 		method:      unknownMethod,
 	}
-	r = r.WithContext(context.WithValue(r.Context(), httpCallKey{}, c))
+	r = r.WithContext(context.WithValue(context.WithValue(r.Context(), httpCallKey{}, c), admissionKey{}, a))
 	if r.Method == http.MethodHead { // net/http leaves the body out
 		r.Method = http.MethodGet
 	}
@@ -83,20 +86,45 @@ func (g *gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	l.leave()
 	// The body, the call, and the answer to a client that reads slowly.
 	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(2*timeout + answerGrace))
-	body, err := readBody(w, r, most, timeout)
+	body := &requestBody{}
+	err := checkPromises(r.Header, c.reads)
 	if err == nil && r.URL.RawQuery != "" {
 		name, _, _ := strings.Cut(r.URL.RawQuery, "=")
 		err = cart.Invalidf("?"+shown([]byte(name)), "there are no query parameters here: preconditions are headers")
 	}
-	if err == nil && c.reads && c.release != "" {
-		err = cart.Invalidf(headerRelease, "is not possible here: a read gives nothing back")
+	if err == nil {
+		body, err = g.readBody(w, r, a, most, timeout)
 	}
 	r.Body = body
 	if err != nil {
+		if r.ContentLength != 0 { // what was not read is not waited for
+			w.Header().Set("Connection", "close")
+		}
 		g.refuse(w, r, err)
 		return
 	}
 	g.mux.ServeHTTP(w, r)
+}
+
+// leaveGrace is how long a change is served whose client has closed the connection, or
+// its side of it, which looks the same. It is more than a change takes that waits for
+// nobody, so that such a change is made alike on every backend; and those who gave up do
+// not wait for a lock much longer.
+const leaveGrace = 2 * time.Second
+
+// whileServed is ctx without its end, but for a while after that.
+func whileServed(ctx context.Context) (context.Context, context.CancelFunc) {
+	served, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() {
+		t := time.NewTimer(leaveGrace)
+		defer t.Stop()
+		select {
+		case <-t.C:
+			cancel()
+		case <-served.Done():
+		}
+	})
+	return served, func() { stop(); cancel() }
 }
 
 func serveOpenAPI(w http.ResponseWriter) {
@@ -123,15 +151,27 @@ const answerGrace = 30 * time.Second
 // firstRead is how much memory a body is given before any of it has come.
 const firstRead = 4 << 10
 
-// readBody reads the whole body, of at most most bytes and within timeout.
-func readBody(w http.ResponseWriter, r *http.Request, most int64, timeout time.Duration) (*requestBody, error) {
+// readBody reads the whole body, of at most most bytes and within timeout, when there is
+// memory for it.
+func (g *gateway) readBody(w http.ResponseWriter, r *http.Request, a *admission, most int64, timeout time.Duration) (*requestBody, error) {
 	body := &requestBody{}
+	ctx, budget := r.Context(), g.service.budget
 	if r.ContentLength == 0 || r.Body == nil || r.Body == http.NoBody {
-		return body, nil
+		return body, budget.admit(ctx, a, 0)
 	}
-	if r.ContentLength > most {
-		w.Header().Set("Connection", "close")
-		return body, cart.TooLargef(bodyField, "is %d bytes, at most %d are allowed", r.ContentLength, most)
+	length := r.ContentLength
+	switch {
+	case length > most:
+		return body, overLimit(bodyField, length, most)
+	case length < 0: // it is not known
+		length = most
+	default:
+		if err := checkContent(r.Header, g.grpcAddress); err != nil {
+			return body, err
+		}
+	}
+	if err := budget.admit(ctx, a, length); err != nil {
+		return body, err
 	}
 	rc := http.NewResponseController(w)
 	_ = rc.SetReadDeadline(time.Now().Add(timeout)) // a writer that has none is a test's
@@ -143,36 +183,42 @@ func readBody(w http.ResponseWriter, r *http.Request, most int64, timeout time.D
 	var over *http.MaxBytesError
 	switch {
 	case errors.As(err, &over):
-		return body, cart.TooLargef(bodyField, "is over %d bytes", most)
+		return body, overLimit(bodyField, over.Limit+1, most)
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		w.Header().Set("Connection", "close")
 		return body, fmt.Errorf("%s: %w: %s", bodyField, errSlowBody, timeout)
 	case err != nil:
-		w.Header().Set("Connection", "close")
 		return body, cart.Invalidf(bodyField, "broke off: %v", err)
 	}
 	_ = rc.SetReadDeadline(time.Time{})
 	body.text = buf.Bytes()
 	body.Reset(body.text)
-	if len(body.text) == 0 {
+	a.arrived(int64(len(body.text)))
+	if len(body.text) == 0 || r.ContentLength > 0 {
 		return body, nil
 	}
-	return body, checkContent(r.Header)
+	return body, checkContent(r.Header, g.grpcAddress)
 }
 
-// checkContent refuses bodies that say that they are something other than JSON.
-func checkContent(h http.Header) error {
+// checkContent refuses a body that is not said to be JSON. That is more than order: what a
+// web page may send to another site without being asked first is never application/json.
+func checkContent(h http.Header, grpcAddress func() string) error {
+	refused := func(header, format string, args ...any) error {
+		return fmt.Errorf("%w: %w", errMediaType, cart.Invalidf(header, format, args...))
+	}
 	if e := h.Get("Content-Encoding"); e != "" && !strings.EqualFold(e, "identity") {
-		return cart.Invalidf("Content-Encoding", "%q is not understood: send the body as it is", shown([]byte(e)))
+		return refused("Content-Encoding", "%q is not understood: send the body as it is", shown([]byte(e)))
 	}
 	given := h.Get("Content-Type")
-	if given == "" {
-		return nil
+	switch {
+	case given == "":
+		return refused("Content-Type", "is missing: a body is %s", contentJSON)
+	case strings.HasPrefix(given, "application/grpc"):
+		return refused("Content-Type", "%q is for gRPC, which is served on %s: this is HTTP and JSON", shown([]byte(given)), grpcAddress())
 	}
 	media, params, err := mime.ParseMediaType(given)
 	charset := strings.ToLower(params["charset"])
 	if err != nil || media != contentJSON || !slices.Contains([]string{"", "utf-8", "utf8", "us-ascii"}, charset) {
-		return cart.Invalidf("Content-Type", "must be %s in UTF-8, not %q", contentJSON, shown([]byte(given)))
+		return refused("Content-Type", "must be %s in UTF-8, not %q", contentJSON, shown([]byte(given)))
 	}
 	return nil
 }
@@ -292,6 +338,10 @@ func (g *gateway) serveRoutingError(ctx context.Context, _ *runtime.ServeMux, _ 
 	if ctx.Value(probeKey{}) != nil {
 		return
 	}
+	if field := emptyName(r.URL.EscapedPath()); field != "" {
+		g.refuse(w, r, cart.ValidateName(field, ""))
+		return
+	}
 	path := shown([]byte(withoutToken(r.URL.EscapedPath())))
 	switch code {
 	case http.StatusMethodNotAllowed:
@@ -303,6 +353,22 @@ func (g *gateway) serveRoutingError(ctx context.Context, _ *runtime.ServeMux, _ 
 	default:
 		g.refuse(w, r, cart.Invalidf("path", "%s is no path", path))
 	}
+}
+
+// emptyName is the field that is empty in a path which ends where a name should be,
+// "" for other paths.
+func emptyName(path string) string {
+	rest, ok := strings.CutPrefix(path, "/v1/carts/")
+	if !ok || rest != "" && !strings.HasSuffix(rest, "/") {
+		return ""
+	}
+	if rest == "" {
+		return "identifier"
+	}
+	if s := strings.Split(rest, "/"); len(s) == 4 { // u1/default/items/
+		return map[string]string{"items": "itemId", "conditions": "name", "metadata": "key", "locks": "token"}[s[2]]
+	}
+	return ""
 }
 
 // withoutToken is a path for an error: whoever reads that must not learn a lease's token.
@@ -357,11 +423,8 @@ func writeFailure(w http.ResponseWriter, r *http.Request, f *failure) {
 		h.Set("Retry-After", strconv.Itoa(max(1, int(math.Ceil(retryAfter.Seconds())))))
 	}
 	conditional := r.Header.Get("If-Match") != "" || r.Header.Get("If-None-Match") != ""
-	var buf bytes.Buffer
-	e := json.NewEncoder(&buf)
-	e.SetEscapeHTML(false)
-	_ = e.Encode(f.body()) // strings and numbers always encode
-	h.Set("Content-Length", strconv.Itoa(buf.Len()))
+	body := f.json()
+	h.Set("Content-Length", strconv.Itoa(len(body)))
 	w.WriteHeader(f.httpStatus(conditional))
-	_, _ = w.Write(buf.Bytes())
+	_, _ = w.Write(body)
 }

@@ -104,6 +104,12 @@ func TestRouting(t *testing.T) {
 		{"GET", "//v1/carts/u1/default", 404, "NOT_FOUND", ""},
 		{"GET", "/v1/carts//default", 400, "INVALID", ""},
 		{"GET", "/v1/carts/u1/", 400, "INVALID", ""},
+		{"GET", "/v1/carts/u1/default/items/", 400, "INVALID", ""},
+		{"DELETE", "/v1/carts/u1/default/items/", 400, "INVALID", ""},
+		{"PUT", "/v1/carts/u1/default/conditions/", 400, "INVALID", ""},
+		{"GET", "/v1/carts/u1/default/metadata/", 400, "INVALID", ""},
+		{"DELETE", "/v1/carts/u1/default/locks/", 400, "INVALID", ""},
+		{"GET", "/v1/carts/", 400, "INVALID", ""},
 		{"GET", "/v1/carts/%00/default", 400, "INVALID", ""},
 		{"GET", "/v1/carts/%FF/default", 400, "INVALID", ""},
 		{"GET", "/v1/carts/u1/" + long, 400, "INVALID", ""},
@@ -126,7 +132,7 @@ func TestRouting(t *testing.T) {
 	}
 	// Neither a form nor a header makes another method of it.
 	r := w.do("POST", "/v1/carts/u1/default", "a=b", http.Header{"Content-Type": {"application/x-www-form-urlencoded"}, "X-Http-Method-Override": {"DELETE"}})
-	if r.http != 400 {
+	if r.http != 415 {
 		t.Errorf("override: %d %s", r.http, r.body)
 	}
 }

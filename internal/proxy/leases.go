@@ -51,6 +51,9 @@ func (s *service) GetLease(ctx context.Context, r *pb.GetLeaseRequest) (*pb.Leas
 		if err != nil {
 			return nil, err
 		}
+		if err := without(ctx, "a lease has no etag"); err != nil {
+			return nil, err
+		}
 		return leaseAnswer(b.Engine.Lease(ctx, key, r.Token))
 	})
 }

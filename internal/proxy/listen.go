@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"strconv"
 	"syscall"
 	"time"
 )
@@ -31,6 +32,21 @@ func listenLoopback(what, address string) (net.Listener, error) {
 		return nil, fmt.Errorf("%s address %q resolves to %s, which is not loopback: write 127.0.0.1:PORT", what, address, l.Addr())
 	}
 	return l, nil
+}
+
+// listenTwin listens on [::1] where l listens on 127.0.0.1 itself, at the same port, since
+// to most clients "localhost" is both. It is nil where l is another address, and where that
+// one cannot be had, which why says.
+func listenTwin(l net.Listener) (twin net.Listener, why error) {
+	a, ok := l.Addr().(*net.TCPAddr)
+	if !ok || !a.IP.Equal(net.IPv4(127, 0, 0, 1)) {
+		return nil, nil
+	}
+	twin, err := net.Listen("tcp6", net.JoinHostPort("::1", strconv.Itoa(a.Port)))
+	if err != nil {
+		return nil, err
+	}
+	return twin, nil
 }
 
 // socketMode lets the owner and the group of a pod's user in, and nobody else.

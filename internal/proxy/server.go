@@ -17,12 +17,15 @@ import (
 // Options say where a [Server] serves.
 type Options struct {
 	// GRPC and HTTP are host:port on loopback, Admin is host:port anywhere; "" for
-	// no such front. Port 0 takes a free one.
+	// no such front. Port 0 takes a free one. Who listens on 127.0.0.1 listens on [::1]
+	// too, at the same port, where that is there and free.
 	GRPC, HTTP, Admin string
 	// Socket is the path of a Unix socket that serves gRPC and HTTP; "" for none.
 	Socket string
 	// Version of the program, for the status page.
 	Version string
+	// MemoryBytes is how much memory the process may use; 0 where there is no limit.
+	MemoryBytes int64
 	// Log is required.
 	Log *slog.Logger
 }
@@ -30,6 +33,7 @@ type Options struct {
 // Server serves one backend at a time on all fronts.
 type Server struct {
 	service *service
+	log     *slog.Logger
 	pulse   *pulse
 	grpc    *grpc.Server
 	health  *health.Server
@@ -49,23 +53,29 @@ type Server struct {
 // Start opens all listeners and serves on them. It does not wait for the backend
 // to answer: until then the sidecar is alive and not ready.
 func Start(o Options, b Backend) (*Server, error) {
-	s := &Server{addrs: map[string]net.Addr{}, failed: make(chan error, 1), stopping: make(chan struct{}), health: health.NewServer()}
+	s := &Server{log: o.Log, addrs: map[string]net.Addr{}, failed: make(chan error, 1), stopping: make(chan struct{}), health: health.NewServer()}
 	m := newMetrics(o.Version)
-	s.service = &service{metrics: m, log: o.Log, stopping: s.stopping}
-	s.service.lanes.swap(b)
+	s.service = &service{metrics: m, log: o.Log, stopping: s.stopping, budget: newBudget(o.MemoryBytes, b.Limits)}
+	s.service.lanes.swap(s.weigh(b))
 	s.pulse = newPulse(&s.service.lanes, o.Log, readiness(s.health))
 	s.service.suspect = s.pulse.suspect
 	readiness(s.health)(false)
 	m.registry.MustRegister(&engineCollector{lanes: &s.service.lanes, pulse: s.pulse, config: &s.config})
 	s.config.set(configAccepted, "")
 
-	gw, err := newGateway(s.service)
+	gw, err := newGateway(s.service, func() string { return s.Addr("grpc") })
 	if err != nil {
 		return nil, err
 	}
 	s.grpc = newGRPC(s.service, s.health, s.stopping)
-	s.http = newHTTP(gw, o.Log)
-	s.admin = newHTTP(s.adminHandler(o.Version), o.Log)
+	s.http = s.newHTTP(gw)
+	// With the same bounds HTTP/2 costs nothing more, and clients need not ask which it is.
+	s.http.Protocols = new(http.Protocols)
+	s.http.Protocols.SetHTTP1(true)
+	s.http.Protocols.SetUnencryptedHTTP2(true)
+	s.admin = s.newHTTP(s.adminHandler(o.Version))
+	s.admin.ReadHeaderTimeout, s.admin.WriteTimeout, s.admin.IdleTimeout = 3*time.Second, 5*time.Second, 30*time.Second
+	s.admin.MaxHeaderBytes = adminHeaderBytes
 	if err := s.listen(o); err != nil {
 		s.stopNow()
 		return nil, err
@@ -76,17 +86,50 @@ func Start(o Options, b Backend) (*Server, error) {
 	return s, nil
 }
 
+const (
+	// maxHeaderBytes bounds the headers of one request.
+	maxHeaderBytes   = 32 << 10
+	adminHeaderBytes = 8 << 10
+)
+
 // newHTTP bounds what a client may take its time for. The API sets its own bounds for
 // bodies and answers, by the request timeout.
-func newHTTP(h http.Handler, log *slog.Logger) *http.Server {
-	return &http.Server{
-		Handler:           h,
+func (s *Server) newHTTP(h http.Handler) *http.Server {
+	srv := &http.Server{
+		Handler:           s.sameSite(h),
 		ReadHeaderTimeout: 10 * time.Second,
 		WriteTimeout:      time.Minute,
 		IdleTimeout:       2 * time.Minute,
-		MaxHeaderBytes:    32 << 10,
-		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+		MaxHeaderBytes:    maxHeaderBytes,
+		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: connStreams, MaxReceiveBufferPerConnection: 4 * streamWindow, MaxReceiveBufferPerStream: streamWindow},
+		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 	}
+	ownAnswers(srv, func(f *failure) { s.service.metrics.observe(frontHTTP, unknownMethod, f.code, f.reason, 0) })
+	return srv
+}
+
+// sameSite refuses what a web page of another site has a browser send.
+func (s *Server) sameSite(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if askedOverLoopback(r) {
+			if err := checkSite(r.Host, r.Header); err != nil {
+				f := classify(r.Context(), err)
+				s.service.metrics.observe(frontHTTP, unknownMethod, f.code, f.reason, 0)
+				if r.ContentLength != 0 {
+					w.Header().Set("Connection", "close")
+				}
+				writeFailure(w, r, f)
+				return
+			}
+		}
+		h.ServeHTTP(w, r)
+	})
+}
+
+// weigh has the engine of b work within the budget.
+func (s *Server) weigh(b Backend) Backend {
+	b.Engine = weighed{b.Engine, s.service.budget}
+	return b
 }
 
 func (s *Server) listen(o Options) error {
@@ -94,6 +137,7 @@ func (s *Server) listen(o Options) error {
 		name, address string
 		listen        func(string, string) (net.Listener, error)
 		serve         func(net.Listener) error
+		most          int
 	}
 	anywhere := func(_, address string) (net.Listener, error) { return net.Listen("tcp", address) }
 	socket := func(_, path string) (net.Listener, error) { return listenSocket(path) }
@@ -103,10 +147,10 @@ func (s *Server) listen(o Options) error {
 	}
 	var opened []open
 	for _, f := range []front{
-		{"grpc", o.GRPC, listenLoopback, s.grpc.Serve},
-		{"http", o.HTTP, listenLoopback, s.http.Serve},
-		{"admin", o.Admin, anywhere, s.admin.Serve},
-		{"socket", o.Socket, socket, s.serveBoth},
+		{"grpc", o.GRPC, listenLoopback, s.grpc.Serve, maxGRPCConns},
+		{"http", o.HTTP, listenLoopback, s.http.Serve, maxHTTPConns},
+		{"admin", o.Admin, anywhere, s.admin.Serve, maxAdminConns},
+		{"socket", o.Socket, socket, s.serveBoth, maxSocketConns},
 	} {
 		if f.address == "" {
 			continue
@@ -119,7 +163,16 @@ func (s *Server) listen(o Options) error {
 			return err
 		}
 		s.addrs[f.name] = l.Addr()
-		opened = append(opened, open{f, l})
+		d := newDoor(l, f.name, f.most, o.Log)
+		d.brief = f.name == "admin"
+		opened = append(opened, open{f, d})
+		twin, err := listenTwin(l)
+		switch {
+		case err != nil:
+			o.Log.Info("not served on [::1] too", "front", f.name, "error", err)
+		case twin != nil:
+			opened = append(opened, open{f, d.beside(twin)})
+		}
 	}
 	// All or none: nobody is served by a sidecar that then does not start.
 	for _, l := range opened {
@@ -163,7 +216,7 @@ func (s *Server) Addr(front string) string {
 // Swap serves new calls with b. Those under way end on what they began with: wait
 // for them before closing it.
 func (s *Server) Swap(b Backend) *Retired {
-	old := s.service.lanes.swap(b)
+	old := s.service.lanes.swap(s.weigh(b))
 	s.pulse.suspect()
 	return old
 }

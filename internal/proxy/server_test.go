@@ -81,6 +81,7 @@ func TestSocketServesBoth(t *testing.T) {
 	defer client.CloseIdleConnections()
 	for _, method := range []string{"GET", "PUT", "PATCH"} { // P is also how gRPC begins
 		req, _ := http.NewRequestWithContext(t.Context(), method, "http://x/v1/carts/u1/default/metadata", strings.NewReader(`{"metadata":{}}`))
+		req.Header.Set("Content-Type", "application/json")
 		resp, err := client.Do(req)
 		if err != nil {
 			t.Fatal(err)

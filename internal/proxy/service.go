@@ -3,6 +3,7 @@ package proxy
 import (
 	"context"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -20,6 +21,9 @@ type service struct {
 	lanes   lanes
 	metrics *metrics
 	log     *slog.Logger
+	budget  *budget
+	// streams counts those that last.
+	streams atomic.Int64
 	// suspect is told that the backend did not answer.
 	suspect func()
 	// stopping is closed when the sidecar begins to stop.
@@ -34,12 +38,6 @@ type httpCall struct {
 	reads                bool   // GET or HEAD
 	method               string // the name of the call, once it is known
 }
-
-// Headers of the HTTP front.
-const (
-	headerLease   = "Sidecart-Lease"
-	headerRelease = "Sidecart-Release"
-)
 
 type httpCallKey struct{}
 
@@ -58,6 +56,11 @@ func call[R any](ctx context.Context, s *service, method string, run func(contex
 	s.metrics.inFlight.Add(1)
 	defer s.metrics.inFlight.Add(-1)
 
+	if c := httpCallOf(ctx); c != nil && !c.reads {
+		served, stop := whileServed(ctx)
+		defer stop()
+		ctx = served
+	}
 	ctx, cancel := context.WithTimeoutCause(ctx, l.RequestTimeout, errRequestTimeout)
 	defer cancel()
 	answer, err := run(ctx, &l.Backend)

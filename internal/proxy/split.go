@@ -36,11 +36,7 @@ func (s *splitter) run() error {
 			return nil
 		}
 		if err != nil {
-			var again net.Error
-			if errors.As(err, &again) && again.Timeout() {
-				continue
-			}
-			return err
+			return err // the door below waits out what passes
 		}
 		go s.sort(c)
 	}

@@ -18,6 +18,11 @@ const contentLines = "application/x-ndjson"
 // serveHold serves HoldLease over HTTP.
 func (g *gateway) serveHold(w http.ResponseWriter, r *http.Request, params map[string]string) {
 	httpCallOf(r.Context()).method = "HoldLease"
+	if err := g.service.openStream(); err != nil {
+		g.refuse(w, r, err)
+		return
+	}
+	defer g.service.streams.Add(-1)
 	in := &pb.HoldLeaseRequest{}
 	if body, ok := r.Body.(*requestBody); ok {
 		if err := decodeBody(body.text, in.ProtoReflect()); err != nil && !errors.Is(err, io.EOF) {

@@ -57,6 +57,7 @@ func (w *world) hold(t *testing.T, front, body string) held {
 	if err != nil {
 		t.Fatal(err)
 	}
+	req.Header.Set("Content-Type", "application/json")
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
 		t.Fatal(err)
@@ -178,7 +179,7 @@ func TestHoldLease(t *testing.T) {
 				if err := retired.Wait(t.Context()); err != nil { // the stream does not hold it up
 					t.Fatal(err)
 				}
-				if err := old.Engine.(*lock.Coordinator).Close(t.Context()); err != nil {
+				if err := old.Engine.(weighed).engine.(*lock.Coordinator).Close(t.Context()); err != nil {
 					t.Fatal(err)
 				}
 				if _, f, err := h.next(); err != nil || f == nil || f.reason != "LOCK_LOST" {

@@ -1,0 +1,248 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"hash/maphash"
+	"math"
+	"runtime"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/semaphore"
+
+	"github.com/sidecart/sidecart/internal/cart"
+)
+
+// A sidecar has the memory of a small neighbour of an app, and a request costs a multiple
+// of its bytes: received, parsed, merged into the cart, sent to the backend and answered.
+// So requests are let in by what they cost. Who does not fit waits, in order, and is told
+// BUSY after a while.
+//
+// The budget has pools that are asked for in one order only, so that nobody who has what
+// another waits for waits himself:
+//
+//	small   requests of little carts, with all that belongs to them
+//	bodies  large requests, while they are received and parsed
+//	work    large carts, from the read of the backend until the answer is written
+//	leased  the same for changes under a lease, which the others may be waiting for
+const (
+	// baseMemory is what a sidecar needs that does nothing, with all of its connections.
+	baseMemory = 44 << 20
+	// unlimitedMemory is the limit where the machine has set none.
+	unlimitedMemory = 512 << 20
+	// leastBudget lets one request of the default limits through on the smallest machine.
+	leastBudget = 24 << 20
+
+	// smallBytes is up to where a request or a cart is small.
+	smallBytes = 32 << 10
+	// callCost is what a small request costs beside its bytes: a goroutine, a stream, its
+	// contexts, and a small cart.
+	callCost   = 16 << 10
+	smallTimes = 4
+	// bodyTimes and workTimes are what a byte of a large request and of a large cart cost,
+	// measured as the peak of the process over that of an idle one.
+	bodyTimes = 3
+	workTimes = 7
+
+	// busyWait is how long a request waits for memory. It is less than the request timeout
+	// by default, so that BUSY is what clients hear.
+	busyWait = 5 * time.Second
+	// maxWaiting bounds those who wait. Each may hold a window of received bytes.
+	maxWaiting = 512
+)
+
+// budget is the memory for requests under way.
+type budget struct {
+	small, bodies, work, leased pool
+	waiting                     atomic.Int64
+	sizes                       sizes
+}
+
+// newBudget divides what a memory limit leaves to requests; math.MaxInt64 is no limit.
+func newBudget(limit int64, limits cart.Limits) *budget {
+	if limit <= 0 || limit == math.MaxInt64 {
+		limit = unlimitedMemory
+	}
+	total := max(limit-baseMemory, leastBudget)
+	b := &budget{}
+	b.small.open(total / 4)
+	b.bodies.open(total / 4)
+	b.work.open(total / 8 * 3)
+	b.leased.open(total / 8)
+	b.sizes.seed = maphash.MakeSeed()
+	b.sizes.guess.Store(2 * int64(limits.MaxDocumentBytes))
+	return b
+}
+
+// pool is a share of the budget.
+type pool struct {
+	*semaphore.Weighted
+	size int64
+}
+
+func (p *pool) open(size int64) { p.Weighted, p.size = semaphore.NewWeighted(size), size }
+
+// lot is what a request has of a pool.
+type lot struct {
+	from *pool
+	cost int64
+}
+
+func (l *lot) release() {
+	if l.cost > 0 {
+		l.from.Release(l.cost)
+		l.cost = 0
+	}
+}
+
+// shrink gives back what is over cost.
+func (l *lot) shrink(cost int64) {
+	if l.cost > cost {
+		l.from.Release(l.cost - cost)
+		l.cost = cost
+	}
+}
+
+// take waits for cost of p. A request that is larger than the whole pool runs alone.
+func (b *budget) take(ctx context.Context, p *pool, cost int64) (lot, error) {
+	cost = min(cost, p.size)
+	if p.TryAcquire(cost) {
+		return lot{p, cost}, nil
+	}
+	if b.waiting.Add(1) > maxWaiting {
+		b.waiting.Add(-1)
+		return lot{}, errBusy
+	}
+	defer b.waiting.Add(-1)
+	wctx, cancel := context.WithTimeout(ctx, busyWait)
+	defer cancel()
+	if err := p.Acquire(wctx, cost); err != nil {
+		if ctx.Err() == nil || errors.Is(context.Cause(ctx), errRequestTimeout) {
+			return lot{}, errBusy
+		}
+		return lot{}, err // the client gave up
+	}
+	return lot{p, cost}, nil
+}
+
+// admission is what one request has of the budget. It is of one goroutine at a time.
+type admission struct {
+	budget *budget
+	bytes  int64 // of the request
+	leased bool  // the request says that it is made under a lease
+	arrive lot
+	work   lot
+}
+
+// admit lets a request of n bytes be received.
+func (b *budget) admit(ctx context.Context, a *admission, n int64) (err error) {
+	a.budget, a.bytes = b, n
+	if n <= smallBytes {
+		a.arrive, err = b.take(ctx, &b.small, callCost+smallTimes*n)
+	} else {
+		a.arrive, err = b.take(ctx, &b.bodies, bodyTimes*n)
+	}
+	return err
+}
+
+// arrived says that the request is of n bytes, where it could be of more.
+func (a *admission) arrived(n int64) {
+	a.bytes = n
+	if n <= smallBytes {
+		a.arrive.shrink(callCost + smallTimes*n)
+	} else {
+		a.arrive.shrink(bodyTimes * n)
+	}
+}
+
+// release gives back everything. It may be called again.
+func (a *admission) release() {
+	a.arrive.release()
+	a.work.release()
+}
+
+// begin lets a request work on carts of size bytes together.
+func (a *admission) begin(ctx context.Context, size int64) (err error) {
+	if size = max(size, a.bytes); size <= smallBytes {
+		return nil
+	}
+	from := &a.budget.work
+	if a.leased {
+		from = &a.budget.leased
+	}
+	a.work, err = a.budget.take(ctx, from, workTimes*size)
+	return err
+}
+
+// answered leaves to an answer of n bytes what it needs until it is written, and
+// returns what gives that back.
+func (a *admission) answered(n int64) (written func()) {
+	a.arrive.release()
+	a.work.shrink(2 * n)
+	if a.work.cost == 0 {
+		return func() {}
+	}
+	rest, done := a.work, new(atomic.Bool)
+	a.work = lot{}
+	release := func(struct{}) {
+		if done.CompareAndSwap(false, true) {
+			rest.release()
+		}
+	}
+	// gRPC may drop the buffers of a connection that broke. What the collector
+	// has taken is free as well.
+	token := new(int64)
+	runtime.AddCleanup(token, release, struct{}{})
+	return func() { release(struct{}{}); runtime.KeepAlive(token) }
+}
+
+type admissionKey struct{}
+
+// admissionOf is nil for a call that no front let in, as in tests.
+func admissionOf(ctx context.Context) *admission {
+	a, _ := ctx.Value(admissionKey{}).(*admission)
+	return a
+}
+
+// sizes remembers how large carts are, so that one can be let in before it is read.
+type sizes struct {
+	seed  maphash.Seed
+	known [4096]atomic.Uint64 // the upper half of the key's hash, and the size
+	// guess is the size of a cart that is not known: as large as those seen lately. It
+	// begins with the largest, so that a sidecar which starts among large carts survives.
+	guess atomic.Int64
+}
+
+func (s *sizes) of(key cart.Key) int64 {
+	h := maphash.Comparable(s.seed, key)
+	if e := s.known[h%uint64(len(s.known))].Load(); e>>32 == h>>32 && e != 0 {
+		return int64(e & math.MaxUint32)
+	}
+	return s.guess.Load()
+}
+
+// saw takes in the size of a cart; 0 for one that is not there, or was not read.
+func (s *sizes) saw(key cart.Key, size int64) {
+	h := maphash.Comparable(s.seed, key)
+	size = min(size, math.MaxUint32)
+	s.known[h%uint64(len(s.known))].Store(h>>32<<32 | uint64(size))
+	// Large at once and small by and by. Lost updates do no harm.
+	if g := s.guess.Load(); size >= g {
+		s.guess.Store(size)
+	} else {
+		s.guess.Store(g - (g-size+7)/8)
+	}
+}
+
+// sizeOf is about the bytes of a cart.
+func sizeOf(c *cart.Cart) int64 {
+	if c == nil {
+		return 0
+	}
+	n := len(c.Items.Object.Bytes()) + len(c.Conditions.Object.Bytes())
+	for i := range c.Metadata {
+		n += len(c.Metadata[i].Key) + len(c.Metadata[i].Value)
+	}
+	return int64(n)
+}

@@ -1,0 +1,198 @@
+package proxy
+
+import (
+	"container/list"
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+// How many connections a front has at once. A connection costs 20 to 40 KiB before it
+// has asked for anything.
+const (
+	maxHTTPConns   = 1024
+	maxGRPCConns   = 512
+	maxSocketConns = 1024
+	maxAdminConns  = 64
+)
+
+// How long an accept that failed is waited out: descriptors come back when connections end.
+const (
+	acceptPause    = 5 * time.Millisecond
+	maxAcceptPause = time.Second
+	// acceptReport is the least time between two log lines about it.
+	acceptReport = 10 * time.Second
+)
+
+// door is a listener that lets in at most max connections at once. When it is full, the
+// oldest one that is not being answered makes room: who sends half a request holds
+// nobody off, and whoever asks at once, as a probe does, is answered.
+//
+// An accept that fails for want of descriptors is tried again and is never the end.
+type door struct {
+	net.Listener
+	*crowd
+	closed chan struct{}
+	once   sync.Once
+	told   time.Time // of the last line about accepts; Accept's own
+}
+
+// crowd is who was let in by the doors of one front.
+type crowd struct {
+	name string
+	max  int
+	// brief says that every answer is quick, so that whoever is answered for long is one
+	// who does not read, and makes room too.
+	brief bool
+	log   *slog.Logger
+
+	mu sync.Mutex
+	in list.List // of *guest, the oldest first
+}
+
+func newDoor(l net.Listener, name string, most int, log *slog.Logger) *door {
+	return &door{Listener: l, crowd: &crowd{name: name, max: most, log: log}, closed: make(chan struct{})}
+}
+
+// beside is a door to the same crowd.
+func (d *door) beside(l net.Listener) *door {
+	return &door{Listener: l, crowd: d.crowd, closed: make(chan struct{})}
+}
+
+// Accept implements [net.Listener].
+func (d *door) Accept() (net.Conn, error) {
+	pause := acceptPause
+	for {
+		c, err := d.Listener.Accept()
+		if err == nil {
+			return d.admit(c), nil
+		}
+		if !passing(err) {
+			return nil, err
+		}
+		if time.Since(d.told) > acceptReport {
+			d.told = time.Now()
+			d.log.Warn("cannot take connections, trying again", "front", d.name, "error", err)
+		}
+		d.turnOut() // its descriptor is what there is a want of
+		t := time.NewTimer(pause)
+		select {
+		case <-t.C:
+		case <-d.closed:
+			t.Stop()
+			return nil, net.ErrClosed
+		}
+		pause = min(2*pause, maxAcceptPause)
+	}
+}
+
+// passing reports whether an accept may succeed a little later.
+func passing(err error) bool {
+	for _, e := range []error{syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.ECONNABORTED, syscall.EINTR} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
+}
+
+// Close implements [net.Listener]. Connections live on.
+func (d *door) Close() error {
+	d.once.Do(func() { close(d.closed) })
+	return d.Listener.Close()
+}
+
+func (d *crowd) admit(c net.Conn) *guest {
+	g := &guest{Conn: c, crowd: d}
+	d.mu.Lock()
+	full := d.in.Len() >= d.max
+	g.place = d.in.PushBack(g)
+	d.mu.Unlock()
+	if full {
+		d.turnOut()
+	}
+	return g
+}
+
+// turnOut closes the oldest connection that is not being answered: the newest one itself,
+// where all others are.
+func (d *crowd) turnOut() {
+	d.mu.Lock()
+	var out *guest
+	for e := d.in.Front(); e != nil && out == nil; e = e.Next() {
+		if g := e.Value.(*guest); !g.busy.Load() {
+			out = g
+		}
+	}
+	if e := d.in.Front(); e != nil && d.brief && (out == nil || out.place == d.in.Back()) {
+		out = e.Value.(*guest)
+	}
+	d.mu.Unlock()
+	if out != nil {
+		_ = out.Close()
+	}
+}
+
+// guest is a connection that a door let in.
+type guest struct {
+	net.Conn
+	crowd *crowd
+	place *list.Element
+	gone  sync.Once
+	// busy says that a handler answers, or that gRPC has taken the connection on. It is
+	// not closed to make room.
+	busy atomic.Bool
+	// plain takes the place of what net/http answers by itself, where that is not nil.
+	plain func(status []byte) []byte
+}
+
+// Close implements [net.Conn].
+func (g *guest) Close() error {
+	g.gone.Do(func() {
+		g.crowd.mu.Lock()
+		defer g.crowd.mu.Unlock()
+		g.crowd.in.Remove(g.place)
+	})
+	return g.Conn.Close()
+}
+
+// CloseWrite is what net/http ends a connection with whose request it did not read to
+// the end, so that the answer arrives.
+func (g *guest) CloseWrite() error {
+	if c, ok := g.Conn.(interface{ CloseWrite() error }); ok {
+		return c.CloseWrite()
+	}
+	return errors.ErrUnsupported
+}
+
+// SetDeadline implements [net.Conn]. gRPC takes its deadline off a connection when the
+// client has shown that it speaks HTTP/2: from then on the connection is one to keep.
+func (g *guest) SetDeadline(t time.Time) error {
+	if t.IsZero() && g.plain == nil {
+		g.busy.Store(true)
+	}
+	return g.Conn.SetDeadline(t)
+}
+
+type guestKey struct{}
+
+// withGuest is a ConnContext of net/http.
+func withGuest(ctx context.Context, c net.Conn) context.Context {
+	return context.WithValue(ctx, guestKey{}, guestOf(c))
+}
+
+// guestOf is nil for a connection that came by no door.
+func guestOf(c net.Conn) *guest {
+	switch c := c.(type) {
+	case *guest:
+		return c
+	case *begunConn:
+		return guestOf(c.Conn)
+	}
+	return nil
+}

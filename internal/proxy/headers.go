@@ -1,0 +1,103 @@
+package proxy
+
+import (
+	"net/http"
+	"strings"
+
+	"google.golang.org/grpc/metadata"
+
+	"github.com/sidecart/sidecart/internal/cart"
+)
+
+// A header that promises safety is kept or refused, and never ignored: whoever sends one
+// relies on it. One that is there and empty is a mistake of the client, such as an etag
+// that it did not get; it must not be read as "without condition".
+
+// Headers of the HTTP front.
+const (
+	headerLease   = "Sidecart-Lease"
+	headerRelease = "Sidecart-Release"
+)
+
+// promise is a header that promises safety.
+type promise struct {
+	// name is in the form that net/http gives it.
+	name string
+	// instead is the field of a gRPC request that says the same, "" for none.
+	instead string
+	// changes and reads say what becomes of it there: "" that it is kept, else why it is not.
+	changes, reads string
+	// once says that it must not be repeated.
+	once bool
+}
+
+const notSupported = "is not supported by this version of Sidecart: leave it out, and give the ETag that you read as If-Match so that a repeat changes nothing"
+
+var promises = []promise{
+	{name: "If-Match", instead: "if_match"},
+	{name: "If-None-Match", instead: "if_none_match"},
+	{name: headerLease, instead: "lease", reads: "is for calls that change a cart: a read neither needs nor takes a lease", once: true},
+	{name: headerRelease, instead: "release", reads: "is not possible here: a read gives nothing back", once: true},
+	{name: "Idempotency-Key", changes: notSupported, reads: notSupported},
+	{name: "If-Unmodified-Since", changes: byETag, reads: byETag},
+	{name: "If-Modified-Since", changes: byETag},
+	{name: "If-Range", changes: byETag, reads: "is not possible here: there are no ranges"},
+	{name: "Content-Range", changes: "is not possible here: a document is replaced as a whole"},
+}
+
+const byETag = "is not kept here: preconditions are If-Match and If-None-Match, by etag"
+
+// checkPromises refuses headers of a request that it could not keep.
+func checkPromises(h http.Header, reads bool) error {
+	for i := range promises {
+		p := &promises[i]
+		values, there := h[p.name]
+		if !there {
+			continue
+		}
+		why := p.changes
+		if reads {
+			why = p.reads
+		}
+		switch {
+		case why != "":
+			return cart.Invalidf(p.name, "%s", why)
+		case p.once && len(values) > 1:
+			return cart.Invalidf(p.name, "is there %d times: send it once", len(values))
+		}
+		for _, v := range values {
+			if strings.Trim(v, " \t,") == "" {
+				return cart.Invalidf(p.name, "is empty: leave it out, or give it a value")
+			}
+		}
+	}
+	return nil
+}
+
+// checkMetadata refuses what over gRPC is a field of the request, or is nothing: as
+// metadata nobody would read it.
+func checkMetadata(md metadata.MD) error {
+	for i := range promises {
+		p := &promises[i]
+		name := promiseKeys[i]
+		if _, there := md[name]; !there {
+			continue
+		}
+		switch {
+		case p.instead != "":
+			return cart.Invalidf(name, "is not read from metadata: use the field %s of the request", p.instead)
+		case p.changes != "":
+			return cart.Invalidf(name, "%s", p.changes)
+		}
+	}
+	return nil
+}
+
+// promiseKeys are the names of promises as metadata has them.
+var promiseKeys = func() []string {
+	keys := make([]string, len(promises))
+	for i := range promises {
+		keys[i] = strings.ToLower(promises[i].name)
+	}
+	return keys
+}()

@@ -1,0 +1,199 @@
+package proxy
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/encoding"
+	"google.golang.org/grpc/mem"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/sidecart/sidecart/internal/cart"
+)
+
+// A message of gRPC says how long it is before it comes. grpc-go looks at that only to
+// refuse what is over one fixed limit, with an error that says neither reason nor limit;
+// what is under it is read whole, before any handler is asked. Here the length decides
+// whether there is memory for the message, and one over the limit is told as TOO_LARGE.
+
+// transportStream is a stream of grpc-go's transport. Its type is internal, its methods are not;
+// should a new version name them otherwise, every call fails, and so does every test.
+type transportStream interface {
+	ReadMessageHeader(header []byte) error
+	Read(n int) (mem.BufferSlice, error)
+	RecvCompress() string
+	WriteStatus(*status.Status) error
+}
+
+// messageHeader is how long the header of a message is: a byte that says whether it is
+// compressed, and four with its length.
+const messageHeader = 5
+
+// receive reads the only message of a call into m, when there is memory for it.
+func (s *service) receive(ctx context.Context, method string, a *admission, m any) error {
+	stream, ok := grpc.ServerTransportStreamFromContext(ctx).(transportStream)
+	if !ok {
+		return errors.New("the stream of this version of grpc-go is not understood")
+	}
+	l := s.lanes.enter()
+	most, patience := l.maxBodyBytes(), l.RequestTimeout+bodyGrace
+	l.leave()
+
+	if stream.RecvCompress() != "" {
+		// The answer would be compressed likewise. Both ends are on one machine, and a
+		// compressor takes a megabyte.
+		_ = grpc.SetSendCompressor(ctx, encoding.Identity)
+	}
+	// A client that stops in the middle of a message holds nothing for ever.
+	slow := fmt.Errorf("request: %w: %s", errSlowBody, patience)
+	late := time.AfterFunc(patience, func() {
+		_ = stream.WriteStatus(classify(ctx, slow).GRPCStatus()) // ends the read as well
+	})
+	broken := func(err error) error {
+		switch {
+		case !late.Stop():
+			err = slow
+		case ctx.Err() != nil:
+			err = ctx.Err()
+		default:
+			err = cart.Invalidf("request", "broke off: %v", err)
+		}
+		return s.unreceived(ctx, method, err)
+	}
+	defer late.Stop()
+
+	var head [messageHeader]byte
+	if err := stream.ReadMessageHeader(head[:]); err != nil {
+		return broken(err)
+	}
+	n, compressed := int64(binary.BigEndian.Uint32(head[1:])), head[0] != 0
+	if n > most {
+		return s.unreceived(ctx, method, overLimit("request", n, most))
+	}
+	needs := n
+	if compressed {
+		needs = most // nobody knows before it is done
+	}
+	if err := s.budget.admit(ctx, a, needs); err != nil {
+		return s.unreceived(ctx, method, err)
+	}
+	data, err := stream.Read(int(n))
+	if err != nil {
+		return broken(err)
+	}
+	if compressed {
+		data, err = decompress(stream.RecvCompress(), data, most)
+		if err != nil {
+			return s.unreceived(ctx, method, err)
+		}
+		a.arrived(int64(data.Len()))
+	}
+	err = messageCodec.Unmarshal(data, m)
+	data.Free()
+	if err != nil {
+		return s.unreceived(ctx, method, cart.Invalidf("request", "is no message of this call in valid UTF-8: %v", err))
+	}
+	// A call has one message, and is not begun before the client has said so.
+	switch err := stream.ReadMessageHeader(head[:]); {
+	case err == nil:
+		return s.unreceived(ctx, method, cart.Invalidf("request", "is followed by another message: a call has one"))
+	case !errors.Is(err, io.EOF):
+		return broken(err)
+	}
+	return nil
+}
+
+// unreceived counts a call that did not get as far as its handler.
+func (s *service) unreceived(ctx context.Context, method string, err error) error {
+	f := classify(ctx, err)
+	s.metrics.observe(frontGRPC, method, f.code, f.reason, 0)
+	s.report(ctx, method, f, err)
+	return f
+}
+
+// overLimit says that field is too large.
+func overLimit(field string, actual, limit int64) error {
+	f := &failure{kind: tooLarge, text: fmt.Sprintf("%s: is %d bytes, at most %d are allowed", field, actual, limit)}
+	f.metadata = map[string]string{"field": field, "limit": strconv.FormatInt(limit, 10), "actual": strconv.FormatInt(actual, 10)}
+	return f
+}
+
+// decompress reads at most most bytes out of data, and frees it.
+func decompress(name string, data mem.BufferSlice, most int64) (mem.BufferSlice, error) {
+	defer data.Free()
+	c := encoding.GetCompressor(name)
+	if c == nil {
+		return nil, cart.Invalidf("request", "is said to be compressed, and grpc-encoding does not say how")
+	}
+	in := data.Reader()
+	defer func() { _ = in.Close() }()
+	r, err := c.Decompress(in)
+	if err != nil {
+		return nil, cart.Invalidf("request", "is no valid %s: %v", name, err)
+	}
+	if r, ok := r.(io.Closer); ok {
+		defer func() { _ = r.Close() }()
+	}
+	out, err := mem.ReadAll(io.LimitReader(r, most+1), mem.DefaultBufferPool())
+	if err != nil {
+		out.Free()
+		return nil, cart.Invalidf("request", "is no valid %s: %v", name, err)
+	}
+	if int64(out.Len()) > most {
+		out.Free()
+		return nil, overLimit("request", most+1, most)
+	}
+	return out, nil
+}
+
+// outgoing is an answer with what it has of the budget.
+type outgoing struct {
+	message   proto.Message
+	admission *admission
+}
+
+// heavy makes of an answer one that keeps its memory until it is written. Small ones
+// give it back at once.
+func heavy(message any, a *admission) any {
+	m, ok := message.(proto.Message)
+	if !ok || a.work.cost == 0 {
+		a.release()
+		return message
+	}
+	return &outgoing{m, a}
+}
+
+// marshal writes the answer to a buffer that gives the memory back when gRPC frees it.
+func (o *outgoing) marshal() (mem.BufferSlice, error) {
+	text, err := proto.MarshalOptions{}.MarshalAppend(make([]byte, 0, proto.Size(o.message)), o.message)
+	if err != nil {
+		o.admission.release()
+		return nil, err
+	}
+	written := o.admission.answered(int64(len(text)))
+	if mem.IsBelowBufferPoolingThreshold(cap(text)) { // such a buffer is never told to be free
+		written()
+		return mem.BufferSlice{mem.SliceBuffer(text)}, nil
+	}
+	return mem.BufferSlice{mem.NewBuffer(&text, &receipt{written: written})}, nil
+}
+
+// receipt is the pool of one buffer. It is told when the buffer is free.
+type receipt struct {
+	once    sync.Once
+	written func()
+}
+
+// Get implements [mem.BufferPool].
+func (*receipt) Get(n int) *[]byte { b := make([]byte, n); return &b }
+
+// Put implements [mem.BufferPool].
+func (r *receipt) Put(*[]byte) { r.once.Do(r.written) }

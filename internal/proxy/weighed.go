@@ -1,0 +1,143 @@
+package proxy
+
+import (
+	"context"
+	"time"
+
+	"github.com/sidecart/sidecart/internal/cart"
+	"github.com/sidecart/sidecart/internal/lock"
+)
+
+// weighed is an [Engine] that works on large carts only while there is memory for it.
+// What a call has of the budget lasts until its answer is written.
+//
+// The engine is no embedded field: a new method does not compile until it is decided
+// here what it costs.
+type weighed struct {
+	engine Engine
+	budget *budget
+}
+
+var _ Engine = weighed{}
+
+// begin lets the call work on the carts of keys.
+func (w weighed) begin(ctx context.Context, leased bool, keys ...cart.Key) error {
+	a := admissionOf(ctx)
+	if a == nil {
+		return nil
+	}
+	a.leased = leased
+	size := int64(0)
+	for _, key := range keys {
+		size += w.budget.sizes.of(key)
+	}
+	return a.begin(ctx, size)
+}
+
+// Read implements [Engine].
+func (w weighed) Read(ctx context.Context, key cart.Key) (*cart.Cart, error) {
+	if err := w.begin(ctx, false, key); err != nil {
+		return nil, err
+	}
+	c, err := w.engine.Read(ctx, key)
+	w.budget.sizes.saw(key, sizeOf(c))
+	return c, err
+}
+
+// Change implements [Engine].
+func (w weighed) Change(ctx context.Context, key cart.Key, ch lock.Change) (lock.Result, error) {
+	if err := w.begin(ctx, ch.Lease != "", key); err != nil {
+		return lock.Result{}, err
+	}
+	r, err := w.engine.Change(ctx, key, ch)
+	if err == nil {
+		w.budget.sizes.saw(key, sizeOf(r.Cart))
+	}
+	return r, err
+}
+
+// Forget implements [Engine].
+func (w weighed) Forget(ctx context.Context, key cart.Key, ch lock.Change) (lock.Result, error) {
+	if err := w.begin(ctx, ch.Lease != "", key); err != nil {
+		return lock.Result{}, err
+	}
+	r, err := w.engine.Forget(ctx, key, ch)
+	if err == nil {
+		w.budget.sizes.saw(key, 0)
+	}
+	return r, err
+}
+
+// HandOver implements [Engine].
+func (w weighed) HandOver(ctx context.Context, from, to cart.Key, strategy cart.Strategy, ch lock.Change) (lock.Result, error) {
+	if err := w.begin(ctx, ch.Lease != "", from, to); err != nil {
+		return lock.Result{}, err
+	}
+	r, err := w.engine.HandOver(ctx, from, to, strategy, ch)
+	if err == nil {
+		w.budget.sizes.saw(to, sizeOf(r.Cart))
+	}
+	return r, err
+}
+
+// AcquireLease implements [Engine].
+func (w weighed) AcquireLease(ctx context.Context, key cart.Key, r lock.LeaseRequest) (lock.Lease, error) {
+	if err := w.begin(ctx, r.Token != "", key); err != nil {
+		return lock.Lease{}, err
+	}
+	l, err := w.engine.AcquireLease(ctx, key, r)
+	if err == nil {
+		w.budget.sizes.saw(key, sizeOf(l.Cart))
+	}
+	return l, err
+}
+
+// HoldLease implements [Engine]. The cart comes with the first message alone.
+func (w weighed) HoldLease(ctx context.Context, key cart.Key, r lock.LeaseRequest, send func(lock.Lease) error) error {
+	if err := w.begin(ctx, false, key); err != nil {
+		return err
+	}
+	return w.engine.HoldLease(ctx, key, r, func(l lock.Lease) error {
+		err := send(l)
+		if l.Cart != nil {
+			w.budget.sizes.saw(key, sizeOf(l.Cart))
+		}
+		if a := admissionOf(ctx); a != nil {
+			a.release()
+		}
+		return err
+	})
+}
+
+// The others answer with little, whatever the cart.
+
+// ForgetAll implements [Engine].
+func (w weighed) ForgetAll(ctx context.Context, identifier string) (int, error) {
+	return w.engine.ForgetAll(ctx, identifier)
+}
+
+// Instances implements [Engine].
+func (w weighed) Instances(ctx context.Context, identifier string) ([]string, error) {
+	return w.engine.Instances(ctx, identifier)
+}
+
+// Lease implements [Engine].
+func (w weighed) Lease(ctx context.Context, key cart.Key, token string) (lock.Lease, error) {
+	return w.engine.Lease(ctx, key, token)
+}
+
+// RenewLease implements [Engine].
+func (w weighed) RenewLease(ctx context.Context, key cart.Key, token string, d time.Duration) (lock.Lease, error) {
+	return w.engine.RenewLease(ctx, key, token, d)
+}
+
+// ReleaseLease implements [Engine].
+func (w weighed) ReleaseLease(ctx context.Context, key cart.Key, token string) error {
+	return w.engine.ReleaseLease(ctx, key, token)
+}
+
+// Flush implements [Engine].
+func (w weighed) Flush(ctx context.Context) error { return w.engine.Flush(ctx) }
+
+// Status implements [Engine].
+func (w weighed) Status() lock.Status { return w.engine.Status() }
