@@ -159,7 +159,7 @@ func awaitReady(ctx context.Context, admin string) error {
 }
 
 func askReady(conn net.Conn) (int, error) {
-	req, err := http.NewRequest(http.MethodGet, "http://admin/readyz", nil)
+	req, err := http.NewRequest(http.MethodGet, "http://localhost/readyz", nil)
 	if err != nil {
 		return 0, err
 	}

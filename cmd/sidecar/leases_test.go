@@ -23,6 +23,7 @@ func (s *sidecarUnderTest) hold(body string) (token string, lines <-chan string)
 	if err != nil {
 		s.t.Fatal(err)
 	}
+	req.Header.Set("Content-Type", "application/json")
 	resp, err := (&http.Client{}).Do(req)
 	if err != nil || resp.StatusCode != http.StatusOK {
 		s.t.Fatalf("hold: %v %v", resp, err)

@@ -134,6 +134,9 @@ func (s *sidecar) call(ctx context.Context, method, path, body string, header ..
 	if err != nil {
 		return 0, nil, err
 	}
+	if body != "" {
+		req.Header.Set("Content-Type", "application/json")
+	}
 	for i := 0; i < len(header); i += 2 {
 		req.Header.Set(header[i], header[i+1])
 	}

@@ -191,6 +191,7 @@ func (s *story) hold(pod *corev1.Pod, cart string, duration time.Duration) {
 	if err != nil {
 		s.Fatal(err)
 	}
+	req.Header.Set("Content-Type", "application/json")
 	res, err := world.HTTPClient().Do(req)
 	if err != nil {
 		s.Fatal(err)

@@ -48,11 +48,9 @@ type statusPage struct {
 	Backend    statusBackend `json:"backend"`
 	Locking    statusLocking `json:"locking"`
 	// Queues and Leases name whose carts they are, and are empty for whoever does not ask
-	// over loopback. Queued and Held count them for everybody.
+	// over loopback. Counters count them for everybody.
 	Queues   []statusQueue `json:"queues"`
 	Leases   []statusLease `json:"leases"`
-	Queued   int           `json:"queued"`
-	Held     int           `json:"held"`
 	Counters statusCounts  `json:"counters"`
 }
 
@@ -132,8 +130,6 @@ func (s *Server) status(version string, names bool) statusPage {
 		},
 		Queues: []statusQueue{},
 		Leases: []statusLease{},
-		Queued: len(st.Queues),
-		Held:   len(st.Leases),
 		Counters: statusCounts{
 			InFlight: s.service.metrics.inFlight.Load(), Waiting: st.Stats.Waiting,
 			Changes: st.Stats.Changes, Commits: st.Stats.Commits, Conflicts: st.Stats.Conflicts,

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"regexp"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -36,7 +37,25 @@ type world struct {
 	t    *testing.T
 	base string
 	conn *grpc.ClientConn
-	log  *bytes.Buffer
+	log  *logText
+}
+
+// logText is what a server logged, while it logs.
+type logText struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (l *logText) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+func (l *logText) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
 }
 
 // realBackend is a coordinator over a store in memory.
@@ -53,7 +72,7 @@ func realBackend(t *testing.T) Backend {
 
 func start(t *testing.T, b Backend, set ...func(*Options)) *world {
 	t.Helper()
-	w := &world{t: t, log: new(bytes.Buffer)}
+	w := &world{t: t, log: new(logText)}
 	o := Options{GRPC: "127.0.0.1:0", HTTP: "127.0.0.1:0", Admin: "127.0.0.1:0", Version: "test", Log: slog.New(slog.NewTextHandler(w.log, nil))}
 	for _, f := range set {
 		f(&o)
