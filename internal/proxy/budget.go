@@ -6,6 +6,7 @@ import (
 	"hash/maphash"
 	"math"
 	"runtime"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -175,27 +176,38 @@ func (a *admission) begin(ctx context.Context, size int64) (err error) {
 	return err
 }
 
-// answered leaves to an answer of n bytes what it needs until it is written, and
-// returns what gives that back.
-func (a *admission) answered(n int64) (written func()) {
+// answered leaves to an answer of n bytes what it needs until it is written, and returns
+// who is to be told then; nil where it needs nothing.
+func (a *admission) answered(n int64) *receipt {
 	a.arrive.release()
 	a.work.shrink(2 * n)
 	if a.work.cost == 0 {
-		return func() {}
+		return nil
 	}
-	rest, done := a.work, new(atomic.Bool)
+	r := &receipt{&owed{lot: a.work}}
 	a.work = lot{}
-	release := func(struct{}) {
-		if done.CompareAndSwap(false, true) {
-			rest.release()
-		}
-	}
-	// gRPC may drop the buffers of a connection that broke. What the collector
-	// has taken is free as well.
-	token := new(int64)
-	runtime.AddCleanup(token, release, struct{}{})
-	return func() { release(struct{}{}); runtime.KeepAlive(token) }
+	// gRPC may drop the buffers of a connection that broke. What the collector has taken
+	// is free as well.
+	runtime.AddCleanup(r, (*owed).settle, r.owed)
+	return r
 }
+
+// owed is what an answer has until it is written.
+type owed struct {
+	once sync.Once
+	lot  lot
+}
+
+func (o *owed) settle() { o.once.Do(o.lot.release) }
+
+// receipt is the pool of one buffer of gRPC: it gets it back when it was written.
+type receipt struct{ owed *owed }
+
+// Get implements [mem.BufferPool].
+func (*receipt) Get(n int) *[]byte { b := make([]byte, n); return &b }
+
+// Put implements [mem.BufferPool].
+func (r *receipt) Put(*[]byte) { r.owed.settle() }
 
 type admissionKey struct{}
 

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"strconv"
-	"sync"
 	"time"
 
 	"google.golang.org/grpc"
@@ -178,22 +177,13 @@ func (o *outgoing) marshal() (mem.BufferSlice, error) {
 		o.admission.release()
 		return nil, err
 	}
-	written := o.admission.answered(int64(len(text)))
-	if mem.IsBelowBufferPoolingThreshold(cap(text)) { // such a buffer is never told to be free
-		written()
+	r := o.admission.answered(int64(len(text)))
+	if r != nil && mem.IsBelowBufferPoolingThreshold(cap(text)) { // nobody tells when such a buffer is free
+		r.owed.settle()
+		r = nil
+	}
+	if r == nil {
 		return mem.BufferSlice{mem.SliceBuffer(text)}, nil
 	}
-	return mem.BufferSlice{mem.NewBuffer(&text, &receipt{written: written})}, nil
+	return mem.BufferSlice{mem.NewBuffer(&text, r)}, nil
 }
-
-// receipt is the pool of one buffer. It is told when the buffer is free.
-type receipt struct {
-	once    sync.Once
-	written func()
-}
-
-// Get implements [mem.BufferPool].
-func (*receipt) Get(n int) *[]byte { b := make([]byte, n); return &b }
-
-// Put implements [mem.BufferPool].
-func (r *receipt) Put(*[]byte) { r.once.Do(r.written) }
