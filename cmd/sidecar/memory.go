@@ -6,6 +6,8 @@ import (
 	"runtime/debug"
 	"strconv"
 	"strings"
+
+	"github.com/sidecart/sidecart/internal/storage"
 )
 
 // cgroupLimit is where a container finds its memory limit.
@@ -33,6 +35,25 @@ func tuneMemory(env map[string]string) int64 {
 		}
 	}
 	return debug.SetMemoryLimit(-1) // which only asks
+}
+
+// programMemory is what the program itself takes, whose pages count as the container's too: 22 MiB,
+// less the tenth that the limit leaves where it is the default one.
+const programMemory = 10 << 20
+
+// fitMemory leaves, of what the process may use, room for the program and for what store has
+// outside of Go's heap, which the collector does not know of, and returns the rest.
+func fitMemory(limit int64, store storage.Store) int64 {
+	if limit == math.MaxInt64 {
+		return limit
+	}
+	outside := int64(programMemory)
+	if s, ok := store.(interface{ OutsideHeap() int64 }); ok {
+		outside += s.OutsideHeap()
+	}
+	limit = max(limit/2, limit-outside)
+	debug.SetMemoryLimit(limit)
+	return limit
 }
 
 // memoryLimit is nine tenths of a cgroup's limit, which leaves room for what is

@@ -123,7 +123,7 @@ func (s *sidecar) start(ctx context.Context, c *config.Config) error {
 	s.carts = lock.New(store, s.options(c, store))
 	s.server, err = proxy.Start(proxy.Options{
 		GRPC: c.Listen.GRPC, HTTP: c.Listen.HTTP, Admin: c.Listen.Admin, Socket: c.Listen.Socket,
-		Version: versionName(), MemoryBytes: s.memory, Log: s.log,
+		Version: versionName(), Log: s.log,
 	}, s.backend(c, store, s.carts))
 	if err != nil {
 		_ = store.Close()
@@ -173,6 +173,7 @@ func (s *sidecar) backend(c *config.Config, store storage.Store, carts *lock.Coo
 		Generation:     c.Generation,
 		Limits:         limits(c),
 		RequestTimeout: c.Timeouts.Request.Std(),
+		MemoryBytes:    fitMemory(s.memory, store),
 		AllowFlush:     c.AllowFlush,
 	}
 }

@@ -42,16 +42,11 @@ type crowded struct {
 
 func crowdedSidecar(t *testing.T, args ...string) *crowded {
 	t.Helper()
-	s := prepare(t, append(args, "--log-format", "json")...)
-	s.env = []string{"GOMEMLIMIT=" + strconv.Itoa(goLimit)}
-	s.run()
-	c := &crowded{sidecar: s}
-	for _, line := range strings.Split(s.log.String(), "\n") {
-		var at struct{ Msg, HTTP, Admin, GRPC string }
-		if json.Unmarshal([]byte(line), &at) == nil && at.Msg == "serving" {
-			c.http, c.admin, c.grpc = at.HTTP, at.Admin, at.GRPC
-		}
-	}
+	c := &crowded{http: freeAddress(t), admin: freeAddress(t), grpc: freeAddress(t)}
+	// A disk of a busy machine is not what is tested.
+	c.sidecar = prepare(t, append(args, "--http-address", c.http, "--admin-address", c.admin, "--grpc-address", c.grpc, "--read-timeout", "2s", "--write-timeout", "2s")...)
+	c.env = []string{"GOMEMLIMIT=" + strconv.Itoa(goLimit)}
+	c.run()
 	conn, err := grpc.NewClient("passthrough:"+c.grpc, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithDefaultCallOptions(grpc.MaxCallSendMsgSize(32<<20)))
 	if err != nil {
 		t.Fatal(err)
@@ -59,6 +54,17 @@ func crowdedSidecar(t *testing.T, args ...string) *crowded {
 	t.Cleanup(func() { _ = conn.Close() })
 	c.carts = pb.NewCartServiceClient(conn)
 	return c
+}
+
+// freeAddress is one on loopback that nobody listens on.
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
 }
 
 // peak is the most memory that the process has had so far.

@@ -26,8 +26,8 @@ type Engine interface {
 	Status() lock.Status
 }
 
-// Backend is what calls are served with. All fields but Generation and
-// AllowFlush are required.
+// Backend is what calls are served with. All fields but Generation,
+// MemoryBytes and AllowFlush are required.
 type Backend struct {
 	Engine Engine
 	// Ping asks the store for a sign of life.
@@ -42,6 +42,9 @@ type Backend struct {
 	Limits cart.Limits
 	// RequestTimeout bounds one call, the wait for a lock included.
 	RequestTimeout time.Duration
+	// MemoryBytes is how much memory the process may use, less what the backend has outside of
+	// Go's heap; 0 or math.MaxInt64 where there is no limit.
+	MemoryBytes int64
 	// AllowFlush permits the call that removes all carts of the prefix.
 	AllowFlush bool
 }
@@ -52,7 +55,8 @@ func (b *Backend) maxBodyBytes() int64 { return 2*int64(b.Limits.MaxDocumentByte
 
 // lane is a Backend with a count of the calls that use it.
 type lane struct {
-	Backend
+	Backend // whose Engine keeps to the budget
+	budget  *budget
 	// calls are those under way, and one more until the lane is retired; at 0
 	// the lane takes no call any more.
 	calls atomic.Int64
@@ -60,7 +64,8 @@ type lane struct {
 }
 
 func newLane(b Backend) *lane {
-	l := &lane{Backend: b, empty: make(chan struct{})}
+	l := &lane{Backend: b, budget: newBudget(b.MemoryBytes, b.Limits), empty: make(chan struct{})}
+	l.Engine = weighed{b.Engine, l.budget}
 	l.calls.Store(1)
 	return l
 }

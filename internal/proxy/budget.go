@@ -27,6 +27,8 @@ import (
 //	bodies  large requests, while they are received and parsed
 //	work    large carts, from the read of the backend until the answer is written
 //	leased  the same for changes under a lease, which the others may be waiting for
+//	unseen  the same for carts whose size is not known, while large ones are about: a small one
+//	        is not to wait for what large ones wait for
 const (
 	// baseMemory is what a sidecar needs that does nothing, with all of its connections.
 	baseMemory = 44 << 20
@@ -55,9 +57,9 @@ const (
 
 // budget is the memory for requests under way.
 type budget struct {
-	small, bodies, work, leased pool
-	waiting                     atomic.Int64
-	sizes                       sizes
+	small, bodies, work, leased, unseen pool
+	waiting                             atomic.Int64
+	sizes                               sizes
 }
 
 // newBudget divides what a memory limit leaves to requests; math.MaxInt64 is no limit.
@@ -69,8 +71,9 @@ func newBudget(limit int64, limits cart.Limits) *budget {
 	b := &budget{}
 	b.small.open(total / 4)
 	b.bodies.open(total / 4)
-	b.work.open(total / 8 * 3)
+	b.work.open(total / 4)
 	b.leased.open(total / 8)
+	b.unseen.open(total / 8)
 	b.sizes.seed = maphash.MakeSeed()
 	b.sizes.guess.Store(2 * int64(limits.MaxDocumentBytes))
 	return b
@@ -131,7 +134,6 @@ func (b *budget) take(ctx context.Context, p *pool, cost int64) (lot, error) {
 type admission struct {
 	budget *budget
 	bytes  int64 // of the request
-	leased bool  // the request says that it is made under a lease
 	arrive lot
 	work   lot
 }
@@ -163,17 +165,36 @@ func (a *admission) release() {
 	a.work.release()
 }
 
-// begin lets a request work on carts of size bytes together.
-func (a *admission) begin(ctx context.Context, size int64) (err error) {
+// begin lets a request work on carts of size bytes together, which is a guess where it is not
+// known.
+func (a *admission) begin(ctx context.Context, size int64, known, leased bool) (err error) {
 	if size = max(size, a.bytes); size <= smallBytes {
 		return nil
 	}
 	from := &a.budget.work
-	if a.leased {
+	switch {
+	case leased:
 		from = &a.budget.leased
+	case !known && a.bytes <= smallBytes:
+		from = &a.budget.unseen
 	}
 	a.work, err = a.budget.take(ctx, from, workTimes*size)
 	return err
+}
+
+// learned says that the carts are of size bytes. The pool of the unseen is left, if that can
+// be done without waiting.
+func (a *admission) learned(size int64) {
+	if size = max(size, a.bytes); size <= smallBytes {
+		a.work.release()
+		return
+	}
+	a.work.shrink(workTimes * size)
+	if work := &a.budget.work; a.work.from == &a.budget.unseen && a.work.cost <= work.size && work.TryAcquire(a.work.cost) {
+		cost := a.work.cost
+		a.work.release()
+		a.work = lot{work, cost}
+	}
 }
 
 // answered leaves to an answer of n bytes what it needs until it is written, and returns
@@ -226,12 +247,13 @@ type sizes struct {
 	guess atomic.Int64
 }
 
-func (s *sizes) of(key cart.Key) int64 {
+// of is the size of a cart, and whether that is known or a guess.
+func (s *sizes) of(key cart.Key) (size int64, known bool) {
 	h := maphash.Comparable(s.seed, key)
 	if e := s.known[h%uint64(len(s.known))].Load(); e>>32 == h>>32 && e != 0 {
-		return int64(e & math.MaxUint32)
+		return int64(e & math.MaxUint32), true
 	}
-	return s.guess.Load()
+	return s.guess.Load(), false
 }
 
 // saw takes in the size of a cart; 0 for one that is not there, or was not read.

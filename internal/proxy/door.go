@@ -18,7 +18,7 @@ const (
 	maxHTTPConns   = 1024
 	maxGRPCConns   = 512
 	maxSocketConns = 1024
-	maxAdminConns  = 64
+	maxAdminConns  = 256
 )
 
 // How long an accept that failed is waited out: descriptors come back when connections end.
@@ -109,6 +109,9 @@ func (d *door) Close() error {
 
 func (d *crowd) admit(c net.Conn) *guest {
 	g := &guest{Conn: c, crowd: d}
+	if a, ok := c.RemoteAddr().(*net.TCPAddr); ok {
+		g.host = string(a.IP)
+	}
 	d.mu.Lock()
 	full := d.in.Len() >= d.max
 	g.place = d.in.PushBack(g)
@@ -119,13 +122,21 @@ func (d *crowd) admit(c net.Conn) *guest {
 	return g
 }
 
-// turnOut closes the oldest connection that is not being answered: the newest one itself,
-// where all others are.
+// turnOut closes the oldest connection that is not being answered, of the host that has most
+// of them: a probe is not lost among those of one stranger. It is the newest one itself where
+// all others are being answered.
 func (d *crowd) turnOut() {
 	d.mu.Lock()
 	var out *guest
-	for e := d.in.Front(); e != nil && out == nil; e = e.Next() {
+	idle, most := map[string]int{}, 0
+	for e := d.in.Front(); e != nil; e = e.Next() {
 		if g := e.Value.(*guest); !g.busy.Load() {
+			idle[g.host]++
+			most = max(most, idle[g.host])
+		}
+	}
+	for e := d.in.Front(); e != nil && out == nil; e = e.Next() {
+		if g := e.Value.(*guest); !g.busy.Load() && idle[g.host] == most {
 			out = g
 		}
 	}
@@ -142,6 +153,7 @@ func (d *crowd) turnOut() {
 type guest struct {
 	net.Conn
 	crowd *crowd
+	host  string // the peer's address; "" on a Unix socket
 	place *list.Element
 	gone  sync.Once
 	// busy says that a handler answers, or that gRPC has taken the connection on. It is

@@ -58,6 +58,8 @@ func newGRPC(s *service, h *health.Server, stopping <-chan struct{}) *grpc.Serve
 		grpc.ForceServerCodecV2(codecV2{messageCodec}),
 		grpc.InTapHandle(s.screen),
 		grpc.StreamInterceptor(s.endStreams(stopping)),
+		// A client that hangs does not keep for ever what its answers have of memory.
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 30 * time.Second, Timeout: 15 * time.Second}),
 		// Clients are on this machine: let them ask as often as they like.
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Second, PermitWithoutStream: true}),
 	)

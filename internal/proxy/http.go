@@ -67,8 +67,6 @@ func (g *gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		serveOpenAPI(w)
 		return
 	}
-	a := &admission{}
-	defer a.release()
 	c := &httpCall{
 		ifMatch:     strings.Join(r.Header.Values("If-Match"), ", "),
 		ifNoneMatch: strings.Join(r.Header.Values("If-None-Match"), ", "),
@@ -77,13 +75,15 @@ func (g *gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		reads:       r.Method == http.MethodGet || r.Method == http.MethodHead,
 		method:      unknownMethod,
 	}
+	l := g.service.lanes.enter()
+	most, timeout := l.maxBodyBytes(), l.RequestTimeout+bodyGrace
+	a := &admission{budget: l.budget}
+	defer a.release()
+	l.leave()
 	r = r.WithContext(context.WithValue(context.WithValue(r.Context(), httpCallKey{}, c), admissionKey{}, a))
 	if r.Method == http.MethodHead { // net/http leaves the body out
 		r.Method = http.MethodGet
 	}
-	l := g.service.lanes.enter()
-	most, timeout := l.maxBodyBytes(), l.RequestTimeout+bodyGrace
-	l.leave()
 	// The body, the call, and the answer to a client that reads slowly.
 	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(2*timeout + answerGrace))
 	body := &requestBody{}
@@ -155,7 +155,7 @@ const firstRead = 4 << 10
 // memory for it.
 func (g *gateway) readBody(w http.ResponseWriter, r *http.Request, a *admission, most int64, timeout time.Duration) (*requestBody, error) {
 	body := &requestBody{}
-	ctx, budget := r.Context(), g.service.budget
+	ctx, budget := r.Context(), a.budget
 	if r.ContentLength == 0 || r.Body == nil || r.Body == http.NoBody {
 		return body, budget.admit(ctx, a, 0)
 	}

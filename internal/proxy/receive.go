@@ -43,7 +43,7 @@ func (s *service) receive(ctx context.Context, method string, a *admission, m an
 		return errors.New("the stream of this version of grpc-go is not understood")
 	}
 	l := s.lanes.enter()
-	most, patience := l.maxBodyBytes(), l.RequestTimeout+bodyGrace
+	most, patience, budget := l.maxBodyBytes(), l.RequestTimeout+bodyGrace, l.budget
 	l.leave()
 
 	if stream.RecvCompress() != "" {
@@ -81,7 +81,7 @@ func (s *service) receive(ctx context.Context, method string, a *admission, m an
 	if compressed {
 		needs = most // nobody knows before it is done
 	}
-	if err := s.budget.admit(ctx, a, needs); err != nil {
+	if err := budget.admit(ctx, a, needs); err != nil {
 		return s.unreceived(ctx, method, err)
 	}
 	data, err := stream.Read(int(n))

@@ -24,8 +24,6 @@ type Options struct {
 	Socket string
 	// Version of the program, for the status page.
 	Version string
-	// MemoryBytes is how much memory the process may use; 0 where there is no limit.
-	MemoryBytes int64
 	// Log is required.
 	Log *slog.Logger
 }
@@ -55,8 +53,8 @@ type Server struct {
 func Start(o Options, b Backend) (*Server, error) {
 	s := &Server{log: o.Log, addrs: map[string]net.Addr{}, failed: make(chan error, 1), stopping: make(chan struct{}), health: health.NewServer()}
 	m := newMetrics(o.Version)
-	s.service = &service{metrics: m, log: o.Log, stopping: s.stopping, budget: newBudget(o.MemoryBytes, b.Limits)}
-	s.service.lanes.swap(s.weigh(b))
+	s.service = &service{metrics: m, log: o.Log, stopping: s.stopping}
+	s.service.lanes.swap(b)
 	s.pulse = newPulse(&s.service.lanes, o.Log, readiness(s.health))
 	s.service.suspect = s.pulse.suspect
 	readiness(s.health)(false)
@@ -124,12 +122,6 @@ func (s *Server) sameSite(h http.Handler) http.Handler {
 		}
 		h.ServeHTTP(w, r)
 	})
-}
-
-// weigh has the engine of b work within the budget.
-func (s *Server) weigh(b Backend) Backend {
-	b.Engine = weighed{b.Engine, s.service.budget}
-	return b
 }
 
 func (s *Server) listen(o Options) error {
@@ -216,7 +208,7 @@ func (s *Server) Addr(front string) string {
 // Swap serves new calls with b. Those under way end on what they began with: wait
 // for them before closing it.
 func (s *Server) Swap(b Backend) *Retired {
-	old := s.service.lanes.swap(s.weigh(b))
+	old := s.service.lanes.swap(b)
 	s.pulse.suspect()
 	return old
 }

@@ -21,7 +21,6 @@ type service struct {
 	lanes   lanes
 	metrics *metrics
 	log     *slog.Logger
-	budget  *budget
 	// streams counts those that last.
 	streams atomic.Int64
 	// suspect is told that the backend did not answer.

@@ -26,12 +26,21 @@ func (w weighed) begin(ctx context.Context, leased bool, keys ...cart.Key) error
 	if a == nil {
 		return nil
 	}
-	a.leased = leased
-	size := int64(0)
+	total, known := int64(0), true
 	for _, key := range keys {
-		size += w.budget.sizes.of(key)
+		size, ok := w.budget.sizes.of(key)
+		total, known = total+size, known && ok
 	}
-	return a.begin(ctx, size)
+	return a.begin(ctx, total, known, leased)
+}
+
+// saw takes in that the cart of key is as c.
+func (w weighed) saw(ctx context.Context, key cart.Key, c *cart.Cart) {
+	size := sizeOf(c)
+	w.budget.sizes.saw(key, size)
+	if a := admissionOf(ctx); a != nil {
+		a.learned(size)
+	}
 }
 
 // Read implements [Engine].
@@ -40,7 +49,7 @@ func (w weighed) Read(ctx context.Context, key cart.Key) (*cart.Cart, error) {
 		return nil, err
 	}
 	c, err := w.engine.Read(ctx, key)
-	w.budget.sizes.saw(key, sizeOf(c))
+	w.saw(ctx, key, c)
 	return c, err
 }
 
@@ -51,7 +60,7 @@ func (w weighed) Change(ctx context.Context, key cart.Key, ch lock.Change) (lock
 	}
 	r, err := w.engine.Change(ctx, key, ch)
 	if err == nil {
-		w.budget.sizes.saw(key, sizeOf(r.Cart))
+		w.saw(ctx, key, r.Cart)
 	}
 	return r, err
 }
@@ -63,7 +72,7 @@ func (w weighed) Forget(ctx context.Context, key cart.Key, ch lock.Change) (lock
 	}
 	r, err := w.engine.Forget(ctx, key, ch)
 	if err == nil {
-		w.budget.sizes.saw(key, 0)
+		w.saw(ctx, key, nil)
 	}
 	return r, err
 }
@@ -75,7 +84,7 @@ func (w weighed) HandOver(ctx context.Context, from, to cart.Key, strategy cart.
 	}
 	r, err := w.engine.HandOver(ctx, from, to, strategy, ch)
 	if err == nil {
-		w.budget.sizes.saw(to, sizeOf(r.Cart))
+		w.saw(ctx, to, r.Cart)
 	}
 	return r, err
 }
@@ -87,7 +96,7 @@ func (w weighed) AcquireLease(ctx context.Context, key cart.Key, r lock.LeaseReq
 	}
 	l, err := w.engine.AcquireLease(ctx, key, r)
 	if err == nil {
-		w.budget.sizes.saw(key, sizeOf(l.Cart))
+		w.saw(ctx, key, l.Cart)
 	}
 	return l, err
 }
@@ -100,7 +109,7 @@ func (w weighed) HoldLease(ctx context.Context, key cart.Key, r lock.LeaseReques
 	return w.engine.HoldLease(ctx, key, r, func(l lock.Lease) error {
 		err := send(l)
 		if l.Cart != nil {
-			w.budget.sizes.saw(key, sizeOf(l.Cart))
+			w.saw(ctx, key, l.Cart)
 		}
 		if a := admissionOf(ctx); a != nil {
 			a.release()

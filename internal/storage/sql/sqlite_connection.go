@@ -144,12 +144,16 @@ func (c *connection) row(key cart.Key, documents bool) (*record, error) {
 	if documents {
 		q = queryWhole
 	}
+	size := 0
 	err := c.query(q, func(stmt *sqlite3.Stmt) error {
+		size = len(stmt.ColumnRawText(8))
 		if err := scan(stmt, r); err != nil || !documents {
 			return err
 		}
+		size += len(stmt.ColumnRawText(11)) + len(stmt.ColumnRawText(12))
 		return scanDocuments(stmt, 11, &r.state.Cart)
 	}, c.prefix, key.Identifier, key.Instance)
+	c.tidy(size)
 	if err != nil {
 		return nil, err
 	}
@@ -158,7 +162,10 @@ func (c *connection) row(key cart.Key, documents bool) (*record, error) {
 
 // documents reads what row left out. The row must not have changed since.
 func (c *connection) documents(r *record) error {
+	size := 0
+	defer func() { c.tidy(size) }()
 	return c.query(queryDocuments, func(stmt *sqlite3.Stmt) error {
+		size = len(stmt.ColumnRawText(0)) + len(stmt.ColumnRawText(1))
 		return scanDocuments(stmt, 0, &r.state.Cart)
 	}, c.prefix, r.key.Identifier, r.key.Instance)
 }
