@@ -298,18 +298,23 @@ func (c *crowded) halfSent(address, text string) {
 	c.t.Helper()
 	before := c.peak()
 	stop, done := make(chan struct{}), make(chan struct{})
-	probes, failed := 0, 0
+	probes := 0
+	var failed []string
 	go func() {
 		defer close(done)
 		client := &http.Client{Timeout: 2 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
 		for {
 			for _, path := range []string{"/livez", "/readyz"} {
 				resp, err := client.Get("http://" + c.admin + path)
-				if probes++; err != nil || resp.StatusCode != http.StatusOK {
-					failed++
+				probes++
+				if err != nil {
+					failed = append(failed, err.Error())
+					continue
 				}
-				if err == nil {
-					_ = resp.Body.Close()
+				body, _ := io.ReadAll(resp.Body)
+				_ = resp.Body.Close()
+				if resp.StatusCode != http.StatusOK {
+					failed = append(failed, fmt.Sprintf("%s: %d %s", path, resp.StatusCode, body))
 				}
 			}
 			select {
@@ -330,8 +335,8 @@ func (c *crowded) halfSent(address, text string) {
 	}
 	close(stop)
 	<-done
-	if failed > 0 {
-		c.t.Errorf("%d of %d probes failed beside half-sent requests", failed, probes)
+	if len(failed) > 0 {
+		c.t.Errorf("%d of %d probes failed beside half-sent requests: %q", len(failed), probes, failed)
 	}
 	if grown := c.peak() - before; grown > 24<<20 {
 		c.t.Errorf("half-sent requests cost %d MiB", grown>>20)

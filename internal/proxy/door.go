@@ -12,14 +12,18 @@ import (
 	"time"
 )
 
-// How many connections a front has at once. A connection costs 20 to 40 KiB before it
-// has asked for anything.
+// How many connections a front has. A connection costs about 20 KiB before it has asked for
+// anything, and one of gRPC 40 KiB.
 const (
-	maxHTTPConns   = 1024
-	maxGRPCConns   = 512
-	maxSocketConns = 1024
+	maxHTTPConns   = 512
+	maxGRPCConns   = 256
+	maxSocketConns = 512
 	maxAdminConns  = 256
 )
+
+// newcomer is how long a connection is given to ask for something before it makes room for
+// others. Meanwhile there may be twice as many as above.
+const newcomer = 100 * time.Millisecond
 
 // How long an accept that failed is waited out: descriptors come back when connections end.
 const (
@@ -29,7 +33,7 @@ const (
 	acceptReport = 10 * time.Second
 )
 
-// door is a listener that lets in at most max connections at once. When it is full, the
+// door is a listener that bounds how many connections there are at once. When it is full, the
 // oldest one that is not being answered makes room: who sends half a request holds
 // nobody off, and whoever asks at once, as a probe does, is answered.
 //
@@ -79,7 +83,7 @@ func (d *door) Accept() (net.Conn, error) {
 			d.told = time.Now()
 			d.log.Warn("cannot take connections, trying again", "front", d.name, "error", err)
 		}
-		d.turnOut() // its descriptor is what there is a want of
+		d.turnOut(true) // its descriptor is what there is a want of
 		t := time.NewTimer(pause)
 		select {
 		case <-t.C:
@@ -108,7 +112,7 @@ func (d *door) Close() error {
 }
 
 func (d *crowd) admit(c net.Conn) *guest {
-	g := &guest{Conn: c, crowd: d}
+	g := &guest{Conn: c, crowd: d, came: time.Now()}
 	if a, ok := c.RemoteAddr().(*net.TCPAddr); ok {
 		g.host = string(a.IP)
 	}
@@ -117,36 +121,47 @@ func (d *crowd) admit(c net.Conn) *guest {
 	g.place = d.in.PushBack(g)
 	d.mu.Unlock()
 	if full {
-		d.turnOut()
+		d.turnOut(false)
 	}
 	return g
 }
 
-// turnOut closes the oldest connection that is not being answered, of the host that has most
-// of them: a probe is not lost among those of one stranger. It is the newest one itself where
-// all others are being answered.
-func (d *crowd) turnOut() {
+// turnOut closes one connection, if there is one that can be spared; must says that it
+// may be a newcomer.
+func (d *crowd) turnOut(must bool) {
 	d.mu.Lock()
-	var out *guest
-	idle, most := map[string]int{}, 0
-	for e := d.in.Front(); e != nil; e = e.Next() {
-		if g := e.Value.(*guest); !g.busy.Load() {
-			idle[g.host]++
-			most = max(most, idle[g.host])
-		}
-	}
-	for e := d.in.Front(); e != nil && out == nil; e = e.Next() {
-		if g := e.Value.(*guest); !g.busy.Load() && idle[g.host] == most {
-			out = g
-		}
-	}
-	if e := d.in.Front(); e != nil && d.brief && (out == nil || out.place == d.in.Back()) {
-		out = e.Value.(*guest)
-	}
+	out := d.spared(must || d.in.Len() > 2*d.max)
 	d.mu.Unlock()
 	if out != nil {
 		_ = out.Close()
 	}
+}
+
+// spared is the oldest connection that is not being answered, of the host that has most of
+// them: a probe is not lost among those of one stranger.
+func (d *crowd) spared(must bool) *guest {
+	var idle []*guest
+	byHost, most := map[string]int{}, 0
+	for e := d.in.Front(); e != nil; e = e.Next() {
+		if g := e.Value.(*guest); !g.busy.Load() {
+			idle = append(idle, g)
+			byHost[g.host]++
+			most = max(most, byHost[g.host])
+		}
+	}
+	if must && d.brief && 2*len(idle) < d.in.Len() { // most do not read what they asked for
+		return d.in.Front().Value.(*guest)
+	}
+	for _, g := range idle {
+		if byHost[g.host] < most {
+			continue
+		}
+		if must || time.Since(g.came) > newcomer {
+			return g
+		}
+		break // those that follow came later
+	}
+	return nil
 }
 
 // guest is a connection that a door let in.
@@ -154,6 +169,7 @@ type guest struct {
 	net.Conn
 	crowd *crowd
 	host  string // the peer's address; "" on a Unix socket
+	came  time.Time
 	place *list.Element
 	gone  sync.Once
 	// busy says that a handler answers, or that gRPC has taken the connection on. It is
