@@ -20,6 +20,7 @@ import (
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/encoding/gzip"
 	"google.golang.org/grpc/status"
 
 	"github.com/sidecart/sidecart/internal/testserver"
@@ -179,6 +180,10 @@ func TestMemoryIsBounded(t *testing.T) {
 			}{
 				{"small changes", 200, func(i int) string {
 					_, err := c.carts.AddItem(t.Context(), &pb.AddItemRequest{Identifier: "u" + strconv.Itoa(i), Instance: "default", Item: item(100)})
+					return c.reason(err)
+				}, ""},
+				{"changes that are compressed", 50, func(i int) string {
+					_, err := c.carts.AddItem(t.Context(), &pb.AddItemRequest{Identifier: "z" + strconv.Itoa(i), Instance: "default", Item: item(10_000)}, grpc.UseCompressor(gzip.Name))
 					return c.reason(err)
 				}, ""},
 				{"40 messages of 15 MiB", 40, func(int) string {
