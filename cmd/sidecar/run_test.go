@@ -6,16 +6,19 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"strings"
 	"syscall"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/sidecart/sidecart/internal/storage"
 	"github.com/sidecart/sidecart/internal/testserver"
 )
 
@@ -295,5 +298,34 @@ func TestUnknownVariablesAreToldAtTheStart(t *testing.T) {
 	}
 	if strings.Contains(s.logs.String(), "s3cret") {
 		t.Error("a value is told")
+	}
+}
+
+// heavyStore is a store with memory outside of Go's heap.
+type heavyStore struct{ storage.Store }
+
+func (heavyStore) OutsideHeap() int64 { return 30 << 20 }
+
+// The collector is told of a limit that leaves room for what it does not see.
+func TestFitMemory(t *testing.T) {
+	before := debug.SetMemoryLimit(-1)
+	defer debug.SetMemoryLimit(before)
+	for _, row := range []struct {
+		limit int64
+		store storage.Store
+		want  int64
+	}{
+		{math.MaxInt64, heavyStore{}, math.MaxInt64},
+		{115 << 20, nil, 115<<20 - programMemory},
+		{115 << 20, heavyStore{}, 85<<20 - programMemory},
+		{40 << 20, heavyStore{}, 20 << 20}, // half at least
+	} {
+		debug.SetMemoryLimit(before)
+		if got := fitMemory(row.limit, row.store); got != row.want {
+			t.Errorf("%d: %d, want %d", row.limit, got, row.want)
+		}
+		if got := debug.SetMemoryLimit(-1); row.limit != math.MaxInt64 && got != row.want {
+			t.Errorf("%d: the collector has %d", row.limit, got)
+		}
 	}
 }
