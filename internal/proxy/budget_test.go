@@ -53,7 +53,7 @@ func TestBudgetWaitsInOrder(t *testing.T) {
 		for i := range 2 {
 			go func() {
 				var a admission
-				if err := b.admit(ctx, &a, 1<<20); err != nil {
+				if err := b.admit(ctx, &a, b.bodies.size); err != nil { // all of it, so that one goes after the other
 					t.Error(err)
 				}
 				order <- i
