@@ -1,7 +1,9 @@
 package proxy
 
 import (
+	"log/slog"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
@@ -10,8 +12,6 @@ import (
 	"github.com/sidecart/sidecart/internal/lock"
 	"github.com/sidecart/sidecart/internal/storage/memory"
 	pb "github.com/sidecart/sidecart/proto/sidecart/v1"
-	"log/slog"
-	"time"
 )
 
 // BenchmarkAddItem is a small change over gRPC, with all that a front adds to it.

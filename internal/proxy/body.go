@@ -112,9 +112,13 @@ func checkContent(h http.Header, grpcAddress func() string) error {
 // not wait for a lock much longer.
 const leaveGrace = 2 * time.Second
 
-// whileServed is ctx without its end, but for a while after that.
+// whileServed is ctx without its end, but for a while after that. A deadline that the client
+// named stays as it is.
 func whileServed(ctx context.Context) (context.Context, context.CancelFunc) {
 	served, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	if d, ok := ctx.Deadline(); ok {
+		served, cancel = context.WithDeadline(context.WithoutCancel(ctx), d)
+	}
 	stop := context.AfterFunc(ctx, func() {
 		t := time.NewTimer(leaveGrace)
 		defer t.Stop()

@@ -268,7 +268,7 @@ func TestStatusNamesNobodyAfar(t *testing.T) {
 	}
 	ask := func(host, accept string) string {
 		t.Helper()
-		req, err := http.NewRequestWithContext(t.Context(), "GET", "http://"+host+"/statusz", nil)
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+host+"/statusz", nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -279,7 +279,7 @@ func TestStatusNamesNobodyAfar(t *testing.T) {
 		}
 		defer resp.Body.Close()
 		body, err := io.ReadAll(resp.Body)
-		if err != nil || resp.StatusCode != 200 {
+		if err != nil || resp.StatusCode != http.StatusOK {
 			t.Fatalf("%s: %d %s %v", host, resp.StatusCode, body, err)
 		}
 		return string(body)

@@ -117,16 +117,16 @@ func TestHTTP2OnTheHTTPPort(t *testing.T) {
 		}
 		return resp, string(text)
 	}
-	if resp, body := ask("PUT", "/v1/carts/u1/default/items", `{"items":{"a":{}}}`, "application/json"); resp.StatusCode != 200 || resp.ProtoMajor != 2 || !strings.Contains(body, `"version":1`) {
+	if resp, body := ask("PUT", "/v1/carts/u1/default/items", `{"items":{"a":{}}}`, "application/json"); resp.StatusCode != http.StatusOK || resp.ProtoMajor != 2 || !strings.Contains(body, `"version":1`) {
 		t.Errorf("%d %s %s", resp.StatusCode, resp.Proto, body)
 	}
-	if resp, body := ask("PUT", "/v1/carts/u1/default/items", strings.Repeat(" ", 3<<20), "application/json"); resp.StatusCode != 413 {
+	if resp, body := ask("PUT", "/v1/carts/u1/default/items", strings.Repeat(" ", 3<<20), "application/json"); resp.StatusCode != http.StatusRequestEntityTooLarge {
 		t.Errorf("%d %s", resp.StatusCode, body)
 	}
-	if resp, body := ask("GET", "/v1/carts/u1/default", "", ""); resp.StatusCode != 200 || !strings.Contains(body, `"a"`) {
+	if resp, body := ask("GET", "/v1/carts/u1/default", "", ""); resp.StatusCode != http.StatusOK || !strings.Contains(body, `"a"`) {
 		t.Errorf("%d %s", resp.StatusCode, body)
 	}
-	if resp, body := ask("POST", "/sidecart.v1.CartService/GetCart", "\x00\x00\x00\x00\x00", "application/grpc"); resp.StatusCode != 415 || !strings.Contains(body, w.Addr("grpc")) {
+	if resp, body := ask("POST", "/sidecart.v1.CartService/GetCart", "\x00\x00\x00\x00\x00", "application/grpc"); resp.StatusCode != http.StatusUnsupportedMediaType || !strings.Contains(body, w.Addr("grpc")) {
 		t.Errorf("gRPC: %d %s", resp.StatusCode, body)
 	}
 }
@@ -142,6 +142,16 @@ func TestHalfClosedRequest(t *testing.T) {
 	}
 	if status, body := c.answer(); status != 200 || !strings.Contains(body, `"version":1`) {
 		t.Errorf("%d %s", status, body)
+	}
+}
+
+// A deadline of the client's own holds for changes over HTTP too.
+func TestOwnDeadline(t *testing.T) {
+	w := start(t, slowBackend(t, time.Minute))
+	began := time.Now()
+	r := w.http(ask{rpc: "AddItem", body: `{"item":{"id":"a"}}`, header: http.Header{"Grpc-Timeout": {"50m"}}})
+	if r.reason != "DEADLINE_EXCEEDED" || r.http != 504 || time.Since(began) > leaveGrace {
+		t.Errorf("%d %s after %s: %s", r.http, r.reason, time.Since(began), r.message)
 	}
 }
 
@@ -210,7 +220,7 @@ func rawGRPC(t *testing.T, w *world, method, encoding string, flag byte, text []
 	tr := &http.Transport{Protocols: new(http.Protocols)}
 	tr.Protocols.SetUnencryptedHTTP2(true)
 	defer tr.CloseIdleConnections()
-	req, err := http.NewRequestWithContext(t.Context(), "POST", "http://"+w.Addr("grpc")+method, bytes.NewReader(append(message, text...)))
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+w.Addr("grpc")+method, bytes.NewReader(append(message, text...)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -263,7 +273,7 @@ func TestBothLoopbacks(t *testing.T) {
 	}
 	_, port, _ := net.SplitHostPort(w.Addr("http"))
 	resp, err := http.Get("http://[::1]:" + port + "/v1/carts/u1/default")
-	if err != nil || resp.StatusCode != 200 {
+	if err != nil || resp.StatusCode != http.StatusOK {
 		t.Fatalf("%v %v", resp, err)
 	}
 	_ = resp.Body.Close()
