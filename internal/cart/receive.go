@@ -17,35 +17,10 @@ func (v Receive) Apply(d *Draft) error {
 		}
 		d.cart.Received = []byte(v.ID)
 	}
-	if v.Strategy == StrategySwap {
-		return v.swap(d)
-	}
 	if _, err := ParseStrategy("strategy", string(v.Strategy)); err != nil {
 		return err
 	}
 	return v.merge(d)
-}
-
-func (v Receive) swap(d *Draft) error {
-	if err := d.setItems(v.From.Items.Object); err != nil {
-		return err
-	}
-	if err := d.setConditions(v.From.Conditions.Object); err != nil {
-		return err
-	}
-	for _, key := range d.metadataKeys() {
-		if value, _ := v.From.MetadataValue(key); value == nil {
-			if err := d.setMetadata(key, nil); err != nil {
-				return err
-			}
-		}
-	}
-	for _, e := range v.From.Metadata {
-		if err := d.setMetadata(e.Key, e.Value); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 func (v Receive) merge(d *Draft) error {

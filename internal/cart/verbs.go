@@ -48,8 +48,8 @@ type Clear struct{}
 // field is prefixed with "operations[i].".
 type Batch struct{ Verbs []Verb }
 
-// Receive takes over the contents of another cart: the target's side of a swap
-// (Strategy is StrategySwap) or a merge. ID is the hand-over's id, kept in
+// Receive takes over the contents of another cart: the target's side of a merge. A
+// swap is no change of the target: see [Cart.Moved]. ID is the hand-over's id, kept in
 // [PartReceived]; "" where both sides are one atomic step.
 type Receive struct {
 	From     *Cart
@@ -71,6 +71,6 @@ const (
 	StrategyKeepTarget Strategy = "keep_target"
 	// StrategyReplace takes the source's item.
 	StrategyReplace Strategy = "replace"
-	// StrategySwap replaces the whole target, conditions and metadata included.
+	// StrategySwap is no merge: the cart itself moves, and the target goes. [Receive] refuses it.
 	StrategySwap Strategy = "swap"
 )

@@ -50,11 +50,11 @@ func (s *leases) add(key cart.Key, l Lease, d time.Duration) {
 	s.byID[leaseID{key, l.Token}] = &heldLease{Lease: l, since: now, ends: now.Add(d), gone: make(chan struct{})}
 }
 
-func (s *leases) renew(key cart.Key, l Lease, d time.Duration) {
+func (s *leases) renew(key cart.Key, l Lease) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if h := s.byID[leaseID{key, l.Token}]; h != nil {
-		h.Lease, h.ends = l, time.Now().Add(d)
+		h.Lease, h.ends = l, time.Now().Add(l.Duration)
 	}
 }
 

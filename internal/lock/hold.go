@@ -9,7 +9,11 @@ import (
 	"github.com/sidecart/sidecart/internal/cart"
 )
 
-// HoldLease takes a lease and renews it until ctx ends, send fails or the coordinator
+// MinHold is the least duration of a lease that is held by a call. The call renews it by itself, every third of it, and each
+// renewal is a write to the backend.
+const MinHold = time.Second
+
+// HoldLease takes a lease, of [MinHold] at least, and renews it until ctx ends, send fails or the coordinator
 // closes; then it gives it back at once. send is told of the lease, with the cart,
 // and of each renewal. HoldLease returns ErrLost when the lease is lost, ErrDraining when the coordinator
 // closes, nil when the lease was released with its token through this sidecar, and otherwise the error that ended it.
@@ -18,7 +22,7 @@ func (c *Coordinator) HoldLease(ctx context.Context, key cart.Key, r LeaseReques
 		return err
 	}
 	defer c.inFlight.Done()
-	r.Duration = cmp.Or(r.Duration, c.opts.Load().LeaseDuration)
+	r.Duration = max(MinHold, cmp.Or(r.Duration, c.opts.Load().LeaseDuration))
 	r.Token = ""
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()

@@ -37,7 +37,7 @@ type LeaseRequest struct {
 	// the configured wait time.
 	Wait time.Duration
 	// Duration is how long the lease lives unless it is renewed; 0 stands for the
-	// configured one.
+	// configured one, or with Token for that of the lease.
 	Duration time.Duration
 	// Holder is shown to people; "" stands for this sidecar.
 	Holder string
@@ -66,11 +66,11 @@ func (c *Coordinator) AcquireLease(ctx context.Context, key cart.Key, r LeaseReq
 		return Lease{}, err
 	}
 	defer c.inFlight.Done()
-	o := c.opts.Load()
-	r.Duration = cmp.Or(r.Duration, o.LeaseDuration)
 	if r.Token != "" {
 		return c.reenter(ctx, key, r)
 	}
+	o := c.opts.Load()
+	r.Duration = cmp.Or(r.Duration, o.LeaseDuration)
 	start := time.Now()
 	op := &op{claim: &storage.Claim{
 		Token: NewToken(), Holder: cmp.Or(r.Holder, o.Holder), Parts: r.Parts, Lease: r.Duration, Fence: true,
@@ -154,12 +154,17 @@ func (c *Coordinator) Lease(ctx context.Context, key cart.Key, token string) (Le
 	return c.onLease(key, token, func() (storage.Lease, error) { return c.locker.Lease(ctx, key, token) })
 }
 
-// RenewLease lets a lease end d from now; 0 stands for the configured duration.
+// RenewLease lets a lease end d from now, which becomes its own duration; 0 stands for the duration that it has.
 func (c *Coordinator) RenewLease(ctx context.Context, key cart.Key, token string, d time.Duration) (Lease, error) {
-	d = cmp.Or(d, c.opts.Load().LeaseDuration)
-	l, err := c.onLease(key, token, func() (storage.Lease, error) { return c.locker.Renew(ctx, key, token, d) })
+	l, err := c.onLease(key, token, func() (storage.Lease, error) {
+		l, err := c.locker.Renew(ctx, key, token, d)
+		if err == nil && l.Duration == 0 { // a release before this one made it, and did not say
+			l, err = c.locker.Renew(ctx, key, token, c.opts.Load().LeaseDuration)
+		}
+		return l, err
+	})
 	if err == nil {
-		c.leases.renew(key, l, d)
+		c.leases.renew(key, l)
 	}
 	return l, err
 }

@@ -38,7 +38,8 @@ type intent struct {
 // errGone is returned inside of this file when an intent is not there any more.
 var errGone = errors.New("intent is gone")
 
-// HandOver moves a cart into another: swap or merge by strategy. ch.Verb is nil;
+// HandOver moves a cart into another: swap or merge by strategy. A swap moves the cart itself, so that the two names
+// never show one id, and no limit refuses it. ch.Verb is nil;
 // ch.If is about the source. Result.Cart is the target; Changed is false when
 // there was nothing to move, and then neither cart was touched. Onto itself it
 // is a no-op with Changed false.
@@ -231,20 +232,24 @@ func (t *transfer) try(ctx context.Context, from, to cart.Key, strategy cart.Str
 	if source.Empty() {
 		return Result{Cart: target}, storage.Committed, c.ifLeased(ctx, from, ch)
 	}
-	d := cart.NewDraft(target, t.o.Limits, newUUID())
-	if err := (cart.Receive{From: source, Strategy: strategy}).Apply(d); err != nil {
+	in := intent{ID: newUUID(), From: from, To: to, Strategy: strategy}
+	take, arrived, err := t.arrival(source, target, in, nil, t.o.Limits)
+	if err != nil {
 		return Result{}, 0, err
 	}
-	d.Seal()
 	c.cache.begin(from)
 	c.cache.begin(to)
-	if c.store.Atomic(from, to) {
-		return t.atOnce(ctx, from, to, source, d)
-	}
-	if err := c.settleReceived(ctx, source); err != nil {
+	if err := c.settleReceived(ctx, source); err != nil { // it ends, in whatever way
 		return Result{}, 0, err
 	}
-	in := intent{ID: newUUID(), From: from, To: to, Strategy: strategy}
+	if c.store.Atomic(from, to) {
+		if strategy == cart.StrategySwap {
+			if err := c.settleReceived(ctx, target); err != nil { // it ends too
+				return Result{}, 0, err
+			}
+		}
+		return t.atOnce(ctx, from, source, take, arrived)
+	}
 	status, err := t.declare(ctx, source, in)
 	if err != nil || status != storage.Committed {
 		return Result{}, status, err
@@ -274,9 +279,31 @@ func (t *transfer) load(ctx context.Context, key cart.Key) (*cart.Cart, intent, 
 	}
 }
 
+// arrival is the commit by which the contents of source come to target, and the cart that it leaves there, but for
+// its times. received is what the target remembers of the hand-over, nil where that is one step.
+func (t *transfer) arrival(source, target *cart.Cart, in intent, received []byte, limits cart.Limits) (storage.Commit, *cart.Cart, error) {
+	take := storage.Commit{
+		Key: in.To, Expect: storage.Expect{ID: target.ID, Version: target.Version}, TTL: t.o.TTL, Touch: true,
+		Parts: []cart.Part{cart.PartAll}, Token: t.tokens[in.To],
+	}
+	if in.Strategy == cart.StrategySwap {
+		take.Place = source.Moved()
+		take.Place.Received = received
+		arrived := *take.Place
+		return take, &arrived, nil
+	}
+	d := cart.NewDraft(target, limits, newUUID())
+	if err := (cart.Receive{From: source, Strategy: in.Strategy, ID: string(received)}).Apply(d); err != nil {
+		return take, nil, err
+	}
+	d.Seal()
+	arrived := d.Cart()
+	take.Writes, take.Steps, take.NewID = writes(d, target.Version), arrived.Version-target.Version, arrived.ID
+	return take, arrived, nil
+}
+
 // atOnce changes both carts in one step.
-func (t *transfer) atOnce(ctx context.Context, from, to cart.Key, source *cart.Cart, d *cart.Draft) (Result, storage.Status, error) {
-	base, target := d.Base(), d.Cart()
+func (t *transfer) atOnce(ctx context.Context, from cart.Key, source *cart.Cart, take storage.Commit, target *cart.Cart) (Result, storage.Status, error) {
 	give := storage.Commit{
 		Key: from, Expect: storage.Expect{ID: source.ID, Version: source.Version}, Forget: true,
 		Parts: []cart.Part{cart.PartAll}, Token: t.tokens[from], Release: t.tokens[from] != "",
@@ -284,11 +311,7 @@ func (t *transfer) atOnce(ctx context.Context, from, to cart.Key, source *cart.C
 	if t.under.Lease != "" {
 		give.Token, give.Lease, give.Release = t.under.Lease, true, t.under.Release
 	}
-	take := storage.Commit{
-		Key: to, Expect: storage.Expect{ID: base.ID, Version: base.Version},
-		Writes: writes(d, base.Version), Steps: target.Version - base.Version, NewID: target.ID, TTL: t.o.TTL, Touch: true,
-		Parts: []cart.Part{cart.PartAll}, Token: t.tokens[to], Release: t.tokens[to] != "",
-	}
+	take.Release = take.Token != ""
 	outs, err := t.c.store.Commit(ctx, give, take)
 	t.c.stats.commits.Add(1)
 	if err != nil {
@@ -302,8 +325,17 @@ func (t *transfer) atOnce(ctx context.Context, from, to cart.Key, source *cart.C
 	clear(t.tokens) // given back in the same step
 	target.CreatedAt, target.UpdatedAt, target.ExpiresAt = outs[1].CreatedAt, outs[1].UpdatedAt, outs[1].ExpiresAt
 	t.c.cache.set(from, &cart.Cart{})
-	t.c.cache.set(to, target)
+	t.c.cache.set(take.Key, target)
 	return Result{Cart: target, Changed: true}, storage.Committed, nil
+}
+
+// life is that of a source whose hand-over has begun. It must not expire before the steps that move its contents, which may
+// have to wait for a lock of the target.
+func (t *transfer) life() time.Duration {
+	if t.o.TTL == 0 {
+		return 0
+	}
+	return max(t.o.TTL, 2*(t.o.WaitTimeout+turnLease))
 }
 
 // declare is step 1.
@@ -318,7 +350,7 @@ func (t *transfer) declare(ctx context.Context, source *cart.Cart, in intent) (s
 	}
 	outs, err := t.c.store.Commit(ctx, storage.Commit{
 		Key: in.From, Expect: storage.Expect{ID: source.ID, Version: source.Version},
-		Writes: []storage.Write{{Part: cart.PartTransfer, Value: value}}, TTL: t.o.TTL,
+		Writes: []storage.Write{{Part: cart.PartTransfer, Value: value}}, TTL: t.life(),
 		Parts: []cart.Part{cart.PartAll}, Token: token, Lease: token != "",
 	})
 	t.c.stats.commits.Add(1)
@@ -371,16 +403,11 @@ func (t *transfer) receive(ctx context.Context, in intent) error {
 			return err
 		}
 		// The limits were checked before the intent was declared; now nothing may be lost.
-		d := cart.NewDraft(target, cart.Unlimited(), newUUID())
-		if err := (cart.Receive{From: source, Strategy: in.Strategy, ID: string(value)}).Apply(d); err != nil {
+		take, _, err := t.arrival(source, target, in, value, cart.Unlimited())
+		if err != nil {
 			return err
 		}
-		d.Seal()
-		outs, err := t.c.store.Commit(ctx, storage.Commit{
-			Key: in.To, Expect: storage.Expect{ID: target.ID, Version: target.Version},
-			Writes: writes(d, target.Version), Steps: d.Cart().Version - target.Version, NewID: d.Cart().ID,
-			TTL: t.o.TTL, Touch: true, Parts: []cart.Part{cart.PartAll}, Token: t.tokens[in.To],
-		})
+		outs, err := t.c.store.Commit(ctx, take)
 		t.c.stats.commits.Add(1)
 		switch {
 		case err != nil:

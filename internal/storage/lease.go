@@ -16,7 +16,10 @@ type Lost struct {
 // Lease returns the lease that token has, or ErrLockLost or ErrLockUnknown.
 func (s *State) Lease(token string) (Lease, error) {
 	if h := s.leased(token); h != nil {
-		return Lease{Parts: slices.Clone(h.Parts), Holder: h.Holder, Fence: h.Fence, Expires: h.Expires}, nil
+		return Lease{
+			Parts: slices.Clone(h.Parts), Holder: h.Holder, Fence: h.Fence, Expires: h.Expires,
+			Duration: time.Duration(h.DurationMillis) * time.Millisecond,
+		}, nil
 	}
 	if s.lost(token) {
 		return Lease{}, ErrLockLost
@@ -24,12 +27,40 @@ func (s *State) Lease(token string) (Lease, error) {
 	return Lease{}, ErrLockUnknown
 }
 
-// Renew makes the lease that token has end in lease from now.
+// Renew makes the lease that token has end in lease from now, which becomes its own duration; 0 stands for
+// the duration that it has. Where it has none, nothing changes.
 func (s *State) Renew(token string, lease time.Duration, now time.Time) (Lease, error) {
 	if h := s.leased(token); h != nil {
-		h.Expires, h.Unconfirmed = now.Add(lease), false
+		if lease > 0 {
+			h.DurationMillis = millis(lease)
+		} else {
+			lease = time.Duration(h.DurationMillis) * time.Millisecond
+		}
+		if lease > 0 {
+			h.Expires, h.Unconfirmed = now.Add(lease), false
+			s.outlive()
+		}
 	}
 	return s.Lease(token)
+}
+
+// millis rounds down, as far as a millisecond, which is the least.
+func millis(d time.Duration) int64 { return max(d.Milliseconds(), 1) }
+
+// outlive lets the cart live until the last lease on it has ended, whoever holds it: what a client does
+// under its lease, it does to the cart that it was given with it. It is called where a lease begins or is renewed, and
+// where the cart is given its life anew. A lease that ends before its time leaves the expiry as it was promised.
+func (s *State) outlive() {
+	k := &s.Cart
+	if !k.Exists() || k.ExpiresAt.IsZero() {
+		return
+	}
+	for i := range s.Held {
+		if h := &s.Held[i]; h.Leased && h.Expires.After(k.ExpiresAt) {
+			// Times of a cart are milliseconds: the next one, since it must not end before the lease.
+			k.ExpiresAt = h.Expires.Add(time.Millisecond - 1).Truncate(time.Millisecond).UTC()
+		}
+	}
 }
 
 // Release gives back the lease that token has, and returns the tokens of those that
@@ -97,6 +128,9 @@ func (s *State) gather(h *Hold) {
 			return false
 		}
 		parts, h.Fence = append(parts, old.Parts...), max(h.Fence, old.Fence)
+		if h.DurationMillis == 0 { // a turn by the lease's token leaves that as it is
+			h.DurationMillis = old.DurationMillis
+		}
 		if old.Expires.After(ends) {
 			ends = old.Expires
 		}

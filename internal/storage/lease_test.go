@@ -34,14 +34,14 @@ func TestLease(t *testing.T) {
 	s.Acquire(leaseClaim("a", items, notes), start)
 	s.Acquire(claim("turn", conditions), start)
 	s.GiveFences(next)
-	want := storage.Lease{Parts: []cart.Part{items, notes}, Holder: "client", Fence: 1, Expires: start.Add(10 * time.Second)}
+	want := storage.Lease{Parts: []cart.Part{items, notes}, Holder: "client", Fence: 1, Expires: start.Add(10 * time.Second), Duration: 10 * time.Second}
 	got, err := s.Lease("a")
 	if d := cmp.Diff(want, got); d != "" || err != nil {
 		t.Errorf("Lease: %v (-want +got):\n%s", err, d)
 	}
 	got.Parts[0] = conditions // is the caller's
 	got, err = s.Renew("a", time.Minute, start.Add(time.Second))
-	want.Expires = start.Add(61 * time.Second)
+	want.Expires, want.Duration = start.Add(61*time.Second), time.Minute
 	if d := cmp.Diff(want, got); d != "" || err != nil {
 		t.Errorf("Renew: %v (-want +got):\n%s", err, d)
 	}
@@ -96,7 +96,7 @@ func TestLeaseIsOne(t *testing.T) {
 				}
 				s.GiveFences(next)
 			}
-			want := storage.Lease{Parts: test.want, Fence: 1, Expires: now.Add(10 * time.Second)}
+			want := storage.Lease{Parts: test.want, Fence: 1, Expires: now.Add(10 * time.Second), Duration: 10 * time.Second}
 			got, err := s.Lease("a")
 			got.Holder = ""
 			if d := cmp.Diff(want, got); d != "" || err != nil || len(s.Held) != 1 {

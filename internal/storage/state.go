@@ -36,6 +36,9 @@ type Hold struct {
 	// Leased says that it is a client's lease, and Fence is its fence, once it has been given one.
 	Leased bool   `json:"leased,omitempty"`
 	Fence  uint64 `json:"fence,omitempty"`
+	// DurationMillis is for how long a lease is renewed where nobody says for how long; 0 where a release
+	// that did not know of it wrote the lease.
+	DurationMillis int64 `json:"durationMillis,omitempty"`
 }
 
 // Waiter is a claim in the queue.
@@ -102,6 +105,7 @@ func Apply(states []*State, commits []Commit, now time.Time) (outs []Outcome, gr
 		case failed:
 			if c.Claim != nil && outs[i].Status != LockLost && outs[i].Status != LockUnknown {
 				outs[i].Claimed = s.Acquire(*c.Claim, now)
+				outs[i].Cart.ExpiresAt = s.Cart.ExpiresAt // it outlives a lease that was granted
 			}
 		default:
 			outs[i] = s.write(c, now)
@@ -112,6 +116,7 @@ func Apply(states []*State, commits []Commit, now time.Time) (outs []Outcome, gr
 				}
 				granted = append(granted, next...)
 			}
+			outs[i].ExpiresAt = s.Cart.ExpiresAt // of the last, since a release may have let a lease in
 		}
 	}
 	return outs, granted
@@ -158,6 +163,10 @@ func (s *State) write(c *Commit, now time.Time) Outcome {
 		return out
 	}
 	k := &s.Cart
+	if c.Place != nil {
+		*k = *c.Place
+		k.UpdatedAt = now
+	}
 	if c.Steps > 0 {
 		if !k.Exists() {
 			k.ID, k.CreatedAt = c.NewID, now
@@ -168,13 +177,14 @@ func (s *State) write(c *Commit, now time.Time) Outcome {
 	for _, w := range c.Writes {
 		_ = k.StorePart(w.Part, w.Value, out.Base+w.Step) // values come from a Draft
 	}
-	if k.Exists() && (c.Steps > 0 || len(c.Writes) > 0 || c.Touch) {
+	if k.Exists() && (c.Steps > 0 || len(c.Writes) > 0 || c.Touch || c.Place != nil) {
 		k.ExpiresAt = time.Time{}
 		if c.TTL > 0 {
 			k.ExpiresAt = now.Add(c.TTL)
 		}
+		s.outlive()
 	}
-	out.ID, out.CreatedAt, out.UpdatedAt, out.ExpiresAt = k.ID, k.CreatedAt, k.UpdatedAt, k.ExpiresAt
+	out.ID, out.CreatedAt, out.UpdatedAt = k.ID, k.CreatedAt, k.UpdatedAt
 	return out
 }
 
@@ -249,6 +259,9 @@ func (s *State) letGo(token string, parts []cart.Part) {
 // of life, and is given a longer lease when it has claimed again.
 func (s *State) hold(c Claim, now time.Time, queued bool) {
 	h := Hold{Token: c.Token, Holder: c.Holder, Parts: c.Parts, Expires: now.Add(c.Lease), Leased: c.Fence}
+	if c.Fence {
+		h.DurationMillis = millis(c.Lease)
+	}
 	if queued && c.Confirms() {
 		h.Expires, h.Unconfirmed = now.Add(min(c.Lease, WaiterLife)), true
 	}
@@ -256,6 +269,7 @@ func (s *State) hold(c Claim, now time.Time, queued bool) {
 		s.gather(&h)
 	}
 	s.Held = append(s.Held, h)
+	s.outlive()
 }
 
 // heldBy reports whether somebody other than token holds any of parts.

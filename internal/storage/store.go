@@ -78,10 +78,15 @@ type Commit struct {
 	// stored then, but a write of PartTransfer among them still says that the
 	// commit knows of a pending transfer.
 	Forget bool
+	// Place, where set, is stored whole in place of what stands there: id, creation time, versions, order and
+	// internal parts are as it has them; UpdatedAt and ExpiresAt are set. So does a cart come under another
+	// name. The commit has neither Writes nor Steps nor Forget then. It is not written to.
+	Place *cart.Cart
 	// NewID is the UUID of the cart where this commit creates it.
 	NewID string
 	// TTL is the whole life that the cart is given when it is written or
-	// touched; 0 means that it does not expire.
+	// touched; 0 means that it does not expire. While a client's lease is held on any part of it, the cart lives until
+	// that has ended at least.
 	TTL time.Duration
 	// Touch renews the expiry although nothing is written.
 	Touch bool
@@ -163,7 +168,8 @@ type Outcome struct {
 	// Cart is the current state: on Conflict always; on Locked when Granted or
 	// when the store has it at hand; on Committed nil.
 	Cart *cart.Cart
-	// Committed only: the cart's id, its version before this commit, and its times now.
+	// Committed only: the cart's id, its version before this commit, and its times now. With Place, the version is
+	// that of what stood there.
 	ID                              string
 	Base                            uint64
 	CreatedAt, UpdatedAt, ExpiresAt time.Time
@@ -186,7 +192,7 @@ type Claim struct {
 	Lease time.Duration
 	// Fence asks for a client's lease: it is given a fence, and is remembered for
 	// LeaseMemory after it expired, so that its token can be told from one that
-	// never was. Claims for a turn leave it false and cost nothing more.
+	// never was, and the cart does not expire while it is held. Claims for a turn leave it false and cost nothing more.
 	Fence bool
 }
 
@@ -237,7 +243,9 @@ type Locker interface {
 	Lease(ctx context.Context, key cart.Key, token string) (Lease, error)
 
 	// Renew makes the lease that token has on key end in lease from now, if it holds still,
-	// in one atomic step, and returns it. The errors are those of Lease.
+	// in one atomic step, and returns it. That becomes the lease's own duration; 0 stands for the duration that it
+	// has. Where a release before this one wrote the lease, none may be known: then 0 changes nothing, and
+	// Lease.Duration is 0. The cart lives until the lease has ended. The errors are those of Lease.
 	Renew(ctx context.Context, key cart.Key, token string, lease time.Duration) (Lease, error)
 
 	// Release gives back the lease that token has on key, and wakes the next; its token is
@@ -265,6 +273,9 @@ type Lease struct {
 	Fence uint64
 	// Expires is when it ends unless it is renewed, by the backend's clock.
 	Expires time.Time
+	// Duration is for how long it was granted or last renewed, to the millisecond; 0 where a release before this one
+	// wrote it.
+	Duration time.Duration
 }
 
 const (

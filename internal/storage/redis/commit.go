@@ -180,6 +180,11 @@ func (s *Store) appendCommit(args []any, c *storage.Commit, instance string) []a
 			args = s.appendClaim(args, claim)
 		}
 	}
+	if c.Place != nil {
+		at := len(args)
+		args = appendCart(append(args, 0), c.Place)
+		args[at] = len(args) - at - 1
+	}
 	return args
 }
 
@@ -191,7 +196,7 @@ func isTurn(c *storage.Commit) bool {
 
 // isOrdinary reports whether a commit is one that quick.lua can make, if its locks are.
 func isOrdinary(c *storage.Commit) bool {
-	if c.Lease || fences(c.Claim) || fences(c.Again) || c.Expect.ID == "" || c.Steps == 0 || c.TTL <= 0 || c.Forget || slices.Contains(c.Parts, cart.PartAll) {
+	if c.Lease || fences(c.Claim) || fences(c.Again) || c.Expect.ID == "" || c.Steps == 0 || c.TTL <= 0 || c.Forget || c.Place != nil || slices.Contains(c.Parts, cart.PartAll) {
 		return false
 	}
 	for p := range c.Expect.Parts {
@@ -239,6 +244,9 @@ func flags(c *storage.Commit) string {
 	f := ""
 	if c.Forget {
 		f += "f"
+	}
+	if c.Place != nil {
+		f += "p"
 	}
 	if c.Touch {
 		f += "t"

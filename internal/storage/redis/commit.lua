@@ -6,13 +6,14 @@
 -- cart or in a Cluster, the locks of the parts.
 -- ARGV: number of commits, and for each, in this order
 --   instance as in the key, id and version expected ('' and 0 for none), new id, steps, ttl (ms),
---   flags (f forget, t touch, l lease demanded, r release, c and a: claim and again are for a lease), token,
+--   flags (f forget, p place, t touch, l lease demanded, r release, c and a: claim and again are for a lease), token,
 --   number of parts, parts,
 --   number of expected part versions, their fields ('*' for that of the cart), the versions,
 --   number of writes, part, step and value of each (step -1 or less: removed),
 --   claim: token ('' for none, and then nothing more), holder, lease (ms), channel, life (ms),
 --   number of parts, parts,
---   again: another claim.
+--   again: another claim,
+--   with place: twice the number of fields, and field and value of each, all of the cart but updated, expires and indexed.
 -- Reply, packed: for each commit a list of status (as storage.Status), granted, queued,
 -- milliseconds until it is worth asking again, whether to poll, id, version before, created,
 -- updated, expires, cart (a list of fields and values, or false).
@@ -64,6 +65,7 @@ local function read_commit(i)
   if m.again then
     m.again.fence = string.find(flags, 'a', 1, true) and true
   end
+  m.place = string.find(flags, 'p', 1, true) and args()
   return m
 end
 
@@ -204,22 +206,33 @@ local function bury(c, fields, removed, part, version)
   fields.floor = c.floor
 end
 
--- index enters the cart in the index of instances, which must live as long as any cart in it. It
--- comes after the cart is written, and an error of it must not part two carts.
-local function index(m, last)
-  local c = m.cart
-  local left = redis.call('PTTL', c.index)
-  redis.pcall('SADD', c.index, m.instance)
-  if last == 0 then
-    if left >= 0 then
-      redis.call('PERSIST', c.index)
+-- place puts a cart in place of what is there.
+local function place(m)
+  local c, base = m.cart, m.cart.id and m.cart.version or 0
+  local flat = m.place
+  local new = {}
+  for i = 1, #flat, 2 do
+    if flat[i] == 'id' or flat[i] == 'created' then
+      new[flat[i]] = flat[i + 1]
     end
-  elseif left == -2 or (left >= 0 and now + left < last) then
-    redis.call('PEXPIREAT', c.index, last)
   end
+  c.expires = m.ttl > 0 and math.max(now + m.ttl, lease_end(c)) or 0
+  local last = c.expires == 0 and 0 or c.expires + m.ttl -- as in write
+  for _, v in ipairs({'updated', now, 'expires', c.expires, 'indexed', last}) do
+    flat[#flat + 1] = v
+  end
+  redis.call('HSET', c.hash, 'updated', now) -- a full server refuses this, and would not refuse DEL: see write
+  redis.call('DEL', c.hash)
+  spread('HSET', c.hash, flat)
+  if c.expires ~= 0 then
+    redis.call('PEXPIREAT', c.hash, c.expires - 1) -- see save
+  end
+  index(c, m.instance, last)
+  return new.id, base, tonumber(new.created), now
 end
 
--- write makes the change and returns the cart's id, the version before, and its times.
+-- write makes the change and returns the cart's id, the version before, and its times but for the expiry, which is
+-- c.expires: a lease that begins by the same step may put that off.
 local function write(m)
   local c = m.cart
   local id, base = c.id or '', c.id and c.version or 0
@@ -228,11 +241,15 @@ local function write(m)
       redis.call('DEL', c.hash)
       redis.pcall('SREM', c.index, m.instance)
     end
-    return id, base, 0, 0, 0
+    c.expires = 0
+    return id, base, 0, 0
+  end
+  if m.place then
+    return place(m)
   end
   local creates = not c.id and m.steps > 0
   if not c.id and not creates then
-    return '', 0, 0, 0, 0
+    return '', 0, 0, 0
   end
   local fields = {} -- what to set; false to remove
   if creates then
@@ -271,7 +288,7 @@ local function write(m)
   local expires = c.expires
   local renews = m.steps > 0 or #m.writes > 0 or m.touch
   if renews then
-    expires = m.ttl > 0 and now + m.ttl or 0
+    expires = m.ttl > 0 and math.max(now + m.ttl, lease_end(c)) or 0
     fields.expires = expires
     local indexed = not creates and c.indexed
     if not indexed or (indexed ~= 0 and (expires == 0 or expires > indexed)) then
@@ -307,9 +324,10 @@ local function write(m)
     end
   end
   if fields.indexed then
-    index(m, fields.indexed)
+    index(c, m.instance, fields.indexed)
   end
-  return id, base, tonumber(c.created), tonumber(c.updated), expires
+  c.expires = expires
+  return id, base, tonumber(c.created), tonumber(c.updated)
 end
 
 local n = arg()
@@ -342,7 +360,7 @@ for i, m in ipairs(commits) do
   local granted, queued, first, poll = false, false, -1, false
   local id, base, created, updated, expires, cart = '', 0, 0, 0, 0, false
   if not failed then
-    id, base, created, updated, expires = write(m)
+    id, base, created, updated = write(m)
     if m.release and m.token ~= '' and #c.held + #c.waiting > 0 then
       local woken = #c.woken
       release(c, m.token)
@@ -354,6 +372,7 @@ for i, m in ipairs(commits) do
       end
     end
     save(c)
+    expires = c.expires
   elseif status[i] == COMMITTED then
     status[i] = NOT_TRIED
   else

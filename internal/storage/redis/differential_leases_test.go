@@ -30,8 +30,9 @@ func (w *twins) lease(i int, now time.Time) {
 	)
 	switch w.rand.IntN(5) {
 	case 0:
-		got, err = w.store.Renew(w.Context(), key, token, 2*time.Hour)
-		want, is = s.Renew(token, 2*time.Hour/slow, now)
+		lease := 2 * time.Hour * time.Duration(w.rand.IntN(2)) // 0: its own
+		got, err = w.store.Renew(w.Context(), key, token, lease)
+		want, is = s.Renew(token, lease/slow, now)
 	case 1:
 		err = w.store.Release(w.Context(), key, token)
 		_, is = s.Release(token, now)
@@ -47,7 +48,7 @@ func (w *twins) lease(i int, now time.Time) {
 		(err == nil) != (is == nil) {
 		w.Errorf("lease of %s: %v, want %v", token, err, is)
 	}
-	if !slices.Equal(got.Parts, want.Parts) || got.Holder != want.Holder ||
+	if !slices.Equal(got.Parts, want.Parts) || got.Holder != want.Holder || got.Duration != slow*want.Duration ||
 		!want.Expires.IsZero() && got.Expires.Sub(w.ends(want.Expires)).Abs() > time.Minute {
 		w.Errorf("lease of %s: %+v, want %+v", token, got, want)
 	}

@@ -143,8 +143,8 @@ func (w *twins) act() {
 		}
 		if got.yes {
 			c, err := decodeCart(got.flat)
-			if err != nil || describe(c) != describe(&w.states[i].Cart) {
-				w.Errorf("cart of a claim: %v, %v", c, err)
+			if err != nil || describe(c) != describe(&w.states[i].Cart) || !w.expire(c, &w.states[i].Cart) {
+				w.Errorf("cart of a claim: %v, %v, want it to expire at %v", c, err, w.states[i].Cart.ExpiresAt)
 			}
 		}
 	case n < 19:
@@ -235,7 +235,7 @@ func (w *twins) commit(i int) {
 	for _, i := range which {
 		c := w.randomCommit(i)
 		commits = append(commits, c)
-		c.Claim, c.Again = slowed(c.Claim), slowed(c.Again)
+		c.Claim, c.Again, c.TTL = slowed(c.Claim), slowed(c.Again), c.TTL/slow
 		twin = append(twin, c)
 		s := *w.states[i]
 		s.Held, s.Queue, s.Lost = slices.Clone(s.Held), slices.Clone(s.Queue), slices.Clone(s.Lost)
@@ -259,12 +259,13 @@ func (w *twins) commit(i int) {
 		if x.Status == storage.Locked && x.Claimed.Queued {
 			x.Cart = nil // it comes with the lock
 		}
-		if (g.Cart == nil) != (x.Cart == nil) || g.Cart != nil && describe(g.Cart) != describe(x.Cart) {
+		if (g.Cart == nil) != (x.Cart == nil) || g.Cart != nil && (describe(g.Cart) != describe(x.Cart) || !w.expire(g.Cart, x.Cart)) {
 			w.Errorf("commit %+v: cart %+v, want %+v", commits[j], g.Cart, x.Cart)
 		}
 		if near := func(a, b time.Time) bool {
 			return a.IsZero() == b.IsZero() && a.Sub(b).Abs() < time.Minute
-		}; !near(g.CreatedAt, x.CreatedAt) || !near(g.UpdatedAt, x.UpdatedAt) || !near(g.ExpiresAt, x.ExpiresAt) {
+		}; !near(g.CreatedAt, x.CreatedAt) || !near(g.UpdatedAt, x.UpdatedAt) ||
+			!w.expire(&cart.Cart{ExpiresAt: g.ExpiresAt}, &cart.Cart{ExpiresAt: x.ExpiresAt}) {
 			w.Errorf("commit %+v: times %+v, want %+v", commits[j], g, x)
 		}
 	}
@@ -359,6 +360,10 @@ func (w *twins) randomCommit(i int) storage.Commit {
 		c.Forget = true
 		return c
 	}
+	if w.yes(12) {
+		c.Place = w.place()
+		return c
+	}
 	if !now.Exists() && w.yes(4) {
 		return c // a check
 	}
@@ -417,6 +422,10 @@ func (w *twins) compare() {
 		if err != nil || describe(got) != describe(&want.Cart) {
 			w.Errorf("cart %v, %v\n got %s\nwant %s", key, err, describe(got), describe(&want.Cart))
 		}
+		if !w.expire(got, &want.Cart) {
+			w.Errorf("cart %v expires at %v, want %v", key, got.ExpiresAt, w.ends(want.Cart.ExpiresAt))
+		}
+		w.compareLife(key, got)
 		w.compareLocks(key, want)
 	}
 }

@@ -48,5 +48,6 @@ func decodeLease(reply string) (storage.Lease, error) {
 		l.Parts = append(l.Parts, cart.Part(p))
 	}
 	l.Holder, l.Fence, l.Expires = u.next().text, u.fence(), u.time()
+	l.Duration = time.Duration(u.next().n) * time.Millisecond
 	return l, u.err
 }

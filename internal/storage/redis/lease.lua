@@ -2,8 +2,9 @@
 -- storage.
 --
 -- KEYS: cart, index of instances, queue, lock of the whole cart.
--- ARGV: what to do ('look', 'renew', 'release'), token, lease (ms).
--- Reply, packed: 'held', 'lost' or 'unknown'; where held, parts, holder, fence and end (ms).
+-- ARGV: what to do ('look', 'renew', 'release'), token, lease (ms; 0 for the duration that it has).
+-- Reply, packed: 'held', 'lost' or 'unknown'; where held, parts, holder, fence, end (ms) and duration (ms; 0 where
+-- a release that did not know of it wrote the lease, which a renewal by 0 leaves alone).
 
 local doing, token, lease = arg(), arg(), tonumber(arg())
 local c = open_cart(0)
@@ -14,11 +15,15 @@ if not h then
   reply = {lost(c, token) and 'lost' or 'unknown'}
 elseif doing == 'release' then
   release(c, token)
-elseif doing == 'renew' then
-  h.expires = now + lease
+elseif doing == 'renew' and (lease > 0 or h.duration) then
+  if lease > 0 then
+    h.duration = lease
+  end
+  h.expires = now + h.duration
   c.leases[token] = h.expires
+  c.ends = math.max(c.ends or 0, h.expires)
   touch(c, h.parts, token)
 end
 save(c)
 wake(c)
-return cmsgpack.pack(reply or {'held', h.parts[1] == '*' and {'*'} or h.parts, h.holder, h.fence, h.expires})
+return cmsgpack.pack(reply or {'held', h.parts[1] == '*' and {'*'} or h.parts, h.holder, h.fence, h.expires, h.duration or 0})

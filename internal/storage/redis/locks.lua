@@ -88,7 +88,7 @@ end
 -- is entered when it is confirmed: nobody knows of it yet. One of the whole cart has the keys of items and
 -- conditions too: other programs know nothing of locks of the whole cart.
 local function gather_lease(c, h, short)
-  local parts, has, fence, ends = {}, {}, nil, h.expires
+  local parts, has, fence, ends, duration = {}, {}, nil, h.expires, nil
   local function add(list)
     for _, p in ipairs(list) do
       if not has[p] then
@@ -101,7 +101,7 @@ local function gather_lease(c, h, short)
     if old.token ~= h.token then
       return false
     end
-    fence = fence or old.fence
+    fence, duration = fence or old.fence, duration or old.duration
     ends = math.max(ends, old.expires or 0)
     add(old.parts)
     drop(c, old)
@@ -109,6 +109,7 @@ local function gather_lease(c, h, short)
   end)
   add(h.parts)
   h.parts, h.fence = has['*'] and {'*', 'items', 'conditions'} or parts, fence or next_fence(c)
+  h.duration = h.duration or duration -- a turn by the lease's token leaves that as it is
   if short then
     h.expires = ends
   else
@@ -124,6 +125,7 @@ local function hold(c, claim, queued)
   local h = {
     token = claim.token, holder = claim.holder, parts = claim.parts,
     expires = now + (short and math.min(claim.lease, claim.life) or claim.lease),
+    duration = claim.fence and claim.lease or nil,
   }
   if claim.fence or leased(c, claim.token) then
     gather_lease(c, h, short)
@@ -414,6 +416,7 @@ local function save(c)
     redis.call('DEL', c.queue)
   end
   save_leases(c)
+  outlive(c)
 end
 
 -- snapshot is the cart as a list of fields and values, empty where there is none.

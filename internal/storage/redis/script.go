@@ -23,6 +23,9 @@ var basicsSource string
 //go:embed leases.lua
 var leasesSource string
 
+//go:embed life.lua
+var lifeSource string
+
 //go:embed locks.lua
 var locksSource string
 
@@ -48,7 +51,7 @@ var instancesSource string
 var pingSource string
 
 // sharedSource is what all scripts about locks begin with.
-var sharedSource = basicsSource + leasesSource + locksSource
+var sharedSource = basicsSource + leasesSource + lifeSource + locksSource
 
 var (
 	commitScript    = newScript(quickSource + sharedSource + commitSource)

@@ -261,6 +261,39 @@ func decodeCart(flat []string) (*cart.Cart, error) {
 	return c, nil
 }
 
+// appendCart appends the fields of a cart's hash, name and value by turns, as decodeCart reads them, but for what
+// the server adds: updated, expires and indexed.
+func appendCart(args []any, c *cart.Cart) []any {
+	args = append(args, "id", c.ID, "version", c.Version, "created", c.CreatedAt.UnixMilli())
+	document := func(p cart.Part, d *cart.Document) {
+		if d.Version > 0 {
+			args = append(args, string(p), d.Object.Bytes(), versionField(p), d.Version)
+		}
+	}
+	document(cart.PartItems, &c.Items)
+	document(cart.PartConditions, &c.Conditions)
+	for i, e := range c.Metadata {
+		p := cart.PartMetadata(e.Key)
+		args = append(args, string(p), e.Value, versionField(p), e.Version, "s:"+string(p), i+1)
+	}
+	if n := len(c.Metadata); n > 0 {
+		args = append(args, "seq", n)
+	}
+	for key, version := range c.Removed {
+		args = append(args, versionField(cart.PartMetadata(key)), version)
+	}
+	if c.Floor > 0 {
+		args = append(args, "floor", c.Floor)
+	}
+	if c.Transfer != nil {
+		args = append(args, string(cart.PartTransfer), c.Transfer)
+	}
+	if c.Received != nil {
+		args = append(args, string(cart.PartReceived), c.Received)
+	}
+	return args
+}
+
 // decoder remembers the first damage that it meets.
 type decoder struct{ err error }
 

@@ -115,8 +115,10 @@ func (s *Store) Load(ctx context.Context, key cart.Key) (*cart.Cart, error) {
 	if err != nil {
 		return nil, fmt.Errorf("load %q: %w", key, err)
 	}
-	r.state.Settle(time.Now())
-	return &r.state.Cart, nil
+	// Without its locks: what they would grant just now, and let the cart outlive, nobody has stored.
+	state := storage.State{Cart: r.state.Cart}
+	state.Settle(time.Now())
+	return &state.Cart, nil
 }
 
 func (s *Store) row(ctx context.Context, key cart.Key, documents bool) (*record, error) {
@@ -166,7 +168,10 @@ func apply(rows []*record, commits []storage.Commit, now time.Time) ([]storage.O
 			r.save = outs[i].Claimed != storage.Claimed{}
 			continue
 		}
-		r.save = c.Steps > 0 || c.Forget || c.Touch || c.Release || len(c.Writes) > 0
+		r.save = c.Steps > 0 || c.Forget || c.Touch || c.Release || len(c.Writes) > 0 || c.Place != nil
+		if c.Place != nil {
+			r.items, r.conditions = c.Place.Items.Object.Bytes(), c.Place.Conditions.Object.Bytes()
+		}
 		for _, w := range c.Writes {
 			switch {
 			case c.Forget:

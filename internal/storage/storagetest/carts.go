@@ -33,7 +33,7 @@ func testVersions(s *subject) {
 	if out.ID != create.NewID || out.Base != 0 || out.Cart != nil {
 		s.Errorf("outcome of the creation: %+v", out)
 	}
-	if out.CreatedAt.IsZero() || !out.CreatedAt.Equal(out.UpdatedAt) || !out.ExpiresAt.Equal(out.UpdatedAt.Add(long)) {
+	if out.CreatedAt.IsZero() || !out.CreatedAt.Equal(out.UpdatedAt) || !out.ExpiresAt.Equal(out.UpdatedAt.Add(longer)) {
 		s.Errorf("times of the creation: %v, %v, %v", out.CreatedAt, out.UpdatedAt, out.ExpiresAt)
 	}
 	first := s.load(key)
@@ -260,7 +260,7 @@ func testCheck(s *subject) {
 	s.same("after a check", s.load(key), was)
 
 	touch := check(key, was, cart.PartAll)
-	touch.Touch, touch.TTL = true, 2*long
+	touch.Touch, touch.TTL = true, 2*longer
 	out = s.commit(storage.Committed, touch)
 	now := s.load(key)
 	if !now.ExpiresAt.After(was.ExpiresAt) || !now.ExpiresAt.Equal(out.ExpiresAt) {

@@ -94,13 +94,23 @@ func (s *subject) pair(a, b cart.Key) {
 	s.missing("source", s.load(a))
 	s.is("target", s.load(b), content{ID: target.ID, Version: 2, Items: `{"b":1,"a":1}`, ItemsVersion: 2})
 
-	// A swap into a cart that is not there.
+	// A swap, into a cart that is not there and then into one that is: the cart moves.
 	source = s.load(b)
 	forget = check(b, source, cart.PartAll)
 	forget.Forget = true
-	status("swap", s.try(forget, change(a, &cart.Cart{}, items(`{"b":1,"a":1}`))), storage.Committed, storage.Committed)
+	status("swap", s.try(forget, placed(a, &cart.Cart{}, source.Moved())), storage.Committed, storage.Committed)
 	s.missing("source", s.load(b))
-	s.is("target", s.load(a), content{Version: 1, Items: `{"b":1,"a":1}`, ItemsVersion: 1})
+	s.is("target", s.load(a), content{ID: source.ID, Version: 3, Items: `{"b":1,"a":1}`, ItemsVersion: 2})
+	source, target = s.put(b, items(`{"c":1}`), metadata("m", `1`)), s.load(a)
+	forget = check(b, source, cart.PartAll)
+	forget.Forget = true
+	stale = placed(a, target, source.Moved())
+	stale.Expect.ID = newID()
+	status("stale target", s.try(forget, stale), storage.NotTried, storage.Conflict)
+	s.same("source", s.load(b), source)
+	status("swap", s.try(forget, placed(a, target, source.Moved())), storage.Committed, storage.Committed)
+	s.missing("source", s.load(b))
+	s.is("target", s.load(a), content{ID: source.ID, Version: 2, Items: `{"c":1}`, ItemsVersion: 1, Metadata: []entry{{"m", `1`, 1}}})
 	forget = check(a, s.load(a), cart.PartAll)
 	forget.Forget = true
 	s.commit(storage.Committed, forget)

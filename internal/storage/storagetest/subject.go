@@ -20,8 +20,10 @@ const (
 	// patience is how long the suite waits for what must happen: long enough for
 	// a loaded machine, since a healthy store never needs it.
 	patience = 30 * time.Second
-	// long is a life that does not end during a test.
-	long = 10 * time.Minute
+	// long is a life that does not end during a test, and longer that of a cart, which so outlives every lease of
+	// a test by itself.
+	long   = 10 * time.Minute
+	longer = time.Hour
 	// brief is a life whose end a test waits for.
 	brief = 300 * time.Millisecond
 )
@@ -99,7 +101,7 @@ func (s *subject) put(key cart.Key, writes ...storage.Write) *cart.Cart {
 func change(key cart.Key, base *cart.Cart, writes ...storage.Write) storage.Commit {
 	c := storage.Commit{
 		Key: key, Expect: storage.Expect{ID: base.ID, Version: base.Version},
-		Writes: writes, Steps: 1, NewID: newID(), TTL: long,
+		Writes: writes, Steps: 1, NewID: newID(), TTL: longer,
 	}
 	for i := range c.Writes {
 		c.Parts = append(c.Parts, c.Writes[i].Part)
@@ -113,7 +115,7 @@ func change(key cart.Key, base *cart.Cart, writes ...storage.Write) storage.Comm
 // check is a commit that changes nothing.
 func check(key cart.Key, base *cart.Cart, parts ...cart.Part) storage.Commit {
 	return storage.Commit{
-		Key: key, Expect: storage.Expect{ID: base.ID, Version: base.Version}, NewID: newID(), TTL: long, Parts: parts,
+		Key: key, Expect: storage.Expect{ID: base.ID, Version: base.Version}, NewID: newID(), TTL: longer, Parts: parts,
 	}
 }
 

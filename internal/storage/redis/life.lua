@@ -1,0 +1,48 @@
+-- How long a cart lives, and the index of instances with it. A cart that expires does so no sooner than the last lease
+-- on it, whoever holds that: outlive in lease.go of package storage. Turns and the locks of other programs are no leases.
+
+-- index enters the cart in the index of instances, which must live as long as any cart in it: until last, 0 for
+-- ever. It comes after the cart is written, and an error of it must not part two carts.
+local function index(c, instance, last)
+  local left = redis.call('PTTL', c.index)
+  redis.pcall('SADD', c.index, instance)
+  if last == 0 then
+    if left >= 0 then
+      redis.call('PERSIST', c.index)
+    end
+  elseif left == -2 or (left >= 0 and now + left < last) then
+    redis.call('PEXPIREAT', c.index, last)
+  end
+end
+
+-- lease_end is when the last lease on the cart ends; 0 where there is none.
+local function lease_end(c)
+  local last = 0
+  for _, h in ipairs(c.held) do
+    if h.fence then
+      last = math.max(last, h.expires)
+    end
+  end
+  return last
+end
+
+-- outlive lets the cart live until the leases that were granted or renewed have ended. c.ends is the last of their
+-- ends, and nil where there was none, so that nobody else pays for it. c.expires tells afterwards when the cart expires.
+local function outlive(c)
+  if not c.ends then
+    return
+  end
+  local got = redis.call('HMGET', c.hash, 'id', 'expires', 'indexed')
+  local expires, indexed = tonumber(got[2]), tonumber(got[3])
+  if not got[1] or not expires or expires == 0 or now >= expires or expires >= c.ends then
+    return
+  end
+  c.expires = c.ends
+  redis.call('HSET', c.hash, 'expires', c.ends)
+  redis.call('PEXPIREAT', c.hash, c.ends - 1) -- see save
+  if not indexed or (indexed ~= 0 and indexed < c.ends) then
+    local last = 2 * c.ends - now -- as in write: the next renewals need not touch the index
+    redis.call('HSET', c.hash, 'indexed', last)
+    index(c, string.match(c.hash, '[^.]*$'), last)
+  end
+end
