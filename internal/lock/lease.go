@@ -96,6 +96,7 @@ func (c *Coordinator) AcquireLease(ctx context.Context, key cart.Key, r LeaseReq
 	}
 	l := Lease{Token: token, Cart: res.Cart, Lease: storage.Lease{
 		Parts: op.claim.Parts, Holder: op.claim.Holder, Fence: op.grant.Fence, Expires: op.grant.Expires,
+		Duration: r.Duration,
 	}}
 	if l.Cart.Transfer != nil {
 		if l.Cart, err = c.read(ctx, key); err != nil {

@@ -39,6 +39,8 @@ func Run(t *testing.T, open Open) {
 		{"FencesRise", testFences},
 		{"HolderPassesWaiters", testHolderPassesWaiters},
 		{"HolderPassesHandOver", testHolderPassesHandOver},
+		{"CartOutlivesLease", testCartOutlivesLease},
+		{"RenewalKeepsDuration", testRenewalKeepsDuration},
 		{"MoreThanTheLease", testMoreThanTheLease},
 		{"LateHolder", testLateHolder},
 		{"FreshState", testFreshState},
@@ -46,6 +48,7 @@ func Run(t *testing.T, open Open) {
 		{"HandOverUnderLease", testHandOver},
 		{"Hold", testHold},
 		{"HoldIsLost", testHoldIsLost},
+		{"HoldHasAFloor", testHoldFloor},
 		{"CloseReleases", testClose},
 		{"CancelledRequest", testCancelled},
 	} {
@@ -79,10 +82,17 @@ func newWorld(t *testing.T, open Open) *world {
 
 // sidecar is one more on the same backend.
 func (w *world) sidecar(name string, locking bool) *lock.Coordinator {
-	c := lock.New(w.open(), lock.Options{
-		Locking: locking, Reason: "Configured", WaitTimeout: 20 * time.Second, LeaseDuration: time.Minute,
+	return w.with(name, func(o *lock.Options) { o.Locking = locking })
+}
+
+// with is one more whose options are altered.
+func (w *world) with(name string, alter func(*lock.Options)) *lock.Coordinator {
+	o := lock.Options{
+		Locking: true, Reason: "Configured", WaitTimeout: 20 * time.Second, LeaseDuration: time.Minute,
 		TTL: time.Hour, Limits: cart.DefaultLimits(), Holder: name,
-	})
+	}
+	alter(&o)
+	c := lock.New(w.open(), o)
 	w.t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(w.t.Context()), late)
 		defer cancel()
