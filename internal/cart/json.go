@@ -43,7 +43,7 @@ func read(field string, raw []byte, r rules) ([]byte, error) {
 	if _, err := w.value(0, r.level); err != nil {
 		return nil, within(field, err)
 	}
-	return text, nil
+	return exact(text), nil
 }
 
 func tooManyBytes(field string, size, limit int) error {

@@ -24,6 +24,9 @@ type object struct {
 	parted  atomic.Bool // members are there
 	raw     []byte
 	members []Member
+	// cut says that members were cut out of raw; held is the size of other memory that they keep alive.
+	cut  bool
+	held int
 }
 
 // Member is one member of an [Object].
@@ -60,7 +63,7 @@ func parseObject(field string, raw []byte, what string, r rules) (Object, error)
 	if escaped {
 		return newObject(members), nil
 	}
-	o := &object{size: len(text), raw: text, members: members}
+	o := &object{size: len(text), raw: text, members: members, cut: true}
 	o.written.Store(true)
 	o.parted.Store(true)
 	return Object{o}, nil
@@ -110,23 +113,24 @@ func trusted(raw []byte) ([]byte, error) {
 	if err := json.Compact(&buf, raw); err != nil {
 		return nil, err
 	}
-	return buf.Bytes(), nil
+	return exact(buf.Bytes()), nil
 }
 
-// newObject takes over members, which have different keys.
+// newObject takes over members, which have different keys, and whose values are not parts of larger texts.
 func newObject(members []Member) Object {
 	if len(members) == 0 {
 		return Object{}
 	}
-	size := 1
+	size, held := 1, 0
 	for i := range members {
 		size += memberLen(members[i].Key, members[i].Value)
+		held += allocated(cap(members[i].Value))
 	}
-	return madeOf(members, size)
+	return madeOf(members, size, held)
 }
 
-func madeOf(members []Member, size int) Object {
-	o := &object{size: size, members: members}
+func madeOf(members []Member, size, held int) Object {
+	o := &object{size: size, members: members, held: held}
 	o.parted.Store(true)
 	return Object{o}
 }
@@ -140,6 +144,7 @@ func (o *object) parts() []Member {
 		defer o.mu.Unlock()
 		if !o.parted.Load() {
 			o.members, _ = split(o.raw)
+			o.cut = true
 			o.parted.Store(true)
 		}
 	}
@@ -215,16 +220,17 @@ func (o Object) With(key string, value []byte) Object {
 	old := o.Members()
 	members := make([]Member, len(old), len(old)+1)
 	copy(members, old)
+	held := o.alive() + allocated(cap(value))
 	if i := find(members, key); i >= 0 {
 		size := o.size() + len(value) - len(members[i].Value)
 		members[i].Value = value
-		return madeOf(members, size)
+		return madeOf(members, size, held).own()
 	}
 	size := o.size() + memberLen(key, value)
 	if len(old) == 0 {
 		size--
 	}
-	return madeOf(append(members, Member{key, value}), size)
+	return madeOf(append(members, Member{key, value}), size, held).own()
 }
 
 // Without is o without key.
@@ -240,7 +246,7 @@ func (o Object) Without(key string) Object {
 	members := make([]Member, len(old)-1)
 	copy(members, old[:i])
 	copy(members[i:], old[i+1:])
-	return madeOf(members, o.size()-memberLen(key, old[i].Value))
+	return madeOf(members, o.size()-memberLen(key, old[i].Value), o.alive()).own()
 }
 
 // Equal reports whether both are the same text.
@@ -265,6 +271,14 @@ func (o Object) Equal(p Object) bool {
 		}
 	}
 	return true
+}
+
+// alive is how much memory its members keep alive.
+func (o Object) alive() int {
+	if o.o == nil {
+		return 0
+	}
+	return o.o.alive()
 }
 
 // size is the length of the text.

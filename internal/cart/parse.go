@@ -1,6 +1,10 @@
 package cart
 
-import "slices"
+import (
+	"bytes"
+	"slices"
+	"strings"
+)
 
 const (
 	itemsWanted      = "an object of items by id, {} for none"
@@ -157,6 +161,8 @@ func ParseMetadataPatch(field string, raw []byte, l Limits) ([]Member, error) {
 		if err := checkName(path, m.Key); err != nil {
 			return nil, err
 		}
+		// Each is kept by itself, and must not keep the whole patch alive.
+		m.Key, m.Value = strings.Clone(m.Key), bytes.Clone(m.Value)
 		if isNull(m.Value) {
 			m.Value = nil
 		}

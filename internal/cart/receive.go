@@ -66,7 +66,7 @@ func mergeMembers(target, source Object, resolve func(key string, target, source
 		}
 		out[i].Value = value
 	}
-	return newObject(out), nil
+	return newObject(out).rewritten(), nil // or either text would live as long as one member of it
 }
 
 func keepTarget(_ string, target, _ []byte) ([]byte, error) { return target, nil }

@@ -18,7 +18,7 @@ type cache struct {
 	parts [16]cachePart
 }
 
-// cacheBytes bounds the documents remembered, in each of the parts.
+// cacheBytes bounds the memory of the carts remembered, in each of the parts.
 const cacheBytes = 1 << 20
 
 type cachePart struct {
@@ -65,7 +65,18 @@ func (c *cache) get(key cart.Key) (k *cart.Cart, own bool) {
 	}
 	p.order.MoveToFront(e)
 	v := e.Value.(*cached)
+	p.weigh(v) // a document that was taken apart since takes more
 	return v.cart, v.own
+}
+
+// used notes that the cart was worked on, and that no commit followed.
+func (c *cache) used(key cart.Key) {
+	p := c.part(key)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if e, ok := p.byKey[key]; ok {
+		p.weigh(e.Value.(*cached))
+	}
 }
 
 // begin marks a commit: what reads found before it is no longer offered.
@@ -166,12 +177,18 @@ func (c *cache) clear() {
 
 func (p *cachePart) put(v *cached) {
 	p.remove(v.key)
-	v.size = size(v.cart)
-	if v.size > cacheBytes/2 {
-		return // one large cart is not worth all the others
-	}
 	p.byKey[v.key] = p.order.PushFront(v)
+	p.weigh(v)
+}
+
+// weigh counts an entry as large as it is now, and drops what is too much for the cache.
+func (p *cachePart) weigh(v *cached) {
+	p.bytes -= v.size
+	v.size = size(v)
 	p.bytes += v.size
+	if v.size > cacheBytes/2 {
+		p.remove(v.key) // one large cart is not worth all the others
+	}
 	for p.bytes > cacheBytes {
 		p.remove(p.order.Back().Value.(*cached).key)
 	}
@@ -184,13 +201,9 @@ func (p *cachePart) remove(key cart.Key) {
 	}
 }
 
-// size estimates the memory of a cached cart, in bytes. Parsed documents take
-// about three times their text.
-func size(k *cart.Cart) int {
-	const overhead = 512
-	n := len(k.Items.Object.Bytes()) + len(k.Conditions.Object.Bytes())
-	for _, e := range k.Metadata {
-		n += len(e.Key) + len(e.Value)
-	}
-	return overhead + 3*n
+// size is about how much memory an entry takes, in bytes.
+func size(v *cached) int {
+	// The entry, its element of the list, and its slot in the map, which has room for up to twice as many.
+	const overhead = 96 + 48 + 2*(32+8+1)
+	return overhead + len(v.key.Identifier) + len(v.key.Instance) + v.cart.Footprint()
 }

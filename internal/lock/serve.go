@@ -50,6 +50,7 @@ func (c *Coordinator) serve(ctx context.Context, l *line, b batch) {
 		}
 		p := compute(o, l.key, &b, view)
 		if fresh && b.token == "" && p.idle() {
+			c.cache.used(l.key)
 			p.answer(c, storage.Outcome{Base: view.Version, ID: view.ID, CreatedAt: view.CreatedAt, UpdatedAt: view.UpdatedAt, ExpiresAt: view.ExpiresAt})
 			return
 		}

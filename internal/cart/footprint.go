@@ -1,0 +1,98 @@
+package cart
+
+import "unsafe"
+
+// Footprint is about how many bytes of memory the cart takes with all that it keeps alive, rather more than
+// less. A document that was not taken apart yet, or not written, counts as it is: ask again after that.
+func (c *Cart) Footprint() int {
+	n := int(unsafe.Sizeof(*c)) + allocated(len(c.ID)) + allocated(cap(c.Transfer)) + allocated(cap(c.Received))
+	n += c.Items.Object.footprint() + c.Conditions.Object.footprint()
+	n += allocated(cap(c.Metadata) * int(unsafe.Sizeof(Entry{})))
+	for i := range c.Metadata {
+		n += allocated(len(c.Metadata[i].Key)) + allocated(cap(c.Metadata[i].Value))
+	}
+	if len(c.Removed) > 0 {
+		const header, slot = 48, 2 * (16 + 8 + 1) // a Go map is a half to seven eighths full
+		n += header + max(len(c.Removed), 8)*slot
+		for key := range c.Removed {
+			n += allocated(len(key))
+		}
+	}
+	return n
+}
+
+func (o Object) footprint() int {
+	if o.o == nil {
+		return 0
+	}
+	n := int(unsafe.Sizeof(*o.o))
+	if o.o.written.Load() {
+		n += allocated(cap(o.o.raw))
+	} else {
+		n += allocated(o.o.size) // it is written before long: to be stored, or to be answered
+	}
+	if o.o.parted.Load() {
+		n += allocated(cap(o.o.members)*int(unsafe.Sizeof(Member{}))) + o.o.keys() + o.o.held
+	}
+	return n
+}
+
+// keys is the length of all keys.
+func (o *object) keys() (n int) {
+	for i := range o.members {
+		n += len(o.members[i].Key)
+	}
+	return n
+}
+
+// allocated is the size of an allocation of n bytes: Go rounds up to classes that are up to an eighth apart.
+func allocated(n int) int {
+	switch {
+	case n == 0:
+		return 0
+	case n <= 16:
+		return (n + 7) &^ 7
+	case n > 32<<10:
+		return (n + 8191) &^ 8191 // pages
+	}
+	return (n + n/16 + 15) &^ 15
+}
+
+// spare is how much more memory than its members an object may keep alive before it is written anew.
+const spare = 1024
+
+// own is o by itself, where its members keep much more alive than they are: the texts of other objects that they were
+// cut out of, of which little may be left.
+func (o Object) own() Object {
+	if o.o == nil || o.o.held <= 2*o.o.size+spare {
+		return o
+	}
+	return o.rewritten()
+}
+
+// rewritten is o as a text of its own, without members until somebody asks for them.
+func (o Object) rewritten() Object {
+	if o.o == nil {
+		return o
+	}
+	fresh := &object{size: o.o.size, raw: appendObject(make([]byte, 0, o.o.size), o.o.members)}
+	fresh.written.Store(true)
+	return Object{fresh}
+}
+
+// alive is how much memory the values of an object's members keep alive.
+func (o *object) alive() int {
+	n := o.held
+	if o.cut {
+		n += cap(o.raw)
+	}
+	return n
+}
+
+// exact is text in a buffer that is not much larger: what was read with much space between its values must not be kept with it.
+func exact(text []byte) []byte {
+	if cap(text)-len(text) > len(text)/8+64 {
+		return append(make([]byte, 0, len(text)), text...)
+	}
+	return text
+}
