@@ -10,11 +10,15 @@ import (
 )
 
 // leases are those that were acquired through this sidecar, for the status page and for
-// those who hold one by a stream. The backend alone knows which of them still stand.
+// those who hold one by a stream. The backend alone knows which of them still stand. Of more than [MaxListed]
+// some are left out: whoever takes leases of an hour on ever new names must not fill the memory.
 type leases struct {
 	mu   sync.Mutex
 	byID map[leaseID]*heldLease
 }
+
+// MaxListed is how many leases a sidecar lists and counts as held.
+const MaxListed = 4096
 
 type leaseID struct {
 	key   cart.Key
@@ -26,6 +30,8 @@ type heldLease struct {
 	since time.Time
 	ends  time.Time     // by this process's clock
 	gone  chan struct{} // closed when it was released
+	// watched says that somebody waits for that.
+	watched bool
 }
 
 func (s *leases) add(key cart.Key, l Lease, d time.Duration) {
@@ -44,6 +50,14 @@ func (s *leases) add(key cart.Key, l Lease, d time.Duration) {
 		}
 		if looks--; looks == 0 {
 			break
+		}
+	}
+	for id, h := range s.byID {
+		if len(s.byID) < MaxListed {
+			break
+		}
+		if !h.watched {
+			delete(s.byID, id)
 		}
 	}
 	l.Cart = nil
@@ -74,6 +88,7 @@ func (s *leases) released(key cart.Key, token string) <-chan struct{} {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if h := s.byID[leaseID{key, token}]; h != nil {
+		h.watched = true
 		return h.gone
 	}
 	return nil
