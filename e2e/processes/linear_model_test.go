@@ -94,7 +94,6 @@ type cartState struct {
 	version uint64 // 0: there is none
 	etag    string // of the items, "" if not known
 	items   string // canonical
-	order   string // ids of the items in the order of the document, which is part of what it is
 	fence   uint64 // the highest so far
 	holder  string // token of the lease
 	// ends is the earliest instant at which the lease may have ended by itself, on the clock of the test.
@@ -254,25 +253,21 @@ func (c *cartState) change(q request) {
 	items := parseItems(c.items)
 	switch q.kind {
 	case opAdd:
-		c.order = appendNew(c.order, q.item)
 		items[q.item] += q.qty
 	case opRemove:
 		if _, ok := items[q.item]; !ok {
 			return
 		}
-		c.order = strings.Join(slices.DeleteFunc(strings.Fields(c.order), func(id string) bool { return id == q.item }), " ")
 		delete(items, q.item)
 	case opPut, opPutIfMatch:
 		if q.items == c.items && c.version > 0 {
 			return // it has one item at most, so the order is the same too
 		}
 		items = parseItems(q.items)
-		c.order = strings.Join(slices.Collect(maps.Keys(items)), " ")
 	case opClear:
 		if len(items) == 0 {
 			return
 		}
-		c.order = ""
 		clear(items)
 	}
 	if c.version == 0 {
@@ -301,27 +296,32 @@ func (s *pair) hand(q request, r response) bool {
 // moveOver is what a swap or merge does; false says that it cannot have happened.
 func (s *pair) moveOver(q request) bool {
 	from, to := &s.carts[q.side], &s.carts[1-q.side]
-	if from.version == 0 || from.version < q.seen.last[from.cart] {
-		return false // there is nothing, or it was seen later
+	if from.version == 0 {
+		return false // there is nothing
 	}
-	before := *to
+	gone := cartState{fence: from.fence, holder: from.holder, ends: from.ends} // locks are of names
 	if q.kind == opSwap {
-		to.items, to.order = from.items, from.order
-	} else {
-		items := parseItems(to.items)
-		for id, n := range parseItems(from.items) {
-			items[id] += n
-		}
-		to.items, to.order = formatItems(items), appendNew(to.order, from.order)
+		moved := *from
+		moved.version++
+		moved.fence, moved.holder, moved.ends = to.fence, to.holder, to.ends
+		*from, *to = gone, moved
+		return true
+	}
+	if from.version < q.seen.last[from.cart] {
+		return false // it was seen later, and a merge ends it
+	}
+	items := parseItems(to.items)
+	for id, n := range parseItems(from.items) {
+		items[id] += n
 	}
 	if to.version == 0 {
 		to.cart = ""
 	}
-	if to.version == 0 || to.items != before.items || to.order != before.order {
+	if merged := formatItems(items); to.version == 0 || merged != to.items {
+		to.items, to.etag = merged, ""
 		to.version++
-		to.etag = ""
 	}
-	from.cart, from.version, from.items, from.order, from.etag = "", 0, "", "", ""
+	*from = gone
 	return true
 }
 
@@ -358,17 +358,6 @@ func (c *cartState) fits(seen *sightings) bool {
 	at := sighting{c.cart, c.version}
 	items, ok := seen.items[at]
 	return !seen.taken[at] && (!ok || items == c.items)
-}
-
-// appendNew is the order of a document's items with more at its end, those that it does not have.
-func appendNew(order, more string) string {
-	ids := strings.Fields(order)
-	for _, id := range strings.Fields(more) {
-		if !slices.Contains(ids, id) {
-			ids = append(ids, id)
-		}
-	}
-	return strings.Join(ids, " ")
 }
 
 // parseItems and formatItems convert between quantities by item and their canonical text, such as "a=1 b=20".
