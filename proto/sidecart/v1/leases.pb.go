@@ -36,7 +36,7 @@ type AcquireLeaseRequest struct {
 	// once. Unset is the configured wait time.
 	WaitTimeout *durationpb.Duration `protobuf:"bytes,4,opt,name=wait_timeout,json=waitTimeout,proto3" json:"wait_timeout,omitempty"`
 	// How long the lease lives unless it is renewed, from 10 milliseconds to 1 hour.
-	// Unset is the configured lease duration.
+	// Unset is the configured lease duration, or with lease the duration that it has.
 	LeaseDuration *durationpb.Duration `protobuf:"bytes,5,opt,name=lease_duration,json=leaseDuration,proto3" json:"lease_duration,omitempty"`
 	// Who asks, for people who look at the lock. Empty is the sidecar's name.
 	Holder string `protobuf:"bytes,6,opt,name=holder,proto3" json:"holder,omitempty"`
@@ -367,8 +367,8 @@ type RenewLeaseRequest struct {
 	Identifier string                 `protobuf:"bytes,1,opt,name=identifier,proto3" json:"identifier,omitempty"`
 	Instance   string                 `protobuf:"bytes,2,opt,name=instance,proto3" json:"instance,omitempty"`
 	Token      string                 `protobuf:"bytes,3,opt,name=token,proto3" json:"token,omitempty"`
-	// How long the lease lives from now, from 10 milliseconds to 1 hour. Unset is
-	// the configured lease duration.
+	// How long the lease lives from now, from 10 milliseconds to 1 hour, which becomes
+	// its own duration. Unset is the duration that it has.
 	LeaseDuration *durationpb.Duration `protobuf:"bytes,4,opt,name=lease_duration,json=leaseDuration,proto3" json:"lease_duration,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -540,7 +540,7 @@ type HoldLeaseRequest struct {
 	// As in AcquireLeaseRequest.
 	WaitTimeout *durationpb.Duration `protobuf:"bytes,4,opt,name=wait_timeout,json=waitTimeout,proto3" json:"wait_timeout,omitempty"`
 	// How long the lease outlives a sidecar that dies, from 10 milliseconds to 1 hour.
-	// It is renewed at every third of it.
+	// It is renewed at every third of it. Less than 1 second is raised to that.
 	LeaseDuration *durationpb.Duration `protobuf:"bytes,5,opt,name=lease_duration,json=leaseDuration,proto3" json:"lease_duration,omitempty"`
 	// As in AcquireLeaseRequest.
 	Holder        string `protobuf:"bytes,6,opt,name=holder,proto3" json:"holder,omitempty"`

@@ -126,20 +126,22 @@ type CartServiceClient interface {
 	Forget(ctx context.Context, in *ForgetRequest, opts ...grpc.CallOption) (*ForgetResponse, error)
 	// ForgetAll removes every cart of an identifier, each as one change.
 	ForgetAll(ctx context.Context, in *ForgetAllRequest, opts ...grpc.CallOption) (*ForgetAllResponse, error)
-	// Swap moves a cart to another identifier, same instance. What was there is
-	// replaced as a whole; the source is gone afterwards. Onto itself, or with an
-	// empty source, it is a no-op.
+	// Swap moves a cart to another identifier, same instance: its id, its creation
+	// time and the versions of its parts go along, and its version rises by one. What
+	// was there is replaced as a whole; the source is gone afterwards. Onto itself, or
+	// with an empty source, it is a no-op.
 	Swap(ctx context.Context, in *SwapRequest, opts ...grpc.CallOption) (*SwapResponse, error)
 	// Merge moves the contents of a guest's cart into the cart of another
 	// identifier, same instance. The guest's cart is gone afterwards.
 	Merge(ctx context.Context, in *MergeRequest, opts ...grpc.CallOption) (*MergeResponse, error)
 	// AcquireLease locks parts of a cart for some time and reads the cart, in one
 	// step. A lease holds off every change of its parts, by whatever sidecar, in
-	// whatever mode, but those made with its token; reads never wait.
+	// whatever mode, but those made with its token; reads never wait. The cart does
+	// not expire before the lease.
 	AcquireLease(ctx context.Context, in *AcquireLeaseRequest, opts ...grpc.CallOption) (*LeaseGrant, error)
 	// GetLease says how a lease stands.
 	GetLease(ctx context.Context, in *GetLeaseRequest, opts ...grpc.CallOption) (*Lease, error)
-	// RenewLease lets a lease end later, or sooner.
+	// RenewLease lets a lease end later, or sooner. The cart does not expire before it.
 	RenewLease(ctx context.Context, in *RenewLeaseRequest, opts ...grpc.CallOption) (*Lease, error)
 	// ReleaseLease gives a lease back.
 	ReleaseLease(ctx context.Context, in *ReleaseLeaseRequest, opts ...grpc.CallOption) (*ReleaseLeaseResponse, error)
@@ -546,20 +548,22 @@ type CartServiceServer interface {
 	Forget(context.Context, *ForgetRequest) (*ForgetResponse, error)
 	// ForgetAll removes every cart of an identifier, each as one change.
 	ForgetAll(context.Context, *ForgetAllRequest) (*ForgetAllResponse, error)
-	// Swap moves a cart to another identifier, same instance. What was there is
-	// replaced as a whole; the source is gone afterwards. Onto itself, or with an
-	// empty source, it is a no-op.
+	// Swap moves a cart to another identifier, same instance: its id, its creation
+	// time and the versions of its parts go along, and its version rises by one. What
+	// was there is replaced as a whole; the source is gone afterwards. Onto itself, or
+	// with an empty source, it is a no-op.
 	Swap(context.Context, *SwapRequest) (*SwapResponse, error)
 	// Merge moves the contents of a guest's cart into the cart of another
 	// identifier, same instance. The guest's cart is gone afterwards.
 	Merge(context.Context, *MergeRequest) (*MergeResponse, error)
 	// AcquireLease locks parts of a cart for some time and reads the cart, in one
 	// step. A lease holds off every change of its parts, by whatever sidecar, in
-	// whatever mode, but those made with its token; reads never wait.
+	// whatever mode, but those made with its token; reads never wait. The cart does
+	// not expire before the lease.
 	AcquireLease(context.Context, *AcquireLeaseRequest) (*LeaseGrant, error)
 	// GetLease says how a lease stands.
 	GetLease(context.Context, *GetLeaseRequest) (*Lease, error)
-	// RenewLease lets a lease end later, or sooner.
+	// RenewLease lets a lease end later, or sooner. The cart does not expire before it.
 	RenewLease(context.Context, *RenewLeaseRequest) (*Lease, error)
 	// ReleaseLease gives a lease back.
 	ReleaseLease(context.Context, *ReleaseLeaseRequest) (*ReleaseLeaseResponse, error)
