@@ -3,6 +3,7 @@ package redis
 import (
 	"errors"
 	"fmt"
+	"regexp"
 	"strconv"
 	"strings"
 	"testing"
@@ -355,5 +356,45 @@ func TestMemoryOfDeadWaiterEnds(t *testing.T) {
 	await(t, "the lock is free", func() bool { return do(t, r, "EXISTS", "lock.cart.u1.default.items") == "0" })
 	if _, err := s.Lease(t.Context(), u1, dead.Token); !errors.Is(err, storage.ErrLockUnknown) {
 		t.Errorf("after its end: %v, want ErrLockUnknown", err)
+	}
+}
+
+// TestLeaseOfOlderSidecar: a lease that the release before this one took has no duration of its own. A renewal that does not say for
+// how long leaves it as it is, one that says so sets it, and a commit or a renewal by that release keeps what is there.
+func TestLeaseOfOlderSidecar(t *testing.T) {
+	r := testserver.StartRedis(t)
+	s := open(t, Config{Addresses: []string{r.Addr}})
+	mustCommit(t, s, storage.Committed, replace(u1, &cart.Cart{}, `{}`))
+	claim := leaseOf(cart.PartItems)
+	g := mustLease(t, s, u1, claim)
+	const registry = "queue.cart.u1.default"
+	raw := do(t, r, "GET", registry)
+	older := regexp.MustCompile(`"duration":[0-9.e+]+,?`).ReplaceAllString(raw, "")
+	if older = strings.ReplaceAll(older, ",}", "}"); older == raw {
+		t.Fatalf("no duration in %s", raw)
+	}
+	do(t, r, "SET", registry, older, "KEEPTTL")
+	got, err := s.Renew(t.Context(), u1, claim.Token, 0)
+	if err != nil || got.Duration != 0 || got.Expires.Sub(g.Expires).Abs() > time.Millisecond {
+		t.Errorf("renewed by its own: %+v, %v, was granted %+v", got, err, g)
+	}
+	if got, err = s.Renew(t.Context(), u1, claim.Token, 2*time.Hour); err != nil || got.Duration != 2*time.Hour {
+		t.Errorf("renewed for two hours: %+v, %v", got, err)
+	}
+	// The older script decodes the registry, moves the end, and encodes it again.
+	do(t, r, "EVAL", `local q = cjson.decode(redis.call('GET', KEYS[1]))
+		q.held[1].expires = q.held[1].expires - 1000
+		redis.call('SET', KEYS[1], cjson.encode(q), 'KEEPTTL') return 'OK'`, "1", registry)
+	if got, err = s.Renew(t.Context(), u1, claim.Token, 0); err != nil || got.Duration != 2*time.Hour || time.Until(got.Expires) < time.Hour {
+		t.Errorf("renewed by its own since: %+v, %v", got, err)
+	}
+	// It writes a shorter expiry under the lease, and the next renewal puts that off again.
+	do(t, r, "HSET", "cart.u1.default", "expires", strconv.FormatInt(time.Now().Add(time.Minute).UnixMilli(), 10))
+	do(t, r, "PEXPIRE", "cart.u1.default", "60000")
+	if got, err = s.Renew(t.Context(), u1, claim.Token, 0); err != nil || mustLoad(t, s, u1).ExpiresAt.Before(got.Expires) {
+		t.Errorf("renewed until %+v, %v, the cart lives until %v", got, err, mustLoad(t, s, u1).ExpiresAt)
+	}
+	if left := s.client.PTTL(t.Context(), "cart.u1.default").Val(); left < time.Hour {
+		t.Errorf("the server keeps the cart for %v", left)
 	}
 }
