@@ -175,25 +175,36 @@ func TestHandOverOutlivesItsSource(t *testing.T) {
 	left.Store(1 << 20)
 	o := options()
 	o.TTL = time.Second
-	slow := &slowTarget{split: split{store, left}, T: t}
+	slow := &slowSteps{split: split{store, left}, T: t}
 	c := lock.New(slow, o)
-	slow.ends = must(t)(c.Change(t.Context(), guest, lock.Change{Verb: item(t, "x", 2), Scope: cart.PartItems})).Cart.ExpiresAt
+	first := must(t)(c.Change(t.Context(), guest, lock.Change{Verb: item(t, "x", 2), Scope: cart.PartItems})).Cart
+	slow.ends = first.ExpiresAt.Add(o.TTL) // the first step, before its end, renews its life
 	r := must(t)(c.HandOver(t.Context(), guest, user, cart.StrategySwap, lock.Change{}))
 	if quantity(t, r.Cart, "x") != 2 {
 		t.Errorf("what was handed over has expired on the way: %s", text(r.Cart))
 	}
 }
 
-// slowTarget is a store that changes the user's cart when the guest's life is over, as it was before the hand-over.
-type slowTarget struct {
+// slowSteps is a store that has the guest's cart read again, after the first step, when the life that it was given before would
+// be over.
+type slowSteps struct {
 	split
 	*testing.T
-	ends time.Time
+	ends  time.Time
+	begun atomic.Bool
 }
 
-func (s *slowTarget) Commit(ctx context.Context, cs ...storage.Commit) ([]storage.Outcome, error) {
-	if cs[0].Key == user {
-		until(s.T, "the end of the guest's first life", func() bool { return time.Now().After(s.ends) })
+func (s *slowSteps) Commit(ctx context.Context, cs ...storage.Commit) ([]storage.Outcome, error) {
+	outs, err := s.split.Commit(ctx, cs...)
+	for _, w := range cs[0].Writes {
+		s.begun.Store(s.begun.Load() || w.Part == cart.PartTransfer)
 	}
-	return s.split.Commit(ctx, cs...)
+	return outs, err
+}
+
+func (s *slowSteps) Load(ctx context.Context, key cart.Key) (*cart.Cart, error) {
+	if key == guest && s.begun.Load() {
+		until(s.T, "the end of the life of the guest's cart", func() bool { return time.Now().After(s.ends) })
+	}
+	return s.split.Load(ctx, key)
 }
