@@ -66,7 +66,7 @@ func (p *problem) Error() string { return fmt.Sprintf("sidecar: %s: %s", p.Reaso
 // API lists as "nothing was changed".
 func (p *problem) uncertain() bool {
 	switch p.Reason {
-	case unreachable, "INVALID", "TOO_LARGE", "NOT_FOUND", "CONFLICT", "LOCK_TIMEOUT", "FORBIDDEN", "UNSUPPORTED":
+	case unreachable, "INVALID", "TOO_LARGE", "NOT_FOUND", "CONFLICT", "LOCK_TIMEOUT", "BUSY", "FORBIDDEN", "UNSUPPORTED":
 		return false
 	}
 	return true

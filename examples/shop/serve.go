@@ -169,6 +169,7 @@ func (s *shop) shopper(w http.ResponseWriter, r *http.Request) string {
 // words say to a shopper what went wrong.
 var words = map[string]string{
 	"LOCK_TIMEOUT":        "Your cart is busy just now, and nothing was changed. Please try again.",
+	"BUSY":                "We are very busy just now, and nothing was changed. Please try again.",
 	"BACKEND_UNAVAILABLE": "We cannot reach your cart just now. Please look at it in a moment, before you repeat what you did.",
 	"SHUTTING_DOWN":       "We cannot reach your cart just now. Please look at it in a moment, before you repeat what you did.",
 	unreachable:           "We cannot reach your cart just now, and nothing was changed. Please try again in a moment.",

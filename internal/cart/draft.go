@@ -186,7 +186,7 @@ func (d *Draft) setMetadata(key string, value []byte) error {
 			return err
 		}
 		if n := len(d.metadataKeys()) + 1; old == nil && n > d.limits.maxMetadata() {
-			return TooLargef("metadata", "has %d keys, at most %d are allowed", n, d.limits.maxMetadata())
+			return TooLargef("metadata", int64(d.limits.maxMetadata()), int64(n), "has %d keys, at most %d are allowed", n, d.limits.maxMetadata())
 		}
 	}
 	if !d.own {

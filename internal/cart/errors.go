@@ -26,8 +26,10 @@ type InvalidError struct {
 	Field string
 	// Problem says what is wrong and what would be right.
 	Problem string
-	// TooLarge says that a limit on size was passed.
-	TooLarge bool
+	// TooLarge says that a limit on size or number was passed: Limit is that limit, and Actual
+	// what the request would have led to, in the same unit.
+	TooLarge      bool
+	Limit, Actual int64
 }
 
 func (e *InvalidError) Error() string { return e.Field + ": " + e.Problem }
@@ -46,8 +48,8 @@ func Invalidf(field, format string, args ...any) error {
 }
 
 // TooLargef makes an [*InvalidError] that matches [ErrTooLarge].
-func TooLargef(field, format string, args ...any) error {
-	return &InvalidError{Field: field, Problem: fmt.Sprintf(format, args...), TooLarge: true}
+func TooLargef(field string, limit, actual int64, format string, args ...any) error {
+	return &InvalidError{Field: field, Problem: fmt.Sprintf(format, args...), TooLarge: true, Limit: limit, Actual: actual}
 }
 
 // NotFoundError says what is not there. It matches [ErrNotFound].

@@ -47,7 +47,7 @@ func read(field string, raw []byte, r rules) ([]byte, error) {
 }
 
 func tooManyBytes(field string, size, limit int) error {
-	return TooLargef(field, "is %d bytes as compact JSON, at most %d are allowed", size, limit)
+	return TooLargef(field, int64(limit), int64(size), "is %d bytes as compact JSON, at most %d are allowed", size, limit)
 }
 
 // within puts a prefix before the field of an [*InvalidError].

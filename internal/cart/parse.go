@@ -29,7 +29,7 @@ func ParseItems(field string, raw []byte, l Limits) (Object, error) {
 }
 
 func tooManyItems(field string, n int, l Limits) error {
-	return TooLargef(field, "has %d items, at most %d are allowed", n, l.MaxItems)
+	return TooLargef(field, int64(l.MaxItems), int64(n), "has %d items, at most %d are allowed", n, l.MaxItems)
 }
 
 // ParseConditions reads a conditions document: an object of conditions by name.

@@ -22,10 +22,13 @@ var (
 	ErrUnknown = errors.New("no such lease")
 	// ErrDraining is returned when the coordinator is stopping.
 	ErrDraining = errors.New("stopping")
+	// ErrBusy is returned when the time of a request ended before the backend was asked: the
+	// sidecar itself was too slow, and nothing was changed.
+	ErrBusy = errors.New("the sidecar did not get to it in time; nothing was changed")
 )
 
 // Errors lists every sentinel, for tables that must be complete.
-var Errors = []error{ErrTimeout, ErrLost, ErrUnknown, ErrDraining}
+var Errors = []error{ErrTimeout, ErrLost, ErrUnknown, ErrDraining, ErrBusy}
 
 // Options are what a [Coordinator] runs with.
 type Options struct {
@@ -171,6 +174,9 @@ func (c *Coordinator) Read(ctx context.Context, key cart.Key) (*cart.Cart, error
 }
 
 func (c *Coordinator) read(ctx context.Context, key cart.Key) (*cart.Cart, error) {
+	if err := spent(ctx); err != nil {
+		return nil, err
+	}
 	seen := c.cache.stamp(key)
 	k, err := c.store.Load(ctx, key)
 	if err != nil {

@@ -3,6 +3,7 @@ package lock
 import (
 	"context"
 	"errors"
+	"fmt"
 	"hash/maphash"
 	"slices"
 	"sync"
@@ -97,6 +98,9 @@ func (c *Coordinator) submit(ctx context.Context, key cart.Key, o *op) (Result, 
 		return Result{}, err
 	}
 	defer c.inFlight.Done()
+	if err := spent(ctx); err != nil {
+		return Result{}, err
+	}
 	o.since = time.Now()
 	if o.expires.IsZero() {
 		o.expires = o.since.Add(c.opts.Load().WaitTimeout)
@@ -293,7 +297,7 @@ func (c *Coordinator) rouse(sh *shard, l *line) (b batch, ok bool) {
 // work serves the line until nothing is left that could go out.
 func (c *Coordinator) work(sh *shard, l *line, b batch) {
 	for {
-		ctx, cancel := context.WithTimeout(context.Background(), c.opts.Load().WaitTimeout+turnLease)
+		ctx, cancel := context.WithTimeoutCause(context.Background(), c.opts.Load().WaitTimeout+turnLease, ErrBusy)
 		c.serve(ctx, l, b)
 		cancel()
 		sh.mu.Lock()
@@ -306,6 +310,16 @@ func (c *Coordinator) work(sh *shard, l *line, b batch) {
 		}
 		sh.mu.Unlock()
 	}
+}
+
+// spent is why the backend is not asked any more: ErrBusy where a bound of the sidecar's own
+// has ended the context, which it says by a cause, and else the context's error.
+func spent(ctx context.Context) error {
+	err := ctx.Err()
+	if err == nil || errors.Is(err, context.Canceled) || errors.Is(context.Cause(ctx), err) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", ErrBusy, err)
 }
 
 func (o *op) answer(r Result, err error) {

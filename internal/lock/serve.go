@@ -61,6 +61,10 @@ func (c *Coordinator) serve(ctx context.Context, l *line, b batch) {
 			}
 		}
 
+		if err := spent(ctx); err != nil { // a commit that is sent now would be told as the backend's fault
+			c.fail(l.key, &b, nil, err)
+			return
+		}
 		c.cache.begin(l.key)
 		outs, err := c.store.Commit(ctx, p.commit)
 		c.stats.commits.Add(1)

@@ -80,6 +80,7 @@ var (
 	badMedia     = kind{code: codes.InvalidArgument, reason: "INVALID", http: http.StatusUnsupportedMediaType}
 	busy         = kind{code: codes.ResourceExhausted, reason: "BUSY", http: http.StatusTooManyRequests, retry: true, message: "too many requests are under way for the sidecar's memory; nothing was changed"}
 	manyStreams  = kind{code: codes.ResourceExhausted, reason: "TOO_MANY_STREAMS", http: http.StatusTooManyRequests, retry: true}
+	late         = kind{code: codes.ResourceExhausted, reason: "BUSY", http: http.StatusTooManyRequests, retry: true, message: "the sidecar did not get to it in time; nothing was changed"}
 	internal     = kind{code: codes.Internal, reason: "INTERNAL", http: http.StatusInternalServerError, message: "internal error"}
 )
 
@@ -97,6 +98,7 @@ var kinds = []struct {
 	{lock.ErrLost, lockLost},
 	{lock.ErrUnknown, noLease},
 	{lock.ErrDraining, shuttingDown},
+	{lock.ErrBusy, late},
 	{storage.ErrLockTimeout, lockTimeout},
 	{storage.ErrLockLost, lockLost},
 	{storage.ErrLockUnknown, noLease},
@@ -161,6 +163,10 @@ func classify(ctx context.Context, err error) *failure {
 	case errors.As(err, &bad):
 		f.text = bad.Error()
 		f.metadata = map[string]string{"field": bad.Field}
+		if bad.TooLarge {
+			f.metadata["limit"] = strconv.FormatInt(bad.Limit, 10)
+			f.metadata["actual"] = strconv.FormatInt(bad.Actual, 10)
+		}
 	case errors.As(err, &alien):
 		f.metadata = map[string]string{"field": alien.field}
 	case errors.As(err, &stale):

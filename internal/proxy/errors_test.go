@@ -34,6 +34,7 @@ func TestEverySentinelIsMapped(t *testing.T) {
 		lock.ErrTimeout:        {codes.Aborted, "LOCK_TIMEOUT", 423, 423},
 		lock.ErrLost:           {codes.FailedPrecondition, "LOCK_LOST", 409, 409},
 		lock.ErrDraining:       {codes.Unavailable, "SHUTTING_DOWN", 503, 503},
+		lock.ErrBusy:           {codes.ResourceExhausted, "BUSY", 429, 429},
 		lock.ErrUnknown:        {codes.NotFound, "NOT_FOUND", 404, 404},
 		storage.ErrUnavailable: {codes.Unavailable, "BACKEND_UNAVAILABLE", 503, 503},
 		storage.ErrUnsupported: {codes.Unimplemented, "UNSUPPORTED", 501, 501},
@@ -56,7 +57,7 @@ func TestEverySentinelIsMapped(t *testing.T) {
 		if got != w {
 			t.Errorf("%q: got %v, want %v", sentinel, got, w)
 		}
-		if f.retry != (got.http == 423 || got.http == 503) {
+		if f.retry != (got.http == 423 || got.http == 429 || got.http == 503) {
 			t.Errorf("%q: retry is %t with status %d", sentinel, f.retry, got.http)
 		}
 	}

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"strconv"
 	"time"
 
 	"google.golang.org/grpc"
@@ -120,9 +119,7 @@ func (s *service) unreceived(ctx context.Context, method string, err error) erro
 
 // overLimit says that field is too large.
 func overLimit(field string, actual, limit int64) error {
-	f := &failure{kind: tooLarge, text: fmt.Sprintf("%s: is %d bytes, at most %d are allowed", field, actual, limit)}
-	f.metadata = map[string]string{"field": field, "limit": strconv.FormatInt(limit, 10), "actual": strconv.FormatInt(actual, 10)}
-	return f
+	return cart.TooLargef(field, limit, actual, "is %d bytes, at most %d are allowed", actual, limit)
 }
 
 // decompress reads at most most bytes out of data, and frees it.

@@ -86,7 +86,7 @@ func batch(field string, operations []*pb.Operation, l cart.Limits) (cart.Verb, 
 		return nil, cart.Invalidf(field, "is required: one operation or more")
 	}
 	if most := max(maxOperations, l.MaxItems); len(operations) > most {
-		return nil, cart.TooLargef(field, "has %d operations, at most %d are allowed", len(operations), most)
+		return nil, cart.TooLargef(field, int64(most), int64(len(operations)), "has %d operations, at most %d are allowed", len(operations), most)
 	}
 	verbs := make([]cart.Verb, len(operations))
 	for i, o := range operations {
