@@ -116,6 +116,21 @@ type Limits struct {
 	// +kubebuilder:validation:Maximum=67108864
 	MaxDocumentBytes int32 `json:"maxDocumentBytes,omitempty"`
 
+	// The largest size of a whole cart, with all of its documents, in bytes. A cart
+	// that is over it already, since the limit was lowered, may shrink and move, but not grow.
+	// +optional
+	// +kubebuilder:default=2097152
+	// +kubebuilder:validation:Minimum=1024
+	// +kubebuilder:validation:XValidation:rule="self <= 3145728",message="must be at most 3145728 (3 MiB), so that every answer fits the 4 MiB that gRPC clients take by default"
+	MaxCartBytes int32 `json:"maxCartBytes,omitempty"`
+
+	// The most metadata keys of one cart.
+	// +optional
+	// +kubebuilder:default=1000
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=100000
+	MaxMetadataKeys int32 `json:"maxMetadataKeys,omitempty"`
+
 	// The largest quantity of one item.
 	// +optional
 	// +kubebuilder:default=10000

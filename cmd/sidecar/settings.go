@@ -55,6 +55,8 @@ var groups = []group{
 		{flag: "ttl", paths: at("ttl"), value: "DURATION", usage: "life of a cart from its last change; 0 is for ever"},
 		{flag: "max-items", paths: at("limits.maxItems"), value: "N", usage: "how many items a cart may hold"},
 		{flag: "max-document-bytes", paths: at("limits.maxDocumentBytes"), value: "BYTES", usage: "size of one document as compact JSON"},
+		{flag: "max-cart-bytes", paths: at("limits.maxCartBytes"), value: "BYTES", usage: "size of a whole cart, with all of its documents"},
+		{flag: "max-metadata-keys", paths: at("limits.maxMetadataKeys"), value: "N", usage: "how many metadata keys a cart may hold"},
 		{flag: "max-quantity", paths: at("limits.maxQuantity"), value: "N", usage: "largest quantity of one item"},
 		{flag: "allow-flush", paths: at("allowFlush"), usage: "permit the call that removes all carts of the prefix"},
 	}},

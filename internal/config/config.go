@@ -151,6 +151,10 @@ type Limits struct {
 	MaxItems int `yaml:"maxItems"`
 	// MaxDocumentBytes is the size of one document as compact JSON.
 	MaxDocumentBytes int `yaml:"maxDocumentBytes"`
+	// MaxCartBytes is the size of a whole cart, with all of its documents.
+	MaxCartBytes int `yaml:"maxCartBytes"`
+	// MaxMetadataKeys is how many metadata keys a cart may hold.
+	MaxMetadataKeys int `yaml:"maxMetadataKeys"`
 	// MaxQuantity is the largest quantity of one item.
 	MaxQuantity int64 `yaml:"maxQuantity"`
 }
@@ -186,7 +190,7 @@ func Default() *Config {
 			Write:   Duration(500 * time.Millisecond),
 			Request: Duration(6 * time.Second),
 		},
-		Limits:    Limits{MaxItems: 1000, MaxDocumentBytes: 1 << 20, MaxQuantity: 10_000},
+		Limits:    Limits{MaxItems: 1000, MaxDocumentBytes: 1 << 20, MaxCartBytes: 2 << 20, MaxMetadataKeys: 1000, MaxQuantity: 10_000},
 		Listen:    Listen{GRPC: "127.0.0.1:7420", HTTP: "127.0.0.1:7421", Admin: "127.0.0.1:7422"},
 		LogLevel:  LogInfo,
 		LogFormat: LogText,

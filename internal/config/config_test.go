@@ -48,7 +48,7 @@ func TestLoadFull(t *testing.T) {
 		KeyPrefix: "shop.cart", TTL: config.Duration(48 * time.Hour),
 		Locking:  config.Locking{Mode: config.LockingEnabled, WaitTimeout: config.Duration(4 * time.Second), LeaseDuration: config.Duration(3 * time.Second), Reason: "MultipleReplicas"},
 		Timeouts: config.Timeouts{Dial: config.Duration(2 * time.Second), Read: config.Duration(300 * time.Millisecond), Write: config.Duration(400 * time.Millisecond), Request: config.Duration(90 * time.Second)},
-		Limits:   config.Limits{MaxItems: 10, MaxDocumentBytes: 2048, MaxQuantity: 99},
+		Limits:   config.Limits{MaxItems: 10, MaxDocumentBytes: 2048, MaxCartBytes: 4096, MaxMetadataKeys: 20, MaxQuantity: 99},
 		Listen:   config.Listen{GRPC: "127.0.0.1:1", HTTP: "localhost:2", Admin: ":3", Socket: "/run/sidecart.sock"},
 		LogLevel: config.LogWarn, LogFormat: config.LogJSON, AllowFlush: true,
 	}
@@ -174,7 +174,8 @@ func TestLoadProblems(t *testing.T) {
 		"timeouts":            {"locking: {waitTimeout: 0s, leaseDuration: -1s}\ntimeouts: {dial: 0s, read: 1us, write: 48h, request: 0s}", []string{"locking.waitTimeout: must be between 1ms and 24h, is 0s", "locking.leaseDuration: must be between 1ms and 24h, is -1s", "timeouts.dial: must be between 1ms and 24h, is 0s", "timeouts.read: must be between 1ms and 24h, is 1µs", "timeouts.write: must be between 1ms and 24h, is 48h", "timeouts.request: must be between 1ms and 24h, is 0s"}},
 		"request under wait":  {"locking: {waitTimeout: 5s}\ntimeouts: {request: 4s}", []string{"timeouts.request: must not be shorter than locking.waitTimeout (5s), or a request would end before its wait; is 4s"}},
 		"lease under write":   {"locking: {leaseDuration: 400ms}", []string{"locking.leaseDuration: must not be shorter than timeouts.write (500ms), or a lock could end while its change is on the way; is 400ms"}},
-		"limits":              {"limits: {maxItems: 0, maxDocumentBytes: 100000000, maxQuantity: -1}", []string{"limits.maxItems: must be between 1 and 1000000, is 0", "limits.maxDocumentBytes: must be between 2 and 67108864, is 100000000", "limits.maxQuantity: must be between 1 and 1000000000000, is -1"}},
+		"limits":              {"limits: {maxItems: 0, maxDocumentBytes: 100000000, maxCartBytes: 3145729, maxMetadataKeys: 0, maxQuantity: -1}", []string{"limits.maxItems: must be between 1 and 1000000, is 0", "limits.maxDocumentBytes: must be between 2 and 67108864, is 100000000", "limits.maxCartBytes: must be between 1 and 3145728, so that every answer fits the 4 MiB that gRPC clients take by default; is 3145729", "limits.maxMetadataKeys: must be between 1 and 100000, is 0", "limits.maxQuantity: must be between 1 and 1000000000000, is -1"}},
+		"no cart at all":      {"limits: {maxCartBytes: 0}", []string{"limits.maxCartBytes: must be between 1 and 3145728, so that every answer fits the 4 MiB that gRPC clients take by default; is 0"}},
 		"open listeners":      {"listen: {grpc: ':7420', http: '0.0.0.0:7421', admin: '10.0.0.1:x'}", []string{`listen.grpc: must be a loopback address (127.0.0.1, ::1 or localhost), since the API has no authentication; is ":7420"`, `listen.http: must be a loopback address (127.0.0.1, ::1 or localhost), since the API has no authentication; is "0.0.0.0:7421"`, `listen.admin: must be host:port, for example 127.0.0.1:7420, is "10.0.0.1:x"`}},
 		"shared address":      {"listen: {grpc: '127.0.0.1:7', http: '127.0.0.1:7'}", []string{"listen.http: is the address of another listener: 127.0.0.1:7"}},
 		"long socket":         {"listen: {socket: /" + strings.Repeat("s", 107) + "}", []string{"listen.socket: is a path of 108 bytes, at most 107 are possible"}},

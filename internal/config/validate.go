@@ -19,6 +19,9 @@ const (
 	maxTimeout       = 24 * time.Hour
 	maxMaxItems      = 1_000_000
 	maxDocumentBytes = 64 << 20
+	// maxCartBytes leaves room for the envelope of an answer within the 4 MiB that gRPC clients take.
+	maxCartBytes     = 3 << 20
+	maxMetadataKeys  = 100_000
 	maxMaxQuantity   = 1_000_000_000_000
 	// maxSocketBytes is the size of sun_path on Linux without its final NUL.
 	maxSocketBytes = 107
@@ -46,6 +49,10 @@ func (c *Config) Validate() Problems {
 	v.times(c)
 	within(v, "limits.maxItems", int64(c.Limits.MaxItems), 1, maxMaxItems)
 	within(v, "limits.maxDocumentBytes", int64(c.Limits.MaxDocumentBytes), 2, maxDocumentBytes)
+	if n := c.Limits.MaxCartBytes; n < 1 || n > maxCartBytes {
+		v.problem("limits.maxCartBytes", "must be between 1 and %d, so that every answer fits the 4 MiB that gRPC clients take by default; is %d", maxCartBytes, n)
+	}
+	within(v, "limits.maxMetadataKeys", int64(c.Limits.MaxMetadataKeys), 1, maxMetadataKeys)
 	within(v, "limits.maxQuantity", c.Limits.MaxQuantity, 1, maxMaxQuantity)
 	v.listen("listen", &c.Listen)
 	choose(v, "logLevel", c.LogLevel)

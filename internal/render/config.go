@@ -40,6 +40,8 @@ func Config(cs *v1alpha1.CartStorage, locking v1alpha1.LockingStatus, generation
 	c.Limits = config.Limits{
 		MaxItems:         cmp.Or(int(spec.Limits.MaxItems), c.Limits.MaxItems),
 		MaxDocumentBytes: cmp.Or(int(spec.Limits.MaxDocumentBytes), c.Limits.MaxDocumentBytes),
+		MaxCartBytes:     cmp.Or(int(spec.Limits.MaxCartBytes), c.Limits.MaxCartBytes),
+		MaxMetadataKeys:  cmp.Or(int(spec.Limits.MaxMetadataKeys), c.Limits.MaxMetadataKeys),
 		MaxQuantity:      cmp.Or(spec.Limits.MaxQuantity, c.Limits.MaxQuantity),
 	}
 	p := ports(cs)
