@@ -179,7 +179,11 @@ func (s *sidecar) backend(c *config.Config, store storage.Store, carts *lock.Coo
 }
 
 func limits(c *config.Config) cart.Limits {
-	return cart.Limits{MaxItems: c.Limits.MaxItems, MaxDocumentBytes: c.Limits.MaxDocumentBytes, MaxQuantity: c.Limits.MaxQuantity}
+	l := &c.Limits
+	return cart.Limits{
+		MaxItems: l.MaxItems, MaxDocumentBytes: l.MaxDocumentBytes, MaxCartBytes: l.MaxCartBytes,
+		MaxMetadataKeys: l.MaxMetadataKeys, MaxQuantity: l.MaxQuantity,
+	}
 }
 
 // Bounds of a graceful stop: calls under way may take their whole time, but

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/anishathalye/porcupine"
+
+	"github.com/sidecart/sidecart/internal/cart"
 )
 
 // kind is what a client asked for.
@@ -169,9 +171,9 @@ func (s *pair) step(q request, r response) bool {
 		return false // somebody else's lease was passed over
 	}
 	if r.outcome == conflict {
-		return c.etag == "" || q.match != c.etag
+		return !c.matches(q.match, false)
 	}
-	if q.kind == opPutIfMatch && c.etag != "" && q.match != c.etag {
+	if q.kind == opPutIfMatch && !c.matches(q.match, true) {
 		return false
 	}
 	if q.kind == opSwap || q.kind == opMerge {
@@ -195,6 +197,21 @@ func (s *pair) step(q request, r response) bool {
 		c.holder = ""
 	}
 	return true
+}
+
+// absentETag is that of the items while there is no cart, and holds for that alone here: no cart of
+// these histories is without items that were set.
+var absentETag = (&cart.Cart{}).PartETag(cart.PartItems)
+
+// matches reports whether etag is that of the items; unknown where that is not known.
+func (c *cartState) matches(etag string, unknown bool) bool {
+	switch {
+	case c.version == 0 || etag == absentETag:
+		return c.version == 0 && etag == absentETag
+	case c.etag == "":
+		return unknown
+	}
+	return etag == c.etag
 }
 
 // shows reports whether an answer shows this cart, and takes its names over.
@@ -331,7 +348,7 @@ func (s *pair) moveOver(q request) bool {
 func (s *pair) perhaps(q request) bool {
 	c, other := &s.carts[q.side], &s.carts[1-q.side]
 	before := *s
-	if q.token != "" && c.holder != q.token || q.kind == opPutIfMatch && c.etag != "" && c.etag != q.match {
+	if q.token != "" && c.holder != q.token || q.kind == opPutIfMatch && !c.matches(q.match, true) {
 		return false
 	}
 	if q.token == "" {

@@ -462,7 +462,7 @@ func (c *linearClient) understand(q request, status int, body []byte, err error)
 		items[id] = item.Quantity
 	}
 	r.version, r.items = shown.Version, formatItems(items)
-	if len(shown.ETag) > 12 {
+	if shown.Version > 0 {
 		r.cart = shown.ETag[2:12] // behind the kind of etag stands what tells carts apart
 	}
 	r.moved, r.token, r.fence = a.Swapped || a.Merged, a.Token, a.Fence

@@ -40,7 +40,7 @@ func BenchmarkAddItem(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
 				d := NewDraft(base, DefaultLimits(), "")
-				if err := (AddItem{item}).Apply(d); err != nil || !d.Seal() {
+				if altered, err := d.Change(AddItem{item}); err != nil || !altered {
 					b.Fatal(err)
 				}
 				_ = d.Cart().Items.Object.Bytes()

@@ -114,60 +114,184 @@ func (c *Cart) PartVersion(p Part) uint64 {
 	return v
 }
 
-// StorePart sets what a backend stores of one part: compact JSON for items,
-// conditions and metadata keys, opaque bytes for the internal parts. A nil value
-// removes a metadata key, leaving a tombstone, or clears an internal part. It is
-// meant for backends, which hand it values that went through a [Draft] once; a value that is no JSON
-// object where one belongs makes the document's [Object] damaged: see
-// [TrustedObject]. Slices and maps of c are copied, not written to: a shallow
-// copy of a Cart stays as it was.
-func (c *Cart) StorePart(p Part, value []byte, version uint64) error {
-	switch p {
-	case PartItems, PartConditions:
-		o, err := TrustedObject(value)
-		if err != nil {
-			return fmt.Errorf("%s: %w", p, err)
+// PartVersions are the versions of parts, in their order. It looks at each metadata key once,
+// however many parts there are.
+func (c *Cart) PartVersions(parts []Part) []uint64 {
+	versions := make([]uint64, len(parts))
+	var index map[string]int
+	for i, p := range parts {
+		key, ok := p.MetadataKey()
+		if !ok || len(parts) <= fewKeys {
+			versions[i] = c.PartVersion(p)
+			continue
 		}
-		if p == PartItems {
-			c.Items = Document{o, version}
+		if index == nil {
+			index = indexOf(c.Metadata)
+		}
+		if at, ok := index[key]; ok {
+			versions[i] = c.Metadata[at].Version
+		} else if v, ok := c.Removed[key]; ok {
+			versions[i] = v
 		} else {
-			c.Conditions = Document{o, version}
+			versions[i] = c.Floor
+		}
+	}
+	return versions
+}
+
+func indexOf(entries []Entry) map[string]int {
+	index := make(map[string]int, len(entries))
+	for i := range entries {
+		index[entries[i].Key] = i
+	}
+	return index
+}
+
+// Size is the size of the cart's documents as they are served, in bytes: items, conditions, and
+// all metadata as one object.
+func (c *Cart) Size() int {
+	return c.Items.Object.size() + c.Conditions.Object.size() + c.metadataSize()
+}
+
+func (c *Cart) metadataSize() int {
+	size := 1
+	for i := range c.Metadata {
+		if e := &c.Metadata[i]; e.Value != nil { // in a draft there are keys that go
+			size += memberLen(e.Key, e.Value)
+		}
+	}
+	return max(size, len(emptyObject))
+}
+
+// MetadataObject is all metadata as one JSON object.
+func (c *Cart) MetadataObject() []byte {
+	b := append(make([]byte, 0, c.metadataSize()), '{')
+	for i := range c.Metadata {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = append(append(appendKey(b, c.Metadata[i].Key), ':'), c.Metadata[i].Value...)
+	}
+	return append(b, '}')
+}
+
+// Written is one part to store, as a change left it.
+type Written struct {
+	Part Part
+	// Value is compact JSON for items, conditions and metadata keys, opaque bytes for the
+	// internal parts. nil removes a metadata key, leaving a tombstone, or clears an internal part.
+	Value []byte
+	// Version is that of the part. Internal parts have none.
+	Version uint64
+}
+
+// StorePart is [Cart.StoreParts] of one part.
+func (c *Cart) StorePart(p Part, value []byte, version uint64) error {
+	return c.StoreParts([]Written{{p, value, version}})
+}
+
+// StoreParts sets what a backend stores of some parts, in order. It is meant for backends, which
+// hand it values that went through a [Draft] once; a value that is no JSON object where one
+// belongs makes the document's [Object] damaged: see [TrustedObject]. After an error the cart is
+// as it was. Slices and maps of c are copied, not written to: a shallow copy of a Cart stays as
+// it was.
+func (c *Cart) StoreParts(parts []Written) error {
+	s := storing{cart: *c}
+	for i := range parts {
+		if err := s.store(&parts[i]); err != nil {
+			return err
+		}
+	}
+	if s.gone {
+		s.cart.Metadata = slices.DeleteFunc(s.cart.Metadata, func(e Entry) bool { return e.Value == nil })
+	}
+	*c = s.cart
+	return nil
+}
+
+// storing is a cart that parts are stored in.
+type storing struct {
+	cart       Cart
+	own        bool           // Metadata is not shared; a key that is removed stays in it, without a value
+	ownRemoved bool           // likewise Removed
+	gone       bool           // there are such keys
+	index      map[string]int // of Metadata, once there was more than one
+	keys       int            // metadata keys stored
+}
+
+func (s *storing) store(w *Written) error {
+	c := &s.cart
+	switch w.Part {
+	case PartItems, PartConditions:
+		o, err := TrustedObject(w.Value)
+		if err != nil {
+			return fmt.Errorf("%s: %w", w.Part, err)
+		}
+		if w.Part == PartItems {
+			c.Items = Document{o, w.Version}
+		} else {
+			c.Conditions = Document{o, w.Version}
 		}
 		return nil
 	case PartTransfer:
-		c.Transfer = bytes.Clone(value)
+		c.Transfer = bytes.Clone(w.Value)
 		return nil
 	case PartReceived:
-		c.Received = bytes.Clone(value)
+		c.Received = bytes.Clone(w.Value)
 		return nil
 	}
-	key, ok := p.MetadataKey()
+	key, ok := w.Part.MetadataKey()
 	if !ok {
-		return fmt.Errorf("%q is no part that can be stored", string(p))
+		return fmt.Errorf("%q is no part that can be stored", string(w.Part))
 	}
-	if value == nil {
-		c.Metadata = slices.Clone(c.Metadata)
-		c.Metadata = slices.DeleteFunc(c.Metadata, func(e Entry) bool { return e.Key == key })
-		c.Removed = maps.Clone(c.Removed)
-		c.bury(key, version)
+	var text []byte
+	if w.Value != nil {
+		var err error
+		if text, err = trusted(w.Value); err != nil || string(text) == "null" {
+			return fmt.Errorf("%s: %w", w.Part, errDamagedValue)
+		}
+	}
+	if !s.own {
+		c.Metadata, s.own = slices.Clone(c.Metadata), true
+	}
+	at := s.find(key)
+	if _, buried := c.Removed[key]; !s.ownRemoved && (buried || text == nil) {
+		c.Removed, s.ownRemoved = maps.Clone(c.Removed), true
+	}
+	if text == nil {
+		if at >= 0 {
+			c.Metadata[at].Value, s.gone = nil, true
+			delete(s.index, key)
+			c.Metadata[at].Key = "" // no name of a key: set again, it comes last
+		}
+		c.bury(key, w.Version)
 		return nil
 	}
-	text, err := trusted(value)
-	if err != nil || string(text) == "null" {
-		return fmt.Errorf("%s: %w", p, errDamagedValue)
+	delete(c.Removed, key)
+	entry := Entry{key, text, w.Version}
+	if at >= 0 {
+		c.Metadata[at] = entry
+		return nil
 	}
-	if _, ok := c.Removed[key]; ok {
-		c.Removed = maps.Clone(c.Removed)
-		delete(c.Removed, key)
+	if s.index != nil {
+		s.index[key] = len(c.Metadata)
 	}
-	entry := Entry{key, text, version}
-	if i := slices.IndexFunc(c.Metadata, func(e Entry) bool { return e.Key == key }); i >= 0 {
-		c.Metadata = slices.Clone(c.Metadata)
-		c.Metadata[i] = entry
-	} else {
-		c.Metadata = append(slices.Clip(c.Metadata), entry)
-	}
+	c.Metadata = append(c.Metadata, entry)
 	return nil
+}
+
+// find is the index of a key in the metadata, -1 where it is not there.
+func (s *storing) find(key string) int {
+	if s.keys++; s.keys > fewKeys && s.index == nil {
+		s.index = indexOf(s.cart.Metadata)
+	}
+	if s.index == nil {
+		return slices.IndexFunc(s.cart.Metadata, func(e Entry) bool { return e.Key == key })
+	}
+	if at, ok := s.index[key]; ok {
+		return at
+	}
+	return -1
 }
 
 var errDamagedValue = errors.New("stored value is no JSON, or null")

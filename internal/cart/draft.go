@@ -18,7 +18,7 @@ type Verb interface {
 }
 
 // Draft is a cart that is being changed. Several changes may be made on one
-// draft, one after the other, each ended by [Draft.Seal]: they become one commit
+// draft, one after the other, each by [Draft.Change]: they become one commit
 // with an answer for each. A Draft is for one goroutine.
 type Draft struct {
 	base   *Cart
@@ -26,16 +26,21 @@ type Draft struct {
 	cart   Cart // what it becomes
 	limits Limits
 	newID  string
+	capped []string // see Capped
 
-	own     bool     // cart.Metadata is not shared with sealed
-	touched []string // metadata keys set or removed since the last Seal
-	wrote   []string // metadata keys altered by sealed changes, with repeats
+	// The metadata of cart begins with the keys of sealed, in their places, so that one index is
+	// good for both; a key that was removed stays in it without a value until Seal.
+	own     bool           // cart.Metadata is not shared with sealed
+	keys    int            // those with a value
+	index   map[string]int // of cart.Metadata, once there were some lookups
+	lookups int
+	log     metadataLog
 }
 
 // NewDraft starts from base, which is not written to. newID is the UUID that the
 // cart gets if it does not exist and a change makes it.
 func NewDraft(base *Cart, limits Limits, newID string) *Draft {
-	return &Draft{base: base, sealed: *base, cart: *base, limits: limits, newID: newID}
+	return &Draft{base: base, sealed: *base, cart: *base, limits: limits, newID: newID, keys: len(base.Metadata)}
 }
 
 // Cart is a snapshot of the draft as of the last Seal or Rollback; it is never
@@ -47,6 +52,37 @@ func (d *Draft) Cart() *Cart {
 
 // Base is the cart that the draft started from.
 func (d *Draft) Base() *Cart { return d.base }
+
+// Capped are the ids of the items whose quantity the last change made the largest that is
+// allowed, since a merge came to more; in the order of the items.
+func (d *Draft) Capped() []string { return d.capped }
+
+// Change makes one change of the draft and reports whether it altered anything. The cart that it
+// leaves must be within the limit on whole carts, or no larger than before: what is too large
+// already may shrink. On an error nothing is left of the change.
+func (d *Draft) Change(v Verb) (changed bool, err error) {
+	d.capped = nil
+	err = v.Apply(d)
+	if size := d.cart.Size(); err == nil && size > d.limits.MaxCartBytes && size > d.sizeBefore(v) {
+		err = TooLargef("cart", int64(d.limits.MaxCartBytes), int64(size),
+			"would be %d bytes with all of its documents, at most %d are allowed", size, d.limits.MaxCartBytes)
+	}
+	if err != nil {
+		d.Rollback()
+		return false, err
+	}
+	return d.Seal(), nil
+}
+
+// sizeBefore is the size of the largest cart that a change works on: one that moves here is
+// as large as where it comes from.
+func (d *Draft) sizeBefore(v Verb) int {
+	before := d.sealed.Size()
+	if r, ok := v.(Receive); ok {
+		before = max(before, r.From.Size())
+	}
+	return before
+}
 
 // Seal ends one change: if anything was altered, the version rises by one and
 // the altered parts get it. It reports whether anything was.
@@ -67,7 +103,7 @@ func (d *Draft) Seal() bool {
 	}
 	d.cart.Version = v
 	d.sealed = d.cart
-	d.own, d.touched = false, d.touched[:0]
+	d.fresh()
 	return true
 }
 
@@ -80,93 +116,155 @@ func (doc *Document) seal(old *Document, version uint64) bool {
 	return true
 }
 
-// sealMetadata gives the altered keys their version. It goes by sorted keys, as
-// a backend that stores them does, so that both drop the same tombstones.
+// sealMetadata gives the altered keys their version: first those that are set, in their order,
+// then those that are gone, by name.
 func (d *Draft) sealMetadata(version uint64) bool {
-	slices.Sort(d.touched)
-	d.touched = slices.DeleteFunc(slices.Compact(d.touched), func(key string) bool {
-		was, _ := d.sealed.MetadataValue(key)
-		is, _ := d.cart.MetadataValue(key)
-		return bytes.Equal(was, is)
-	})
-	if len(d.touched) == 0 {
+	if !d.own {
+		return false
+	}
+	var removed []string
+	altered, ownRemoved := false, false
+	for i := range d.cart.Metadata {
+		e := &d.cart.Metadata[i]
+		var was []byte
+		if i < len(d.sealed.Metadata) {
+			was = d.sealed.Metadata[i].Value
+		}
+		switch {
+		case bytes.Equal(was, e.Value):
+			continue
+		case e.Value == nil:
+			removed = append(removed, e.Key)
+		default:
+			e.Version = version
+			_, buried := d.cart.Removed[e.Key]
+			if buried {
+				if !ownRemoved {
+					d.cart.Removed, ownRemoved = maps.Clone(d.cart.Removed), true
+				}
+				delete(d.cart.Removed, e.Key)
+			}
+			d.log.set(e, buried)
+		}
+		altered = true
+	}
+	if !altered {
 		d.cart.Metadata = d.sealed.Metadata
 		return false
 	}
-	ownRemoved := false
-	for _, key := range d.touched {
-		i := d.entry(key)
-		removed := d.cart.Metadata[i].Value == nil
-		_, buried := d.cart.Removed[key]
-		if !ownRemoved && (removed || buried) {
-			d.cart.Removed, ownRemoved = maps.Clone(d.cart.Removed), true
-		}
-		switch {
-		case removed:
-			d.cart.bury(key, version)
-			continue
-		case buried:
-			delete(d.cart.Removed, key)
-		}
-		d.cart.Metadata[i].Version = version
+	if len(removed) > 0 && !ownRemoved {
+		d.cart.Removed = maps.Clone(d.cart.Removed)
+	}
+	slices.Sort(removed)
+	for _, key := range removed {
+		d.cart.bury(key, version)
+		d.log.remove(key, version)
 	}
 	d.cart.Metadata = slices.DeleteFunc(d.cart.Metadata, func(e Entry) bool { return e.Value == nil })
-	d.wrote = append(d.wrote, d.touched...)
 	return true
 }
 
 // Rollback gives up what was altered since the last Seal.
 func (d *Draft) Rollback() {
 	d.cart = d.sealed
-	d.own, d.touched = false, d.touched[:0]
+	d.fresh()
 }
 
-// Written are the parts altered by sealed changes since NewDraft, in a stable
-// order: "items", "conditions", then metadata keys sorted; without any whose value
-// and version are again those of the base. Value and version to store are those of Cart.
+// fresh begins a change: cart is what is sealed.
+func (d *Draft) fresh() {
+	if d.own {
+		d.own, d.index, d.lookups = false, nil, 0
+	}
+	d.keys = len(d.cart.Metadata)
+}
+
+// Written are the parts altered by sealed changes since NewDraft, in the order in which a
+// backend must store them: "items", "conditions", then metadata keys. A key that was removed and
+// set again is there twice, since it comes last then, and leaves other tombstones than one that
+// was only set.
 //
 // [PartReceived] comes last, where a [Receive] set it.
-func (d *Draft) Written() []Part {
-	var parts []Part
+func (d *Draft) Written() []Written {
+	var parts []Written
 	if differ(&d.base.Items, &d.sealed.Items) {
-		parts = append(parts, PartItems)
+		parts = append(parts, Written{PartItems, d.sealed.Items.Object.Bytes(), d.sealed.Items.Version})
 	}
 	if differ(&d.base.Conditions, &d.sealed.Conditions) {
-		parts = append(parts, PartConditions)
+		parts = append(parts, Written{PartConditions, d.sealed.Conditions.Object.Bytes(), d.sealed.Conditions.Version})
 	}
-	slices.Sort(d.wrote)
-	d.wrote = slices.Compact(d.wrote)
-	for _, key := range d.wrote {
-		was, since := d.base.MetadataValue(key)
-		is, version := d.sealed.MetadataValue(key)
-		if since != version || !bytes.Equal(was, is) {
-			parts = append(parts, PartMetadata(key))
+	for _, e := range d.log.events {
+		if !e.dropped {
+			parts = append(parts, Written{PartMetadata(e.Key), e.Value, e.Version})
 		}
 	}
 	if !bytes.Equal(d.base.Received, d.sealed.Received) {
-		parts = append(parts, PartReceived)
+		parts = append(parts, Written{Part: PartReceived, Value: d.sealed.Received})
 	}
 	return parts
 }
 
 func differ(a, b *Document) bool { return a.Version != b.Version || !a.Object.Equal(b.Object) }
 
+// metadataLog is what sealed changes did to metadata keys. Who stores its events one after the
+// other has the keys in the same order and is left with the same tombstones as the draft.
+type metadataLog struct {
+	events []metadataEvent
+	last   map[string]int // index of the last event of a key
+}
+
+// metadataEvent sets a key, or removes it where it has no value.
+type metadataEvent struct {
+	Entry
+	buried  bool // it took a tombstone away
+	dropped bool // what came later makes it needless
+}
+
+// set notes that a key is set. One that is set already keeps its place.
+func (l *metadataLog) set(e *Entry, buried bool) {
+	if i, ok := l.last[e.Key]; ok && l.events[i].Value != nil {
+		l.events[i].Entry = *e
+		return
+	}
+	l.add(metadataEvent{Entry: *e, buried: buried})
+}
+
+func (l *metadataLog) remove(key string, version uint64) {
+	if i, ok := l.last[key]; ok && l.events[i].Value != nil && !l.events[i].buried {
+		l.events[i].dropped = true
+	}
+	l.add(metadataEvent{Entry: Entry{Key: key, Version: version}})
+}
+
+func (l *metadataLog) add(e metadataEvent) {
+	if l.last == nil {
+		l.last = make(map[string]int)
+	}
+	l.last[e.Key] = len(l.events)
+	l.events = append(l.events, e)
+}
+
 // setItems replaces the items. What is over a limit is refused only where it
 // grows: after a limit was lowered, a cart may still be emptied step by step.
-func (d *Draft) setItems(o Object) error {
+func (d *Draft) setItems(o Object) error { return d.moveItems(o, Object{}) }
+
+// moveItems is setItems where the items of another cart come here: they may be as many and as
+// large as they are there.
+func (d *Draft) moveItems(o, from Object) error {
 	old := d.cart.Items.Object
-	if n := o.Len(); n > d.limits.MaxItems && n > old.Len() {
+	if n := o.Len(); n > d.limits.MaxItems && n > max(old.Len(), from.Len()) {
 		return tooManyItems("items", n, d.limits)
 	}
-	if err := d.fits("items", o.size(), old.size()); err != nil {
+	if err := d.fits("items", o.size(), max(old.size(), from.size())); err != nil {
 		return err
 	}
 	d.cart.Items.Object = o
 	return nil
 }
 
-func (d *Draft) setConditions(o Object) error {
-	if err := d.fits("conditions", o.size(), d.cart.Conditions.Object.size()); err != nil {
+func (d *Draft) setConditions(o Object) error { return d.moveConditions(o, Object{}) }
+
+func (d *Draft) moveConditions(o, from Object) error {
+	if err := d.fits("conditions", o.size(), max(d.cart.Conditions.Object.size(), from.size())); err != nil {
 		return err
 	}
 	d.cart.Conditions.Object = o
@@ -177,28 +275,46 @@ func (d *Draft) setConditions(o Object) error {
 // key stays in the list without a value: set again, it keeps its place, as it
 // does in the backend, which never sees the removal.
 func (d *Draft) setMetadata(key string, value []byte) error {
-	old, _ := d.cart.MetadataValue(key)
-	if bytes.Equal(old, value) {
-		return nil
-	}
+	old := d.metadataValue(key)
 	if value != nil {
 		if err := d.fits(metadataField(key), len(value), len(old)); err != nil {
 			return err
 		}
-		if n := len(d.metadataKeys()) + 1; old == nil && n > d.limits.maxMetadata() {
-			return TooLargef("metadata", int64(d.limits.maxMetadata()), int64(n), "has %d keys, at most %d are allowed", n, d.limits.maxMetadata())
+		if n := d.keys + 1; old == nil && n > d.limits.MaxMetadataKeys {
+			return tooManyKeys("metadata", n, d.limits)
 		}
+	}
+	d.writeMetadata(key, value)
+	return nil
+}
+
+// writeMetadata is setMetadata without limits.
+func (d *Draft) writeMetadata(key string, value []byte) {
+	at := d.entry(key)
+	var old []byte
+	if at >= 0 {
+		old = d.cart.Metadata[at].Value
+	}
+	if bytes.Equal(old, value) {
+		return
 	}
 	if !d.own {
 		d.cart.Metadata, d.own = slices.Clone(d.cart.Metadata), true
 	}
-	if i := d.entry(key); i >= 0 {
-		d.cart.Metadata[i].Value = value
-	} else {
-		d.cart.Metadata = append(d.cart.Metadata, Entry{Key: key, Value: value})
+	switch {
+	case old == nil:
+		d.keys++
+	case value == nil:
+		d.keys--
 	}
-	d.touched = append(d.touched, key)
-	return nil
+	if at >= 0 {
+		d.cart.Metadata[at].Value = value
+		return
+	}
+	if d.index != nil {
+		d.index[key] = len(d.cart.Metadata)
+	}
+	d.cart.Metadata = append(d.cart.Metadata, Entry{Key: key, Value: value})
 }
 
 func (d *Draft) fits(field string, size, old int) error {
@@ -208,9 +324,27 @@ func (d *Draft) fits(field string, size, old int) error {
 	return nil
 }
 
-// entry is the index of a key in the metadata, also of one removed since the last Seal.
+// metadataValue is the value of a key now, nil where it is not there.
+func (d *Draft) metadataValue(key string) []byte {
+	if at := d.entry(key); at >= 0 {
+		return d.cart.Metadata[at].Value
+	}
+	return nil
+}
+
+// entry is the index of a key in the metadata, also of one removed since the last Seal; -1 where
+// it is not there. The first lookups are scans, which beat an index as long as they are few.
 func (d *Draft) entry(key string) int {
-	return slices.IndexFunc(d.cart.Metadata, func(e Entry) bool { return e.Key == key })
+	if d.lookups++; d.index == nil && d.lookups > fewKeys {
+		d.index = indexOf(d.cart.Metadata)
+	}
+	if d.index == nil {
+		return slices.IndexFunc(d.cart.Metadata, func(e Entry) bool { return e.Key == key })
+	}
+	if at, ok := d.index[key]; ok {
+		return at
+	}
+	return -1
 }
 
 func metadataField(key string) string { return "metadata" + keySegment(key) }

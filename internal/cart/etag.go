@@ -7,14 +7,25 @@ import (
 	"hash/fnv"
 )
 
-// ETag is the etag of the whole cart; "" for a cart that does not exist.
+// ETag is the etag of the whole cart, and never "".
 func (c *Cart) ETag() string { return c.PartETag(PartAll) }
 
-// PartETag is the etag of a part. For [PartAll] it is that of the whole cart. It
-// is "" where the part's version is 0.
+// PartETag is the etag of a part; for [PartAll] it is that of the whole cart. It is never "",
+// but for the internal parts, which are not served and have none.
+//
+// What is not there has an etag too, which is of version 0. What it holds for as If-Match:
+//
+//   - that of a cart that is not there, as long as there is none;
+//   - that of a part, read while there was no cart, as long as the part was never set, also in
+//     a cart that came meanwhile;
+//   - that of a part that was never set in a cart, as long as that is so in that same cart, and
+//     in none that comes after it.
+//
+// One etag may end early: where the floor of a cart's tombstones rose meanwhile, a metadata key
+// that was never set reads as being at the floor (see [Cart.Floor]).
 func (c *Cart) PartETag(p Part) string {
 	t := c.tag(p)
-	if !c.Exists() || t.version == 0 {
+	if t.kind == 0 {
 		return ""
 	}
 	return t.String()
@@ -26,10 +37,13 @@ func (c *Cart) MetadataETag() string { return c.PartETag(PartMetadataAll) }
 // tag is what an etag says. Clients must not look into it.
 type tag struct {
 	kind    byte   // one of the kinds
-	cart    uint64 // hash of the cart's id
+	cart    uint64 // hash of the cart's id; noCart where there was none
 	key     uint64 // hash of the metadata key, of kindKey
-	version uint64
+	version uint64 // 0 for what was not there
 }
+
+// noCart stands for the id of a cart that is not there.
+var noCart = hash("")
 
 const (
 	kindCart       = 'c'
@@ -52,10 +66,23 @@ func (c *Cart) tag(p Part) tag {
 	case PartMetadataAll:
 		t.kind = kindMetadata
 	default:
-		key, _ := p.MetadataKey()
-		t.kind, t.key = kindKey, hash(key)
+		if key, ok := p.MetadataKey(); ok {
+			t.kind, t.key = kindKey, hash(key)
+		}
 	}
 	return t
+}
+
+// isOf reports whether both are etags of the same part.
+func (t tag) isOf(u tag) bool { return t.kind == u.kind && t.key == u.key }
+
+// holds reports whether t, given for a request on p, is current.
+func (t tag) holds(c *Cart, p Part) bool {
+	now := c.tag(p)
+	if t == now || t == c.tag(PartAll) {
+		return true
+	}
+	return t.cart == noCart && t.version == 0 && now.version == 0 && t.isOf(now)
 }
 
 func hash(s string) uint64 {
@@ -97,7 +124,7 @@ func parseTag(s string) (t tag, ok bool) {
 	t.version, n = binary.Uvarint(rest)
 	switch t.kind {
 	case kindCart, kindItems, kindConditions, kindMetadata, kindKey:
-		return t, n == len(rest) && t.version > 0 && t.String() == s
+		return t, n == len(rest) && t.String() == s
 	}
 	return tag{}, false
 }

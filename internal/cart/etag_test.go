@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -31,11 +32,79 @@ func TestETags(t *testing.T) {
 			t.Errorf("the etag of %s does not change", p)
 		}
 	}
+	for _, p := range []Part{PartTransfer, PartReceived} {
+		if etag := c.PartETag(p); etag != "" {
+			t.Errorf("%s, which is not served, has etag %q", p, etag)
+		}
+	}
+}
+
+// What is not there has an etag, which is no empty one, and holds as long as it is not there.
+func TestETagsOfWhatIsNotThere(t *testing.T) {
 	var none Cart
-	fresh := &Cart{ID: "c1", Version: 1}
-	for _, etag := range []string{none.ETag(), none.PartETag(PartItems), none.MetadataETag(), fresh.PartETag(PartItems), fresh.MetadataETag(), fresh.PartETag(PartMetadata("k")), c.PartETag(PartTransfer), c.PartETag(PartReceived)} {
-		if etag != "" {
-			t.Errorf("version 0 has etag %q", etag)
+	bare := &Cart{ID: "c1", Version: 1}
+	k, l := PartMetadata("k"), PartMetadata("l")
+	scopes := []Part{PartAll, PartItems, PartConditions, PartMetadataAll, k, l}
+	seen := map[string]string{}
+	for name, c := range map[string]*Cart{"no cart": &none, "a cart": bare} {
+		for _, p := range scopes {
+			etag := c.PartETag(p)
+			if other, ok := seen[etag]; ok || etag == "" {
+				t.Errorf("%s of %s has etag %q, %s has it too", p, name, etag, other)
+			}
+			seen[etag] = string(p) + " of " + name
+		}
+	}
+	items := cartWith(t, 3, `{"a":{}}`, `{}`)
+	items.Conditions.Version = 0
+	emptied := cartWith(t, 4, `{}`, `{}`)
+	successor := *bare
+	successor.ID = "c2"
+	metadata := cartWith(t, 2, `{}`, `{}`, "l", `1`)
+	metadata.Items.Version, metadata.Conditions.Version = 0, 0
+	buried := *bare
+	buried.Version, buried.Floor = 9, 8
+	for _, tc := range []struct {
+		name  string
+		etag  string
+		cart  *Cart
+		scope Part
+		want  string // "" where it holds
+	}{
+		{"no cart, still none", none.ETag(), &none, PartAll, ""},
+		{"no cart, still none, for a part", none.ETag(), &none, PartItems, ""},
+		{"no cart, and now one", none.ETag(), bare, PartAll, "there is a cart now, at version 1"},
+		{"no cart, and now one, for a part that is not set", none.ETag(), bare, PartItems, "there is a cart now, at version 1"},
+		{"no items, still no cart", none.PartETag(PartItems), &none, PartItems, ""},
+		{"no items, and now a cart without", none.PartETag(PartItems), bare, PartItems, ""},
+		{"no items, and now metadata", none.PartETag(PartItems), metadata, PartItems, ""},
+		{"no items, and now some", none.PartETag(PartItems), items, PartItems, "items were set meanwhile, at version 3"},
+		{"no items, and set and emptied", none.PartETag(PartItems), emptied, PartItems, "items were set meanwhile, at version 4"},
+		{"no conditions, and now items", none.PartETag(PartConditions), items, PartConditions, ""},
+		{"no metadata, and now items", none.MetadataETag(), items, PartMetadataAll, ""},
+		{"no metadata, and now some", none.MetadataETag(), metadata, PartMetadataAll, "metadata was set meanwhile, at version 2"},
+		{"no value, and now another", none.PartETag(k), metadata, k, ""},
+		{"no value, and now one", none.PartETag(l), metadata, l, `metadata["l"] was set meanwhile, at version 2`},
+		{"no value, but the floor rose", none.PartETag(k), &buried, k, `metadata["k"] was set meanwhile, at version 8`},
+		{"another part", none.PartETag(PartItems), &none, PartConditions, "the etag is of another part of the cart"},
+		{"another key", none.PartETag(k), &none, l, "the etag is of another part of the cart"},
+		{"a part for the whole", none.PartETag(PartItems), &none, PartAll, "the etag is of another part of the cart"},
+		{"never set in a cart", bare.PartETag(PartItems), bare, PartItems, ""},
+		{"never set in a cart, which is gone", bare.PartETag(PartItems), &none, PartItems, "there is no such cart any more"},
+		{"never set in a cart, nor in its successor", bare.PartETag(PartItems), &successor, PartItems, "the cart was made anew since, or the etag is of another cart"},
+		{"never set in a cart, and now it is", bare.PartETag(PartItems), items, PartItems, "items were set meanwhile, at version 3"},
+		{"never set in a cart, another part", bare.PartETag(PartItems), bare, PartConditions, "the etag is of another part of the cart"},
+	} {
+		err := Precondition{IfMatch: []string{strconv.Quote(tc.etag)}}.Check(tc.cart, tc.scope)
+		if tc.want == "" {
+			if err != nil {
+				t.Errorf("%s: %v", tc.name, err)
+			}
+			continue
+		}
+		var conflict *ConflictError
+		if !errors.As(err, &conflict) || conflict.Problem != tc.want || conflict.Attempted != 0 || conflict.Current != tc.cart.PartVersion(tc.scope) {
+			t.Errorf("%s: %+v, want %q", tc.name, conflict, tc.want)
 		}
 	}
 }
@@ -161,35 +230,58 @@ func TestParsePrecondition(t *testing.T) {
 	if p, err := ParsePrecondition("", " * "); err != nil || !p.IfNoneMatch || p.IfMatch != nil {
 		t.Errorf("%v %v", p, err)
 	}
+	for _, blank := range []string{" ", "\t "} { // never taken for a header that is not there
+		_, err := ParsePrecondition(blank, "")
+		wantError(t, err, ErrInvalid, `If-Match: must not be empty: give an etag, "*", or leave it out`)
+		_, err = ParsePrecondition("", blank)
+		wantError(t, err, ErrInvalid, `If-None-Match: must not be empty: give "*", or leave it out`)
+	}
+	if p, err := ParsePrecondition(" , ,", ""); err != nil || p.Check(&Cart{}, PartAll) == nil {
+		t.Errorf("a list without an etag demands nothing: %v %v", p, err)
+	}
 	_, err := ParsePrecondition("", `"a"`)
 	wantError(t, err, ErrInvalid, `If-None-Match: must be "*" on a change, not "\"a\""`)
 }
 
 func FuzzETag(f *testing.F) {
 	c := cartWith(f, 300, `{}`, `{}`, "k", `1`)
-	for _, p := range []Part{PartAll, PartItems, PartConditions, PartMetadataAll, PartMetadata("k")} {
-		etag := c.PartETag(p)
-		f.Add(etag)
-		f.Add(etag[1:])
-		f.Add(etag + "A")
-		f.Add(strings.ToUpper(etag))
+	bare := &Cart{ID: "c2", Version: 300}
+	carts := []*Cart{{}, c, bare}
+	scopes := []Part{PartAll, PartItems, PartConditions, PartMetadataAll, PartMetadata("k")}
+	for _, c := range carts {
+		for _, p := range scopes {
+			etag := c.PartETag(p)
+			f.Add(etag)
+			f.Add(etag[1:])
+			f.Add(etag + "A")
+			f.Add(strings.ToUpper(etag))
+		}
 	}
 	f.Add("")
 	f.Add("*")
+	f.Add(", ,")
 	f.Add(base64.RawURLEncoding.EncodeToString(make([]byte, 14)))
 	f.Fuzz(func(t *testing.T, s string) {
 		tag, ok := parseTag(s)
 		if ok && tag.String() != s {
 			t.Errorf("%q is read as %+v, whose etag is %q", s, tag, tag)
 		}
-		for _, p := range []Part{PartAll, PartItems, PartMetadata("k")} {
-			holds := Precondition{IfMatch: []string{s}}.Check(c, p) == nil
-			right := s == "*" || unquote(s) == c.PartETag(p) || unquote(s) == c.ETag()
-			if holds != right {
-				t.Errorf("%q for %s: holds %v", s, p, holds)
+		for _, c := range carts {
+			for _, p := range scopes {
+				holds := Precondition{IfMatch: []string{s}}.Check(c, p) == nil
+				given := unquote(s)
+				right := s == "*" && c.has(p) || given == c.PartETag(p) || given == c.ETag() ||
+					given == carts[0].PartETag(p) && p != PartAll && c.PartVersion(p) == 0
+				if holds != right {
+					t.Errorf("%q for %s of %q: holds %v", s, p, c.ID, holds)
+				}
 			}
 		}
-		if p, err := ParsePrecondition(s, ""); err != nil || len(p.IfMatch) == 0 && strings.TrimSpace(s) != "" {
+		p, err := ParsePrecondition(s, "")
+		switch blank := strings.TrimSpace(s) == ""; {
+		case s != "" && blank && !errors.Is(err, ErrInvalid):
+			t.Errorf("If-Match %q: %v", s, err)
+		case !blank && (err != nil || len(p.IfMatch) == 0):
 			t.Errorf("If-Match %q demands nothing: %v", s, err)
 		}
 	})

@@ -1,6 +1,10 @@
 package cart
 
 import (
+	"bytes"
+	"encoding/json"
+	"math"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -40,56 +44,84 @@ func stringValue(value []byte) (string, bool) {
 // checkSelf checks a member that repeats the key under which the object stands.
 func checkSelf(path, key string, value []byte) error {
 	if s, ok := stringValue(value); !ok || s != key {
-		return problem(path, strconv.Quote(shorten(key))+", like its key", value)
+		return notSelf(path, key, value)
 	}
 	return nil
 }
 
-func checkText(path string, value []byte) error {
-	if !isString(value) && !isNull(value) {
-		return problem(path, "a string or null", value)
+func notSelf(path, key string, value []byte) error {
+	return problem(path, strconv.Quote(shorten(key))+", like its key", value)
+}
+
+// idOf is the id that the member id of an item names: a string, or a whole number as it is
+// written, since PHP makes numbers of keys that look like one.
+func idOf(value []byte) (string, bool) {
+	if isWhole(value) {
+		return string(value), true
+	}
+	return stringValue(value)
+}
+
+func checkID(path, key string, value []byte) error {
+	if id, ok := idOf(value); !ok || id != key {
+		return notSelf(path, key, value)
 	}
 	return nil
 }
 
-func checkTextOrNumber(path string, value []byte) error {
-	if !isString(value) && !isNumber(value) && !isNull(value) {
-		return problem(path, "a string, a number or null", value)
-	}
-	return nil
+// isWhole reports whether a value is a number that is written in digits alone.
+func isWhole(value []byte) bool {
+	digits := bytes.TrimPrefix(value, []byte("-"))
+	return len(digits) > 0 && len(bytes.Trim(digits, "0123456789")) == 0
 }
 
-func checkWhole(path string, value []byte) error {
-	if !isNull(value) {
-		if _, err := strconv.ParseInt(string(value), 10, 64); err != nil || !isNumber(value) {
-			return problem(path, "a whole number or null", value)
-		}
+// emptyMap makes {} of [], as which PHP writes an empty map.
+func emptyMap(m *Member) (changed bool) {
+	if string(m.Value) != "[]" {
+		return false
 	}
-	return nil
+	m.Value = emptyObject
+	return true
 }
 
-// checkMap checks a member that is a map, and makes [] of it {}.
-func checkMap(m *Member) (changed bool, err error) {
-	switch {
-	case string(m.Value) == "[]":
-		m.Value = emptyObject
-		return true, nil
-	case m.Value[0] != '{' && !isNull(m.Value):
-		return false, problem("."+m.Key, "an object or null", m.Value)
-	}
-	return false, nil
-}
-
-// parseQuantity reads a plain whole number; ok is false for any other text. Too
-// large a number is math.MaxInt64.
+// parseQuantity reads a whole number from 0 up, in any way in which JSON writes one: 2, 2.0, 1e1,
+// or a string of these. ok is false for everything else. Too large a number is math.MaxInt64.
+// The work does not grow with the number, however large its exponent.
 func parseQuantity(value []byte) (q int64, ok bool) {
-	for _, c := range value {
-		if c < '0' || c > '9' {
+	if isString(value) {
+		value = value[1 : len(value)-1]
+		if len(value) == 0 || !isNumber(value) || !json.Valid(value) {
 			return 0, false
 		}
+	} else if !isNumber(value) {
+		return 0, false
 	}
-	q, _ = strconv.ParseInt(string(value), 10, 64)
-	return q, len(value) > 0
+	mantissa, exponent := value, 0
+	if i := bytes.IndexAny(value, "eE"); i >= 0 {
+		// What is out of range is as good as the bound: no document holds as many digits.
+		mantissa = value[:i]
+		exponent, _ = strconv.Atoi(string(value[i+1:]))
+		exponent = max(min(exponent, math.MaxInt32), math.MinInt32)
+	}
+	whole, fraction, _ := bytes.Cut(mantissa, []byte("."))
+	digits := append(slices.Clip(whole), fraction...)
+	exponent -= len(fraction)
+	significant := bytes.TrimRight(digits, "0")
+	exponent += len(digits) - len(significant)
+	significant = bytes.TrimLeft(significant, "0")
+	switch {
+	case len(significant) == 0:
+		return 0, true
+	case significant[0] == '-', exponent < 0:
+		return 0, false
+	case len(significant)+exponent > 18:
+		return math.MaxInt64, true
+	}
+	q, _ = strconv.ParseInt(string(significant), 10, 64)
+	for range exponent {
+		q *= 10
+	}
+	return q, true
 }
 
 // checkQuantity reads a quantity that a client gave.
@@ -99,6 +131,11 @@ func checkQuantity(path string, value []byte, l Limits) (int64, error) {
 		return 0, problem(path, "a whole number from 1 to "+strconv.FormatInt(l.MaxQuantity, 10), value)
 	}
 	return q, nil
+}
+
+func isZero(quantity []byte) bool {
+	q, ok := parseQuantity(quantity)
+	return ok && q == 0
 }
 
 // quantityOf is what the arithmetic takes as the quantity of a stored item.
@@ -113,28 +150,23 @@ func quantityOf(item []Member) int64 {
 
 func quantityText(q int64) []byte { return strconv.AppendInt(nil, q, 10) }
 
-// checkItem checks the members of an item and makes them regular in place. It
-// reports whether it changed any. The id is compared where it is known.
+// checkItem checks the members of an item that Sidecart computes with, and makes empty maps
+// regular in place. It reports whether it changed any. Whatever else an item has is the shop's
+// own. The id is compared where it is known.
 func checkItem(id string, item []Member, l Limits) (changed bool, err error) {
 	for i := range item {
 		m := &item[i]
 		switch m.Key {
 		case "id":
 			if id != "" {
-				err = checkSelf(".id", id, m.Value)
-			} else if !isString(m.Value) {
-				err = problem(".id", "a string", m.Value)
+				err = checkID(".id", id, m.Value)
+			} else if _, ok := idOf(m.Value); !ok {
+				err = problem(".id", idWanted, m.Value)
 			}
-		case "name":
-			err = checkText(".name", m.Value)
-		case "price":
-			err = checkTextOrNumber(".price", m.Value)
 		case "quantity":
 			_, err = checkQuantity(".quantity", m.Value, l)
 		case "attributes", "conditions":
-			var fixed bool
-			fixed, err = checkMap(m)
-			changed = changed || fixed
+			changed = emptyMap(m) || changed
 		}
 		if err != nil {
 			return false, err
@@ -143,6 +175,8 @@ func checkItem(id string, item []Member, l Limits) (changed bool, err error) {
 	return changed, nil
 }
 
+const idWanted = "a string, or a whole number"
+
 // checkCondition does for a condition what checkItem does for an item.
 func checkCondition(name string, condition []Member) (changed bool, err error) {
 	for i := range condition {
@@ -150,16 +184,8 @@ func checkCondition(name string, condition []Member) (changed bool, err error) {
 		switch m.Key {
 		case "name":
 			err = checkSelf(".name", name, m.Value)
-		case "type", "target":
-			err = checkText("."+m.Key, m.Value)
-		case "value":
-			err = checkTextOrNumber(".value", m.Value)
-		case "order":
-			err = checkWhole(".order", m.Value)
 		case "attributes":
-			var fixed bool
-			fixed, err = checkMap(m)
-			changed = changed || fixed
+			changed = emptyMap(m) || changed
 		}
 		if err != nil {
 			return false, err

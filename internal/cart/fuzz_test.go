@@ -46,7 +46,7 @@ func FuzzParseItems(f *testing.F) {
 		c.ID, c.Version = "c1", 1
 		for _, m := range o.Members() {
 			d := NewDraft(&c, Unlimited(), "")
-			if err := (AddItem{Item{ID: m.Key}}).Apply(d); err != nil || !d.Seal() {
+			if altered, err := d.Change(AddItem{Item{ID: m.Key}}); err != nil || !altered {
 				t.Fatalf("add to %q of %s: %v", m.Key, o.Bytes(), err)
 			}
 			if _, err := ParseItems("items", d.Cart().Items.Object.Bytes(), Unlimited()); err != nil {

@@ -3,13 +3,14 @@ package cart
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
 )
 
-// fingerprint is everything that a cart says, in one text. Metadata is sorted:
-// its order is not a part of the state.
+// fingerprint is everything that a cart says, in one text: metadata in its order, what was
+// removed by name.
 func fingerprint(c *Cart) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "id=%s v=%d floor=%d\n", c.ID, c.Version, c.Floor)
@@ -19,10 +20,9 @@ func fingerprint(c *Cart) string {
 	for _, e := range c.Metadata {
 		lines = append(lines, fmt.Sprintf("%s@%d %s", e.Key, e.Version, e.Value))
 	}
-	for k, v := range c.Removed {
-		lines = append(lines, fmt.Sprintf("%s@%d removed", k, v))
+	for _, k := range slices.Sorted(maps.Keys(c.Removed)) {
+		lines = append(lines, fmt.Sprintf("%s@%d removed", k, c.Removed[k]))
 	}
-	slices.Sort(lines)
 	fmt.Fprintf(&b, "%s\nreceived=%s", strings.Join(lines, "\n"), c.Received)
 	return b.String()
 }
@@ -61,10 +61,10 @@ func cartWith(tb testing.TB, version uint64, items, conditions string, metadata 
 func change(tb testing.TB, d *Draft, verbs ...Verb) (altered bool) {
 	tb.Helper()
 	for _, v := range verbs {
-		if err := v.Apply(d); err != nil {
+		var err error
+		if altered, err = d.Change(v); err != nil {
 			tb.Fatalf("%#v: %v", v, err)
 		}
-		altered = d.Seal()
 	}
 	return altered
 }
@@ -86,3 +86,19 @@ func wantError(tb testing.TB, err error, sentinel error, text string) {
 }
 
 func ptr[T any](v T) *T { return &v }
+
+// applied is the error of a change.
+func applied(d *Draft, v Verb) error {
+	_, err := d.Change(v)
+	return err
+}
+
+// wantTooLarge is wantError for a limit that was passed.
+func wantTooLarge(tb testing.TB, err error, limit, actual int64, text string) {
+	tb.Helper()
+	wantError(tb, err, ErrTooLarge, text)
+	var invalid *InvalidError
+	if !errors.As(err, &invalid) || invalid.Limit != limit || invalid.Actual != actual {
+		tb.Errorf("%v: %+v, want limit %d and actual %d", err, invalid, limit, actual)
+	}
+}

@@ -12,9 +12,10 @@ func (v AddItem) Apply(d *Draft) error {
 	}
 	given := v.Item.Object.Members()
 	more := int64(1)
-	if text, ok := v.Item.Object.Get("quantity"); ok {
+	quantity, counted := v.Item.Object.Get("quantity")
+	if counted {
 		var err error
-		if more, err = checkQuantity("item.quantity", text, d.limits); err != nil {
+		if more, err = checkQuantity("item.quantity", quantity, d.limits); err != nil {
 			return err
 		}
 	}
@@ -25,7 +26,10 @@ func (v AddItem) Apply(d *Draft) error {
 		if find(item, "id") < 0 {
 			item = slices.Insert(item, 0, Member{"id", appendKey(nil, v.Item.ID)})
 		}
-		return d.setItem(v.Item.ID, set(item, "quantity", quantityText(more)))
+		if !counted {
+			item = set(item, "quantity", quantityText(more))
+		}
+		return d.setItem(v.Item.ID, item)
 	}
 	item, _ := split(text)
 	has := quantityOf(item)
@@ -40,12 +44,30 @@ func (d *Draft) setItem(id string, item []Member) error {
 }
 
 // overlay is base with the members of over set. It leaves both alone, and has
-// room for one more.
+// room for one more. An item may have as many members as fit into a document, so that a scan for
+// each would be too much.
 func overlay(base, over []Member) []Member {
 	out := make([]Member, len(base), len(base)+len(over)+1)
 	copy(out, base)
-	for _, m := range over {
-		out = set(out, m.Key, m.Value)
+	find := func(key string) int { return find(base, key) }
+	if len(base) > fewKeys && len(over) > fewKeys {
+		index := make(map[string]int, len(base))
+		for i := range base {
+			index[base[i].Key] = i
+		}
+		find = func(key string) int {
+			if i, ok := index[key]; ok {
+				return i
+			}
+			return -1
+		}
+	}
+	for _, m := range over { // whose keys are different
+		if i := find(m.Key); i >= 0 {
+			out[i].Value = m.Value
+		} else {
+			out = append(out, m)
+		}
 	}
 	return out
 }
@@ -69,7 +91,7 @@ func (v UpdateItem) Apply(d *Draft) error {
 		return &NotFoundError{What: "item", Name: v.ID}
 	}
 	if id, ok := v.Item.Get("id"); ok {
-		if err := checkSelf("item.id", v.ID, id); err != nil {
+		if err := checkID("item.id", v.ID, id); err != nil {
 			return err
 		}
 	}
@@ -77,7 +99,7 @@ func (v UpdateItem) Apply(d *Draft) error {
 		if v.Delta != nil {
 			return Invalidf("quantityDelta", "must not be given together with item.quantity: give one of them")
 		}
-		if string(quantity) == "0" {
+		if isZero(quantity) {
 			return zeroQuantity("item.quantity", d.limits)
 		}
 		if _, err := checkQuantity("item.quantity", quantity, d.limits); err != nil {

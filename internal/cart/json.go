@@ -17,6 +17,10 @@ type rules struct {
 	// level is how deep the text will sit in its document: an item is one level
 	// below the items, and must be readable again as a part of them.
 	level int
+	// maxMembers is how many members the outermost object may have, 0 for any number: they are
+	// counted before anything else is done with them. tooMany makes the error.
+	maxMembers int
+	tooMany    func(n int) error
 	// keyed says that the members of the outermost object are named by the
 	// client, so that paths write them as ["name"] and never as .name.
 	keyed bool
@@ -35,6 +39,11 @@ func read(field string, raw []byte, r rules) ([]byte, error) {
 	text := buf.Bytes()
 	if len(text) > r.maxBytes {
 		return nil, tooManyBytes(field, len(text), r.maxBytes)
+	}
+	if r.maxMembers > 0 {
+		if n := countMembers(text); n > r.maxMembers {
+			return nil, r.tooMany(n)
+		}
 	}
 	w := walker{text: text, keyedLevel: -1}
 	if r.keyed {
@@ -260,6 +269,19 @@ func skipValue(text []byte, i int) int {
 		i++
 	}
 	return i
+}
+
+// countMembers is how many members an object has, given as valid compact JSON; 0 for anything
+// else.
+func countMembers(text []byte) (n int) {
+	if len(text) < 2 || text[0] != '{' || text[1] == '}' {
+		return 0
+	}
+	for i := 1; i < len(text); i++ {
+		i = skipValue(text, skipString(text, i)+1)
+		n++
+	}
+	return n
 }
 
 // split returns the members of an object, given as valid compact JSON; nothing

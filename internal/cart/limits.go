@@ -10,22 +10,35 @@ type Limits struct {
 	// MaxDocumentBytes is the size of one document (items, conditions, or one
 	// metadata value) as compact JSON, in bytes.
 	MaxDocumentBytes int
+	// MaxCartBytes is the size of a whole cart, as [Cart.Size] counts it. It bounds what is
+	// answered, stored and moved as one.
+	MaxCartBytes int
+	// MaxMetadataKeys is how many metadata keys one cart may hold, and one patch may name. Each
+	// key is a part with a version and a lock of its own.
+	MaxMetadataKeys int
 	// MaxQuantity is the largest quantity of one item; the smallest is 1.
 	MaxQuantity int64
 }
 
-// DefaultLimits are 1,000 items, 1 MiB per document, quantities to 10,000.
+// DefaultLimits are 1,000 items, 1 MiB per document, 2 MiB per cart, 1,000 metadata keys,
+// quantities to 10,000.
 func DefaultLimits() Limits {
-	return Limits{MaxItems: 1000, MaxDocumentBytes: 1 << 20, MaxQuantity: 10_000}
+	return Limits{MaxItems: 1000, MaxDocumentBytes: 1 << 20, MaxCartBytes: 2 << 20, MaxMetadataKeys: 1000, MaxQuantity: 10_000}
 }
 
-// Unlimited is for a change that must not fail on a limit any more: the second
-// step of a hand-over, checked against the limits before its first.
+// Unlimited allows everything.
 func Unlimited() Limits {
-	return Limits{MaxItems: math.MaxInt, MaxDocumentBytes: math.MaxInt, MaxQuantity: math.MaxInt64}
+	return Limits{
+		MaxItems: math.MaxInt, MaxDocumentBytes: math.MaxInt, MaxCartBytes: math.MaxInt,
+		MaxMetadataKeys: math.MaxInt, MaxQuantity: math.MaxInt64,
+	}
 }
 
-// maxMetadata is how many metadata keys one cart may hold. Each is a part with a
-// version and a lock of its own, so that there must be some bound; no cart that
-// is used as one comes near it.
-func (l Limits) maxMetadata() int { return max(l.MaxItems, 1000) }
+// Unrefusing is l for a change that must not be refused any more: the second step of a
+// hand-over, checked against the limits before its first. A merged quantity still becomes the
+// largest that is allowed.
+func (l Limits) Unrefusing() Limits {
+	u := Unlimited()
+	u.MaxQuantity = l.MaxQuantity
+	return u
+}

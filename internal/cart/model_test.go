@@ -6,14 +6,16 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"slices"
 	"testing"
 )
 
-// model is a cart as naively as can be: no text, no sharing, no order.
+// model is a cart as naively as can be: no text, no sharing, no order but that of the metadata.
 type model struct {
 	version           uint64
 	items, conditions map[string]map[string]any
 	metadata          map[string]any
+	order             []string // of the metadata
 	versions          map[Part]uint64
 }
 
@@ -25,7 +27,7 @@ func (m *model) clone() *model {
 		}
 		return out
 	}
-	return &model{m.version, deep(m.items), deep(m.conditions), maps.Clone(m.metadata), maps.Clone(m.versions)}
+	return &model{m.version, deep(m.items), deep(m.conditions), maps.Clone(m.metadata), slices.Clone(m.order), maps.Clone(m.versions)}
 }
 
 var (
@@ -79,9 +81,16 @@ func (m *model) apply(verb Verb, l Limits) error {
 		delete(m.conditions, v.Name)
 	case PatchMetadata:
 		for _, x := range v.Values {
-			delete(m.metadata, x.Key)
-			if x.Value != nil {
-				m.metadata[x.Key] = decodeValue(x.Value)
+			if x.Value == nil {
+				delete(m.metadata, x.Key)
+				continue
+			}
+			m.metadata[x.Key] = decodeValue(x.Value)
+			if len(m.metadata) > l.MaxMetadataKeys {
+				return errModelLimit
+			}
+			if !slices.Contains(m.order, x.Key) { // one that goes keeps its place until the change is over
+				m.order = append(m.order, x.Key)
 			}
 		}
 	case ClearMetadata:
@@ -107,8 +116,27 @@ func (m *model) apply(verb Verb, l Limits) error {
 	return nil
 }
 
+// change is apply, and the limit on the whole, which only the end of a change is held against.
+func (m *model) change(verb Verb, l Limits) error {
+	before := m.size()
+	if err := m.apply(verb, l); err != nil {
+		return err
+	}
+	if size := m.size(); size > l.MaxCartBytes && size > before {
+		return errModelLimit
+	}
+	return nil
+}
+
+// size is the length of what is served: the texts of tests have no white space and no text that is
+// written in two ways.
+func (m *model) size() int {
+	return len(encode(m.items)) + len(encode(m.conditions)) + len(encode(m.metadata))
+}
+
 // seal gives versions to what differs from before.
 func (m *model) seal(before *model) {
+	m.order = slices.DeleteFunc(m.order, func(key string) bool { _, ok := m.metadata[key]; return !ok })
 	m.version = before.version + 1
 	altered := false
 	compare := func(p Part, a, b any) {
@@ -159,8 +187,16 @@ func (m *model) compare(t *testing.T, c *Cart) {
 		t.Errorf("conditions\n got %s\nwant %s", got, want)
 	}
 	metadata := map[string]any{}
+	var order []string
 	for _, e := range c.Metadata {
 		metadata[e.Key] = decodeValue(e.Value)
+		order = append(order, e.Key)
+	}
+	if !slices.Equal(order, m.order) {
+		t.Errorf("metadata in the order %q, want %q", order, m.order)
+	}
+	if c.Size() != m.size() || len(c.MetadataObject()) != len(encode(m.metadata)) {
+		t.Errorf("size %d, want %d; metadata %s", c.Size(), m.size(), c.MetadataObject())
 	}
 	if got, want := encode(metadata), encode(m.metadata); got != want {
 		t.Errorf("metadata\n got %s\nwant %s", got, want)
@@ -232,7 +268,7 @@ func randomVerb(t *testing.T, r *rand.Rand, depth int) Verb {
 // TestDraftsEqualModel runs random verbs through drafts, each of which becomes a
 // commit as a backend makes it, and compares with the model after every change.
 func TestDraftsEqualModel(t *testing.T) {
-	limits := Limits{MaxItems: 4, MaxDocumentBytes: 1 << 20, MaxQuantity: 25}
+	limits := Limits{MaxItems: 4, MaxDocumentBytes: 1 << 20, MaxCartBytes: 190, MaxMetadataKeys: 3, MaxQuantity: 25}
 	for seed := range uint64(100) {
 		r := rand.New(rand.NewPCG(seed, 1))
 		m := &model{items: map[string]map[string]any{}, conditions: map[string]map[string]any{}, metadata: map[string]any{}, versions: map[Part]uint64{}}
@@ -246,16 +282,14 @@ func TestDraftsEqualModel(t *testing.T) {
 				before := d.Cart()
 				snapshots[before] = fingerprint(before)
 				next := m.clone()
-				wantErr := next.apply(verb, limits)
-				err := verb.Apply(d)
+				wantErr := next.change(verb, limits)
+				altered, err := d.Change(verb)
 				if errors.Is(wantErr, errModelMissing) != errors.Is(err, ErrNotFound) || (wantErr == nil) != (err == nil) {
 					t.Fatalf("seed %d: %#v: %v, want %v", seed, verb, err, wantErr)
 				}
-				if err != nil {
-					d.Rollback()
-				} else {
+				if err == nil {
 					next.seal(m)
-					if altered := d.Seal(); altered != (next.version > m.version) {
+					if altered != (next.version > m.version) {
 						t.Fatalf("seed %d: %#v: altered %v", seed, verb, altered)
 					}
 					m = next
@@ -286,23 +320,19 @@ func commit(t *testing.T, d *Draft) *Cart {
 	t.Helper()
 	c, want := *d.Base(), d.Cart()
 	c.ID, c.Version = want.ID, want.Version
-	for _, p := range d.Written() {
-		var value []byte
-		switch key, ok := p.MetadataKey(); {
-		case ok:
-			value, _ = want.MetadataValue(key)
-		case p == PartItems:
-			value = want.Items.Object.Bytes()
-		case p == PartConditions:
-			value = want.Conditions.Object.Bytes()
+	written := d.Written()
+	for _, w := range written {
+		if w.Version <= d.Base().Version || w.Version > want.Version {
+			t.Fatalf("%s is written at version %d by a draft from %d to %d", w.Part, w.Version, d.Base().Version, want.Version)
 		}
-		v := want.PartVersion(p)
-		if v <= d.Base().Version || v > want.Version {
-			t.Fatalf("%s is written at version %d by a draft from %d to %d", p, v, d.Base().Version, want.Version)
-		}
-		if err := c.StorePart(p, value, v); err != nil {
+		if err := c.StorePart(w.Part, w.Value, w.Version); err != nil {
 			t.Fatal(err)
 		}
+	}
+	all := *d.Base()
+	all.ID, all.Version = want.ID, want.Version
+	if err := all.StoreParts(written); err != nil || fingerprint(&all) != fingerprint(&c) {
+		t.Fatalf("%v: stored all at once, the backend has\n%s\nand not\n%s", err, fingerprint(&all), fingerprint(&c))
 	}
 	if got, want := fingerprint(&c), fingerprint(want); got != want {
 		t.Fatalf("the backend has\n%s\nthe draft has\n%s", got, want)

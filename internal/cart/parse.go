@@ -2,6 +2,7 @@ package cart
 
 import (
 	"bytes"
+	"math"
 	"slices"
 	"strings"
 )
@@ -15,13 +16,17 @@ const (
 // ParseItems reads an items document: an object of items by id. Errors are
 // [*InvalidError] with the path below field; a document over the limits on its
 // size or number of items matches [ErrTooLarge].
+//
+// What Sidecart does not compute with it does not judge: only the id, the quantity and the name
+// of a condition have rules. An empty list where an empty map belongs becomes {}: in place of an
+// item, or of its attributes or conditions.
 func ParseItems(field string, raw []byte, l Limits) (Object, error) {
-	o, err := parseObject(field, raw, itemsWanted, rules{maxBytes: l.MaxDocumentBytes, keyed: true})
+	o, err := parseObject(field, raw, itemsWanted, rules{
+		maxBytes: l.MaxDocumentBytes, keyed: true,
+		maxMembers: l.MaxItems, tooMany: func(n int) error { return tooManyItems(field, n, l) },
+	})
 	if err != nil {
 		return Object{}, err
-	}
-	if o.Len() > l.MaxItems {
-		return Object{}, tooManyItems(field, o.Len(), l)
 	}
 	return checkEach(field, o, "an item", func(id string, item []Member) (bool, error) {
 		return checkItem(id, item, l)
@@ -30,6 +35,10 @@ func ParseItems(field string, raw []byte, l Limits) (Object, error) {
 
 func tooManyItems(field string, n int, l Limits) error {
 	return TooLargef(field, int64(l.MaxItems), int64(n), "has %d items, at most %d are allowed", n, l.MaxItems)
+}
+
+func tooManyKeys(field string, n int, l Limits) error {
+	return TooLargef(field, int64(l.MaxMetadataKeys), int64(n), "has %d keys, at most %d are allowed", n, l.MaxMetadataKeys)
 }
 
 // ParseConditions reads a conditions document: an object of conditions by name.
@@ -50,7 +59,8 @@ func checkEach(field string, o Object, what string, check func(string, []Member)
 		if err := checkName("", key); err != nil {
 			return Object{}, within(field+keySegment(key), err)
 		}
-		if value[0] != '{' {
+		empty := string(value) == "[]"
+		if value[0] != '{' && !empty {
 			return Object{}, within(field, problem(keySegment(key), what+", which is an object", value))
 		}
 		parts, _ := split(value)
@@ -58,7 +68,7 @@ func checkEach(field string, o Object, what string, check func(string, []Member)
 		if err != nil {
 			return Object{}, within(field+keySegment(key), err)
 		}
-		if changed {
+		if changed || empty {
 			if !own {
 				members, own = slices.Clone(members), true
 			}
@@ -82,9 +92,9 @@ func ParseItem(field string, raw []byte, l Limits) (Item, error) {
 	if !ok {
 		return Item{}, Invalidf(field+".id", "is required: a string of 1 to %d bytes", MaxNameBytes)
 	}
-	id, ok := stringValue(text)
+	id, ok := idOf(text)
 	if !ok {
-		return Item{}, problem(field+".id", "a string", text)
+		return Item{}, problem(field+".id", idWanted, text)
 	}
 	if err := checkName(field+".id", id); err != nil {
 		return Item{}, err
@@ -105,7 +115,7 @@ func ParseItemPatch(field string, raw []byte, l Limits) (Object, error) {
 	if err != nil {
 		return Object{}, err
 	}
-	if q, ok := o.Get("quantity"); ok && string(q) == "0" {
+	if q, ok := o.Get("quantity"); ok && isZero(q) {
 		return Object{}, zeroQuantity(field+".quantity", l)
 	}
 	return checkOne(field, o, func(item []Member) (bool, error) { return checkItem("", item, l) })
@@ -145,12 +155,15 @@ func ParseMetadataValue(field string, raw []byte, l Limits) ([]byte, error) {
 	return parseValue(field, raw, l.MaxDocumentBytes)
 }
 
-// ParseMetadataPatch reads an object of metadata values by key; a null is
-// returned as a nil Value.
+// ParseMetadataPatch reads an object of metadata values by key, at most as many as a cart may
+// hold; a null is returned as a nil Value.
 func ParseMetadataPatch(field string, raw []byte, l Limits) ([]Member, error) {
 	// The values are documents of their own, so they start at level 0 and each
 	// may have the full size; a patch as a whole is bounded by its transport.
-	o, err := parseObject(field, raw, metadataWanted, rules{maxBytes: Unlimited().MaxDocumentBytes, level: -1, keyed: true})
+	o, err := parseObject(field, raw, metadataWanted, rules{
+		maxBytes: math.MaxInt, level: -1, keyed: true,
+		maxMembers: l.MaxMetadataKeys, tooMany: func(n int) error { return tooManyKeys(field, n, l) },
+	})
 	if err != nil {
 		return nil, err
 	}

@@ -17,12 +17,19 @@ func TestParseItems(t *testing.T) {
 		`{"ü\n\"":{}}`:                           `{"ü\u000a\"":{}}`,
 		`{"\ud83d\ude00":{}}`:                    `{"😀":{}}`,
 		`{"a":{"id":"\u0061","quantity":10000}}`: `{"a":{"id":"\u0061","quantity":10000}}`,
-		`{"a":{"attributes":[],"x":[],"conditions":[],"q":1}}`:         `{"a":{"attributes":{},"x":[],"conditions":{},"q":1}}`,
-		`{"a":{"attributes":null,"conditions":null,"name":null}}`:      `{"a":{"attributes":null,"conditions":null,"name":null}}`,
-		`{"a":{"price":19.90,"x":1E+2,"y":"<&>\u003c","z":"\ud800"}}`:  `{"a":{"price":19.90,"x":1E+2,"y":"<&>\u003c","z":"\ud800"}}`,
-		`{"a":{"price":"19.90"},"b":{"price":null}}`:                   `{"a":{"price":"19.90"},"b":{"price":null}}`,
-		`{"a":{"x":{"\ud800":1,"\ud801":2}}}`:                          `{"a":{"x":{"\ud800":1,"\ud801":2}}}`,
-		`{"a":{"associated_model":{"class":"Product","id":[1,2,{}]}}}`: `{"a":{"associated_model":{"class":"Product","id":[1,2,{}]}}}`,
+		`{"a":{"attributes":[],"x":[],"conditions":[],"q":1}}`:        `{"a":{"attributes":{},"x":[],"conditions":{},"q":1}}`,
+		`{"a":{"attributes":null,"conditions":null,"name":null}}`:     `{"a":{"attributes":null,"conditions":null,"name":null}}`,
+		`{"a":{"price":19.90,"x":1E+2,"y":"<&>\u003c","z":"\ud800"}}`: `{"a":{"price":19.90,"x":1E+2,"y":"<&>\u003c","z":"\ud800"}}`,
+		`{"a":{"price":"19.90"},"b":{"price":null}}`:                  `{"a":{"price":"19.90"},"b":{"price":null}}`,
+		`{"a":{"x":{"\ud800":1,"\ud801":2}}}`:                         `{"a":{"x":{"\ud800":1,"\ud801":2}}}`,
+		// What Sidecart does not compute with it does not judge.
+		`{"a":[],"b":{"x":1}}`:                                                             `{"a":{},"b":{"x":1}}`,
+		`{"7":{"id":7},"-7":{"id":-7},"x":{"id":"x"}}`:                                     `{"7":{"id":7},"-7":{"id":-7},"x":{"id":"x"}}`,
+		`{"a":{"name":7,"price":true,"type":[],"order":1.5}}`:                              `{"a":{"name":7,"price":true,"type":[],"order":1.5}}`,
+		`{"a":{"attributes":[1],"conditions":"x"},"b":{"attributes":[[]],"conditions":7}}`: `{"a":{"attributes":[1],"conditions":"x"},"b":{"attributes":[[]],"conditions":7}}`,
+		// A whole number keeps its text, however it is written.
+		`{"a":{"quantity":2.0},"b":{"quantity":1e1},"c":{"quantity":"2"},"d":{"quantity":"1.0E+1"},"e":{"quantity":100e-1}}`: `{"a":{"quantity":2.0},"b":{"quantity":1e1},"c":{"quantity":"2"},"d":{"quantity":"1.0E+1"},"e":{"quantity":100e-1}}`,
+		`{"a":{"associated_model":{"class":"Product","id":[1,2,{}]}}}`:                                                       `{"a":{"associated_model":{"class":"Product","id":[1,2,{}]}}}`,
 	} {
 		o, err := ParseItems("items", []byte(in), DefaultLimits())
 		if err != nil {
@@ -56,26 +63,38 @@ func TestParseItemsRefuses(t *testing.T) {
 		`{"":{}}`:                             `items[""]: must not be empty`,
 		`{"a\u0000":{}}`:                      `items["a\x00"]: must not contain NUL`,
 		`{"\ud800":{}}`:                       `items["\xed\xa0\x80"]: has half of a surrogate pair in its name: write a whole character`,
-		`{"a":[]}`:                            `items["a"]: must be an item, which is an object, not a list`,
 		`{"a":null}`:                          `items["a"]: must be an item, which is an object, not null`,
 		`{"a":{"id":"b"}}`:                    `items["a"].id: must be "a", like its key, not "b"`,
-		`{"7":{"id":7}}`:                      `items["7"].id: must be "7", like its key, not 7`,
-		`{"a":{"name":7}}`:                    `items["a"].name: must be a string or null, not 7`,
-		`{"a":{"price":true}}`:                `items["a"].price: must be a string, a number or null, not true`,
-		`{"a":{"attributes":[1]}}`:            `items["a"].attributes: must be an object or null, not a list`,
-		`{"a":{"conditions":"x"}}`:            `items["a"].conditions: must be an object or null, not "x"`,
-		`{"sku-1":{"quantity":1e99}}`:         q + `1e99`,
-		`{"sku-1":{"quantity":2.5}}`:          q + `2.5`,
-		`{"sku-1":{"quantity":2.0}}`:          q + `2.0`,
-		`{"sku-1":{"quantity":"2"}}`:          q + `"2"`,
-		`{"sku-1":{"quantity":true}}`:         q + `true`,
-		`{"sku-1":{"quantity":null}}`:         q + `null`,
-		`{"sku-1":{"quantity":{}}}`:           q + `an object`,
-		`{"sku-1":{"quantity":0}}`:            q + `0`,
-		`{"sku-1":{"quantity":-1}}`:           q + `-1`,
-		`{"sku-1":{"quantity":-0}}`:           q + `-0`,
-		`{"sku-1":{"quantity":10001}}`:        q + `10001`,
-		`{"sku-1":{"quantity":18446744073709551617}}`: q + `18446744073709551617`,
+		`{"a":[1]}`:                           `items["a"]: must be an item, which is an object, not a list`,
+		`{"7":{"id":8}}`:                      `items["7"].id: must be "7", like its key, not 8`,
+		`{"7.0":{"id":7.0}}`:                  `items["7.0"].id: must be "7.0", like its key, not 7.0`,
+		`{"7":{"id":7e0}}`:                    `items["7"].id: must be "7", like its key, not 7e0`,
+		`{"a":{"id":null}}`:                   `items["a"].id: must be "a", like its key, not null`,
+		`{"a":{"id":["a"]}}`:                  `items["a"].id: must be "a", like its key, not a list`,
+		`{"sku-1":{"quantity":1e400}}`:        q + `1e400`,
+		`{"sku-1":{"quantity":1e999999999999999999999}}`:  q + `1e999999999999999999999`,
+		`{"sku-1":{"quantity":1e-400}}`:                   q + `1e-400`,
+		`{"sku-1":{"quantity":1e-999999999999999999999}}`: q + `1e-999999999999999999999`,
+		`{"sku-1":{"quantity":10000.5}}`:                  q + `10000.5`,
+		`{"sku-1":{"quantity":0e9}}`:                      q + `0e9`,
+		`{"sku-1":{"quantity":"abc"}}`:                    q + `"abc"`,
+		`{"sku-1":{"quantity":""}}`:                       q + `""`,
+		`{"sku-1":{"quantity":" 2"}}`:                     q + `" 2"`,
+		`{"sku-1":{"quantity":"02"}}`:                     q + `"02"`,
+		`{"sku-1":{"quantity":"2 3"}}`:                    q + `"2 3"`,
+		`{"sku-1":{"quantity":"\u0032"}}`:                 q + `"\u0032"`,
+		`{"sku-1":{"quantity":"-2"}}`:                     q + `"-2"`,
+		`{"sku-1":{"quantity":[]}}`:                       q + `a list`,
+		`{"sku-1":{"quantity":1e99}}`:                     q + `1e99`,
+		`{"sku-1":{"quantity":2.5}}`:                      q + `2.5`,
+		`{"sku-1":{"quantity":true}}`:                     q + `true`,
+		`{"sku-1":{"quantity":null}}`:                     q + `null`,
+		`{"sku-1":{"quantity":{}}}`:                       q + `an object`,
+		`{"sku-1":{"quantity":0}}`:                        q + `0`,
+		`{"sku-1":{"quantity":-1}}`:                       q + `-1`,
+		`{"sku-1":{"quantity":-0}}`:                       q + `-0`,
+		`{"sku-1":{"quantity":10001}}`:                    q + `10001`,
+		`{"sku-1":{"quantity":18446744073709551617}}`:     q + `18446744073709551617`,
 	} {
 		_, err := ParseItems("items", []byte(in), DefaultLimits())
 		wantError(t, err, ErrInvalid, want)
@@ -83,25 +102,21 @@ func TestParseItemsRefuses(t *testing.T) {
 }
 
 func TestParseConditions(t *testing.T) {
-	in := `{"vat":{"name":"vat","type":"tax","target":"subtotal","value":"6%","attributes":[],"order":0},"x":{"value":-1.50,"order":-3,"type":null,"target":null,"z":[]}}`
+	in := `{"vat":{"name":"vat","type":"tax","target":"subtotal","value":"6%","attributes":[],"order":0},"x":{"value":-1.50,"order":1.5,"type":7,"target":[],"attributes":[1],"z":[]},"y":[],"z":{"order":"first","value":{}}}`
 	o, err := ParseConditions("conditions", []byte(in), DefaultLimits())
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, want := string(o.Bytes()), strings.Replace(in, `"attributes":[]`, `"attributes":{}`, 1); got != want {
+	if got, want := string(o.Bytes()), strings.NewReplacer(`"attributes":[]`, `"attributes":{}`, `"y":[]`, `"y":{}`).Replace(in); got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
 	for in, want := range map[string]string{
-		``:                       `conditions: is required: an object of conditions by name, {} for none`,
-		`[1]`:                    `conditions: must be an object of conditions by name, {} for none, not a list`,
-		`{"a":1}`:                `conditions["a"]: must be a condition, which is an object, not 1`,
-		`{"a":{"name":"b"}}`:     `conditions["a"].name: must be "a", like its key, not "b"`,
-		`{"a":{"type":1}}`:       `conditions["a"].type: must be a string or null, not 1`,
-		`{"a":{"target":[]}}`:    `conditions["a"].target: must be a string or null, not a list`,
-		`{"a":{"value":{}}}`:     `conditions["a"].value: must be a string, a number or null, not an object`,
-		`{"a":{"order":1.5}}`:    `conditions["a"].order: must be a whole number or null, not 1.5`,
-		`{"a":{"order":"1"}}`:    `conditions["a"].order: must be a whole number or null, not "1"`,
-		`{"a":{"attributes":1}}`: `conditions["a"].attributes: must be an object or null, not 1`,
+		``:                   `conditions: is required: an object of conditions by name, {} for none`,
+		`[1]`:                `conditions: must be an object of conditions by name, {} for none, not a list`,
+		`{"a":1}`:            `conditions["a"]: must be a condition, which is an object, not 1`,
+		`{"a":{"name":"b"}}`: `conditions["a"].name: must be "a", like its key, not "b"`,
+		`{"7":{"name":7}}`:   `conditions["7"].name: must be "7", like its key, not 7`,
+		`{"a":[{}]}`:         `conditions["a"]: must be a condition, which is an object, not a list`,
 	} {
 		_, err := ParseConditions("conditions", []byte(in), DefaultLimits())
 		wantError(t, err, ErrInvalid, want)
@@ -119,10 +134,17 @@ func TestParseItem(t *testing.T) {
 			t.Errorf("%s: %q %s %v", in, item.ID, item.Object.Bytes(), err)
 		}
 	}
+	item, err := ParseItem("item", []byte(`{"id":5,"quantity":"2","name":[1]}`), DefaultLimits())
+	if got := string(item.Object.Bytes()); err != nil || item.ID != "5" || got != `{"id":5,"quantity":"2","name":[1]}` {
+		t.Errorf("%q %s %v", item.ID, got, err)
+	}
 	for in, want := range map[string]string{
 		``:                             `item: is required: an item, which is an object`,
 		`{}`:                           `item.id: is required: a string of 1 to 255 bytes`,
-		`{"id":1}`:                     `item.id: must be a string, not 1`,
+		`[]`:                           `item.id: is required: a string of 1 to 255 bytes`,
+		`{"id":1.0}`:                   `item.id: must be a string, or a whole number, not 1.0`,
+		`{"id":true}`:                  `item.id: must be a string, or a whole number, not true`,
+		`{"id":"a","quantity":"0"}`:    `item.quantity: must be a whole number from 1 to 10000, not "0"`,
 		`{"id":""}`:                    `item.id: must not be empty`,
 		`{"id":"\udc00"}`:              `item.id: has half of a surrogate pair in its name: write a whole character`,
 		`{"id":"a","quantity":0}`:      `item.quantity: must be a whole number from 1 to 10000, not 0`,
@@ -139,10 +161,10 @@ func TestParseItemPatch(t *testing.T) {
 		t.Errorf("%s %v", got, err)
 	}
 	for in, want := range map[string]string{
-		``:               `item: is required: an object of the members to set`,
-		`{"id":null}`:    `item.id: must be a string, not null`,
-		`{"quantity":0}`: `item.quantity: must be a whole number from 1 to 10000, not 0: to remove the item, delete it or use quantityDelta`,
-		`{"price":[]}`:   `item.price: must be a string, a number or null, not a list`,
+		``:                 `item: is required: an object of the members to set`,
+		`{"id":null}`:      `item.id: must be a string, or a whole number, not null`,
+		`{"quantity":0.0}`: `item.quantity: must be a whole number from 1 to 10000, not 0: to remove the item, delete it or use quantityDelta`,
+		`{"quantity":0}`:   `item.quantity: must be a whole number from 1 to 10000, not 0: to remove the item, delete it or use quantityDelta`,
 	} {
 		_, err := ParseItemPatch("item", []byte(in), DefaultLimits())
 		wantError(t, err, ErrInvalid, want)
@@ -198,14 +220,16 @@ func TestParseMetadata(t *testing.T) {
 }
 
 func TestLimits(t *testing.T) {
-	l := Limits{MaxItems: 2, MaxDocumentBytes: 25, MaxQuantity: 5}
+	l := Limits{MaxItems: 2, MaxDocumentBytes: 25, MaxCartBytes: 100, MaxMetadataKeys: 2, MaxQuantity: 5}
 	if _, err := ParseItems("items", []byte(`{ "a" : {}, "b" : {}                    }`), l); err != nil {
 		t.Errorf("white space counts: %v", err)
 	}
 	_, err := ParseItems("items", []byte(`{"a":{},"b":{},"c":{}}`), l)
-	wantError(t, err, ErrTooLarge, `items: has 3 items, at most 2 are allowed`)
+	wantTooLarge(t, err, 2, 3, `items: has 3 items, at most 2 are allowed`)
+	_, err = ParseMetadataPatch("metadata", []byte(`{"a":1,"b":null,"c":null}`), l)
+	wantTooLarge(t, err, 2, 3, `metadata: has 3 keys, at most 2 are allowed`)
 	_, err = ParseItems("items", []byte(`{"a":{"name":"too long a name"}}`), l)
-	wantError(t, err, ErrTooLarge, `items: is 32 bytes as compact JSON, at most 25 are allowed`)
+	wantTooLarge(t, err, 25, 32, `items: is 32 bytes as compact JSON, at most 25 are allowed`)
 	_, err = ParseItem("item", []byte(`{"id":"a","quantity":6}`), l)
 	wantError(t, err, ErrInvalid, `item.quantity: must be a whole number from 1 to 5, not 6`)
 	_, err = ParseItems("items", []byte(`{"`+strings.Repeat("x", 256)+`":{}}`), DefaultLimits())

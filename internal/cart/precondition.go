@@ -17,11 +17,18 @@ type Precondition struct {
 
 // ParsePrecondition reads the values of If-Match and If-None-Match headers
 // ("" for none): a comma-separated list of etags, quoted or not. A
-// weak etag never matches. If-None-Match of a change must be "*"; anything else is an
-// [*InvalidError].
+// weak etag never matches, and neither does a list that names no etag. If-None-Match of a
+// change must be "*". Anything else is an [*InvalidError], and so is white space alone: who
+// sends it means to hold off something.
 func ParsePrecondition(ifMatch, ifNoneMatch string) (Precondition, error) {
+	if ifMatch != "" && strings.TrimSpace(ifMatch) == "" {
+		return Precondition{}, Invalidf("If-Match", `must not be empty: give an etag, "*", or leave it out`)
+	}
+	if ifNoneMatch != "" && strings.TrimSpace(ifNoneMatch) == "" {
+		return Precondition{}, Invalidf("If-None-Match", `must not be empty: give "*", or leave it out`)
+	}
 	p := Precondition{IfMatch: splitETags(ifMatch)}
-	if len(p.IfMatch) == 0 && strings.TrimSpace(ifMatch) != "" {
+	if len(p.IfMatch) == 0 && ifMatch != "" {
 		// It names no etag, but it was meant to hold off a change.
 		p.IfMatch = []string{strings.TrimSpace(ifMatch)}
 	}
@@ -81,7 +88,7 @@ func (p Precondition) Check(c *Cart, scope Part) error {
 		if !ok {
 			continue
 		}
-		if c.Exists() && (t == c.tag(scope) || t == c.tag(PartAll)) {
+		if t.holds(c, scope) {
 			return nil
 		}
 		if first.kind == 0 {
@@ -122,13 +129,19 @@ func (p Precondition) mismatch(c *Cart, scope Part, first tag) string {
 		return fmt.Sprintf("%q is a weak etag, which never matches", shorten(given))
 	case first.kind == 0:
 		return fmt.Sprintf("%q is no etag of this cart", shorten(unquote(given)))
+	case first.version == 0 && first.cart == noCart && first.kind == kindCart:
+		return fmt.Sprintf("there is a cart now, at version %d", c.Version)
+	case (first.cart == noCart || first.cart == c.tag(PartAll).cart) && first.version == 0 && first.isOf(c.tag(scope)):
+		return fmt.Sprintf("%s set meanwhile, at version %d", subject(scope, "was", "were"), c.PartVersion(scope))
+	case first.cart == noCart:
+		return "the etag is of another part of the cart"
 	case !c.Exists():
 		return "there is no such cart any more"
 	case first.cart != c.tag(PartAll).cart:
 		return "the cart was made anew since, or the etag is of another cart"
 	case first.kind == kindCart:
 		return fmt.Sprintf("the cart is at version %d, not %d", c.Version, first.version)
-	case first.kind != c.tag(scope).kind || first.key != c.tag(scope).key:
+	case !first.isOf(c.tag(scope)):
 		return "the etag is of another part of the cart"
 	}
 	return fmt.Sprintf("%s at version %d, not %d", subject(scope, "is", "are"), c.PartVersion(scope), first.version)

@@ -23,79 +23,87 @@ func (v Receive) Apply(d *Draft) error {
 	return v.merge(d)
 }
 
+// merge takes over what the source has. What was within the limits in one of the carts, or moves
+// as it is, is not refused for being over a limit.
 func (v Receive) merge(d *Draft) error {
-	items, err := mergeMembers(d.cart.Items.Object, v.From.Items.Object, func(id string, target, source []byte) ([]byte, error) {
-		return v.Strategy.resolve(id, target, source, d.limits)
-	})
-	if err != nil {
-		return err
-	}
-	if err := d.setItems(items); err != nil {
-		return err
-	}
-	conditions, _ := mergeMembers(d.cart.Conditions.Object, v.From.Conditions.Object, keepTarget)
-	if err := d.setConditions(conditions); err != nil {
-		return err
-	}
-	for _, e := range v.From.Metadata {
-		if value, _ := d.cart.MetadataValue(e.Key); value == nil {
-			if err := d.setMetadata(e.Key, e.Value); err != nil {
-				return err
-			}
+	from := v.From.Items.Object
+	capped := map[string]bool{}
+	items := mergeMembers(d.cart.Items.Object, from, func(id string, target, source []byte) []byte {
+		merged, over := v.Strategy.resolve(target, source, d.limits)
+		if over {
+			capped[id] = true
 		}
+		return merged
+	})
+	if err := d.moveItems(items, from); err != nil {
+		return err
+	}
+	for _, m := range items.Members() {
+		if capped[m.Key] {
+			d.capped = append(d.capped, m.Key)
+		}
+	}
+	from = v.From.Conditions.Object
+	keepTarget := func(_ string, target, _ []byte) []byte { return target }
+	if err := d.moveConditions(mergeMembers(d.cart.Conditions.Object, from, keepTarget), from); err != nil {
+		return err
+	}
+	before := d.keys
+	for i := range v.From.Metadata {
+		if e := &v.From.Metadata[i]; d.metadataValue(e.Key) == nil {
+			d.writeMetadata(e.Key, e.Value)
+		}
+	}
+	if d.keys > d.limits.MaxMetadataKeys && d.keys > max(before, len(v.From.Metadata)) {
+		return tooManyKeys("metadata", d.keys, d.limits)
 	}
 	return nil
 }
 
 // mergeMembers is target, then what only source has; resolve decides where both have a key.
-func mergeMembers(target, source Object, resolve func(key string, target, source []byte) ([]byte, error)) (Object, error) {
+func mergeMembers(target, source Object, resolve func(key string, target, source []byte) []byte) Object {
 	out := slices.Grow(slices.Clone(target.Members()), source.Len())
 	index := make(map[string]int, len(out))
 	for i := range out {
 		index[out[i].Key] = i
 	}
 	for _, m := range source.Members() {
-		i, ok := index[m.Key]
-		if !ok {
+		if i, ok := index[m.Key]; ok {
+			out[i].Value = resolve(m.Key, out[i].Value, m.Value)
+		} else {
 			out = append(out, m)
-			continue
 		}
-		value, err := resolve(m.Key, out[i].Value, m.Value)
-		if err != nil {
-			return Object{}, err
-		}
-		out[i].Value = value
 	}
-	return newObject(out).rewritten(), nil // or either text would live as long as one member of it
+	return newObject(out).rewritten() // or either text would live as long as one member of it
 }
 
-func keepTarget(_ string, target, _ []byte) ([]byte, error) { return target, nil }
-
-// resolve makes one item of the two that both carts of a merge have.
-func (s Strategy) resolve(id string, target, source []byte, l Limits) ([]byte, error) {
+// resolve makes one item of the two that both carts of a merge have. A quantity that comes to
+// more than is allowed becomes the largest that is: capped says so. A merge happens at a login, where nobody
+// could do anything about a refusal.
+func (s Strategy) resolve(target, source []byte, l Limits) (merged []byte, capped bool) {
 	switch s {
 	case StrategyKeepTarget:
-		return target, nil
+		return target, false
 	case StrategyReplace:
-		return source, nil
+		return source, false
 	}
 	mine, _ := split(target)
 	theirs, _ := split(source)
 	has, more := quantityOf(mine), quantityOf(theirs)
+	quantity, both := more, mine
 	if s == StrategyKeepHighestQuantity {
 		if more <= has {
-			return target, nil
+			return target, false
 		}
-		return newObject(set(mine, "quantity", quantityText(more))).Bytes(), nil
+	} else {
+		quantity = int64(math.MaxInt64)
+		if more <= math.MaxInt64-has {
+			quantity = has + more
+		}
+		both = overlay(overlay(mine, theirs), mine) // the target's order and values, then what it lacks
 	}
-	sum := int64(math.MaxInt64)
-	if more <= math.MaxInt64-has {
-		sum = has + more
+	if quantity > l.MaxQuantity {
+		quantity, capped = l.MaxQuantity, true
 	}
-	if sum > l.MaxQuantity {
-		return nil, Invalidf("items"+keySegment(id)+".quantity",
-			"%d here and %d there are more than the %d that are allowed", has, more, l.MaxQuantity)
-	}
-	both := overlay(overlay(mine, theirs), mine) // the target's order and values, then what it lacks
-	return newObject(set(both, "quantity", quantityText(sum))).Bytes(), nil
+	return newObject(set(both, "quantity", quantityText(quantity))).Bytes(), capped
 }

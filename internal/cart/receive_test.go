@@ -40,8 +40,8 @@ func TestReceive(t *testing.T) {
 		if metadata[1:] != tc.metadata {
 			t.Errorf("%s: metadata%s, want %s", tc.strategy, metadata, tc.metadata)
 		}
-		if c.Version != 8 || string(c.Received) != "h1" || !slices.Contains(d.Written(), PartReceived) {
-			t.Errorf("%s: %s, written %q", tc.strategy, fingerprint(c), d.Written())
+		if c.Version != 8 || string(c.Received) != "h1" || !slices.ContainsFunc(d.Written(), func(w Written) bool { return w.Part == PartReceived && string(w.Value) == "h1" }) {
+			t.Errorf("%s: %s, written %v", tc.strategy, fingerprint(c), d.Written())
 		}
 		if tc.strategy == StrategyKeepHighestQuantity {
 			lower := NewDraft(c, DefaultLimits(), "")
@@ -70,23 +70,67 @@ func TestReceiveIntoNothing(t *testing.T) {
 }
 
 func TestReceiveLimits(t *testing.T) {
-	target := cartWith(t, 7, `{"a":{"quantity":6},"b":{}}`, `{}`)
-	source := cartWith(t, 3, `{"a":{"quantity":5},"c":{}}`, `{}`)
+	target := cartWith(t, 7, `{"a":{"quantity":6},"b":{}}`, `{}`, "k", `1`)
+	source := cartWith(t, 3, `{"a":{"quantity":5},"c":{}}`, `{}`, "l", `1`)
 	r := Receive{From: source, Strategy: StrategyAddQuantities}
-	l := DefaultLimits()
-	l.MaxQuantity = 10
-	wantError(t, r.Apply(NewDraft(target, l, "")), ErrInvalid, `items["a"].quantity: 6 here and 5 there are more than the 10 that are allowed`)
-	l = DefaultLimits()
-	l.MaxItems = 2
-	wantError(t, r.Apply(NewDraft(target, l, "")), ErrTooLarge, `items: has 3 items, at most 2 are allowed`)
-	l = DefaultLimits()
-	l.MaxDocumentBytes = 30
-	wantError(t, r.Apply(NewDraft(target, l, "")), ErrTooLarge, `items: is 35 bytes as compact JSON, at most 30 are allowed`)
+	for _, tc := range []struct {
+		set           func(*Limits)
+		limit, actual int64
+		want          string
+	}{
+		{func(l *Limits) { l.MaxItems = 2 }, 2, 3, `items: has 3 items, at most 2 are allowed`},
+		{func(l *Limits) { l.MaxDocumentBytes = 30 }, 30, 35, `items: is 35 bytes as compact JSON, at most 30 are allowed`},
+		{func(l *Limits) { l.MaxCartBytes = 49 }, 49, 50, `cart: would be 50 bytes with all of its documents, at most 49 are allowed`},
+		{func(l *Limits) { l.MaxMetadataKeys = 1 }, 1, 2, `metadata: has 2 keys, at most 1 are allowed`},
+	} {
+		l := DefaultLimits()
+		tc.set(&l)
+		d := NewDraft(target, l, "")
+		wantTooLarge(t, applied(d, r), tc.limit, tc.actual, tc.want)
+		if got := fingerprint(d.Cart()); got != fingerprint(target) {
+			t.Errorf("it left\n%s", got)
+		}
+		// What is over the limit by itself still moves.
+		d = NewDraft(&Cart{}, l, "new")
+		over := cartWith(t, 3, `{"a":{"quantity":5},"c":{},"d":{"x":"of many"}}`, `{}`, "l", `1`, "m", `2`)
+		change(t, d, Receive{From: over, Strategy: StrategyAddQuantities})
+		if d.Cart().Size() != over.Size() {
+			t.Errorf("what moved is\n%s", fingerprint(d.Cart()))
+		}
+	}
 
 	huge := cartWith(t, 3, fmt.Sprintf(`{"a":{"quantity":%d}}`, int64(math.MaxInt64)), `{}`)
 	d := NewDraft(target, Unlimited(), "")
 	change(t, d, Receive{From: huge, Strategy: StrategyAddQuantities})
 	if got, want := string(d.Cart().Items.Object.Bytes()), `{"a":{"quantity":9223372036854775807},"b":{}}`; got != want {
 		t.Errorf("got %s, want %s", got, want)
+	}
+}
+
+// A merge is never refused for quantities: what comes to more than is allowed becomes the largest
+// that is, and is told.
+func TestMergeCaps(t *testing.T) {
+	const targetItems = `{"a":{"quantity":6},"b":{"quantity":4},"c":{"quantity":1},"d":{"quantity":10}}`
+	for _, tc := range []struct {
+		strategy     Strategy
+		source, want string
+		capped       []string
+	}{
+		{StrategyAddQuantities, `{"d":{"quantity":1},"b":{"quantity":6},"a":{"quantity":5}}`, `{"a":{"quantity":10},"b":{"quantity":10},"c":{"quantity":1},"d":{"quantity":10}}`, []string{"a", "d"}},
+		{StrategyAddQuantities, `{"c":{"quantity":"1e1"}}`, `{"a":{"quantity":6},"b":{"quantity":4},"c":{"quantity":10},"d":{"quantity":10}}`, []string{"c"}},
+		{StrategyKeepHighestQuantity, `{"a":{"quantity":12},"b":{"quantity":9}}`, `{"a":{"quantity":10},"b":{"quantity":9},"c":{"quantity":1},"d":{"quantity":10}}`, []string{"a"}},
+		{StrategyKeepTarget, `{"d":{"quantity":12}}`, targetItems, nil},
+		{StrategyAddQuantities, `{"d":{"quantity":"many"}}`, targetItems, []string{"d"}},
+	} {
+		l := DefaultLimits().Unrefusing()
+		l.MaxQuantity = 10
+		d := NewDraft(cartWith(t, 7, targetItems, `{}`), l, "")
+		change(t, d, Receive{From: cartWith(t, 3, tc.source, `{}`), Strategy: tc.strategy})
+		if got := string(d.Cart().Items.Object.Bytes()); got != tc.want || !slices.Equal(d.Capped(), tc.capped) {
+			t.Errorf("%s of %s\n got %s, capped %q\nwant %s, capped %q", tc.strategy, tc.source, got, d.Capped(), tc.want, tc.capped)
+		}
+		if change(t, d, RemoveItem{"a"}); d.Capped() != nil {
+			t.Errorf("the next change capped %q", d.Capped())
+		}
 	}
 }

@@ -87,6 +87,9 @@ type Result struct {
 	Cart *cart.Cart
 	// Changed says whether anything was altered.
 	Changed bool
+	// Capped are the ids of the items whose quantity a merge made the largest that is allowed, in
+	// the order of the cart's items. Where another sidecar made a step of the merge, they are not known.
+	Capped []string
 }
 
 // turnLease bounds how long a sidecar that dies between two steps of one change

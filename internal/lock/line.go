@@ -338,13 +338,3 @@ func translate(err error) error {
 	}
 	return err
 }
-
-func overlap(a, b []cart.Part) bool {
-	return slices.ContainsFunc(a, func(p cart.Part) bool { return slices.ContainsFunc(b, p.Overlaps) })
-}
-
-// covers reports whether a lock over held holds off everybody who would change want.
-func covers(held, want []cart.Part) bool {
-	return slices.Contains(held, cart.PartAll) ||
-		!slices.ContainsFunc(want, func(p cart.Part) bool { return !slices.Contains(held, p) })
-}

@@ -14,6 +14,7 @@ type plan struct {
 	ops     []*op
 	answers []answer
 	commit  storage.Commit
+	locked  partSet // commit.Parts, once there are many
 	after   *cart.Cart
 }
 
@@ -54,39 +55,63 @@ func compute(o *Options, key cart.Key, b *batch, view *cart.Cart) *plan {
 
 // writes are what d has altered since a cart at version base.
 func writes(d *cart.Draft, base uint64) (ws []storage.Write) {
-	for _, part := range d.Written() {
-		w := storage.Write{Part: part, Value: value(d.Cart(), part)}
-		if part != cart.PartTransfer && part != cart.PartReceived {
-			w.Step = d.Cart().PartVersion(part) - base
+	for _, w := range d.Written() {
+		write := storage.Write{Part: w.Part, Value: w.Value}
+		if w.Part != cart.PartReceived {
+			write.Step = w.Version - base
 		}
-		ws = append(ws, w)
+		ws = append(ws, write)
 	}
 	return ws
 }
 
-// depend notes which locks an op needs and what its answer depends on.
+// depend notes which locks an op needs and what its answer depends on. What is not there is
+// depended on too, as being at version 0.
 func (p *plan) depend(o *op, now *cart.Cart) {
 	c := &p.commit
 	locks := o.lockParts(now)
 	for _, part := range locks {
-		if part == cart.PartAll {
-			c.Parts = []cart.Part{cart.PartAll}
-		} else if !slices.ContainsFunc(c.Parts, func(q cart.Part) bool { return q == part || q == cart.PartAll }) {
-			c.Parts = append(c.Parts, part)
-		}
+		p.lock(part)
 	}
 	// An etag of the whole cart is good for every part: what is compared with one
 	// depends on the whole.
 	whole := len(o.If.IfMatch) > 0
+	parts := make([]cart.Part, 0, len(locks)+1)
 	for _, part := range append(locks, o.Scope) {
 		if _, metadata := part.MetadataKey(); part == cart.PartItems || part == cart.PartConditions || metadata {
-			c.Expect.Parts[part] = p.view.PartVersion(part)
+			parts = append(parts, part)
 		} else if part != "" {
 			whole = true
 		}
 	}
+	for i, version := range p.view.PartVersions(parts) {
+		c.Expect.Parts[parts[i]] = version
+	}
 	if whole {
 		c.Expect.Version = p.view.Version
+	}
+}
+
+// lock notes a part whose lock must be free.
+func (p *plan) lock(part cart.Part) {
+	const few = 16
+	c := &p.commit
+	switch {
+	case len(c.Parts) == 1 && c.Parts[0] == cart.PartAll:
+	case part == cart.PartAll:
+		c.Parts = []cart.Part{cart.PartAll}
+	case len(c.Parts) < few:
+		if !slices.Contains(c.Parts, part) {
+			c.Parts = append(c.Parts, part)
+		}
+	default:
+		if len(p.locked.parts) == 0 {
+			p.locked.add(c.Parts...)
+		}
+		if !p.locked.has(part) {
+			p.locked.add(part)
+			c.Parts = append(c.Parts, part)
+		}
 	}
 }
 
@@ -106,11 +131,10 @@ func (p *plan) apply(o *op, d *cart.Draft) answer {
 		p.commit.Forget = p.view.Exists()
 		return answer{cart: &cart.Cart{}, changed: p.view.Exists()}
 	}
-	if err := o.Verb.Apply(d); err != nil {
-		d.Rollback()
+	changed, err := d.Change(o.Verb)
+	if err != nil {
 		return answer{err: err}
 	}
-	changed := d.Seal()
 	// What alters nothing still is a change: it gives the cart its full life again.
 	p.commit.Touch = p.commit.Touch || !changed && p.view.Exists()
 	return answer{cart: d.Cart(), changed: changed}
@@ -150,20 +174,4 @@ func (p *plan) answer(c *Coordinator, out storage.Outcome) *cart.Cart {
 		o.answer(Result{Cart: stamp(a.cart), Changed: a.changed}, nil)
 	}
 	return stamp(p.after)
-}
-
-func value(c *cart.Cart, part cart.Part) []byte {
-	switch part {
-	case cart.PartItems:
-		return c.Items.Object.Bytes()
-	case cart.PartConditions:
-		return c.Conditions.Object.Bytes()
-	case cart.PartTransfer:
-		return c.Transfer
-	case cart.PartReceived:
-		return c.Received
-	}
-	key, _ := part.MetadataKey()
-	v, _ := c.MetadataValue(key)
-	return v
 }

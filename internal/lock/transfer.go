@@ -119,6 +119,8 @@ type transfer struct {
 	// that cart no turn is taken, since it would wait for the lease.
 	under  Change
 	leased cart.Key
+	// capped are the items that the last hand-over of this run, its own or one that it finished, has capped.
+	capped []string
 	// depth counts the unfinished hand-overs that stand in each other's way.
 	depth int
 }
@@ -219,12 +221,13 @@ func (t *transfer) try(ctx context.Context, from, to cart.Key, strategy cart.Str
 	if err != nil {
 		return Result{}, 0, err
 	}
+	capped := t.capped
 	target, _, err := t.load(ctx, to)
 	if err != nil {
 		return Result{}, 0, err
 	}
 	if met.To == to && met.Strategy == strategy {
-		return Result{Cart: target, Changed: true}, storage.Committed, c.ifLeased(ctx, from, ch) // what was asked for now was asked for before
+		return Result{Cart: target, Changed: true, Capped: capped}, storage.Committed, c.ifLeased(ctx, from, ch) // what was asked for now was asked for before
 	}
 	if err := ch.If.Check(source, cart.PartAll); err != nil {
 		return Result{}, 0, err
@@ -261,7 +264,7 @@ func (t *transfer) try(ctx context.Context, from, to cart.Key, strategy cart.Str
 		_ = c.locker.Release(ctx, from, ch.Lease) // what was done under it is done; else it ends by itself
 	}
 	target, err = c.store.Load(ctx, to)
-	return Result{Cart: target, Changed: true}, storage.Committed, err
+	return Result{Cart: target, Changed: true, Capped: t.capped}, storage.Committed, err
 }
 
 // load loads a cart and first finishes the hand-over that it is the source of,
@@ -286,6 +289,7 @@ func (t *transfer) arrival(source, target *cart.Cart, in intent, received []byte
 		Key: in.To, Expect: storage.Expect{ID: target.ID, Version: target.Version}, TTL: t.o.TTL, Touch: true,
 		Parts: []cart.Part{cart.PartAll}, Token: t.tokens[in.To],
 	}
+	t.capped = nil
 	if in.Strategy == cart.StrategySwap {
 		take.Place = source.Moved()
 		take.Place.Received = received
@@ -293,10 +297,10 @@ func (t *transfer) arrival(source, target *cart.Cart, in intent, received []byte
 		return take, &arrived, nil
 	}
 	d := cart.NewDraft(target, limits, newUUID())
-	if err := (cart.Receive{From: source, Strategy: in.Strategy, ID: string(received)}).Apply(d); err != nil {
+	if _, err := d.Change(cart.Receive{From: source, Strategy: in.Strategy, ID: string(received)}); err != nil {
 		return take, nil, err
 	}
-	d.Seal()
+	t.capped = d.Capped()
 	arrived := d.Cart()
 	take.Writes, take.Steps, take.NewID = writes(d, target.Version), arrived.Version-target.Version, arrived.ID
 	return take, arrived, nil
@@ -326,7 +330,7 @@ func (t *transfer) atOnce(ctx context.Context, from cart.Key, source *cart.Cart,
 	target.CreatedAt, target.UpdatedAt, target.ExpiresAt = outs[1].CreatedAt, outs[1].UpdatedAt, outs[1].ExpiresAt
 	t.c.cache.set(from, &cart.Cart{})
 	t.c.cache.set(take.Key, target)
-	return Result{Cart: target, Changed: true}, storage.Committed, nil
+	return Result{Cart: target, Changed: true, Capped: t.capped}, storage.Committed, nil
 }
 
 // life is that of a source whose hand-over has begun. It must not expire before the steps that move its contents, which may
@@ -382,6 +386,7 @@ func (t *transfer) receive(ctx context.Context, in intent) error {
 			return err
 		}
 		target, _, err := t.load(ctx, in.To) // before the source: see above
+		t.capped = nil
 		if err != nil {
 			return err
 		}
@@ -403,7 +408,7 @@ func (t *transfer) receive(ctx context.Context, in intent) error {
 			return err
 		}
 		// The limits were checked before the intent was declared; now nothing may be lost.
-		take, _, err := t.arrival(source, target, in, value, cart.Unlimited())
+		take, _, err := t.arrival(source, target, in, value, t.o.Limits.Unrefusing())
 		if err != nil {
 			return err
 		}

@@ -38,30 +38,30 @@ func (c *Coordinator) next(l *line) (batch, bool) {
 // the same lease: those it passes may be waiting for that lease.
 func (c *Coordinator) take(l *line, b *batch, wanted func(*op) bool) {
 	var (
-		ahead   []cart.Part
-		working []cart.Part // parts of b
-		passed  []string    // leases of ops that stay
+		ahead   partSet
+		working partSet  // parts of b
+		passed  []string // leases of ops that stay
 	)
 	for _, g := range l.parked {
-		ahead = append(ahead, g.claim.Parts...)
+		ahead.add(g.claim.Parts...)
 	}
 	for _, o := range b.ops {
-		working = append(working, o.parts...)
+		working.add(o.parts...)
 	}
 	full := false
 	leased := slices.ContainsFunc(l.pending, func(o *op) bool { return o.Lease != "" })
 	l.exclusive = false
 	l.pending = slices.DeleteFunc(l.pending, func(o *op) bool {
 		if o.claim != nil {
-			ready := !overlap(ahead, o.parts) && !overlap(working, o.parts)
-			ahead = append(ahead, o.parts...)
+			ready := !ahead.overlaps(o.parts) && !working.overlaps(o.parts)
+			ahead.add(o.parts...)
 			if ready {
 				c.launch(l, o)
 			}
 			return ready
 		}
 		alone := o.solo() && len(b.ops) > 0
-		behind := overlap(ahead, o.parts)
+		behind := ahead.overlaps(o.parts)
 		switch {
 		case o.Lease != "":
 			behind = slices.Contains(passed, o.Lease)
@@ -69,10 +69,11 @@ func (c *Coordinator) take(l *line, b *batch, wanted func(*op) bool) {
 			behind = behind || leased // it may have to wait for that lease
 		}
 		if full || alone || !wanted(o) || behind {
-			ahead, passed = append(ahead, o.parts...), append(passed, o.Lease)
+			ahead.add(o.parts...)
+			passed = append(passed, o.Lease)
 			return false
 		}
-		working = append(working, o.parts...)
+		working.add(o.parts...)
 		o.running, l.exclusive = true, o.exclusive != nil
 		b.ops = append(b.ops, o)
 		full = o.solo() || len(b.ops) >= maxBatch

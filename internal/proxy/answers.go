@@ -18,7 +18,7 @@ func cartAnswer(key cart.Key, c *cart.Cart) *pb.Cart {
 		Etag:       c.ETag(),
 		Items:      c.Items.Object.Bytes(),
 		Conditions: c.Conditions.Object.Bytes(),
-		Metadata:   metadataObject(c),
+		Metadata:   c.MetadataObject(),
 		CreatedAt:  timeAnswer(c.CreatedAt),
 		UpdatedAt:  timeAnswer(c.UpdatedAt),
 		ExpiresAt:  timeAnswer(c.ExpiresAt),
@@ -50,7 +50,7 @@ func conditionsAnswer(_ cart.Key, c *cart.Cart) *pb.ConditionsDocument {
 
 func metadataAnswer(_ cart.Key, c *cart.Cart) *pb.MetadataDocument {
 	return &pb.MetadataDocument{
-		Metadata: metadataObject(c),
+		Metadata: c.MetadataObject(),
 		Version:  c.MetadataVersion(),
 		Etag:     c.MetadataETag(),
 	}
@@ -64,21 +64,4 @@ func valueAnswer(name string) func(cart.Key, *cart.Cart) *pb.MetadataValue {
 		}
 		return &pb.MetadataValue{Key: name, Value: value, Version: version, Etag: c.PartETag(cart.PartMetadata(name))}
 	}
-}
-
-// metadataObject is all metadata as one JSON object.
-func metadataObject(c *cart.Cart) []byte {
-	n := 2
-	for i := range c.Metadata {
-		n += len(c.Metadata[i].Key) + len(c.Metadata[i].Value) + len(`"":,`)
-	}
-	b := append(make([]byte, 0, n), '{')
-	for i := range c.Metadata {
-		if i > 0 {
-			b = append(b, ',')
-		}
-		b = append(appendString(b, c.Metadata[i].Key), ':')
-		b = append(b, c.Metadata[i].Value...)
-	}
-	return append(b, '}')
 }

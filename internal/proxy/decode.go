@@ -159,6 +159,9 @@ func (d *decoder) list(path string, kind protoreflect.Kind, l protoreflect.List)
 	}
 	for i := 0; ; i++ {
 		where := path + "[" + strconv.Itoa(i) + "]"
+		if kind == protoreflect.MessageKind && i == maxOperations { // the only list of messages in a body
+			return d.surplus(path, i)
+		}
 		if kind == protoreflect.StringKind {
 			d.space()
 			s, err := d.quoted(where)
@@ -171,6 +174,22 @@ func (d *decoder) list(path string, kind protoreflect.Kind, l protoreflect.List)
 		}
 		if more, err := d.more(path, ']'); err != nil || !more {
 			return err
+		}
+	}
+}
+
+// surplus counts the elements of a list from the one at i, for none of which there is room, and makes
+// nothing of them.
+func (d *decoder) surplus(path string, i int) error {
+	for n := i + 1; ; n++ {
+		d.space()
+		if _, err := d.raw(path); err != nil {
+			return err
+		}
+		if more, err := d.more(path, ']'); err != nil {
+			return err
+		} else if !more {
+			return tooManyOperations(path, n)
 		}
 	}
 }

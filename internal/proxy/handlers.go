@@ -4,13 +4,20 @@ import (
 	"context"
 	"fmt"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/sidecart/sidecart/internal/cart"
+	"github.com/sidecart/sidecart/internal/lock"
 	pb "github.com/sidecart/sidecart/proto/sidecart/v1"
 )
 
 func (s *service) GetCart(ctx context.Context, r *pb.GetCartRequest) (*pb.Cart, error) {
 	return read(ctx, s, "GetCart", r, cart.PartAll, cartAnswer)
 }
+
+// maxAnswerBytes bounds a list that is answered, so that it fits the 4 MiB that gRPC clients take
+// by default.
+const maxAnswerBytes = 3 << 20
 
 func (s *service) ListInstances(ctx context.Context, r *pb.ListInstancesRequest) (*pb.Instances, error) {
 	return call(ctx, s, "ListInstances", func(ctx context.Context, b *Backend) (*pb.Instances, error) {
@@ -24,7 +31,11 @@ func (s *service) ListInstances(ctx context.Context, r *pb.ListInstancesRequest)
 		if err != nil {
 			return nil, err
 		}
-		return &pb.Instances{Identifier: r.Identifier, Instances: names}, nil
+		answer := &pb.Instances{Identifier: r.Identifier, Instances: names}
+		if n := proto.Size(answer); n > maxAnswerBytes {
+			return nil, cart.TooLargef("instances", maxAnswerBytes, int64(n), "are %d, and their names %d bytes: at most %d can be answered", len(names), n, maxAnswerBytes)
+		}
+		return answer, nil
 	})
 }
 
@@ -174,8 +185,8 @@ func (s *service) ForgetAll(ctx context.Context, r *pb.ForgetAllRequest) (*pb.Fo
 
 func (s *service) Swap(ctx context.Context, r *pb.SwapRequest) (*pb.SwapResponse, error) {
 	return call(ctx, s, "Swap", func(ctx context.Context, b *Backend) (*pb.SwapResponse, error) {
-		c, moved, err := handOver(ctx, b, r, r.ToIdentifier, cart.StrategySwap)
-		return &pb.SwapResponse{Swapped: moved, Cart: c}, err
+		c, res, err := handOver(ctx, b, r, r.ToIdentifier, cart.StrategySwap)
+		return &pb.SwapResponse{Swapped: res.Changed, Cart: c}, err
 	})
 }
 
@@ -185,25 +196,25 @@ func (s *service) Merge(ctx context.Context, r *pb.MergeRequest) (*pb.MergeRespo
 		if err != nil {
 			return nil, err
 		}
-		c, moved, err := handOver(ctx, b, r, r.ToIdentifier, strategy)
-		return &pb.MergeResponse{Merged: moved, Cart: c}, err
+		c, res, err := handOver(ctx, b, r, r.ToIdentifier, strategy)
+		return &pb.MergeResponse{Merged: res.Changed, Cart: c, Capped: res.Capped}, err
 	})
 }
 
-func handOver(ctx context.Context, b *Backend, r changing, toIdentifier string, strategy cart.Strategy) (*pb.Cart, bool, error) {
+func handOver(ctx context.Context, b *Backend, r changing, toIdentifier string, strategy cart.Strategy) (*pb.Cart, lock.Result, error) {
 	from, ch, err := demand(ctx, r, cart.PartAll)
 	if err != nil {
-		return nil, false, err
+		return nil, lock.Result{}, err
 	}
 	if err := cart.ValidateName("toIdentifier", toIdentifier); err != nil {
-		return nil, false, err
+		return nil, lock.Result{}, err
 	}
 	to := cart.Key{Identifier: toIdentifier, Instance: from.Instance}
 	res, err := b.Engine.HandOver(ctx, from, to, strategy, ch)
 	if err != nil {
-		return nil, false, err
+		return nil, lock.Result{}, err
 	}
-	return cartAnswer(to, res.Cart), res.Changed, nil
+	return cartAnswer(to, res.Cart), res, nil
 }
 
 func (s *service) Flush(ctx context.Context, _ *pb.FlushRequest) (*pb.FlushResponse, error) {

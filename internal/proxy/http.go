@@ -157,13 +157,16 @@ func (c codec) NewEncoder(w io.Writer) runtime.Encoder {
 // setETag puts an answer's etag into its header, and ends a read of what the
 // client has already.
 func setETag(ctx context.Context, w http.ResponseWriter, m proto.Message) error {
-	a, ok := m.(interface{ GetEtag() string })
+	a, ok := m.(interface {
+		GetEtag() string
+		GetVersion() uint64
+	})
 	if !ok || a.GetEtag() == "" {
 		return nil
 	}
 	w.Header().Set("ETag", strconv.Quote(a.GetEtag()))
 	c := httpCallOf(ctx)
-	if c == nil || c.ifNoneMatch == "" || !c.reads || !listsETag(c.ifNoneMatch, a.GetEtag()) {
+	if c == nil || c.ifNoneMatch == "" || !c.reads || !listsETag(c.ifNoneMatch, a.GetEtag(), a.GetVersion() > 0) {
 		return nil
 	}
 	w.Header().Del("Content-Type")
@@ -172,11 +175,11 @@ func setETag(ctx context.Context, w http.ResponseWriter, m proto.Message) error 
 }
 
 // listsETag reports whether the value of If-None-Match names an etag; weak ones
-// count, as RFC 9110 has it for reads.
-func listsETag(list, etag string) bool {
+// count, as RFC 9110 has it for reads, and "*" is that of all that is there.
+func listsETag(list, etag string, there bool) bool {
 	for given := range strings.SplitSeq(list, ",") {
 		given = strings.TrimSpace(given)
-		if given == "*" || strings.Trim(strings.TrimPrefix(given, "W/"), `"`) == etag {
+		if given == "*" && there || strings.Trim(strings.TrimPrefix(given, "W/"), `"`) == etag {
 			return true
 		}
 	}

@@ -77,16 +77,15 @@ func removeMetadata(field, key string) (cart.Verb, error) {
 	return cart.PatchMetadata{Values: []cart.Member{{Key: key}}}, cart.ValidateName(field, key)
 }
 
-// maxOperations bounds the work of one batch where the limit on items does not
-// allow for more.
+// maxOperations bounds the work of one batch.
 const maxOperations = 1000
 
 func batch(field string, operations []*pb.Operation, l cart.Limits) (cart.Verb, error) {
 	if len(operations) == 0 {
 		return nil, cart.Invalidf(field, "is required: one operation or more")
 	}
-	if most := max(maxOperations, l.MaxItems); len(operations) > most {
-		return nil, cart.TooLargef(field, int64(most), int64(len(operations)), "has %d operations, at most %d are allowed", len(operations), most)
+	if n := len(operations); n > maxOperations {
+		return nil, tooManyOperations(field, n)
 	}
 	verbs := make([]cart.Verb, len(operations))
 	for i, o := range operations {
@@ -96,6 +95,10 @@ func batch(field string, operations []*pb.Operation, l cart.Limits) (cart.Verb, 
 		}
 	}
 	return cart.Batch{Verbs: verbs}, nil
+}
+
+func tooManyOperations(field string, n int) error {
+	return cart.TooLargef(field, maxOperations, int64(n), "has %d operations, at most %d are allowed", n, maxOperations)
 }
 
 func operation(path string, o *pb.Operation, l cart.Limits) (cart.Verb, error) {

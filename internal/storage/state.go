@@ -174,9 +174,11 @@ func (s *State) write(c *Commit, now time.Time) Outcome {
 		k.Version += c.Steps
 		k.UpdatedAt = now
 	}
-	for _, w := range c.Writes {
-		_ = k.StorePart(w.Part, w.Value, out.Base+w.Step) // values come from a Draft
+	written := make([]cart.Written, len(c.Writes))
+	for i, w := range c.Writes {
+		written[i] = cart.Written{Part: w.Part, Value: w.Value, Version: out.Base + w.Step}
 	}
+	_ = k.StoreParts(written) // values come from a Draft
 	if k.Exists() && (c.Steps > 0 || len(c.Writes) > 0 || c.Touch || c.Place != nil) {
 		k.ExpiresAt = time.Time{}
 		if c.TTL > 0 {

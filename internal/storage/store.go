@@ -70,7 +70,8 @@ type Commit struct {
 	// Expect is what the change was computed from.
 	Expect Expect
 
-	// Writes are the parts to store.
+	// Writes are the parts to store, in order. A metadata key that was removed and set again is
+	// there twice: its place in the cart and the tombstones are those that the writes leave one after the other.
 	Writes []Write
 	// Steps is by how many the cart's version rises.
 	Steps uint64

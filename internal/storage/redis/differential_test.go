@@ -385,7 +385,7 @@ func (w *twins) randomCommit(i int) storage.Commit {
 	return c
 }
 
-// fill adds writes of documents, each part once.
+// fill adds writes: of documents one each, of metadata keys several.
 func (w *twins) fill(c *storage.Commit) {
 	step := func() uint64 { return 1 + w.rand.Uint64N(c.Steps) }
 	value := func() []byte { return fmt.Appendf(nil, `{"n":%d.50,"é":[]}`, w.rand.IntN(1000)) }
@@ -405,11 +405,13 @@ func (w *twins) fill(c *storage.Commit) {
 	}
 	w.rand.Shuffle(len(keys), func(i, j int) { keys[i], keys[j] = keys[j], keys[i] })
 	for _, k := range keys {
-		switch w.rand.IntN(3) {
-		case 0:
-			c.Writes = append(c.Writes, storage.Write{Part: cart.PartMetadata(k), Value: value(), Step: step()})
-		case 1:
-			c.Writes = append(c.Writes, storage.Write{Part: cart.PartMetadata(k), Step: step()})
+		// A key may be there several times: set, removed, set again.
+		for range w.rand.IntN(4) {
+			write := storage.Write{Part: cart.PartMetadata(k), Step: step()}
+			if w.rand.IntN(2) == 0 {
+				write.Value = value()
+			}
+			c.Writes = append(c.Writes, write)
 		}
 	}
 }

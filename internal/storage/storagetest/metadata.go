@@ -19,8 +19,21 @@ func testMetadataOrder(s *subject) {
 	s.is("removed and set again comes last", got, content{
 		Version: 5, Metadata: []entry{{"apple", `2`, 1}, {"mango", `3`, 2}, {"zebra", `5`, 5}},
 	})
-	s.put(key, removed("apple"), removed("mango"), removed("zebra"))
-	s.is("all removed", s.load(key), content{Version: 6})
+	both := change(key, got, removed("apple"), metadata("apple", `6`), metadata("fig", `7`), removed("fig"), metadata("fig", `8`), metadata("date", `9`))
+	both.Steps = 3
+	for i, step := range []uint64{1, 2, 1, 2, 3, 3} {
+		both.Writes[i].Step = step
+	}
+	s.commit(storage.Committed, both)
+	got = s.load(key)
+	s.is("removed and set again in one commit", got, content{
+		Version: 8, Metadata: []entry{{"mango", `3`, 2}, {"zebra", `5`, 5}, {"apple", `6`, 7}, {"fig", `8`, 8}, {"date", `9`, 8}},
+	})
+	if len(got.Removed) > 0 {
+		s.Errorf("tombstones %v of keys that are there", got.Removed)
+	}
+	s.put(key, removed("apple"), removed("mango"), removed("zebra"), removed("fig"), removed("date"))
+	s.is("all removed", s.load(key), content{Version: 9})
 }
 
 func testMetadataTombstones(s *subject) {

@@ -631,7 +631,10 @@ type MergeResponse struct {
 	// False where there was nothing to move.
 	Merged bool `protobuf:"varint,1,opt,name=merged,proto3" json:"merged,omitempty"`
 	// The target.
-	Cart          *Cart `protobuf:"bytes,2,opt,name=cart,proto3" json:"cart,omitempty"`
+	Cart *Cart `protobuf:"bytes,2,opt,name=cart,proto3" json:"cart,omitempty"`
+	// Ids of the items whose merged quantity came to more than is allowed and became the largest
+	// that is, in the order of the cart's items.
+	Capped        []string `protobuf:"bytes,3,rep,name=capped,proto3" json:"capped,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -676,6 +679,13 @@ func (x *MergeResponse) GetMerged() bool {
 func (x *MergeResponse) GetCart() *Cart {
 	if x != nil {
 		return x.Cart
+	}
+	return nil
+}
+
+func (x *MergeResponse) GetCapped() []string {
+	if x != nil {
+		return x.Capped
 	}
 	return nil
 }
@@ -772,10 +782,11 @@ const file_sidecart_v1_cart_proto_rawDesc = "" +
 	"\tforgotten\x18\x01 \x01(\x03R\tforgotten\"O\n" +
 	"\fSwapResponse\x12\x18\n" +
 	"\aswapped\x18\x01 \x01(\bR\aswapped\x12%\n" +
-	"\x04cart\x18\x02 \x01(\v2\x11.sidecart.v1.CartR\x04cart\"N\n" +
+	"\x04cart\x18\x02 \x01(\v2\x11.sidecart.v1.CartR\x04cart\"f\n" +
 	"\rMergeResponse\x12\x16\n" +
 	"\x06merged\x18\x01 \x01(\bR\x06merged\x12%\n" +
-	"\x04cart\x18\x02 \x01(\v2\x11.sidecart.v1.CartR\x04cart\"\x0f\n" +
+	"\x04cart\x18\x02 \x01(\v2\x11.sidecart.v1.CartR\x04cart\x12\x16\n" +
+	"\x06capped\x18\x03 \x03(\tR\x06capped\"\x0f\n" +
 	"\rFlushResponseB;Z9github.com/sidecart/sidecart/proto/sidecart/v1;sidecartv1b\x06proto3"
 
 var (

@@ -71,7 +71,7 @@ const (
 // | code | reason | when |
 // |---|---|---|
 // | INVALID_ARGUMENT | INVALID | a document, field or name breaks a rule; metadata "field" says which |
-// | INVALID_ARGUMENT | TOO_LARGE | a limit on size was passed |
+// | INVALID_ARGUMENT | TOO_LARGE | a limit on size or number was passed; metadata "field", "limit" and "actual" |
 // | NOT_FOUND | NOT_FOUND | an item to update is not there; a lease never was, or was released |
 // | ABORTED | CONFLICT | if_match or if_none_match does not hold; metadata "attemptedVersion", "currentVersion" |
 // | ABORTED | LOCK_TIMEOUT | the whole wait time passed without the lock; comes with a RetryInfo |
@@ -79,6 +79,7 @@ const (
 // | UNIMPLEMENTED | UNSUPPORTED | the backend cannot do this |
 // | UNAVAILABLE | BACKEND_UNAVAILABLE | the backend does not answer; after a change the outcome is unknown |
 // | UNAVAILABLE | SHUTTING_DOWN | the sidecar is stopping |
+// | RESOURCE_EXHAUSTED | BUSY | the sidecar did not get to it in time, nothing was changed; comes with a RetryInfo |
 // | PERMISSION_DENIED | FORBIDDEN | the configuration does not allow this |
 type CartServiceClient interface {
 	// GetCart reads a whole cart.
@@ -493,7 +494,7 @@ func (c *cartServiceClient) Flush(ctx context.Context, in *FlushRequest, opts ..
 // | code | reason | when |
 // |---|---|---|
 // | INVALID_ARGUMENT | INVALID | a document, field or name breaks a rule; metadata "field" says which |
-// | INVALID_ARGUMENT | TOO_LARGE | a limit on size was passed |
+// | INVALID_ARGUMENT | TOO_LARGE | a limit on size or number was passed; metadata "field", "limit" and "actual" |
 // | NOT_FOUND | NOT_FOUND | an item to update is not there; a lease never was, or was released |
 // | ABORTED | CONFLICT | if_match or if_none_match does not hold; metadata "attemptedVersion", "currentVersion" |
 // | ABORTED | LOCK_TIMEOUT | the whole wait time passed without the lock; comes with a RetryInfo |
@@ -501,6 +502,7 @@ func (c *cartServiceClient) Flush(ctx context.Context, in *FlushRequest, opts ..
 // | UNIMPLEMENTED | UNSUPPORTED | the backend cannot do this |
 // | UNAVAILABLE | BACKEND_UNAVAILABLE | the backend does not answer; after a change the outcome is unknown |
 // | UNAVAILABLE | SHUTTING_DOWN | the sidecar is stopping |
+// | RESOURCE_EXHAUSTED | BUSY | the sidecar did not get to it in time, nothing was changed; comes with a RetryInfo |
 // | PERMISSION_DENIED | FORBIDDEN | the configuration does not allow this |
 type CartServiceServer interface {
 	// GetCart reads a whole cart.
