@@ -80,6 +80,58 @@ func BenchmarkParseItems(b *testing.B) {
 	}
 }
 
+// BenchmarkMetadata changes n keys: eight times as many must cost about eight times as much.
+func BenchmarkMetadata(b *testing.B) {
+	for _, n := range []int{125, 1000} {
+		values := manyKeys(n)
+		base := NewDraft(&Cart{}, DefaultLimits(), "c1")
+		change(b, base, PatchMetadata{values})
+		for name, verb := range map[string]Verb{"patch": ClearMetadata{}, "batch": batchOf(values, `1`)} {
+			b.Run(fmt.Sprint(name, "-", n), func(b *testing.B) {
+				b.ReportAllocs()
+				for b.Loop() {
+					d := NewDraft(base.Cart(), DefaultLimits(), "")
+					change(b, d, verb)
+					stored := *base.Cart()
+					if err := stored.StoreParts(d.Written()); err != nil {
+						b.Fatal(err)
+					}
+				}
+			})
+		}
+	}
+}
+
+// BenchmarkBatch makes the largest batch on the largest document: of many small items, and of one
+// with as much in it as fits.
+func BenchmarkBatch(b *testing.B) {
+	large := `{"sku-1":{"x":"` + strings.Repeat("x", 1<<20-100) + `"}}`
+	var members strings.Builder
+	for i := range 70_000 {
+		fmt.Fprintf(&members, `"m%d":%d,`, i, i)
+	}
+	for name, text := range map[string]string{"items": string(itemsText(1000)), "text": large, "members": `{"sku-1":{` + members.String() + `"last":1}}`} {
+		b.Run(name, func(b *testing.B) {
+			base := &Cart{ID: "c1", Version: 7}
+			if err := base.StorePart(PartItems, []byte(text), 7); err != nil {
+				b.Fatal(err)
+			}
+			var verbs []Verb
+			for i := range 1000 {
+				id := "sku-1"
+				if name == "items" {
+					id = fmt.Sprint("sku-", i)
+				}
+				verbs = append(verbs, UpdateItem{ID: id, Delta: ptr(int64(1))})
+			}
+			b.ReportAllocs()
+			for b.Loop() {
+				change(b, NewDraft(base, DefaultLimits(), ""), Batch{verbs})
+			}
+		})
+	}
+}
+
 func BenchmarkPartETag(b *testing.B) {
 	c := storedCart(b, 3)
 	b.ReportAllocs()

@@ -27,6 +27,7 @@ type Draft struct {
 	limits Limits
 	newID  string
 	capped []string // see Capped
+	opened []*openItem
 
 	// The metadata of cart begins with the keys of sealed, in their places, so that one index is
 	// good for both; a key that was removed stays in it without a value until Seal.
@@ -63,6 +64,7 @@ func (d *Draft) Capped() []string { return d.capped }
 func (d *Draft) Change(v Verb) (changed bool, err error) {
 	d.capped = nil
 	err = v.Apply(d)
+	d.closeItems()
 	if size := d.cart.Size(); err == nil && size > d.limits.MaxCartBytes && size > d.sizeBefore(v) {
 		err = TooLargef("cart", int64(d.limits.MaxCartBytes), int64(size),
 			"would be %d bytes with all of its documents, at most %d are allowed", size, d.limits.MaxCartBytes)
@@ -90,6 +92,7 @@ func (d *Draft) sizeBefore(v Verb) int {
 // Altered is what differs from the last Seal: a value that was changed and
 // changed back is not.
 func (d *Draft) Seal() bool {
+	d.closeItems()
 	v := d.sealed.Version + 1
 	items := d.cart.Items.seal(&d.sealed.Items, v)
 	conditions := d.cart.Conditions.seal(&d.sealed.Conditions, v)
@@ -172,6 +175,8 @@ func (d *Draft) Rollback() {
 
 // fresh begins a change: cart is what is sealed.
 func (d *Draft) fresh() {
+	clear(d.opened)
+	d.opened = d.opened[:0]
 	if d.own {
 		d.own, d.index, d.lookups = false, nil, 0
 	}
@@ -250,6 +255,7 @@ func (d *Draft) setItems(o Object) error { return d.moveItems(o, Object{}) }
 // moveItems is setItems where the items of another cart come here: they may be as many and as
 // large as they are there.
 func (d *Draft) moveItems(o, from Object) error {
+	d.closeItems()
 	old := d.cart.Items.Object
 	if n := o.Len(); n > d.limits.MaxItems && n > max(old.Len(), from.Len()) {
 		return tooManyItems("items", n, d.limits)

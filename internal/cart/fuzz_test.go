@@ -49,6 +49,9 @@ func FuzzParseItems(f *testing.F) {
 			if altered, err := d.Change(AddItem{Item{ID: m.Key}}); err != nil || !altered {
 				t.Fatalf("add to %q of %s: %v", m.Key, o.Bytes(), err)
 			}
+			if got := d.Cart().Items.Object; got.size() != len(got.Bytes()) {
+				t.Fatalf("size %d of %s", got.size(), got.Bytes())
+			}
 			if _, err := ParseItems("items", d.Cart().Items.Object.Bytes(), Unlimited()); err != nil {
 				t.Fatalf("add to %q of %s makes %s: %v", m.Key, o.Bytes(), d.Cart().Items.Object.Bytes(), err)
 			}

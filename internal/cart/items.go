@@ -19,66 +19,25 @@ func (v AddItem) Apply(d *Draft) error {
 			return err
 		}
 	}
-	items := d.cart.Items.Object
-	text, ok := items.Get(v.Item.ID)
-	if !ok {
-		item := overlay(nil, given)
-		if find(item, "id") < 0 {
-			item = slices.Insert(item, 0, Member{"id", appendKey(nil, v.Item.ID)})
+	item := d.open(v.Item.ID)
+	if item == nil {
+		members := overlay(nil, given)
+		if find(members, "id") < 0 {
+			members = slices.Insert(members, 0, Member{"id", appendKey(nil, v.Item.ID)})
 		}
 		if !counted {
-			item = set(item, "quantity", quantityText(more))
+			members = append(members, Member{"quantity", quantityText(more)})
 		}
-		return d.setItem(v.Item.ID, item)
+		return d.addItem(v.Item.ID, newObject(members).Bytes())
 	}
-	item, _ := split(text)
-	has := quantityOf(item)
+	has := quantityOf(item.members)
 	if more > d.limits.MaxQuantity-has {
 		return Invalidf("item.quantity", "%d more than the %d that are there: at most %d are allowed", more, has, d.limits.MaxQuantity)
 	}
-	return d.setItem(v.Item.ID, set(overlay(item, given), "quantity", quantityText(has+more)))
-}
-
-func (d *Draft) setItem(id string, item []Member) error {
-	return d.setItems(d.cart.Items.Object.With(id, newObject(item).Bytes()))
-}
-
-// overlay is base with the members of over set. It leaves both alone, and has
-// room for one more. An item may have as many members as fit into a document, so that a scan for
-// each would be too much.
-func overlay(base, over []Member) []Member {
-	out := make([]Member, len(base), len(base)+len(over)+1)
-	copy(out, base)
-	find := func(key string) int { return find(base, key) }
-	if len(base) > fewKeys && len(over) > fewKeys {
-		index := make(map[string]int, len(base))
-		for i := range base {
-			index[base[i].Key] = i
-		}
-		find = func(key string) int {
-			if i, ok := index[key]; ok {
-				return i
-			}
-			return -1
-		}
-	}
-	for _, m := range over { // whose keys are different
-		if i := find(m.Key); i >= 0 {
-			out[i].Value = m.Value
-		} else {
-			out = append(out, m)
-		}
-	}
-	return out
-}
-
-// set sets a member in place, or at the end where it is not there.
-func set(members []Member, key string, value []byte) []Member {
-	if i := find(members, key); i >= 0 {
-		members[i].Value = value
-		return members
-	}
-	return append(members, Member{key, value})
+	before := item.size
+	item.overlay(given)
+	item.set("quantity", quantityText(has+more))
+	return d.fitsItem(item, before)
 }
 
 // Parts implements [Verb].
@@ -86,8 +45,8 @@ func (UpdateItem) Parts(*Cart) []Part { return []Part{PartItems} }
 
 // Apply implements [Verb].
 func (v UpdateItem) Apply(d *Draft) error {
-	text, ok := d.cart.Items.Object.Get(v.ID)
-	if !ok {
+	item := d.open(v.ID)
+	if item == nil {
 		return &NotFoundError{What: "item", Name: v.ID}
 	}
 	if id, ok := v.Item.Get("id"); ok {
@@ -106,23 +65,22 @@ func (v UpdateItem) Apply(d *Draft) error {
 			return err
 		}
 	}
-	old, _ := split(text)
-	item := overlay(old, v.Item.Members())
-	if v.Delta != nil && *v.Delta != 0 {
-		has, delta := quantityOf(old), *v.Delta
-		switch {
-		case delta > 0 && delta > d.limits.MaxQuantity-has:
-			return Invalidf("quantityDelta", "%d more than the %d that are there: at most %d are allowed", delta, has, d.limits.MaxQuantity)
-		case has+delta <= 0:
-			return d.setItems(d.cart.Items.Object.Without(v.ID))
-		}
-		item = set(item, "quantity", quantityText(has+delta))
+	has, before := quantityOf(item.members), item.size
+	if v.Delta != nil && *v.Delta > 0 && *v.Delta > d.limits.MaxQuantity-has {
+		return Invalidf("quantityDelta", "%d more than the %d that are there: at most %d are allowed", *v.Delta, has, d.limits.MaxQuantity)
 	}
-	return d.setItem(v.ID, item)
+	if v.Delta != nil && *v.Delta != 0 && has+*v.Delta <= 0 {
+		return d.removeItem(v.ID)
+	}
+	item.overlay(v.Item.Members())
+	if v.Delta != nil && *v.Delta != 0 {
+		item.set("quantity", quantityText(has+*v.Delta))
+	}
+	return d.fitsItem(item, before)
 }
 
 // Parts implements [Verb].
 func (RemoveItem) Parts(*Cart) []Part { return []Part{PartItems} }
 
 // Apply implements [Verb].
-func (v RemoveItem) Apply(d *Draft) error { return d.setItems(d.cart.Items.Object.Without(v.ID)) }
+func (v RemoveItem) Apply(d *Draft) error { return d.removeItem(v.ID) }

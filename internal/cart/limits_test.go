@@ -1,7 +1,9 @@
 package cart
 
 import (
+	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"runtime"
 	"strings"
@@ -81,6 +83,57 @@ func TestManyKeysAreCountedFirst(t *testing.T) {
 		wantTooLarge(t, err, 1000, 80_000, name)
 		if most := uint64(2*len(text) + 64<<10); cost > most {
 			t.Errorf("%s: %d bytes for a text of %d", name, cost, len(text))
+		}
+	}
+}
+
+// A batch takes a large item apart and puts it together once, however often it changes it.
+func TestBatchOnLargeItems(t *testing.T) {
+	base := &Cart{ID: "c1", Version: 7}
+	text := strings.Repeat("x", 500_000)
+	if err := base.StorePart(PartItems, []byte(`{"a":{"x":"`+text+`","quantity":1},"b":{"y":"`+text+`","quantity":1}}`), 7); err != nil {
+		t.Fatal(err)
+	}
+	var verbs []Verb
+	for i := range 500 {
+		verbs = append(verbs, UpdateItem{ID: "a", Delta: ptr(int64(1))}, AddItem{mustItem(t, fmt.Sprintf(`{"id":"b","n":%d}`, i))})
+	}
+	d := NewDraft(base, DefaultLimits(), "")
+	if cost := bytesAllocated(func() { change(t, d, Batch{verbs}) }); cost > 8<<20 {
+		t.Errorf("%d bytes for items of a million", cost)
+	}
+	want := `{"a":{"x":"` + text + `","quantity":501},"b":{"y":"` + text + `","quantity":501,"id":"b","n":499}}`
+	if got := d.Cart().Items.Object; string(got.Bytes()) != want || got.size() != len(want) {
+		t.Errorf("size %d, want %d", got.size(), len(want))
+	}
+}
+
+// The limit on a document holds within a batch, with items that are taken apart.
+func TestBatchWithinTheDocument(t *testing.T) {
+	l := DefaultLimits()
+	l.MaxDocumentBytes = 60
+	patch := func(n int) UpdateItem {
+		return UpdateItem{ID: "a", Item: Object{}.With("x", quantityText(int64(math.Pow10(n))))}
+	}
+	for _, tc := range []struct {
+		verbs []Verb
+		want  string // "" where it is too large
+	}{
+		{[]Verb{patch(1), patch(2), RemoveItem{"b"}, AddItem{Item{ID: "b"}}}, `{"a":{"quantity":1,"x":100},"b":{"id":"b","quantity":1}}`},
+		{[]Verb{patch(8), patch(0), AddItem{Item{ID: "b"}}}, `{"a":{"quantity":1,"x":1},"b":{"quantity":2}}`},
+		{[]Verb{patch(8), AddItem{Item{ID: "c"}}}, ""},
+		{[]Verb{patch(1), patch(18), patch(18), AddItem{Item{ID: "b"}}}, ""},
+		{[]Verb{RemoveItem{"a"}, AddItem{Item{ID: "a"}}, UpdateItem{ID: "a", Delta: ptr(int64(1))}, UpdateItem{ID: "b", Delta: ptr(int64(-1))}}, `{"a":{"id":"a","quantity":2}}`},
+		{[]Verb{patch(1), Put{Items: ptr(Object{}.With("z", []byte(`{}`)))}, AddItem{Item{ID: "z"}}}, `{"z":{"quantity":2}}`},
+		{[]Verb{patch(1), Clear{}, AddItem{Item{ID: "a"}}}, `{"a":{"id":"a","quantity":1}}`},
+	} {
+		base := cartWith(t, 7, `{"a":{"quantity":1},"b":{"quantity":1}}`, `{}`)
+		d := NewDraft(base, l, "")
+		_, err := d.Change(Batch{tc.verbs})
+		if got := string(d.Cart().Items.Object.Bytes()); tc.want != "" && (err != nil || got != tc.want) {
+			t.Errorf("%v: %v\n got %s\nwant %s", tc.verbs, err, got, tc.want)
+		} else if tc.want == "" && (!errors.Is(err, ErrTooLarge) || got != string(base.Items.Object.Bytes())) {
+			t.Errorf("%v: %v, items %s", tc.verbs, err, got)
 		}
 	}
 }

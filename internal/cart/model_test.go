@@ -195,6 +195,11 @@ func (m *model) compare(t *testing.T, c *Cart) {
 	if !slices.Equal(order, m.order) {
 		t.Errorf("metadata in the order %q, want %q", order, m.order)
 	}
+	for _, o := range []Object{c.Items.Object, c.Conditions.Object} {
+		if o.size() != len(o.Bytes()) {
+			t.Errorf("size %d of %s", o.size(), o.Bytes())
+		}
+	}
 	if c.Size() != m.size() || len(c.MetadataObject()) != len(encode(m.metadata)) {
 		t.Errorf("size %d, want %d; metadata %s", c.Size(), m.size(), c.MetadataObject())
 	}

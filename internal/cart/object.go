@@ -121,12 +121,20 @@ func newObject(members []Member) Object {
 	if len(members) == 0 {
 		return Object{}
 	}
-	size, held := 1, 0
+	held := 0
 	for i := range members {
-		size += memberLen(members[i].Key, members[i].Value)
 		held += allocated(cap(members[i].Value))
 	}
-	return madeOf(members, size, held)
+	return madeOf(members, objectSize(members), held)
+}
+
+// objectSize is the length of the text of an object of these members.
+func objectSize(members []Member) int {
+	size := 1
+	for i := range members {
+		size += memberLen(members[i].Key, members[i].Value)
+	}
+	return max(size, len(emptyObject))
 }
 
 func madeOf(members []Member, size, held int) Object {

@@ -26,6 +26,7 @@ func (v Receive) Apply(d *Draft) error {
 // merge takes over what the source has. What was within the limits in one of the carts, or moves
 // as it is, is not refused for being over a limit.
 func (v Receive) merge(d *Draft) error {
+	d.closeItems()
 	from := v.From.Items.Object
 	capped := map[string]bool{}
 	items := mergeMembers(d.cart.Items.Object, from, func(id string, target, source []byte) []byte {
