@@ -128,7 +128,7 @@ type Limits struct {
 	// +optional
 	// +kubebuilder:default=1000
 	// +kubebuilder:validation:Minimum=1
-	// +kubebuilder:validation:Maximum=100000
+	// +kubebuilder:validation:Maximum=10000
 	MaxMetadataKeys int32 `json:"maxMetadataKeys,omitempty"`
 
 	// The largest quantity of one item.

@@ -150,7 +150,7 @@ var rules = []struct{ name, old, good, bad, message string }{
 	{"items", "", memory + "limits: {maxItems: 1}", memory + "limits: {maxItems: 0}", "spec.limits.maxItems: Invalid value: 0: spec.limits.maxItems in body should be greater than or equal to 1"},
 	{"document", "", memory + "limits: {maxDocumentBytes: 1024}", memory + "limits: {maxDocumentBytes: 67108865}", "spec.limits.maxDocumentBytes in body should be less than or equal to 67108864"},
 	{"cart", "", memory + "limits: {maxCartBytes: 3145728}", memory + "limits: {maxCartBytes: 3145729}", "must be at most 3145728 (3 MiB), so that every answer fits the 4 MiB that gRPC clients take by default"},
-	{"metadata keys", "", memory + "limits: {maxMetadataKeys: 1}", memory + "limits: {maxMetadataKeys: 100001}", "spec.limits.maxMetadataKeys in body should be less than or equal to 100000"},
+	{"metadata keys", "", memory + "limits: {maxMetadataKeys: 1}", memory + "limits: {maxMetadataKeys: 10001}", "spec.limits.maxMetadataKeys in body should be less than or equal to 10000"},
 	{"quantity", "", memory + "limits: {maxQuantity: 1000000000000}", memory + "limits: {maxQuantity: 0}", "spec.limits.maxQuantity in body should be greater than or equal to 1"},
 	{"same port twice", "", memory + "sidecar: {ports: {grpc: 7421, http: 7420}}", memory + "sidecar: {ports: {admin: 7420}}",
 		"the ports grpc, http and admin must differ: write for example grpc: 7420, http: 7421, admin: 7422"},

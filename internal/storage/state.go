@@ -1,6 +1,7 @@
 package storage
 
 import (
+	"maps"
 	"slices"
 	"time"
 
@@ -147,8 +148,9 @@ func (e *Expect) holds(c *cart.Cart) bool {
 	if e.ID != c.ID || e.Version != 0 && e.Version != c.Version {
 		return false
 	}
-	for p, v := range e.Parts {
-		if c.PartVersion(p) != v {
+	parts := slices.Collect(maps.Keys(e.Parts))
+	for i, v := range c.PartVersions(parts) {
+		if e.Parts[parts[i]] != v {
 			return false
 		}
 	}
