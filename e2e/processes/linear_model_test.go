@@ -82,6 +82,7 @@ type response struct {
 	outcome outcome
 	cart    string // its name in etags, which no cart after it has
 	version uint64
+	whole   bool   // the version is that of the cart, and not of its items
 	etag    string // of the items; "" where the answer has none
 	items   string
 	moved   bool // swap, merge
@@ -94,6 +95,7 @@ type response struct {
 type cartState struct {
 	cart    string // "" if not known
 	version uint64 // 0: there is none
+	part    uint64 // that of the items
 	etag    string // of the items, "" if not known
 	items   string // canonical
 	fence   uint64 // the highest so far
@@ -216,7 +218,11 @@ func (c *cartState) matches(etag string, unknown bool) bool {
 
 // shows reports whether an answer shows this cart, and takes its names over.
 func (c *cartState) shows(r response) bool {
-	if r.version != c.version || r.items != c.items || r.etag != "" && c.etag != "" && r.etag != c.etag ||
+	version := c.part
+	if r.whole {
+		version = c.version
+	}
+	if r.version != version || r.items != c.items || r.etag != "" && c.etag != "" && r.etag != c.etag ||
 		c.version > 0 && c.cart != "" && r.cart != c.cart {
 		return false
 	}
@@ -291,7 +297,7 @@ func (c *cartState) change(q request) {
 		c.cart = ""
 	}
 	c.version++
-	c.items, c.etag = formatItems(items), ""
+	c.part, c.items, c.etag = c.version, formatItems(items), ""
 }
 
 // hand is an answered swap or merge.
@@ -337,6 +343,7 @@ func (s *pair) moveOver(q request) bool {
 	if merged := formatItems(items); to.version == 0 || merged != to.items {
 		to.items, to.etag = merged, ""
 		to.version++
+		to.part = to.version
 	}
 	*from = gone
 	return true

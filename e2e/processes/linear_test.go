@@ -466,7 +466,8 @@ func (c *linearClient) understand(q request, status int, body []byte, err error)
 		r.cart = shown.ETag[2:12] // behind the kind of etag stands what tells carts apart
 	}
 	r.moved, r.token, r.fence = a.Swapped || a.Merged, a.Token, a.Fence
-	if q.kind != opAcquire && q.kind != opClear && q.kind != opSwap && q.kind != opMerge {
+	r.whole = q.kind == opAcquire || q.kind == opClear || q.kind == opSwap || q.kind == opMerge
+	if !r.whole {
 		r.etag = a.ETag // the others answer with the etag of the whole cart
 	}
 	return r, true
@@ -475,16 +476,18 @@ func (c *linearClient) understand(q request, status int, body []byte, err error)
 // TestSwapMovesACart: a swap takes the cart along with its id, its etags and its version, which rises, and its locks stay
 // with the name. Nothing else explains an answer.
 func TestSwapMovesACart(t *testing.T) {
-	moved := response{cart: "guest", version: 3, items: "a=1 b=1", moved: true}
+	moved := response{cart: "guest", version: 3, items: "a=1 b=1", moved: true, whole: true}
 	for what, c := range map[string]struct {
 		swap, read response
 		want       porcupine.CheckResult
 	}{
-		"the cart of the guest":    {moved, response{cart: "guest", version: 3, items: "a=1 b=1", etag: "ab"}, porcupine.Ok},
+		"the cart of the guest":    {moved, response{cart: "guest", version: 2, items: "a=1 b=1", etag: "ab"}, porcupine.Ok},
 		"that of the user":         {response{cart: "user", version: 2, items: "a=1 b=1", moved: true}, response{}, porcupine.Illegal},
 		"a new one":                {response{cart: "new", version: 1, items: "a=1 b=1", moved: true}, response{}, porcupine.Illegal},
 		"without a rise":           {response{cart: "guest", version: 2, items: "a=1 b=1", moved: true}, response{}, porcupine.Illegal},
-		"another etag of the part": {moved, response{cart: "guest", version: 3, items: "a=1 b=1", etag: "other"}, porcupine.Illegal},
+		"the whole of it":          {moved, response{cart: "guest", version: 3, items: "a=1 b=1", whole: true}, porcupine.Ok},
+		"a rise of the part":       {moved, response{cart: "guest", version: 3, items: "a=1 b=1", etag: "ab"}, porcupine.Illegal},
+		"another etag of the part": {moved, response{cart: "guest", version: 2, items: "a=1 b=1", etag: "other"}, porcupine.Illegal},
 	} {
 		var ops []porcupine.Operation
 		does := func(q request, r response) {
