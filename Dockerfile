@@ -1,11 +1,14 @@
 # The images of `make images`, for those who build with Docker. Files and settings are the same; the program does not know
 # its commit, since .git stays outside.
 #
-#   docker build --target sidecar --tag sidecart/sidecar:dev --build-arg VERSION=$(git describe --tags --always) .
+#   docker build --target sidecar --tag sidecart/sidecar:dev --build-arg VERSION=$(git describe --tags --always) \
+#     --build-arg GO_DIGEST=$(docker buildx imagetools inspect golang:1.26 --format '{{.Manifest.Digest}}') .
 #
-# Targets: sidecar, operator, shop.
+# Targets: sidecar, operator, shop. What is built is made from scratch; the one image that is used is that of Go, which compiles it.
+# It is named by its digest alone, which is yours to choose and to keep: a tag can be moved by others.
 
-FROM --platform=$BUILDPLATFORM golang:1.26 AS build
+ARG GO_DIGEST
+FROM --platform=$BUILDPLATFORM golang@${GO_DIGEST} AS build
 ARG VERSION=dev
 ARG TARGETARCH
 WORKDIR /src

@@ -85,6 +85,10 @@ fuzz: ## Run each fuzz target for FUZZTIME (1m), two at a time
 vuln: ## Look for known vulnerabilities in what is called
 	GOVULNCHECK='$(GOVULNCHECK)' hack/vuln.sh
 
+.PHONY: release-check
+release-check: lint verify test ## All that a release must pass; fails where vulnerabilities cannot be looked up
+	RELEASE=1 GOVULNCHECK='$(GOVULNCHECK)' hack/vuln.sh
+
 .PHONY: bench
 bench: ## Measure what locking costs; takes some minutes on an idle machine
 	go run ./bench $(ARGS)

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # vuln.sh runs govulncheck. Where the vulnerability database cannot be reached, it says that nothing was checked: that
-# is neither a pass nor a finding.
+# is neither a pass nor a finding, and a failure with RELEASE=1, since nothing is released unchecked.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 log=$(mktemp)
@@ -10,6 +10,10 @@ if ${GOVULNCHECK:-go tool -modfile=tools/vuln/go.mod govulncheck} ./... >"$log" 
 elif grep -q 'fetching vulnerabilities' "$log"; then
   cat "$log"
   echo 'govulncheck: NOT CHECKED: the vulnerability database cannot be reached from this machine'
+  if [[ ${RELEASE:-} == 1 ]]; then
+    echo 'govulncheck: a release must be checked: run this where https://vuln.go.dev can be reached'
+    exit 1
+  fi
 else
   cat "$log"
   exit 1

@@ -5,6 +5,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -19,6 +21,9 @@ type stage map[string][]string
 func TestDockerfile(t *testing.T) {
 	root, dist := must(t, sources), must(t, built)
 	stages := readDockerfile(t, filepath.Join(root, "Dockerfile"))
+	for name, s := range stages {
+		pinned(t, name, s["FROM"], stages)
+	}
 	if diff := cmp.Diff([]string{". ."}, stages["build"]["COPY"]); diff != "" {
 		t.Error(diff)
 	}
@@ -70,6 +75,45 @@ func TestDockerfile(t *testing.T) {
 	}
 }
 
+// pinned complains of a base that is another one tomorrow: it must be scratch, a stage, or named by its digest.
+func pinned(t *testing.T, name string, from []string, stages map[string]stage) {
+	t.Helper()
+	if len(from) != 1 {
+		t.Errorf("stage %s has %d bases", name, len(from))
+		return
+	}
+	fields := strings.Fields(from[0])
+	base := fields[len(fields)-1]
+	if i := slices.IndexFunc(fields, func(f string) bool { return !strings.HasPrefix(f, "--") }); i >= 0 {
+		base = strings.Join(fields[i:], " ")
+	}
+	if _, isStage := stages[base]; isStage || base == "scratch" {
+		return
+	}
+	if !digest.MatchString(base) {
+		t.Errorf("stage %s is made from %s: name it by its digest", name, base)
+	}
+}
+
+// digest is a name with a digest, or with one that whoever builds must give: no default stands for it.
+var digest = regexp.MustCompile(`^[^@$]+@(sha256:[0-9a-f]{64}|\$\{GO_DIGEST\})$`)
+
+func TestPinned(t *testing.T) {
+	for base, want := range map[string]bool{
+		"golang@sha256:" + strings.Repeat("a", 64): true,
+		"golang@${GO_DIGEST}":                      true,
+		"golang:1.26":                              false,
+		"golang":                                   false,
+		"golang@sha256:abc":                        false,
+		"golang@${GO_DIGEST:-sha256:abc}":          false,
+		"${IMAGE}":                                 false,
+	} {
+		if got := digest.MatchString(base); got != want {
+			t.Errorf("%s: pinned is %t, want %t", base, got, want)
+		}
+	}
+}
+
 // What .dockerignore leaves out is no source.
 func TestDockerignore(t *testing.T) {
 	root := must(t, sources)
@@ -102,6 +146,12 @@ func readDockerfile(t *testing.T, name string) map[string]stage {
 			continue
 		}
 		instruction, rest, _ := strings.Cut(line, " ")
+		if current == nil && instruction == "ARG" {
+			if strings.Contains(rest, "=") {
+				t.Errorf("ARG %s has a default, which stands for a base", rest)
+			}
+			continue
+		}
 		if instruction == "FROM" {
 			from, as, _ := strings.Cut(rest, " AS ")
 			current = stage{}
