@@ -30,6 +30,9 @@ const (
 	ReasonSidecarMissing = "SidecarMissing"
 	// ReasonSidecarUnreachable: a sidecar does not answer the operator.
 	ReasonSidecarUnreachable = "SidecarUnreachable"
+	// ReasonEndlessOwners: the controllers of a workload go in a circle, or on for too long, so that it
+	// cannot be said what it belongs to.
+	ReasonEndlessOwners = "EndlessOwners"
 	// ReasonDegraded: another condition is false; the message says which.
 	ReasonDegraded = "Degraded"
 	// ReasonRenderFailed: no configuration could be made of the spec.
@@ -53,6 +56,9 @@ const (
 	// ReasonRejected: a sidecar refuses the configuration and keeps the last
 	// good one.
 	ReasonRejected = "ConfigRejected"
+	// ReasonImageNotAllowed: the operator's list of sidecar images has not the one that
+	// the spec names.
+	ReasonImageNotAllowed = "ImageNotAllowed"
 )
 
 // Reasons of ConditionLockingEffective, with ReasonRollingOut.

@@ -90,6 +90,9 @@ func operate(ctx context.Context, s *settings, env map[string]string, stderr io.
 	if o.SidecarImage == "" {
 		logger.Warn("no --sidecar-image: a CartStorage without spec.sidecar.image gives no sidecar")
 	}
+	if len(o.SidecarImages) == 0 {
+		logger.Info("no --sidecar-image-allow: who may write CartStorages may have any image run in the pods of their namespace")
+	}
 	mgr, err := controller.New(ctx, rc, o)
 	if err != nil {
 		return err

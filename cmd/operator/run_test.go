@@ -44,6 +44,8 @@ func TestCommandLine(t *testing.T) {
 		{"--resync 1ms", 2, "", "--resync: 1ms is too often: write 1s or more"},
 		{"--workers 0", 2, "", "--workers: 0 is out of range: write 1 to 256"},
 		{"--webhook-port 70000", 2, "", "--webhook-port: 70000 is no port: write 1 to 65535"},
+		{"--sidecar-image-allow ghcr.io*,a/b", 2, "", `--sidecar-image-allow: "ghcr.io*": write the registry in full before *`},
+		{"--webhook-client-ca-file /does/not/exist --kubeconfig " + kubeconfig(t), 1, "", "authorities of the webhook's clients: open /does/not/exist"},
 		{"--namespace A_B", 2, "", `--namespace: "A_B" is no name of a Kubernetes object`},
 		{"--metrics-address 8080", 2, "", `--metrics-address: "8080" is no address: write for example :8080, or 0 for none`},
 		{"--log-level loud", 2, "", `--log-level: "loud" is none: write debug, info, warn or error`},
@@ -73,6 +75,17 @@ func TestUnknownVariablesAreTold(t *testing.T) {
 	if want := "environment variable is unknown and has no effect: did you mean SIDECART_SIDECAR_IMAGE?"; told != 1 || !strings.Contains(stderr.String(), want) || strings.Contains(stderr.String(), "s3cret") {
 		t.Errorf("want once %q:\n%s", want, &stderr)
 	}
+}
+
+// kubeconfig is a file that names a server, which is not asked.
+func kubeconfig(t *testing.T) string {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "kubeconfig")
+	text := "{apiVersion: v1, kind: Config, current-context: a, contexts: [{name: a, context: {cluster: a}}], clusters: [{name: a, cluster: {server: \"https://127.0.0.1:1\"}}]}"
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return file
 }
 
 // lines is what the program prints, read while it runs.

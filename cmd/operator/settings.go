@@ -14,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 
 	"github.com/sidecart/sidecart/internal/controller"
+	"github.com/sidecart/sidecart/internal/render"
 )
 
 // settings are the command line.
@@ -22,7 +23,8 @@ type settings struct {
 	leaderElect                         bool
 	metricsAddress, probeAddress        string
 	webhookPort                         int
-	webhookCertDir                      string
+	webhookCertDir, webhookClientCA     string
+	sidecarImages                       []string
 	webhookConfiguration                string
 	webhookSecret, webhookService       string
 	resync                              time.Duration
@@ -56,6 +58,7 @@ func (s *settings) flags(env map[string]string) *pflag.FlagSet {
 	f.Usage = func() {}
 	f.SortFlags = false
 	f.StringVar(&s.sidecarImage, "sidecar-image", env["SIDECART_SIDECAR_IMAGE"], "`image` of the sidecar where a CartStorage names none [SIDECART_SIDECAR_IMAGE]")
+	f.StringSliceVar(&s.sidecarImages, "sidecar-image-allow", list(env["SIDECART_SIDECAR_IMAGE_ALLOW"]), "`images` that a CartStorage may name beside that one: with tag or digest this one, without any of it, and a beginning that ends in / or * all that begin so; none given is any image [SIDECART_SIDECAR_IMAGE_ALLOW]")
 	f.StringVar(&s.namespace, "namespace", cmp.Or(env["POD_NAMESPACE"], "sidecart-system"), "`namespace` of the operator, with its lease and certificate [POD_NAMESPACE]")
 	f.StringVar(&s.kubeconfig, "kubeconfig", env["KUBECONFIG"], "`file` that says how to reach the API server; without it as pods do [KUBECONFIG]")
 	f.BoolVar(&s.leaderElect, "leader-elect", true, "let one of several replicas write; all serve the webhook")
@@ -66,6 +69,7 @@ func (s *settings) flags(env map[string]string) *pflag.FlagSet {
 	f.StringVar(&s.webhookService, "webhook-service", "sidecart-operator", "`name` of the Service in front of the webhook")
 	f.StringVar(&s.webhookSecret, "webhook-secret", "sidecart-webhook-certificate", "`name` of the Secret where the operator keeps the webhook's certificate")
 	f.StringVar(&s.webhookCertDir, "webhook-cert-dir", "", "`folder` with tls.crt and tls.key that somebody else renews, such as cert-manager; the operator then makes none")
+	f.StringVar(&s.webhookClientCA, "webhook-client-ca-file", "", "`file` with the authorities of which callers of the webhook must show a certificate; without, whoever reaches the port is answered")
 	f.DurationVar(&s.resync, "resync", time.Minute, "how often to ask sidecars that should have nothing new to say")
 	f.IntVar(&s.workers, "workers", 8, "how many CartStorages to work on at once")
 	f.StringVar(&s.logLevel, "log-level", "info", "debug, info, warn or error")
@@ -91,6 +95,9 @@ func (s *settings) check() error {
 			refuse("--%s: %q is no address: write for example :8080, or 0 for none", a.flag, a.value)
 		}
 	}
+	if _, err := render.ParseImages(s.sidecarImages); err != nil {
+		refuse("--sidecar-image-allow: %w", err)
+	}
 	if s.webhookPort < 1 || s.webhookPort > 65535 {
 		refuse("--webhook-port: %d is no port: write 1 to 65535", s.webhookPort)
 	}
@@ -112,9 +119,11 @@ func (s *settings) check() error {
 // options are what the operator is made of.
 func (s *settings) options() controller.Options {
 	service := s.webhookService + "." + s.namespace + ".svc"
+	images, _ := render.ParseImages(s.sidecarImages) // they were checked
 	return controller.Options{
 		Namespace:      s.namespace,
 		SidecarImage:   s.sidecarImage,
+		SidecarImages:  images,
 		LeaderElection: s.leaderElect,
 		MetricsAddress: s.metricsAddress,
 		ProbeAddress:   s.probeAddress,
@@ -123,6 +132,7 @@ func (s *settings) options() controller.Options {
 		Webhook: controller.WebhookOptions{
 			Port:          s.webhookPort,
 			CertDir:       s.webhookCertDir,
+			ClientCAFile:  s.webhookClientCA,
 			Configuration: s.webhookConfiguration,
 			Secret:        s.webhookSecret,
 			Hosts:         []string{service},
@@ -138,6 +148,11 @@ func (s *settings) logger(w io.Writer) *slog.Logger {
 		return slog.New(slog.NewTextHandler(w, o))
 	}
 	return slog.New(slog.NewJSONHandler(w, o))
+}
+
+// list is the elements of a value of the environment.
+func list(value string) []string {
+	return strings.FieldsFunc(value, func(r rune) bool { return r == ',' })
 }
 
 // environ is env as a map.

@@ -2,6 +2,7 @@ package controller
 
 import (
 	"context"
+	"slices"
 	"strings"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -11,6 +12,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/selection"
+	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -59,8 +61,9 @@ func cacheOptions() cache.Options {
 	pods := reduced
 	pods.Label = labels.NewSelector().Add(*asked)
 	byObject := map[client.Object]cache.ByObject{
+		&v1alpha1.CartStorage{}:                  {Transform: reduceCartStorage},
 		&corev1.Pod{}:                            pods,
-		&corev1.ConfigMap{}:                      {Label: labels.SelectorFromSet(labels.Set{managedBy: "sidecart"})},
+		&corev1.ConfigMap{}:                      {Label: labels.SelectorFromSet(labels.Set{managedBy: "sidecart"}), Transform: reduceConfigMap},
 		&autoscalingv2.HorizontalPodAutoscaler{}: reduced,
 	}
 	for _, k := range workloadKinds {
@@ -120,9 +123,7 @@ func reduce(in any) (any, error) {
 	if !ok {
 		return in, nil // a tombstone
 	}
-	o.SetManagedFields(nil)
-	o.SetFinalizers(nil)
-	o.SetSelfLink("")
+	reduceMeta(o)
 	if pod, ok := o.(*corev1.Pod); ok {
 		reducePod(pod)
 		return pod, nil
@@ -153,7 +154,9 @@ func reduce(in any) (any, error) {
 		o.Spec = batchv1.CronJobSpec{Suspend: o.Spec.Suspend, ConcurrencyPolicy: o.Spec.ConcurrencyPolicy, JobTemplate: job}
 		o.Status = batchv1.CronJobStatus{}
 	case *autoscalingv2.HorizontalPodAutoscaler:
-		o.Spec = autoscalingv2.HorizontalPodAutoscalerSpec{ScaleTargetRef: o.Spec.ScaleTargetRef, MaxReplicas: o.Spec.MaxReplicas}
+		target := o.Spec.ScaleTargetRef
+		target.APIVersion, target.Kind, target.Name = short(target.APIVersion), short(target.Kind), short(target.Name)
+		o.Spec = autoscalingv2.HorizontalPodAutoscalerSpec{ScaleTargetRef: target, MaxReplicas: o.Spec.MaxReplicas}
 		o.Status = autoscalingv2.HorizontalPodAutoscalerStatus{}
 	}
 	return o, nil
@@ -169,26 +172,36 @@ func reducePod(pod *corev1.Pod) {
 	spec := corev1.PodSpec{HostNetwork: pod.Spec.HostNetwork}
 	for _, c := range pod.Spec.InitContainers {
 		if c.Name == render.ContainerName {
-			spec.InitContainers = append(spec.InitContainers, corev1.Container{Name: c.Name, Ports: c.Ports, RestartPolicy: c.RestartPolicy})
+			ports := c.Ports[:min(len(c.Ports), 1)] // [adminPort] looks at the first one
+			spec.InitContainers = append(spec.InitContainers, corev1.Container{Name: c.Name, Ports: slices.Clone(ports), RestartPolicy: c.RestartPolicy})
 		}
 	}
-	for _, v := range pod.Spec.Volumes {
-		if strings.HasPrefix(v.Name, render.ContainerName+"-") {
-			spec.Volumes = append(spec.Volumes, v) // render.Missing looks at them
-		}
-	}
+	spec.Volumes = render.MountedVolumes(pod)
 	status := corev1.PodStatus{Phase: pod.Status.Phase, PodIP: pod.Status.PodIP}
 	for _, c := range pod.Status.Conditions {
 		if c.Type == corev1.PodReady || c.Type == corev1.PodScheduled {
-			status.Conditions = append(status.Conditions, corev1.PodCondition{Type: c.Type, Status: c.Status, Reason: c.Reason, Message: c.Message})
+			status.Conditions = append(status.Conditions, corev1.PodCondition{Type: c.Type, Status: c.Status, Reason: tame(c.Reason), Message: tame(c.Message)})
 		}
 	}
 	for _, s := range pod.Status.InitContainerStatuses {
 		if s.Name == render.ContainerName {
-			status.InitContainerStatuses = append(status.InitContainerStatuses, corev1.ContainerStatus{Name: s.Name, State: s.State, RestartCount: s.RestartCount})
+			status.InitContainerStatuses = append(status.InitContainerStatuses, corev1.ContainerStatus{Name: s.Name, State: reducedState(&s.State), RestartCount: s.RestartCount})
 		}
 	}
 	pod.Spec, pod.Status = spec, status
+}
+
+func reducedState(s *corev1.ContainerState) (out corev1.ContainerState) {
+	if s.Running != nil {
+		out.Running = &corev1.ContainerStateRunning{StartedAt: s.Running.StartedAt}
+	}
+	if s.Waiting != nil {
+		out.Waiting = &corev1.ContainerStateWaiting{Reason: tame(s.Waiting.Reason), Message: tame(s.Waiting.Message)}
+	}
+	if s.Terminated != nil {
+		out.Terminated = &corev1.ContainerStateTerminated{Reason: tame(s.Terminated.Reason), ExitCode: s.Terminated.ExitCode}
+	}
+	return out
 }
 
 // only are the entries of m with these keys, nil if there are none.
@@ -198,8 +211,68 @@ func only(m map[string]string, keys ...string) (out map[string]string) {
 			if out == nil {
 				out = map[string]string{}
 			}
-			out[k] = v
+			out[k] = short(v)
 		}
 	}
 	return out
 }
+
+// maxName is more than any name, kind or API version has that the API server accepts for an object. References to objects are not
+// checked so: what is longer names nothing, and is cut.
+const maxName = 600
+
+func short(s string) string {
+	if len(s) <= maxName {
+		return s
+	}
+	return strings.ToValidUTF8(s[:maxName], "")
+}
+
+// reduceMeta drops of the metadata of any object what nobody here looks at. Of the owners, only the controller is.
+func reduceMeta(o client.Object) {
+	o.SetManagedFields(nil)
+	o.SetFinalizers(nil)
+	o.SetSelfLink("")
+	ref := metav1.GetControllerOf(o)
+	if ref == nil {
+		o.SetOwnerReferences(nil)
+		return
+	}
+	ref.APIVersion, ref.Kind, ref.Name, ref.UID = short(ref.APIVersion), short(ref.Kind), short(ref.Name), types.UID(short(string(ref.UID)))
+	o.SetOwnerReferences([]metav1.OwnerReference{*ref})
+}
+
+// reduceCartStorage keeps spec and status, which the CRD bounds.
+func reduceCartStorage(in any) (any, error) {
+	cs, ok := in.(*v1alpha1.CartStorage)
+	if !ok {
+		return in, nil // a tombstone
+	}
+	reduceMeta(cs)
+	cs.SetOwnerReferences(nil)
+	cs.SetAnnotations(nil)
+	cs.SetLabels(nil)
+	return cs, nil
+}
+
+// reduceConfigMap keeps what the operator writes. Anyone may put its label on a ConfigMap of theirs: one that
+// says more than any configuration is not kept, and so differs from what it should be.
+func reduceConfigMap(in any) (any, error) {
+	cm, ok := in.(*corev1.ConfigMap)
+	if !ok {
+		return in, nil // a tombstone
+	}
+	reduceMeta(cm)
+	cm.SetOwnerReferences(nil)
+	cm.Labels = only(cm.Labels, managedBy, instance)
+	cm.Annotations = only(cm.Annotations, v1alpha1.GenerationAnnotation)
+	data := cm.Data[render.ConfigFile]
+	cm.Data, cm.BinaryData = nil, nil
+	if len(data) <= maxConfig {
+		cm.Data = map[string]string{render.ConfigFile: data}
+	}
+	return cm, nil
+}
+
+// maxConfig is more than the largest CartStorage gives.
+const maxConfig = 64 << 10

@@ -32,6 +32,7 @@ const FieldOwner = "sidecart-operator"
 type Reconciler struct {
 	client client.Client // reads from the cache
 	live   client.Reader // reads from the API server
+	images render.Images // that sidecars may run
 	events events.EventRecorder
 	census *census
 	repair repairs
@@ -60,7 +61,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (result ct
 	if err != nil {
 		return ctrl.Result{}, err
 	}
-	recheck := r.decideLocking(cs, fleet)
+	recheck := r.decideLocking(ctx, cs, fleet)
 	generation, err := r.applyConfig(ctx, cs, fleet)
 	if stalled := (*unrenderable)(nil); errors.As(err, &stalled) {
 		conclude(cs, &conclusion{fleet: fleet, stalled: stalled, now: r.now()})
@@ -74,7 +75,9 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (result ct
 	sidecars, again := r.census.ask(ctx, req.NamespacedName, fleet.pods, generation)
 	r.explain(ctx, cs, sidecars)
 	evicted, more, err := r.evictOne(ctx, cs, sidecars)
-	conclude(cs, &conclusion{fleet: fleet, sidecars: sidecars, generation: generation, evicted: evicted, now: r.now()})
+	conclude(cs, &conclusion{
+		fleet: fleet, sidecars: sidecars, generation: generation, evicted: evicted, now: r.now(), image: r.images.Check(cs.Spec.Sidecar.Image),
+	})
 	return ctrl.Result{RequeueAfter: soonest(recheck, soonest(again, more))}, err
 }
 
@@ -87,10 +90,14 @@ func soonest(a, b time.Duration) time.Duration {
 }
 
 // decideLocking writes the decision to the status, which is also its memory.
-func (r *Reconciler) decideLocking(cs *v1alpha1.CartStorage, f *fleet) (recheck time.Duration) {
+func (r *Reconciler) decideLocking(ctx context.Context, cs *v1alpha1.CartStorage, f *fleet) (recheck time.Duration) {
 	// The API keeps whole seconds; to decide by less would move Since at each write.
 	now := r.now().Truncate(time.Second)
 	decision, recheck := render.DecideLocking(cs.Spec.Locking, f.topology, cs.Status.Locking, now)
+	if before := cs.Status.Locking; len(f.strangers) > 0 && (before == nil || before.Message != decision.Message) {
+		// Only who operates the cluster is told their names.
+		ctrl.LoggerFrom(ctx).Info("CartStorages of other namespaces use the same carts", "others", f.strangers[:min(len(f.strangers), 10)])
+	}
 	cs.Status.Locking = &decision
 	return recheck
 }

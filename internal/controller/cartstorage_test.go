@@ -1,12 +1,16 @@
 package controller
 
 import (
+	"bytes"
+	"encoding/json"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	eventsv1 "k8s.io/api/events/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -180,8 +184,28 @@ func TestSharedBackend(t *testing.T) {
 	w.create(second)
 	t.Cleanup(func() { _ = w.c.Delete(t.Context(), second) })
 	cs := w.settles("first", func(cs *v1alpha1.CartStorage) string { return w.locks(cs, true, "SharedBackend") })
-	if want := "CartStorage " + other + "/second"; !strings.Contains(cs.Status.Locking.Message, want) {
-		t.Errorf("message is %q, want %q in it", cs.Status.Locking.Message, want)
+	if want := "a CartStorage of another namespace uses the same backend and keyPrefix"; cs.Status.Locking.Message != want {
+		t.Errorf("message is %q, want %q", cs.Status.Locking.Message, want)
+	}
+	// Who reads this namespace may not see the other one: neither status nor events name it.
+	var events eventsv1.EventList
+	w.eventually(func() string {
+		if err := w.c.List(t.Context(), &events, client.InNamespace(w.namespace)); err != nil {
+			return err.Error()
+		}
+		if !slices.ContainsFunc(events.Items, func(e eventsv1.Event) bool { return e.Reason == "SharedBackend" }) {
+			return "no event says that the backend is shared"
+		}
+		return ""
+	})
+	told, err := json.Marshal([]any{cs.Status, events})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, secret := range []string{other, "second"} {
+		if bytes.Contains(told, []byte(secret)) {
+			t.Errorf("%q of another namespace is told in %s", secret, told)
+		}
 	}
 	if err := w.c.Delete(t.Context(), second); err != nil {
 		t.Fatal(err)

@@ -64,12 +64,13 @@ func (c *Certificates) Ready(*http.Request) error {
 	return err
 }
 
-func (c *Certificates) setup(mgr ctrl.Manager) error {
+func (c *Certificates) setup(mgr ctrl.Manager, o controller.Options) error {
 	everywhere := false
+	o.NeedLeaderElection = &everywhere
 	return ctrl.NewControllerManagedBy(mgr).
 		Named("certificates").
 		For(&admissionv1.MutatingWebhookConfiguration{}).
-		WithOptions(controller.Options{NeedLeaderElection: &everywhere}).
+		WithOptions(o).
 		Complete(c)
 }
 

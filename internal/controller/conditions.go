@@ -24,6 +24,7 @@ type conclusion struct {
 	generation int64
 	stalled    error  // why there is no configuration
 	evicted    string // what was done about pods without a sidecar
+	image      error  // why the spec's image is not allowed
 	now        time.Time
 
 	missing, waiting, silent, answered, behind []*sidecar
@@ -134,6 +135,8 @@ func (c *conclusion) backendReachable(*v1alpha1.CartStorage) (metav1.ConditionSt
 func (c *conclusion) configAccepted(*v1alpha1.CartStorage) (metav1.ConditionStatus, string, string) {
 	refused := filter(c.answered, func(s *sidecar) bool { return s.report.Config.State == stateRejected })
 	switch {
+	case c.image != nil:
+		return metav1.ConditionFalse, v1alpha1.ReasonImageNotAllowed, c.image.Error() + "; no new pod is given a sidecar"
 	case len(c.sidecars) == 0:
 		return metav1.ConditionTrue, v1alpha1.ReasonNoWorkloads, "no pod uses this CartStorage"
 	case len(refused) > 0:
@@ -175,6 +178,9 @@ func (c *conclusion) ready(cs *v1alpha1.CartStorage) (metav1.ConditionStatus, st
 			return "it was made while the webhook was away, or its namespace is excluded: make it anew"
 		})
 		return metav1.ConditionFalse, v1alpha1.ReasonSidecarMissing, message + c.evicted
+	}
+	if c.fleet.endless != "" {
+		return metav1.ConditionFalse, v1alpha1.ReasonEndlessOwners, c.fleet.endless + "; until then it may run any number of pods, and locking is on"
 	}
 	for _, t := range []string{v1alpha1.ConditionConfigAccepted, v1alpha1.ConditionBackendReachable, v1alpha1.ConditionLockingEffective} {
 		if o := condition(cs, t); o.Status == metav1.ConditionFalse && o.Reason != v1alpha1.ReasonRollingOut {

@@ -227,6 +227,11 @@ func (w *world) eventually(check func() string) {
 
 func (w *world) within(limit time.Duration, check func() string) {
 	w.t.Helper()
+	within(w.t, limit, check)
+}
+
+func within(t testing.TB, limit time.Duration, check func() string) {
+	t.Helper()
 	deadline := time.NewTimer(limit)
 	defer deadline.Stop()
 	tick := time.NewTicker(20 * time.Millisecond)
@@ -238,7 +243,7 @@ func (w *world) within(limit time.Duration, check func() string) {
 		}
 		select {
 		case <-deadline.C:
-			w.t.Fatalf("after %s: %s", limit, complaint)
+			t.Fatalf("after %s: %s", limit, complaint)
 		case <-tick.C:
 		}
 	}

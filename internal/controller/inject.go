@@ -3,6 +3,7 @@ package controller
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -27,6 +28,8 @@ type Injector struct {
 	client client.Reader // reads from the cache
 	live   client.Reader // reads from the API server
 	image  string
+	images render.Images
+	misses misses
 }
 
 // Handle implements [admission.Handler].
@@ -46,6 +49,8 @@ func (i *Injector) Handle(ctx context.Context, req admission.Request) admission.
 	if apierrors.IsNotFound(err) {
 		return admission.Denied(fmt.Sprintf("label %s: there is no CartStorage %s in namespace %s: create it, or name another one of this namespace",
 			v1alpha1.InjectLabel, name, req.Namespace))
+	} else if errors.Is(err, errBusy) {
+		return admission.Errored(http.StatusTooManyRequests, err)
 	} else if err != nil {
 		return admission.Errored(http.StatusInternalServerError, fmt.Errorf("read CartStorage %s: %w", name, err))
 	}
@@ -68,9 +73,18 @@ func (i *Injector) Handle(ctx context.Context, req admission.Request) admission.
 func (i *Injector) cartStorage(ctx context.Context, namespace, name string) (*v1alpha1.CartStorage, error) {
 	cs := &v1alpha1.CartStorage{}
 	key := client.ObjectKey{Namespace: namespace, Name: name}
-	err := i.client.Get(ctx, key, cs)
+	missing := i.client.Get(ctx, key, cs)
+	if !apierrors.IsNotFound(missing) {
+		return cs, missing
+	}
+	if known, err := i.misses.look(namespace, name); known {
+		return nil, missing
+	} else if err != nil {
+		return nil, err
+	}
+	err := i.live.Get(ctx, key, cs)
 	if apierrors.IsNotFound(err) {
-		err = i.live.Get(ctx, key, cs)
+		i.misses.note(namespace, name)
 	}
 	return cs, err
 }
@@ -83,7 +97,7 @@ func (i *Injector) inject(ctx context.Context, pod *corev1.Pod, cs *v1alpha1.Car
 		return nil, err
 	}
 	fresh := !render.Injected(pod)
-	injected, err := render.Pod(pod, cs, render.PodOptions{Image: i.image, Generation: render.ConfigGeneration(current)})
+	injected, err := render.Pod(pod, cs, render.PodOptions{Image: i.image, Images: i.images, Generation: render.ConfigGeneration(current)})
 	if err != nil || !fresh || cs.Spec.Locking.Mode == v1alpha1.LockingDisabled || render.Locks(current) {
 		return injected, err
 	}

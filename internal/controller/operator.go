@@ -12,7 +12,6 @@ import (
 	admissionv1 "k8s.io/api/admissionregistration/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/types"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -23,6 +22,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/webhook"
 
 	"github.com/sidecart/sidecart/api/v1alpha1"
+	"github.com/sidecart/sidecart/internal/render"
 )
 
 // Options are how the operator runs. The zero value of a field is its default
@@ -32,6 +32,8 @@ type Options struct {
 	Namespace string
 	// SidecarImage is what pods are given where their CartStorage names no image.
 	SidecarImage string
+	// SidecarImages are what a CartStorage may name beside it; empty is any.
+	SidecarImages render.Images
 	// Webhook is how pods are given their sidecar.
 	Webhook WebhookOptions
 	// LeaderElection lets several replicas run, one of which writes.
@@ -66,6 +68,9 @@ type WebhookOptions struct {
 	// calls. Required where CertDir is empty.
 	Configuration, Secret string
 	Hosts                 []string
+	// ClientCAFile has the authorities of which callers must show a certificate. If it is empty, whoever
+	// reaches the port is answered.
+	ClientCAFile string
 }
 
 // Scheme knows the types of Kubernetes and our own.
@@ -97,7 +102,14 @@ func New(ctx context.Context, c *rest.Config, o Options) (ctrl.Manager, error) {
 	c.QPS = -1
 
 	certificates := &Certificates{now: time.Now}
-	mgr, err := ctrl.NewManager(c, managerOptions(&o, certificates))
+	var clients *clientCAs
+	if o.Webhook.ClientCAFile != "" {
+		var err error
+		if clients, err = newClientCAs(o.Webhook.ClientCAFile); err != nil {
+			return nil, err
+		}
+	}
+	mgr, err := ctrl.NewManager(c, managerOptions(&o, certificates, clients))
 	if err != nil {
 		return nil, err
 	}
@@ -107,27 +119,34 @@ func New(ctx context.Context, c *rest.Config, o Options) (ctrl.Manager, error) {
 	r := &Reconciler{
 		client: mgr.GetClient(),
 		live:   mgr.GetAPIReader(),
+		images: o.SidecarImages.With(o.SidecarImage),
 		events: mgr.GetEventRecorder("sidecart-operator"),
 		now:    time.Now,
-		census: &census{fetcher: o.Fetcher, resync: o.Resync, now: time.Now, known: map[types.NamespacedName]map[types.UID]*answer{}},
+		census: newCensus(o.Fetcher, o.Resync),
 	}
-	if err := r.setup(mgr, o.Workers); err != nil {
+	w := &workers{now: time.Now}
+	if err := r.setup(mgr, w.options(o.Workers)); err != nil {
 		return nil, err
 	}
 	if o.Webhook.Port >= 0 {
-		if err := addWebhook(mgr, &o, certificates); err != nil {
+		if err := addWebhook(mgr, &o, certificates, clients, w); err != nil {
 			return nil, err
 		}
 	}
-	return mgr, mgr.AddHealthzCheck("alive", func(*http.Request) error { return nil })
+	return mgr, mgr.AddHealthzCheck("workers", w.advance)
 }
 
-func managerOptions(o *Options, certificates *Certificates) ctrl.Options {
+func managerOptions(o *Options, certificates *Certificates, clients *clientCAs) ctrl.Options {
 	server := webhook.Options{Host: o.Webhook.Host, Port: o.Webhook.Port, CertDir: o.Webhook.CertDir}
 	server.TLSOpts = append(server.TLSOpts, func(c *tls.Config) {
 		c.MinVersion = tls.VersionTLS12
+		// By HTTP/2 a stranger would have a megabyte buffered per connection before any of it is looked at.
+		c.NextProtos = []string{"http/1.1"}
 		if o.Webhook.CertDir == "" {
 			c.GetCertificate = certificates.GetCertificate
+		}
+		if clients != nil {
+			clients.configure(c)
 		}
 	})
 	caches := cacheOptions()
@@ -151,10 +170,16 @@ func managerOptions(o *Options, certificates *Certificates) ctrl.Options {
 	}
 }
 
-func addWebhook(mgr ctrl.Manager, o *Options, certificates *Certificates) error {
-	injector := &Injector{client: mgr.GetClient(), live: mgr.GetAPIReader(), image: o.SidecarImage}
+func addWebhook(mgr ctrl.Manager, o *Options, certificates *Certificates, clients *clientCAs, w *workers) error {
+	injector := &Injector{
+		client: mgr.GetClient(), live: mgr.GetAPIReader(),
+		image: o.SidecarImage, images: o.SidecarImages.With(o.SidecarImage), misses: misses{now: time.Now},
+	}
+	if clients == nil {
+		o.Logger.Info("the webhook answers whoever reaches its port, and so tells the names in a CartStorage to who knows that of it: --webhook-client-ca-file has it answer API servers with a certificate only")
+	}
 	server := mgr.GetWebhookServer()
-	server.Register(InjectPath, &webhook.Admission{Handler: injector})
+	server.Register(InjectPath, newGuard(&webhook.Admission{Handler: injector}, clients))
 	if o.Webhook.CertDir == "" {
 		if o.Webhook.Configuration == "" || o.Webhook.Secret == "" || len(o.Webhook.Hosts) == 0 {
 			return errors.New("to make its own certificate, the operator must know the webhook's configuration, the Secret and the names of the service")
@@ -162,7 +187,7 @@ func addWebhook(mgr ctrl.Manager, o *Options, certificates *Certificates) error 
 		certificates.client, certificates.live = mgr.GetClient(), mgr.GetAPIReader()
 		certificates.secret = client.ObjectKey{Namespace: o.Namespace, Name: o.Webhook.Secret}
 		certificates.webhook, certificates.hosts = o.Webhook.Configuration, o.Webhook.Hosts
-		if err := certificates.setup(mgr); err != nil {
+		if err := certificates.setup(mgr, w.options(1)); err != nil {
 			return err
 		}
 		if err := mgr.AddReadyzCheck("certificate", certificates.Ready); err != nil {

@@ -157,8 +157,10 @@ func untouched(waiting string) bool {
 // mount, such as one of a Secret that is not there. The operator itself may not
 // look at Secrets.
 func (r *Reconciler) mountTrouble(ctx context.Context, pod *corev1.Pod) string {
+	// Events are written by anyone who may. A kubelet writes one for each volume.
+	const most = 50
 	var list corev1.EventList
-	err := r.live.List(ctx, &list, client.InNamespace(pod.Namespace), client.MatchingFields{"involvedObject.uid": string(pod.UID), "reason": "FailedMount"})
+	err := r.live.List(ctx, &list, client.Limit(most), client.InNamespace(pod.Namespace), client.MatchingFields{"involvedObject.uid": string(pod.UID), "reason": "FailedMount"})
 	if err != nil {
 		ctrl.LoggerFrom(ctx).Error(err, "list events of a pod", "pod", pod.Name)
 		return ""

@@ -21,6 +21,8 @@ const (
 	askLatest      = 30 * time.Second
 	askParallel    = 16
 	askTimeout     = time.Second
+	askInAll       = 64              // by all workers together
+	askNamespace   = 24              // by all workers together, of one namespace
 	askAllTimeout  = 3 * time.Second // the next decision must not wait for sidecars that do not answer
 	maxGeneration  = int64(1) << 53  // what is above was not written by us
 	mountTroubleIn = 2 * time.Second // a kubelet that has not mounted by then has said why
@@ -58,9 +60,17 @@ type census struct {
 	fetcher Fetcher
 	resync  time.Duration
 	now     func() time.Time
+	slots   *slots
 
 	mu    sync.Mutex
 	known map[types.NamespacedName]map[types.UID]*answer
+}
+
+func newCensus(fetcher Fetcher, resync time.Duration) *census {
+	return &census{
+		fetcher: fetcher, resync: resync, now: time.Now, slots: newSlots(askInAll, askNamespace),
+		known: map[types.NamespacedName]map[types.UID]*answer{},
+	}
 }
 
 // answer is the last one of a pod.
@@ -147,12 +157,17 @@ func (c *census) askThese(ctx context.Context, all []sidecar, answers map[types.
 					return
 				}
 				s := &all[i]
+				if !c.slots.take(ctx, s.pod.Namespace) {
+					return
+				}
 				report, err := c.fetcher.Fetch(ctx, s.pod)
+				c.slots.give(s.pod.Namespace)
 				if err != nil && ctx.Err() != nil {
 					return // the time is up, which is not this sidecar's fault
 				}
+				report.tame()
 				a := answers[s.pod.UID]
-				a.asked, a.report, a.err = c.now(), &report, err
+				a.asked, a.report, a.err = c.now(), &report, tameError(err)
 				if err != nil {
 					a.report = nil
 				}

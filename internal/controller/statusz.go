@@ -20,7 +20,8 @@ import (
 	"github.com/sidecart/sidecart/internal/render"
 )
 
-// Report is what a sidecar says of itself on /statusz.
+// Report is what a sidecar says of itself on /statusz, as far as the operator looks at it. Whoever is in the
+// pod can answer in its place, so a [Fetcher] and [Report.tame] bound what is kept.
 type Report struct {
 	// Generation is that of the configuration that it runs.
 	Generation int64 `json:"generation"`
@@ -33,10 +34,11 @@ type Report struct {
 		Healthy bool   `json:"healthy"`
 		Message string `json:"message"`
 	} `json:"backend"`
-	Locking struct {
-		Enabled bool   `json:"enabled"`
-		Reason  string `json:"reason"`
-	} `json:"locking"`
+}
+
+// tame makes every text of the report fit for a status.
+func (r *Report) tame() {
+	r.Config.State, r.Config.Message, r.Backend.Message = tame(r.Config.State), tame(r.Config.Message), tame(r.Backend.Message)
 }
 
 // Fetcher asks the sidecar of a pod for its report. It is called concurrently.
@@ -44,8 +46,12 @@ type Fetcher interface {
 	Fetch(ctx context.Context, pod *corev1.Pod) (Report, error)
 }
 
-// maxReport is more than a status page with the longest queues needs.
-const maxReport = 1 << 20
+const (
+	// maxReport is more than a status page needs.
+	maxReport = 64 << 10
+	// maxReportHeaders is more than a sidecar sends.
+	maxReportHeaders = 16 << 10
+)
 
 // HTTPFetcher asks sidecars at the address of their pod.
 type HTTPFetcher struct{ client http.Client }
@@ -57,6 +63,9 @@ func NewHTTPFetcher(timeout time.Duration) *HTTPFetcher {
 		Transport: &http.Transport{
 			Proxy:             nil,  // a pod is no business of a proxy
 			DisableKeepAlives: true, // thousands of pods are asked, and each seldom
+			// What is read is what was sent: a small answer does not grow here.
+			DisableCompression:     true,
+			MaxResponseHeaderBytes: maxReportHeaders,
 		},
 		// Whoever is in a pod must not send the operator elsewhere.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
@@ -93,7 +102,7 @@ func (f *HTTPFetcher) Fetch(ctx context.Context, pod *corev1.Pod) (r Report, err
 	if r.Generation < 0 || r.Generation > maxGeneration {
 		return Report{}, fmt.Errorf("/statusz answers with the impossible generation %d", r.Generation)
 	}
-	r.Config.Message, r.Backend.Message = tame(r.Config.Message), tame(r.Backend.Message)
+	r.tame()
 	return r, nil
 }
 
@@ -127,21 +136,35 @@ func withoutAddresses(err error) error {
 
 var ownPort = regexp.MustCompile(`:\d+->`)
 
+// maxText is how many bytes of a text from a pod are kept.
+const maxText = 400
+
 // tame makes a text from a pod fit for a status: short, on one line, and the same
 // for the same trouble.
 func tame(s string) string {
-	const most = 400
+	cut := len(s) > 4*maxText
+	if cut {
+		s = s[:4*maxText] // the rest is not even looked at
+	}
 	s = strings.Map(func(r rune) rune {
 		switch {
 		case unicode.IsSpace(r):
 			return ' '
-		case !unicode.IsPrint(r):
+		case !unicode.IsPrint(r) || r == unicode.ReplacementChar:
 			return -1
 		}
 		return r
 	}, ownPort.ReplaceAllString(s, "->"))
-	if runes := []rune(s); len(runes) > most {
-		s = string(runes[:most]) + "…"
+	if cut = cut || len(s) > maxText; cut {
+		s = strings.ToValidUTF8(s[:min(len(s), maxText)], "") + "…"
 	}
-	return s
+	return strings.Clone(s) // what it was cut from may be long
+}
+
+// tameError is err with a text that [tame] has cut.
+func tameError(err error) error {
+	if err == nil {
+		return nil
+	}
+	return errors.New(tame(err.Error()))
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 
 	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	corev1 "k8s.io/api/core/v1"
@@ -24,40 +25,65 @@ type fleet struct {
 	topology render.Topology
 	pods     []*corev1.Pod // the live ones, by name
 	owners   []workloadKey // of each pod
+
+	workloads map[workloadKey]*render.Workload
+	scales    int    // how many owners were asked for their scale
+	endless   string // what is wrong with the owner references of a workload, "" for nothing
+	strangers []string
 }
+
+// Owners are what users write. What is followed and what is asked has an end, whatever they write.
+const (
+	// maxOwners is how many owners above a pod are followed. A chain of Kubernetes' own has two.
+	maxOwners = 16
+	// maxScales is how many owners of kinds that are not watched are asked for their scale in one
+	// round: each question goes to the API server, and a pod can name any owner.
+	maxScales = 16
+)
 
 // workloadKey names a topmost owner.
 type workloadKey struct{ group, kind, name string }
 
 // observe gathers, from the cache, everything that could write the carts of cs.
 func (r *Reconciler) observe(ctx context.Context, cs *v1alpha1.CartStorage) (*fleet, error) {
-	f := &fleet{}
-	workloads := map[workloadKey]*render.Workload{}
-	if err := r.templates(ctx, cs, workloads); err != nil {
+	f := &fleet{workloads: map[workloadKey]*render.Workload{}}
+	if err := r.templates(ctx, cs, f); err != nil {
 		return nil, err
 	}
-	if err := r.pods(ctx, cs, f, workloads); err != nil {
+	if err := r.pods(ctx, cs, f); err != nil {
 		return nil, err
 	}
-	if err := r.autoscalers(ctx, cs.Namespace, workloads); err != nil {
+	if err := r.autoscalers(ctx, cs.Namespace, f.workloads); err != nil {
 		return nil, err
 	}
-	for _, w := range workloads {
+	for _, w := range f.workloads {
 		f.topology.Workloads = append(f.topology.Workloads, *w)
 	}
 	slices.SortFunc(f.topology.Workloads, func(a, b render.Workload) int {
 		return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Name, b.Name))
 	})
+	r.sharers(ctx, cs, f)
+	return f, nil
+}
+
+// sharers adds the other CartStorages on the same carts. Those of other namespaces are counted only: who
+// reads the status of cs may not see them.
+func (r *Reconciler) sharers(ctx context.Context, cs *v1alpha1.CartStorage, f *fleet) {
 	for _, other := range r.sharersOf(ctx, cs) {
-		f.topology.Sharers = append(f.topology.Sharers, other.String())
+		if other.Namespace == cs.Namespace {
+			f.topology.Sharers = append(f.topology.Sharers, other.Name)
+		} else {
+			f.topology.Strangers++
+			f.strangers = append(f.strangers, other.String())
+		}
 	}
 	slices.Sort(f.topology.Sharers)
-	return f, nil
+	slices.Sort(f.strangers)
 }
 
 // templates adds the workloads whose template names cs: what they want counts
 // before their first pod is there.
-func (r *Reconciler) templates(ctx context.Context, cs *v1alpha1.CartStorage, workloads map[workloadKey]*render.Workload) error {
+func (r *Reconciler) templates(ctx context.Context, cs *v1alpha1.CartStorage, f *fleet) error {
 	for _, k := range workloadKinds {
 		list := k.list()
 		if err := r.client.List(ctx, list, client.InNamespace(cs.Namespace), client.MatchingFields{injectIndex: cs.Name}); err != nil {
@@ -73,7 +99,7 @@ func (r *Reconciler) templates(ctx context.Context, cs *v1alpha1.CartStorage, wo
 			if w, _ := render.WorkloadOf(item); metav1.GetControllerOf(o) != nil && w.Replicas == 0 {
 				continue
 			}
-			if _, err := r.topmost(ctx, o, workloads); err != nil {
+			if _, err := r.topmost(ctx, o, f); err != nil {
 				return err
 			}
 		}
@@ -81,18 +107,18 @@ func (r *Reconciler) templates(ctx context.Context, cs *v1alpha1.CartStorage, wo
 	return nil
 }
 
-func (r *Reconciler) pods(ctx context.Context, cs *v1alpha1.CartStorage, f *fleet, workloads map[workloadKey]*render.Workload) error {
+func (r *Reconciler) pods(ctx context.Context, cs *v1alpha1.CartStorage, f *fleet) error {
 	pods, err := livePods(ctx, r.client, cs.Namespace, cs.Name)
 	if err != nil {
 		return err
 	}
 	f.pods = pods
 	for _, pod := range pods {
-		key, err := r.topmost(ctx, pod, workloads)
+		key, err := r.topmost(ctx, pod, f)
 		if err != nil {
 			return err
 		}
-		workloads[key].Pods++
+		f.workloads[key].Pods++
 		f.owners = append(f.owners, key)
 	}
 	return nil
@@ -115,34 +141,44 @@ func livePods(ctx context.Context, c client.Reader, namespace, name string) (liv
 }
 
 // topmost adds the workload that o belongs to in the end, and returns its name.
-func (r *Reconciler) topmost(ctx context.Context, o client.Object, workloads map[workloadKey]*render.Workload) (workloadKey, error) {
-	for {
+func (r *Reconciler) topmost(ctx context.Context, o client.Object, f *fleet) (workloadKey, error) {
+	for seen := []workloadKey(nil); ; {
+		if err := ctx.Err(); err != nil {
+			return workloadKey{}, err
+		}
 		ref := metav1.GetControllerOf(o)
 		if ref == nil || ref.Kind == "Node" { // a static pod belongs to its node
 			w, _ := render.WorkloadOf(o)
-			return add(workloads, workloadKey{groupOf(w.Kind), w.Kind, w.Name}, w), nil
+			return f.add(workloadKey{groupOf(w.Kind), w.Kind, w.Name}, w), nil
 		}
 		gv, err := schema.ParseGroupVersion(ref.APIVersion)
 		if err != nil {
 			gv = schema.GroupVersion{Group: ref.APIVersion} // nothing has it: the owner is unknown
 		}
 		key := workloadKey{gv.Group, ref.Kind, ref.Name}
-		if workloads[key] != nil {
+		if f.workloads[key] != nil {
 			return key, nil
 		}
+		if i := slices.Index(seen, key); i >= 0 {
+			return f.addCircle(seen[i:]), nil
+		}
+		if len(seen) == maxOwners {
+			return f.addChain(seen), nil
+		}
+		seen = append(seen, key)
 		i := slices.IndexFunc(workloadKinds, func(k workloadKind) bool { return k.group == gv.Group && k.kind == ref.Kind })
 		if i < 0 {
-			w, err := r.scaled(ctx, o.GetNamespace(), ref)
+			w, err := r.scaled(ctx, o.GetNamespace(), ref, f)
 			if err != nil {
 				return key, err
 			}
-			return add(workloads, key, w), nil
+			return f.add(key, w), nil
 		}
 		owner := workloadKinds[i].one()
 		err = r.client.Get(ctx, client.ObjectKey{Namespace: o.GetNamespace(), Name: ref.Name}, owner)
 		if apierrors.IsNotFound(err) || err == nil && owner.GetUID() != ref.UID {
 			// It is gone and wants nothing more; its pods are ending.
-			return add(workloads, key, render.Workload{Kind: ref.Kind, Name: ref.Name}), nil
+			return f.add(key, render.Workload{Kind: ref.Kind, Name: ref.Name}), nil
 		}
 		if err != nil {
 			return key, err
@@ -151,11 +187,41 @@ func (r *Reconciler) topmost(ctx context.Context, o client.Object, workloads map
 	}
 }
 
-func add(workloads map[workloadKey]*render.Workload, key workloadKey, w render.Workload) workloadKey {
-	if workloads[key] == nil {
-		workloads[key] = &w
+func (f *fleet) add(key workloadKey, w render.Workload) workloadKey {
+	if f.workloads[key] == nil {
+		f.workloads[key] = &w
 	}
 	return key
+}
+
+// addCircle adds owners that own each other as one workload, that of the first name, so that it is the same one wherever
+// the walk came in. How many pods it may run cannot be said.
+func (f *fleet) addCircle(circle []workloadKey) workloadKey {
+	first := slices.MinFunc(circle, func(a, b workloadKey) int {
+		return cmp.Or(cmp.Compare(a.kind, b.kind), cmp.Compare(a.name, b.name), cmp.Compare(a.group, b.group))
+	})
+	i := slices.Index(circle, first)
+	names := make([]string, 0, len(circle))
+	for _, k := range slices.Concat(circle[i:], circle[:i]) {
+		names = append(names, k.kind+" "+k.name)
+	}
+	if len(names) == 1 {
+		return f.addEndless(first, names[0]+" is its own controller: remove that owner reference")
+	}
+	return f.addEndless(first, strings.Join(names, " is controlled by ")+", which is controlled by the first again: remove one of these owner references")
+}
+
+// addChain adds what has more owners above it than are followed. It is the last one that was looked at.
+func (f *fleet) addChain(chain []workloadKey) workloadKey {
+	last := chain[len(chain)-1]
+	return f.addEndless(last, fmt.Sprintf("%s %s has more than %d controllers above it: remove the owner reference of one", chain[0].kind, chain[0].name, maxOwners))
+}
+
+func (f *fleet) addEndless(key workloadKey, why string) workloadKey {
+	if f.endless == "" || why < f.endless {
+		f.endless = why
+	}
+	return f.add(key, render.UnknownWorkload(key.kind, key.name))
 }
 
 // groupOf is the API group of a watched kind; "" for Pod.
@@ -170,7 +236,10 @@ func groupOf(kind string) string {
 
 // scaled asks an owner of a kind that is not watched for its scale. Its changes are
 // seen when its pods change.
-func (r *Reconciler) scaled(ctx context.Context, namespace string, ref *metav1.OwnerReference) (render.Workload, error) {
+func (r *Reconciler) scaled(ctx context.Context, namespace string, ref *metav1.OwnerReference, f *fleet) (render.Workload, error) {
+	if f.scales++; f.scales > maxScales {
+		return render.UnknownWorkload(ref.Kind, ref.Name), nil
+	}
 	owner, scale := &unstructured.Unstructured{}, &unstructured.Unstructured{}
 	owner.SetAPIVersion(ref.APIVersion)
 	owner.SetKind(ref.Kind)

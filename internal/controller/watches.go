@@ -31,7 +31,7 @@ var changed = predicate.Funcs{UpdateFunc: func(e event.UpdateEvent) bool {
 	return !equality.Semantic.DeepEqual(was, is)
 }}
 
-func (r *Reconciler) setup(mgr ctrl.Manager, workers int) error {
+func (r *Reconciler) setup(mgr ctrl.Manager, o controller.Options) error {
 	b := ctrl.NewControllerManagedBy(mgr).
 		Named("cartstorage").
 		For(&v1alpha1.CartStorage{}, builder.WithPredicates(predicate.GenerationChangedPredicate{})).
@@ -44,7 +44,8 @@ func (r *Reconciler) setup(mgr ctrl.Manager, workers int) error {
 		b = b.Watches(k.one(), handler.EnqueueRequestsFromMapFunc(named), builder.WithPredicates(changed))
 	}
 	warm := true // a new leader need not read the whole cluster first
-	return b.WithOptions(controller.Options{MaxConcurrentReconciles: workers, EnableWarmup: &warm}).Complete(r)
+	o.EnableWarmup = &warm
+	return b.WithOptions(o).Complete(r)
 }
 
 // named is the CartStorage that a pod or a workload names.

@@ -27,7 +27,7 @@ func ConfigMapName(cartStorage string) string { return cartStorage + "-sidecart"
 func ConfigMap(cs *v1alpha1.CartStorage, locking v1alpha1.LockingStatus, current *corev1.ConfigMap, floor int64) (*corev1.ConfigMap, error) {
 	generation := ConfigGeneration(current)
 	data, err := marshal(cs, locking, generation)
-	if err == nil && (generation == 0 || current.Data[configFile] != data) {
+	if err == nil && (generation == 0 || current.Data[ConfigFile] != data) {
 		generation = max(generation, floor) + 1
 		data, err = marshal(cs, locking, generation)
 	}
@@ -42,7 +42,7 @@ func ConfigMap(cs *v1alpha1.CartStorage, locking v1alpha1.LockingStatus, current
 			Labels:      map[string]string{"app.kubernetes.io/managed-by": "sidecart", "app.kubernetes.io/instance": cs.Name},
 			Annotations: map[string]string{v1alpha1.GenerationAnnotation: strconv.FormatInt(generation, 10)},
 		},
-		Data: map[string]string{configFile: data},
+		Data: map[string]string{ConfigFile: data},
 	}, nil
 }
 

@@ -29,7 +29,7 @@ func container(cs *v1alpha1.CartStorage, image string, data bool) corev1.Contain
 		Name:            ContainerName,
 		Image:           image,
 		ImagePullPolicy: cs.Spec.Sidecar.ImagePullPolicy,
-		Args:            []string{"--config", configDirectory + "/" + configFile},
+		Args:            []string{"--config", configDirectory + "/" + ConfigFile},
 		RestartPolicy:   &always,
 		Ports:           []corev1.ContainerPort{{Name: adminPort, ContainerPort: ports(cs).Admin, Protocol: corev1.ProtocolTCP}},
 		Resources:       resources(cs),

@@ -15,9 +15,11 @@ import (
 type Topology struct {
 	// Workloads are what runs pods with its sidecar, in a fixed order.
 	Workloads []Workload
-	// Sharers are other CartStorages on the same backend with the same prefix, as
-	// namespace/name; see [SameCarts].
-	Sharers []string
+	// Sharers are the names of other CartStorages of the same namespace on the same backend
+	// with the same prefix; see [SameCarts]. Strangers is how many there are in other namespaces:
+	// their names are not for those who read this one.
+	Sharers   []string
+	Strangers int
 }
 
 // Workload is something that runs pods.
@@ -131,14 +133,29 @@ func (t *Topology) severalWriters() (reason, message string) {
 	if len(writers) == 1 && writers[0].Pods > 1 {
 		return v1alpha1.LockingReasonMultiplePods, fmt.Sprintf("%d pods of %s live, those that are ending included", writers[0].Pods, &writers[0])
 	}
-	if len(t.Sharers) > 0 {
-		verb := "uses"
-		if len(t.Sharers) > 1 {
-			verb = "use"
-		}
-		return v1alpha1.LockingReasonSharedBackend, fmt.Sprintf("CartStorage %s %s the same backend and keyPrefix", list(t.Sharers), verb)
+	if len(t.Sharers)+t.Strangers > 0 {
+		return v1alpha1.LockingReasonSharedBackend, t.sharing()
 	}
 	return "", ""
+}
+
+// sharing says who else is on the same carts.
+func (t *Topology) sharing() string {
+	names := make([]string, 0, len(t.Sharers)+1)
+	for _, s := range t.Sharers {
+		names = append(names, "CartStorage "+s)
+	}
+	switch {
+	case t.Strangers == 1:
+		names = append(names, "a CartStorage of another namespace")
+	case t.Strangers > 1:
+		names = append(names, fmt.Sprintf("%d CartStorages of other namespaces", t.Strangers))
+	}
+	verb := "uses"
+	if len(t.Sharers)+t.Strangers > 1 {
+		verb = "use"
+	}
+	return fmt.Sprintf("%s %s the same backend and keyPrefix", list(names), verb)
 }
 
 func replicas(w *Workload) (string, string) {

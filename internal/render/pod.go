@@ -35,6 +35,8 @@ const tokenDirectory = "/var/run/secrets/kubernetes.io/serviceaccount"
 type PodOptions struct {
 	// Image is what runs where the CartStorage names none.
 	Image string
+	// Images are those that the CartStorage may name; see [Images].
+	Images Images
 	// Generation is that of the configuration now, see [ConfigMap].
 	Generation int64
 }
@@ -50,7 +52,7 @@ func Pod(pod *corev1.Pod, cs *v1alpha1.CartStorage, o PodOptions) (*corev1.Pod, 
 	pod = pod.DeepCopy()
 	if !Injected(pod) {
 		image := cmp.Or(cs.Spec.Sidecar.Image, o.Image)
-		if err := errors.Join(obstacles(pod, cs, image)...); err != nil {
+		if err := errors.Join(append(obstacles(pod, cs, image), o.Images.Check(cs.Spec.Sidecar.Image))...); err != nil {
 			return nil, err
 		}
 		inject(pod, cs, image, o.Generation)
@@ -125,7 +127,7 @@ func inject(pod *corev1.Pod, cs *v1alpha1.CartStorage, image string, generation 
 func projected(cs *v1alpha1.CartStorage) *corev1.ProjectedVolumeSource {
 	config := corev1.VolumeProjection{ConfigMap: &corev1.ConfigMapProjection{
 		LocalObjectReference: corev1.LocalObjectReference{Name: ConfigMapName(cs.Name)},
-		Items:                []corev1.KeyToPath{{Key: configFile, Path: configFile}},
+		Items:                []corev1.KeyToPath{{Key: ConfigFile, Path: ConfigFile}},
 	}}
 	// The files belong to root and the sidecar is another user. Nobody else mounts
 	// the volume.
@@ -214,6 +216,30 @@ func Missing(pod *corev1.Pod, cs *v1alpha1.CartStorage) (paths []string) {
 		paths = append(paths, dataDirectory)
 	}
 	return paths
+}
+
+// MountedVolumes are the volumes of the pod that [Missing] looks at, with nothing else in them. Whoever makes a pod may call a
+// volume of any content by their names: no more is kept than a sidecar can have.
+func MountedVolumes(pod *corev1.Pod) (volumes []corev1.Volume) {
+	const mostPaths, longestPath = 64, 1024
+	for _, v := range pod.Spec.Volumes {
+		switch {
+		case v.Name == dataVolume:
+			volumes = append(volumes, corev1.Volume{Name: v.Name})
+		case v.Name == configVolume && v.Projected != nil:
+			var items []corev1.KeyToPath
+			for _, path := range secretPaths(v.Projected.Sources) {
+				if len(items) < mostPaths && len(path) <= longestPath {
+					items = append(items, corev1.KeyToPath{Path: path})
+				}
+			}
+			source := corev1.VolumeProjection{Secret: &corev1.SecretProjection{Items: items}}
+			volumes = append(volumes, corev1.Volume{Name: v.Name, VolumeSource: corev1.VolumeSource{
+				Projected: &corev1.ProjectedVolumeSource{Sources: []corev1.VolumeProjection{source}},
+			}})
+		}
+	}
+	return volumes
 }
 
 func secretPaths(sources []corev1.VolumeProjection) (paths []string) {

@@ -10,11 +10,13 @@ import (
 	"github.com/sidecart/sidecart/api/v1alpha1"
 )
 
+// ConfigFile is the key of a [ConfigMap] that has the configuration, and the name of its file.
+const ConfigFile = "config.yaml"
+
 // Where the sidecar finds its files.
 const (
 	configDirectory = "/etc/sidecart"
 	dataDirectory   = "/var/lib/sidecart"
-	configFile      = "config.yaml"
 	secretDirectory = "secrets"
 )
 

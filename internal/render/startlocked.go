@@ -17,7 +17,7 @@ func Locks(current *corev1.ConfigMap) bool {
 	if current == nil {
 		return false
 	}
-	c, err := config.Load([]byte(current.Data[configFile]))
+	c, err := config.Load([]byte(current.Data[ConfigFile]))
 	return err == nil && c.Locking.Mode == config.LockingEnabled
 }
 

@@ -18,7 +18,7 @@ func TestLocks(t *testing.T) {
 		if got := Locks(cm); got != enabled {
 			t.Errorf("Locks of a configuration with locking %v: %v", enabled, got)
 		}
-		cm.Data[configFile] = "no: configuration"
+		cm.Data[ConfigFile] = "no: configuration"
 		if Locks(cm) {
 			t.Error("what cannot be read locks")
 		}

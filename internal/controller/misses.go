@@ -1,0 +1,65 @@
+package controller
+
+import (
+	"errors"
+	"strings"
+	"sync"
+	"time"
+)
+
+// misses remember which CartStorages were looked for at the API server and are not there, and bound how often it is asked: the
+// names come from whoever makes pods. All of it is forgotten after a moment.
+type misses struct {
+	now func() time.Time
+
+	mu     sync.Mutex
+	window time.Time
+	asked  int
+	by     map[string]int // by namespace
+	absent map[string]time.Time
+}
+
+const (
+	missLife     = time.Second // a CartStorage that is created meanwhile is found in the cache
+	askWindow    = time.Second
+	mostAsked    = 50 // in a window, of all namespaces
+	mostAskedOne = 5  // of one
+)
+
+// errBusy is that a question was not asked because there were too many.
+var errBusy = errors.New("too many pods name CartStorages that are not there: try again")
+
+// look asks whether key is worth a question: known is that it was not there a moment ago, and the error is that no more can be
+// asked now.
+func (m *misses) look(namespace, name string) (known bool, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	now := m.now()
+	if at, ok := m.absent[namespace+"/"+name]; ok && now.Sub(at) < missLife {
+		return true, nil
+	}
+	if now.Sub(m.window) >= askWindow || m.by == nil {
+		m.window, m.asked, m.by = now, 0, map[string]int{}
+		for key, at := range m.absent {
+			if now.Sub(at) >= missLife {
+				delete(m.absent, key)
+			}
+		}
+	}
+	if m.asked >= mostAsked || m.by[namespace] >= mostAskedOne {
+		return false, errBusy
+	}
+	m.asked++
+	m.by[strings.Clone(namespace)]++
+	return false, nil
+}
+
+// note remembers that the CartStorage is not there.
+func (m *misses) note(namespace, name string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.absent == nil {
+		m.absent = map[string]time.Time{}
+	}
+	m.absent[namespace+"/"+name] = m.now()
+}
