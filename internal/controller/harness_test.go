@@ -70,13 +70,15 @@ type world struct {
 	nodes     *nodes
 	stop      func()
 	probes    string
+	hook      string // where the webhook is served
+	options   []func(*Options)
 }
 
 // newWorld starts an operator that may do what its role says, and stops it with the test.
-func newWorld(t testing.TB) *world {
+func newWorld(t testing.TB, options ...func(*Options)) *world {
 	t.Helper()
 	cluster := envtest.Start(t)
-	w := &world{t: t, cluster: cluster, namespace: cluster.Namespace(t)}
+	w := &world{t: t, cluster: cluster, namespace: cluster.Namespace(t), options: options}
 	w.c = asAdmin(t, cluster)
 	installed.Do(w.install)
 	w.nodes = newNodes(t, cluster)
@@ -104,7 +106,7 @@ var installed sync.Once
 func (w *world) install() {
 	w.t.Helper()
 	root := filepath.Join("..", "..", "config")
-	for _, file := range []string{"operator/namespace.yaml", "rbac/operator_role.yaml", "operator/webhook.yaml"} {
+	for _, file := range []string{"operator/namespace.yaml", "rbac/operator_role.yaml", "policy/operator_policy.yaml", "operator/webhook.yaml"} {
 		data, err := os.ReadFile(filepath.Join(root, file))
 		if err != nil {
 			w.t.Fatal(err)
@@ -113,6 +115,23 @@ func (w *world) install() {
 			w.t.Fatalf("apply %s: %v\n%s", file, err, message)
 		}
 	}
+	w.awaitPolicies()
+}
+
+// awaitPolicies waits until the API server heeds the policies, which it learns a moment after they were applied.
+func (w *world) awaitPolicies() {
+	w.t.Helper()
+	operator, err := client.New(w.asOperator(), client.Options{Scheme: Scheme()})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	cm := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "kube-system", Name: "of-others"}}
+	w.eventually(func() string {
+		if err := operator.Create(w.t.Context(), cm.DeepCopy(), client.DryRunAll); err == nil || !strings.Contains(err.Error(), "sidecart-operator-configmaps") {
+			return fmt.Sprintf("a ConfigMap of others: %v", err)
+		}
+		return ""
+	})
 }
 
 // asOperator is how the operator reaches the API server: as its own service account.
@@ -145,7 +164,11 @@ func (w *world) start() {
 		},
 		shared: true,
 	}
-	w.pointWebhook(fmt.Sprintf("https://127.0.0.1:%d%s", port, InjectPath))
+	for _, change := range w.options {
+		change(&o)
+	}
+	w.hook = fmt.Sprintf("https://127.0.0.1:%d%s", port, InjectPath)
+	w.pointWebhook(w.hook)
 	ctx, cancel := context.WithCancel(context.Background())
 	mgr, err := New(ctx, w.asOperator(), o)
 	if err != nil {

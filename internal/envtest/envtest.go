@@ -32,6 +32,8 @@ type Cluster struct {
 	Config *rest.Config
 	// Client reads and writes without a cache. Its scheme knows Kubernetes' types and ours.
 	Client client.Client
+	// WebhookClientCA is a file with the authority of the certificate that the API server shows to webhooks.
+	WebhookClientCA string
 
 	kubectl    string
 	kubeconfig string
@@ -117,11 +119,20 @@ func start() (*Cluster, error) {
 	}
 	env.ControlPlane.GetAPIServer().Path = filepath.Join(bin, "kube-apiserver")
 	env.ControlPlane.Etcd = &envtest.Etcd{Path: filepath.Join(bin, "etcd")}
+	dir, err := os.MkdirTemp("", "sidecart-envtest-")
+	if err != nil {
+		return nil, err
+	}
+	ca, admission, err := webhookClient(dir)
+	if err != nil {
+		return nil, errors.Join(err, os.RemoveAll(dir))
+	}
+	env.ControlPlane.GetAPIServer().Configure().Set("admission-control-config-file", admission)
 	config, err := env.Start()
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("start the API server: %w", err), env.Stop())
+		return nil, errors.Join(fmt.Errorf("start the API server: %w", err), env.Stop(), os.RemoveAll(dir))
 	}
-	c := &Cluster{Config: config, kubectl: filepath.Join(bin, "kubectl"), env: env}
+	c := &Cluster{Config: config, WebhookClientCA: ca, kubectl: filepath.Join(bin, "kubectl"), dir: dir, env: env}
 	if err := c.connect(scheme); err != nil {
 		return nil, errors.Join(err, c.stop())
 	}
@@ -147,9 +158,6 @@ func (c *Cluster) awaitSchemas() error {
 
 func (c *Cluster) connect(scheme *runtime.Scheme) (err error) {
 	if c.Client, err = client.New(c.Config, client.Options{Scheme: scheme}); err != nil {
-		return err
-	}
-	if c.dir, err = os.MkdirTemp("", "sidecart-envtest-"); err != nil {
 		return err
 	}
 	c.kubeconfig = filepath.Join(c.dir, "kubeconfig")
