@@ -10,14 +10,14 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 )
 
-// The roles, the CRD and the webhook are those of config/, but for the labels of the chart: what the
+// The roles, the policies, the CRD and the webhook are those of config/, but for the labels of the chart: what the
 // operator's tests run with is what Helm installs.
 func TestShared(t *testing.T) {
 	rendered := map[string]*unstructured.Unstructured{}
 	for _, o := range objects(t, template(t)) {
 		rendered[name(o)] = o
 	}
-	for _, pattern := range []string{"crd/bases/*.yaml", "rbac/*.yaml", "operator/webhook.yaml"} {
+	for _, pattern := range []string{"crd/bases/*.yaml", "rbac/*.yaml", "policy/*.yaml", "operator/webhook.yaml"} {
 		files, err := filepath.Glob(filepath.Join("../config", pattern))
 		if err != nil || len(files) == 0 {
 			t.Fatalf("%d files are %s: %v", len(files), pattern, err)
@@ -37,8 +37,8 @@ func TestShared(t *testing.T) {
 		}
 	}
 	for _, o := range rendered {
-		if strings.HasSuffix(o.GetKind(), "Role") || strings.HasSuffix(o.GetKind(), "RoleBinding") {
-			t.Errorf("the chart has %s and config/rbac has not", name(o))
+		if strings.HasSuffix(o.GetKind(), "Role") || strings.HasSuffix(o.GetKind(), "RoleBinding") || strings.HasPrefix(o.GetKind(), "ValidatingAdmission") {
+			t.Errorf("the chart has %s and config/ has not", name(o))
 		}
 	}
 }
@@ -77,7 +77,8 @@ func TestNamespace(t *testing.T) {
 		t.Errorf("%s is named in a release of another namespace", namespace)
 	}
 	for _, o := range objects(t, out) {
-		cluster := slices.Contains([]string{"ClusterRole", "ClusterRoleBinding", "CustomResourceDefinition", "MutatingWebhookConfiguration"}, o.GetKind())
+		cluster := slices.Contains([]string{"ClusterRole", "ClusterRoleBinding", "CustomResourceDefinition", "MutatingWebhookConfiguration",
+			"ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"}, o.GetKind())
 		if want := map[bool]string{true: "", false: "shop-infrastructure"}[cluster]; o.GetNamespace() != want {
 			t.Errorf("%s is in namespace %q, want %q", name(o), o.GetNamespace(), want)
 		}

@@ -20,7 +20,7 @@ func TestFresh(t *testing.T) {
 	if err := run(root); err != nil {
 		t.Fatal(err)
 	}
-	for _, file := range []string{"templates/crd.yaml", "templates/rbac.yaml", "README.md"} {
+	for _, file := range []string{"templates/crd.yaml", "templates/rbac.yaml", "templates/admissionpolicy.yaml", "README.md"} {
 		file = filepath.Join("charts/sidecart", file)
 		want, err := os.ReadFile(filepath.Join(root, file))
 		if err != nil {

@@ -1,5 +1,5 @@
 // Command generate writes what the chart has from elsewhere: the templates of the
-// definition of CartStorage and of the roles, from config/, and the table of values in
+// definition of CartStorage, of the roles and of the policies, from config/, and the table of values in
 // README.md, from the comments of values.yaml. It runs in the folder charts.
 package main
 
@@ -28,6 +28,10 @@ func run(root string) error {
 	if err != nil {
 		return err
 	}
+	policies, err := policies(filepath.Join(root, "config", "policy"))
+	if err != nil {
+		return err
+	}
 	values, err := os.ReadFile(filepath.Join(chart, "values.yaml"))
 	if err != nil {
 		return err
@@ -44,9 +48,10 @@ func run(root string) error {
 		return fmt.Errorf("README.md: %w", err)
 	}
 	for name, content := range map[string][]byte{
-		filepath.Join("templates", "crd.yaml"):  crd,
-		filepath.Join("templates", "rbac.yaml"): roles,
-		"README.md":                             readme,
+		filepath.Join("templates", "crd.yaml"):             crd,
+		filepath.Join("templates", "rbac.yaml"):            roles,
+		filepath.Join("templates", "admissionpolicy.yaml"): policies,
+		"README.md": readme,
 	} {
 		if err := os.WriteFile(filepath.Join(chart, name), content, 0o644); err != nil {
 			return err

@@ -38,6 +38,19 @@ func roles(dir string) ([]byte, error) {
 	})
 }
 
+// policyHeader leaves the policies out where the API server does not know them. The version is asked, and not what the server says
+// that it knows, since Helm has no list of kinds where it only renders.
+const policyHeader = "{{- /* Made from config/policy by make generate: do not edit. */ -}}\n" +
+	"{{- if and .Values.admissionPolicy.enabled (semverCompare \">=1.30.0-0\" .Capabilities.KubeVersion.Version) }}\n"
+
+// policies is the template of what the API server refuses to the operator's account in dir, for that of the release.
+func policies(dir string) ([]byte, error) {
+	return template(dir, policyHeader, func(text string) string {
+		text = strings.ReplaceAll(text, ownNamespace, "{{ .Release.Namespace }}")
+		return strings.Replace(text, "metadata:\n", "metadata:\n"+labels, 1)
+	})
+}
+
 // template is all documents of the YAML files in dir, each as change makes it. Every one
 // must have been given the labels of the chart.
 func template(dir, header string, change func(string) string) ([]byte, error) {

@@ -65,7 +65,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (result ct
 	generation, err := r.applyConfig(ctx, cs, fleet)
 	if stalled := (*unrenderable)(nil); errors.As(err, &stalled) {
 		conclude(cs, &conclusion{fleet: fleet, stalled: stalled, now: r.now()})
-		return ctrl.Result{RequeueAfter: recheck}, nil
+		return ctrl.Result{RequeueAfter: soonest(recheck, stalled.again)}, nil
 	} else if err != nil {
 		return ctrl.Result{}, err
 	}
@@ -102,8 +102,11 @@ func (r *Reconciler) decideLocking(ctx context.Context, cs *v1alpha1.CartStorage
 	return recheck
 }
 
-// unrenderable is why the spec gives no configuration. Only a change of the spec helps.
-type unrenderable struct{ error }
+// unrenderable is why there is no configuration. Only a change of the spec helps, or of what is looked at again.
+type unrenderable struct {
+	error
+	again time.Duration
+}
 
 // applyConfig writes the ConfigMap if it is not as it should be, and returns the
 // generation of the configuration.
@@ -117,18 +120,23 @@ func (r *Reconciler) applyConfig(ctx context.Context, cs *v1alpha1.CartStorage, 
 		if err != nil {
 			return 0, err
 		}
+		ours := current == nil || written(current)
 		if render.ConfigGeneration(current) > maxGeneration {
 			current = current.DeepCopy()
 			delete(current.Annotations, v1alpha1.GenerationAnnotation) // it was not written by us, and there is no next one
 		}
 		want, err := render.ConfigMap(cs, *cs.Status.Locking, current, floor(f.pods))
 		if err != nil {
-			return 0, &unrenderable{err}
+			return 0, &unrenderable{error: err}
 		}
 		if current != nil && same(current, want) {
 			return render.ConfigGeneration(current), nil
 		}
 		if reader == r.live {
+			if !ours {
+				err := fmt.Errorf("there is a ConfigMap %s that is not Sidecart's: remove it, or give the CartStorage another name", current.Name)
+				return 0, &unrenderable{err, askLatest} // it is not watched
+			}
 			return r.writeConfig(ctx, cs, want, current)
 		}
 	}
@@ -165,6 +173,12 @@ func currentConfig(ctx context.Context, reader client.Reader, namespace, name st
 		return nil, nil
 	}
 	return cm, err
+}
+
+// written reports whether the operator has written the ConfigMap, also if somebody has removed its label or its annotation since.
+func written(cm *corev1.ConfigMap) bool {
+	_, generation := cm.Annotations[v1alpha1.GenerationAnnotation]
+	return generation || cm.Labels[managedBy] == "sidecart"
 }
 
 // same reports whether current has all that want has. Labels, annotations and keys of others may stay.

@@ -259,6 +259,25 @@ func TestDeleted(t *testing.T) {
 	})
 }
 
+// A ConfigMap of somebody else that has the name of ours is left alone, and told.
+func TestForeignConfigMap(t *testing.T) {
+	w := newWorld(t)
+	w.create(&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "shop-sidecart"}, Data: map[string]string{"config.yaml": "theirs"}})
+	w.cartStorage("shop")
+	cs := w.settles("shop", func(cs *v1alpha1.CartStorage) string { return is(cs, "Ready", "False", "RenderFailed") })
+	if m := condition(cs, "Ready").Message; m != "there is a ConfigMap shop-sidecart that is not Sidecart's: remove it, or give the CartStorage another name" {
+		t.Errorf("message is %q", m)
+	}
+	if cm := w.configMap("shop"); cm.Data["config.yaml"] != "theirs" || len(cm.Labels) != 0 {
+		t.Errorf("it was overwritten with %v", cm.Data)
+	}
+	if err := w.c.Delete(t.Context(), w.configMap("shop")); err != nil {
+		t.Fatal(err)
+	}
+	update(w, "shop", &v1alpha1.CartStorage{}, func(cs *v1alpha1.CartStorage) { cs.Spec.Limits.MaxItems = 3 })
+	w.settles("shop", func(cs *v1alpha1.CartStorage) string { return is(cs, "Ready", "True", "NoWorkloads") })
+}
+
 // What others do to the ConfigMap is repaired, and generations only rise.
 func TestConflictingEdits(t *testing.T) {
 	w := newWorld(t)

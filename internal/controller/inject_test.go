@@ -346,3 +346,44 @@ func lockingOf(pod *corev1.Pod) string {
 	}
 	return ""
 }
+
+// A CartStorage that names an image which is not on the operator's list is told so, gives no pod a sidecar, and its running
+// sidecars go on to be configured.
+func TestImageNotAllowed(t *testing.T) {
+	images, err := render.ParseImages([]string{"registry.example.com/carts/"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := newWorld(t, func(o *Options) { o.SidecarImages = images })
+	w.cartStorage("shop")
+	w.deployment("web", "shop", 1)
+	w.allUpdated("shop", 1)
+	update(w, "shop", &v1alpha1.CartStorage{}, func(cs *v1alpha1.CartStorage) {
+		cs.Spec.Sidecar.Image, cs.Spec.Limits.MaxItems = "evil.example.com/shell:1", 7
+	})
+	cs := w.settles("shop", func(cs *v1alpha1.CartStorage) string {
+		if cs.Status.Sidecars != "1/1" {
+			return "the running sidecar is not configured"
+		}
+		if c := is(cs, "ConfigAccepted", "False", "ImageNotAllowed"); c != "" {
+			return c
+		}
+		return is(cs, "Ready", "False", "Degraded")
+	})
+	want := "spec.sidecar.image: evil.example.com/shell:1 is not on the operator's list of sidecar images"
+	if m := condition(cs, "ConfigAccepted").Message; !strings.HasPrefix(m, want) {
+		t.Errorf("message is %q", m)
+	}
+	if w.config("shop").Limits.MaxItems != 7 {
+		t.Error("the running sidecar has the configuration before")
+	}
+	w.eventually(func() string {
+		if err := w.c.Create(t.Context(), w.pod("more", "shop"), client.DryRunAll); err == nil || !strings.Contains(err.Error(), want) {
+			return fmt.Sprintf("a pod: %v", err)
+		}
+		return ""
+	})
+	update(w, "shop", &v1alpha1.CartStorage{}, func(cs *v1alpha1.CartStorage) { cs.Spec.Sidecar.Image = "registry.example.com/carts/sidecar:1" })
+	w.allUpdated("shop", 1)
+	w.eventually(func() string { return message(w.c.Create(t.Context(), w.pod("more", "shop"), client.DryRunAll)) })
+}

@@ -36,68 +36,65 @@ var _ source.Source = feeder(nil)
 // A namespace with thousands of requests does not hold up another's for more than a round or two.
 func TestQueueIsFair(t *testing.T) {
 	for _, n := range []int{1, 2, 8} {
-		t.Run(fmt.Sprintf("%d workers", n), func(t *testing.T) {
-			const loud = 5000
-			var mu sync.Mutex
-			var order []string
-			proceed := make(chan struct{})
-			o := (&workers{now: time.Now}).options(n)
-			unique := true
-			o.SkipNameValidation, o.Logger = &unique, logr.Discard()
-			o.Reconciler = reconcile.Func(func(ctx context.Context, r reconcile.Request) (reconcile.Result, error) {
-				select {
-				case <-proceed:
-				case <-ctx.Done():
-				}
-				mu.Lock()
-				defer mu.Unlock()
-				order = append(order, r.Namespace)
-				return reconcile.Result{}, nil
-			})
-			c, err := controller.NewUnmanaged("fair", o)
-			if err != nil {
-				t.Fatal(err)
-			}
-			queue := make(feeder, 1)
-			if err := c.Watch(queue); err != nil {
-				t.Fatal(err)
-			}
-			ctx, stop := context.WithCancel(t.Context())
-			ended := make(chan error, 1)
-			go func() { ended <- c.Start(ctx) }()
-			q := <-queue
-			for i := range loud {
-				q.Add(requestOf("loud", i))
-			}
-			q.Add(requestOf("quiet", 0))
-			q.Add(requestOf("quiet too", 0))
-			close(proceed)
-			count := func() int {
-				mu.Lock()
-				defer mu.Unlock()
-				return len(order)
-			}
-			within(t, 30*time.Second, func() string {
-				if got := count(); got < loud+2 {
-					return fmt.Sprintf("%d of %d requests are done", got, loud+2)
-				}
-				return ""
-			})
-			stop()
-			if err := <-ended; err != nil {
-				t.Fatal(err)
-			}
-			for _, namespace := range []string{"quiet", "quiet too"} {
-				// Before it are those in work when it came, the share of the other one in line, and what other workers
-				// finish while its own does.
-				if at := slices.Index(order, namespace); at > 4*n {
-					t.Errorf("%s came after %d others, want %d at most", namespace, at, 4*n)
-				}
-			}
-			if n := len(order); n != loud+2 {
-				t.Errorf("%d requests were worked on, want %d", n, loud+2)
-			}
-		})
+		t.Run(fmt.Sprintf("%d workers", n), func(t *testing.T) { synctest.Test(t, func(t *testing.T) { fair(t, n) }) })
+	}
+}
+
+func fair(t *testing.T, n int) {
+	const loud = 5000
+	var mu sync.Mutex
+	var order []string
+	proceed := make(chan struct{})
+	o := (&workers{now: time.Now}).options(n)
+	unique := true
+	o.SkipNameValidation, o.Logger = &unique, logr.Discard()
+	o.Reconciler = reconcile.Func(func(_ context.Context, r reconcile.Request) (reconcile.Result, error) {
+		mu.Lock()
+		order = append(order, r.Namespace)
+		mu.Unlock()
+		<-proceed
+		return reconcile.Result{}, nil
+	})
+	c, err := controller.NewUnmanaged("fair", o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	queue := make(feeder, 1)
+	if err := c.Watch(queue); err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- c.Start(ctx) }()
+	q := <-queue
+	for i := range loud {
+		q.Add(requestOf("loud", i))
+	}
+	synctest.Wait()
+	q.Add(requestOf("quiet", 0))
+	q.Add(requestOf("quiet too", 0))
+	for range 4 * n { // one after another ends, and the next is taken
+		synctest.Wait()
+		proceed <- struct{}{}
+	}
+	synctest.Wait()
+	mu.Lock()
+	early := slices.Clone(order)
+	mu.Unlock()
+	for _, namespace := range []string{"quiet", "quiet too"} {
+		// Before it are what is in work, what is in line, and the other quiet one.
+		if at := slices.Index(early, namespace); at < 0 || at > 2*n {
+			t.Errorf("%s came at place %d of %d, want %d at most", namespace, at, len(early), 2*n)
+		}
+	}
+	close(proceed)
+	synctest.Wait()
+	stop()
+	if err := <-ended; err != nil {
+		t.Fatal(err)
+	}
+	if len(order) != loud+2 {
+		t.Errorf("%d requests were worked on, want %d", len(order), loud+2)
 	}
 }
 

@@ -29,3 +29,22 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- define "sidecart.certManager" -}}
 {{- if eq .Values.webhook.certificate.source "cert-manager" }}true{{ end -}}
 {{- end }}
+
+{{- /* The ports of a NetworkPolicy that are none of a list: TCP in ranges, and all of the other protocols. */ -}}
+{{- define "sidecart.otherPorts" -}}
+{{- $padded := list -}}
+{{- range . }}{{ $padded = append $padded (printf "%05d" (int .)) }}{{ end -}}
+{{- $from := 1 -}}
+{{- range sortAlpha (uniq $padded) }}
+{{- $port := int (regexReplaceAll "^0+" . "") }}
+{{- if lt $from $port }}
+- {protocol: TCP, port: {{ $from }}, endPort: {{ sub $port 1 }}}
+{{- end }}
+{{- $from = add1 $port }}
+{{- end }}
+{{- if le (int $from) 65535 }}
+- {protocol: TCP, port: {{ $from }}, endPort: 65535}
+{{- end }}
+- {protocol: UDP, port: 1, endPort: 65535}
+- {protocol: SCTP, port: 1, endPort: 65535}
+{{- end }}

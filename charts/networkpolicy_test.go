@@ -1,0 +1,128 @@
+package charts
+
+import (
+	"strings"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime"
+)
+
+// sender is a pod that sends, by its labels and those of its namespace.
+type sender struct{ namespace, pod labels.Set }
+
+// admits reports whether the policy lets the sender reach the port, as the API documents its fields.
+func admits(t *testing.T, p *networkingv1.NetworkPolicy, from sender, protocol corev1.Protocol, port int32) bool {
+	t.Helper()
+	for _, rule := range p.Spec.Ingress {
+		if admitsPort(rule.Ports, protocol, port) && admitsSender(t, rule.From, from) {
+			return true
+		}
+	}
+	return false
+}
+
+func admitsPort(ports []networkingv1.NetworkPolicyPort, protocol corev1.Protocol, port int32) bool {
+	for _, p := range ports {
+		first := p.Port.IntVal
+		last := first
+		if p.EndPort != nil {
+			last = *p.EndPort
+		}
+		if *p.Protocol == protocol && first <= port && port <= last {
+			return true
+		}
+	}
+	return len(ports) == 0
+}
+
+func admitsSender(t *testing.T, peers []networkingv1.NetworkPolicyPeer, from sender) bool {
+	t.Helper()
+	matches := func(s *metav1.LabelSelector, l labels.Set) bool {
+		if s == nil {
+			return true // both together select, and the chart always names the namespace
+		}
+		selector, err := metav1.LabelSelectorAsSelector(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return selector.Matches(l)
+	}
+	for _, p := range peers {
+		if matches(p.NamespaceSelector, from.namespace) && matches(p.PodSelector, from.pod) {
+			return true
+		}
+	}
+	return len(peers) == 0
+}
+
+// The admin ports of sidecars are for the operator and for whom the values name. All other ports are open to everybody where that is wanted,
+// and where it is not, the policy opens none of them.
+func TestSidecarNetworkPolicy(t *testing.T) {
+	policies := map[string]*networkingv1.NetworkPolicy{}
+	for _, o := range objects(t, template(t, "--values", "testdata/sidecar-network-policy.values.yaml")) {
+		if o.GetKind() != "NetworkPolicy" {
+			continue
+		}
+		p := &networkingv1.NetworkPolicy{}
+		if err := runtime.DefaultUnstructuredConverter.FromUnstructured(o.Object, p); err != nil {
+			t.Fatal(err)
+		}
+		policies[p.Namespace] = p
+		selector, err := metav1.LabelSelectorAsSelector(&p.Spec.PodSelector)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !selector.Matches(labels.Set{"sidecart.dev/inject": "shop"}) || selector.Matches(labels.Set{"app": "db"}) {
+			t.Errorf("the policy of %s is for %s", p.Namespace, selector)
+		}
+	}
+	if len(policies) != 2 {
+		t.Fatalf("there are %d policies, want one per namespace", len(policies))
+	}
+	named := func(namespace string) labels.Set { return labels.Set{"kubernetes.io/metadata.name": namespace} }
+	operator := sender{named(namespace), labels.Set{"app.kubernetes.io/name": "sidecart-operator", "app.kubernetes.io/instance": "x"}}
+	prometheus := sender{named("monitoring"), labels.Set{"app": "prometheus"}}
+	strangers := []sender{
+		{named("shop"), labels.Set{"app": "web"}},
+		{named("evil"), labels.Set{"app.kubernetes.io/name": "sidecart-operator"}},
+		{named(namespace), labels.Set{"app": "other"}},
+	}
+	for name, p := range policies {
+		for port := int32(1); port <= 65535; port++ {
+			admin := port == 7422 || port == 8422
+			for _, s := range []sender{operator, prometheus} {
+				if got, want := admits(t, p, s, corev1.ProtocolTCP, port), admin || name == "shop"; got != want {
+					t.Fatalf("%s: port %d for %v: %t, want %t", name, port, s, got, want)
+				}
+			}
+			for _, s := range strangers {
+				if got, want := admits(t, p, s, corev1.ProtocolTCP, port), !admin && name == "shop"; got != want {
+					t.Fatalf("%s: port %d for %v: %t, want %t", name, port, s, got, want)
+				}
+			}
+			if got := admits(t, p, strangers[0], corev1.ProtocolUDP, port); got != (name == "shop") {
+				t.Fatalf("%s: UDP port %d: %t", name, port, got)
+			}
+		}
+	}
+}
+
+// Admin ports at the ends and side by side leave no empty range and no gap.
+func TestOtherPorts(t *testing.T) {
+	out := template(t, "--show-only", "templates/networkpolicy.yaml", "--set", "networkPolicy.sidecars.namespaces[0].name=shop,networkPolicy.sidecars.namespaces[0].otherPorts=true",
+		"--set", "networkPolicy.sidecars.adminPorts={65535,80,81,1,80,9000}")
+	var got []string
+	for line := range strings.SplitSeq(out, "\n") {
+		if strings.Contains(line, "endPort") && strings.Contains(line, "TCP") {
+			got = append(got, strings.TrimSpace(line))
+		}
+	}
+	want := "- {protocol: TCP, port: 2, endPort: 79} - {protocol: TCP, port: 82, endPort: 8999} - {protocol: TCP, port: 9001, endPort: 65534}"
+	if strings.Join(got, " ") != want {
+		t.Errorf("ranges are %s, want %s", got, want)
+	}
+}
