@@ -70,6 +70,11 @@ func moduleDir(t *testing.T, module string) string {
 func TestServerAccepts(t *testing.T) {
 	c := cluster(t)
 	ns := restricted(t, c)
+	for _, name := range []string{"shop", "closed"} { // which get a network policy
+		if err := c.Client.Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}); err != nil {
+			t.Fatal(err)
+		}
+	}
 	for _, values := range cases(t) {
 		t.Run(strings.TrimSuffix(filepath.Base(values), ".values.yaml"), func(t *testing.T) {
 			manifest := template(t, "--namespace", ns, "--values", values)
