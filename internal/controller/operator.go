@@ -1,23 +1,33 @@
 package controller
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
+	"path/filepath"
+	"strconv"
+	"sync/atomic"
 	"time"
 
 	"github.com/go-logr/logr"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
 	admissionv1 "k8s.io/api/admissionregistration/v1"
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/certwatcher"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/config"
+	"sigs.k8s.io/controller-runtime/pkg/healthz"
+	"sigs.k8s.io/controller-runtime/pkg/metrics"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 	"sigs.k8s.io/controller-runtime/pkg/webhook"
 
@@ -101,15 +111,7 @@ func New(ctx context.Context, c *rest.Config, o Options) (ctrl.Manager, error) {
 	// pods wait for their new configuration.
 	c.QPS = -1
 
-	certificates := &Certificates{now: time.Now}
-	var clients *clientCAs
-	if o.Webhook.ClientCAFile != "" {
-		var err error
-		if clients, err = newClientCAs(o.Webhook.ClientCAFile); err != nil {
-			return nil, err
-		}
-	}
-	mgr, err := ctrl.NewManager(c, managerOptions(&o, certificates, clients))
+	mgr, err := ctrl.NewManager(c, managerOptions(&o))
 	if err != nil {
 		return nil, err
 	}
@@ -128,27 +130,53 @@ func New(ctx context.Context, c *rest.Config, o Options) (ctrl.Manager, error) {
 	if err := r.setup(mgr, w.options(o.Workers)); err != nil {
 		return nil, err
 	}
+	checks := &checks{live: map[string]healthz.Checker{"workers": func(r *http.Request) error {
+		err := w.advance(r)
+		if err != nil {
+			o.Logger.Error(err, "workers do not advance: this replica is to be started anew")
+		}
+		return err
+	}}, ready: map[string]healthz.Checker{}}
 	if o.Webhook.Port >= 0 {
-		if err := addWebhook(mgr, &o, certificates, clients, w); err != nil {
+		if err := addWebhook(mgr, &o, w, checks); err != nil {
 			return nil, err
 		}
 	}
-	return mgr, mgr.AddHealthzCheck("workers", w.advance)
+	return mgr, addPorts(mgr, &o, checks)
 }
 
-func managerOptions(o *Options, certificates *Certificates, clients *clientCAs) ctrl.Options {
-	server := webhook.Options{Host: o.Webhook.Host, Port: o.Webhook.Port, CertDir: o.Webhook.CertDir}
-	server.TLSOpts = append(server.TLSOpts, func(c *tls.Config) {
-		c.MinVersion = tls.VersionTLS12
-		// By HTTP/2 a stranger would have a megabyte buffered per connection before any of it is looked at.
-		c.NextProtos = []string{"http/1.1"}
-		if o.Webhook.CertDir == "" {
-			c.GetCertificate = certificates.GetCertificate
+// checks are what the probes ask.
+type checks struct{ live, ready map[string]healthz.Checker }
+
+// addPorts serves metrics and health.
+func addPorts(mgr ctrl.Manager, o *Options, c *checks) error {
+	scrapes := promhttp.HandlerFor(metrics.Registry, promhttp.HandlerOpts{ErrorHandling: promhttp.HTTPErrorOnError, MaxRequestsInFlight: mostScrapes})
+	metrics, probes := http.NewServeMux(), http.NewServeMux()
+	metrics.Handle("/metrics", scrapes)
+	for path, checks := range map[string]map[string]healthz.Checker{"/healthz": c.live, "/readyz": c.ready} {
+		handler := http.StripPrefix(path, &healthz.Handler{Checks: checks})
+		probes.Handle(path, handler)
+		probes.Handle(path+"/", handler)
+	}
+	for _, port := range []struct {
+		name, address string
+		handler       http.Handler
+	}{{"metrics", o.MetricsAddress, metrics}, {"probes", o.ProbeAddress, probes}} {
+		if port.address == "0" || port.address == "" {
+			continue
 		}
-		if clients != nil {
-			clients.configure(c)
+		server, err := serve(port.name, port.address, port.handler, nil, o.Logger)
+		if err != nil {
+			return err
 		}
-	})
+		if err := mgr.Add(server); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func managerOptions(o *Options) ctrl.Options {
 	caches := cacheOptions()
 	if o.Webhook.Configuration != "" {
 		caches.ByObject[&admissionv1.MutatingWebhookConfiguration{}] = cache.ByObject{
@@ -159,9 +187,7 @@ func managerOptions(o *Options, certificates *Certificates, clients *clientCAs) 
 		Scheme:                        Scheme(),
 		Logger:                        o.Logger,
 		Cache:                         caches,
-		Metrics:                       metricsserver.Options{BindAddress: o.MetricsAddress},
-		HealthProbeBindAddress:        o.ProbeAddress,
-		WebhookServer:                 webhook.NewServer(server),
+		Metrics:                       metricsserver.Options{BindAddress: "0"}, // see addPorts
 		LeaderElection:                o.LeaderElection,
 		LeaderElectionID:              "sidecart-operator",
 		LeaderElectionNamespace:       o.Namespace,
@@ -170,39 +196,78 @@ func managerOptions(o *Options, certificates *Certificates, clients *clientCAs) 
 	}
 }
 
-func addWebhook(mgr ctrl.Manager, o *Options, certificates *Certificates, clients *clientCAs, w *workers) error {
+func addWebhook(mgr ctrl.Manager, o *Options, w *workers, checks *checks) error {
+	var clients *clientCAs
+	if o.Webhook.ClientCAFile == "" {
+		o.Logger.Info("the webhook answers whoever reaches its port, and tells the names in a CartStorage to who knows that of it: --webhook-client-ca-file has it answer API servers with a certificate only")
+	} else {
+		var err error
+		if clients, err = newClientCAs(o.Webhook.ClientCAFile); err != nil {
+			return err
+		}
+	}
+	secure, err := addCertificate(mgr, o, w, checks)
+	if err != nil {
+		return err
+	}
+	if clients != nil {
+		clients.configure(secure)
+	}
 	injector := &Injector{
 		client: mgr.GetClient(), live: mgr.GetAPIReader(),
 		image: o.SidecarImage, images: o.SidecarImages.With(o.SidecarImage), misses: misses{now: time.Now},
 	}
-	if clients == nil {
-		o.Logger.Info("the webhook answers whoever reaches its port, and so tells the names in a CartStorage to who knows that of it: --webhook-client-ca-file has it answer API servers with a certificate only")
+	// It is never started: it counts and times the calls, which only it can.
+	mux := http.NewServeMux()
+	webhook.NewServer(webhook.Options{WebhookMux: mux}).Register(InjectPath, newGuard(&webhook.Admission{Handler: injector}, clients))
+	address := net.JoinHostPort(o.Webhook.Host, strconv.Itoa(cmp.Or(o.Webhook.Port, webhook.DefaultPort)))
+	server, err := serve("webhook", address, mux, secure, o.Logger)
+	if err != nil {
+		return err
 	}
-	server := mgr.GetWebhookServer()
-	server.Register(InjectPath, newGuard(&webhook.Admission{Handler: injector}, clients))
-	if o.Webhook.CertDir == "" {
-		if o.Webhook.Configuration == "" || o.Webhook.Secret == "" || len(o.Webhook.Hosts) == 0 {
-			return errors.New("to make its own certificate, the operator must know the webhook's configuration, the Secret and the names of the service")
-		}
-		certificates.client, certificates.live = mgr.GetClient(), mgr.GetAPIReader()
-		certificates.secret = client.ObjectKey{Namespace: o.Namespace, Name: o.Webhook.Secret}
-		certificates.webhook, certificates.hosts = o.Webhook.Configuration, o.Webhook.Hosts
-		if err := certificates.setup(mgr, w.options(1)); err != nil {
-			return err
-		}
-		if err := mgr.AddReadyzCheck("certificate", certificates.Ready); err != nil {
-			return err
-		}
+	var listening atomic.Bool
+	server.Server.BaseContext = func(net.Listener) context.Context {
+		listening.Store(true)
+		return context.Background()
 	}
-	return errors.Join(
-		mgr.AddReadyzCheck("webhook", server.StartedChecker()),
-		mgr.AddReadyzCheck("cache", func(req *http.Request) error {
-			ctx, cancel := context.WithTimeout(req.Context(), time.Second)
-			defer cancel()
-			if !mgr.GetCache().WaitForCacheSync(ctx) {
-				return fmt.Errorf("the cache is not filled yet")
-			}
-			return nil
-		}),
-	)
+	checks.ready["webhook"] = func(*http.Request) error {
+		if !listening.Load() {
+			return errors.New("the webhook is not served yet")
+		}
+		return nil
+	}
+	checks.ready["cache"] = func(req *http.Request) error {
+		ctx, cancel := context.WithTimeout(req.Context(), time.Second)
+		defer cancel()
+		if !mgr.GetCache().WaitForCacheSync(ctx) {
+			return fmt.Errorf("the cache is not filled yet")
+		}
+		return nil
+	}
+	return mgr.Add(server)
+}
+
+// addCertificate is how the webhook shows its certificate, which is made here unless somebody else does.
+func addCertificate(mgr ctrl.Manager, o *Options, w *workers, checks *checks) (*tls.Config, error) {
+	// By HTTP/2 a stranger would have a megabyte buffered per connection before any of it is looked at.
+	secure := &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}}
+	if o.Webhook.CertDir != "" {
+		watcher, err := certwatcher.New(filepath.Join(o.Webhook.CertDir, corev1.TLSCertKey), filepath.Join(o.Webhook.CertDir, corev1.TLSPrivateKeyKey))
+		if err != nil {
+			return nil, err
+		}
+		secure.GetCertificate = watcher.GetCertificate
+		return secure, mgr.Add(watcher)
+	}
+	if o.Webhook.Configuration == "" || o.Webhook.Secret == "" || len(o.Webhook.Hosts) == 0 {
+		return nil, errors.New("to make its own certificate, the operator must know the webhook's configuration, the Secret and the names of the service")
+	}
+	certificates := &Certificates{
+		client: mgr.GetClient(), live: mgr.GetAPIReader(), now: time.Now,
+		secret:  client.ObjectKey{Namespace: o.Namespace, Name: o.Webhook.Secret},
+		webhook: o.Webhook.Configuration, hosts: o.Webhook.Hosts,
+	}
+	secure.GetCertificate = certificates.GetCertificate
+	checks.ready["certificate"] = certificates.Ready
+	return secure, certificates.setup(mgr, w.options(1))
 }
