@@ -44,8 +44,11 @@ type Config struct {
 	// TLS turns TLS on, for sentinels as well; nil is plain.
 	TLS *tls.Config
 
-	// Prefix is what all keys begin with: see [ValidatePrefix].
+	// Prefix is what all names begin with: see [ValidatePrefix].
 	Prefix string
+	// Namespace stands before every key and channel, locks included: see [ValidateNamespace]. So keys can be made equal
+	// to those of a program that prefixes all of its own.
+	Namespace string
 
 	// DialTimeout is 1 s where it is 0, ReadTimeout and WriteTimeout 500 ms.
 	DialTimeout, ReadTimeout, WriteTimeout time.Duration
@@ -96,6 +99,9 @@ func (c *Config) Validate() error {
 		invalid("poolSize", "is %d, must not be negative", c.PoolSize)
 	}
 	if err := ValidatePrefix("keyPrefix", c.Prefix); err != nil {
+		problems = append(problems, err)
+	}
+	if err := ValidateNamespace("namespace", c.Namespace); err != nil {
 		problems = append(problems, err)
 	}
 	return errors.Join(problems...)

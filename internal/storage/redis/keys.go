@@ -2,13 +2,17 @@ package redis
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/sidecart/sidecart/internal/cart"
 )
 
-// MaxPrefixBytes is the longest prefix.
-const MaxPrefixBytes = 64
+// MaxPrefixBytes is the longest prefix, MaxNamespaceBytes the longest namespace.
+const (
+	MaxPrefixBytes    = 64
+	MaxNamespaceBytes = 128
+)
 
 // kinds are the first components of keys that are no carts. "fence" is also that of the
 // probe of Ping, which has no second name.
@@ -21,10 +25,8 @@ func ValidatePrefix(field, prefix string) error {
 	if prefix == "" || len(prefix) > MaxPrefixBytes {
 		return cart.Invalidf(field, "is %d bytes long, must be 1 to %d", len(prefix), MaxPrefixBytes)
 	}
-	for _, r := range prefix {
-		if (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && !strings.ContainsRune("_:.-", r) {
-			return cart.Invalidf(field, "%q contains %q, allowed are A-Z a-z 0-9 _ : . -", prefix, r)
-		}
+	if err := validateCharacters(field, prefix); err != nil {
+		return err
 	}
 	first, _, _ := strings.Cut(prefix, ".")
 	for _, k := range kinds {
@@ -35,12 +37,39 @@ func ValidatePrefix(field, prefix string) error {
 	return nil
 }
 
+// ValidateNamespace checks what stands before every key: up to [MaxNamespaceBytes] of the characters
+// of a prefix. Its part before the first dot must be none of lock, queue, index and fence either: carts would have the
+// keys of locks of another store. The error is an [*cart.InvalidError] on field.
+func ValidateNamespace(field, namespace string) error {
+	if len(namespace) > MaxNamespaceBytes {
+		return cart.Invalidf(field, "is %d bytes long, must be at most %d", len(namespace), MaxNamespaceBytes)
+	}
+	if err := validateCharacters(field, namespace); err != nil {
+		return err
+	}
+	first, _, dotted := strings.Cut(namespace, ".")
+	if dotted && slices.Contains(kinds, first) {
+		return cart.Invalidf(field, "%q begins with %q, which names keys of another kind: write another word", namespace, first)
+	}
+	return nil
+}
+
+func validateCharacters(field, text string) error {
+	for _, r := range text {
+		if (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && !strings.ContainsRune("_:.-", r) {
+			return cart.Invalidf(field, "%q contains %q, allowed are A-Z a-z 0-9 _ : . -", text, r)
+		}
+	}
+	return nil
+}
+
 // space makes and reads the keys of one prefix. Components are separated by dots and
 // names are escaped, so that by their number and their first word no two keys of any
 // two prefixes are the same.
 type space struct {
-	prefix  string
-	cluster bool // the identifier is the hash tag
+	namespace string // stands before every key
+	prefix    string
+	cluster   bool // the identifier is the hash tag
 }
 
 // names are the keys of one cart.
@@ -53,11 +82,12 @@ func (s space) names(k cart.Key) names {
 	id, instance := s.tag(escape(k.Identifier)), escape(k.Instance)
 	owner := s.prefix + "." + id
 	key := owner + "." + instance
-	n := names{cart: key, queue: "queue." + key, index: "index." + owner, fence: "fence." + key, instance: instance}
+	ns := s.namespace
+	n := names{cart: ns + key, queue: ns + "queue." + key, index: ns + "index." + owner, fence: ns + "fence." + key, instance: instance}
 	if !s.cluster { // a hash tag cannot be mistaken, and must be the same in all keys
 		id = escapeLock(k.Identifier)
 	}
-	n.lock = "lock." + s.prefix + "." + id + "." + escapeLock(k.Instance)
+	n.lock = ns + "lock." + s.prefix + "." + id + "." + escapeLock(k.Instance)
 	return n
 }
 
@@ -72,7 +102,7 @@ func (s space) tag(id string) string {
 // a cart's key.
 func (s space) owner(identifier string) (index, before string) {
 	owner := s.prefix + "." + s.tag(escape(identifier))
-	return "index." + owner, owner + "."
+	return s.namespace + "index." + owner, s.namespace + owner + "."
 }
 
 // lockKey is the key of the lock over a part.
@@ -88,7 +118,11 @@ func (n names) lockKey(p cart.Part) string {
 
 // owns reports whether a key is one that this prefix makes.
 func (s space) owns(key string) bool {
-	for _, kind := range []string{"lock", "queue", "index", "fence"} {
+	key, ok := strings.CutPrefix(key, s.namespace)
+	if !ok {
+		return false
+	}
+	for _, kind := range kinds {
 		if rest, ok := strings.CutPrefix(key, kind+"."+s.prefix+"."); ok && s.reads(kind, rest) {
 			return true
 		}

@@ -32,6 +32,9 @@ func TestKeys(t *testing.T) {
 				"lock.shop:1.cart.{ü-1}.default.conditions", "fence.shop:1.cart.{ü-1}.default"}},
 		{space{prefix: "cart", cluster: true}, cart.Key{Identifier: "metadata", Instance: "}{"}, cart.PartAll,
 			[]string{"cart.{metadata}.%7D%7B", "index.cart.{metadata}", "queue.cart.{metadata}.%7D%7B", "lock.cart.{metadata}.%7D%7B", "fence.cart.{metadata}.%7D%7B"}},
+		{space{namespace: "shop_cache_", prefix: "cart"}, cart.Key{Identifier: "u1", Instance: "default"}, cart.PartItems,
+			[]string{"shop_cache_cart.u1.default", "shop_cache_index.cart.u1", "shop_cache_queue.cart.u1.default",
+				"shop_cache_lock.cart.u1.default.items", "shop_cache_fence.cart.u1.default"}},
 	} {
 		n := test.space.names(test.key)
 		got := []string{n.cart, n.index, n.queue, n.lockKey(test.part), n.fence}
@@ -57,6 +60,11 @@ func TestOwnsNothingElse(t *testing.T) {
 			t.Errorf("prefix a owns %q", key)
 		}
 	}
+	for _, key := range []string{"a.u.i", "lock.a.u.i", "nlock.n:a.u.i", "lock.n:a.u.i", "n:b.u.i"} {
+		if (space{namespace: "n:", prefix: "a"}).owns(key) {
+			t.Errorf("namespace n: and prefix a own %q", key)
+		}
+	}
 	if (space{prefix: "a", cluster: true}).owns("a.u.i") {
 		t.Error("a Cluster owns a key without hash tag")
 	}
@@ -71,8 +79,8 @@ func FuzzKeys(f *testing.F) {
 	f.Add("cart", "%2E", ".", "{}", "cart", ".", "%2E", "%7B%7D")
 	f.Fuzz(func(t *testing.T, p1, id1, in1, m1, p2, id2, in2, m2 string) {
 		for _, cluster := range []bool{false, true} {
-			one, ok1 := fuzzKeys(t, space{p1, cluster}, id1, in1, m1)
-			two, ok2 := fuzzKeys(t, space{p2, cluster}, id2, in2, m2)
+			one, ok1 := fuzzKeys(t, space{"", p1, cluster}, id1, in1, m1)
+			two, ok2 := fuzzKeys(t, space{"", p2, cluster}, id2, in2, m2)
 			if !ok1 || !ok2 {
 				return
 			}
@@ -129,6 +137,20 @@ func TestValidatePrefix(t *testing.T) {
 		var invalid *cart.InvalidError
 		if err := ValidatePrefix("keyPrefix", bad); !errors.As(err, &invalid) || invalid.Field != "keyPrefix" {
 			t.Errorf("%q: %v, want an InvalidError on keyPrefix", bad, err)
+		}
+	}
+}
+
+func TestValidateNamespace(t *testing.T) {
+	for _, good := range []string{"", "laravel_database_laravel_cache_", "shop:", "lock", "a.lock.", strings.Repeat("x", 128)} {
+		if err := ValidateNamespace("namespace", good); err != nil {
+			t.Errorf("%q: %v", good, err)
+		}
+	}
+	for _, bad := range []string{"lock.", "fence.a.", "a b", "a*", "{a}", "ü", "a%", "a'", strings.Repeat("x", 129)} {
+		var invalid *cart.InvalidError
+		if err := ValidateNamespace("namespace", bad); !errors.As(err, &invalid) || invalid.Field != "namespace" {
+			t.Errorf("%q: %v, want an InvalidError on namespace", bad, err)
 		}
 	}
 }

@@ -16,7 +16,8 @@ local PUSHED = 16384 -- a cart whose documents are longer does not travel with a
 local function open_cart(i)
   local hash = KEYS[4 * i + 1]
   return {
-    hash = hash, index = KEYS[4 * i + 2], queue = KEYS[4 * i + 3], lock = KEYS[4 * i + 4], fence = 'fence.' .. hash,
+    hash = hash, index = KEYS[4 * i + 2], queue = KEYS[4 * i + 3], lock = KEYS[4 * i + 4],
+    fence = NAMESPACE .. 'fence.' .. string.sub(hash, #NAMESPACE + 1),
     woken = {}, leases = {},
   }
 end

@@ -21,6 +21,8 @@ type Store struct {
 	client  goredis.UniversalClient
 	space   space
 	secrets []storage.Secret // what no error may quote
+	// scripts are those of the space's namespace; see scriptsOf.
+	scripts map[string]script
 
 	// heartbeat is how often a waiter renews its place; tests make it endless.
 	heartbeat time.Duration
@@ -43,9 +45,10 @@ func New(_ context.Context, c Config) (*Store, error) {
 	s := &Store{
 		client:    c.connect(),
 		secrets:   c.secrets(),
-		space:     space{prefix: c.Prefix, cluster: c.Mode == Cluster},
+		space:     space{namespace: c.Namespace, prefix: c.Prefix, cluster: c.Mode == Cluster},
+		scripts:   scriptsOf(c.Namespace),
 		heartbeat: storage.Heartbeat,
-		waiters:   newWaiters("wake." + c.Prefix + "." + randomName()),
+		waiters:   newWaiters(c.Namespace + "wake." + c.Prefix + "." + randomName()),
 		done:      make(chan struct{}),
 	}
 	return s, nil
@@ -118,7 +121,7 @@ func (s *Store) flushNode(ctx context.Context, node goredis.Cmdable) error {
 	const page = 1000
 	var cursor uint64
 	for {
-		keys, next, err := node.Scan(ctx, cursor, "*"+s.space.prefix+".*", page).Result()
+		keys, next, err := node.Scan(ctx, cursor, s.space.namespace+"*"+s.space.prefix+".*", page).Result()
 		if err != nil {
 			return err
 		}

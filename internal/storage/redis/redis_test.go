@@ -61,6 +61,10 @@ func TestConformance(t *testing.T) {
 		r := testserver.StartRedis(t, testserver.WithSocket())
 		storagetest.Run(t, harness(Config{Addresses: []string{r.Addr}, Database: 3}), storagetest.Caps{})
 	})
+	t.Run("Namespace", func(t *testing.T) {
+		r := testserver.StartRedis(t)
+		storagetest.Run(t, harness(Config{Addresses: []string{r.Addr}, Namespace: "shop_cache_"}), storagetest.Caps{})
+	})
 	t.Run("Cluster", func(t *testing.T) {
 		c := testserver.StartRedisCluster(t, 3)
 		storagetest.Run(t, harness(Config{Addresses: c.Addrs(), Mode: Cluster}), storagetest.Caps{

@@ -64,9 +64,29 @@ var (
 
 type script struct{ source, sha string }
 
-func newScript(source string) script {
+// newScript makes a script of keys without namespace.
+func newScript(source string) script { return inNamespace("", source) }
+
+// inNamespace makes a script. What it must know of the namespace is a constant in it, so that no call carries it; the
+// characters of a namespace need no quoting in Lua.
+func inNamespace(namespace, body string) script {
+	source := namespaceLine(namespace) + body
 	sum := sha1.Sum([]byte(source)) // the name by which Redis knows it; no secret
 	return script{source, hex.EncodeToString(sum[:])}
+}
+
+func namespaceLine(namespace string) string { return "local NAMESPACE = '" + namespace + "'\n" }
+
+// scriptsOf are all scripts as they are in a namespace, by the sha that they have without; nil where there is none.
+func scriptsOf(namespace string) map[string]script {
+	if namespace == "" {
+		return nil
+	}
+	all := map[string]script{}
+	for _, sc := range []script{commitScript, claimScript, abandonScript, leaseScript, instancesScript, pingScript} {
+		all[sc.sha] = inNamespace(namespace, strings.TrimPrefix(sc.source, namespaceLine("")))
+	}
+	return all
 }
 
 // once is a command that is sent once: a Cluster client would send others
@@ -89,6 +109,9 @@ func scriptArgs(sc script, room int, keys ...string) []any {
 
 // run runs a script in one round trip, or two where the server does not know it yet.
 func (s *Store) run(ctx context.Context, sc script, args []any) (string, error) {
+	if in, ok := s.scripts[sc.sha]; ok {
+		sc, args[1] = in, in.sha
+	}
 	for {
 		cmd := once{goredis.NewStringCmd(ctx, args...)}
 		err := s.client.Process(ctx, cmd)
