@@ -128,6 +128,17 @@ type RedisBackend struct {
 	// +kubebuilder:validation:Maximum=65535
 	Database int32 `json:"database,omitempty"`
 
+	// What stands before every key, locks included: up to 128 letters, digits
+	// and "_", ":", ".", "-". With it the names of locks can be made equal to
+	// those of a program that prefixes all of its keys. Carts are kept apart by
+	// keyPrefix.
+	// +optional
+	// +kubebuilder:default=""
+	// +kubebuilder:validation:MaxLength=128
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[A-Za-z0-9_:.-]*$')",message="namespace must be up to 128 letters, digits and _ : . -, for example laravel_database_laravel_cache_"
+	// +kubebuilder:validation:XValidation:rule="!self.matches('^(lock|queue|index|fence)[.]')",message="namespace must not begin with lock, queue, index or fence as its first part, these names are Sidecart's own: write another name"
+	Namespace string `json:"namespace,omitempty"`
+
 	// The secret with the password, and the user name where it is not "default".
 	// +optional
 	CredentialsSecretRef *RedisCredentials `json:"credentialsSecretRef,omitempty"`

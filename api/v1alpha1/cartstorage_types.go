@@ -52,7 +52,7 @@ type CartStorageList struct {
 //
 // +kubebuilder:validation:XValidation:rule="self.orphanedCarts == 'Allow' || self.backend.type == oldSelf.backend.type",fieldPath=".backend.type",messageExpression="'backend.type cannot change from ' + oldSelf.backend.type + ' to ' + self.backend.type + ', the carts of the old backend would be orphaned: keep it, or write orphanedCarts: Allow to leave them behind'"
 // +kubebuilder:validation:XValidation:rule="self.orphanedCarts == 'Allow' || self.keyPrefix == oldSelf.keyPrefix",fieldPath=".keyPrefix",messageExpression="'keyPrefix cannot change from ' + oldSelf.keyPrefix + ' to ' + self.keyPrefix + ', the carts under the old prefix would be orphaned: keep it, or write orphanedCarts: Allow to leave them behind'"
-// +kubebuilder:validation:XValidation:rule="self.orphanedCarts == 'Allow' || !has(self.backend.redis) || !has(oldSelf.backend.redis) || (self.backend.redis.database == oldSelf.backend.redis.database && (self.backend.redis.mode == 'Cluster') == (oldSelf.backend.redis.mode == 'Cluster'))",fieldPath=".backend.redis",message="redis.database, and redis.mode to or from Cluster, cannot change, the carts there would be orphaned: keep them, or write orphanedCarts: Allow to leave the carts behind"
+// +kubebuilder:validation:XValidation:rule="self.orphanedCarts == 'Allow' || !has(self.backend.redis) || !has(oldSelf.backend.redis) || (self.backend.redis.database == oldSelf.backend.redis.database && self.backend.redis.__namespace__ == oldSelf.backend.redis.__namespace__ && (self.backend.redis.mode == 'Cluster') == (oldSelf.backend.redis.mode == 'Cluster'))",fieldPath=".backend.redis",message="redis.database, redis.namespace, and redis.mode to or from Cluster, cannot change, the carts there would be orphaned: keep them, or write orphanedCarts: Allow to leave the carts behind"
 // +kubebuilder:validation:XValidation:rule="self.orphanedCarts == 'Allow' || !has(self.backend.dynamodb) || !has(oldSelf.backend.dynamodb) || self.backend.dynamodb.tableName == oldSelf.backend.dynamodb.tableName",fieldPath=".backend.dynamodb.tableName",message="dynamodb.tableName cannot change, the carts of the old table would be orphaned: keep it, or write orphanedCarts: Allow to leave them behind"
 // +kubebuilder:validation:XValidation:rule="self.orphanedCarts == 'Allow' || !has(self.backend.database) || !has(oldSelf.backend.database) || (self.backend.database.dialect == oldSelf.backend.database.dialect && (!has(oldSelf.backend.database.name) || !has(self.backend.database.name) || self.backend.database.name == oldSelf.backend.database.name))",fieldPath=".backend.database",message="database.dialect and database.name cannot change, the carts of the old database would be orphaned: keep them, or write orphanedCarts: Allow to leave the carts behind"
 // +kubebuilder:validation:XValidation:rule="self.orphanedCarts == 'Allow' || !has(oldSelf.criticalBackend) || !has(oldSelf.criticalBackend.type) || (has(self.criticalBackend) && has(self.criticalBackend.type) && self.criticalBackend.type == oldSelf.criticalBackend.type)",message="criticalBackend cannot be removed or change its type, the checkouts in it would be orphaned: keep it, or write orphanedCarts: Allow to leave them behind"
@@ -113,8 +113,8 @@ type CartStorageSpec struct {
 
 	// Whether a change of this spec may leave existing carts behind, where no
 	// sidecar finds them any more: Forbid or Allow. Such a change is one of
-	// keyPrefix, backend.type, redis.database, redis.mode to or from Cluster,
-	// dynamodb.tableName, database.dialect and database.name, or one that
+	// keyPrefix, backend.type, redis.database, redis.namespace, redis.mode to or
+	// from Cluster, dynamodb.tableName, database.dialect and database.name, or one that
 	// removes criticalBackend.
 	// +optional
 	// +kubebuilder:default=Forbid

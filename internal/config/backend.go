@@ -119,6 +119,7 @@ func (v *validator) redis(path string, r *Redis) {
 	case mode == RedisCluster && r.Database != 0:
 		v.problem(path+".database", "must be 0 in mode Cluster, which has no other, is %d", r.Database)
 	}
+	v.namespace(path+".namespace", r.Namespace)
 	if mode != RedisSentinel && (r.SentinelUsernameFile != "" || r.SentinelPasswordFile != "") {
 		v.problem(path+".sentinelPasswordFile", "is for mode Sentinel only, the mode is %s", mode)
 	}
@@ -195,8 +196,11 @@ func (u URL) Problem() string {
 	_, rest, _ := strings.Cut(string(u), ":")
 	switch scheme := u.Scheme(); scheme {
 	case "sqlite":
-		if rest == "" || strings.IndexByte(rest, 0) >= 0 {
+		switch {
+		case rest == "" || strings.IndexByte(rest, 0) >= 0:
 			return "must name a file, for example " + string(DefaultDatabaseURL)
+		case strings.Contains(rest, "?"):
+			return "must not contain ?: SQLite takes no options here, and the name of its file cannot have one; for example " + string(DefaultDatabaseURL)
 		}
 	case "postgres", "postgresql", "mysql":
 		if !strings.HasPrefix(rest, "//") {

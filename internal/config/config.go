@@ -63,7 +63,9 @@ type Redis struct {
 	// MasterName is what the sentinels call the master; for Sentinel only.
 	MasterName string `yaml:"masterName,omitempty"`
 	// Database is the number of the logical database; a cluster has only 0.
-	Database             int    `yaml:"database,omitempty"`
+	Database int `yaml:"database,omitempty"`
+	// Namespace stands before every key, locks included: up to 128 of A-Z a-z 0-9 _ : . and -.
+	Namespace            string `yaml:"namespace,omitempty"`
 	UsernameFile         string `yaml:"usernameFile,omitempty"`
 	PasswordFile         string `yaml:"passwordFile,omitempty"`
 	SentinelUsernameFile string `yaml:"sentinelUsernameFile,omitempty"`

@@ -140,6 +140,18 @@ func (v *validator) keyPrefix(path, prefix string) {
 	}
 }
 
+var namespacePattern = regexp.MustCompile(`^[A-Za-z0-9_:.-]{0,128}$`)
+
+func (v *validator) namespace(path, namespace string) {
+	if !namespacePattern.MatchString(namespace) {
+		v.problem(path, "must be up to 128 characters of A-Z a-z 0-9 _ : . and -, is %q", namespace)
+		return
+	}
+	if first, _, dotted := strings.Cut(namespace, "."); dotted && slices.Contains(reserved, first) {
+		v.problem(path, "must not start with %q, which names what is kept beside the carts; is %q", first, namespace)
+	}
+}
+
 func (v *validator) listen(path string, l *Listen) {
 	v.address(path+".grpc", l.GRPC, true)
 	v.address(path+".http", l.HTTP, true)

@@ -116,6 +116,7 @@ func redis(r *v1alpha1.RedisBackend) *config.Redis {
 		Mode:       config.RedisMode(cmp.Or(r.Mode, v1alpha1.RedisStandalone)),
 		MasterName: r.MasterName,
 		Database:   int(r.Database),
+		Namespace:  r.Namespace,
 	}
 	c.UsernameFile, c.PasswordFile = redisFiles(r.CredentialsSecretRef)
 	c.SentinelUsernameFile, c.SentinelPasswordFile = redisFiles(r.SentinelCredentialsSecretRef)

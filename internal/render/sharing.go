@@ -28,10 +28,6 @@ func LocksAcrossReplicas(b *v1alpha1.Backend) bool {
 // backend that goes by two names, or by a URL in a secret of its own, is not
 // recognised.
 func SameCarts(a, b *v1alpha1.CartStorage) bool {
-	const standard = "cart"
-	if cmp.Or(a.Spec.KeyPrefix, standard) != cmp.Or(b.Spec.KeyPrefix, standard) {
-		return false
-	}
 	for _, p := range places(a) {
 		if slices.ContainsFunc(places(b), p.overlaps) {
 			return true
@@ -40,25 +36,35 @@ func SameCarts(a, b *v1alpha1.CartStorage) bool {
 	return false
 }
 
-// place is where carts live. Two are the same if they agree in what they are
-// and share an address.
+// place is where carts live. Two are the same if they agree in what they are and in what names begin with, and share
+// an address.
 type place struct {
 	what      string
 	addresses []string
+	prefix    string
 }
 
 func (p place) overlaps(q place) bool {
-	return p.what == q.what && slices.ContainsFunc(p.addresses, func(a string) bool { return slices.Contains(q.addresses, a) })
+	return p.what == q.what && p.prefix == q.prefix && slices.ContainsFunc(p.addresses, func(a string) bool { return slices.Contains(q.addresses, a) })
 }
 
 func places(cs *v1alpha1.CartStorage) (all []place) {
 	b := &cs.Spec.Backend
-	add := func(p ...place) { all = append(all, p...) }
+	prefix := cmp.Or(cs.Spec.KeyPrefix, "cart")
+	add := func(places ...place) {
+		for _, p := range places {
+			p.prefix += prefix
+			all = append(all, p)
+		}
+	}
 	switch {
 	case b.Redis != nil:
-		add(place{fmt.Sprintf("redis\x00%s\x00%d", b.Redis.MasterName, b.Redis.Database), canonical(b.Redis.Addresses, cs.Namespace)})
+		add(place{
+			what: fmt.Sprintf("redis\x00%s\x00%d", b.Redis.MasterName, b.Redis.Database), addresses: canonical(b.Redis.Addresses, cs.Namespace),
+			prefix: b.Redis.Namespace,
+		})
 	case b.Memcached != nil:
-		add(place{"memcached", canonical(b.Memcached.Addresses, cs.Namespace)})
+		add(place{what: "memcached", addresses: canonical(b.Memcached.Addresses, cs.Namespace)})
 	case b.File != nil && b.Type == v1alpha1.BackendFile:
 		add(claim("file", b.File.Volume, cs.Namespace)...)
 	}
@@ -71,19 +77,19 @@ func places(cs *v1alpha1.CartStorage) (all []place) {
 
 func durable(dynamo *v1alpha1.DynamoDBBackend, db *v1alpha1.DatabaseBackend, namespace string) (all []place) {
 	if dynamo != nil {
-		all = append(all, place{"dynamodb\x00" + dynamo.Endpoint + "\x00" + dynamo.Region, []string{dynamo.TableName}})
+		all = append(all, place{what: "dynamodb\x00" + dynamo.Endpoint + "\x00" + dynamo.Region, addresses: []string{dynamo.TableName}})
 	}
 	switch {
 	case db == nil:
 	case db.Dialect == v1alpha1.SQLite:
 		all = append(all, claim("sqlite", db.Volume, namespace)...)
 	case db.URLSecretRef != nil:
-		all = append(all, place{"url\x00" + namespace, []string{db.URLSecretRef.Name + "/" + urlKey(db.URLSecretRef)}})
+		all = append(all, place{what: "url\x00" + namespace, addresses: []string{db.URLSecretRef.Name + "/" + urlKey(db.URLSecretRef)}})
 	default:
 		u := database(db).URL
 		_, path, _ := strings.Cut(string(u), "://")
 		host, _, _ := strings.Cut(path, "/")
-		all = append(all, place{string(db.Dialect) + "\x00" + db.Name, []string{canonicalAddress(host, namespace)}})
+		all = append(all, place{what: string(db.Dialect) + "\x00" + db.Name, addresses: []string{canonicalAddress(host, namespace)}})
 	}
 	return all
 }
@@ -94,7 +100,7 @@ func claim(what string, v *v1alpha1.Volume, namespace string) []place {
 	if v == nil || v.ClaimName == "" {
 		return nil
 	}
-	return []place{{what + "\x00" + namespace, []string{v.ClaimName}}}
+	return []place{{what: what + "\x00" + namespace, addresses: []string{v.ClaimName}}}
 }
 
 func canonical(addresses []v1alpha1.Address, namespace string) []string {

@@ -121,6 +121,7 @@ func redisConfig(c *config.Config) (redis.Config, error) {
 		SentinelPassword: files.secret(path+"sentinelPasswordFile", r.SentinelPasswordFile),
 		TLS:              files.tls(path+"tls", r.TLS),
 		Prefix:           c.KeyPrefix,
+		Namespace:        r.Namespace,
 		DialTimeout:      c.Timeouts.Dial.Std(),
 		ReadTimeout:      c.Timeouts.Read.Std(),
 		WriteTimeout:     c.Timeouts.Write.Std(),
