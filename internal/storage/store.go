@@ -34,8 +34,9 @@ type Store interface {
 	// nothing else of what the backend holds. It is not atomic.
 	Flush(ctx context.Context) error
 
-	// Ping asks the backend for a sign of life that also proves that a commit could
-	// work: a Redis replica or a read-only database fails it.
+	// Ping proves that a change would work, by making one of its own, away from all carts, and taking it back: it fails
+	// where the backend is gone, and where it refuses changes for whatever reason. A store that has a cheaper
+	// sign of life for most of the time is a [Beater].
 	Ping(ctx context.Context) error
 
 	// Capabilities say what this store can do; they do not change.

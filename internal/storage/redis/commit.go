@@ -155,7 +155,7 @@ func (s *Store) declaresFence(c *storage.Commit) bool {
 func fences(c *storage.Claim) bool { return c != nil && c.Fence }
 
 func (s *Store) appendCommit(args []any, c *storage.Commit, instance string) []any {
-	args = append(args, instance, c.Expect.ID, c.Expect.Version, c.NewID, c.Steps, millis(c.TTL), flags(c), c.Token)
+	args = append(args, instance, c.Expect.ID, c.Expect.Version, c.NewID, c.Steps, millis(c.TTL), s.flags(c), c.Token)
 	args = appendParts(args, c.Parts)
 	args = append(args, len(c.Expect.Parts))
 	first := len(args)
@@ -240,8 +240,11 @@ func appendParts(args []any, parts []cart.Part) []any {
 	return args
 }
 
-func flags(c *storage.Commit) string {
+func (s *Store) flags(c *storage.Commit) string {
 	f := ""
+	if s.eviction.seen.Load() {
+		f = "i"
+	}
 	if c.Forget {
 		f += "f"
 	}

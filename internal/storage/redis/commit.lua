@@ -6,7 +6,8 @@
 -- cart or in a Cluster, the locks of the parts.
 -- ARGV: number of commits, and for each, in this order
 --   instance as in the key, id and version expected ('' and 0 for none), new id, steps, ttl (ms),
---   flags (f forget, p place, t touch, l lease demanded, r release, c and a: claim and again are for a lease), token,
+--   flags (f forget, p place, t touch, l lease demanded, r release, c and a: claim and again are for a lease, i look
+--   whether the index lost the cart), token,
 --   number of parts, parts,
 --   number of expected part versions, their fields ('*' for that of the cart), the versions,
 --   number of writes, part, step and value of each (step -1 or less: removed),
@@ -42,6 +43,7 @@ local function read_commit(i)
     m.touch = string.find(flags, 't', 1, true)
     m.lease = string.find(flags, 'l', 1, true)
     m.release = string.find(flags, 'r', 1, true)
+    m.mends = string.find(flags, 'i', 1, true)
   end
   m.token = arg()
   m.parts = args()
@@ -325,6 +327,8 @@ local function write(m)
   end
   if fields.indexed then
     index(c, m.instance, fields.indexed)
+  elseif renews and m.mends and redis.call('SISMEMBER', c.index, m.instance) == 0 then
+    index(c, m.instance, c.indexed)
   end
   c.expires = expires
   return id, base, tonumber(c.created), tonumber(c.updated)

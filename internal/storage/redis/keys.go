@@ -169,11 +169,37 @@ func (s space) reads(kind, rest string) bool {
 	return true
 }
 
+// probeName begins the names of probes: a NUL is in no name of a cart.
+const (
+	probeName      = "\x00probe"
+	probeComponent = "%probe"
+)
+
+// probes reports whether a key is one of a probe of this prefix.
+func (s space) probes(key string) bool {
+	key, ok := strings.CutPrefix(key, s.namespace)
+	if !ok {
+		return false
+	}
+	for _, kind := range kinds {
+		if rest, ok := strings.CutPrefix(key, kind+"."); ok {
+			key = rest
+			break
+		}
+	}
+	rest, ok := strings.CutPrefix(key, s.prefix+".")
+	return ok && strings.HasPrefix(strings.TrimPrefix(rest, "{"), probeComponent)
+}
+
 const hexDigits = "0123456789ABCDEF"
 
 // escape writes a name as one component: what separates components, what delimits a
-// hash tag and the sign of the escape itself are written in percent form.
+// hash tag and the sign of the escape itself are written in percent form. The names of
+// probes, which no cart can have, become components that no other name becomes.
 func escape(name string) string {
+	if strings.HasPrefix(name, probeName) {
+		return probeComponent + name[len(probeName):]
+	}
 	if !strings.ContainsAny(name, "%.{}") {
 		return name
 	}

@@ -203,7 +203,10 @@ local function look(c, ...)
   local registry = fetch(c.queue)
   if registry then
     c.registry = true
-    local r = cjson.decode(registry)
+    local r = read_registry(registry)
+    if not r then
+      error('CORRUPT ' .. c.queue .. ' holds something that is no queue', 0)
+    end
     c.held, c.waiting = r.held, r.waiting
     local before = all
     for _, h in ipairs(c.held) do

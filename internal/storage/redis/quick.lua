@@ -31,12 +31,12 @@ if ARGV[1] == 'q' or ARGV[1] == 't' then
   else
     mine = locks[1] and not locks[2] and locks[3] and string.sub(locks[3], 1, 22) == ARGV[9]
     if mine then
-      turn = cjson.decode(locks[1])
-      local h = turn.held[1]
+      turn = read_registry(locks[1])
+      local h = turn and turn.held[1]
       mine = h and #turn.held == 1 and h.token == ARGV[9] and now < h.expires and #h.parts == 1 and h.parts[1] == ARGV[11]
         and #turn.waiting > 0 and not h.fence and not turn.waiting[1].fence
         and turn.waiting[1].lease <= turn.waiting[1].life
-      for _, w in ipairs(turn.waiting) do
+      for _, w in ipairs(mine and turn.waiting or {}) do
         mine = mine and #w.parts == 1 and w.parts[1] == ARGV[11] and now < w.alive and w.token ~= ARGV[again]
       end
     end
@@ -49,6 +49,9 @@ if ARGV[1] == 'q' or ARGV[1] == 't' then
       and (expires == 0 or now < expires) and (ARGV[4] == '0' or ARGV[4] == got[2])
     for i = 1, n do
       good = good and (got[6 + i] or '0') == ARGV[at + n + i]
+    end
+    if good and ARGV[8] ~= '' and string.find(ARGV[8], 'i', 1, true) then
+      good = redis.call('SISMEMBER', KEYS[2], ARGV[2]) == 1
     end
     local ttl = tonumber(ARGV[7])
     if good and ttl > 0 and (indexed == 0 or now + ttl <= indexed) then

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	goredis "github.com/redis/go-redis/v9"
@@ -27,6 +28,12 @@ type Store struct {
 	// heartbeat is how often a waiter renews its place; tests make it endless.
 	heartbeat time.Duration
 	waiters   *waiters
+	eviction  eviction
+	// probing holds an element while a probe is under way, of a cart with probeInstance.
+	probing       chan struct{}
+	probeInstance string
+	// mute is why the last probe could wake nobody, "" where it could.
+	mute atomic.Pointer[string]
 
 	mu     sync.Mutex
 	closed bool
@@ -50,6 +57,7 @@ func New(_ context.Context, c Config) (*Store, error) {
 		heartbeat: storage.Heartbeat,
 		waiters:   newWaiters(c.Namespace + "wake." + c.Prefix + "." + randomName()),
 		done:      make(chan struct{}),
+		probing:   make(chan struct{}, 1), probeInstance: probeName + randomName(),
 	}
 	return s, nil
 }
@@ -83,16 +91,22 @@ func (s *Store) Atomic(a, b cart.Key) bool {
 	return !s.space.cluster || a.Identifier == b.Identifier || slot(escape(a.Identifier)) == slot(escape(b.Identifier))
 }
 
-// Instances asks the index, and which of its carts are there still.
+// Instances asks the index, and which of its carts are there still. Where the server may have evicted an index it
+// looks for the carts themselves, and mends the index.
 func (s *Store) Instances(ctx context.Context, identifier string) ([]string, error) {
 	doing := "list carts of " + strconv.Quote(identifier)
-	index, before := s.space.owner(identifier)
-	reply, err := s.run(ctx, instancesScript, append(scriptArgs(instancesScript, 1, index), before))
+	var found []string
+	evicts, err := s.mayEvict(ctx)
+	if err == nil && evicts {
+		found, err = s.walk(ctx, identifier)
+	}
+	var list []string
+	if err == nil {
+		list, err = s.instances(ctx, identifier, found...)
+	}
 	if err != nil {
 		return nil, s.translate(ctx, err, doing)
 	}
-	u := &unpacker{rest: reply}
-	list := u.texts()
 	for i, component := range list {
 		name, err := unescape(component)
 		if err != nil {
@@ -101,7 +115,22 @@ func (s *Store) Instances(ctx context.Context, identifier string) ([]string, err
 		list[i] = name
 	}
 	slices.Sort(list)
-	return list, s.translate(ctx, u.err, doing)
+	return list, nil
+}
+
+// instances are those of the index that are there, as in keys. It is given those that were found without.
+func (s *Store) instances(ctx context.Context, identifier string, found ...string) ([]string, error) {
+	index, before := s.space.owner(identifier)
+	args := append(scriptArgs(instancesScript, 1+len(found), index), before)
+	for _, instance := range found {
+		args = append(args, instance)
+	}
+	reply, err := s.run(ctx, instancesScript, args)
+	if err != nil {
+		return nil, err
+	}
+	u := &unpacker{rest: reply}
+	return u.texts(), u.err
 }
 
 // Flush looks at every key of every master once.
@@ -127,7 +156,7 @@ func (s *Store) flushNode(ctx context.Context, node goredis.Cmdable) error {
 		}
 		pipe := node.Pipeline() // one command per key: a node of a Cluster has many slots
 		for _, k := range keys {
-			if s.space.owns(k) {
+			if s.space.owns(k) || s.space.probes(k) {
 				pipe.Unlink(ctx, k)
 			}
 		}
@@ -140,15 +169,6 @@ func (s *Store) flushNode(ctx context.Context, node goredis.Cmdable) error {
 			return nil
 		}
 	}
-}
-
-// Ping runs a script that a replica, or a server that cannot write, refuses.
-func (s *Store) Ping(ctx context.Context) error {
-	reply, err := s.run(ctx, pingScript, scriptArgs(pingScript, 0, "fence."+s.space.prefix+".ping"))
-	if err == nil && reply != "0" {
-		err = fmt.Errorf("unexpected answer %q", reply)
-	}
-	return s.translate(ctx, err, "ping")
 }
 
 // Capabilities are those of Redis. Whether a change is on disk when it is acknowledged is the

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"regexp"
 	"strings"
 	"time"
 
@@ -19,6 +20,9 @@ import (
 
 //go:embed basics.lua
 var basicsSource string
+
+//go:embed registry.lua
+var registrySource string
 
 //go:embed leases.lua
 var leasesSource string
@@ -50,16 +54,20 @@ var instancesSource string
 //go:embed ping.lua
 var pingSource string
 
+//go:embed probe.lua
+var probeSource string
+
 // sharedSource is what all scripts about locks begin with.
 var sharedSource = basicsSource + leasesSource + lifeSource + locksSource
 
 var (
-	commitScript    = newScript(quickSource + sharedSource + commitSource)
-	claimScript     = newScript(sharedSource + claimSource)
-	abandonScript   = newScript(sharedSource + abandonSource)
-	leaseScript     = newScript(sharedSource + leaseSource)
+	commitScript    = newScript(registrySource + quickSource + sharedSource + commitSource)
+	claimScript     = newScript(registrySource + sharedSource + claimSource)
+	abandonScript   = newScript(registrySource + sharedSource + abandonSource)
+	leaseScript     = newScript(registrySource + sharedSource + leaseSource)
 	instancesScript = newScript(instancesSource)
 	pingScript      = newScript(pingSource)
+	probeScript     = newScript(probeSource)
 )
 
 type script struct{ source, sha string }
@@ -83,7 +91,7 @@ func scriptsOf(namespace string) map[string]script {
 		return nil
 	}
 	all := map[string]script{}
-	for _, sc := range []script{commitScript, claimScript, abandonScript, leaseScript, instancesScript, pingScript} {
+	for _, sc := range []script{commitScript, claimScript, abandonScript, leaseScript, instancesScript, pingScript, probeScript} {
 		all[sc.sha] = inNamespace(namespace, strings.TrimPrefix(sc.source, namespaceLine("")))
 	}
 	return all
@@ -167,6 +175,8 @@ func (s *Store) translate(ctx context.Context, err error, doing string, keys ...
 		return fmt.Errorf("redis: %s: %w", doing, context.DeadlineExceeded)
 	case isCorrupt(err):
 		return fmt.Errorf("redis: %s: %w: %w", doing, storage.ErrCorrupt, storage.Hide(err, s.secrets...))
+	case isReply(err):
+		return fmt.Errorf("redis: %s: %w: %w", doing, storage.ErrUnavailable, &storage.Refusal{Words: s.words(err)})
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
 		// A deadline of the driver's own; the caller's context is alive and must not
 		// seem to have ended.
@@ -175,26 +185,50 @@ func (s *Store) translate(ctx context.Context, err error, doing string, keys ...
 	return fmt.Errorf("redis: %s: %w: %w", doing, storage.ErrUnavailable, storage.Hide(err, s.secrets...))
 }
 
-// refusals are what servers say when they cannot work, also from within a script.
-var refusals = []string{
-	"OOM ", "READONLY ", "MISCONF ", "NOREPLICAS ", "MASTERDOWN ", "CLUSTERDOWN ", "NOPERM ", "The user executing the script",
-}
+// corrupt is how the scripts say that they looked at a key, and that it holds something else than it should; Redis
+// puts its own words around that.
+var corrupt = regexp.MustCompile(`(^|ERR |user_script:\d+: )CORRUPT `)
 
-// isCorrupt reports whether the server says that a key holds something else than it should.
-// An error that the script itself ran into means that it read what it never wrote.
+// isCorrupt reports whether the server says that a key holds something else than it should: the scripts say so, or it
+// is of another type. All keys of a call are ours. Every other error of a script, whatever its cause, says nothing
+// about what is stored.
 func isCorrupt(err error) bool {
 	var reply goredis.Error
+	return errors.As(err, &reply) && (corrupt.MatchString(reply.Error()) || strings.Contains(reply.Error(), "WRONGTYPE "))
+}
+
+// isReply reports whether the server answered, with an error.
+func isReply(err error) bool {
+	var reply goredis.Error
+	return errors.As(err, &reply)
+}
+
+// What the server adds to its words, and nobody needs or may read: where in a script it happened, the arguments of an
+// unknown command, which hold names and documents of carts, and the name of the user, which comes from a secret file.
+var additions = []struct {
+	pattern *regexp.Regexp
+	instead string
+}{
+	{regexp.MustCompile(`^ERR Error running script \(call to f_[0-9a-f]+\): (@?user_script: ?\d+: )*`), ""},
+	{regexp.MustCompile(`,? script: [0-9a-f]{40}, on @user_script:\d+\.?$`), ""},
+	{regexp.MustCompile(`(?s), with args beginning with:.*$`), ""},
+	{regexp.MustCompile(`(?is)\buser .* has no permissions`), "the user has no permissions"},
+	{regexp.MustCompile(`[\r\n]+`), " "},
+}
+
+// words are what the server said, without secrets and additions.
+func (s *Store) words(err error) string {
+	const most = 300
+	var reply goredis.Error
 	if !errors.As(err, &reply) {
-		return false
+		return ""
 	}
-	text := reply.Error()
-	if strings.HasPrefix(text, "CORRUPT ") || strings.Contains(text, "WRONGTYPE ") {
-		return true
+	text := storage.HideIn(reply.Error(), s.secrets...)
+	for _, a := range additions {
+		text = a.pattern.ReplaceAllString(text, a.instead)
 	}
-	for _, r := range refusals {
-		if strings.Contains(text, r) {
-			return false
-		}
+	if len(text) > most {
+		text = strings.ToValidUTF8(text[:most], "") + "…"
 	}
-	return strings.HasPrefix(text, "ERR ") && strings.Contains(text, "user_script:")
+	return strings.TrimSpace(text)
 }

@@ -19,6 +19,7 @@ type waiters struct {
 	byToken map[string]*waiter
 	sub     *goredis.PubSub
 	ended   chan struct{} // closed when the reader of sub has ended
+	heard   bool          // the last attempt to subscribe was confirmed
 }
 
 // subscribeTimeout bounds the wait for the server's confirmation.
@@ -81,9 +82,8 @@ func (ws *waiters) listen(ctx context.Context, client goredis.UniversalClient) e
 	if done {
 		return nil
 	}
-	sub := client.Subscribe(ctx, ws.channel)
-	if _, err := sub.ReceiveTimeout(ctx, subscribeTimeout); err != nil {
-		_ = sub.Close()
+	sub, err := ws.subscribe(ctx, client)
+	if err != nil {
 		return err
 	}
 	ended := make(chan struct{})
@@ -98,6 +98,35 @@ func (ws *waiters) listen(ctx context.Context, client goredis.UniversalClient) e
 	ws.sub, ws.ended = sub, ended
 	ws.mu.Unlock()
 	return nil
+}
+
+// subscribe returns when the server has confirmed it.
+func (ws *waiters) subscribe(ctx context.Context, client goredis.UniversalClient) (*goredis.PubSub, error) {
+	sub := client.Subscribe(ctx, ws.channel)
+	_, err := sub.ReceiveTimeout(ctx, subscribeTimeout)
+	ws.mu.Lock()
+	ws.heard = err == nil
+	ws.mu.Unlock()
+	if err != nil {
+		_ = sub.Close()
+		return nil, err
+	}
+	return sub, nil
+}
+
+// audible tries whether wake-ups can be heard, unless the last attempt says so.
+func (ws *waiters) audible(ctx context.Context, client goredis.UniversalClient) error {
+	ws.mu.Lock()
+	heard := ws.heard
+	ws.mu.Unlock()
+	if heard {
+		return nil
+	}
+	sub, err := ws.subscribe(ctx, client)
+	if err == nil {
+		_ = sub.Close()
+	}
+	return err
 }
 
 // dispatch hands a wake-up to its waiter; one that nobody waits for is dropped.

@@ -1,0 +1,63 @@
+package storage
+
+import (
+	"context"
+	"errors"
+)
+
+// Beater is a store with a sign of life that costs less than Ping and proves less: that the backend answers and takes
+// writes. What else stands in the way of a change, such as a right that is missing, it may not see. The fallback is Ping.
+type Beater interface {
+	Beat(ctx context.Context) error
+}
+
+// Advisor is a store that knows how safe carts are where it keeps them. The fallback is to know nothing.
+type Advisor interface {
+	// Advice is what the operator of a shop should know now, the gravest first; nothing where all is well. An error
+	// means that the backend could not be asked.
+	Advice(ctx context.Context) ([]Advice, error)
+}
+
+// Advice is one thing to know about how safe carts are.
+type Advice struct {
+	// Code is one of those below. Codes that begin with Unknown say that something could not be found out.
+	Code string
+	// Message says what it means and what to do, in one sentence or two. It holds no secret and no name of a cart.
+	Message string
+}
+
+// Codes of [Advice].
+const (
+	// AdviceEvictionPolicy: a full backend will forget carts.
+	AdviceEvictionPolicy = "EvictionPolicy"
+	// AdviceCartsEvicted: the backend has forgotten keys already.
+	AdviceCartsEvicted = "CartsEvicted"
+	// AdviceNotPersistent: a restart of the backend forgets carts.
+	AdviceNotPersistent = "NotPersistent"
+	// AdviceNotDurable: carts end with this process.
+	AdviceNotDurable = "NotDurable"
+	// AdviceOneMachine: carts are shared by the processes of one machine only.
+	AdviceOneMachine = "OneMachine"
+	// AdviceNoWakeUps: who waits for a lock is not woken, and asks again instead.
+	AdviceNoWakeUps = "NoWakeUps"
+	// AdviceUnknownEviction and AdviceUnknownPersistence: the backend does not say.
+	AdviceUnknownEviction    = "UnknownEviction"
+	AdviceUnknownPersistence = "UnknownPersistence"
+)
+
+// Refusal is the cause of an [ErrUnavailable] whose backend did answer, and refused. Nothing was changed.
+type Refusal struct {
+	// Words are the backend's own, without what they quote of a call: no name of a cart, no secret.
+	Words string
+}
+
+func (r *Refusal) Error() string { return r.Words }
+
+// RefusalOf returns the backend's words where err is about a refusal.
+func RefusalOf(err error) (words string, ok bool) {
+	var r *Refusal
+	if !errors.As(err, &r) {
+		return "", false
+	}
+	return r.Words, true
+}

@@ -1,0 +1,163 @@
+package redis
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	goredis "github.com/redis/go-redis/v9"
+
+	"github.com/sidecart/sidecart/internal/cart"
+	"github.com/sidecart/sidecart/internal/storage"
+)
+
+var _ storage.Beater = (*Store)(nil)
+
+// probeLife is how long what a probe writes lives at most, should its end not come.
+const probeLife = 10 * time.Second
+
+// Beat runs a script that a replica, or a server that cannot write, refuses.
+func (s *Store) Beat(ctx context.Context) error {
+	reply, err := s.run(ctx, pingScript, scriptArgs(pingScript, 0, s.space.namespace+"fence."+s.space.prefix+".ping"))
+	if err == nil && reply != "0" {
+		err = fmt.Errorf("unexpected answer %q", reply)
+	}
+	return s.translate(ctx, err, "ping")
+}
+
+// Ping takes a lease on a cart of its own, makes that cart, changes it, lists it, and forgets it, by the scripts that do
+// this for clients; in a Cluster on each master.
+func (s *Store) Ping(ctx context.Context) error {
+	select {
+	case s.probing <- struct{}{}:
+		defer func() { <-s.probing }()
+	case <-ctx.Done():
+		return s.translate(ctx, ctx.Err(), "ping")
+	}
+	identifiers, err := s.probeIdentifiers(ctx)
+	for _, identifier := range identifiers {
+		if err == nil {
+			err = s.probeTwice(ctx, identifier)
+		}
+	}
+	return s.translate(ctx, err, "ping")
+}
+
+// probeIdentifiers are those of the carts to probe with, one of each master.
+func (s *Store) probeIdentifiers(ctx context.Context) ([]string, error) {
+	c, ok := s.client.(*goredis.ClusterClient)
+	if !ok {
+		return []string{probeName}, nil
+	}
+	var (
+		mu      sync.Mutex
+		masters = map[string]bool{}
+	)
+	err := c.ForEachMaster(ctx, func(_ context.Context, node *goredis.Client) error {
+		mu.Lock()
+		defer mu.Unlock()
+		masters[node.Options().Addr] = true
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	var identifiers []string
+	// Of three masters each is found within some ten tries. One with very few slots may not be, and is left out.
+	for n, tries := 0, 100*len(masters); n < tries && len(masters) > 0; n++ {
+		identifier := probeName + strconv.Itoa(n)
+		node, err := c.MasterForKey(ctx, s.space.names(cart.Key{Identifier: identifier, Instance: probeName}).cart)
+		if err != nil {
+			return nil, err
+		}
+		if addr := node.Options().Addr; masters[addr] {
+			delete(masters, addr)
+			identifiers = append(identifiers, identifier)
+		}
+	}
+	return identifiers, nil
+}
+
+// errProbe is below the error of a probe that met what it did not expect: a server that loses keys, or somebody who
+// flushed meanwhile.
+var errProbe = errors.New("the probe met something unexpected")
+
+// probeTwice probes again where somebody flushed meanwhile, or an earlier probe broke off.
+func (s *Store) probeTwice(ctx context.Context, identifier string) error {
+	err := s.probe(ctx, identifier)
+	if errors.Is(err, errProbe) {
+		err = s.probe(ctx, identifier)
+	}
+	return err
+}
+
+func (s *Store) probe(ctx context.Context, identifier string) error {
+	// Several sidecars probe at once: the name is this one's own. It is the same each time, so that probes that break off
+	// do not pile up.
+	key := cart.Key{Identifier: identifier, Instance: s.probeInstance}
+	work := s.probeScripts(ctx, key)
+	if work != nil && !isReply(work) && !errors.Is(work, errProbe) {
+		return work // nobody answers: the rest would only wait again
+	}
+	// It cleans up, and of what is refused it says what it was.
+	n := s.space.names(key)
+	keys := []string{n.cart, n.index, n.queue, n.lock, n.fence, n.lockKey(cart.PartItems), n.lockKey(cart.PartMetadata("m"))}
+	mute, err := s.run(ctx, probeScript, append(scriptArgs(probeScript, 1, keys...), s.waiters.channel))
+	if err != nil {
+		for _, k := range keys { // as far as it may
+			_ = s.client.Del(ctx, k).Err()
+		}
+		return err
+	}
+	s.mute.Store(&mute)
+	return work
+}
+
+// probeScripts does with key what clients do.
+func (s *Store) probeScripts(ctx context.Context, key cart.Key) error {
+	const id = "probe"
+	parts := []cart.Part{cart.PartItems, cart.PartMetadata("m")}
+	claim := storage.Claim{Token: randomName(), Holder: "probe", Parts: parts, Lease: probeLife, Fence: true}
+	args := s.appendClaim(scriptArgs(claimScript, 10, s.lockKeys(key, parts)...), &claim)
+	reply, err := s.run(ctx, claimScript, append(args, "f"))
+	if err != nil {
+		return err
+	}
+	if g, err := decodeClaim(reply); err != nil || !g.yes {
+		return fmt.Errorf("%w: a lease was not granted: %v", errProbe, err)
+	}
+	item := storage.Write{Part: cart.PartItems, Value: []byte("{}"), Step: 1}
+	created := storage.Commit{
+		Key: key, NewID: id, Steps: 1, TTL: probeLife, Token: claim.Token, Lease: true, Release: true, Parts: parts,
+		Writes: []storage.Write{item, {Part: parts[1], Value: []byte("1"), Step: 1}},
+	}
+	if err := s.probeCommit(ctx, "create", created); err != nil {
+		return err
+	}
+	list, err := s.instances(ctx, key.Identifier)
+	if err != nil {
+		return err
+	}
+	if !slices.Contains(list, escape(key.Instance)) {
+		return fmt.Errorf("%w: the cart is not in the index", errProbe)
+	}
+	changed := storage.Commit{
+		Key: key, Expect: storage.Expect{ID: id, Version: 1}, Steps: 1, TTL: probeLife / 2, Parts: parts[:1], Writes: []storage.Write{item},
+	}
+	if err := s.probeCommit(ctx, "change", changed); err != nil {
+		return err
+	}
+	return s.probeCommit(ctx, "forget", storage.Commit{Key: key, Expect: storage.Expect{ID: id, Version: 2}, Forget: true, Parts: []cart.Part{cart.PartAll}})
+}
+
+func (s *Store) probeCommit(ctx context.Context, what string, c storage.Commit) error {
+	outs, err := s.commit(ctx, []storage.Commit{c})
+	if err == nil && outs[0].Status != storage.Committed {
+		err = fmt.Errorf("%w: to %s a cart ended with status %d", errProbe, what, outs[0].Status)
+	}
+	return err
+}
