@@ -29,7 +29,7 @@ end
 local left = ends and redis.call('PTTL', KEYS[1])
 if ends == 0 and left >= 0 then
   redis.call('PERSIST', KEYS[1])
-elseif ends and left ~= -2 then
+elseif ends and ends > 0 and left ~= -2 then
   local time = redis.call('TIME')
   if left == -1 and kept == 0 or left >= 0 and time[1] * 1000 + left < ends then
     redis.call('PEXPIREAT', KEYS[1], ends)
