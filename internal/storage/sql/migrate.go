@@ -33,6 +33,7 @@ func migration(database string, version int) (string, bool, error) {
 const (
 	createSchema = `CREATE TABLE IF NOT EXISTS sidecart_schema (version INTEGER PRIMARY KEY, applied_at INTEGER NOT NULL) STRICT`
 	querySchema  = `SELECT coalesce(max(version), 0) FROM sidecart_schema`
+	raiseFences  = `UPDATE sidecart_fences SET last = ?1 WHERE last < ?1`
 	saveSchema   = `INSERT INTO sidecart_schema (version, applied_at) VALUES (?1, ?2)`
 )
 
@@ -83,6 +84,20 @@ func (c *connection) migrate(ctx context.Context) (err error) {
 	}
 	if _, known, err := migration("sqlite", version); err != nil || !known {
 		return fmt.Errorf("%w: the schema has version %d, which a newer sidecar made: this one is too old for it", storage.ErrUnsupported, version)
+	}
+	return c.raiseFences(time.Now())
+}
+
+// raiseFences lets fences rise above those that a file has given since the backup that it was restored from, of which its
+// counter does not know. They are all less than the time, since none is given faster than one in a microsecond.
+func (c *connection) raiseFences(now time.Time) error {
+	stmt, _, err := c.Prepare(raiseFences)
+	if err != nil {
+		return err
+	}
+	c.statements[raiseFences] = stmt
+	if err := c.exec(raiseFences, uint64(now.UnixMicro())); err != nil {
+		return fmt.Errorf("raise the counter of fences: %w", err)
 	}
 	return nil
 }

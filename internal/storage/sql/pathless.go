@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/sidecart/sidecart/internal/cart"
+	"github.com/sidecart/sidecart/internal/storage"
 )
 
 // pathless is the engine of a database whose path is a secret: its errors show no path. It is
@@ -31,6 +32,8 @@ func (e pathless) instances(ctx context.Context, identifier string, now time.Tim
 
 func (e pathless) flush(ctx context.Context) error { return withoutPath(e.inner.flush(ctx)) }
 func (e pathless) ping(ctx context.Context) error  { return withoutPath(e.inner.ping(ctx)) }
+func (e pathless) beat(ctx context.Context) error  { return withoutPath(e.inner.beat(ctx)) }
+func (e pathless) advice() []storage.Advice        { return e.inner.advice() }
 func (e pathless) close() error                    { return withoutPath(e.inner.close()) }
 
 // pathlessError is an error without the paths of the files that it is about.

@@ -13,7 +13,11 @@ import (
 	"github.com/sidecart/sidecart/internal/storage"
 )
 
-var _ storage.Locker = (*Store)(nil)
+var (
+	_ storage.Locker  = (*Store)(nil)
+	_ storage.Beater  = (*Store)(nil)
+	_ storage.Advisor = (*Store)(nil)
+)
 
 // Config says which database to open.
 type Config struct {
@@ -44,8 +48,12 @@ type engine interface {
 	instances(ctx context.Context, identifier string, now time.Time) ([]string, error)
 	// flush deletes all rows of the prefix.
 	flush(ctx context.Context) error
-	// ping proves that a transaction could write.
+	// ping proves that a transaction can write, by one that does and one that takes it back.
 	ping(ctx context.Context) error
+	// beat proves that a transaction could begin to write.
+	beat(ctx context.Context) error
+	// advice says how safe carts are.
+	advice() []storage.Advice
 	// close ends calls under way with their result or ErrClosed.
 	close() error
 }
@@ -217,6 +225,19 @@ func (s *Store) Ping(ctx context.Context) error {
 	}
 	return nil
 }
+
+// Beat implements [storage.Beater].
+func (s *Store) Beat(ctx context.Context) error {
+	ctx, cancel := bounded(ctx, s.write)
+	defer cancel()
+	if err := s.engine.beat(ctx); err != nil {
+		return fmt.Errorf("ping: %w", err)
+	}
+	return nil
+}
+
+// Advice implements [storage.Advisor].
+func (s *Store) Advice(context.Context) ([]storage.Advice, error) { return s.engine.advice(), nil }
 
 // Capabilities implements [storage.Store]. Shared is among the processes of one
 // machine where the database is SQLite.

@@ -142,7 +142,8 @@ func (e *sqlite) unmoved() error {
 		err = errors.New("the file is not the one that was opened")
 	}
 	if err != nil {
-		return fmt.Errorf("%w: %s was moved, replaced or deleted: %w", storage.ErrUnavailable, e.name, err)
+		refusal := &storage.Refusal{Words: "the file of the database was moved, replaced or deleted"}
+		return fmt.Errorf("%w: %w: %s: %w", storage.ErrUnavailable, refusal, e.name, err)
 	}
 	return nil
 }
@@ -261,6 +262,18 @@ func (e *sqlite) closeReaders(n int) (err error) {
 	return err
 }
 
+// words are SQLite's own. It knows a full disk by what the driver tells of a failed write, and the driver tells nothing.
+func words(code sqlite3.ErrorCode, err error) string {
+	var extended sqlite3.ExtendedErrorCode
+	if errors.As(err, &extended) {
+		switch extended {
+		case sqlite3.IOERR_WRITE, sqlite3.IOERR_FSYNC, sqlite3.IOERR_TRUNCATE, sqlite3.IOERR_SHMSIZE:
+			return code.Error() + ": a write failed, as it does on a full disk"
+		}
+	}
+	return code.Error()
+}
+
 // translate turns SQLite's errors into those of package storage.
 func translate(ctx context.Context, err error) error {
 	var code sqlite3.ErrorCode
@@ -275,7 +288,9 @@ func translate(ctx context.Context, err error) error {
 		return fmt.Errorf("%w: %w", storage.ErrTooLarge, err)
 	case code == sqlite3.CORRUPT || code == sqlite3.NOTADB:
 		return fmt.Errorf("%w: %w", storage.ErrCorrupt, err)
-	default: // locked, full, read-only, gone, or broken otherwise
+	case code == sqlite3.BUSY || code == sqlite3.LOCKED || code == sqlite3.INTERRUPT: // no answer in time
 		return fmt.Errorf("%w: %w", storage.ErrUnavailable, err)
+	default: // full, read-only, gone, or broken otherwise
+		return fmt.Errorf("%w: %w: %w", storage.ErrUnavailable, &storage.Refusal{Words: words(code, err)}, err)
 	}
 }

@@ -63,7 +63,7 @@ const (
 
 var (
 	reading = []string{queryRow, queryWhole, queryInstances}
-	writing = []string{queryRow, queryDocuments, save, remove, purge, flush, nextFence, dataVersion, begin, commit}
+	writing = []string{queryRow, queryDocuments, save, remove, purge, flush, nextFence, dataVersion, begin, commit, saveProbe, removeProbe}
 )
 
 func (c *connection) prepare(queries []string) error {

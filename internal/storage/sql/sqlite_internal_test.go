@@ -190,6 +190,16 @@ func TestTranslate(t *testing.T) {
 			t.Errorf("%v becomes %v", code, err)
 		}
 	}
+	for _, code := range []sqlite3.ErrorCode{sqlite3.FULL, sqlite3.READONLY, sqlite3.IOERR, sqlite3.CANTOPEN, sqlite3.PERM} {
+		if words, ok := storage.RefusalOf(translate(t.Context(), code)); !ok || words != code.Error() {
+			t.Errorf("%v is told as %q", code, words)
+		}
+	}
+	for _, code := range []sqlite3.ErrorCode{sqlite3.BUSY, sqlite3.LOCKED} {
+		if words, ok := storage.RefusalOf(translate(t.Context(), code)); ok {
+			t.Errorf("%v is told as a refusal: %q", code, words)
+		}
+	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if err := translate(ctx, sqlite3.INTERRUPT); !errors.Is(err, context.Canceled) || errors.Is(err, storage.ErrUnavailable) {

@@ -106,7 +106,7 @@ func (e *sqlite) flush(ctx context.Context) error {
 	}
 }
 
-func (e *sqlite) ping(ctx context.Context) error {
+func (e *sqlite) beat(ctx context.Context) error {
 	return e.write(ctx, func(*writer) error { return nil })
 }
 

@@ -1,0 +1,48 @@
+package sql
+
+import (
+	"context"
+	"crypto/rand"
+	"strings"
+	"time"
+
+	"github.com/sidecart/sidecart/internal/storage"
+)
+
+// A probe is a row like that of a cart, of a prefix that no configuration can have. It is as long as to need a page of
+// its own: a disk that is full has room for a shorter one in what SQLite has set aside.
+const (
+	probePrefix = "%probe"
+	probeBytes  = 8 << 10
+	// probeLife is after which time the purge takes a row whose probe broke off.
+	probeLife = time.Minute
+)
+
+const (
+	// The row is removable by its time, as that of a cart that has expired.
+	saveProbe = `
+		INSERT INTO sidecart_carts (prefix, identifier, instance, version, items_version, conditions_version, removable_at, items, conditions)
+		VALUES (?1, ?2, '', 0, 0, 0, ?3, ?4, '{}')`
+	removeProbe = `
+		DELETE FROM sidecart_carts WHERE prefix = ?1 AND identifier = ?2`
+)
+
+// ping stores a row and deletes it, each as durably as a cart.
+func (e *sqlite) ping(ctx context.Context) error {
+	name := rand.Text() // other processes probe the same file
+	err := e.write(ctx, func(w *writer) error {
+		return w.exec(saveProbe, probePrefix, name, time.Now().Add(probeLife), strings.Repeat("x", probeBytes))
+	})
+	if err != nil {
+		return err
+	}
+	return e.write(ctx, func(w *writer) error { return w.exec(removeProbe, probePrefix, name) })
+}
+
+func (e *sqlite) advice() []storage.Advice {
+	return []storage.Advice{{
+		Code: storage.AdviceOneMachine,
+		Message: "A SQLite file is shared by the processes of one machine only: a pod elsewhere has carts of its own. " +
+			"Run one pod, or use Redis.",
+	}}
+}
