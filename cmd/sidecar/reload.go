@@ -48,8 +48,20 @@ func (s *sidecar) greet(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, probeTime(s.config))
 	defer cancel()
 	if err := s.store.Ping(ctx); err != nil && ctx.Err() != context.Canceled {
+		if words, refused := storage.RefusalOf(err); refused {
+			s.log.Warn("backend refuses changes, ready when it takes them", "backend", describe(&s.config.Backend), "error", words)
+			return
+		}
 		s.log.Warn("backend does not answer yet, ready when it does", "backend", describe(&s.config.Backend), "error", err)
 	}
+}
+
+// trouble says what is wrong with a backend that fails its probe.
+func trouble(err error) string {
+	if words, refused := storage.RefusalOf(err); refused {
+		return "refuses changes: " + words
+	}
+	return "does not answer: " + err.Error()
 }
 
 // probeTime is how long a backend may take for its first sign of life.
@@ -139,7 +151,7 @@ func (s *sidecar) replace(ctx context.Context, c *config.Config, identity string
 	defer cancel()
 	if err := store.Ping(pctx); err != nil {
 		_ = store.Close()
-		return config.Problems{{Path: "backend", Message: fmt.Sprintf("%s does not answer: %s", describe(&c.Backend), err)}}
+		return config.Problems{{Path: "backend", Message: fmt.Sprintf("%s %s", describe(&c.Backend), trouble(err))}}
 	}
 	carts := lock.New(store, s.options(c, store))
 	retired := s.server.Swap(s.backend(c, store, carts))

@@ -165,7 +165,7 @@ func (s *sidecar) options(c *config.Config, store storage.Store) lock.Options {
 }
 
 func (s *sidecar) backend(c *config.Config, store storage.Store, carts *lock.Coordinator) proxy.Backend {
-	return proxy.Backend{
+	b := proxy.Backend{
 		Engine:         carts,
 		Ping:           store.Ping,
 		Name:           string(c.Backend.Type),
@@ -176,6 +176,13 @@ func (s *sidecar) backend(c *config.Config, store storage.Store, carts *lock.Coo
 		MemoryBytes:    fitMemory(s.memory, store),
 		AllowFlush:     c.AllowFlush,
 	}
+	if beater, ok := store.(storage.Beater); ok {
+		b.Beat = beater.Beat
+	}
+	if advisor, ok := store.(storage.Advisor); ok {
+		b.Advice = advisor.Advice
+	}
+	return b
 }
 
 func limits(c *config.Config) cart.Limits {

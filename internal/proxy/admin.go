@@ -63,6 +63,13 @@ type statusBackend struct {
 	Type    string `json:"type"`
 	Healthy bool   `json:"healthy"`
 	Message string `json:"message,omitempty"`
+	// Warnings say how safe carts are there; null while that is not known.
+	Warnings []statusWarning `json:"warnings"`
+}
+
+type statusWarning struct {
+	Code    string `json:"code"`
+	Message string `json:"message"`
 }
 
 type statusLocking struct {
@@ -114,8 +121,12 @@ func (s *Server) status(version string, names bool) statusPage {
 	defer l.leave()
 	st := l.Engine.Status()
 	up, why := s.pulse.state()
-	if up {
-		why = ""
+	var known []statusWarning
+	if advice, ok := s.pulse.advice(); ok {
+		known = []statusWarning{}
+		for _, a := range advice {
+			known = append(known, statusWarning{a.Code, a.Message})
+		}
 	}
 	ready, _ := s.pulse.ready()
 	page := statusPage{
@@ -123,7 +134,7 @@ func (s *Server) status(version string, names bool) statusPage {
 		Generation: l.Generation,
 		Ready:      ready,
 		Config:     s.config.get(),
-		Backend:    statusBackend{Type: l.Name, Healthy: up, Message: why},
+		Backend:    statusBackend{Type: l.Name, Healthy: up, Message: why, Warnings: known},
 		Locking: statusLocking{
 			Mode: l.Mode, Enabled: st.Locking, Reason: st.Reason,
 			Since: st.Since.UTC().Truncate(time.Millisecond), ForeignWriters: st.ForeignWriters,
@@ -173,12 +184,13 @@ func (s *Server) adminHandler(version string) http.Handler {
 	})
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-		if ok, why := s.pulse.ready(); !ok {
+		ok, message := s.pulse.ready()
+		if ok {
+			message = strings.TrimSpace("ok\n" + message)
+		} else {
 			w.WriteHeader(http.StatusServiceUnavailable)
-			_, _ = w.Write([]byte(why + "\n"))
-			return
 		}
-		_, _ = w.Write([]byte("ok\n"))
+		_, _ = w.Write([]byte(message + "\n"))
 	})
 	// Compressors take a megabyte each.
 	mux.Handle("GET /metrics", few(promhttp.HandlerFor(s.service.metrics.registry, promhttp.HandlerOpts{DisableCompression: true})))

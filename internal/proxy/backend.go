@@ -7,6 +7,7 @@ import (
 
 	"github.com/sidecart/sidecart/internal/cart"
 	"github.com/sidecart/sidecart/internal/lock"
+	"github.com/sidecart/sidecart/internal/storage"
 )
 
 // Engine makes and reads changes; *[lock.Coordinator] is one.
@@ -27,11 +28,15 @@ type Engine interface {
 }
 
 // Backend is what calls are served with. All fields but Generation,
-// MemoryBytes and AllowFlush are required.
+// MemoryBytes, AllowFlush, Beat and Advice are required.
 type Backend struct {
 	Engine Engine
-	// Ping asks the store for a sign of life.
+	// Ping has the store do all that a change needs.
 	Ping func(context.Context) error
+	// Beat asks it for a sign of life that costs less; nil where there is none.
+	Beat func(context.Context) error
+	// Advice says how safe carts are in it; nil where that is not known.
+	Advice func(context.Context) ([]storage.Advice, error)
 	// Name is the backend's type as in the configuration: "Redis".
 	Name string
 	// Mode is the locking mode as in the configuration: "auto".

@@ -154,6 +154,9 @@ func classify(ctx context.Context, err error) *failure {
 	if f.text = f.message; f.text == "" {
 		f.text = err.Error()
 	}
+	if _, refused := storage.RefusalOf(err); refused && f.reason == unavailable.reason {
+		f.text = "the backend refuses changes; one that was asked for was made once or not at all"
+	}
 	var (
 		bad   *cart.InvalidError
 		stale *cart.ConflictError

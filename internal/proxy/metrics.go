@@ -152,7 +152,9 @@ var (
 	descUngranted  = prometheus.NewDesc("sidecart_lease_timeouts_total", "Requests for a lease that waited in vain.", nil, nil)
 	descHeld       = prometheus.NewDesc("sidecart_leases_held", "Leases acquired through this sidecar that have neither ended nor been released through it.", nil, nil)
 	descLocking    = prometheus.NewDesc("sidecart_locking_enabled", "1 while distributed locking is on; the label says why it is as it is.", []string{"reason"}, nil)
-	descBackend    = prometheus.NewDesc("sidecart_backend_up", "1 while the backend answers.", []string{"backend"}, nil)
+	descBackend    = prometheus.NewDesc("sidecart_backend_up", "1 while the backend answers and does what a change needs.", []string{"backend"}, nil)
+	descRefusals   = prometheus.NewDesc("sidecart_backend_refusals_total", "Calls that the backend answered and refused, for want of rights or room.", []string{"backend"}, nil)
+	descWarning    = prometheus.NewDesc("sidecart_backend_warning", "1 while carts are less safe in the backend than they could be; the code says why.", []string{"code"}, nil)
 	descGeneration = prometheus.NewDesc("sidecart_config_generation", "Generation of the configuration that runs.", nil, nil)
 	descRejected   = prometheus.NewDesc("sidecart_config_rejected", "1 while the newest configuration is refused and the last good one goes on.", nil, nil)
 )
@@ -160,7 +162,7 @@ var (
 // Describe implements [prometheus.Collector].
 func (c *engineCollector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{descChanges, descCommits, descConflicts, descLocked, descAcquired, descTimeouts,
-		descForeign, descQueue, descGranted, descLost, descUngranted, descHeld, descLocking, descBackend, descGeneration, descRejected} {
+		descForeign, descQueue, descGranted, descLost, descUngranted, descHeld, descLocking, descBackend, descRefusals, descWarning, descGeneration, descRejected} {
 		ch <- d
 	}
 }
@@ -191,6 +193,11 @@ func (c *engineCollector) Collect(ch chan<- prometheus.Metric) {
 	gauge(descLocking, number(st.Locking), st.Reason)
 	up, _ := c.pulse.state()
 	gauge(descBackend, number(up), l.Name)
+	ch <- prometheus.MustNewConstMetric(descRefusals, prometheus.CounterValue, float64(c.pulse.refusals.count()), l.Name)
+	advice, _ := c.pulse.advice()
+	for _, a := range advice {
+		gauge(descWarning, 1, a.Code)
+	}
 	gauge(descGeneration, float64(l.Generation))
 	gauge(descRejected, number(c.config.get().State != configAccepted))
 }

@@ -4,8 +4,11 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"sync"
 	"time"
+
+	"github.com/sidecart/sidecart/internal/storage"
 )
 
 // How the backend is watched. A single lost answer does not make a sidecar
@@ -18,6 +21,10 @@ const (
 	pingTimeout  = 2 * time.Second
 	failuresDown = 3
 	successesUp  = 2
+	// probeInterval is how often the backend is asked to do all that a change needs while nothing seems to be
+	// wrong, and how safe carts are there; in between a sign of life does. The jitter keeps sidecars apart.
+	probeInterval = 10 * time.Second
+	probeJitter   = 2 * time.Second
 )
 
 // pulse watches the backend.
@@ -25,27 +32,44 @@ type pulse struct {
 	lanes *lanes
 	log   *slog.Logger
 	// changed is told of each change of readiness.
-	changed func(ready bool)
-	kick    chan struct{}
+	changed  func(ready bool)
+	kick     chan struct{}
+	refusals refusals
+	warnings warnings
 
 	mu       sync.Mutex
 	up       bool
-	why      string // why it is not up
-	known    *lane  // whose pings the counts are of
-	row      int    // pings in a row that say other than up
+	why      string    // why it is not up
+	known    *lane     // whose pings the counts are of
+	row      int       // pings in a row that say other than up
+	doubt    bool      // the next ping must be a whole probe
+	probe    time.Time // when the next one is due all the same
 	stopping bool
 }
 
 func newPulse(l *lanes, log *slog.Logger, changed func(ready bool)) *pulse {
-	return &pulse{lanes: l, log: log, changed: changed, kick: make(chan struct{}, 1), why: "the backend was not asked yet"}
+	return &pulse{
+		lanes: l, log: log, changed: changed, kick: make(chan struct{}, 1), why: "the backend was not asked yet",
+		refusals: refusals{log: log}, warnings: warnings{log: log},
+	}
 }
 
-// suspect asks for a ping at once, since a call got no answer.
+// suspect asks for a probe at once, since a call got no answer.
 func (h *pulse) suspect() {
+	h.mu.Lock()
+	h.doubt = true
+	h.mu.Unlock()
 	select {
 	case h.kick <- struct{}{}:
 	default: // one is wanted already
 	}
+}
+
+// callFailed takes in that the backend did not do what a call asked for.
+func (h *pulse) callFailed(err error) {
+	words, refused := told(err)
+	h.refusals.note(time.Now(), words, refused)
+	h.suspect()
 }
 
 // run pings until ctx ends.
@@ -55,6 +79,7 @@ func (h *pulse) run(ctx context.Context) {
 	for {
 		last := time.Now()
 		h.ping(ctx)
+		h.refusals.flush(time.Now())
 		for wait := true; wait; {
 			select {
 			case <-ctx.Done():
@@ -71,16 +96,45 @@ func (h *pulse) run(ctx context.Context) {
 func (h *pulse) ping(ctx context.Context) {
 	l := h.lanes.enter()
 	defer l.leave()
-	pctx, cancel := context.WithTimeout(ctx, min(pingTimeout, l.RequestTimeout))
-	defer cancel()
-	err := l.Ping(pctx)
-	if ctx.Err() == nil {
-		h.saw(l, err)
+	limited := func(ask func(context.Context)) {
+		ctx, cancel := context.WithTimeout(ctx, min(pingTimeout, l.RequestTimeout))
+		defer cancel()
+		ask(ctx)
+	}
+	whole := h.wantsProbe(l)
+	ask := l.Beat
+	if whole {
+		ask = l.Ping
+	}
+	var err error
+	limited(func(ctx context.Context) { err = ask(ctx) })
+	if ctx.Err() != nil {
+		return
+	}
+	h.saw(l, whole, err)
+	if whole && err == nil && l.Advice != nil {
+		limited(func(ctx context.Context) {
+			if advice, err := l.Advice(ctx); err == nil {
+				h.warnings.set(time.Now(), l, advice)
+			}
+		})
 	}
 }
 
+// wantsProbe says whether the next ping of l must be a whole probe: where l is new, something has failed, or it is due.
+func (h *pulse) wantsProbe(l *lane) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	whole := l.Beat == nil || h.known != l || !h.up || h.doubt || !time.Now().Before(h.probe)
+	if whole {
+		h.doubt = false
+		h.probe = time.Now().Add(probeInterval - probeJitter/2 + rand.N(probeJitter))
+	}
+	return whole
+}
+
 // saw takes in the result of a ping. The first of a backend decides at once.
-func (h *pulse) saw(l *lane, err error) {
+func (h *pulse) saw(l *lane, whole bool, err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	first := h.known != l
@@ -93,8 +147,16 @@ func (h *pulse) saw(l *lane, err error) {
 	} else {
 		h.row++
 	}
+	problem := "backend does not answer"
+	words, refused := told(err)
 	if !up {
-		h.why = fmt.Sprintf("backend %s does not answer: %v", l.Name, err)
+		h.doubt = true
+		h.why = fmt.Sprintf("backend %s does not answer: %s", l.Name, words)
+		if refused {
+			problem = "backend refuses changes"
+			h.why = fmt.Sprintf("backend %s refuses changes: %s", l.Name, words)
+			h.refusals.note(time.Now(), words, false)
+		}
 	}
 	enough := failuresDown
 	if up {
@@ -107,7 +169,7 @@ func (h *pulse) saw(l *lane, err error) {
 	if up {
 		h.log.Info("backend answers", "backend", l.Name)
 	} else {
-		h.log.Error("backend does not answer", "backend", l.Name, "error", err)
+		h.log.Error(problem, "backend", l.Name, "error", err)
 	}
 	h.changed(up && !h.stopping)
 }
@@ -120,22 +182,30 @@ func (h *pulse) stop() {
 	h.changed(false)
 }
 
-// state says whether the backend answers, and why not.
-func (h *pulse) state() (up bool, why string) {
+// state says whether the backend does what a change needs, and why not. Where it does, and has refused
+// some calls all the same, it says so.
+func (h *pulse) state() (up bool, message string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.up, h.why
-}
-
-// ready says whether the sidecar should get traffic, and why not.
-func (h *pulse) ready() (bool, string) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	switch {
-	case h.stopping:
-		return false, "the sidecar is stopping"
-	case !h.up:
+	if !h.up {
 		return false, h.why
+	}
+	if words := h.refusals.recent(time.Now()); words != "" {
+		return true, fmt.Sprintf("backend %s refused changes within the last minute: %s", h.known.Name, words)
 	}
 	return true, ""
 }
+
+// ready says whether the sidecar should get traffic, and why not; or what else there is to say.
+func (h *pulse) ready() (bool, string) {
+	up, message := h.state()
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.stopping {
+		return false, "the sidecar is stopping"
+	}
+	return up, message
+}
+
+// advice is what is known of how safe carts are; false while nothing is.
+func (h *pulse) advice() ([]storage.Advice, bool) { return h.warnings.get(h.lanes.current.Load()) }

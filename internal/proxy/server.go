@@ -56,7 +56,7 @@ func Start(o Options, b Backend) (*Server, error) {
 	s.service = &service{metrics: m, log: o.Log, stopping: s.stopping}
 	s.service.lanes.swap(b)
 	s.pulse = newPulse(&s.service.lanes, o.Log, readiness(s.health))
-	s.service.suspect = s.pulse.suspect
+	s.service.callFailed = s.pulse.callFailed
 	readiness(s.health)(false)
 	m.registry.MustRegister(&engineCollector{lanes: &s.service.lanes, pulse: s.pulse, config: &s.config})
 	s.config.set(configAccepted, "")

@@ -23,8 +23,8 @@ type service struct {
 	log     *slog.Logger
 	// streams counts those that last.
 	streams atomic.Int64
-	// suspect is told that the backend did not answer.
-	suspect func()
+	// callFailed is told that the backend did not do what a call asked for.
+	callFailed func(error)
 	// stopping is closed when the sidecar begins to stop.
 	stopping <-chan struct{}
 }
@@ -88,14 +88,14 @@ func (s *service) failed(ctx context.Context, by front, method string, start tim
 }
 
 // report logs what clients are not told, and has the backend looked at when it
-// did not answer.
+// did not answer or refused.
 func (s *service) report(ctx context.Context, method string, f *failure, err error) {
 	switch {
 	case f.unexpected():
 		s.log.ErrorContext(ctx, "call failed", "method", method, "reason", f.reason, "error", err)
 	case f.reason == unavailable.reason:
-		s.log.DebugContext(ctx, "backend does not answer", "method", method, "error", err)
-		s.suspect()
+		s.log.DebugContext(ctx, "backend did not do it", "method", method, "error", err)
+		s.callFailed(err) // which warns
 	}
 }
 

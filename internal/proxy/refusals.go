@@ -1,0 +1,201 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/sidecart/sidecart/internal/storage"
+)
+
+const (
+	// sayInterval is how often the same trouble is logged at most.
+	sayInterval = 10 * time.Second
+	// recently is how long a refusal is told on the status page.
+	recently = time.Minute
+	// maxTroubles bounds the troubles that are told apart.
+	maxTroubles = 32
+)
+
+// refusals are calls that the backend did not carry out, by what was wrong.
+type refusals struct {
+	log *slog.Logger
+
+	mu       sync.Mutex
+	troubles map[string]*trouble
+	refused  uint64 // calls that the backend answered and refused
+}
+
+type trouble struct {
+	said    time.Time // when it was logged last
+	last    time.Time // when it was met last
+	unsaid  int       // how often it was met since it was logged
+	refusal bool
+}
+
+// note takes in one call that failed for words. The first is logged at once, others within a while together.
+func (r *refusals) note(now time.Time, words string, refusedCall bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.troubles == nil {
+		r.troubles = map[string]*trouble{}
+	}
+	if refusedCall {
+		r.refused++
+	}
+	t := r.troubles[words]
+	if t == nil {
+		if len(r.troubles) >= maxTroubles {
+			words = "various other causes"
+			t = r.troubles[words]
+		}
+		if t == nil {
+			t = &trouble{}
+			r.troubles[words] = t
+		}
+	}
+	t.last = now
+	t.refusal = t.refusal || refusedCall
+	t.unsaid++
+	r.say(now, words, t)
+}
+
+func (r *refusals) say(now time.Time, words string, t *trouble) {
+	if t.unsaid == 0 || now.Sub(t.said) < sayInterval {
+		return
+	}
+	r.log.Warn("backend did not do what was asked", "error", words, "times", t.unsaid)
+	t.said, t.unsaid = now, 0
+}
+
+// flush logs what is left to be told, and forgets what is over.
+func (r *refusals) flush(now time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for words, t := range r.troubles {
+		r.say(now, words, t)
+		if now.Sub(t.last) > recently {
+			delete(r.troubles, words)
+		}
+	}
+}
+
+// recent is the last refusal of a call that is not long ago, "" for none.
+func (r *refusals) recent(now time.Time) (words string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var last time.Time
+	for w, t := range r.troubles {
+		if t.refusal && now.Sub(t.last) <= recently && t.last.After(last) {
+			words, last = w, t.last
+		}
+	}
+	return words
+}
+
+func (r *refusals) count() uint64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.refused
+}
+
+// told is what the operator of a shop is told of an error of the backend: its own words where it refused, otherwise why
+// there was no answer. It names no cart, and is the same for the same trouble.
+func told(err error) (words string, refused bool) {
+	if err == nil {
+		return "", false
+	}
+	if words, ok := storage.RefusalOf(err); ok {
+		return words, true
+	}
+	var network *net.OpError
+	switch {
+	case errors.As(err, &network) && network.Addr != nil: // the port at this end differs each time
+		return fmt.Sprintf("%s %s: %v", network.Op, network.Addr, network.Err), false
+	case errors.As(err, &network):
+		return fmt.Sprintf("%s: %v", network.Op, network.Err), false
+	}
+	if causes := below(err); causes != "" {
+		return causes, false
+	}
+	if errors.Is(err, storage.ErrUnavailable) || errors.Is(err, context.DeadlineExceeded) {
+		return "no answer in time", false
+	}
+	return err.Error(), false
+}
+
+// below is what stands beside ErrUnavailable: the cause, without what was being done to which cart.
+func below(err error) string {
+	switch e := err.(type) {
+	case interface{ Unwrap() []error }:
+		all := e.Unwrap()
+		if i := slices.Index(all, storage.ErrUnavailable); i >= 0 {
+			var causes []string
+			for _, cause := range all[i+1:] {
+				causes = append(causes, cause.Error())
+			}
+			return strings.Join(causes, ": ")
+		}
+		for _, inner := range all {
+			if causes := below(inner); causes != "" {
+				return causes
+			}
+		}
+	case interface{ Unwrap() error }:
+		return below(e.Unwrap())
+	}
+	return ""
+}
+
+// warnings are what the backend said last of how safe carts are.
+type warnings struct {
+	log *slog.Logger
+
+	mu   sync.Mutex
+	of   *lane // nil until it was asked
+	now  []storage.Advice
+	said map[string]time.Time // by code
+}
+
+// warnAgain is how often a warning is logged at most whose text changes, as a count does.
+const warnAgain = 10 * time.Minute
+
+// set takes in what is known now, and logs what is new and what is over.
+func (w *warnings) set(now time.Time, of *lane, advice []storage.Advice) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.of != of || w.said == nil {
+		w.said = map[string]time.Time{}
+	}
+	before := w.now
+	w.of, w.now = of, advice
+	for _, a := range advice {
+		said, known := w.said[a.Code]
+		if known && (slices.Contains(before, a) || now.Sub(said) < warnAgain) {
+			continue
+		}
+		w.log.Warn(a.Message, "backend", of.Name, "code", a.Code)
+		w.said[a.Code] = now
+	}
+	for code := range w.said {
+		if !slices.ContainsFunc(advice, func(a storage.Advice) bool { return a.Code == code }) {
+			w.log.Info("a warning about the backend is over", "backend", of.Name, "code", code)
+			delete(w.said, code)
+		}
+	}
+}
+
+func (w *warnings) get(of *lane) ([]storage.Advice, bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.of != of {
+		return nil, false
+	}
+	return w.now, true
+}
