@@ -88,6 +88,18 @@ func (l *logs) next(msg string) (map[string]any, <-chan struct{}) {
 	return nil, l.more
 }
 
+// code is the first line about a warning of the backend.
+func (l *logs) code(code string) (map[string]any, <-chan struct{}) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, line := range l.lines {
+		if line["code"] == code {
+			return line, nil
+		}
+	}
+	return nil, l.more
+}
+
 // sidecarUnderTest is a running sidecar.
 type sidecarUnderTest struct {
 	t       *testing.T

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -111,10 +112,24 @@ func (s *Store) probe(ctx context.Context, identifier string) error {
 		for _, k := range keys { // as far as it may
 			_ = s.client.Del(ctx, k).Err()
 		}
-		return err
+		return s.whichKey(ctx, err, keys)
 	}
 	s.mute.Store(&mute)
 	return work
+}
+
+// whichKey adds to the error of a script which of its keys, as probe.lua has them, may not be used: the server does
+// not say.
+func (s *Store) whichKey(ctx context.Context, err error, keys []string) error {
+	if !goredis.HasErrorPrefix(err, "NOPERM") {
+		return err
+	}
+	for i, kind := range []string{"a cart", "an index", "a queue", "a lock", "a fence"} {
+		if e := s.client.Exists(ctx, keys[i]).Err(); goredis.HasErrorPrefix(e, "NOPERM") && strings.Contains(e.Error(), "key") {
+			return goredisError(words(err) + " (on " + kind + ")")
+		}
+	}
+	return err
 }
 
 // probeScripts does with key what clients do.
