@@ -13,10 +13,14 @@ const (
 	// should: locking is off and there is one writer, or it is on, the backend can do it
 	// across replicas, and every sidecar has been told.
 	ConditionLockingEffective = "LockingEffective"
+	// ConditionBackendDurable is true when no sidecar has anything to say against how safe carts are in
+	// the backend: it evicts nothing, a restart of it forgets nothing, and every pod sees the same carts. It
+	// is advice, and does not affect ConditionReady.
+	ConditionBackendDurable = "BackendDurable"
 )
 
 // Conditions lists every condition type, in the order of the status.
-var Conditions = []string{ConditionReady, ConditionBackendReachable, ConditionConfigAccepted, ConditionLockingEffective}
+var Conditions = []string{ConditionReady, ConditionBackendReachable, ConditionConfigAccepted, ConditionLockingEffective, ConditionBackendDurable}
 
 // Reasons of ConditionReady.
 const (
@@ -47,6 +51,14 @@ const (
 	ReasonUnreachable = "Unreachable"
 	// ReasonUnknown: no sidecar has answered yet.
 	ReasonUnknown = "Unknown"
+)
+
+// Reasons of ConditionBackendDurable, with ReasonNoWorkloads and ReasonUnknown. Where it is not true, the
+// reason is the code by which a sidecar warns: CartsEvicted, EvictionPolicy, NotPersistent, NotDurable,
+// OneMachine; where that could not be found out, UnknownEviction or UnknownPersistence.
+const (
+	// ReasonDurable: no sidecar warns.
+	ReasonDurable = "Durable"
 )
 
 // Reasons of ConditionConfigAccepted, with ReasonNoWorkloads and ReasonUnknown.

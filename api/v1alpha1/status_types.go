@@ -10,7 +10,7 @@ type CartStorageStatus struct {
 	// +optional
 	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
 
-	// Ready, BackendReachable, ConfigAccepted and LockingEffective.
+	// Ready, BackendReachable, ConfigAccepted, LockingEffective and BackendDurable.
 	// +optional
 	// +listType=map
 	// +listMapKey=type

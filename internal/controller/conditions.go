@@ -40,7 +40,7 @@ func conclude(cs *v1alpha1.CartStorage, c *conclusion) {
 	if c.stalled != nil {
 		set(cs, c.now, v1alpha1.ConditionConfigAccepted, metav1.ConditionFalse, v1alpha1.ReasonRejected, c.stalled.Error())
 		set(cs, c.now, v1alpha1.ConditionReady, metav1.ConditionFalse, v1alpha1.ReasonRenderFailed, c.stalled.Error())
-		for _, t := range []string{v1alpha1.ConditionBackendReachable, v1alpha1.ConditionLockingEffective} {
+		for _, t := range []string{v1alpha1.ConditionBackendReachable, v1alpha1.ConditionLockingEffective, v1alpha1.ConditionBackendDurable} {
 			set(cs, c.now, t, metav1.ConditionUnknown, v1alpha1.ReasonRenderFailed, "there is no configuration")
 		}
 		return
@@ -52,6 +52,7 @@ func conclude(cs *v1alpha1.CartStorage, c *conclusion) {
 		{v1alpha1.ConditionBackendReachable, c.backendReachable},
 		{v1alpha1.ConditionConfigAccepted, c.configAccepted},
 		{v1alpha1.ConditionLockingEffective, c.lockingEffective},
+		{v1alpha1.ConditionBackendDurable, c.backendDurable},
 		{v1alpha1.ConditionReady, c.ready}, // it looks at the others
 	} {
 		status, reason, message := rule.decide(cs)

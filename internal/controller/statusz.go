@@ -33,12 +33,21 @@ type Report struct {
 	Backend struct {
 		Healthy bool   `json:"healthy"`
 		Message string `json:"message"`
+		// Warnings say how safe carts are there, the gravest first; nil where that is not known.
+		Warnings []Warning `json:"warnings"`
 	} `json:"backend"`
 }
 
 // tame makes every text of the report fit for a status.
 func (r *Report) tame() {
 	r.Config.State, r.Config.Message, r.Backend.Message = tame(r.Config.State), tame(r.Config.Message), tame(r.Backend.Message)
+	r.Backend.Warnings = tameWarnings(r.Backend.Warnings)
+}
+
+// Warning is one thing that makes carts less safe than they could be.
+type Warning struct {
+	Code    string `json:"code"`
+	Message string `json:"message"`
 }
 
 // Fetcher asks the sidecar of a pod for its report. It is called concurrently.
