@@ -1,6 +1,7 @@
 package redis
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -310,7 +311,9 @@ func TestDamagedQueues(t *testing.T) {
 		turn.Token, turn.Release, turn.Again = token, true, &again
 		_, commit := s.Commit(t.Context(), replace(u1, was, `{"a":1}`))
 		_, inTurn := s.Commit(t.Context(), turn)
-		_, claim := s.Acquire(t.Context(), u1, claimOf(cart.PartItems), false)
+		ctx, cancel := context.WithTimeout(t.Context(), patient) // for a queue that passes for one
+		_, claim := s.Acquire(ctx, u1, claimOf(cart.PartItems), false)
+		cancel()
 		_, lease := s.Lease(t.Context(), u1, token)
 		for doing, err := range map[string]error{"Commit": commit, "Commit in turn": inTurn, "Acquire": claim, "Lease": lease, "Abandon": s.Abandon(t.Context(), u1, token)} {
 			if !errors.Is(err, storage.ErrCorrupt) {
