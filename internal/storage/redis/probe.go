@@ -126,7 +126,7 @@ func (s *Store) whichKey(ctx context.Context, err error, keys []string) error {
 	}
 	for i, kind := range []string{"a cart", "an index", "a queue", "a lock", "a fence"} {
 		if e := s.client.Exists(ctx, keys[i]).Err(); goredis.HasErrorPrefix(e, "NOPERM") && strings.Contains(e.Error(), "key") {
-			return goredisError(words(err) + " (on " + kind + ")")
+			return goredisError(s.words(err) + " (on " + kind + ")")
 		}
 	}
 	return err

@@ -94,9 +94,8 @@ func databasePath(path, name string) (string, error) {
 		return "", fmt.Errorf(problem, storage.ErrUnsupported, cmp.Or(name, "sqlite:"+path), "a database in memory keeps no carts (the Memory backend does that)")
 	case strings.HasPrefix(path, "file:"):
 		return "", fmt.Errorf(problem, storage.ErrUnsupported, cmp.Or(name, "sqlite:"+path), "a URI is no path")
-	}
-	if strings.Contains(path, "?") { // the path is not told: it may come from a secret file
-		return "", fmt.Errorf("%w: database URL of SQLite: it contains ?: options are not taken, and the name of the file cannot have one: write sqlite:PATH, such as sqlite:/var/lib/sidecart/carts.db", storage.ErrUnsupported)
+	case strings.Contains(path, "?"):
+		return "", fmt.Errorf(problem, storage.ErrUnsupported, cmp.Or(name, "sqlite:"+path), "it contains ?: options are not taken, and the name of the file cannot have one")
 	}
 	// The process may change its folder later.
 	return filepath.Abs(path)

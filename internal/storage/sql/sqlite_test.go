@@ -62,16 +62,16 @@ func TestOpenRefuses(t *testing.T) {
 		sentinel error
 		text     string
 	}{
-		"":                          {storage.ErrUnsupported, "write sqlite:PATH"},
-		"carts.db":                  {storage.ErrUnsupported, "write sqlite:PATH"},
-		"sqlite:":                   {storage.ErrUnsupported, "the path is missing"},
-		"sqlite::memory:":           {storage.ErrUnsupported, "in memory keeps no carts"},
-		"sqlite:file:x?mode=memory": {storage.ErrUnsupported, "a URI is no path"},
-		"sqlite:" + dir + "/carts.db?mode=ro&key=secret": {storage.ErrUnsupported, "contains ?: options are not taken"},
-		"oracle://user:secret@host/x":                    {storage.ErrUnsupported, `scheme "oracle"`},
-		"sqlite:" + dir:                                  {storage.ErrUnavailable, "directory"},
-		"sqlite:" + dir + "/no/carts.db":                 {storage.ErrUnavailable, "no such file or directory"},
-		"sqlite:" + garbage:                              {storage.ErrCorrupt, "not a database"},
+		"":                                    {storage.ErrUnsupported, "write sqlite:PATH"},
+		"carts.db":                            {storage.ErrUnsupported, "write sqlite:PATH"},
+		"sqlite:":                             {storage.ErrUnsupported, "the path is missing"},
+		"sqlite::memory:":                     {storage.ErrUnsupported, "in memory keeps no carts"},
+		"sqlite:file:x?mode=memory":           {storage.ErrUnsupported, "a URI is no path"},
+		"sqlite:" + dir + "/carts.db?mode=ro": {storage.ErrUnsupported, "contains ?: options are not taken"},
+		"oracle://user:secret@host/x":         {storage.ErrUnsupported, `scheme "oracle"`},
+		"sqlite:" + dir:                       {storage.ErrUnavailable, "directory"},
+		"sqlite:" + dir + "/no/carts.db":      {storage.ErrUnavailable, "no such file or directory"},
+		"sqlite:" + garbage:                   {storage.ErrCorrupt, "not a database"},
 	} {
 		s, err := sql.Open(t.Context(), sql.Config{URL: url})
 		if err == nil {
