@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net"
@@ -166,6 +167,32 @@ func TestWebhookClientCertificate(t *testing.T) {
 			t.Errorf("a stranger with a certificate of its own is answered %s", resp.Status)
 		}
 	}
+}
+
+// Where anybody is answered, a stranger learns names of what the pod is given, and not where the carts are.
+func TestWhatStrangersLearn(t *testing.T) {
+	w := newWorld(t)
+	w.cartStorage("shop", fmt.Sprintf("backend: {type: Redis, redis: {addresses: [\"hidden.%s:6379\"], credentialsSecretRef: {name: redis-auth}}}", w.namespace))
+	stranger := http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}}
+	w.eventually(func() string {
+		resp, err := stranger.Post(w.hook, "application/json", bytes.NewReader(w.review("shop")))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = resp.Body.Close() }()
+		var answer admission.AdmissionReview
+		if err := json.NewDecoder(resp.Body).Decode(&answer); err != nil || answer.Response == nil {
+			t.Fatalf("answer %v, error %v", answer, err)
+		}
+		patch := answer.Response.Patch
+		if !answer.Response.Allowed || !bytes.Contains(patch, []byte("redis-auth")) {
+			return fmt.Sprintf("answer %v", answer.Response)
+		}
+		if bytes.Contains(patch, []byte("hidden")) || bytes.Contains(patch, []byte("6379")) {
+			t.Errorf("the address of the backend is told: %s", patch)
+		}
+		return ""
+	})
 }
 
 // review is what a stranger sends to learn of a CartStorage.
