@@ -111,6 +111,13 @@ func New(ctx context.Context, c *rest.Config, o Options) (ctrl.Manager, error) {
 	// pods wait for their new configuration.
 	c.QPS = -1
 
+	var clients *clientCAs // nil is anyone
+	if o.Webhook.ClientCAFile != "" {
+		var err error
+		if clients, err = newClientCAs(o.Webhook.ClientCAFile); err != nil {
+			return nil, err
+		}
+	}
 	mgr, err := ctrl.NewManager(c, managerOptions(&o))
 	if err != nil {
 		return nil, err
@@ -138,7 +145,7 @@ func New(ctx context.Context, c *rest.Config, o Options) (ctrl.Manager, error) {
 		return err
 	}}, ready: map[string]healthz.Checker{}}
 	if o.Webhook.Port >= 0 {
-		if err := addWebhook(mgr, &o, w, checks); err != nil {
+		if err := addWebhook(mgr, &o, clients, w, checks); err != nil {
 			return nil, err
 		}
 	}
@@ -196,15 +203,9 @@ func managerOptions(o *Options) ctrl.Options {
 	}
 }
 
-func addWebhook(mgr ctrl.Manager, o *Options, w *workers, checks *checks) error {
-	var clients *clientCAs
-	if o.Webhook.ClientCAFile == "" {
+func addWebhook(mgr ctrl.Manager, o *Options, clients *clientCAs, w *workers, checks *checks) error {
+	if clients == nil {
 		o.Logger.Info("the webhook answers whoever reaches its port, and tells the names in a CartStorage to who knows that of it: --webhook-client-ca-file has it answer API servers with a certificate only")
-	} else {
-		var err error
-		if clients, err = newClientCAs(o.Webhook.ClientCAFile); err != nil {
-			return err
-		}
 	}
 	secure, err := addCertificate(mgr, o, w, checks)
 	if err != nil {

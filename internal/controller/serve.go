@@ -1,14 +1,14 @@
 package controller
 
 import (
-	"bytes"
 	"container/list"
 	"context"
 	"crypto/tls"
 	"fmt"
-	stdlog "log"
+	"log/slog"
 	"net"
 	"net/http"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -19,14 +19,13 @@ import (
 
 // What strangers can have open at the ports of the operator. A connection costs about 20 KiB, and one with TLS twice that.
 const (
-	mostConns       = 256              // of one port
-	headersWithin   = 5 * time.Second  // TLS handshake included
-	answerWithin    = 40 * time.Second // the API server waits for the webhook for 30 at most
-	idleFor         = 90 * time.Second
-	largestHeaders  = 16 << 10
-	mostScrapes     = 4 // of /metrics at once
-	shutdownWithin  = 20 * time.Second
-	longestLogEntry = 300
+	mostConns      = 256              // of one port
+	headersWithin  = 5 * time.Second  // TLS handshake included
+	answerWithin   = 40 * time.Second // the API server waits for the webhook for 30 at most
+	idleFor        = 90 * time.Second
+	largestHeaders = 16 << 10
+	mostScrapes    = 4 // of /metrics at once
+	shutdownWithin = 20 * time.Second
 )
 
 // serve is a server at address that is started with the manager. It listens from now on.
@@ -40,8 +39,7 @@ func serve(name, address string, handler http.Handler, secure *tls.Config, log l
 	server.Server = &http.Server{
 		Handler: answered(handler), ConnContext: withVisitor,
 		ReadHeaderTimeout: headersWithin, WriteTimeout: answerWithin, IdleTimeout: idleFor, MaxHeaderBytes: largestHeaders,
-		// Strangers must not fill the log with failed handshakes.
-		ErrorLog: stdlog.New(debugLog{log.WithName(name)}, "", 0),
+		ErrorLog: slog.NewLogLogger(serverLog{logr.ToSlogHandler(log.WithName(name))}, slog.LevelDebug),
 	}
 	if secure != nil {
 		server.Listener = tls.NewListener(server.Listener, secure)
@@ -49,12 +47,21 @@ func serve(name, address string, handler http.Handler, secure *tls.Config, log l
 	return server, nil
 }
 
-// debugLog writes what net/http complains of where only who looks for it sees it.
-type debugLog struct{ log logr.Logger }
+// serverLog is what net/http complains of: at debug, since strangers must not fill the log with failed handshakes, but for our own panics.
+type serverLog struct{ slog.Handler }
 
-func (d debugLog) Write(line []byte) (int, error) {
-	d.log.V(1).Info(string(bytes.TrimSpace(line[:min(len(line), longestLogEntry)])))
-	return len(line), nil
+// Enabled implements [slog.Handler].
+func (serverLog) Enabled(context.Context, slog.Level) bool { return true }
+
+// Handle implements [slog.Handler].
+func (l serverLog) Handle(ctx context.Context, r slog.Record) error {
+	if strings.HasPrefix(r.Message, "http: panic ") {
+		r.Level = slog.LevelError
+	}
+	if !l.Handler.Enabled(ctx, r.Level) {
+		return nil
+	}
+	return l.Handler.Handle(ctx, r)
 }
 
 // boundedListener bounds how many connections there are at once. When it is full, the oldest one that is not being answered makes

@@ -2,11 +2,14 @@ package controller
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
@@ -121,4 +124,23 @@ func TestConnectionsAllBusy(t *testing.T) {
 	_ = first.Close()
 	from(t, "127.0.0.1", inner.Addr().String())
 	<-accepted
+}
+
+// Strangers do not fill the log; a panic of ours is told.
+func TestServerLog(t *testing.T) {
+	var told bytes.Buffer
+	log := logr.FromSlogHandler(slog.NewTextHandler(&told, nil))
+	server, err := serve("probes", "127.0.0.1:0", http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}), nil, log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = server.Listener.Close() }()
+	server.Server.ErrorLog.Print("http: TLS handshake error from 10.0.0.1:4711: EOF")
+	if told.Len() > 0 {
+		t.Errorf("a failed handshake is told: %s", &told)
+	}
+	server.Server.ErrorLog.Print("http: panic serving 10.0.0.1:4711: nil")
+	if !strings.Contains(told.String(), "level=ERROR") || !strings.Contains(told.String(), "panic serving") {
+		t.Errorf("a panic is told as %q", &told)
+	}
 }
