@@ -182,19 +182,26 @@ func (a *admission) begin(ctx context.Context, size int64, known, leased bool) (
 	return err
 }
 
-// learned says that the carts are of size bytes. The pool of the unseen is left, if that can
-// be done without waiting.
-func (a *admission) learned(size int64) {
+// learned says that the carts are of size bytes. It reports whether there is memory for the
+// answer without that of the unseen, which is not for answers: a client that reads slowly
+// would keep it from carts that nobody has seen.
+func (a *admission) learned(size int64) bool {
 	if size = max(size, a.bytes); size <= smallBytes {
 		a.work.release()
-		return
+		return true
 	}
 	a.work.shrink(workTimes * size)
-	if work := &a.budget.work; a.work.from == &a.budget.unseen && a.work.cost <= work.size && work.TryAcquire(a.work.cost) {
-		cost := a.work.cost
-		a.work.release()
-		a.work = lot{work, cost}
+	if a.work.from != &a.budget.unseen {
+		return true
 	}
+	work := &a.budget.work
+	cost := min(a.work.cost, work.size)
+	if !work.TryAcquire(cost) {
+		return false
+	}
+	a.work.release()
+	a.work = lot{work, cost}
+	return true
 }
 
 // answered leaves to an answer of n bytes what it needs until it is written, and returns
@@ -240,8 +247,9 @@ func admissionOf(ctx context.Context) *admission {
 
 // sizes remembers how large carts are, so that one can be let in before it is read.
 type sizes struct {
-	seed  maphash.Seed
-	known [4096]atomic.Uint64 // the upper half of the key's hash, and the size
+	seed maphash.Seed
+	// known has sets of four, for keys whose hashes are alike: the upper half of the hash, and the size.
+	known [1024][4]atomic.Uint64
 	// guess is the size of a cart that is not known: as large as those seen lately. It
 	// begins with the largest, so that a sidecar which starts among large carts survives.
 	guess atomic.Int64
@@ -250,8 +258,11 @@ type sizes struct {
 // of is the size of a cart, and whether that is known or a guess.
 func (s *sizes) of(key cart.Key) (size int64, known bool) {
 	h := maphash.Comparable(s.seed, key)
-	if e := s.known[h%uint64(len(s.known))].Load(); e>>32 == h>>32 && e != 0 {
-		return int64(e & math.MaxUint32), true
+	set := &s.known[h%uint64(len(s.known))]
+	for i := range set {
+		if e := set[i].Load(); e>>32 == h>>32 && e != 0 {
+			return int64(e & math.MaxUint32), true
+		}
 	}
 	return s.guess.Load(), false
 }
@@ -260,7 +271,15 @@ func (s *sizes) of(key cart.Key) (size int64, known bool) {
 func (s *sizes) saw(key cart.Key, size int64) {
 	h := maphash.Comparable(s.seed, key)
 	size = min(size, math.MaxUint32)
-	s.known[h%uint64(len(s.known))].Store(h>>32<<32 | uint64(size))
+	set := &s.known[h%uint64(len(s.known))]
+	at := int(h>>16) % len(set) // whoever it is, where there is no place
+	for i := range set {
+		if e := set[i].Load(); e>>32 == h>>32 || e == 0 {
+			at = i
+			break
+		}
+	}
+	set[at].Store(h>>32<<32 | uint64(size))
 	// Large at once and small by and by. Lost updates do no harm.
 	if g := s.guess.Load(); size >= g {
 		s.guess.Store(size)

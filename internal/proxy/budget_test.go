@@ -162,6 +162,35 @@ func TestSizes(t *testing.T) {
 	}
 }
 
+// A large cart that was not known to be one is answered where there is memory for it, and else known from then on. The
+// place of the unseen is free again in any case.
+func TestUnseenLargeCart(t *testing.T) {
+	l := &largeEngine{bytes: 1 << 20, wait: make(chan struct{})}
+	close(l.wait)
+	b := realBackend(t)
+	b.Engine = l
+	w := start(t, b)
+	budget := w.service.lanes.current.Load().budget
+	all, err := budget.take(t.Context(), &budget.work, budget.work.size)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r := w.http(ask{rpc: "GetCart"}); r.reason != "BUSY" {
+		t.Errorf("without memory: %d %s", r.http, r.message)
+	}
+	until(t, "the place of the unseen to be free", func() bool { return taken(t, &budget.unseen) == 0 })
+	all.release()
+	if n, known := budget.sizes.of(cart.Key{Identifier: "u1", Instance: "default"}); n < 1<<20 || !known {
+		t.Errorf("%d %t", n, known)
+	}
+	for _, params := range []p{{}, {"identifier": "unseen"}} {
+		if r := w.grpc(ask{rpc: "GetCart", params: params}); r.code != 0 {
+			t.Errorf("%v: %s", params, r.message)
+		}
+	}
+	until(t, "all to be free", func() bool { return taken(t, &budget.unseen)+taken(t, &budget.work) == 0 })
+}
+
 // largeEngine is an engine with one large cart, whose reads it counts while they are under way.
 type largeEngine struct {
 	failing

@@ -34,13 +34,13 @@ func (w weighed) begin(ctx context.Context, leased bool, keys ...cart.Key) error
 	return a.begin(ctx, total, known, leased)
 }
 
-// saw takes in that the cart of key is as c.
-func (w weighed) saw(ctx context.Context, key cart.Key, c *cart.Cart) {
+// saw takes in that the cart of key is as c, and reports whether there is memory for an
+// answer with it.
+func (w weighed) saw(ctx context.Context, key cart.Key, c *cart.Cart) bool {
 	size := sizeOf(c)
 	w.budget.sizes.saw(key, size)
-	if a := admissionOf(ctx); a != nil {
-		a.learned(size)
-	}
+	a := admissionOf(ctx)
+	return a == nil || a.learned(size)
 }
 
 // Read implements [Engine].
@@ -49,7 +49,9 @@ func (w weighed) Read(ctx context.Context, key cart.Key) (*cart.Cart, error) {
 		return nil, err
 	}
 	c, err := w.engine.Read(ctx, key)
-	w.saw(ctx, key, c)
+	if !w.saw(ctx, key, c) && err == nil {
+		return nil, errBusy // next time its size is known, and it waits its turn
+	}
 	return c, err
 }
 
