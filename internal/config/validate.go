@@ -20,9 +20,9 @@ const (
 	maxMaxItems      = 1_000_000
 	maxDocumentBytes = 64 << 20
 	// maxCartBytes leaves room for the envelope of an answer within the 4 MiB that gRPC clients take.
-	maxCartBytes     = 3 << 20
-	maxMetadataKeys  = 10_000
-	maxMaxQuantity   = 1_000_000_000_000
+	maxCartBytes    = 3 << 20
+	maxMetadataKeys = 10_000
+	maxMaxQuantity  = 1_000_000_000_000
 	// maxSocketBytes is the size of sun_path on Linux without its final NUL.
 	maxSocketBytes = 107
 )
