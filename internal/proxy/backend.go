@@ -56,7 +56,9 @@ type Backend struct {
 
 // maxBodyBytes bounds the body of one HTTP request: two documents in a spacious
 // notation, and the envelope.
-func (b *Backend) maxBodyBytes() int64 { return 2*int64(b.Limits.MaxDocumentBytes) + 64<<10 }
+func (b *Backend) maxBodyBytes() int64 {
+	return 2*int64(min(b.Limits.MaxDocumentBytes, b.Limits.MaxCartBytes)) + 64<<10
+}
 
 // lane is a Backend with a count of the calls that use it.
 type lane struct {

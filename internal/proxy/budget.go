@@ -75,7 +75,7 @@ func newBudget(limit int64, limits cart.Limits) *budget {
 	b.leased.open(total / 8)
 	b.unseen.open(total / 8)
 	b.sizes.seed = maphash.MakeSeed()
-	b.sizes.guess.Store(2 * int64(limits.MaxDocumentBytes))
+	b.sizes.guess.Store(int64(limits.MaxCartBytes))
 	return b
 }
 
