@@ -79,7 +79,8 @@ const (
 // | UNIMPLEMENTED | UNSUPPORTED | the backend cannot do this |
 // | UNAVAILABLE | BACKEND_UNAVAILABLE | the backend does not answer; after a change the outcome is unknown |
 // | UNAVAILABLE | SHUTTING_DOWN | the sidecar is stopping |
-// | RESOURCE_EXHAUSTED | BUSY | the sidecar did not get to it in time, nothing was changed; comes with a RetryInfo |
+// | RESOURCE_EXHAUSTED | BUSY | the sidecar has no memory for it now or did not get to it in time, nothing was changed; comes with a RetryInfo |
+// | RESOURCE_EXHAUSTED | TOO_MANY_STREAMS | so many streams are open already; comes with a RetryInfo |
 // | PERMISSION_DENIED | FORBIDDEN | the configuration does not allow this |
 type CartServiceClient interface {
 	// GetCart reads a whole cart.
@@ -502,7 +503,8 @@ func (c *cartServiceClient) Flush(ctx context.Context, in *FlushRequest, opts ..
 // | UNIMPLEMENTED | UNSUPPORTED | the backend cannot do this |
 // | UNAVAILABLE | BACKEND_UNAVAILABLE | the backend does not answer; after a change the outcome is unknown |
 // | UNAVAILABLE | SHUTTING_DOWN | the sidecar is stopping |
-// | RESOURCE_EXHAUSTED | BUSY | the sidecar did not get to it in time, nothing was changed; comes with a RetryInfo |
+// | RESOURCE_EXHAUSTED | BUSY | the sidecar has no memory for it now or did not get to it in time, nothing was changed; comes with a RetryInfo |
+// | RESOURCE_EXHAUSTED | TOO_MANY_STREAMS | so many streams are open already; comes with a RetryInfo |
 // | PERMISSION_DENIED | FORBIDDEN | the configuration does not allow this |
 type CartServiceServer interface {
 	// GetCart reads a whole cart.
