@@ -1,0 +1,194 @@
+package lock
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/sidecart/sidecart/internal/cart"
+	"github.com/sidecart/sidecart/internal/storage"
+)
+
+// The steps of a hand-over that is none in one commit, and their end by whoever meets them: see transfer.go.
+
+// life is that of a source whose hand-over has begun. It must not expire before the steps that move its contents, which may
+// have to wait for a lock of the target.
+func (t *transfer) life() time.Duration {
+	if t.o.TTL == 0 {
+		return 0
+	}
+	return max(t.o.TTL, 2*(t.o.WaitTimeout+turnLease))
+}
+
+// declare is step 1.
+func (t *transfer) declare(ctx context.Context, source *cart.Cart, in intent) (storage.Status, error) {
+	value, err := json.Marshal(in)
+	if err != nil {
+		return 0, err
+	}
+	token := t.tokens[in.From]
+	if t.under.Lease != "" {
+		token = t.under.Lease
+	}
+	outs, err := t.c.store.Commit(ctx, storage.Commit{
+		Key: in.From, Expect: storage.Expect{ID: source.ID, Version: source.Version},
+		Writes: []storage.Write{{Part: cart.PartTransfer, Value: value}}, TTL: t.life(),
+		Parts: []cart.Part{cart.PartAll}, Token: token, Lease: token != "",
+	})
+	t.c.stats.commits.Add(1)
+	if err != nil {
+		return 0, err
+	}
+	return outs[0].Status, nil
+}
+
+// finish does steps 2 and 3 of a hand-over whose intent stands, unless somebody
+// else has done them.
+func (t *transfer) finish(ctx context.Context, in intent) error {
+	err := t.receive(ctx, in)
+	if err == nil {
+		err = t.c.giveUp(ctx, in)
+	}
+	t.c.cache.drop(in.From)
+	t.c.cache.drop(in.To)
+	if errors.Is(err, errGone) {
+		return nil
+	}
+	return err
+}
+
+// receive is step 2.
+func (t *transfer) receive(ctx context.Context, in intent) error {
+	for {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		target, _, err := t.load(ctx, in.To) // before the source: see above
+		t.capped = nil
+		if err != nil {
+			return err
+		}
+		if got, ok := parseIntent(target.Received); ok && got.ID == in.ID {
+			return nil
+		}
+		if err := t.c.settleReceived(ctx, target); err != nil {
+			return err
+		}
+		source, err := t.c.store.Load(ctx, in.From)
+		if err != nil {
+			return err
+		}
+		if got, ok := parseIntent(source.Transfer); !ok || got.ID != in.ID {
+			return errGone
+		}
+		value, err := json.Marshal(in)
+		if err != nil {
+			return err
+		}
+		// The limits were checked before the intent was declared; now nothing may be lost.
+		take, _, err := t.arrival(source, target, in, value, t.o.Limits.Unrefusing())
+		if err != nil {
+			return err
+		}
+		outs, err := t.c.store.Commit(ctx, take)
+		t.c.stats.commits.Add(1)
+		switch {
+		case err != nil:
+			return err
+		case outs[0].Status == storage.Committed:
+			return nil
+		case outs[0].Status == storage.Locked:
+			if err := t.takeTurns(ctx, time.Now().Add(t.o.WaitTimeout), in.To); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// giveUp is step 3: the source is forgotten, if the intent still stands.
+func (c *Coordinator) giveUp(ctx context.Context, in intent) error {
+	source, err := c.store.Load(ctx, in.From)
+	if err != nil {
+		return err
+	}
+	if got, ok := parseIntent(source.Transfer); !ok || got.ID != in.ID {
+		return errGone
+	}
+	_, err = c.store.Commit(ctx, storage.Commit{
+		Key: in.From, Expect: storage.Expect{ID: source.ID, Version: source.Version},
+		Writes: []storage.Write{{Part: cart.PartTransfer}}, Forget: true,
+	})
+	c.stats.commits.Add(1)
+	c.cache.drop(in.From)
+	return err // a conflict means that somebody else did it
+}
+
+// resume finishes a hand-over that was met on its source.
+func (t *transfer) resume(ctx context.Context, key cart.Key, source *cart.Cart) (intent, error) {
+	in, ok := parseIntent(source.Transfer)
+	if !ok || t.depth >= maxDepth {
+		return in, fmt.Errorf("%s: intent of a hand-over: %w", key, storage.ErrCorrupt)
+	}
+	t.depth++
+	defer func() { t.depth-- }()
+	return in, t.finish(ctx, in)
+}
+
+// resume finishes a hand-over that a change met on its source.
+func (c *Coordinator) resume(ctx context.Context, key cart.Key, source *cart.Cart) error {
+	t := &transfer{c: c, o: c.opts.Load(), tokens: map[cart.Key]string{}}
+	defer t.abandon()
+	_, err := t.resume(ctx, key, source)
+	return err
+}
+
+// readInTransfer answers a read of a source whose hand-over is not finished: it
+// is empty once the target has its contents, and unchanged before. A read never
+// finishes the hand-over, since that may have to wait for a lock.
+func (c *Coordinator) readInTransfer(ctx context.Context, key cart.Key, source *cart.Cart) (*cart.Cart, error) {
+	in, ok := parseIntent(source.Transfer)
+	if !ok {
+		return nil, fmt.Errorf("%s: intent of a hand-over: %w", key, storage.ErrCorrupt)
+	}
+	target, err := c.store.Load(ctx, in.To)
+	if err != nil {
+		return nil, err
+	}
+	if got, ok := parseIntent(target.Received); ok && got.ID == in.ID {
+		return &cart.Cart{}, nil
+	}
+	// The id is not in the target: not yet, or, if the intent is gone by now, not any more.
+	k, err := c.store.Load(ctx, key)
+	if err != nil {
+		return nil, err
+	}
+	if still, ok := parseIntent(k.Transfer); !ok || still.ID != in.ID {
+		return c.read(ctx, key)
+	}
+	k.Transfer = nil
+	return k, nil
+}
+
+// settleReceived finishes what the end of a cart would cut off: the id of a
+// hand-over that it has received must not go before that hand-over's source.
+func (c *Coordinator) settleReceived(ctx context.Context, k *cart.Cart) error {
+	in, ok := parseIntent(k.Received)
+	if !ok {
+		return nil
+	}
+	if err := c.giveUp(ctx, in); err != nil && !errors.Is(err, errGone) {
+		return err
+	}
+	return nil
+}
+
+func parseIntent(value []byte) (intent, bool) {
+	var in intent
+	if value == nil {
+		return in, false
+	}
+	err := json.Unmarshal(value, &in)
+	return in, err == nil && in.ID != ""
+}
