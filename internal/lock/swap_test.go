@@ -208,3 +208,29 @@ func (s *slowSteps) Load(ctx context.Context, key cart.Key) (*cart.Cart, error) 
 	}
 	return s.split.Load(ctx, key)
 }
+
+// TestHandOverWaitsForOneLockOnly: where the wait for the first cart's lock takes the whole wait time, that is a lock timeout, and no
+// fault of the backend.
+func TestHandOverWaitsForOneLockOnly(t *testing.T) {
+	left := new(atomic.Int32)
+	left.Store(1 << 20)
+	o := options()
+	o.WaitTimeout = 50 * time.Millisecond
+	c := lock.New(lateGrant{split{openMemory(t), left}}, o)
+	must(t)(c.Change(t.Context(), guest, lock.Change{Verb: item(t, "x", 2), Scope: cart.PartItems}))
+	if _, err := c.HandOver(t.Context(), guest, user, cart.StrategySwap, lock.Change{}); !errors.Is(err, lock.ErrTimeout) {
+		t.Errorf("%v, want ErrTimeout", err)
+	}
+	if quantity(t, read(t, c, guest), "x") != 2 {
+		t.Error("the source was changed")
+	}
+}
+
+// lateGrant is a store that grants each lock at the last moment.
+type lateGrant struct{ split }
+
+func (s lateGrant) Acquire(ctx context.Context, key cart.Key, claim storage.Claim, queued bool) (storage.Grant, error) {
+	g, err := s.split.Acquire(ctx, key, claim, queued)
+	<-ctx.Done()
+	return g, err
+}

@@ -198,6 +198,10 @@ func (t *transfer) takeTurns(ctx context.Context, deadline time.Time, keys ...ca
 		if t.under.Lease != "" && key == t.leased {
 			continue
 		}
+		if !time.Now().Before(deadline) { // the wait for the first took it all: the backend is not to blame
+			t.c.stats.timeouts.Add(1)
+			return ErrTimeout
+		}
 		claim := t.o.claim([]cart.Part{cart.PartAll}, t.tokens[key])
 		claim.Lease = t.o.LeaseDuration // several steps, perhaps
 		t.tokens[key] = claim.Token
