@@ -132,7 +132,7 @@ func told(err error) (words string, refused bool) {
 
 // below is what stands beside ErrUnavailable: the cause, without what was being done to which cart.
 func below(err error) string {
-	switch e := err.(type) {
+	switch e := err.(type) { //nolint:errorlint // each step of the walk looks at one error
 	case interface{ Unwrap() []error }:
 		all := e.Unwrap()
 		if i := slices.Index(all, storage.ErrUnavailable); i >= 0 {
