@@ -154,11 +154,25 @@ type Limits struct {
 	// MaxDocumentBytes is the size of one document as compact JSON.
 	MaxDocumentBytes int `yaml:"maxDocumentBytes"`
 	// MaxCartBytes is the size of a whole cart, with all of its documents.
-	MaxCartBytes int `yaml:"maxCartBytes"`
+	MaxCartBytes int `yaml:"maxCartBytes,omitempty"`
 	// MaxMetadataKeys is how many metadata keys a cart may hold.
-	MaxMetadataKeys int `yaml:"maxMetadataKeys"`
+	MaxMetadataKeys int `yaml:"maxMetadataKeys,omitempty"`
 	// MaxQuantity is the largest quantity of one item.
 	MaxQuantity int64 `yaml:"maxQuantity"`
+}
+
+// MarshalYAML leaves out the limits that came later and are as by default. A sidecar refuses a file with a field that it
+// does not know, and one of the release before may restart on a file that a newer operator wrote.
+func (l Limits) MarshalYAML() (any, error) {
+	type plain Limits
+	d := Default().Limits
+	if l.MaxCartBytes == d.MaxCartBytes {
+		l.MaxCartBytes = 0
+	}
+	if l.MaxMetadataKeys == d.MaxMetadataKeys {
+		l.MaxMetadataKeys = 0
+	}
+	return plain(l), nil
 }
 
 // Listen says where the sidecar serves. It has no authentication, so that

@@ -442,3 +442,24 @@ func FuzzLoad(f *testing.F) {
 		}
 	})
 }
+
+// A sidecar of the release before reads what an operator of this one writes, as long as nobody sets what it does not know.
+func TestMarshalForOlderSidecars(t *testing.T) {
+	c := config.Default()
+	text, err := config.Marshal(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, field := range []string{"maxCartBytes", "maxMetadataKeys", "namespace"} {
+		if strings.Contains(string(text), field) {
+			t.Errorf("%s is written although it is as by default:\n%s", field, text)
+		}
+	}
+	c.Limits.MaxCartBytes, c.Limits.MaxMetadataKeys = 4096, 7
+	if text, err = config.Marshal(c); err != nil {
+		t.Fatal(err)
+	}
+	if again, err := config.Load(text); err != nil || again.Limits != c.Limits {
+		t.Errorf("%v: %+v, want %+v", err, again, c.Limits)
+	}
+}
