@@ -28,7 +28,7 @@ func TestFullDiskIsTold(t *testing.T) {
 		}
 	})
 	s := launch(t, "--backend=database", "--database-url=sqlite:"+filepath.Join(folder, "carts.db"))
-	s.await("backend answers")
+	s.ready(true)
 	s.mustPut("u1", 1)
 	filler := filepath.Join(folder, "filler")
 	fill := func(keep int64) {
@@ -57,7 +57,7 @@ func TestFullDiskIsTold(t *testing.T) {
 	if err := os.Remove(filler); err != nil {
 		t.Fatal(err)
 	}
-	s.await("backend answers")
+	s.ready(true)
 	s.mustPut("u1", 3)
 
 	fill(300 << 10)
