@@ -141,7 +141,7 @@ func FuzzSecrets(f *testing.F) {
 	f.Fuzz(func(t *testing.T, shape byte, rotated bool, raw []byte) {
 		word := secretWord(raw)
 		if len(word) < leastTold {
-			t.Skip("nothing to tell")
+			return // too short to be told from ordinary text
 		}
 		dir := t.TempDir()
 		c, err := secretFiles(dir, parrotOf(t), word, shape)
