@@ -149,6 +149,18 @@ type LogLevel string
 // +kubebuilder:validation:Enum=json;text
 type LogFormat string
 
+// Readiness says what a sidecar must be able to do for its pod to be ready.
+//
+// +kubebuilder:validation:Enum=Serving;Backend
+type Readiness string
+
+const (
+	// ReadyServing asks for a sidecar that serves.
+	ReadyServing Readiness = "Serving"
+	// ReadyBackend asks for one whose backend takes changes.
+	ReadyBackend Readiness = "Backend"
+)
+
 // Sidecar is the container that pods are given.
 type Sidecar struct {
 	// The image. Without it the one that came with the operator. A change is for
@@ -178,7 +190,15 @@ type Sidecar struct {
 	// +kubebuilder:default=json
 	LogFormat LogFormat `json:"logFormat,omitempty"`
 
-	// Where the sidecar listens. A change is for pods that start from then on.
+	// When a pod counts as ready as far as its sidecar is asked. Serving: as soon as the sidecar serves, also while
+	// it does not reach its backend. Backend: only while a change of a cart would work, so that Services leave the
+	// pod out while it would not. A change is for pods that start from then on.
+	// +optional
+	// +kubebuilder:default=Serving
+	Readiness Readiness `json:"readiness,omitempty"`
+
+	// Where the sidecar listens. A change is for pods that start from then on; a pod keeps its ports for as long as
+	// it lives, also when its sidecar restarts.
 	// +optional
 	// +kubebuilder:default={grpc: 7420, http: 7421, admin: 7422}
 	Ports Ports `json:"ports,omitzero"`
@@ -238,8 +258,28 @@ const (
 	RecreateMissing MissingSidecarPolicy = "Recreate"
 )
 
+// InjectionOrder says where the sidecar stands among a pod's init containers, which start one after another.
+//
+// +kubebuilder:validation:Enum=First;Last
+type InjectionOrder string
+
+const (
+	// InjectFirst is before all others, which find carts.
+	InjectFirst InjectionOrder = "First"
+	// InjectLast is after all others, of which one may be the proxy to the backend.
+	InjectLast InjectionOrder = "Last"
+)
+
 // Injection says how pods come by their sidecar.
 type Injection struct {
+	// Where the sidecar stands among the init containers of a pod, which start one after another. First: before
+	// all others, so that they find carts. Last: after all others, so that a proxy among them by which the backend
+	// is reached runs when the sidecar starts; init containers that are no sidecars find no carts then. A change
+	// is for pods that start from then on.
+	// +optional
+	// +kubebuilder:default=First
+	Order InjectionOrder `json:"order,omitempty"`
+
 	// What to do about a pod that started without a sidecar although its label
 	// asks for one, as when the webhook was away: Report says it in the status;
 	// Recreate also evicts the pod, if something owns it that makes another one,

@@ -17,12 +17,16 @@ Usage:
 
 Every flag has an environment variable, named in brackets. Flags win over the
 environment, the environment over the file, the file over the defaults. The
-file is watched: a change is taken over without a restart, except of listeners
-and the log format; SIGHUP has it read at once.
+file is watched: a change is taken over without a restart, except of listeners;
+SIGHUP has it read at once.
 
 Configuration:
   --config FILE
       configuration file of kind SidecarConfig [SIDECART_CONFIG]
+  --last-good FILE
+      configuration file that worked before: where the other one is wrong at the
+      start, or its backend does not answer, the sidecar starts on this one and
+      says so [SIDECART_LAST_GOOD]
 `
 
 const helpTail = `

@@ -19,9 +19,10 @@ import (
 // layers are where a configuration comes from: a file, over it the environment,
 // over that flags. The file is read anew at each load, the others stay on top.
 type layers struct {
-	file  string // path, "" for none
-	env   map[string]string
-	flags *pflag.FlagSet
+	file     string // path, "" for none
+	lastGood string // path of the file that worked last, "" for none
+	env      map[string]string
+	flags    *pflag.FlagSet
 
 	version bool // only the version is asked for
 }
@@ -50,6 +51,7 @@ func parseFlags(args []string, env map[string]string) (*layers, []string, error)
 	flags.Usage = func() {}
 	l := &layers{env: env, flags: flags}
 	flags.StringVar(&l.file, "config", env["SIDECART_CONFIG"], "")
+	flags.StringVar(&l.lastGood, "last-good", env[config.LastGoodVariable], "")
 	flags.BoolVar(&l.version, "version", false, "")
 	for g := range groups {
 		for i := range groups[g].settings {
@@ -64,13 +66,26 @@ func parseFlags(args []string, env map[string]string) (*layers, []string, error)
 	return l, flags.Args(), err
 }
 
-// load puts the configuration together. The error is [config.Problems], or that
-// the file cannot be read.
-func (l *layers) load() (*config.Config, error) {
+// load puts the configuration together. The error is [config.Problems].
+func (l *layers) load() (*config.Config, error) { return l.loadFrom(l.file) }
+
+// loadLastGood does so with the file that worked last; nil where there is none, or it is of no use.
+func (l *layers) loadLastGood() *config.Config {
+	if l.lastGood == "" {
+		return nil
+	}
+	c, err := l.loadFrom(l.lastGood)
+	if err != nil {
+		return nil
+	}
+	return c
+}
+
+func (l *layers) loadFrom(file string) (*config.Config, error) {
 	b := config.NewBuilder()
 	b.Rule(open.Check)
-	if l.file != "" {
-		data, err := os.ReadFile(l.file)
+	if file != "" {
+		data, err := os.ReadFile(file)
 		if err != nil {
 			return nil, config.Problems{{Path: "file", Message: err.Error()}}
 		}
@@ -132,7 +147,7 @@ func (l *layers) setFromEnv(b *config.Builder) {
 // warnVariables tells of variables with a slip in their names. Their values are not told: one
 // may be a password.
 func (l *layers) warnVariables(log *slog.Logger) {
-	known := []string{"SIDECART_CONFIG"}
+	known := []string{"SIDECART_CONFIG", config.LastGoodVariable, config.MemoryLimitVariable}
 	for _, g := range groups {
 		for i := range g.settings {
 			known = append(known, g.settings[i].env())

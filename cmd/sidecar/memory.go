@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/sidecart/sidecart/internal/config"
 	"github.com/sidecart/sidecart/internal/storage"
 )
 
@@ -28,13 +29,27 @@ func tuneMemory(env map[string]string) int64 {
 		debug.SetGCPercent(collectAt)
 	}
 	if env["GOMEMLIMIT"] == "" {
-		if raw, err := os.ReadFile(cgroupLimit); err == nil {
-			if limit, ok := memoryLimit(string(raw)); ok {
-				debug.SetMemoryLimit(limit)
-			}
+		cgroup, err := os.ReadFile(cgroupLimit)
+		if limit, ok := containerLimit(env[config.MemoryLimitVariable], string(cgroup), err == nil); ok {
+			debug.SetMemoryLimit(limit)
 		}
 	}
 	return debug.SetMemoryLimit(-1) // which only asks
+}
+
+// containerLimit is nine tenths of the smaller limit of the two that a container can find: the one that Kubernetes tells it, and
+// its cgroup's. For a container without a limit Kubernetes tells the memory of the node, so that where the
+// cgroup says that there is none, there is none.
+func containerLimit(told, cgroup string, haveCgroup bool) (limit int64, ok bool) {
+	own, bounded := memoryLimit(cgroup)
+	if haveCgroup && !bounded {
+		return 0, false
+	}
+	limit, ok = memoryLimit(told)
+	if bounded && (!ok || own < limit) {
+		return own, true
+	}
+	return limit, ok
 }
 
 // programMemory is what the program itself takes, whose pages count as the container's too: 22 MiB,
@@ -56,7 +71,7 @@ func fitMemory(limit int64, store storage.Store) int64 {
 	return limit
 }
 
-// memoryLimit is nine tenths of a cgroup's limit, which leaves room for what is
+// memoryLimit is nine tenths of a container's limit, which leaves room for what is
 // not the heap; false where there is no limit.
 func memoryLimit(raw string) (int64, bool) {
 	n, err := strconv.ParseInt(strings.TrimSpace(raw), 10, 64)

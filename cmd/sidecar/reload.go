@@ -75,7 +75,7 @@ func probeTime(c *config.Config) time.Duration {
 func (s *sidecar) reload(ctx context.Context, asked bool) {
 	c, err := s.layers.load()
 	if err != nil {
-		s.reject(err, asked)
+		s.reject(err, goesOn, asked)
 		return
 	}
 	s.files.follow(append(s.watched(c), s.watched(s.config)...))
@@ -87,22 +87,25 @@ func (s *sidecar) reload(ctx context.Context, asked bool) {
 		}
 		s.accept()
 	case needsRestart(s.config, c) != nil:
-		s.reject(needsRestart(s.config, c), asked)
+		s.reject(needsRestart(s.config, c), goesOn, asked)
 	case identity == s.identity:
 		s.adjust(c)
 	default:
 		if err := s.replace(ctx, c, identity); err != nil && ctx.Err() == nil { // otherwise it is stopping
-			s.reject(err, asked)
+			s.reject(err, goesOn, asked)
 		}
 	}
 }
 
+// goesOn is what becomes of a sidecar whose newest configuration is rejected.
+const goesOn = "configuration rejected, the last good one goes on"
+
 // reject keeps what runs, and says why the newest configuration does not.
-func (s *sidecar) reject(err error, asked bool) {
+func (s *sidecar) reject(err error, consequence string, asked bool) {
 	message := err.Error()
 	s.server.SetConfig(stateRejected, message)
 	if message != s.rejected || asked {
-		s.log.Error("configuration rejected, the last good one goes on", "generation", s.config.Generation, "problems", message)
+		s.log.Error(consequence, "generation", s.config.Generation, "problems", message)
 	}
 	s.rejected = message
 }
@@ -124,7 +127,6 @@ func needsRestart(old, c *config.Config) error {
 		{"listen.http", old.Listen.HTTP, c.Listen.HTTP},
 		{"listen.admin", old.Listen.Admin, c.Listen.Admin},
 		{"listen.socket", old.Listen.Socket, c.Listen.Socket},
-		{"logFormat", string(old.LogFormat), string(c.LogFormat)},
 	} {
 		if f.was != f.is {
 			p = append(p, config.Problem{Path: f.path, Message: fmt.Sprintf("changed from %q to %q, which needs a restart", f.was, f.is)})
@@ -143,15 +145,9 @@ func (s *sidecar) adjust(c *config.Config) {
 // replace opens the new backend beside the old one, asks it for a sign of life, and
 // hands new calls to it. The old one is closed when its last call has ended.
 func (s *sidecar) replace(ctx context.Context, c *config.Config, identity string) error {
-	store, err := open.Store(ctx, c)
+	store, err := openProbed(ctx, c)
 	if err != nil {
 		return err
-	}
-	pctx, cancel := context.WithTimeout(ctx, probeTime(c))
-	defer cancel()
-	if err := store.Ping(pctx); err != nil {
-		_ = store.Close()
-		return config.Problems{{Path: "backend", Message: fmt.Sprintf("%s %s", describe(&c.Backend), trouble(err))}}
 	}
 	carts := lock.New(store, s.options(c, store))
 	retired := s.server.Swap(s.backend(c, store, carts))
@@ -163,6 +159,21 @@ func (s *sidecar) replace(ctx context.Context, c *config.Config, identity string
 	s.took(c, "backend")
 	s.warn(c)
 	return nil
+}
+
+// openProbed opens the backend of c if that gives a sign of life.
+func openProbed(ctx context.Context, c *config.Config) (storage.Store, error) {
+	store, err := open.Store(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, probeTime(c))
+	defer cancel()
+	if err := store.Ping(ctx); err != nil {
+		_ = store.Close()
+		return nil, config.Problems{{Path: "backend", Message: fmt.Sprintf("%s %s", describe(&c.Backend), trouble(err))}}
+	}
+	return store, nil
 }
 
 // drain closes a backend that was replaced when nobody uses it any more.
@@ -186,18 +197,20 @@ func (s *sidecar) drain(wait func(context.Context) error, carts *lock.Coordinato
 // took makes c the configuration that runs.
 func (s *sidecar) took(c *config.Config, what string) {
 	s.config = c
-	s.level.Set(levelOf(c.LogLevel))
+	s.style.set(c)
 	s.accept()
 	st := s.carts.Status()
 	s.log.Info("configuration taken over", "changed", what, "generation", c.Generation,
 		"backend", describe(&c.Backend), "locking", st.Locking, "mode", c.Locking.Mode, "reason", st.Reason)
 }
 
+func (s *sidecar) watched(c *config.Config) []string { return s.layers.watched(c) }
+
 // watched are the files whose change matters to c.
-func (s *sidecar) watched(c *config.Config) []string {
+func (l *layers) watched(c *config.Config) []string {
 	var files []string
-	if s.layers.file != "" {
-		files = append(files, s.layers.file)
+	if l.file != "" {
+		files = append(files, l.file)
 	}
 	for _, file := range c.SecretFiles() {
 		files = append(files, file)

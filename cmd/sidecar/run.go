@@ -95,13 +95,29 @@ func runServe(ctx context.Context, args []string, env map[string]string, signals
 		_, _ = fmt.Fprintln(stdout, versionLine())
 		return exitOK
 	}
-	c, err := l.load()
-	if err != nil {
-		_, _ = fmt.Fprintf(stderr, "sidecar: the configuration is wrong:\n%s\n", err)
-		return exitUsage
-	}
-	return serve(ctx, l, c, signals, stderr)
+	return serve(ctx, l, signals, stderr)
 }
+
+// lastWords says why the sidecar does not start. The last line says it all, also where there is more than one problem:
+// Kubernetes shows the end of what a container wrote.
+func lastWords(stderr io.Writer, err error) {
+	problems, wrong := errors.AsType[config.Problems](err)
+	switch {
+	case !wrong:
+		_, _ = fmt.Fprintf(stderr, "sidecar: cannot start: %s\n", oneLine(err.Error()))
+	case len(problems) == 1:
+		_, _ = fmt.Fprintf(stderr, "sidecar: the configuration is wrong: %s\n", oneLine(problems[0].String()))
+	default:
+		lines := make([]string, len(problems))
+		for i, p := range problems {
+			lines[i] = oneLine(p.String())
+		}
+		_, _ = fmt.Fprintf(stderr, "sidecar: the configuration is wrong:\n%s\nsidecar: the configuration has %d problems: %s\n",
+			strings.Join(lines, "\n"), len(lines), strings.Join(lines, "; "))
+	}
+}
+
+func oneLine(s string) string { return strings.Join(strings.Fields(s), " ") }
 
 // runValidate prints everything that is wrong with a file, one problem per line.
 func runValidate(args []string, stdout, stderr io.Writer) int {

@@ -17,7 +17,6 @@ import (
 	"github.com/sidecart/sidecart/internal/lock"
 	"github.com/sidecart/sidecart/internal/proxy"
 	"github.com/sidecart/sidecart/internal/storage"
-	"github.com/sidecart/sidecart/internal/storage/open"
 )
 
 // sidecar is one that serves. Its configuration, and what comes from it, belong
@@ -25,7 +24,7 @@ import (
 type sidecar struct {
 	layers *layers
 	log    *slog.Logger
-	level  *slog.LevelVar
+	style  *style
 	holder string
 	memory int64 // what the process may use
 	files  *watcher
@@ -41,18 +40,21 @@ type sidecar struct {
 }
 
 // serve runs until a signal or the end of ctx, and returns the exit code.
-func serve(ctx context.Context, l *layers, c *config.Config, signals <-chan os.Signal, stderr io.Writer) int {
+func serve(ctx context.Context, l *layers, signals <-chan os.Signal, stderr io.Writer) int {
 	memory := tuneMemory(l.env)
-	level := new(slog.LevelVar)
-	level.Set(levelOf(c.LogLevel))
-	s := &sidecar{layers: l, level: level, log: newLogger(stderr, c.LogFormat, level), holder: holderName(), memory: memory}
-	l.warnVariables(s.log)
-	if err := s.start(ctx, c); err != nil {
-		if problems, ok := errors.AsType[config.Problems](err); ok {
-			_, _ = fmt.Fprintf(stderr, "sidecar: the configuration is wrong:\n%s\n", problems)
+	f, err := l.first(ctx)
+	s := &sidecar{layers: l, style: new(style), holder: holderName(), memory: memory}
+	s.log = newLogger(stderr, s.style)
+	if err == nil {
+		s.style.set(f.config)
+		l.warnVariables(s.log)
+		err = s.start(f)
+	}
+	if err != nil {
+		lastWords(stderr, err)
+		if _, wrong := errors.AsType[config.Problems](err); wrong {
 			return exitUsage
 		}
-		s.log.Error("cannot start", "error", err)
 		return exitFailed
 	}
 	defer s.files.close()
@@ -111,16 +113,13 @@ func serve(ctx context.Context, l *layers, c *config.Config, signals <-chan os.S
 	}
 }
 
-// start opens the backend and everything over it. A backend that does not answer
+// start puts everything over the store, which is closed where that fails. A backend that does not answer
 // is no error: the sidecar is alive and becomes ready when it does.
-func (s *sidecar) start(ctx context.Context, c *config.Config) error {
-	s.identity = open.Identity(c)
-	store, err := open.Store(ctx, c)
-	if err != nil {
-		return err
-	}
-	s.config, s.store = c, store
+func (s *sidecar) start(f *first) error {
+	c, store := f.config, f.store
+	s.config, s.store, s.identity = c, store, f.identity
 	s.carts = lock.New(store, s.options(c, store))
+	var err error
 	s.server, err = proxy.Start(proxy.Options{
 		GRPC: c.Listen.GRPC, HTTP: c.Listen.HTTP, Admin: c.Listen.Admin, Socket: c.Listen.Socket,
 		Version: versionName(), Log: s.log,
@@ -130,7 +129,7 @@ func (s *sidecar) start(ctx context.Context, c *config.Config) error {
 		return err
 	}
 	s.files = newWatcher(s.log)
-	s.files.follow(s.watched(c))
+	s.files.follow(append(s.watched(c), f.alsoWatched...))
 
 	st := s.carts.Status()
 	s.log.Info("serving",
@@ -138,6 +137,9 @@ func (s *sidecar) start(ctx context.Context, c *config.Config) error {
 		"backend", describe(&c.Backend), "locking", st.Locking, "mode", c.Locking.Mode, "reason", st.Reason,
 		"generation", c.Generation, "version", versionName())
 	s.warn(c)
+	if f.refused != nil {
+		s.reject(f.refused, "configuration rejected, started on the last good one", false)
+	}
 	return nil
 }
 

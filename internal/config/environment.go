@@ -10,6 +10,14 @@ import (
 // VariablePrefix is how every environment variable of the programs begins.
 const VariablePrefix = "SIDECART_"
 
+// Variables that the operator sets in the container of a sidecar.
+const (
+	// LastGoodVariable names the file of the configuration that worked last.
+	LastGoodVariable = "SIDECART_LAST_GOOD"
+	// MemoryLimitVariable is the container's memory limit in bytes.
+	MemoryLimitVariable = "SIDECART_MEMORY_LIMIT"
+)
+
 // PodVariables are set in the containers of a pod that has a sidecar, for the app: they say
 // where the sidecar is, and nothing to the sidecar itself.
 var PodVariables = []string{"SIDECART_HTTP_URL", "SIDECART_GRPC_TARGET"}

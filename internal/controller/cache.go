@@ -266,10 +266,16 @@ func reduceConfigMap(in any) (any, error) {
 	cm.SetOwnerReferences(nil)
 	cm.Labels = only(cm.Labels, managedBy, instance)
 	cm.Annotations = only(cm.Annotations, v1alpha1.GenerationAnnotation)
-	data := cm.Data[render.ConfigFile]
+	data, lastGood := cm.Data[render.ConfigFile], cm.Data[render.LastGoodFile]
 	cm.Data, cm.BinaryData = nil, nil
 	if len(data) <= maxConfig {
 		cm.Data = map[string]string{render.ConfigFile: data}
+	}
+	if lastGood == data {
+		lastGood = data // as a rule; one copy of the text is enough
+	}
+	if lastGood != "" && len(data) <= maxConfig && len(lastGood) <= maxConfig {
+		cm.Data[render.LastGoodFile] = lastGood
 	}
 	return cm, nil
 }

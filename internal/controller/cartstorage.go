@@ -73,6 +73,9 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (result ct
 		return ctrl.Result{}, err
 	}
 	sidecars, again := r.census.ask(ctx, req.NamespacedName, fleet.pods, generation)
+	if err := r.keepLastGood(ctx, cs, sidecars, generation); err != nil {
+		return ctrl.Result{}, err
+	}
 	r.explain(ctx, cs, sidecars)
 	evicted, more, err := r.evictOne(ctx, cs, sidecars)
 	conclude(cs, &conclusion{

@@ -178,8 +178,16 @@ var parseStatusPage = sync.OnceValue(func() *template.Template {
 // adminHandler serves probes, metrics and the status page.
 func (s *Server) adminHandler(version string) http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) {
+	// "?started" is for a start-up probe: who starts after that finds a ready sidecar as a rule, and one that says what is
+	// wrong where the backend is away, since that is known then. It is no path of its own: a release before this one, which
+	// does not know it, answers too.
+	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+		if r.URL.Query().Has("started") && !s.pulse.looked() {
+			w.WriteHeader(http.StatusServiceUnavailable)
+			_, _ = w.Write([]byte("the backend was not asked yet\n"))
+			return
+		}
 		_, _ = w.Write([]byte("ok\n"))
 	})
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {

@@ -174,6 +174,13 @@ func (h *pulse) saw(l *lane, whole bool, err error) {
 	h.changed(up && !h.stopping)
 }
 
+// looked reports whether a backend was asked, whatever it answered.
+func (h *pulse) looked() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.known != nil
+}
+
 // stop makes the sidecar unready for good.
 func (h *pulse) stop() {
 	h.mu.Lock()

@@ -2,7 +2,6 @@ package render
 
 import (
 	"cmp"
-	"fmt"
 	"net"
 	"net/url"
 	"strconv"
@@ -45,7 +44,8 @@ func Config(cs *v1alpha1.CartStorage, locking v1alpha1.LockingStatus, generation
 		MaxQuantity:      cmp.Or(spec.Limits.MaxQuantity, c.Limits.MaxQuantity),
 	}
 	p := ports(cs)
-	c.Listen = config.Listen{GRPC: local(p.GRPC), HTTP: local(p.HTTP), Admin: ":" + strconv.Itoa(int(p.Admin))}
+	// Only for pods of an operator that did not say it to the pod yet: where both do, the pod's arguments win.
+	c.Listen = config.Listen{GRPC: local(p.GRPC), HTTP: local(p.HTTP), Admin: anywhere(p.Admin)}
 	c.LogLevel = cmp.Or(config.LogLevel(spec.Sidecar.LogLevel), c.LogLevel)
 	c.LogFormat = cmp.Or(config.LogFormat(spec.Sidecar.LogFormat), config.LogJSON)
 	return c
@@ -192,14 +192,4 @@ func addresses(in []v1alpha1.Address) []string {
 		out[i] = string(a)
 	}
 	return out
-}
-
-// local is an address on loopback. It names IPv4, which every pod has on
-// its loopback interface, also in a cluster of IPv6.
-func local(port int32) string { return fmt.Sprintf("127.0.0.1:%d", port) }
-
-// ports are those of the sidecar.
-func ports(cs *v1alpha1.CartStorage) v1alpha1.Ports {
-	p := cs.Spec.Sidecar.Ports
-	return v1alpha1.Ports{GRPC: cmp.Or(p.GRPC, 7420), HTTP: cmp.Or(p.HTTP, 7421), Admin: cmp.Or(p.Admin, 7422)}
 }

@@ -2,6 +2,7 @@ package render
 
 import (
 	"fmt"
+	"maps"
 	"strconv"
 
 	corev1 "k8s.io/api/core/v1"
@@ -34,6 +35,10 @@ func ConfigMap(cs *v1alpha1.CartStorage, locking v1alpha1.LockingStatus, current
 	if err != nil {
 		return nil, err
 	}
+	files := map[string]string{ConfigFile: data}
+	if current != nil && current.Data[LastGoodFile] != "" {
+		files[LastGoodFile] = current.Data[LastGoodFile]
+	}
 	return &corev1.ConfigMap{
 		TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "ConfigMap"},
 		ObjectMeta: metav1.ObjectMeta{
@@ -42,8 +47,25 @@ func ConfigMap(cs *v1alpha1.CartStorage, locking v1alpha1.LockingStatus, current
 			Labels:      map[string]string{"app.kubernetes.io/managed-by": "sidecart", "app.kubernetes.io/instance": cs.Name},
 			Annotations: map[string]string{v1alpha1.GenerationAnnotation: strconv.FormatInt(generation, 10)},
 		},
-		Data: map[string]string{ConfigFile: data},
+		Data: files,
 	}, nil
+}
+
+// WithLastGood is a ConfigMap of [ConfigMap] whose configuration sidecars have accepted: it stays in it as the last good
+// one when another takes its place. It is nil where current says so already. Current is not changed.
+func WithLastGood(current *corev1.ConfigMap) *corev1.ConfigMap {
+	data := current.Data[ConfigFile]
+	if data == "" || current.Data[LastGoodFile] == data {
+		return nil
+	}
+	return &corev1.ConfigMap{
+		TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "ConfigMap"},
+		ObjectMeta: metav1.ObjectMeta{
+			Name: current.Name, Namespace: current.Namespace, ResourceVersion: current.ResourceVersion,
+			Labels: maps.Clone(current.Labels), Annotations: maps.Clone(current.Annotations),
+		},
+		Data: map[string]string{ConfigFile: data, LastGoodFile: data},
+	}
 }
 
 // ConfigGeneration is the generation of the configuration that a ConfigMap

@@ -2,13 +2,13 @@ package render
 
 import (
 	"maps"
-	"strconv"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"github.com/sidecart/sidecart/api/v1alpha1"
+	"github.com/sidecart/sidecart/internal/config"
 )
 
 // user is the user and the group of the sidecar, that of "nonroot" in distroless images.
@@ -17,34 +17,48 @@ const user = int64(65532)
 // adminPort is the name of the port that probes ask.
 const adminPort = "sidecart-admin"
 
+// startedPath is what the start-up probe asks for: 200 once the sidecar serves and has looked at its backend, whatever
+// it saw there. A sidecar of the release before, which a CartStorage may name, takes it for /livez, and starts as well.
+const startedPath = "/livez?started"
+
 // container is the sidecar: an init container that keeps running, so that it is
 // there before and after all others. It meets the restricted Pod Security Standard.
 //
-// It has no readiness probe: without its backend a shop cannot sell, but it can show
-// what it has. The start-up probe is one of readiness, so that nothing starts
-// before carts can be served.
+// The start-up probe does not wait for the backend, which may be behind a proxy that starts later in the same pod. The
+// readiness probe is for who asks for it: without its backend a shop cannot sell, but it can show what it has.
+//
+// What the pod is told of the sidecar it is told once, so the sidecar is told the same in its arguments, which
+// win over the file: the file follows the CartStorage, the pod does not. Settings that a sidecar of the release
+// before does not know are variables, which it ignores; it would not start with unknown arguments.
 func container(cs *v1alpha1.CartStorage, image string, data bool) corev1.Container {
 	always := corev1.ContainerRestartPolicyAlways
 	c := corev1.Container{
 		Name:            ContainerName,
 		Image:           image,
 		ImagePullPolicy: cs.Spec.Sidecar.ImagePullPolicy,
-		Args:            []string{"--config", configDirectory + "/" + ConfigFile},
+		Args:            append([]string{"--config", configDirectory + "/" + ConfigFile}, addressArguments(ports(cs))...),
+		Env: []corev1.EnvVar{
+			{Name: config.LastGoodVariable, Value: configDirectory + "/" + LastGoodFile},
+			// The limit at the start of the container, whoever has set it.
+			{Name: config.MemoryLimitVariable, ValueFrom: &corev1.EnvVarSource{ResourceFieldRef: &corev1.ResourceFieldSelector{Resource: "limits.memory"}}},
+		},
 		RestartPolicy:   &always,
 		Ports:           []corev1.ContainerPort{{Name: adminPort, ContainerPort: ports(cs).Admin, Protocol: corev1.ProtocolTCP}},
 		Resources:       resources(cs),
-		StartupProbe:    probe("/readyz", 1, 120),
+		StartupProbe:    probe(startedPath, 1, 120),
 		LivenessProbe:   probe("/livez", 10, 3),
 		SecurityContext: securityContext(),
+		// Why it does not start is the last line that it writes.
+		TerminationMessagePolicy: corev1.TerminationMessageFallbackToLogsOnError,
 		VolumeMounts: []corev1.VolumeMount{
 			{Name: configVolume, MountPath: configDirectory, ReadOnly: true},
 			// What is mounted there already keeps Kubernetes from mounting the token.
 			{Name: noTokenVolume, MountPath: tokenDirectory, ReadOnly: true},
 		},
 	}
-	if limit, ok := c.Resources.Limits[corev1.ResourceMemory]; ok && limit.Value() > 0 {
-		// A tenth is left for what the Go runtime does not count.
-		c.Env = []corev1.EnvVar{{Name: "GOMEMLIMIT", Value: strconv.FormatInt(limit.Value()/10*9, 10)}}
+	if cs.Spec.Sidecar.Readiness == v1alpha1.ReadyBackend {
+		// The sidecar itself waits until several pings have failed; the second failure here is for an answer that got lost.
+		c.ReadinessProbe = probe("/readyz", 2, 2)
 	}
 	if data {
 		c.VolumeMounts = append(c.VolumeMounts, corev1.VolumeMount{Name: dataVolume, MountPath: dataDirectory})

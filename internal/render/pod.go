@@ -28,6 +28,13 @@ const (
 	noTokenVolume = "sidecart-no-token"
 )
 
+// evictAnnotation says to the cluster autoscaler whether it may evict a pod to remove its node, and localAnnotation
+// which volumes of a pod on its node it may throw away.
+const (
+	evictAnnotation = "cluster-autoscaler.kubernetes.io/safe-to-evict"
+	localAnnotation = "cluster-autoscaler.kubernetes.io/safe-to-evict-local-volumes"
+)
+
 // tokenDirectory is where Kubernetes mounts the token of the service account.
 const tokenDirectory = "/var/run/secrets/kubernetes.io/serviceaccount"
 
@@ -45,7 +52,7 @@ type PodOptions struct {
 //
 // A pod that has our sidecar already keeps it as it is, with what other
 // webhooks made of it; containers that came later are given the environment
-// variables. So Pod of Pod is Pod.
+// variables, and by order Last the sidecar comes behind them. So Pod of Pod is Pod.
 //
 // The error says everything that stands in the way, and what to write instead.
 func Pod(pod *corev1.Pod, cs *v1alpha1.CartStorage, o PodOptions) (*corev1.Pod, error) {
@@ -57,8 +64,12 @@ func Pod(pod *corev1.Pod, cs *v1alpha1.CartStorage, o PodOptions) (*corev1.Pod, 
 		}
 		inject(pod, cs, image, o.Generation)
 	}
-	environment(pod.Spec.InitContainers, cs)
-	environment(pod.Spec.Containers, cs)
+	if cs.Spec.Injection.Order == v1alpha1.InjectLast {
+		moveLast(pod.Spec.InitContainers)
+	}
+	p := injectedPorts(pod, cs)
+	environment(pod.Spec.InitContainers, p)
+	environment(pod.Spec.Containers, p)
 	return pod, nil
 }
 
@@ -68,6 +79,15 @@ func Injected(pod *corev1.Pod) bool {
 }
 
 func ours(c corev1.Container) bool { return c.Name == ContainerName }
+
+// moveLast moves the sidecar behind the others, which keep their order.
+func moveLast(containers []corev1.Container) {
+	if i := slices.IndexFunc(containers, ours); i >= 0 {
+		c := containers[i]
+		copy(containers[i:], containers[i+1:])
+		containers[len(containers)-1] = c
+	}
+}
 
 // obstacles are why the pod cannot be given a sidecar.
 func obstacles(pod *corev1.Pod, cs *v1alpha1.CartStorage, image string) (errs []error) {
@@ -113,11 +133,32 @@ func inject(pod *corev1.Pod, cs *v1alpha1.CartStorage, image string, generation 
 	pod.Spec.InitContainers = slices.Insert(pod.Spec.InitContainers, 0, container(cs, image, data != nil))
 	pod.Spec.Volumes = append(pod.Spec.Volumes,
 		corev1.Volume{Name: configVolume, VolumeSource: corev1.VolumeSource{Projected: projected(cs)}},
-		corev1.Volume{Name: noTokenVolume, VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}},
+		corev1.Volume{Name: noTokenVolume, VolumeSource: corev1.VolumeSource{Projected: noToken()}},
 	)
 	if data != nil {
 		pod.Spec.Volumes = append(pod.Spec.Volumes, corev1.Volume{Name: dataVolume, VolumeSource: *data})
 		ownClaim(pod, data)
+		keepNode(pod, data)
+	}
+}
+
+// noToken holds nothing but the pod's name, which is its host name too. An empty folder would be an emptyDir: a drain of
+// the node refuses to throw one away, and the cluster autoscaler keeps the node for it.
+func noToken() *corev1.ProjectedVolumeSource {
+	mode := int32(0o444)
+	name := corev1.DownwardAPIVolumeFile{Path: "pod", FieldRef: &corev1.ObjectFieldSelector{FieldPath: "metadata.name"}}
+	return &corev1.ProjectedVolumeSource{DefaultMode: &mode, Sources: []corev1.VolumeProjection{
+		{DownwardAPI: &corev1.DownwardAPIProjection{Items: []corev1.DownwardAPIVolumeFile{name}}},
+	}}
+}
+
+// keepNode says that carts go with the pod where they are in a folder of its node, unless the pod's owner has said what
+// may become of it. Autoscalers that would ask nobody for an emptyDir ask for this.
+func keepNode(pod *corev1.Pod, data *corev1.VolumeSource) {
+	_, evict := pod.Annotations[evictAnnotation]
+	_, local := pod.Annotations[localAnnotation]
+	if data.EmptyDir != nil && !evict && !local {
+		pod.Annotations[evictAnnotation] = "false"
 	}
 }
 
@@ -129,10 +170,17 @@ func projected(cs *v1alpha1.CartStorage) *corev1.ProjectedVolumeSource {
 		LocalObjectReference: corev1.LocalObjectReference{Name: ConfigMapName(cs.Name)},
 		Items:                []corev1.KeyToPath{{Key: ConfigFile, Path: ConfigFile}},
 	}}
+	// It is not there until sidecars have accepted a configuration.
+	optional := true
+	lastGood := corev1.VolumeProjection{ConfigMap: &corev1.ConfigMapProjection{
+		LocalObjectReference: corev1.LocalObjectReference{Name: ConfigMapName(cs.Name)},
+		Items:                []corev1.KeyToPath{{Key: LastGoodFile, Path: LastGoodFile}},
+		Optional:             &optional,
+	}}
 	// The files belong to root and the sidecar is another user. Nobody else mounts
 	// the volume.
 	mode := int32(0o444)
-	return &corev1.ProjectedVolumeSource{DefaultMode: &mode, Sources: append([]corev1.VolumeProjection{config}, secrets(cs)...)}
+	return &corev1.ProjectedVolumeSource{DefaultMode: &mode, Sources: append([]corev1.VolumeProjection{config, lastGood}, secrets(cs)...)}
 }
 
 // dataSource is the volume for backends that keep carts in the pod; nil for the others.
@@ -177,8 +225,7 @@ func ownClaim(pod *corev1.Pod, data *corev1.VolumeSource) {
 
 // environment tells the containers of the app where the sidecar is. What they
 // set by themselves stays.
-func environment(containers []corev1.Container, cs *v1alpha1.CartStorage) {
-	p := ports(cs)
+func environment(containers []corev1.Container, p v1alpha1.Ports) {
 	for i := range containers {
 		c := &containers[i]
 		if ours(*c) {

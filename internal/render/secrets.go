@@ -13,6 +13,9 @@ import (
 // ConfigFile is the key of a [ConfigMap] that has the configuration, and the name of its file.
 const ConfigFile = "config.yaml"
 
+// LastGoodFile is the key, and the name of the file, of the configuration that sidecars have accepted last.
+const LastGoodFile = "lastgood.yaml"
+
 // Where the sidecar finds its files.
 const (
 	configDirectory = "/etc/sidecart"

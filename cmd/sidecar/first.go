@@ -1,0 +1,65 @@
+package main
+
+import (
+	"context"
+
+	"github.com/sidecart/sidecart/internal/config"
+	"github.com/sidecart/sidecart/internal/storage"
+	"github.com/sidecart/sidecart/internal/storage/open"
+)
+
+// first is what a sidecar starts with.
+type first struct {
+	config   *config.Config
+	identity string
+	store    storage.Store
+	// refused is why it is not the newest configuration, nil if it is.
+	refused error
+	// alsoWatched are the files whose change matters to the newest one, if that is another.
+	alsoWatched []string
+}
+
+// first chooses what to start with. A restart is no way round the rules of a change: where the newest configuration has
+// another backend than the one that worked last, it must be valid and its backend must answer, or the sidecar
+// starts on the one that worked, as it would have gone on with it. Without one that worked the newest is taken as it is.
+//
+// The choice is made before anything is served: no change is acknowledged on the old backend by a sidecar that is
+// about to leave it.
+func (l *layers) first(ctx context.Context) (*first, error) {
+	newest, refused := l.load()
+	good := l.loadLastGood()
+	if refused != nil && good == nil {
+		return nil, refused
+	}
+	if refused == nil && (good == nil || open.Identity(newest) == open.Identity(good)) {
+		return openFirst(ctx, newest)
+	}
+	var also []string
+	if refused == nil {
+		identity := open.Identity(newest)
+		store, err := openProbed(ctx, newest)
+		if err == nil {
+			return &first{config: newest, identity: identity, store: store}, nil
+		}
+		refused, also = err, l.watched(newest)
+	}
+	f, err := openFirst(ctx, good)
+	switch {
+	case err == nil:
+		f.refused, f.alsoWatched = refused, also
+		return f, nil
+	case newest != nil:
+		return openFirst(ctx, newest)
+	}
+	return nil, refused
+}
+
+// openFirst opens the backend of c, which need not answer yet.
+func openFirst(ctx context.Context, c *config.Config) (*first, error) {
+	identity := open.Identity(c)
+	store, err := open.Store(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	return &first{config: c, identity: identity, store: store}, nil
+}
