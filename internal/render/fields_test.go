@@ -86,7 +86,9 @@ func everything(t *testing.T, cs *v1alpha1.CartStorage) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	pod, err := Pod(&corev1.Pod{Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "web"}}}}, cs, PodOptions{Image: "sidecart"})
+	pod, err := Pod(&corev1.Pod{Spec: corev1.PodSpec{
+		InitContainers: []corev1.Container{{Name: "proxy"}}, Containers: []corev1.Container{{Name: "web"}},
+	}}, cs, PodOptions{Image: "sidecart"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -148,6 +150,10 @@ func change(v reflect.Value) {
 		*x = append(*x, "other:1")
 	case *v1alpha1.Permission:
 		*x = v1alpha1.Allow
+	case *v1alpha1.InjectionOrder:
+		*x = v1alpha1.InjectLast
+	case *v1alpha1.Readiness:
+		*x = v1alpha1.ReadyBackend
 	case *v1alpha1.LockingMode:
 		*x = v1alpha1.LockingEnabled
 	case *v1alpha1.DatabaseDialect:

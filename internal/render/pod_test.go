@@ -100,6 +100,103 @@ func TestPodWithCopiedAnnotation(t *testing.T) {
 	}
 }
 
+// A pod is told its sidecar's ports once. A container that comes to it after the ports of the CartStorage have changed is
+// told where the sidecar listens, and not where that of a new pod would.
+func TestPortsStayWithThePod(t *testing.T) {
+	shop := read[v1alpha1.CartStorage](t, "{metadata: {name: shop}, spec: {backend: {type: Memory}}}")
+	pod, err := Pod(&corev1.Pod{Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "web"}}}}, shop, PodOptions{Image: "one"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	later := shop.DeepCopy()
+	later.Spec.Sidecar.Ports = v1alpha1.Ports{GRPC: 17420, HTTP: 17421, Admin: 17422}
+	pod.Spec.Containers = append(pod.Spec.Containers, corev1.Container{Name: "added"})
+	again, err := Pod(pod, later, PodOptions{Image: "one"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(pod.Spec.InitContainers, again.Spec.InitContainers); diff != "" {
+		t.Errorf("the sidecar has changed (-before +after):\n%s", diff)
+	}
+	if diff := cmp.Diff(again.Spec.Containers[0].Env, again.Spec.Containers[1].Env); diff != "" {
+		t.Errorf("one pod, and two addresses of its sidecar (-web +added):\n%s", diff)
+	}
+	fresh, err := Pod(&corev1.Pod{Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "web"}}}}, later, PodOptions{Image: "one"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []string{"--config", "/etc/sidecart/config.yaml", "--grpc-address=127.0.0.1:17420", "--http-address=127.0.0.1:17421", "--admin-address=:17422"}
+	if diff := cmp.Diff(want, fresh.Spec.InitContainers[0].Args); diff != "" {
+		t.Errorf("a new pod (-want +got):\n%s", diff)
+	}
+
+	// An older operator gave no addresses: such a sidecar listens where its file says.
+	pod.Spec.InitContainers[0].Args = want[:2]
+	if again, err = Pod(pod, later, PodOptions{Image: "one"}); err != nil {
+		t.Fatal(err)
+	}
+	if got := again.Spec.Containers[1].Env[0].Value; got != "http://127.0.0.1:17421" {
+		t.Errorf("a container of a pod of an older operator is told %s", got)
+	}
+}
+
+// By order Last the sidecar is behind what other webhooks bring after it, too.
+func TestLastIsLast(t *testing.T) {
+	shop := read[v1alpha1.CartStorage](t, "{metadata: {name: shop}, spec: {backend: {type: Memory}, injection: {order: Last}}}")
+	names := func(pod *corev1.Pod) (all []string) {
+		for _, c := range pod.Spec.InitContainers {
+			all = append(all, c.Name)
+		}
+		return all
+	}
+	pod, err := Pod(&corev1.Pod{Spec: corev1.PodSpec{InitContainers: []corev1.Container{{Name: "a"}, {Name: "b"}}}}, shop, PodOptions{Image: "i"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]string{"a", "b", "sidecart"}, names(pod)); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	pod.Spec.InitContainers = append(pod.Spec.InitContainers, corev1.Container{Name: "mesh"})
+	if pod, err = Pod(pod, shop, PodOptions{Image: "i"}); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]string{"a", "b", "mesh", "sidecart"}, names(pod)); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+// What a drain of the node and the cluster autoscaler count as local, an emptyDir or a hostPath, is in a pod only if carts
+// are in it, and then its eviction is said to lose something, unless the owner of the pod has said otherwise.
+func TestLocalVolumes(t *testing.T) {
+	for _, r := range []struct{ name, backend, annotations, local, evict string }{
+		{"redis", `{type: Redis, redis: {addresses: ["a:1"], credentialsSecretRef: {name: s}}}`, "{}", "", ""},
+		{"memory", "{type: Memory}", "{}", "", ""},
+		{"claim", "{type: File, file: {volume: {claimName: c}}}", "{}", "", ""},
+		{"file", "{type: File}", "{}", "sidecart-data", "false"},
+		{"sqlite", "{type: Database, database: {dialect: SQLite}}", "{}", "sidecart-data", "false"},
+		{"owner", "{type: File}", `{cluster-autoscaler.kubernetes.io/safe-to-evict: "true"}`, "sidecart-data", "true"},
+		{"owner of the volume", "{type: File}", `{cluster-autoscaler.kubernetes.io/safe-to-evict-local-volumes: sidecart-data}`, "sidecart-data", ""},
+	} {
+		t.Run(r.name, func(t *testing.T) {
+			shop := read[v1alpha1.CartStorage](t, "{metadata: {name: shop}, spec: {backend: "+r.backend+"}}")
+			pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Annotations: *read[map[string]string](t, r.annotations)}}
+			pod, err := Pod(pod, shop, PodOptions{Image: "i"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			local := ""
+			for _, v := range pod.Spec.Volumes {
+				if v.EmptyDir != nil || v.HostPath != nil {
+					local += v.Name
+				}
+			}
+			if evict := pod.Annotations["cluster-autoscaler.kubernetes.io/safe-to-evict"]; local != r.local || evict != r.evict {
+				t.Errorf("local volumes %q, safe to evict %q, want %q and %q", local, evict, r.local, r.evict)
+			}
+		})
+	}
+}
+
 func TestMissing(t *testing.T) {
 	shop := read[v1alpha1.CartStorage](t, `{metadata: {name: shop}, spec: {backend: {type: Redis, redis: {addresses: ["a:1"], credentialsSecretRef: {name: one}}}}}`)
 	pod, err := Pod(&corev1.Pod{Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "web"}}}}, shop, PodOptions{Image: "i"})
@@ -151,6 +248,25 @@ func TestConfigMap(t *testing.T) {
 	}
 	if got := ConfigGeneration(again); got != 8 {
 		t.Errorf("generation after a loss is %d, want 8", got)
+	}
+
+	// What sidecars have accepted stays beside what comes after it, and is no change.
+	good := WithLastGood(on)
+	if got := good.Data["lastgood.yaml"]; got != on.Data["config.yaml"] || ConfigGeneration(good) != 2 || on.Data["lastgood.yaml"] != "" {
+		t.Errorf("the last good configuration is\n%s", got)
+	}
+	if WithLastGood(good) != nil {
+		t.Error("what is said already is said again")
+	}
+	if kept, err := ConfigMap(shop, v1alpha1.LockingStatus{Enabled: true, Reason: "MultipleReplicas"}, good, 2); err != nil || cmp.Diff(good.Data, kept.Data) != "" {
+		t.Errorf("nothing changed, and yet: %v\n%s", err, cmp.Diff(good.Data, kept.Data))
+	}
+	changed, err := ConfigMap(shop, off, good, 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if ConfigGeneration(changed) != 3 || changed.Data["lastgood.yaml"] != on.Data["config.yaml"] || changed.Data["config.yaml"] == on.Data["config.yaml"] {
+		t.Errorf("generation %d has the files\n%v", ConfigGeneration(changed), changed.Data)
 	}
 
 	bad := shop.DeepCopy()
