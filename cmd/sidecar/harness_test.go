@@ -178,6 +178,23 @@ func (s *sidecarUnderTest) await(msg string) map[string]any {
 	}
 }
 
+// awaitText waits until the log has a text, in whatever format.
+func (s *sidecarUnderTest) awaitText(text string) {
+	s.t.Helper()
+	deadline := time.After(patience)
+	for {
+		_, more := s.logs.code("") // no line has it
+		if strings.Contains(s.logs.String(), text) {
+			return
+		}
+		select {
+		case <-more:
+		case <-deadline:
+			s.t.Fatalf("nothing logged %q:\n%s", text, s.logs)
+		}
+	}
+}
+
 // stop sends SIGTERM and returns the exit code.
 func (s *sidecarUnderTest) stop() int {
 	s.t.Helper()

@@ -188,9 +188,9 @@ func TestReloadKeepsTheLastGood(t *testing.T) {
 			c.Backend = config.Backend{Type: config.BackendRedis, Redis: &config.Redis{Addresses: []string{"127.0.0.1:1"}, PasswordFile: "/does/not/exist"}}
 		}), []string{"backend.redis.passwordFile: open /does/not/exist: no such file"}},
 		"listeners": {render(t, func(c *config.Config) {
-			c.Listen.HTTP, c.Listen.Socket, c.LogFormat = "127.0.0.1:7421", "/run/s", config.LogText
+			c.Listen.HTTP, c.Listen.Socket = "127.0.0.1:7421", "/run/s"
 		}), []string{
-			`listen.http: changed from "127.0.0.1:0" to "127.0.0.1:7421", which needs a restart`, `listen.socket: changed from "" to "/run/s", which needs a restart`, `logFormat: changed from "json" to "text", which needs a restart`}},
+			`listen.http: changed from "127.0.0.1:0" to "127.0.0.1:7421", which needs a restart`, `listen.socket: changed from "" to "/run/s", which needs a restart`}},
 	} {
 		v.update(tc.file)
 		line := s.await("configuration rejected, the last good one goes on")

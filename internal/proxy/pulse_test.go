@@ -290,6 +290,36 @@ func TestRefusedEverywhere(t *testing.T) {
 	}
 }
 
+// A start-up probe is answered once the backend was looked at, whether it answers or not.
+func TestStartedOnceTheBackendWasLookedAt(t *testing.T) {
+	for name, answer := range map[string]error{"it answers": nil, "it does not": errors.New("connection refused")} {
+		t.Run(name, func(t *testing.T) {
+			b := realBackend(t)
+			asked := make(chan struct{})
+			b.Ping = func(ctx context.Context) error {
+				select {
+				case <-asked:
+					return answer
+				case <-ctx.Done():
+					return ctx.Err()
+				}
+			}
+			w := start(t, b)
+			if r := admin(t, w, "/livez?started", ""); r.http != http.StatusServiceUnavailable || r.body != "the backend was not asked yet\n" {
+				t.Errorf("before: %d %q", r.http, r.body)
+			}
+			if r := admin(t, w, "/livez", ""); r.http != http.StatusOK {
+				t.Errorf("it is not alive: %d %q", r.http, r.body)
+			}
+			close(asked)
+			waitFor(t, "it has started", func() bool { return admin(t, w, "/livez?started", "").http == http.StatusOK })
+			if r := admin(t, w, "/readyz", ""); (r.http == http.StatusOK) != (answer == nil) {
+				t.Errorf("readyz: %d %q", r.http, r.body)
+			}
+		})
+	}
+}
+
 // refusing is an engine whose backend refuses to be read.
 type refusing struct {
 	Engine
