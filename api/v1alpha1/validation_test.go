@@ -165,6 +165,8 @@ var rules = []struct{ name, old, good, bad, message string }{
 	{"request over limit", "", memory + "sidecar: {resources: {requests: {cpu: 1}, limits: {cpu: 1000m, memory: 32Mi}}}", memory + "sidecar: {resources: {limits: {memory: 16Mi}}}",
 		"spec.sidecar.resources: Invalid value: a container cannot request more than its limit: lower requests (cpu: 20m and memory: 32Mi where not set) or raise limits (memory: 128Mi where not set)"},
 	{"log level", "", memory + "sidecar: {logLevel: warn}", memory + "sidecar: {logLevel: loud}", `Unsupported value: "loud": supported values: "debug", "info", "warn", "error"`},
+	{"order", "", memory + "injection: {order: Last}", memory + "injection: {order: Middle}", `spec.injection.order: Unsupported value: "Middle": supported values: "First", "Last"`},
+	{"readiness", "", memory + "sidecar: {readiness: Backend}", memory + "sidecar: {readiness: Always}", `spec.sidecar.readiness: Unsupported value: "Always": supported values: "Serving", "Backend"`},
 	{"locking mode", "", memory + "locking: {mode: Disabled}", memory + "locking: {mode: Off}", `supported values: "Auto", "Enabled", "Disabled"`},
 	{"unknown field", "", memory, memory + "lockng: {}", `unknown field "spec.lockng"`},
 

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"strings"
 	"testing"
 
@@ -232,5 +233,26 @@ func TestContainerLimit(t *testing.T) {
 		if got, ok := containerLimit(r.told, r.cgroup, r.have); got != r.want || ok != (r.want > 0) {
 			t.Errorf("%s: %d, %v, want %d", r.name, got, ok, r.want)
 		}
+	}
+}
+
+// What the container is told of its limit reaches the collector, unless GOMEMLIMIT says otherwise.
+func TestMemoryLimitOfTheContainer(t *testing.T) {
+	before, where := debug.SetMemoryLimit(-1), cgroupLimit
+	t.Cleanup(func() {
+		debug.SetMemoryLimit(before)
+		cgroupLimit = where
+	})
+	cgroupLimit = filepath.Join(t.TempDir(), "none")
+	if got := tuneMemory(map[string]string{config.MemoryLimitVariable: "200000000"}); got != 180_000_000 {
+		t.Errorf("the limit is %d, want nine tenths of what is told", got)
+	}
+	writeFile(t, cgroupLimit, "100000000\n")
+	if got := tuneMemory(map[string]string{config.MemoryLimitVariable: "200000000"}); got != 90_000_000 {
+		t.Errorf("the limit is %d, want nine tenths of the cgroup's", got)
+	}
+	debug.SetMemoryLimit(70_000_000) // as the runtime does
+	if got := tuneMemory(map[string]string{config.MemoryLimitVariable: "200000000", "GOMEMLIMIT": "70000000"}); got != 70_000_000 {
+		t.Errorf("the limit is %d, want that of GOMEMLIMIT", got)
 	}
 }

@@ -11,8 +11,8 @@ import (
 	"github.com/sidecart/sidecart/internal/storage"
 )
 
-// cgroupLimit is where a container finds its memory limit.
-const cgroupLimit = "/sys/fs/cgroup/memory.max"
+// cgroupLimit is where a container finds its memory limit. Tests have it elsewhere.
+var cgroupLimit = "/sys/fs/cgroup/memory.max"
 
 // collectAt is how far the heap grows between two collections, in percent of what
 // lives. A sidecar's live heap is a few MiB: by the default of 100 it would collect every

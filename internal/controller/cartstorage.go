@@ -73,15 +73,13 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (result ct
 		return ctrl.Result{}, err
 	}
 	sidecars, again := r.census.ask(ctx, req.NamespacedName, fleet.pods, generation)
-	if err := r.keepLastGood(ctx, cs, sidecars, generation); err != nil {
-		return ctrl.Result{}, err
-	}
+	kept := r.keepLastGood(ctx, cs, sidecars, generation)
 	r.explain(ctx, cs, sidecars)
 	evicted, more, err := r.evictOne(ctx, cs, sidecars)
 	conclude(cs, &conclusion{
 		fleet: fleet, sidecars: sidecars, generation: generation, evicted: evicted, now: r.now(), image: r.images.Check(cs.Spec.Sidecar.Image),
 	})
-	return ctrl.Result{RequeueAfter: soonest(recheck, soonest(again, more))}, err
+	return ctrl.Result{RequeueAfter: soonest(recheck, soonest(again, more))}, errors.Join(err, kept)
 }
 
 // soonest is the shorter one; zero is never.
