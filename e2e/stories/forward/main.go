@@ -4,23 +4,21 @@ package main
 
 import (
 	"io"
-	"log"
+	"log/slog"
 	"net"
 	"os"
 )
 
 func main() {
 	l, err := net.Listen("tcp", os.Args[1])
-	if err != nil {
-		log.Fatal(err)
-	}
-	for {
-		near, err := l.Accept()
-		if err != nil {
-			log.Fatal(err)
+	for err == nil {
+		var near net.Conn
+		if near, err = l.Accept(); err == nil {
+			go join(near, os.Args[2])
 		}
-		go join(near, os.Args[2])
 	}
+	slog.Error("ended", "error", err)
+	os.Exit(1)
 }
 
 // join copies both ways until either side ends.
@@ -28,7 +26,7 @@ func join(near net.Conn, address string) {
 	defer near.Close()
 	far, err := net.Dial("tcp", address)
 	if err != nil {
-		log.Print(err)
+		slog.Error("no connection", "error", err)
 		return
 	}
 	defer far.Close()
