@@ -24,14 +24,15 @@ const (
 // +kubebuilder:validation:XValidation:rule="has(self.redis) == (self.type == 'Redis')",messageExpression="self.type == 'Redis' ? 'type Redis needs its section: write redis: {addresses: [\"redis:6379\"]}' : 'the section redis does not belong to type ' + self.type + ': remove it, or write type: Redis'"
 // +kubebuilder:validation:XValidation:rule="has(self.memcached) == (self.type == 'Memcached')",messageExpression="self.type == 'Memcached' ? 'type Memcached needs its section: write memcached: {addresses: [\"memcached:11211\"]}' : 'the section memcached does not belong to type ' + self.type + ': remove it, or write type: Memcached'"
 // +kubebuilder:validation:XValidation:rule="has(self.dynamodb) == (self.type == 'DynamoDB')",messageExpression="self.type == 'DynamoDB' ? 'type DynamoDB needs its section: write dynamodb: {region: eu-central-1, tableName: carts}' : 'the section dynamodb does not belong to type ' + self.type + ': remove it, or write type: DynamoDB'"
-// +kubebuilder:validation:XValidation:rule="has(self.database) == (self.type == 'Database')",messageExpression="self.type == 'Database' ? 'type Database needs its section: write database: {dialect: PostgreSQL, host: postgres, name: shop}' : 'the section database does not belong to type ' + self.type + ': remove it, or write type: Database'"
+// +kubebuilder:validation:XValidation:rule="has(self.database) == (self.type == 'Database')",messageExpression="self.type == 'Database' ? 'type Database needs its section: write database: {dialect: SQLite}' : 'the section database does not belong to type ' + self.type + ': remove it, or write type: Database'"
 // +kubebuilder:validation:XValidation:rule="!has(self.memory) || self.type == 'Memory'",messageExpression="'the section memory does not belong to type ' + self.type + ': remove it, or write type: Memory'"
 // +kubebuilder:validation:XValidation:rule="!has(self.file) || self.type == 'File'",messageExpression="'the section file does not belong to type ' + self.type + ': remove it, or write type: File'"
 type Backend struct {
-	// The kind of backend: Redis, Memcached, DynamoDB, Database (PostgreSQL,
-	// MySQL, SQLite), Memory or File. Memory and File are of one pod: they
-	// cannot lock across replicas.
+	// The kind of backend. Built into this version are Redis, Database with
+	// dialect SQLite, and Memory; the others are names for later ones. Memory and
+	// SQLite are of one pod: they cannot lock across replicas.
 	// +required
+	// +kubebuilder:validation:XValidation:rule="self in ['Redis', 'Database', 'Memory']",messageExpression="'backend type ' + self + ' is not in this version: write Redis, Memory, or Database with dialect: SQLite'"
 	Type BackendType `json:"type"`
 
 	// Redis, Valkey and whatever speaks their protocol.
@@ -65,6 +66,7 @@ type Backend struct {
 type CriticalBackend struct {
 	// The kind of backend. It must survive restarts: Database or DynamoDB.
 	// +optional
+	// +kubebuilder:validation:XValidation:rule="!(self in ['Database', 'DynamoDB'])",message="criticalBackend is not in this version: remove it, and everything goes to backend"
 	// +kubebuilder:validation:XValidation:rule="self in ['Database', 'DynamoDB']",message="criticalBackend.type must be Database or DynamoDB, the other backends do not promise to keep a checkout"
 	Type BackendType `json:"type,omitempty"`
 	// A table of Amazon DynamoDB.
@@ -208,13 +210,14 @@ const (
 // +kubebuilder:validation:XValidation:rule="self.dialect == 'SQLite' || has(self.urlSecretRef) != has(self.host)",messageExpression="has(self.host) ? 'host and urlSecretRef exclude each other: the URL names the host already, remove one of them' : 'dialect ' + self.dialect + ' needs an address: write host: postgres, or urlSecretRef: {name: shop-database}'"
 // +kubebuilder:validation:XValidation:rule="self.dialect == 'SQLite' || !has(self.host) || has(self.name)",message="host needs the name of a database: write name: shop"
 // +kubebuilder:validation:XValidation:rule="!has(self.urlSecretRef) || !(has(self.port) || has(self.name) || has(self.tls))",fieldPath=".urlSecretRef",message="the URL names port, database and TLS already: remove port, name and tls, or write host in place of urlSecretRef"
-// +kubebuilder:validation:XValidation:rule="self.dialect != 'SQLite' || !(has(self.host) || has(self.port) || has(self.name) || has(self.credentialsSecretRef) || has(self.urlSecretRef) || has(self.tls))",fieldPath=".dialect",message="SQLite is a file of the pod: remove host, port, name, credentialsSecretRef, urlSecretRef and tls, or write dialect: PostgreSQL or MySQL"
+// +kubebuilder:validation:XValidation:rule="self.dialect != 'SQLite' || !(has(self.host) || has(self.port) || has(self.name) || has(self.credentialsSecretRef) || has(self.urlSecretRef) || has(self.tls))",fieldPath=".dialect",message="SQLite is a file of the pod: remove host, port, name, credentialsSecretRef, urlSecretRef and tls"
 // +kubebuilder:validation:XValidation:rule="self.dialect == 'SQLite' || !has(self.volume)",fieldPath=".volume",message="volume is for dialect SQLite: remove it"
 // +kubebuilder:validation:XValidation:rule="self.dialect != 'MySQL' || !has(self.tls) || !(has(self.tls.caSecretRef) || has(self.tls.certificateSecretRef))",fieldPath=".tls",message="MySQL trusts the usual authorities only and shows no certificate: remove caSecretRef and certificateSecretRef"
 type DatabaseBackend struct {
-	// The product: PostgreSQL, MySQL (also MariaDB) or SQLite. SQLite is a file
-	// of one pod and cannot lock across replicas.
+	// The product. Built into this version is SQLite, a file of one pod, which
+	// cannot lock across replicas; PostgreSQL and MySQL are names for later ones.
 	// +required
+	// +kubebuilder:validation:XValidation:rule="self in ['SQLite']",messageExpression="'dialect ' + self + ' is not in this version: write SQLite, or backend type Redis where several pods share carts'"
 	Dialect DatabaseDialect `json:"dialect"`
 
 	// The name or IP address of the server.
@@ -273,10 +276,12 @@ type Volume struct {
 	// and its carts end with the pod.
 	// +optional
 	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[a-z0-9]([a-z0-9-]*[a-z0-9])?([.][a-z0-9]([a-z0-9-]*[a-z0-9])?)*$')",message="must be the name of a PersistentVolumeClaim: lower-case letters, digits, - and ., for example carts"
 	// +kubebuilder:validation:MaxLength=253
 	ClaimName string `json:"claimName,omitempty"`
 
 	// How large a volume without a claim may become, for example 1Gi.
 	// +optional
+	// +kubebuilder:validation:XValidation:rule="quantity(string(self)).isGreaterThan(quantity('0'))",message="must be over zero, for example 1Gi"
 	SizeLimit *resource.Quantity `json:"sizeLimit,omitempty"`
 }

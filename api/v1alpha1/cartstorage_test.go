@@ -18,6 +18,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/sidecart/sidecart/api/v1alpha1"
+	"github.com/sidecart/sidecart/internal/config"
 	"github.com/sidecart/sidecart/internal/envtest"
 )
 
@@ -100,7 +101,7 @@ func TestSamples(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	types := map[v1alpha1.BackendType]bool{}
+	sampled := map[string]bool{}
 	for _, file := range files {
 		name := strings.TrimSuffix(filepath.Base(file), ".yaml")
 		t.Run(name, func(t *testing.T) {
@@ -120,12 +121,16 @@ func TestSamples(t *testing.T) {
 			if err := c.Client.Get(t.Context(), client.ObjectKey{Namespace: namespace, Name: name}, &o); err != nil {
 				t.Fatal(err)
 			}
-			types[o.Spec.Backend.Type] = true
+			p := config.Product{Type: config.BackendType(o.Spec.Backend.Type)}
+			if d := o.Spec.Backend.Database; d != nil {
+				p.Dialect = string(d.Dialect)
+			}
+			sampled[p.String()] = true
 		})
 	}
-	for _, b := range backendTypes(t) {
-		if !types[v1alpha1.BackendType(b)] {
-			t.Errorf("there is no sample of a backend of type %s", b)
+	for _, p := range config.Built {
+		if !sampled[p.String()] {
+			t.Errorf("there is no sample of %s", p)
 		}
 	}
 }
@@ -200,6 +205,12 @@ func TestEveryFieldIsDocumented(t *testing.T) {
 // schema is that of the generated CRD.
 func schema(t *testing.T) *apiextensionsv1.JSONSchemaProps {
 	t.Helper()
+	return definition(t).Spec.Versions[0].Schema.OpenAPIV3Schema
+}
+
+// definition is the generated CRD.
+func definition(t *testing.T) *apiextensionsv1.CustomResourceDefinition {
+	t.Helper()
 	data, err := os.ReadFile("../../config/crd/bases/sidecart.dev_cartstorages.yaml")
 	if err != nil {
 		t.Fatal(err)
@@ -208,7 +219,7 @@ func schema(t *testing.T) *apiextensionsv1.JSONSchemaProps {
 	if err := yaml.UnmarshalStrict(data, &crd); err != nil {
 		t.Fatal(err)
 	}
-	return crd.Spec.Versions[0].Schema.OpenAPIV3Schema
+	return &crd
 }
 
 // walk calls visit for every schema with its path: ".spec.ttl", items of a list
@@ -227,15 +238,115 @@ func walk(s *apiextensionsv1.JSONSchemaProps, path string, visit func(string, *a
 	}
 }
 
-func backendTypes(t *testing.T) (names []string) {
+// What the API server accepts is what this version has, by the one list of it.
+func TestOnlyBuiltBackendsAreAccepted(t *testing.T) {
+	c := envtest.Start(t)
+	namespace := c.Namespace(t)
+	sections := map[config.BackendType]string{
+		config.BackendRedis: `, redis: {addresses: ["a:1"]}`, config.BackendMemcached: `, memcached: {addresses: ["a:1"]}`,
+		config.BackendDynamoDB: ", dynamodb: {region: local, tableName: carts}", config.BackendMemory: "", config.BackendFile: "",
+	}
+	try := func(p config.Product, spec string) {
+		t.Helper()
+		err := strict(c).Create(t.Context(), object(t, namespace, "shop", spec), client.DryRunAll)
+		built := config.IsBuilt(p.Type, p.Dialect)
+		if built && err != nil || !built && (err == nil || !strings.Contains(err.Error(), "is not in this version: write ")) {
+			t.Errorf("%s, built: %t: %v", p, built, err)
+		}
+		if err != nil {
+			for _, b := range config.Built {
+				if name := string(b.Type); b.Type != config.BackendDatabase && p.Type != config.BackendDatabase && !strings.Contains(err.Error(), name) {
+					t.Errorf("%s: the refusal does not recommend %s: %v", p, name, err)
+				}
+			}
+		}
+	}
+	types := schema(t).Properties["spec"].Properties["backend"].Properties["type"].Enum
+	for _, raw := range types {
+		kind := config.BackendType(strings.Trim(string(raw.Raw), `"`))
+		if section, ok := sections[kind]; ok {
+			try(config.Product{Type: kind}, fmt.Sprintf("backend: {type: %s%s}", kind, section))
+		} else if kind != config.BackendDatabase {
+			t.Errorf("the test does not know type %s", kind)
+		}
+	}
+	for _, raw := range schema(t).Properties["spec"].Properties["backend"].Properties["database"].Properties["dialect"].Enum {
+		dialect := strings.Trim(string(raw.Raw), `"`)
+		fields := "dialect: " + dialect
+		if dialect != "SQLite" {
+			fields += ", host: db, name: shop"
+		}
+		try(config.Product{Type: config.BackendDatabase, Dialect: dialect}, "backend: {type: Database, database: {"+fields+"}}")
+	}
+	err := strict(c).Create(t.Context(), object(t, namespace, "shop", memory+"criticalBackend: {type: DynamoDB, dynamodb: {region: local, tableName: carts}}"), client.DryRunAll)
+	if (err == nil) != config.CriticalBackendBuilt {
+		t.Errorf("critical backend, built: %t: %v", config.CriticalBackendBuilt, err)
+	}
+}
+
+// A CartStorage of the version before, on a backend that is not built, stays writable: its status, its labels and whatever is no
+// part of the backend.
+func TestUnbuiltOnesStayWritable(t *testing.T) {
+	c := envtest.Start(t)
+	namespace := c.Namespace(t)
+	before, now := definition(t), definition(t)
+	lift(before.Spec.Versions[0].Schema.OpenAPIV3Schema)
+	replace := func(crd *apiextensionsv1.CustomResourceDefinition) {
+		t.Helper()
+		text, err := yaml.Marshal(crd)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, message, err := c.TryKubectl(t, string(text), "apply", "--server-side", "--force-conflicts", "--filename", "-"); err != nil {
+			t.Fatal(message)
+		}
+	}
+	old := func() *unstructured.Unstructured {
+		return object(t, namespace, "old", `backend: {type: Memcached, memcached: {addresses: ["m:11211"]}}`)
+	}
+	accepted := func(want bool) {
+		t.Helper()
+		await(t, func() string {
+			o := old()
+			o.SetName("probe")
+			if err := strict(c).Create(t.Context(), o, client.DryRunAll); (err == nil) != want {
+				return fmt.Sprintf("Memcached: %v", err)
+			}
+			return ""
+		})
+	}
+	replace(before)
+	defer func() { replace(now); accepted(false) }()
+	accepted(true)
+	if err := strict(c).Create(t.Context(), old()); err != nil {
+		t.Fatal(err)
+	}
+	replace(now)
+	accepted(false)
+	for _, args := range [][]string{
+		{"label", "cartstorage", "old", "a=b"},
+		{"patch", "cartstorage", "old", "--type=merge", "--patch", `{"spec": {"ttl": "2h"}}`},
+		{"patch", "cartstorage", "old", "--subresource=status", "--type=merge", "--patch", `{"status": {"replicas": 1}}`},
+		{"patch", "cartstorage", "old", "--type=merge", "--patch", `{"spec": {"orphanedCarts": "Accept", "backend": {"type": "Memory", "memcached": null}}}`},
+	} {
+		c.Kubectl(t, append(args, "--namespace", namespace)...)
+	}
+}
+
+// await waits until check finds nothing to complain of.
+func await(t *testing.T, check func() string) {
 	t.Helper()
-	for _, e := range schema(t).Properties["spec"].Properties["backend"].Properties["type"].Enum {
-		names = append(names, strings.Trim(string(e.Raw), `"`))
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(30 * time.Second); ; <-tick.C {
+		complaint := check()
+		if complaint == "" {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatal(complaint)
+		}
 	}
-	if len(names) == 0 {
-		t.Fatal("the CRD names no backend types")
-	}
-	return names
 }
 
 // An empty section is as if it were not there: it turns nothing on.

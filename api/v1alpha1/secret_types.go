@@ -6,17 +6,20 @@ type RedisCredentials struct {
 	// +required
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[a-z0-9]([a-z0-9-]*[a-z0-9])?([.][a-z0-9]([a-z0-9-]*[a-z0-9])?)*$')",message="must be the name of a Secret: lower-case letters, digits, - and ., for example redis-auth"
 	Name string `json:"name"`
 	// The key of the user name. Without it the user is "default".
 	// +optional
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[A-Za-z0-9_.-]+$') && self != '.' && !self.startsWith('..')",message="must be a key of the Secret: letters, digits and _ . -, for example password"
 	UsernameKey string `json:"usernameKey,omitempty"`
 	// The key of the password.
 	// +optional
 	// +kubebuilder:default=password
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[A-Za-z0-9_.-]+$') && self != '.' && !self.startsWith('..')",message="must be a key of the Secret: letters, digits and _ . -, for example password"
 	PasswordKey string `json:"passwordKey,omitempty"`
 }
 
@@ -27,18 +30,21 @@ type DatabaseCredentials struct {
 	// +required
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[a-z0-9]([a-z0-9-]*[a-z0-9])?([.][a-z0-9]([a-z0-9-]*[a-z0-9])?)*$')",message="must be the name of a Secret: lower-case letters, digits, - and ., for example redis-auth"
 	Name string `json:"name"`
 	// The key of the user name.
 	// +optional
 	// +kubebuilder:default=username
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[A-Za-z0-9_.-]+$') && self != '.' && !self.startsWith('..')",message="must be a key of the Secret: letters, digits and _ . -, for example password"
 	UsernameKey string `json:"usernameKey,omitempty"`
 	// The key of the password.
 	// +optional
 	// +kubebuilder:default=password
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[A-Za-z0-9_.-]+$') && self != '.' && !self.startsWith('..')",message="must be a key of the Secret: letters, digits and _ . -, for example password"
 	PasswordKey string `json:"passwordKey,omitempty"`
 }
 
@@ -48,18 +54,21 @@ type AWSCredentials struct {
 	// +required
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[a-z0-9]([a-z0-9-]*[a-z0-9])?([.][a-z0-9]([a-z0-9-]*[a-z0-9])?)*$')",message="must be the name of a Secret: lower-case letters, digits, - and ., for example redis-auth"
 	Name string `json:"name"`
 	// The key of the access key's id.
 	// +optional
 	// +kubebuilder:default=AWS_ACCESS_KEY_ID
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[A-Za-z0-9_.-]+$') && self != '.' && !self.startsWith('..')",message="must be a key of the Secret: letters, digits and _ . -, for example password"
 	AccessKeyIDKey string `json:"accessKeyIdKey,omitempty"`
 	// The key of the secret access key.
 	// +optional
 	// +kubebuilder:default=AWS_SECRET_ACCESS_KEY
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[A-Za-z0-9_.-]+$') && self != '.' && !self.startsWith('..')",message="must be a key of the Secret: letters, digits and _ . -, for example password"
 	SecretAccessKeyKey string `json:"secretAccessKeyKey,omitempty"`
 }
 
@@ -69,12 +78,14 @@ type URLSecretRef struct {
 	// +required
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[a-z0-9]([a-z0-9-]*[a-z0-9])?([.][a-z0-9]([a-z0-9-]*[a-z0-9])?)*$')",message="must be the name of a Secret: lower-case letters, digits, - and ., for example redis-auth"
 	Name string `json:"name"`
 	// The key of the URL.
 	// +optional
 	// +kubebuilder:default=url
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[A-Za-z0-9_.-]+$') && self != '.' && !self.startsWith('..')",message="must be a key of the Secret: letters, digits and _ . -, for example password"
 	Key string `json:"key,omitempty"`
 }
 
@@ -140,12 +151,14 @@ type CASecretRef struct {
 	// +required
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[a-z0-9]([a-z0-9-]*[a-z0-9])?([.][a-z0-9]([a-z0-9-]*[a-z0-9])?)*$')",message="must be the name of a Secret: lower-case letters, digits, - and ., for example redis-auth"
 	Name string `json:"name"`
 	// The key of the certificate, as PEM.
 	// +optional
 	// +kubebuilder:default="ca.crt"
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[A-Za-z0-9_.-]+$') && self != '.' && !self.startsWith('..')",message="must be a key of the Secret: letters, digits and _ . -, for example password"
 	Key string `json:"key,omitempty"`
 }
 
@@ -156,5 +169,6 @@ type CertificateSecretRef struct {
 	// +required
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[a-z0-9]([a-z0-9-]*[a-z0-9])?([.][a-z0-9]([a-z0-9-]*[a-z0-9])?)*$')",message="must be the name of a Secret: lower-case letters, digits, - and ., for example redis-auth"
 	Name string `json:"name"`
 }

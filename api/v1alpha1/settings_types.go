@@ -70,7 +70,7 @@ type Timeouts struct {
 	// +kubebuilder:default="1s"
 	// +kubebuilder:validation:Type=string
 	// +kubebuilder:validation:MaxLength=32
-	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]{1,9}([.][0-9]{1,9})?(h|m|s|ms))+$') && duration(self) >= duration('1ms') && duration(self) <= duration('24h')",message="must be a duration from 1ms to 24h such as 1s or 500ms"
+	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]{1,9}([.][0-9]{1,9})?(h|m|s|ms))+$') && duration(self) >= duration('10ms') && duration(self) <= duration('24h')",message="must be a duration from 10ms to 24h such as 1s or 500ms"
 	Dial metav1.Duration `json:"dial,omitzero"`
 
 	// The longest that one read of the backend may take.
@@ -78,7 +78,7 @@ type Timeouts struct {
 	// +kubebuilder:default="500ms"
 	// +kubebuilder:validation:Type=string
 	// +kubebuilder:validation:MaxLength=32
-	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]{1,9}([.][0-9]{1,9})?(h|m|s|ms))+$') && duration(self) >= duration('1ms') && duration(self) <= duration('24h')",message="must be a duration from 1ms to 24h such as 1s or 500ms"
+	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]{1,9}([.][0-9]{1,9})?(h|m|s|ms))+$') && duration(self) >= duration('10ms') && duration(self) <= duration('24h')",message="must be a duration from 10ms to 24h such as 1s or 500ms"
 	Read metav1.Duration `json:"read,omitzero"`
 
 	// The longest that one write to the backend may take.
@@ -86,7 +86,7 @@ type Timeouts struct {
 	// +kubebuilder:default="500ms"
 	// +kubebuilder:validation:Type=string
 	// +kubebuilder:validation:MaxLength=32
-	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]{1,9}([.][0-9]{1,9})?(h|m|s|ms))+$') && duration(self) >= duration('1ms') && duration(self) <= duration('24h')",message="must be a duration from 1ms to 24h such as 1s or 500ms"
+	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]{1,9}([.][0-9]{1,9})?(h|m|s|ms))+$') && duration(self) >= duration('10ms') && duration(self) <= duration('24h')",message="must be a duration from 10ms to 24h such as 1s or 500ms"
 	Write metav1.Duration `json:"write,omitzero"`
 
 	// The longest that a client's request may take in all, the wait for a lock
@@ -94,7 +94,7 @@ type Timeouts struct {
 	// +optional
 	// +kubebuilder:validation:Type=string
 	// +kubebuilder:validation:MaxLength=32
-	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]{1,9}([.][0-9]{1,9})?(h|m|s|ms))+$') && duration(self) >= duration('1ms') && duration(self) <= duration('24h')",message="must be a duration from 1ms to 24h such as 6s or 500ms"
+	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]{1,9}([.][0-9]{1,9})?(h|m|s|ms))+$') && duration(self) >= duration('10ms') && duration(self) <= duration('24h')",message="must be a duration from 10ms to 24h such as 6s or 500ms"
 	Request metav1.Duration `json:"request,omitzero"`
 }
 
@@ -167,6 +167,7 @@ type Sidecar struct {
 	// pods that start from then on.
 	// +optional
 	// +kubebuilder:validation:MaxLength=512
+	// +kubebuilder:validation:XValidation:rule="self == '' || self.matches('^(([A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?([.][A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?)*|[[][0-9A-Fa-f:]+[]])(:[0-9]+)?/)?[a-z0-9]+(([._]|__|-+)[a-z0-9]+)*(/[a-z0-9]+(([._]|__|-+)[a-z0-9]+)*)*(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(@sha256:[0-9a-f]{64}|@sha512:[0-9a-f]{128})?$')",message="must be the name of an image, for example registry.example.com/sidecart/sidecar:1.0, or with @sha256:… and 64 digits"
 	Image string `json:"image,omitempty"`
 
 	// When to pull the image. Without it as Kubernetes does for its tag.
@@ -206,6 +207,9 @@ type Sidecar struct {
 
 // Resources are what a container asks for and may use.
 //
+// +kubebuilder:validation:XValidation:rule="[self.?limits.orValue({}), self.?requests.orValue({})].all(m, m.all(k, k in ['cpu', 'memory', 'ephemeral-storage'] || k.contains('/')))",message="a container has cpu, memory and ephemeral-storage, and what a device plugin offers under a name with a /: write one of these"
+// +kubebuilder:validation:XValidation:rule="[self.?limits.orValue({}), self.?requests.orValue({})].all(m, m.all(k, quantity(string(m[k])).compareTo(quantity('0')) >= 0))",message="a quantity must not be negative: write for example cpu: 20m or memory: 64Mi"
+// +kubebuilder:validation:XValidation:rule="!('memory' in self.?limits.orValue({})) || quantity(string(self.limits['memory'])).compareTo(quantity('16Mi')) >= 0",fieldPath=".limits",message="with less than 16Mi the container does not start: write for example memory: 128Mi, and mind the unit"
 // +kubebuilder:validation:XValidation:rule="!has(self.requests) || !has(self.limits) || self.requests.all(k, !(k in self.limits) || quantity(string(self.requests[k])).compareTo(quantity(string(self.limits[k]))) <= 0)",message="a container cannot request more than its limit: lower requests (cpu: 20m and memory: 32Mi where not set) or raise limits (memory: 128Mi where not set)"
 type Resources struct {
 	// What the container may use at most.

@@ -184,6 +184,9 @@ func (s *sidecar) backend(c *config.Config, store storage.Store, carts *lock.Coo
 	if advisor, ok := store.(storage.Advisor); ok {
 		b.Advice = advisor.Advice
 	}
+	if counter, ok := store.(storage.Counter); ok {
+		b.Count = counter.Count
+	}
 	return b
 }
 

@@ -18,6 +18,7 @@ import (
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
 )
 
 const (
@@ -29,7 +30,7 @@ const (
 )
 
 // Certificates keeps the webhook's certificate in a Secret, its authority in the
-// MutatingWebhookConfiguration, and shows it to the API server. Every replica does
+// configurations of the webhooks, and shows it to the API server. Every replica does
 // so, leader or not: whoever writes first wins, the others take that over.
 //
 // A new certificate is shown only after its authority has been written where API
@@ -70,6 +71,7 @@ func (c *Certificates) setup(mgr ctrl.Manager, o controller.Options) error {
 	return ctrl.NewControllerManagedBy(mgr).
 		Named("certificates").
 		For(&admissionv1.MutatingWebhookConfiguration{}).
+		Watches(&admissionv1.ValidatingWebhookConfiguration{}, &handler.EnqueueRequestForObject{}).
 		WithOptions(o).
 		Complete(c)
 }
@@ -131,25 +133,46 @@ func reasonToRenew(missing bool, err error) string {
 	return "two thirds of its life are over"
 }
 
-// publish writes the authorities into the webhook's configuration. It reports false if there is no such
-// configuration; its creation calls again.
+// publish writes the authorities into the configurations of the webhooks. It reports false if there is none for pods; its
+// creation calls again. That for reviews may be missing: without it changes go unreviewed.
 func (c *Certificates) publish(ctx context.Context, bundle []byte) (bool, error) {
-	hook := &admissionv1.MutatingWebhookConfiguration{}
-	if err := c.client.Get(ctx, client.ObjectKey{Name: c.webhook}, hook); err != nil {
-		return false, client.IgnoreNotFound(err)
+	reviews := &admissionv1.ValidatingWebhookConfiguration{}
+	err := c.publishIn(ctx, reviews, bundle, func() (all []*admissionv1.WebhookClientConfig) {
+		for i := range reviews.Webhooks {
+			all = append(all, &reviews.Webhooks[i].ClientConfig)
+		}
+		return all
+	})
+	if client.IgnoreNotFound(err) != nil {
+		return false, err
 	}
-	before := hook.DeepCopy()
+	pods := &admissionv1.MutatingWebhookConfiguration{}
+	err = c.publishIn(ctx, pods, bundle, func() (all []*admissionv1.WebhookClientConfig) {
+		for i := range pods.Webhooks {
+			all = append(all, &pods.Webhooks[i].ClientConfig)
+		}
+		return all
+	})
+	return err == nil, client.IgnoreNotFound(err)
+}
+
+// publishIn writes them into one object, if they are not there.
+func (c *Certificates) publishIn(ctx context.Context, o client.Object, bundle []byte, configs func() []*admissionv1.WebhookClientConfig) error {
+	if err := c.client.Get(ctx, client.ObjectKey{Name: c.webhook}, o); err != nil {
+		return err
+	}
+	before := o.DeepCopyObject().(client.Object)
 	stale := false
-	for i := range hook.Webhooks {
-		if w := &hook.Webhooks[i].ClientConfig; !bytes.Equal(w.CABundle, bundle) {
-			w.CABundle, stale = bundle, true
+	for _, config := range configs() {
+		if !bytes.Equal(config.CABundle, bundle) {
+			config.CABundle, stale = bundle, true
 		}
 	}
 	if !stale {
-		return true, nil
+		return nil
 	}
 	patch := client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{})
-	return true, c.client.Patch(ctx, hook, patch, client.FieldOwner(FieldOwner))
+	return c.client.Patch(ctx, o, patch, client.FieldOwner(FieldOwner))
 }
 
 // show takes pair into use, if API servers have had time to learn its authority, and

@@ -11,6 +11,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/sidecart/sidecart/api/v1alpha1"
+	"github.com/sidecart/sidecart/internal/config"
 	"github.com/sidecart/sidecart/internal/render"
 )
 
@@ -166,7 +167,7 @@ func (c *conclusion) lockingEffective(cs *v1alpha1.CartStorage) (metav1.Conditio
 		return metav1.ConditionTrue, v1alpha1.ReasonNotNeeded, needed.Message
 	case !render.LocksAcrossReplicas(&cs.Spec.Backend):
 		return metav1.ConditionFalse, v1alpha1.ReasonBackendCannotLock,
-			fmt.Sprintf("%s, and backend %s cannot lock across replicas: run one pod, or use Redis, Memcached, DynamoDB, PostgreSQL or MySQL", decision.Message, cs.Spec.Backend.Type)
+			fmt.Sprintf("%s, and backend %s cannot lock across replicas: run one pod, or use %s", decision.Message, cs.Spec.Backend.Type, config.SharedNames())
 	case len(c.behind)+len(c.missing) > 0:
 		return metav1.ConditionFalse, v1alpha1.ReasonRollingOut, fmt.Sprintf("%d of %d pods have not been told to lock yet", len(c.behind)+len(c.missing), len(c.sidecars))
 	}

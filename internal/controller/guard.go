@@ -40,6 +40,13 @@ func newGuard(handler http.Handler, clients *clientCAs) *guard {
 	return &guard{handler: handler, clients: clients, budget: semaphore.NewWeighted(callBytes), wait: callWait}
 }
 
+// beside guards another handler, whose calls share the memory of this one's.
+func (g *guard) beside(handler http.Handler) *guard {
+	other := *g
+	other.handler = handler
+	return &other
+}
+
 func (g *guard) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if g.clients != nil && (r.TLS == nil || len(r.TLS.VerifiedChains) == 0) {
 		http.Error(w, "show a client certificate: this webhook answers the API server only", http.StatusForbidden)

@@ -212,6 +212,16 @@ func (w *world) pointWebhook(url string) {
 	if err := w.c.Update(w.t.Context(), hook); err != nil {
 		w.t.Fatal(err)
 	}
+	reviews := &admissionv1.ValidatingWebhookConfiguration{}
+	if err := w.c.Get(w.t.Context(), client.ObjectKey{Name: "sidecart"}, reviews); err != nil {
+		w.t.Fatal(err)
+	}
+	there := strings.TrimSuffix(url, InjectPath) + ReviewPath
+	c = &reviews.Webhooks[0].ClientConfig
+	c.Service, c.URL = nil, &there
+	if err := w.c.Update(w.t.Context(), reviews); err != nil {
+		w.t.Fatal(err)
+	}
 }
 
 // clear leaves nothing for the operator of the next test.

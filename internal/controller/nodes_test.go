@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -52,6 +53,7 @@ type running struct {
 	report Report
 	change func(*Report) // what the test wants it to say
 	silent bool
+	carts  string // what it answers on /statusz/carts
 }
 
 var lastAddress struct {
@@ -195,9 +197,15 @@ func (n *nodes) serve(w http.ResponseWriter, r *http.Request) {
 	n.mu.Lock()
 	n.requests++
 	p := n.byIP[ip]
-	if p == nil || p.silent || r.URL.Path != "/statusz" || r.Header.Get("Accept") != "application/json" {
+	if p == nil || p.silent || r.URL.Path != "/statusz/carts" && (r.URL.Path != "/statusz" || r.Header.Get("Accept") != "application/json") {
 		n.mu.Unlock()
 		http.Error(w, "no sidecar", http.StatusServiceUnavailable)
+		return
+	}
+	if r.URL.Path == "/statusz/carts" {
+		carts := p.carts
+		n.mu.Unlock()
+		_, _ = io.WriteString(w, carts)
 		return
 	}
 	report := p.report

@@ -73,7 +73,7 @@ type WebhookOptions struct {
 	// CertDir has tls.crt and tls.key, which somebody else renews. If it is empty, the
 	// operator makes its own certificate.
 	CertDir string
-	// Configuration is the name of the MutatingWebhookConfiguration, Secret that of
+	// Configuration is the name of the MutatingWebhookConfiguration and of the ValidatingWebhookConfiguration, Secret that of
 	// the Secret with the certificate, and Hosts are the names by which the API server
 	// calls. Required where CertDir is empty.
 	Configuration, Secret string
@@ -145,7 +145,7 @@ func New(ctx context.Context, c *rest.Config, o Options) (ctrl.Manager, error) {
 		return err
 	}}, ready: map[string]healthz.Checker{}}
 	if o.Webhook.Port >= 0 {
-		if err := addWebhook(mgr, &o, clients, w, checks); err != nil {
+		if err := addWebhook(mgr, &o, r, clients, w, checks); err != nil {
 			return nil, err
 		}
 	}
@@ -186,9 +186,9 @@ func addPorts(mgr ctrl.Manager, o *Options, c *checks) error {
 func managerOptions(o *Options) ctrl.Options {
 	caches := cacheOptions()
 	if o.Webhook.Configuration != "" {
-		caches.ByObject[&admissionv1.MutatingWebhookConfiguration{}] = cache.ByObject{
-			Field: fields.OneTermEqualSelector("metadata.name", o.Webhook.Configuration),
-		}
+		ours := cache.ByObject{Field: fields.OneTermEqualSelector("metadata.name", o.Webhook.Configuration)}
+		caches.ByObject[&admissionv1.MutatingWebhookConfiguration{}] = ours
+		caches.ByObject[&admissionv1.ValidatingWebhookConfiguration{}] = ours
 	}
 	return ctrl.Options{
 		Scheme:                        Scheme(),
@@ -203,7 +203,7 @@ func managerOptions(o *Options) ctrl.Options {
 	}
 }
 
-func addWebhook(mgr ctrl.Manager, o *Options, clients *clientCAs, w *workers, checks *checks) error {
+func addWebhook(mgr ctrl.Manager, o *Options, r *Reconciler, clients *clientCAs, w *workers, checks *checks) error {
 	if clients == nil {
 		o.Logger.Info("the webhook answers whoever reaches its port, and tells the names in a CartStorage to who knows that of it: --webhook-client-ca-file has it answer API servers with a certificate only")
 	}
@@ -220,7 +220,10 @@ func addWebhook(mgr ctrl.Manager, o *Options, clients *clientCAs, w *workers, ch
 	}
 	// It is never started: it counts and times the calls, which only it can.
 	mux := http.NewServeMux()
-	webhook.NewServer(webhook.Options{WebhookMux: mux}).Register(InjectPath, newGuard(&webhook.Admission{Handler: injector}, clients))
+	hooks := webhook.NewServer(webhook.Options{WebhookMux: mux})
+	pods := newGuard(&webhook.Admission{Handler: injector}, clients)
+	hooks.Register(InjectPath, pods)
+	hooks.Register(ReviewPath, pods.beside(&webhook.Admission{Handler: &Reviewer{r}}))
 	address := net.JoinHostPort(o.Webhook.Host, strconv.Itoa(cmp.Or(o.Webhook.Port, webhook.DefaultPort)))
 	server, err := serve("webhook", address, mux, secure, o.Logger)
 	if err != nil {

@@ -44,6 +44,7 @@ func TestPolicies(t *testing.T) {
 	})
 	ours := w.getPod("web-1-1")
 	hook := &admissionv1.MutatingWebhookConfiguration{ObjectMeta: metav1.ObjectMeta{Name: "sidecart"}}
+	reviews := &admissionv1.ValidatingWebhookConfiguration{ObjectMeta: metav1.ObjectMeta{Name: "sidecart"}}
 	config := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: w.namespace, Name: render.ConfigMapName("shop")}}
 
 	patch := func(o client.Object, body string) error {
@@ -118,6 +119,12 @@ func TestPolicies(t *testing.T) {
 		{"another webhook", patch(hook, `[{"op": "copy", "from": "/webhooks/0", "path": "/webhooks/1"}, {"op": "replace", "path": "/webhooks/1/name", "value": "evil.sidecart.dev"}]`), onlyCA},
 		{"no webhook", patch(hook, `[{"op": "remove", "path": "/webhooks/0"}]`), onlyCA},
 		{"an annotation of the webhook", merge(hook, `{"metadata": {"annotations": {"cert-manager.io/inject-ca-from": "evil/evil"}}}`), onlyCA},
+
+		{"caBundle of reviews", patch(reviews, `[{"op": "replace", "path": "/webhooks/0/clientConfig/caBundle", "value": null}]`), ""},
+		{"the rules of reviews", patch(reviews, `[{"op": "replace", "path": "/webhooks/0/rules/0/resources", "value": ["*"]}]`), onlyCA},
+		{"the failurePolicy of reviews", patch(reviews, `[{"op": "replace", "path": "/webhooks/0/failurePolicy", "value": "Fail"}]`), onlyCA},
+		{"the address of reviews", patch(reviews, `[{"op": "replace", "path": "/webhooks/0/clientConfig/url", "value": "https://evil.example.com/"}]`), onlyCA},
+		{"no review", patch(reviews, `[{"op": "remove", "path": "/webhooks/0"}]`), onlyCA},
 
 		{"an eviction", evict(w.namespace, ours.Name, &ours.UID), ""},
 		{"an eviction of whatever is called so", evict(w.namespace, ours.Name, nil), "evicts a pod only by its UID"},

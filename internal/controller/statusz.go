@@ -63,11 +63,14 @@ const (
 )
 
 // HTTPFetcher asks sidecars at the address of their pod.
-type HTTPFetcher struct{ client http.Client }
+type HTTPFetcher struct {
+	client   http.Client
+	counting http.Client // see Count: a count takes a sidecar up to a second
+}
 
 // NewHTTPFetcher waits for an answer for at most timeout.
 func NewHTTPFetcher(timeout time.Duration) *HTTPFetcher {
-	return &HTTPFetcher{http.Client{
+	client := http.Client{
 		Timeout: timeout,
 		Transport: &http.Transport{
 			Proxy:             nil,  // a pod is no business of a proxy
@@ -78,7 +81,10 @@ func NewHTTPFetcher(timeout time.Duration) *HTTPFetcher {
 		},
 		// Whoever is in a pod must not send the operator elsewhere.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}}
+	}
+	counting := client
+	counting.Timeout = timeout + countTimeout
+	return &HTTPFetcher{client: client, counting: counting}
 }
 
 // Fetch implements [Fetcher].

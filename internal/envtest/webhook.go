@@ -64,7 +64,12 @@ plugins:
   configuration:
     apiVersion: apiserver.config.k8s.io/v1
     kind: WebhookAdmissionConfiguration
-    kubeConfigFile: %s
+    kubeConfigFile: %[1]s
+- name: ValidatingAdmissionWebhook
+  configuration:
+    apiVersion: apiserver.config.k8s.io/v1
+    kind: WebhookAdmissionConfiguration
+    kubeConfigFile: %[1]s
 `, kubeconfig),
 	} {
 		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {

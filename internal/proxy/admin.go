@@ -204,6 +204,7 @@ func (s *Server) adminHandler(version string) http.Handler {
 	mux.Handle("GET /metrics", few(promhttp.HandlerFor(s.service.metrics.registry, promhttp.HandlerOpts{DisableCompression: true})))
 	mux.HandleFunc("GET /openapi.json", func(w http.ResponseWriter, _ *http.Request) { serveOpenAPI(w) })
 	mux.Handle("GET /statusz", few(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { s.serveStatus(w, r, version) })))
+	mux.HandleFunc("GET /statusz/carts", newCartCount(s).ServeHTTP)
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, r *http.Request) {
 		http.Redirect(w, r, "/statusz", http.StatusFound)
 	})

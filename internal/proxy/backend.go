@@ -28,7 +28,7 @@ type Engine interface {
 }
 
 // Backend is what calls are served with. All fields but Generation,
-// MemoryBytes, AllowFlush, Beat and Advice are required.
+// MemoryBytes, AllowFlush, Beat, Advice and Count are required.
 type Backend struct {
 	Engine Engine
 	// Ping has the store do all that a change needs.
@@ -37,6 +37,8 @@ type Backend struct {
 	Beat func(context.Context) error
 	// Advice says how safe carts are in it; nil where that is not known.
 	Advice func(context.Context) ([]storage.Advice, error)
+	// Count is how many carts there are, at most so many; nil where they cannot be counted. See [storage.Counter].
+	Count func(ctx context.Context, most int) (n int, more bool, err error)
 	// Name is the backend's type as in the configuration: "Redis".
 	Name string
 	// Mode is the locking mode as in the configuration: "auto".

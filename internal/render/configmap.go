@@ -81,13 +81,23 @@ func ConfigGeneration(o metav1.Object) int64 {
 	return max(n, 0)
 }
 
+// Check says why cs gives its sidecars no configuration; see [ConfigMap].
+func Check(cs *v1alpha1.CartStorage) error {
+	_, err := marshal(cs, v1alpha1.LockingStatus{}, 0)
+	return err
+}
+
 // marshal is the file, which the sidecars' own loader has accepted.
 func marshal(cs *v1alpha1.CartStorage, locking v1alpha1.LockingStatus, generation int64) (string, error) {
-	data, err := config.Marshal(Config(cs, locking, generation))
+	c := Config(cs, locking, generation)
+	data, err := config.Marshal(c)
 	if err != nil {
 		return "", err
 	}
-	if _, err := config.Load(data); err != nil {
+	if _, err = config.Load(data); err == nil {
+		err = config.NotBuilt(c).Err()
+	}
+	if err != nil {
 		return "", fmt.Errorf("CartStorage %s/%s gives no valid configuration: %w", cs.Namespace, cs.Name, err)
 	}
 	return string(data), nil

@@ -180,7 +180,14 @@ func TestDefaultsAgree(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			defaulted := in.CartStorage.DeepCopy()
 			defaulted.Name, defaulted.Namespace = name, namespace
-			if err := cluster.Client.Create(t.Context(), defaulted, client.DryRunAll); err != nil {
+			err := cluster.Client.Create(t.Context(), defaulted, client.DryRunAll)
+			if Check(&in.CartStorage) != nil {
+				if err == nil {
+					t.Error("the API server accepts what this version cannot serve")
+				}
+				return
+			}
+			if err != nil {
 				t.Fatal(err)
 			}
 			if defaulted.Spec.Locking.AutoDisableAfter.Duration == 0 {

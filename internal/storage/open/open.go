@@ -14,35 +14,9 @@ import (
 	"github.com/sidecart/sidecart/internal/storage/sql"
 )
 
-// available are the backends of this build, as people write them.
-const available = "Redis, Database (SQLite) and Memory"
-
 // Check says what a valid configuration asks for that this build does not have.
 // It is a rule for [config.Builder.Rule].
-func Check(c *config.Config) config.Problems {
-	var p config.Problems
-	switch c.Backend.Type {
-	case config.BackendMemcached, config.BackendDynamoDB, config.BackendFile:
-		p = append(p, config.Problem{Path: "backend", Message: fmt.Sprintf("type %s is not built into this version; available are %s", c.Backend.Type, available)})
-	case config.BackendDatabase:
-		if d := c.Backend.Database; d != nil {
-			p = append(p, checkURL("backend.database.url", d.URL)...)
-		}
-	}
-	if c.CriticalBackend != nil {
-		p = append(p, config.Problem{Path: "criticalBackend", Message: "a second backend for checkouts is not built into this version: remove it, and everything goes to backend"})
-	}
-	return p
-}
-
-// checkURL refuses the databases that a valid URL can name and this build lacks.
-func checkURL(path string, url config.URL) config.Problems {
-	switch url.Scheme() {
-	case "postgres", "postgresql", "mysql":
-		return config.Problems{{Path: path, Message: fmt.Sprintf("%s is not built into this version; available are %s", url.Scheme(), available)}}
-	}
-	return nil
-}
+func Check(c *config.Config) config.Problems { return config.NotBuilt(c) }
 
 // Store opens the store that c names, which must be valid. It does not demand
 // that a server answers: ask Ping. An error of the type [config.Problems] says
@@ -64,7 +38,7 @@ func Store(ctx context.Context, c *config.Config) (storage.Store, error) {
 	case config.BackendMemory:
 		return memory.New(), nil
 	}
-	return nil, config.Problems{{Path: "backend.type", Message: fmt.Sprintf("%q is no backend; available are %s", c.Backend.Type, available)}}
+	return nil, config.Problems{{Path: "backend.type", Message: fmt.Sprintf("%q is no backend; available are %s", c.Backend.Type, config.BuiltNames())}}
 }
 
 // openDatabase resolves the URL, which may stand in a file.
@@ -97,8 +71,8 @@ func (r *reader) url(path string, d *config.Database) storage.Secret {
 		r.problem(path, "%s is empty", d.URLFile)
 	case url.Problem() != "":
 		r.problem(path, "the URL in %s %s", d.URLFile, url.Problem())
-	case len(checkURL(path, url)) > 0:
-		r.problem(path, "the URL in %s names a database that is not built into this version; available are %s", d.URLFile, available)
+	case len(config.NotBuiltURL(path, url)) > 0:
+		r.problem(path, "the URL in %s names a database that is not built into this version; available are %s", d.URLFile, config.BuiltNames())
 	case d.UsernameFile != "" || d.PasswordFile != "":
 		r.problem(path, "%s names an SQLite file, which knows no users: remove usernameFile and passwordFile", d.URLFile)
 	}

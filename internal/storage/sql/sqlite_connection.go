@@ -62,7 +62,7 @@ const (
 )
 
 var (
-	reading = []string{queryRow, queryWhole, queryInstances}
+	reading = []string{queryRow, queryWhole, queryInstances, queryCount}
 	writing = []string{queryRow, queryDocuments, save, remove, purge, flush, nextFence, dataVersion, begin, commit, saveProbe, removeProbe}
 )
 

@@ -33,6 +33,12 @@ func (s *subject) methods() map[string]func(context.Context) error {
 			return err
 		}
 	}
+	if c, ok := s.store.(storage.Counter); ok {
+		calls["Count"] = func(ctx context.Context) error {
+			_, _, err := c.Count(ctx, 1)
+			return err
+		}
+	}
 	if l, ok := s.locker(); ok {
 		calls["Acquire"] = func(ctx context.Context) error {
 			_, err := l.Acquire(ctx, key, storage.Claim{Token: newToken(), Parts: []cart.Part{cart.PartAll}, Lease: long}, false)

@@ -34,6 +34,8 @@ type Caps struct {
 	NoForeignPairs string
 	// NoInstances: the instances of an identifier cannot be listed.
 	NoInstances string
+	// NoCount: the store is no [storage.Counter].
+	NoCount string
 	// NoFlush: the carts of a prefix cannot be found.
 	NoFlush string
 	// NoSecond: two stores cannot share data. Such a store is not Shared.
@@ -80,6 +82,7 @@ func Run(t *testing.T, open func(t *testing.T) Harness, caps Caps) {
 		{"Names", testNames},
 		{"Instances", testInstances},
 		{"Flush", testFlush},
+		{"Count", testCount},
 
 		{"RacingCreators", testRacingCreators},
 		{"LostUpdates", testLostUpdates},

@@ -1,0 +1,96 @@
+package config
+
+import (
+	"slices"
+	"strings"
+)
+
+// Product is a kind of backend as people choose it: a type, and for databases the dialect.
+type Product struct {
+	Type BackendType
+	// Dialect is that of a Database as a CartStorage names it; "" for the other types.
+	Dialect string
+	// Shared says that the carts of several pods can be in it, and their locks hold.
+	Shared bool
+}
+
+// String is "Redis" or "Database (SQLite)".
+func (p Product) String() string {
+	if p.Dialect == "" {
+		return string(p.Type)
+	}
+	return string(p.Type) + " (" + p.Dialect + ")"
+}
+
+// Built are the backends of this version. It is the one list of them: what opens backends, what the API server accepts and
+// what messages recommend are held against it by tests.
+var Built = []Product{
+	{Type: BackendRedis, Shared: true},
+	{Type: BackendDatabase, Dialect: "SQLite"},
+	{Type: BackendMemory},
+}
+
+// CriticalBackendBuilt says whether this version knows a second backend for checkouts.
+const CriticalBackendBuilt = false
+
+// BuiltNames are the backends of this version in words: "Redis, Database (SQLite) and Memory".
+func BuiltNames() string { return names(func(Product) bool { return true }, "and") }
+
+// SharedNames are those that several pods can share: "Redis".
+func SharedNames() string { return names(func(p Product) bool { return p.Shared }, "or") }
+
+func names(want func(Product) bool, last string) string {
+	var all []string
+	for _, p := range Built {
+		if want(p) {
+			all = append(all, p.String())
+		}
+	}
+	if n := len(all) - 1; n > 0 {
+		return strings.Join(all[:n], ", ") + " " + last + " " + all[n]
+	}
+	return strings.Join(all, "")
+}
+
+// IsBuilt reports whether this version has a backend of that type, for databases of that dialect.
+func IsBuilt(t BackendType, dialect string) bool {
+	return slices.ContainsFunc(Built, func(p Product) bool { return p.Type == t && (t != BackendDatabase || p.Dialect == dialect) })
+}
+
+// Dialect is the database product of a URL as a CartStorage names it, "" where the scheme is none.
+func (u URL) Dialect() string {
+	switch u.Scheme() {
+	case "sqlite":
+		return "SQLite"
+	case "postgres", "postgresql":
+		return "PostgreSQL"
+	case "mysql":
+		return "MySQL"
+	}
+	return ""
+}
+
+// NotBuilt says what a valid configuration asks for that this version does not have.
+// It is a rule for [Builder.Rule].
+func NotBuilt(c *Config) (p Problems) {
+	switch b := &c.Backend; {
+	case b.Type == BackendDatabase:
+		if b.Database != nil {
+			p = append(p, NotBuiltURL("backend.database.url", b.Database.URL)...)
+		}
+	case oneOf(b.Type) && !IsBuilt(b.Type, ""):
+		p = append(p, Problem{"backend", "type " + string(b.Type) + " is not built into this version; available are " + BuiltNames()})
+	}
+	if c.CriticalBackend != nil && !CriticalBackendBuilt {
+		p = append(p, Problem{"criticalBackend", "a second backend for checkouts is not built into this version: remove it, and everything goes to backend"})
+	}
+	return p
+}
+
+// NotBuiltURL refuses the databases that a valid URL can name and this version does not have.
+func NotBuiltURL(path string, url URL) Problems {
+	if d := url.Dialect(); d != "" && !IsBuilt(BackendDatabase, d) {
+		return Problems{{path, url.Scheme() + " is not built into this version; available are " + BuiltNames()}}
+	}
+	return nil
+}

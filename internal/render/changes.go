@@ -1,0 +1,121 @@
+package render
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+
+	"github.com/sidecart/sidecart/api/v1alpha1"
+)
+
+// Where is where the carts of cs are, in words: "Redis redis:6379". It names no secret.
+func Where(cs *v1alpha1.CartStorage) string {
+	switch b := &cs.Spec.Backend; {
+	case b.Redis != nil:
+		where := "Redis " + join(b.Redis.Addresses)
+		if b.Redis.MasterName != "" {
+			where += ", master " + b.Redis.MasterName
+		}
+		if b.Redis.Database != 0 {
+			where += fmt.Sprintf(", database %d", b.Redis.Database)
+		}
+		if b.Redis.Namespace != "" {
+			where += ", namespace " + b.Redis.Namespace
+		}
+		return where
+	case b.Memcached != nil:
+		return "Memcached " + join(b.Memcached.Addresses)
+	case b.DynamoDB != nil:
+		return "table " + b.DynamoDB.TableName + " of DynamoDB in " + b.DynamoDB.Region
+	case b.Database != nil && b.Database.Dialect != v1alpha1.SQLite:
+		if ref := b.Database.URLSecretRef; ref != nil {
+			return fmt.Sprintf("the %s database of Secret %s", b.Database.Dialect, ref.Name)
+		}
+		return fmt.Sprintf("database %s of %s %s", b.Database.Name, b.Database.Dialect, b.Database.Host)
+	case b.Type == v1alpha1.BackendMemory:
+		return "the memory of the sidecars"
+	}
+	if d := dataSource(cs); d != nil && d.PersistentVolumeClaim != nil {
+		return "PersistentVolumeClaim " + d.PersistentVolumeClaim.ClaimName
+	}
+	return "the volumes of the pods"
+}
+
+func join(addresses []v1alpha1.Address) string {
+	const most = 3
+	if more := len(addresses) - most; more > 0 {
+		return fmt.Sprintf("%s and %d more", join(addresses[:most]), more)
+	}
+	return strings.Join(asStrings(addresses), ", ")
+}
+
+func asStrings(in []v1alpha1.Address) []string {
+	out := make([]string, len(in))
+	for i, a := range in {
+		out[i] = string(a)
+	}
+	return out
+}
+
+// Moved reports whether the carts of was are not those of is, so that a change from one to the other leaves them behind. Two
+// names of one Service are the same place.
+func Moved(was, is *v1alpha1.CartStorage) bool {
+	if ownStore(was) != ownStore(is) || scattered(was) != scattered(is) {
+		return true
+	}
+	now := places(is)
+	return slices.ContainsFunc(places(was), func(p place) bool { return !slices.ContainsFunc(now, p.overlaps) })
+}
+
+// ownStore is what [places] does not know: a store that belongs to a pod, by its kind and prefix; "" where pods share one.
+func ownStore(cs *v1alpha1.CartStorage) string {
+	b := &cs.Spec.Backend
+	switch d := dataSource(cs); {
+	case b.Type == v1alpha1.BackendMemory:
+		return string(b.Type) // nobody else is in it, so that the prefix does not matter
+	case d == nil || d.PersistentVolumeClaim != nil:
+		return ""
+	case b.Database != nil:
+		return string(b.Database.Dialect) + "\x00" + cs.Spec.KeyPrefix
+	}
+	return string(b.Type) + "\x00" + cs.Spec.KeyPrefix
+}
+
+// scattered reports whether keys are made for a Redis Cluster, where a cart has other ones.
+func scattered(cs *v1alpha1.CartStorage) bool {
+	r := cs.Spec.Backend.Redis
+	return r != nil && r.Mode == v1alpha1.RedisCluster
+}
+
+// NeedsRestart names what a change from was to is alters of a pod's sidecar itself, so that it is in force in pods that start from
+// then on: "image", "ports". Everything else reaches running sidecars.
+func NeedsRestart(was, is *v1alpha1.CartStorage) (parts []string) {
+	before, after := sample(was), sample(is)
+	for _, part := range []struct {
+		name string
+		of   func(*corev1.Pod) any
+	}{
+		{"image", func(p *corev1.Pod) any { return p.Spec.InitContainers[0].Image }},
+		{"imagePullPolicy", func(p *corev1.Pod) any { return p.Spec.InitContainers[0].ImagePullPolicy }},
+		{"resources", func(p *corev1.Pod) any { return p.Spec.InitContainers[0].Resources }},
+		{"ports", func(p *corev1.Pod) any { return []any{p.Spec.InitContainers[0].Ports, p.Spec.Containers[0].Env} }},
+		{"secrets and volumes", func(p *corev1.Pod) any { return p.Spec.Volumes }},
+	} {
+		if !equality.Semantic.DeepEqual(part.of(before), part.of(after)) {
+			parts = append(parts, part.name)
+		}
+	}
+	return parts
+}
+
+// sample is a pod with the sidecar of cs.
+func sample(cs *v1alpha1.CartStorage) *corev1.Pod {
+	image := cs.Spec.Sidecar.Image
+	pod := &corev1.Pod{Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "app"}}}}
+	inject(pod, cs, image, 0)
+	environment(pod.Spec.Containers, cs)
+	return pod
+}

@@ -1,0 +1,51 @@
+package storagetest
+
+import (
+	"fmt"
+
+	"github.com/sidecart/sidecart/internal/cart"
+	"github.com/sidecart/sidecart/internal/storage"
+)
+
+// testCount: what counts are the carts of the prefix that exist, and neither locks nor what has expired, whoever asks.
+func testCount(s *subject) {
+	counter, ok := s.store.(storage.Counter)
+	if ok != (s.caps.NoCount == "") {
+		s.Fatalf("%T is a Counter: %t, but Caps.NoCount = %q", s.store, ok, s.caps.NoCount)
+	}
+	if !ok {
+		return
+	}
+	count := func(c storage.Counter, most, want int, wantMore bool) {
+		s.Helper()
+		if n, more, err := c.Count(s.ctx, most); err != nil || n != want || more != wantMore {
+			s.Errorf("Count of at most %d = %d, %t, %v; want %d, %t", most, n, more, err, want, wantMore)
+		}
+	}
+	count(counter, 10, 0, false)
+	for i, name := range names {
+		s.put(cart.Key{Identifier: name, Instance: fmt.Sprint(i % 7)}, items(`{"a":1}`))
+	}
+	s.put(cart.Key{Identifier: "lock", Instance: "items"}, items(`{}`))
+	all := len(names) + 1
+	expired := cart.Key{Identifier: "gone", Instance: "soon"}
+	short := change(expired, &cart.Cart{}, items(`{"a":1}`))
+	short.TTL = s.short()
+	s.commit(storage.Committed, short)
+	s.eventually("expired", func() bool { return !s.load(expired).Exists() })
+	forgotten := cart.Key{Identifier: "gone", Instance: "forgotten"}
+	forget := check(forgotten, s.put(forgotten, items(`{"a":1}`)), cart.PartAll)
+	forget.Forget = true
+	s.commit(storage.Committed, forget)
+	if l, ok := s.locker(); ok {
+		s.acquire(l, cart.Key{Identifier: "locked", Instance: "only"}, newToken(), cart.PartAll)
+	}
+	if s.harness.Other != nil {
+		s.on(s.harness.Other(s.T)).put(key, items(`{"theirs":1}`))
+	}
+	count(counter, all+1, all, false)
+	count(counter, all, all, false)
+	count(counter, all-1, all-1, true)
+	count(counter, 1, 1, true)
+	count(s.second().store.(storage.Counter), all, all, false)
+}
