@@ -39,6 +39,7 @@ func TestSchemaRefuses(t *testing.T) {
 		{"podDisruptionBudget.maxUnavailable=half", "at '/podDisruptionBudget/maxUnavailable'"},
 		{"podAnnotations.a=1", "at '/podAnnotations/a': got number, want string"},
 		{"webhook.failurePolicy=Ignore", "at '/webhook': additional properties 'failurePolicy' not allowed"},
+		{"watchNamespaces[0]=A", "at '/watchNamespaces/0': 'A' does not match pattern"},
 		{"webhook.timeoutSeconds=31", "at '/webhook/timeoutSeconds': maximum: got 31, want 30"},
 		{"webhook.certificate.source=vault", "at '/webhook/certificate/source': value must be one of 'operator', 'cert-manager'"},
 		{"webhook.certificate.issuerRef.kind=ClusterIssuer", "at '/webhook/certificate/issuerRef': properties 'name' required, if 'kind' exists"},

@@ -77,7 +77,7 @@ func TestNamespace(t *testing.T) {
 		t.Errorf("%s is named in a release of another namespace", namespace)
 	}
 	for _, o := range objects(t, out) {
-		cluster := slices.Contains([]string{"ClusterRole", "ClusterRoleBinding", "CustomResourceDefinition", "MutatingWebhookConfiguration",
+		cluster := slices.Contains([]string{"ClusterRole", "ClusterRoleBinding", "CustomResourceDefinition", "MutatingWebhookConfiguration", "ValidatingWebhookConfiguration",
 			"ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"}, o.GetKind())
 		if want := map[bool]string{true: "", false: "shop-infrastructure"}[cluster]; o.GetNamespace() != want {
 			t.Errorf("%s is in namespace %q, want %q", name(o), o.GetNamespace(), want)

@@ -27,14 +27,24 @@ func definition(dir string) ([]byte, error) {
 	})
 }
 
-// roles is the template of all roles and bindings in dir, for the namespace of the release.
+// roles is the template of all roles and bindings in dir, for the namespace of the release. Where the operator keeps named
+// namespaces only, it has the rules of its ClusterRole by a Role in each of them.
 func roles(dir string) ([]byte, error) {
 	return template(dir, fmt.Sprintf(header, "config/rbac", "rbac.create"), func(text string) string {
 		text = strings.ReplaceAll(text, "namespace: "+ownNamespace, "namespace: {{ .Release.Namespace }}")
 		if strings.Contains(text, "\n  labels:\n") {
 			return strings.Replace(text, "\n  labels:\n", "\n"+labels, 1)
 		}
-		return strings.Replace(text, "metadata:\n", "metadata:\n"+labels, 1)
+		everywhere := strings.Replace(text, "metadata:\n", "metadata:\n"+labels, 1)
+		if !strings.Contains(text, "\n  name: sidecart-operator\n") || !strings.Contains(text, "\nkind: ClusterRole") {
+			return everywhere
+		}
+		named := strings.NewReplacer("kind: ClusterRole", "kind: Role", "which are all of them", "here {{ . }}", "{{ .Release", "{{ $.Release").Replace(text)
+		named = strings.Replace(named, "metadata:\n  name: sidecart-operator\n",
+			"metadata:\n"+strings.Replace(labels, `" . |`, `" $ |`, 1)+"  name: sidecart-cartstorages\n  namespace: {{ . }}\n", 1)
+		named = strings.Replace(named, "kind: Role, name: sidecart-operator}", "kind: Role, name: sidecart-cartstorages}", 1)
+		return "{{- if not .Values.watchNamespaces }}\n---\n" + strings.TrimSuffix(everywhere, "\n") + "\n{{- end }}\n" +
+			"{{- range .Values.watchNamespaces }}\n---\n" + strings.TrimSuffix(named, "\n") + "\n{{- end }}\n"
 	})
 }
 
@@ -79,7 +89,10 @@ func template(dir, header string, change func(string) string) ([]byte, error) {
 			if !strings.Contains(document, labels) {
 				return nil, fmt.Errorf("%s: an object has no metadata where it is looked for", file)
 			}
-			b.WriteString("---\n" + strings.TrimSuffix(document, "\n") + "\n")
+			if !strings.HasPrefix(document, "{{- if ") { // else the separator is within the condition
+				b.WriteString("---\n")
+			}
+			b.WriteString(strings.TrimSuffix(document, "\n") + "\n")
 		}
 	}
 	b.WriteString(footer)

@@ -47,6 +47,7 @@ func TestCommandLine(t *testing.T) {
 		{"--sidecar-image-allow ghcr.io*,a/b", 2, "", `--sidecar-image-allow: "ghcr.io*": write the registry in full before *`},
 		{"--webhook-client-ca-file /does/not/exist --kubeconfig " + kubeconfig(t), 1, "", "authorities of the webhook's clients: open /does/not/exist"},
 		{"--namespace A_B", 2, "", `--namespace: "A_B" is no name of a Kubernetes object`},
+		{"--namespaces shop,A.B", 2, "", `--namespaces: "A.B" is no name of a namespace`},
 		{"--metrics-address 8080", 2, "", `--metrics-address: "8080" is no address: write for example :8080, or 0 for none`},
 		{"--log-level loud", 2, "", `--log-level: "loud" is none: write debug, info, warn or error`},
 		{"--log-format xml --probe-address x", 2, "", `--log-format: "xml" is none: write json or text`},

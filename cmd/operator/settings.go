@@ -25,6 +25,7 @@ type settings struct {
 	webhookPort                         int
 	webhookCertDir, webhookClientCA     string
 	sidecarImages                       []string
+	namespaces                          []string
 	webhookConfiguration                string
 	webhookSecret, webhookService       string
 	resync                              time.Duration
@@ -60,12 +61,13 @@ func (s *settings) flags(env map[string]string) *pflag.FlagSet {
 	f.StringVar(&s.sidecarImage, "sidecar-image", env["SIDECART_SIDECAR_IMAGE"], "`image` of the sidecar where a CartStorage names none [SIDECART_SIDECAR_IMAGE]")
 	f.StringSliceVar(&s.sidecarImages, "sidecar-image-allow", list(env["SIDECART_SIDECAR_IMAGE_ALLOW"]), "`images` that a CartStorage may name beside that one: with tag or digest this one, without any of it, and a beginning that ends in / or * all that begin so; none given is any image [SIDECART_SIDECAR_IMAGE_ALLOW]")
 	f.StringVar(&s.namespace, "namespace", cmp.Or(env["POD_NAMESPACE"], "sidecart-system"), "`namespace` of the operator, with its lease and certificate [POD_NAMESPACE]")
+	f.StringSliceVar(&s.namespaces, "namespaces", list(env["SIDECART_NAMESPACES"]), "`names` of the namespaces to keep, where the operator has Roles in place of ClusterRoles; none given is all [SIDECART_NAMESPACES]")
 	f.StringVar(&s.kubeconfig, "kubeconfig", env["KUBECONFIG"], "`file` that says how to reach the API server; without it as pods do [KUBECONFIG]")
 	f.BoolVar(&s.leaderElect, "leader-elect", true, "let one of several replicas write; all serve the webhook")
 	f.StringVar(&s.metricsAddress, "metrics-address", ":8080", "`address` of /metrics; 0 for none")
 	f.StringVar(&s.probeAddress, "probe-address", ":8081", "`address` of /healthz and /readyz; 0 for none")
 	f.IntVar(&s.webhookPort, "webhook-port", 9443, "`port` of the webhook")
-	f.StringVar(&s.webhookConfiguration, "webhook-configuration", "sidecart", "`name` of the MutatingWebhookConfiguration")
+	f.StringVar(&s.webhookConfiguration, "webhook-configuration", "sidecart", "`name` of the MutatingWebhookConfiguration and of the ValidatingWebhookConfiguration")
 	f.StringVar(&s.webhookService, "webhook-service", "sidecart-operator", "`name` of the Service in front of the webhook")
 	f.StringVar(&s.webhookSecret, "webhook-secret", "sidecart-webhook-certificate", "`name` of the Secret where the operator keeps the webhook's certificate")
 	f.StringVar(&s.webhookCertDir, "webhook-cert-dir", "", "`folder` with tls.crt and tls.key that somebody else renews, such as cert-manager; the operator then makes none")
@@ -88,6 +90,11 @@ func (s *settings) check() error {
 	for _, n := range names {
 		if p := validation.IsDNS1123Subdomain(n.value); len(p) > 0 {
 			refuse("--%s: %q is no name of a Kubernetes object: %s", n.flag, n.value, p[0])
+		}
+	}
+	for _, n := range s.namespaces {
+		if p := validation.IsDNS1123Label(n); len(p) > 0 {
+			refuse("--namespaces: %q is no name of a namespace: %s", n, p[0])
 		}
 	}
 	for _, a := range []struct{ flag, value string }{{"metrics-address", s.metricsAddress}, {"probe-address", s.probeAddress}} {
@@ -122,6 +129,7 @@ func (s *settings) options() controller.Options {
 	images, _ := render.ParseImages(s.sidecarImages) // they were checked
 	return controller.Options{
 		Namespace:      s.namespace,
+		Namespaces:     s.namespaces,
 		SidecarImage:   s.sidecarImage,
 		SidecarImages:  images,
 		LeaderElection: s.leaderElect,

@@ -50,8 +50,8 @@ var workloadKinds = []workloadKind{
 
 // cacheOptions keep the cache small: pods and ConfigMaps of ours only, and of
 // everything just what is looked at. A cluster has many more workloads than
-// those that use carts.
-func cacheOptions() cache.Options {
+// those that use carts. Where namespaces are named, nothing of others is asked for.
+func cacheOptions(namespaces []string) cache.Options {
 	asked, err := labels.NewRequirement(v1alpha1.InjectLabel, selection.Exists, nil)
 	if err != nil {
 		panic(err) // the label is a constant
@@ -65,11 +65,24 @@ func cacheOptions() cache.Options {
 		&corev1.Pod{}:                            pods,
 		&corev1.ConfigMap{}:                      {Label: labels.SelectorFromSet(labels.Set{managedBy: "sidecart"}), Transform: reduceConfigMap},
 		&autoscalingv2.HorizontalPodAutoscaler{}: reduced,
+		&corev1.LimitRange{}:                     {UnsafeDisableDeepCopy: &shared},
 	}
 	for _, k := range workloadKinds {
 		byObject[k.one()] = reduced
 	}
-	return cache.Options{ByObject: byObject, DefaultTransform: cache.TransformStripManagedFields()}
+	o := cache.Options{ByObject: byObject, DefaultTransform: cache.TransformStripManagedFields()}
+	for _, n := range namespaces {
+		if o.DefaultNamespaces == nil {
+			o.DefaultNamespaces = map[string]cache.Config{}
+		}
+		o.DefaultNamespaces[n] = cache.Config{}
+	}
+	return o
+}
+
+// keeps reports whether the operator looks after a namespace, where those that it keeps are named.
+func keeps(namespaces []string, namespace string) bool {
+	return len(namespaces) == 0 || slices.Contains(namespaces, namespace)
 }
 
 // addIndexes must be called before the cache starts.

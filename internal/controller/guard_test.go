@@ -323,7 +323,7 @@ func TestCacheIsBounded(t *testing.T) {
 	for _, o := range objects {
 		var kept any
 		var err error
-		for kind, by := range cacheOptions().ByObject {
+		for kind, by := range cacheOptions(nil).ByObject {
 			if fmt.Sprintf("%T", kind) == fmt.Sprintf("%T", o) && by.Transform != nil {
 				kept, err = by.Transform(o)
 			}

@@ -30,6 +30,8 @@ type Injector struct {
 	image  string
 	images render.Images
 	misses misses
+	// namespaces are those that the operator keeps; empty is every one.
+	namespaces []string
 }
 
 // Handle implements [admission.Handler].
@@ -41,6 +43,10 @@ func (i *Injector) Handle(ctx context.Context, req admission.Request) admission.
 	name, asked := pod.Labels[v1alpha1.InjectLabel]
 	if !asked {
 		return admission.Allowed("") // the selector of the webhook was changed
+	}
+	if !keeps(i.namespaces, req.Namespace) {
+		return admission.Denied(fmt.Sprintf("label %s: this operator does not keep namespace %s: add it to --namespaces (watchNamespaces of the chart), or remove the label",
+			v1alpha1.InjectLabel, req.Namespace))
 	}
 	if problems := validation.IsDNS1123Subdomain(name); len(problems) > 0 {
 		return admission.Denied(fmt.Sprintf("label %s: %q is no name of a CartStorage: %s", v1alpha1.InjectLabel, name, problems[0]))
@@ -97,7 +103,16 @@ func (i *Injector) inject(ctx context.Context, pod *corev1.Pod, cs *v1alpha1.Car
 		return nil, err
 	}
 	fresh := !render.Injected(pod)
-	injected, err := render.Pod(pod, cs, render.PodOptions{Image: i.image, Images: i.images, Generation: render.ConfigGeneration(current)})
+	o := render.PodOptions{Image: i.image, Images: i.images, Generation: render.ConfigGeneration(current)}
+	if fresh {
+		if err := render.Check(cs); err != nil {
+			return nil, err
+		}
+		if o.Minima, err = i.minima(ctx, cs.Namespace); err != nil {
+			return nil, err
+		}
+	}
+	injected, err := render.Pod(pod, cs, o)
 	if err != nil || !fresh || cs.Spec.Locking.Mode == v1alpha1.LockingDisabled || render.Locks(current) {
 		return injected, err
 	}
@@ -109,4 +124,13 @@ func (i *Injector) inject(ctx context.Context, pod *corev1.Pod, cs *v1alpha1.Car
 		injected = render.StartLocked(injected)
 	}
 	return injected, nil
+}
+
+// minima are the least that containers of a namespace must ask for, by all of its LimitRanges.
+func (i *Injector) minima(ctx context.Context, namespace string) (corev1.ResourceList, error) {
+	var ranges corev1.LimitRangeList
+	if err := i.client.List(ctx, &ranges, client.InNamespace(namespace), client.UnsafeDisableDeepCopy); err != nil {
+		return nil, err
+	}
+	return render.Minima(ranges.Items), nil
 }

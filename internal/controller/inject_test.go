@@ -24,7 +24,7 @@ import (
 	"github.com/sidecart/sidecart/internal/render"
 )
 
-// webhookCalls is how often the webhook of this process was called.
+// webhookCalls is how often the webhook for pods of this process was called.
 func webhookCalls(t *testing.T) (n float64) {
 	t.Helper()
 	families, err := metrics.Registry.Gather()
@@ -34,7 +34,11 @@ func webhookCalls(t *testing.T) (n float64) {
 	for _, f := range families {
 		if f.GetName() == "controller_runtime_webhook_requests_total" {
 			for _, m := range f.Metric {
-				n += m.GetCounter().GetValue()
+				for _, l := range m.GetLabel() {
+					if l.GetName() == "webhook" && l.GetValue() == InjectPath {
+						n += m.GetCounter().GetValue()
+					}
+				}
 			}
 		}
 	}

@@ -40,6 +40,8 @@ import (
 type Options struct {
 	// Namespace is the operator's own: its lease and its certificate are there. Required.
 	Namespace string
+	// Namespaces are those whose CartStorages and pods it keeps, and all that it looks at; empty is every one.
+	Namespaces []string
 	// SidecarImage is what pods are given where their CartStorage names no image.
 	SidecarImage string
 	// SidecarImages are what a CartStorage may name beside it; empty is any.
@@ -184,7 +186,7 @@ func addPorts(mgr ctrl.Manager, o *Options, c *checks) error {
 }
 
 func managerOptions(o *Options) ctrl.Options {
-	caches := cacheOptions()
+	caches := cacheOptions(o.Namespaces)
 	if o.Webhook.Configuration != "" {
 		ours := cache.ByObject{Field: fields.OneTermEqualSelector("metadata.name", o.Webhook.Configuration)}
 		caches.ByObject[&admissionv1.MutatingWebhookConfiguration{}] = ours
@@ -214,16 +216,20 @@ func addWebhook(mgr ctrl.Manager, o *Options, r *Reconciler, clients *clientCAs,
 	if clients != nil {
 		clients.configure(secure)
 	}
+	// Its informer starts with the manager, so that no pod waits for it.
+	if _, err := mgr.GetCache().GetInformer(context.Background(), &corev1.LimitRange{}, cache.BlockUntilSynced(false)); err != nil {
+		return err
+	}
 	injector := &Injector{
 		client: mgr.GetClient(), live: mgr.GetAPIReader(),
-		image: o.SidecarImage, images: o.SidecarImages.With(o.SidecarImage), misses: misses{now: time.Now},
+		image: o.SidecarImage, images: o.SidecarImages.With(o.SidecarImage), misses: misses{now: time.Now}, namespaces: o.Namespaces,
 	}
 	// It is never started: it counts and times the calls, which only it can.
 	mux := http.NewServeMux()
 	hooks := webhook.NewServer(webhook.Options{WebhookMux: mux})
 	pods := newGuard(&webhook.Admission{Handler: injector}, clients)
 	hooks.Register(InjectPath, pods)
-	hooks.Register(ReviewPath, pods.beside(&webhook.Admission{Handler: &Reviewer{r}}))
+	hooks.Register(ReviewPath, pods.beside(&webhook.Admission{Handler: &Reviewer{r, o.Namespaces}}))
 	address := net.JoinHostPort(o.Webhook.Host, strconv.Itoa(cmp.Or(o.Webhook.Port, webhook.DefaultPort)))
 	server, err := serve("webhook", address, mux, secure, o.Logger)
 	if err != nil {

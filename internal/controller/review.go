@@ -26,7 +26,10 @@ const reviewWithin = 2500 * time.Millisecond
 // Reviewer says, before a CartStorage is written, what that will do: which carts stay behind, what needs a restart, whether
 // locking changes. It says so as warnings, which kubectl shows, also of a dry run. It refuses only what no sidecar could run on, and
 // changes nothing.
-type Reviewer struct{ r *Reconciler }
+type Reviewer struct {
+	r          *Reconciler
+	namespaces []string // that the operator keeps; empty is every one
+}
 
 // Handle implements [admission.Handler].
 func (v *Reviewer) Handle(ctx context.Context, req admission.Request) admission.Response {
@@ -46,6 +49,8 @@ func (v *Reviewer) Handle(ctx context.Context, req admission.Request) admission.
 		}
 	}
 	switch {
+	case !keeps(v.namespaces, req.Namespace):
+		return admission.Allowed("").WithWarnings(fmt.Sprintf("this operator does not keep namespace %s, and nothing comes of this CartStorage: add it to --namespaces (watchNamespaces of the chart)", req.Namespace))
 	case req.Operation == admissionv1.Delete && was != nil:
 		return admission.Allowed("").WithWarnings(v.removal(ctx, was)...)
 	case is == nil || !is.DeletionTimestamp.IsZero():

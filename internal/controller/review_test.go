@@ -117,10 +117,7 @@ func TestChangesAreToldBefore(t *testing.T) {
 	}
 	// Locking comes on for a second writer that has come meanwhile.
 	w.cartStorage("alone")
-	w.deployment("one", "alone", 1, func(d *appsv1.Deployment) {
-		d.Spec.Selector.MatchLabels["app"] = "one"
-		d.Spec.Template.Labels["app"] = "one"
-	})
+	w.deployment("one", "alone", 1)
 	one := w.settles("alone", func(cs *v1alpha1.CartStorage) string { return w.locks(cs, false, v1alpha1.LockingReasonSingleWriter) })
 	message, err = w.dryRun("alone", to(address)+port+accept)
 	if err != nil || !strings.Contains(message, "locking becomes on, because CartStorage shop uses the same backend and keyPrefix") {
@@ -184,7 +181,7 @@ func TestReviewEnds(t *testing.T) {
 // What no sidecar could run on is refused by the review too, and one that is there already stays writable.
 func TestReviewRefuses(t *testing.T) {
 	w := newWorld(t)
-	v := &Reviewer{&Reconciler{client: w.c, live: w.c, census: newCensus(silentCounter{}, time.Minute), now: time.Now}}
+	v := &Reviewer{r: &Reconciler{client: w.c, live: w.c, census: newCensus(silentCounter{}, time.Minute), now: time.Now}}
 	storage := func(spec string) runtime.RawExtension {
 		cs := &v1alpha1.CartStorage{}
 		cs.Namespace, cs.Name = w.namespace, "shop"
@@ -211,6 +208,11 @@ func TestReviewRefuses(t *testing.T) {
 	if r := ask(admissionv1.Update, memcached, memcached); !r.Allowed || !strings.Contains(strings.Join(r.Warnings, "\n"), says) {
 		t.Errorf("as before: %+v", r)
 	}
+	v.namespaces = []string{"another"}
+	if r := ask(admissionv1.Create, runtime.RawExtension{}, memory); !r.Allowed || !strings.Contains(strings.Join(r.Warnings, "\n"), "this operator does not keep namespace "+w.namespace) {
+		t.Errorf("in a namespace of others: %+v", r)
+	}
+	v.namespaces = nil
 	if r := ask(admissionv1.Update, runtime.RawExtension{}, runtime.RawExtension{Raw: []byte("{")}); r.Allowed || r.Result.Code != 400 {
 		t.Errorf("no JSON: %+v", r)
 	}

@@ -95,10 +95,18 @@ func marshal(cs *v1alpha1.CartStorage, locking v1alpha1.LockingStatus, generatio
 		return "", err
 	}
 	if _, err = config.Load(data); err == nil {
-		err = config.NotBuilt(c).Err()
+		err = notBuilt(cs, c).Err()
 	}
 	if err != nil {
 		return "", fmt.Errorf("CartStorage %s/%s gives no valid configuration: %w", cs.Namespace, cs.Name, err)
 	}
 	return string(data), nil
+}
+
+// notBuilt says what cs asks for that this version does not have. A URL in a Secret does not show the dialect, and cs does.
+func notBuilt(cs *v1alpha1.CartStorage, c *config.Config) config.Problems {
+	if d := cs.Spec.Backend.Database; c.Backend.Type == config.BackendDatabase && d != nil && !config.IsBuilt(config.BackendDatabase, string(d.Dialect)) {
+		return config.Problems{{Path: "backend.database.dialect", Message: string(d.Dialect) + " is not built into this version; available are " + config.BuiltNames()}}
+	}
+	return config.NotBuilt(c)
 }

@@ -4,7 +4,6 @@ import (
 	"maps"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"github.com/sidecart/sidecart/api/v1alpha1"
@@ -92,10 +91,10 @@ func securityContext() *corev1.SecurityContext {
 func resources(cs *v1alpha1.CartStorage) corev1.ResourceRequirements {
 	r := cs.Spec.Sidecar.Resources
 	if r.Requests == nil {
-		r.Requests = corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("20m"), corev1.ResourceMemory: resource.MustParse("32Mi")}
+		r.Requests = defaultRequests()
 	}
 	if r.Limits == nil {
-		r.Limits = corev1.ResourceList{corev1.ResourceMemory: resource.MustParse("128Mi")}
+		r.Limits = defaultLimits()
 	}
 	return corev1.ResourceRequirements{Requests: maps.Clone(r.Requests), Limits: maps.Clone(r.Limits)}
 }

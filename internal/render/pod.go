@@ -44,6 +44,8 @@ type PodOptions struct {
 	Image string
 	// Images are those that the CartStorage may name; see [Images].
 	Images Images
+	// Minima are the least that a container of the namespace must ask for; see [Minima].
+	Minima corev1.ResourceList
 	// Generation is that of the configuration now, see [ConfigMap].
 	Generation int64
 }
@@ -59,10 +61,11 @@ func Pod(pod *corev1.Pod, cs *v1alpha1.CartStorage, o PodOptions) (*corev1.Pod, 
 	pod = pod.DeepCopy()
 	if !Injected(pod) {
 		image := cmp.Or(cs.Spec.Sidecar.Image, o.Image)
-		if err := errors.Join(append(obstacles(pod, cs, image), o.Images.Check(cs.Spec.Sidecar.Image))...); err != nil {
+		if err := errors.Join(append(obstacles(pod, cs, image), o.Images.Check(cs.Spec.Sidecar.Image), belowMinima(cs, o.Minima))...); err != nil {
 			return nil, err
 		}
 		inject(pod, cs, image, o.Generation)
+		raise(&pod.Spec.InitContainers[slices.IndexFunc(pod.Spec.InitContainers, ours)].Resources, o.Minima)
 	}
 	if cs.Spec.Injection.Order == v1alpha1.InjectLast {
 		moveLast(pod.Spec.InitContainers)
