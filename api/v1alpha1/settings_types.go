@@ -36,7 +36,7 @@ type Locking struct {
 	// +kubebuilder:default="5s"
 	// +kubebuilder:validation:Type=string
 	// +kubebuilder:validation:MaxLength=32
-	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]{1,9}([.][0-9]{1,9})?(h|m|s|ms))+$') && duration(self) >= duration('1ms') && duration(self) <= duration('24h')",message="must be a duration from 1ms to 24h such as 5s or 500ms"
+	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]{1,9}([.][0-9]{1,9})?(h|m|s|ms))+$') && duration(self) >= duration('10ms') && duration(self) <= duration('24h')",message="must be a duration from 10ms to 24h such as 5s or 500ms"
 	Timeout metav1.Duration `json:"timeout,omitzero"`
 
 	// The longest that a change waits for a lock. Without it, timeout.
@@ -51,7 +51,7 @@ type Locking struct {
 	// +optional
 	// +kubebuilder:validation:Type=string
 	// +kubebuilder:validation:MaxLength=32
-	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]{1,9}([.][0-9]{1,9})?(h|m|s|ms))+$') && duration(self) >= duration('1ms') && duration(self) <= duration('24h')",message="must be a duration from 1ms to 24h such as 5s or 500ms"
+	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]{1,9}([.][0-9]{1,9})?(h|m|s|ms))+$') && duration(self) >= duration('10ms') && duration(self) <= duration('24h')",message="must be a duration from 10ms to 24h such as 5s or 500ms"
 	LeaseDuration metav1.Duration `json:"leaseDuration,omitzero"`
 
 	// How long one pod must have been alone before Auto turns locking off.
