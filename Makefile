@@ -50,6 +50,12 @@ images: ## Build container images as OCI archives into dist/
 	go -C tools/images run . --root '$(CURDIR)' --out '$(abspath $(DIST))' --version '$(VERSION)' \
 	  --repository '$(IMAGE_REPO)' --tag '$(IMAGE_TAG)' --platform '$(PLATFORMS)' $(IMAGES)
 
+.PHONY: image-redis
+image-redis: ## Build an image of this machine's Debian package redis-server into dist/, for the demo without a registry
+	mkdir -p '$(DIST)'
+	go -C e2e/cluster/img build -trimpath -o "$$(hack/envtest-dir.sh)/mkimage" ./mkimage
+	go run ./e2e/cluster/cmd redis-image '$(IMAGE_REPO)/redis:$(IMAGE_TAG)' '$(abspath $(DIST))/redis.oci.tar'
+
 .PHONY: chart
 chart: ## Pack the Helm chart into dist/
 	$$(hack/envtest-dir.sh)/helm package charts/sidecart --destination $(DIST)

@@ -126,3 +126,73 @@ func TestOtherPorts(t *testing.T) {
 		t.Errorf("ranges are %s, want %s", got, want)
 	}
 }
+
+// The policies for a namespace that denies by default let a sidecar reach its backend and the names' server, and the operator the sidecar, and
+// nothing else. Nothing enforces policies here: they are read as the API documents them.
+func TestClosedNamespace(t *testing.T) {
+	policies := map[string]*networkingv1.NetworkPolicy{}
+	for _, o := range objects(t, read(t, "../config/networkpolicy/closed-namespace.yaml")) {
+		p := &networkingv1.NetworkPolicy{}
+		if err := runtime.DefaultUnstructuredConverter.FromUnstructured(o.Object, p); err != nil {
+			t.Fatal(err)
+		}
+		policies[p.Name] = p
+	}
+	sidecars, redis := policies["sidecart-sidecars"], policies["redis"]
+	if sidecars == nil || redis == nil || len(sidecars.Spec.PolicyTypes) != 2 {
+		t.Fatalf("policies are %v", policies)
+	}
+	named := func(namespace string) labels.Set { return labels.Set{"kubernetes.io/metadata.name": namespace} }
+	pods := map[string]sender{
+		"operator":           {named(namespace), labels.Set{"app.kubernetes.io/name": "sidecart-operator"}},
+		"shop":               {named("shop"), labels.Set{"app": "web", "sidecart.dev/inject": "shop"}},
+		"redis":              {named("shop"), labels.Set{"app.kubernetes.io/name": "redis"}},
+		"other pod":          {named("shop"), labels.Set{"app": "other"}},
+		"names":              {named("kube-system"), labels.Set{"k8s-app": "kube-dns"}},
+		"redis of others":    {named("outlet"), labels.Set{"app.kubernetes.io/name": "redis"}},
+		"shop of others":     {named("outlet"), labels.Set{"sidecart.dev/inject": "shop"}},
+		"operator elsewhere": {named("outlet"), labels.Set{"app.kubernetes.io/name": "sidecart-operator"}},
+	}
+	// In a rule without a namespaceSelector the peer is of the policy's own namespace.
+	own := func(peers []networkingv1.NetworkPolicyPeer) []networkingv1.NetworkPolicyPeer {
+		out := make([]networkingv1.NetworkPolicyPeer, len(peers))
+		for i, p := range peers {
+			if out[i] = p; p.NamespaceSelector == nil {
+				out[i].NamespaceSelector = &metav1.LabelSelector{MatchLabels: named("shop")}
+			}
+		}
+		return out
+	}
+	goesOut := func(to sender, protocol corev1.Protocol, port int32) bool {
+		for _, r := range sidecars.Spec.Egress {
+			if admitsPort(r.Ports, protocol, port) && admitsSender(t, own(r.To), to) {
+				return true
+			}
+		}
+		return false
+	}
+	comesIn := func(p *networkingv1.NetworkPolicy, from sender, port int32) bool {
+		for _, r := range p.Spec.Ingress {
+			if admitsPort(r.Ports, corev1.ProtocolTCP, port) && admitsSender(t, own(r.From), from) {
+				return true
+			}
+		}
+		return false
+	}
+	for name, pod := range pods {
+		for port := int32(1); port <= 65535; port++ {
+			if got, want := comesIn(sidecars, pod, port), name == "operator" && port == 7422; got != want {
+				t.Fatalf("from %s to port %d of a sidecar: %t, want %t", name, port, got, want)
+			}
+			if got, want := goesOut(pod, corev1.ProtocolTCP, port), name == "redis" && port == 6379 || name == "names" && port == 53; got != want {
+				t.Fatalf("from a sidecar to port %d of %s: %t, want %t", port, name, got, want)
+			}
+			if got, want := goesOut(pod, corev1.ProtocolUDP, port), name == "names" && port == 53; got != want {
+				t.Fatalf("from a sidecar to UDP port %d of %s: %t, want %t", port, name, got, want)
+			}
+			if got, want := comesIn(redis, pod, port), name == "shop" && port == 6379; got != want {
+				t.Fatalf("from %s to port %d of redis: %t, want %t", name, port, got, want)
+			}
+		}
+	}
+}

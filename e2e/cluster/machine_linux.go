@@ -62,7 +62,8 @@ func bootMachine(name, folder string) error {
 }
 
 // furnish gives this process, alone in new namespaces, the file system of a machine: a
-// /run of its own in memory, a /var of its own in the folder, all else as it is outside.
+// /run and a /tmp of its own in memory, a /var of its own in the folder, all else as it is outside and only to be read: what a pod
+// writes into a hostPath never reaches this machine.
 func furnish(name, folder string) error {
 	if err := unix.Sethostname([]byte(name)); err != nil {
 		return err
@@ -86,10 +87,25 @@ func furnish(name, folder string) error {
 	// Nothing goes out; within, volumes of pods are propagated, as on a system with systemd.
 	mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "")
 	mount("", "/", "", unix.MS_REC|unix.MS_SHARED, "")
+	writable := func(path string, recursive uint, yes bool) {
+		attr := &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}
+		if yes {
+			attr = &unix.MountAttr{Attr_clr: unix.MOUNT_ATTR_RDONLY}
+		}
+		if err := unix.MountSetattr(unix.AT_FDCWD, path, recursive, attr); err != nil {
+			errs = append(errs, fmt.Errorf("make %s writable: %t: %w", path, yes, err))
+		}
+	}
+	writable("/", unix.AT_RECURSIVE, false)
+	for _, kernels := range []string{"/sys", "/dev"} { // cgroups and devices
+		writable(kernels, unix.AT_RECURSIVE, true)
+	}
 	mount("tmpfs", "/run", "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=755")
+	mount("tmpfs", "/tmp", "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=1777")
 	for target, fd := range fds {
 		errs = append(errs, os.Mkdir(target, 0o755))
 		mount(fmt.Sprintf("/proc/self/fd/%d", fd), target, "", unix.MS_BIND, "")
+		writable(target, 0, target == machineDir)
 		_ = unix.Close(fd)
 	}
 	for _, dir := range []string{"lib", "log", "tmp"} {

@@ -59,7 +59,11 @@ func TestChangeUnderLoad(t *testing.T) {
 		}
 	}
 
-	backend := s.change(`{"backend":{"redis":{"addresses":["redis-b:6379"]}}}`, 3)
+	s.refusesPatch(`{"backend":{"redis":{"addresses":["redis-b:6379"]}}}`, "no address of redis.addresses stays")
+	if told := s.wouldChange(`{"orphanedCarts":"Accept","backend":{"redis":{"addresses":["redis-b:6379"]}}}`); !strings.Contains(told, "carts stay in Redis redis:6379: 20 seen under prefix cart") {
+		t.Errorf("a dry run of the change says\n%s", told)
+	}
+	backend := s.change(`{"orphanedCarts":"Accept","backend":{"redis":{"addresses":["redis-b:6379"]}}}`, 3)
 	account.acknowledges(1000)
 	left := s.quantities("redis-0")
 	account.acknowledges(1000)
@@ -99,7 +103,7 @@ func TestWrongChange(t *testing.T) {
 	account.acknowledges(300)
 
 	for _, wrong := range []struct{ what, spec, right, says string }{
-		{"an address where nobody is", `{"backend":{"redis":{"addresses":["nowhere:6379"]}}}`, `{"backend":{"redis":{"addresses":["redis:6379"]}}}`, "Redis nowhere:6379 does not answer"},
+		{"an address where nobody is", `{"orphanedCarts":"Accept","backend":{"redis":{"addresses":["nowhere:6379"]}}}`, `{"orphanedCarts":"Accept","backend":{"redis":{"addresses":["redis:6379"]}}}`, "Redis nowhere:6379 does not answer"},
 		{"a Secret that is not there", `{"backend":{"redis":{"credentialsSecretRef":{"name":"other-auth"}}}}`, `{"backend":{"redis":{"credentialsSecretRef":{"name":"redis-auth"}}}}`, "other-auth"},
 	} {
 		seen := s.watch("redis", func() { s.patch(wrong.spec) }, func(cs *v1alpha1.CartStorage) string {
@@ -146,6 +150,27 @@ func TestSecretComesLate(t *testing.T) {
 func (s *story) patch(spec string) {
 	s.Helper()
 	s.kubectl("patch", "cartstorage", "redis", "--type=merge", "-p", `{"spec":`+spec+`}`)
+}
+
+// refusesPatch wants the API server to refuse a change of the CartStorage redis, and to say why.
+func (s *story) refusesPatch(spec, why string) {
+	s.Helper()
+	out, err := world.Kubectl(s.Context(), "-n", s.namespace, "patch", "cartstorage", "redis", "--type=merge", "-p", `{"spec":`+spec+`}`)
+	if err == nil || !strings.Contains(err.Error(), why) {
+		s.Errorf("kubectl patch: %v, want a refusal that says %q:\n%s", err, why, out)
+	}
+}
+
+// wouldChange is all that kubectl says to a dry run of a change of the CartStorage redis.
+func (s *story) wouldChange(spec string) string {
+	s.Helper()
+	cmd := world.Command(s.Context(), "kubectl", "-n", s.namespace, "patch", "cartstorage", "redis", "--dry-run=server", "--type=merge", "-p", `{"spec":`+spec+`}`)
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		s.Errorf("kubectl patch --dry-run=server: %v", err)
+	}
+	s.Logf("kubectl patch --dry-run=server\n%s", out)
+	return string(out)
 }
 
 // change patches the CartStorage redis and measures until so many sidecars, which are all, run on it.

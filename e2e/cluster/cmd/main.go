@@ -33,6 +33,8 @@ const usage = `go run ./e2e/cluster/cmd COMMAND
   start-apiserver      start it again
   diagnose             nodes, pods, events and the ends of all logs
   dir                  the folder with its logs, kubeconfig and disks
+
+  redis-image NAME FILE   write an image of this machine's redis-server; no cluster is needed
 `
 
 func main() {
@@ -60,6 +62,8 @@ func run(ctx context.Context, args []string) error {
 		return nil
 	case "up":
 		return up(ctx, args)
+	case "redis-image":
+		return redisImage(ctx, args)
 	}
 	c, err := attach()
 	if err != nil {
@@ -103,6 +107,24 @@ func run(ctx context.Context, args []string) error {
 		return fmt.Errorf("%s: %w", command, err)
 	}
 	return do(ctx, n)
+}
+
+// redisImage is the image that the tests use, for whoever has no registry.
+func redisImage(ctx context.Context, args []string) error {
+	if len(args) != 2 {
+		return errors.New("redis-image: give a name such as sidecart/redis:dev, and a file")
+	}
+	image := cluster.Redis(args[0])
+	for file := range image.Files {
+		if _, err := os.Stat(file); err != nil {
+			return fmt.Errorf("redis-image: %w: install it with apt-get install redis-server", err)
+		}
+	}
+	if err := image.Build(ctx, args[1]); err != nil {
+		return err
+	}
+	fmt.Println(args[0], args[1])
+	return nil
 }
 
 func number(args []string) (int, error) {
