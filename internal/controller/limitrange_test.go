@@ -7,6 +7,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/sidecart/sidecart/api/v1alpha1"
 )
 
 // A namespace whose LimitRange demands more than the sidecar's usual request gives pods a sidecar that asks for that, and says what to write
@@ -29,7 +31,10 @@ func TestLimitRange(t *testing.T) {
 		}
 		return ""
 	})
-	w.cartStorage("small", "sidecar: {resources: {requests: {cpu: 50m, memory: 48Mi}}}")
+	w.cartStorage("small")
+	update(w, "small", &v1alpha1.CartStorage{}, func(cs *v1alpha1.CartStorage) {
+		cs.Spec.Sidecar.Resources.Requests = *read[corev1.ResourceList](t, "{cpu: 50m, memory: 48Mi}")
+	})
 	const want = "spec.sidecar.resources.requests.memory is 48Mi and a LimitRange of the namespace asks for 64Mi at least: write 64Mi or more, or leave it out"
 	w.eventually(func() string {
 		err := w.c.Create(t.Context(), w.pod("web", "small"), client.DryRunAll)

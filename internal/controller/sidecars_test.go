@@ -130,12 +130,12 @@ func TestPodLacksFile(t *testing.T) {
 
 func TestLockingThatIsNotEffective(t *testing.T) {
 	w := newWorld(t)
-	w.cartStorage("file", "backend: {type: File, file: {volume: {claimName: carts}}}")
+	w.cartStorage("file", "backend: {type: Database, database: {dialect: SQLite, volume: {claimName: carts}}}")
 	w.deployment("files", "file", 2)
 	cs := w.settles("file", func(cs *v1alpha1.CartStorage) string {
 		return is(cs, "LockingEffective", "False", "BackendCannotLock")
 	})
-	if m := condition(cs, "LockingEffective").Message; !strings.HasPrefix(m, "Deployment files has 2 replicas, and backend File cannot lock across replicas") {
+	if m := condition(cs, "LockingEffective").Message; m != "Deployment files has 2 replicas, and backend Database cannot lock across replicas: run one pod, or use Redis" {
 		t.Errorf("message is %q", m)
 	}
 	w.cartStorage("off", "locking: {mode: Disabled}")
