@@ -36,16 +36,34 @@ func roles(dir string) ([]byte, error) {
 			return strings.Replace(text, "\n  labels:\n", "\n"+labels, 1)
 		}
 		everywhere := strings.Replace(text, "metadata:\n", "metadata:\n"+labels, 1)
-		if !strings.Contains(text, "\n  name: sidecart-operator\n") || !strings.Contains(text, "\nkind: ClusterRole") {
-			return everywhere
+		for _, r := range namespaced {
+			if strings.Contains(text, "\n  name: "+r.name+"\n") && strings.Contains(text, "\nkind: ClusterRole") {
+				return r.eitherWay(everywhere)
+			}
 		}
-		named := strings.NewReplacer("kind: ClusterRole", "kind: Role", "which are all of them", "here {{ . }}", "{{ .Release", "{{ $.Release").Replace(text)
-		named = strings.Replace(named, "metadata:\n  name: sidecart-operator\n",
-			"metadata:\n"+strings.Replace(labels, `" . |`, `" $ |`, 1)+"  name: sidecart-cartstorages\n  namespace: {{ . }}\n", 1)
-		named = strings.Replace(named, "kind: Role, name: sidecart-operator}", "kind: Role, name: sidecart-cartstorages}", 1)
-		return "{{- if not .Values.watchNamespaces }}\n---\n" + strings.TrimSuffix(everywhere, "\n") + "\n{{- end }}\n" +
-			"{{- range .Values.watchNamespaces }}\n---\n" + strings.TrimSuffix(named, "\n") + "\n{{- end }}\n"
+		return everywhere
 	})
+}
+
+// namespaced are the ClusterRoles whose rules are about namespaces, with the name of the Roles that stand for them, and the value
+// that turns them on, if one does.
+var namespaced = []namespacedRole{
+	{"sidecart-operator", "sidecart-cartstorages", ""},
+	{"sidecart-operator-rollouts", "sidecart-rollouts", ".Values.rollouts.enabled"},
+}
+
+type namespacedRole struct{ name, role, value string }
+
+// eitherWay is a ClusterRole or its binding where the operator keeps every namespace, and otherwise the same in each that it keeps.
+func (r namespacedRole) eitherWay(everywhere string) string {
+	named := strings.NewReplacer("kind: ClusterRole", "kind: Role", "which are all of them", "here {{ . }}", "{{ .Release", "{{ $.Release", `" . |`, `" $ |`,
+		"\n  name: "+r.name+"\n", "\n  name: "+r.role+"\n  namespace: {{ . }}\n", "name: "+r.name+"}", "name: "+r.role+"}").Replace(everywhere)
+	text := "{{- if not .Values.watchNamespaces }}\n---\n" + strings.TrimSuffix(everywhere, "\n") + "\n{{- end }}\n" +
+		"{{- range .Values.watchNamespaces }}\n---\n" + strings.TrimSuffix(named, "\n") + "\n{{- end }}\n"
+	if r.value != "" {
+		text = "{{- if " + r.value + " }}\n" + text + "{{- end }}\n"
+	}
+	return text
 }
 
 // policyHeader leaves the policies out where the API server does not know them. The version is asked, and not what the server says
