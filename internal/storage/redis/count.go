@@ -4,6 +4,7 @@ import (
 	"context"
 	"strings"
 	"sync"
+	"time"
 
 	goredis "github.com/redis/go-redis/v9"
 
@@ -22,13 +23,19 @@ func (s *Store) Count(ctx context.Context, most int) (int, bool, error) {
 		err = s.countNode(ctx, s.client, c)
 	}
 	n := min(c.n, most)
-	switch {
-	case c.n > most, err != nil && n > 0 && ctx.Err() != nil:
+	if c.n > most || n > 0 && over(ctx) {
 		return n, true, nil
-	case err != nil:
+	}
+	if err != nil {
 		return 0, false, s.translate(ctx, err, "count carts")
 	}
 	return n, false, nil
+}
+
+// over reports whether the time of ctx is up: the socket's deadline may fire a moment before it.
+func over(ctx context.Context) bool {
+	deadline, bounded := ctx.Deadline()
+	return ctx.Err() != nil || bounded && !time.Now().Before(deadline)
 }
 
 // counting is one count, which the masters of a Cluster share.
