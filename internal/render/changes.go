@@ -116,6 +116,6 @@ func sample(cs *v1alpha1.CartStorage) *corev1.Pod {
 	image := cs.Spec.Sidecar.Image
 	pod := &corev1.Pod{Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "app"}}}}
 	inject(pod, cs, image, 0)
-	environment(pod.Spec.Containers, cs)
+	environment(pod.Spec.Containers, ports(cs))
 	return pod
 }
