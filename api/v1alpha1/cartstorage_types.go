@@ -31,6 +31,7 @@ type CartStorage struct {
 	Spec CartStorageSpec `json:"spec"`
 	// What is, as the operator last saw it.
 	// +optional
+	// +kubebuilder:default={"observedGeneration":-1}
 	Status CartStorageStatus `json:"status,omitzero"`
 }
 

@@ -3,7 +3,9 @@ package v1alpha1
 // Conditions of a CartStorage.
 const (
 	// ConditionReady is true when the other conditions are true and every pod
-	// has a sidecar that runs the current configuration.
+	// has a sidecar that runs the current configuration. Once it is true for a spec, pods that
+	// start, that end or that are told of a decision about locking leave it true for as long as that
+	// takes in an ordinary cluster; ConditionReconciling says meanwhile that they do.
 	ConditionReady = "Ready"
 	// ConditionBackendReachable is true when every sidecar reaches the backend.
 	ConditionBackendReachable = "BackendReachable"
@@ -17,9 +19,16 @@ const (
 	// the backend: it evicts nothing, a restart of it forgets nothing, and every pod sees the same carts. It
 	// is advice, and does not affect ConditionReady.
 	ConditionBackendDurable = "BackendDurable"
+	// ConditionReconciling is true while sidecars are being brought to what the spec and the cluster ask for, and is
+	// absent otherwise. Tools that follow the kstatus convention take it for "in progress".
+	ConditionReconciling = "Reconciling"
+	// ConditionStalled is true when nothing goes on until somebody changes something, and is absent otherwise. Tools
+	// that follow the kstatus convention take it for "failed".
+	ConditionStalled = "Stalled"
 )
 
-// Conditions lists every condition type, in the order of the status.
+// Conditions lists every condition type that a CartStorage always has, in the order of the status.
+// [ConditionReconciling] and [ConditionStalled] are there only while they are true.
 var Conditions = []string{ConditionReady, ConditionBackendReachable, ConditionConfigAccepted, ConditionLockingEffective, ConditionBackendDurable}
 
 // Reasons of ConditionReady.
@@ -28,8 +37,11 @@ const (
 	ReasonAllUpdated = "AllUpdated"
 	// ReasonNoWorkloads: nothing uses the CartStorage yet; it is ready to be used.
 	ReasonNoWorkloads = "NoWorkloads"
-	// ReasonRollingOut: some sidecars do not run the current configuration yet.
+	// ReasonRollingOut: some sidecars have not started, or do not run the current configuration yet. The
+	// condition is true if they are given time, and false if they have had it, or if the spec has changed.
 	ReasonRollingOut = "RollingOut"
+	// ReasonSidecarNotStarted: the sidecar of a pod has not started and something is in its way, or it has ended.
+	ReasonSidecarNotStarted = "SidecarNotStarted"
 	// ReasonSidecarMissing: a pod asks for a sidecar and has none.
 	ReasonSidecarMissing = "SidecarMissing"
 	// ReasonSidecarUnreachable: a sidecar does not answer the operator.

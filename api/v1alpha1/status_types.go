@@ -6,11 +6,12 @@ import (
 
 // CartStorageStatus is what is, as the operator last saw it.
 type CartStorageStatus struct {
-	// The generation of the spec that this status is about.
+	// The generation of the spec that this status is about; -1 until the operator has seen the CartStorage.
 	// +optional
 	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
 
-	// Ready, BackendReachable, ConfigAccepted, LockingEffective and BackendDurable.
+	// Ready, BackendReachable, ConfigAccepted, LockingEffective and BackendDurable; Reconciling and
+	// Stalled while they are true.
 	// +optional
 	// +listType=map
 	// +listMapKey=type
@@ -73,10 +74,10 @@ type WorkloadStatus struct {
 	// How many of its pods live, those that are ending included.
 	// +required
 	Replicas int32 `json:"replicas"`
-	// How many of them have a sidecar.
+	// How many of them have a sidecar and are not ending.
 	// +required
 	Sidecars int32 `json:"sidecars"`
-	// How many sidecars run the current configuration.
+	// How many of these sidecars run the current configuration.
 	// +required
 	Updated int32 `json:"updated"`
 }

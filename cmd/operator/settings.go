@@ -72,7 +72,7 @@ func (s *settings) flags(env map[string]string) *pflag.FlagSet {
 	f.StringVar(&s.webhookSecret, "webhook-secret", "sidecart-webhook-certificate", "`name` of the Secret where the operator keeps the webhook's certificate")
 	f.StringVar(&s.webhookCertDir, "webhook-cert-dir", "", "`folder` with tls.crt and tls.key that somebody else renews, such as cert-manager; the operator then makes none")
 	f.StringVar(&s.webhookClientCA, "webhook-client-ca-file", "", "`file` with the authorities of which callers of the webhook must show a certificate; without, whoever reaches the port is answered")
-	f.DurationVar(&s.resync, "resync", time.Minute, "how often to ask sidecars that should have nothing new to say")
+	f.DurationVar(&s.resync, "resync", 15*time.Second, "how often to ask sidecars that should have nothing new to say")
 	f.IntVar(&s.workers, "workers", 8, "how many CartStorages to work on at once")
 	f.StringVar(&s.logLevel, "log-level", "info", "debug, info, warn or error")
 	f.StringVar(&s.logFormat, "log-format", "json", "json or text")

@@ -138,7 +138,7 @@ func TestSecretComesLate(t *testing.T) {
 	s.apply(strings.ReplaceAll(s.sample("redis.yaml"), "redis-auth", "late-auth"))
 	s.deploy(app{name: "web", storage: "redis", replicas: 2})
 	s.settles("redis", func(cs *v1alpha1.CartStorage) string {
-		return both(is(cs, "Ready", "False", v1alpha1.ReasonRollingOut), says(cs, "Ready", `secret "late-auth" not found`), says(cs, "Ready", "pod web-"))
+		return both(is(cs, "Ready", "False", v1alpha1.ReasonSidecarNotStarted), says(cs, "Ready", `secret "late-auth" not found`), says(cs, "Ready", "pod web-"))
 	})
 	t.Log("\n" + s.kubectl("get", "cartstorage", "-o", "wide"))
 	took := s.watch("redis", func() { s.kubectl("create", "secret", "generic", "late-auth", "--from-literal=password=correct-horse") },

@@ -198,7 +198,9 @@ func reducePod(pod *corev1.Pod) {
 	}
 	for _, s := range pod.Status.InitContainerStatuses {
 		if s.Name == render.ContainerName {
-			status.InitContainerStatuses = append(status.InitContainerStatuses, corev1.ContainerStatus{Name: s.Name, State: reducedState(&s.State), RestartCount: s.RestartCount})
+			status.InitContainerStatuses = append(status.InitContainerStatuses, corev1.ContainerStatus{
+				Name: s.Name, State: reducedState(&s.State), LastTerminationState: reducedState(&s.LastTerminationState), RestartCount: s.RestartCount,
+			})
 		}
 	}
 	pod.Spec, pod.Status = spec, status
@@ -212,7 +214,7 @@ func reducedState(s *corev1.ContainerState) (out corev1.ContainerState) {
 		out.Waiting = &corev1.ContainerStateWaiting{Reason: tame(s.Waiting.Reason), Message: tame(s.Waiting.Message)}
 	}
 	if s.Terminated != nil {
-		out.Terminated = &corev1.ContainerStateTerminated{Reason: tame(s.Terminated.Reason), ExitCode: s.Terminated.ExitCode}
+		out.Terminated = &corev1.ContainerStateTerminated{Reason: tame(s.Terminated.Reason), Message: lastLine(s.Terminated.Message), ExitCode: s.Terminated.ExitCode}
 	}
 	return out
 }

@@ -1,7 +1,6 @@
 package controller
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -36,7 +35,9 @@ type Reconciler struct {
 	events events.EventRecorder
 	census *census
 	repair repairs
+	news   *news
 	now    func() time.Time
+	own    string // namespace of the operator
 }
 
 // Reconcile makes the world as cs says, from the top: what the sidecars should run,
@@ -77,7 +78,8 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (result ct
 	r.explain(ctx, cs, sidecars)
 	evicted, more, err := r.evictOne(ctx, cs, sidecars)
 	conclude(cs, &conclusion{
-		fleet: fleet, sidecars: sidecars, generation: generation, evicted: evicted, now: r.now(), image: r.images.Check(cs.Spec.Sidecar.Image),
+		fleet: fleet, sidecars: sidecars, generation: generation, evicted: evicted, now: r.now(), from: r.own,
+		image: r.images.Check(cs.Spec.Sidecar.Image),
 	})
 	return ctrl.Result{RequeueAfter: soonest(recheck, soonest(again, more))}, errors.Join(err, kept)
 }
@@ -238,6 +240,7 @@ func (r *Reconciler) stamp(ctx context.Context, pods []*corev1.Pod, generation i
 // Until then its pods go on with their last configuration, also after a restart.
 func (r *Reconciler) forget(ctx context.Context, key types.NamespacedName) error {
 	r.census.forget(key)
+	r.news.forget(key)
 	r.repair.forget(key)
 	pods, err := livePods(ctx, r.client, key.Namespace, key.Name)
 	if err != nil || len(pods) > 0 {
@@ -251,37 +254,15 @@ func (r *Reconciler) forget(ctx context.Context, key types.NamespacedName) error
 	return client.IgnoreNotFound(r.client.Delete(ctx, cm, client.Preconditions{UID: &cm.UID, ResourceVersion: &cm.ResourceVersion}))
 }
 
-// patchStatus writes the status if it differs. It insists on the version that was read, since
+// patchStatus writes the status if it differs, and says what is new. It insists on the version that was read, since
 // the status is the memory of the decision about locking.
 func (r *Reconciler) patchStatus(ctx context.Context, before, after *v1alpha1.CartStorage) error {
-	if equality.Semantic.DeepEqual(before.Status, after.Status) {
-		return nil
-	}
-	patch := client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{})
-	if err := r.client.Status().Patch(ctx, after.DeepCopy(), patch, client.FieldOwner(FieldOwner)); err != nil {
-		return err
+	if !equality.Semantic.DeepEqual(before.Status, after.Status) {
+		patch := client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{})
+		if err := r.client.Status().Patch(ctx, after.DeepCopy(), patch, client.FieldOwner(FieldOwner)); err != nil {
+			return err
+		}
 	}
 	r.announce(before, after)
 	return nil
-}
-
-// announce sends an event for what changed.
-func (r *Reconciler) announce(before, after *v1alpha1.CartStorage) {
-	was, is := before.Status.Locking, after.Status.Locking
-	if is != nil && (was == nil || was.Enabled != is.Enabled) {
-		word := map[bool]string{true: "on", false: "off"}[is.Enabled]
-		r.events.Eventf(after, nil, corev1.EventTypeNormal, cmp.Or(is.Reason, "Locking"), "DecideLocking", "locking is %s: %s", word, is.Message)
-	}
-	for _, c := range after.Status.Conditions {
-		old := condition(before, c.Type)
-		if old != nil && old.Status == c.Status && old.Reason == c.Reason || old == nil && c.Status == metav1.ConditionUnknown {
-			continue
-		}
-		kind := corev1.EventTypeNormal
-		if c.Status == metav1.ConditionFalse && c.Reason != v1alpha1.ReasonRollingOut {
-			kind = corev1.EventTypeWarning
-		}
-		// The action tells the conditions apart: events that differ in their note only become one.
-		r.events.Eventf(after, nil, kind, c.Reason, "Observe"+c.Type, "%s is %s: %s", c.Type, c.Status, c.Message)
-	}
 }

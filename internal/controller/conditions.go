@@ -26,9 +26,11 @@ type conclusion struct {
 	stalled    error  // why there is no configuration
 	evicted    string // what was done about pods without a sidecar
 	image      error  // why the spec's image is not allowed
+	from       string // the namespace of the operator
 	now        time.Time
 
-	missing, waiting, silent, answered, behind []*sidecar
+	missing, stuck, starting, silent, answered, behind []*sidecar
+	present                                            int // those that are not ending
 }
 
 // conclude writes the status.
@@ -44,6 +46,7 @@ func conclude(cs *v1alpha1.CartStorage, c *conclusion) {
 		for _, t := range []string{v1alpha1.ConditionBackendReachable, v1alpha1.ConditionLockingEffective, v1alpha1.ConditionBackendDurable} {
 			set(cs, c.now, t, metav1.ConditionUnknown, v1alpha1.ReasonRenderFailed, "there is no configuration")
 		}
+		c.progress(cs)
 		return
 	}
 	for _, rule := range []struct {
@@ -59,18 +62,27 @@ func conclude(cs *v1alpha1.CartStorage, c *conclusion) {
 		status, reason, message := rule.decide(cs)
 		set(cs, c.now, rule.condition, status, reason, message)
 	}
+	c.progress(cs)
 }
 
+// sort puts the sidecars where they belong. Those of ending pods belong nowhere.
 func (c *conclusion) sort() {
 	for i := range c.sidecars {
 		s := &c.sidecars[i]
-		if !s.present {
+		switch {
+		case s.ending:
+			continue
+		case !s.present:
+			c.present++
 			c.missing = append(c.missing, s)
 			continue
 		}
+		c.present++
 		switch {
-		case s.waiting != "":
-			c.waiting = append(c.waiting, s)
+		case s.stuck:
+			c.stuck = append(c.stuck, s)
+		case s.waiting != "" || s.young && !s.settled(c.generation):
+			c.starting = append(c.starting, s)
 		case s.err != nil:
 			c.silent = append(c.silent, s)
 		case s.report != nil:
@@ -96,7 +108,7 @@ func (c *conclusion) workloads(status *v1alpha1.CartStorageStatus) {
 	for i, owner := range c.fleet.owners {
 		w := counts[name{owner.kind, owner.name}]
 		w.Replicas++
-		if c.stalled != nil || !c.sidecars[i].present {
+		if c.stalled != nil || !c.sidecars[i].present || c.sidecars[i].ending {
 			continue
 		}
 		w.Sidecars++
@@ -122,7 +134,7 @@ func (c *conclusion) workloads(status *v1alpha1.CartStorageStatus) {
 func (c *conclusion) backendReachable(*v1alpha1.CartStorage) (metav1.ConditionStatus, string, string) {
 	down := filter(c.answered, func(s *sidecar) bool { return !s.report.Backend.Healthy })
 	switch {
-	case len(c.sidecars) == 0:
+	case c.present == 0:
 		return metav1.ConditionUnknown, v1alpha1.ReasonNoWorkloads, "no pod uses this CartStorage"
 	case len(down) > 0:
 		return metav1.ConditionFalse, v1alpha1.ReasonUnreachable, tell(down, len(c.answered), "sidecars do not reach the backend", func(s *sidecar) string {
@@ -139,7 +151,7 @@ func (c *conclusion) configAccepted(*v1alpha1.CartStorage) (metav1.ConditionStat
 	switch {
 	case c.image != nil:
 		return metav1.ConditionFalse, v1alpha1.ReasonImageNotAllowed, c.image.Error() + "; no new pod is given a sidecar"
-	case len(c.sidecars) == 0:
+	case c.present == 0:
 		return metav1.ConditionTrue, v1alpha1.ReasonNoWorkloads, "no pod uses this CartStorage"
 	case len(refused) > 0:
 		return metav1.ConditionFalse, v1alpha1.ReasonRejected, tell(refused, len(c.answered), "sidecars do not accept the configuration", func(s *sidecar) string {
@@ -169,14 +181,14 @@ func (c *conclusion) lockingEffective(cs *v1alpha1.CartStorage) (metav1.Conditio
 		return metav1.ConditionFalse, v1alpha1.ReasonBackendCannotLock,
 			fmt.Sprintf("%s, and backend %s cannot lock across replicas: run one pod, or use %s", decision.Message, cs.Spec.Backend.Type, config.SharedNames())
 	case len(c.behind)+len(c.missing) > 0:
-		return metav1.ConditionFalse, v1alpha1.ReasonRollingOut, fmt.Sprintf("%d of %d pods have not been told to lock yet", len(c.behind)+len(c.missing), len(c.sidecars))
+		return metav1.ConditionFalse, v1alpha1.ReasonRollingOut, fmt.Sprintf("%d of %d pods have not been told to lock yet", len(c.behind)+len(c.missing), c.present)
 	}
 	return metav1.ConditionTrue, v1alpha1.ReasonEffective, decision.Message
 }
 
 func (c *conclusion) ready(cs *v1alpha1.CartStorage) (metav1.ConditionStatus, string, string) {
 	if len(c.missing) > 0 {
-		message := tell(c.missing, len(c.sidecars), "pods have no sidecar", func(*sidecar) string {
+		message := tell(c.missing, c.present, "pods have no sidecar", func(*sidecar) string {
 			return "it was made while the webhook was away, or its namespace is excluded: make it anew"
 		})
 		return metav1.ConditionFalse, v1alpha1.ReasonSidecarMissing, message + c.evicted
@@ -191,20 +203,92 @@ func (c *conclusion) ready(cs *v1alpha1.CartStorage) (metav1.ConditionStatus, st
 	}
 	switch {
 	case len(c.silent) > 0:
-		return metav1.ConditionFalse, v1alpha1.ReasonSidecarUnreachable, tell(c.silent, len(c.sidecars), "sidecars do not answer the operator", func(s *sidecar) string { return s.err.Error() })
-	case len(c.waiting) > 0:
-		return metav1.ConditionFalse, v1alpha1.ReasonRollingOut, tell(c.waiting, len(c.sidecars), "sidecars have not started", func(s *sidecar) string { return s.waiting })
-	case len(c.behind) > 0:
-		return metav1.ConditionFalse, v1alpha1.ReasonRollingOut, tell(c.behind, len(c.sidecars), fmt.Sprintf("sidecars do not run configuration %d", c.generation), func(s *sidecar) string {
+		return metav1.ConditionFalse, v1alpha1.ReasonSidecarUnreachable, c.unreachable()
+	case len(c.stuck) > 0:
+		return metav1.ConditionFalse, v1alpha1.ReasonSidecarNotStarted, tell(c.stuck, c.present, "sidecars do not run", func(s *sidecar) string { return s.waiting })
+	}
+	if rolling := c.rolling(); rolling != "" {
+		if c.patient() && wasReady(cs) {
+			return metav1.ConditionTrue, v1alpha1.ReasonRollingOut, rolling
+		}
+		return metav1.ConditionFalse, v1alpha1.ReasonRollingOut, rolling
+	}
+	if c.present == 0 {
+		return metav1.ConditionTrue, v1alpha1.ReasonNoWorkloads, "no pod uses this CartStorage yet"
+	}
+	return metav1.ConditionTrue, v1alpha1.ReasonAllUpdated, plural(c.present, "the sidecar runs", "all %d sidecars run") + fmt.Sprintf(" configuration %d", c.generation)
+}
+
+// rolling says which sidecars are not yet what they are to be, "" if all are.
+func (c *conclusion) rolling() string {
+	if len(c.starting) > 0 {
+		return tell(c.starting, c.present, "sidecars are starting", func(s *sidecar) string { return cmp.Or(s.waiting, "it has just started") })
+	}
+	if len(c.behind) > 0 {
+		return tell(c.behind, c.present, fmt.Sprintf("sidecars do not run configuration %d", c.generation), func(s *sidecar) string {
 			if s.report == nil {
 				return "it has not been asked yet"
 			}
 			return fmt.Sprintf("it runs %d", s.report.Generation)
 		})
-	case len(c.sidecars) == 0:
-		return metav1.ConditionTrue, v1alpha1.ReasonNoWorkloads, "no pod uses this CartStorage yet"
 	}
-	return metav1.ConditionTrue, v1alpha1.ReasonAllUpdated, plural(len(c.sidecars), "the sidecar runs", "all %d sidecars run") + fmt.Sprintf(" configuration %d", c.generation)
+	return ""
+}
+
+func (c *conclusion) patient() bool {
+	for _, s := range slices.Concat(c.starting, c.behind) {
+		if !s.patient(c.now) {
+			return false
+		}
+	}
+	return true
+}
+
+// unreachable says which sidecars do not answer. If none of the namespace does and each question runs out of time, then
+// something drops what is sent to them: a program that is not there refuses.
+func (c *conclusion) unreachable() string {
+	message := tell(c.silent, c.present, "sidecars do not answer the operator", func(s *sidecar) string { return s.err.Error() })
+	for _, s := range c.silent {
+		if s.err.Error() != errNoAnswer.Error() {
+			return message
+		}
+	}
+	if len(c.answered) > 0 {
+		return message
+	}
+	pod := c.silent[0].pod
+	return message + fmt.Sprintf("; a NetworkPolicy that denies ingress in namespace %s would do this: allow port %d of its pods from namespace %s", pod.Namespace, adminPort(pod), c.from)
+}
+
+// progress sets Reconciling and Stalled, by which tools that know no CartStorage see whether to wait.
+func (c *conclusion) progress(cs *v1alpha1.CartStorage) {
+	only := func(kind, reason, message string) {
+		for _, t := range []string{v1alpha1.ConditionReconciling, v1alpha1.ConditionStalled} {
+			if t != kind {
+				meta.RemoveStatusCondition(&cs.Status.Conditions, t)
+			}
+		}
+		if kind != "" {
+			set(cs, c.now, kind, metav1.ConditionTrue, reason, message)
+		}
+	}
+	ready := condition(cs, v1alpha1.ConditionReady)
+	for _, t := range []string{v1alpha1.ConditionConfigAccepted, v1alpha1.ConditionLockingEffective} {
+		if o := condition(cs, t); o.Status == metav1.ConditionFalse && o.Reason != v1alpha1.ReasonRollingOut {
+			only(v1alpha1.ConditionStalled, o.Reason, o.Message)
+			return
+		}
+	}
+	switch {
+	case ready.Reason == v1alpha1.ReasonEndlessOwners, ready.Reason == v1alpha1.ReasonSidecarMissing && cs.Spec.Injection.OnMissing != v1alpha1.RecreateMissing:
+		only(v1alpha1.ConditionStalled, ready.Reason, ready.Message)
+	case ready.Reason == v1alpha1.ReasonRollingOut:
+		only(v1alpha1.ConditionReconciling, ready.Reason, ready.Message)
+	case ready.Status == metav1.ConditionFalse: // it comes by itself, or with what is broken beside it
+		only(v1alpha1.ConditionReconciling, ready.Reason, ready.Message)
+	default:
+		only("", "", "")
+	}
 }
 
 // tell is "2 of 3 sidecars do not reach the backend; pod web-1: no answer".

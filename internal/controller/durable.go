@@ -59,7 +59,7 @@ func (c *conclusion) backendDurable(*v1alpha1.CartStorage) (metav1.ConditionStat
 			return strings.Join(all, " ")
 		})
 	}
-	if len(c.sidecars) == 0 {
+	if c.present == 0 {
 		return metav1.ConditionUnknown, v1alpha1.ReasonNoWorkloads, "no pod uses this CartStorage"
 	}
 	if said := with(loss); len(said) > 0 {

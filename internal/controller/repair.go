@@ -142,6 +142,7 @@ func (r *Reconciler) explain(ctx context.Context, cs *v1alpha1.CartStorage, side
 			asked = true
 			if m := r.mountTrouble(ctx, s.pod); m != "" {
 				s.waiting += ": " + m
+				s.stuck = !s.young
 			}
 		}
 	}

@@ -3,22 +3,23 @@ package controller
 import (
 	"cmp"
 	"context"
+	"hash/fnv"
 	"slices"
 	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
-
-	"github.com/sidecart/sidecart/internal/render"
 )
 
 // How sidecars are asked. One that is expected to change is asked again after a
 // quarter of the time that it has been so: the kubelet takes about a second, and
-// who has not changed within an hour will not within the next second.
+// who has not changed within a minute will not within the next second.
 const (
 	askSoonest     = 250 * time.Millisecond
-	askLatest      = 30 * time.Second
+	askLatest      = 5 * time.Second  // while anything of a CartStorage changes, all of its sidecars
+	changeLasts    = 30 * time.Second // what has just become as it should be may not stay so
+	askGroups      = 3                // in which the sidecars of a quiet CartStorage take turns
 	askParallel    = 16
 	askTimeout     = time.Second
 	askInAll       = 64              // by all workers together
@@ -32,11 +33,18 @@ const (
 type sidecar struct {
 	pod     *corev1.Pod
 	present bool
-	// waiting says why the container does not run, "" if it does.
+	// ending says that the pod is being deleted: it is told nothing any more, and whatever becomes of it is no news.
+	ending bool
+	// young says that it is too early to call anything about it a failure.
+	young bool
+	// waiting says why the container does not run, "" if it does; stuck says that this does not pass by itself.
 	waiting string
-	// report is the last answer, nil if there is none; err is why.
+	stuck   bool
+	// report is the last answer, nil if there is none; err is why there has been none for some time.
 	report *Report
 	err    error
+	// since is when it was first expected to run the present configuration.
+	since time.Time
 	// lacks are the files that the pod does not mount although the configuration names them.
 	lacks []string
 }
@@ -48,7 +56,7 @@ func (s *sidecar) updated(generation int64) bool {
 
 // settled reports whether nothing is expected to change.
 func (s *sidecar) settled(generation int64) bool {
-	return s.updated(generation) && s.report.Backend.Healthy
+	return s.ending || s.waiting == "" && s.err == nil && s.updated(generation) && s.report.Backend.Healthy
 }
 
 // stateRejected is how a sidecar says that it refuses its file.
@@ -80,14 +88,39 @@ type answer struct {
 	asked   time.Time // when it was asked last, zero for never
 	started bool
 	report  *Report
-	err     error
+	err     error     // why it did not answer the last time
+	failing time.Time // since when it does not answer
 }
 
-func (a *answer) due(settled bool, resync time.Duration) time.Time {
-	if settled {
-		return a.asked.Add(resync)
+// told is err once the sidecar has not answered for so long that it is no accident; until then the last report holds.
+func (a *answer) told(now time.Time) (*Report, error) {
+	if a.err == nil || now.Sub(a.failing) < silentAfter {
+		return a.report, nil
 	}
-	return a.asked.Add(min(max(a.asked.Sub(a.since)/4, askSoonest), askLatest, resync))
+	return nil, a.err
+}
+
+// due is when the sidecar is to be asked next.
+func (a *answer) due(settled bool, every time.Duration) time.Time {
+	switch {
+	case settled:
+		return a.asked.Add(every)
+	case a.err != nil:
+		return a.asked.Add(min(askAgain, every))
+	}
+	return a.asked.Add(min(max(a.asked.Sub(a.since)/4, askSoonest), askLatest, every))
+}
+
+// turn is when a sidecar is asked next that has nothing new to say. Those of one CartStorage take turns in [askGroups] groups, so that
+// what strikes all of them is seen by the next group, and what they answer has the others asked at once. Those of different
+// CartStorages are spread over the time between, by offset.
+func (a *answer) turn(place int, offset, every time.Duration) time.Time {
+	phase := (time.Duration(place%askGroups)*every/askGroups + offset) % every
+	next := a.asked.Truncate(every).Add(phase)
+	for !next.After(a.asked) {
+		next = next.Add(every)
+	}
+	return next
 }
 
 // ask returns the sidecars of the pods in their order, with answers that are as
@@ -100,40 +133,71 @@ func (c *census) ask(ctx context.Context, key types.NamespacedName, pods []*core
 	now := c.now()
 	all = make([]sidecar, len(pods))
 	answers := make(map[types.UID]*answer, len(pods))
-	var due []int
 	for i, pod := range pods {
 		s := &all[i]
-		s.pod, s.present, s.waiting = pod, render.Injected(pod), waiting(pod)
+		s.look(pod, now)
 		a := &answer{wanted: generation, since: now}
 		if old := before[pod.UID]; old != nil && old.wanted == generation && old.started == (s.waiting == "") {
 			a = old
 		} else if old != nil {
-			a.report, a.err = old.report, old.err // until there is a newer one
+			a.report, a.err, a.failing = old.report, old.err, old.failing // until there is a newer one
 		}
 		a.started = s.waiting == ""
 		answers[pod.UID] = a
-		s.report, s.err = a.report, a.err
-		switch {
-		case !s.present:
-		case s.waiting != "":
-			s.report, s.err = nil, nil
-			a.asked = now
-		case !now.Before(a.due(s.settled(generation), c.resync)):
-			due = append(due, i)
+		s.since = a.since
+		if s.waiting != "" {
+			a.report, a.err, a.asked = nil, nil, now
+		}
+		s.report, s.err = a.told(now)
+	}
+	due := c.dues(key, all, answers, generation, now)
+	var asked []int
+	for i := range all {
+		if s := &all[i]; s.present && !s.ending && s.waiting == "" && !now.Before(due(i)) {
+			asked = append(asked, i)
 		}
 	}
-	c.askThese(ctx, all, answers, due)
+	c.askThese(ctx, all, answers, asked)
 
 	now, next = c.now(), c.resync
+	due = c.dues(key, all, answers, generation, now) // what was heard may have others asked sooner
 	for i := range all {
-		if s := &all[i]; s.present {
-			next = min(next, answers[s.pod.UID].due(s.settled(generation), c.resync).Sub(now))
+		if s := &all[i]; s.present && !s.ending {
+			next = min(next, due(i).Sub(now))
 		}
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.known[key] = answers
 	return all, max(next, askSoonest/5)
+}
+
+// dues is when each sidecar is to be asked: all of them more often while anything changes.
+func (c *census) dues(key types.NamespacedName, all []sidecar, answers map[types.UID]*answer, generation int64, now time.Time) func(i int) time.Time {
+	busy := false
+	for i := range all {
+		s := &all[i]
+		busy = busy || s.present && (!s.settled(generation) || now.Sub(answers[s.pod.UID].since) < changeLasts)
+	}
+	offset := offsetOf(key, c.resync)
+	return func(i int) time.Time {
+		a := answers[all[i].pod.UID]
+		settled := all[i].settled(generation) && a.err == nil
+		switch {
+		case a.asked.IsZero():
+			return now
+		case settled && !busy:
+			return a.turn(i, offset, c.resync)
+		}
+		return a.due(settled, min(c.resync, askLatest))
+	}
+}
+
+// offsetOf spreads CartStorages over a time.
+func offsetOf(key types.NamespacedName, every time.Duration) time.Duration {
+	h := fnv.New32a()
+	_, _ = h.Write([]byte(key.String()))
+	return every * time.Duration(h.Sum32()%1000) / 1000
 }
 
 // askThese asks the ones that waited longest first; who is not reached in time
@@ -167,50 +231,27 @@ func (c *census) askThese(ctx context.Context, all []sidecar, answers map[types.
 				}
 				report.tame()
 				a := answers[s.pod.UID]
-				a.asked, a.report, a.err = c.now(), &report, tameError(err)
-				if err != nil {
-					a.report = nil
-				}
-				s.report, s.err = a.report, a.err
+				a.heard(&report, tameError(err), c.now())
+				s.report, s.err = a.told(a.asked)
 			}
 		})
 	}
 	wg.Wait()
 }
 
+// heard notes an answer, or that there was none.
+func (a *answer) heard(report *Report, err error, now time.Time) {
+	switch {
+	case err == nil:
+		a.report = report
+	case a.err == nil:
+		a.failing = now
+	}
+	a.asked, a.err = now, err
+}
+
 func (c *census) forget(key types.NamespacedName) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	delete(c.known, key)
-}
-
-// waiting says why the sidecar's container does not run, "" if it does.
-func waiting(pod *corev1.Pod) string {
-	for _, s := range pod.Status.InitContainerStatuses {
-		if s.Name != render.ContainerName {
-			continue
-		}
-		switch {
-		case s.State.Running != nil && pod.Status.PodIP == "":
-			return "PodHasNoAddress"
-		case s.State.Running != nil && pod.Spec.HostNetwork:
-			return "HostNetwork" // what answers there may be anybody
-		case s.State.Running != nil:
-			return ""
-		case s.State.Terminated != nil:
-			return cmp.Or(s.State.Terminated.Reason, "Terminated")
-		case s.State.Waiting != nil:
-			reason := cmp.Or(s.State.Waiting.Reason, "Waiting")
-			if m := s.State.Waiting.Message; m != "" {
-				return reason + ": " + tame(m)
-			}
-			return reason
-		}
-	}
-	for _, c := range pod.Status.Conditions {
-		if c.Type == corev1.PodScheduled && c.Status == corev1.ConditionFalse {
-			return cmp.Or(c.Reason, "Unschedulable") + ": " + tame(c.Message)
-		}
-	}
-	return "ContainerCreating"
 }

@@ -73,7 +73,7 @@ func TestSecretMissingMadeRotated(t *testing.T) {
 		if c := is(cs, "BackendReachable", "Unknown", "Unknown"); c != "" {
 			return c
 		}
-		return is(cs, "Ready", "False", "RollingOut")
+		return is(cs, "Ready", "True", "RollingOut") // pods start all day
 	})
 	const trouble = `MountVolume.SetUp failed for volume "sidecart-config" : secret "redis-auth" not found`
 	w.create(&corev1.Event{
@@ -85,7 +85,7 @@ func TestSecretMissingMadeRotated(t *testing.T) {
 		if m := condition(cs, "Ready").Message; !strings.Contains(m, trouble) {
 			return "the kubelet's word is not told"
 		}
-		return ""
+		return is(cs, "Ready", "False", "SidecarNotStarted")
 	})
 
 	// Made: the kubelet mounts it, and the pod starts.

@@ -1,6 +1,7 @@
 package controller
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -142,12 +143,15 @@ func withoutAddresses(err error) error {
 	case errors.As(err, &network):
 		return network.Err
 	case errors.As(err, &request) && request.Timeout():
-		return errors.New("no answer in time")
+		return errNoAnswer
 	case errors.As(err, &request):
 		return request.Err
 	}
 	return err
 }
+
+// errNoAnswer is that nothing came back, not even a refusal.
+var errNoAnswer = errors.New("no answer in time")
 
 var ownPort = regexp.MustCompile(`:\d+->`)
 
@@ -183,3 +187,20 @@ func tameError(err error) error {
 	}
 	return errors.New(tame(err.Error()))
 }
+
+// lastLine is the last line that says something. Of a line of our own log it is the message and the error: the time
+// differs in each.
+func lastLine(s string) string {
+	s = strings.TrimSpace(s)
+	s = s[strings.LastIndexByte(s, '\n')+1:]
+	var line struct{ Msg, Error, Err string }
+	if json.Unmarshal([]byte(s), &line) == nil && line.Msg != "" {
+		s = line.Msg
+		if why := cmp.Or(line.Error, line.Err); why != "" {
+			s += ": " + why
+		}
+	}
+	return tame(loggedAt.ReplaceAllString(s, ""))
+}
+
+var loggedAt = regexp.MustCompile(`^time=\S+ `)

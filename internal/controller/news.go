@@ -1,0 +1,136 @@
+package controller
+
+import (
+	"cmp"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/sidecart/sidecart/api/v1alpha1"
+)
+
+// news remembers which state of each condition was told last, so that an event says something new: states on the way to
+// another are left out, and so is what another condition says already. A backend that comes and goes is told a few
+// times and then once in a while; the state in which it stays is always told. Lost with the process, it begins with
+// the status as it is.
+type news struct {
+	now func() time.Time
+
+	mu   sync.Mutex
+	told map[types.NamespacedName]map[string]*telling // by condition
+}
+
+// telling is what was said of one condition.
+type telling struct {
+	state
+	left   int       // how many more events there may be now
+	filled time.Time // since when left counts
+}
+
+// state is what an event is about.
+type state struct {
+	status metav1.ConditionStatus
+	reason string
+}
+
+const (
+	// mostNews is how many events one condition may have at once, and newsPause is after how long there may be one more.
+	mostNews  = 4
+	newsPause = 3 * time.Minute
+)
+
+func newNews(now func() time.Time) *news {
+	return &news{now: now, told: map[types.NamespacedName]map[string]*telling{}}
+}
+
+// fresh reports whether c is to be told, and takes it for told if so. Before is the condition as it was read, nil for none.
+func (n *news) fresh(key types.NamespacedName, c, before *metav1.Condition) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	of := n.told[key]
+	if of == nil {
+		of = map[string]*telling{}
+		n.told[key] = of
+	}
+	t := of[c.Type]
+	if t == nil {
+		t = &telling{left: mostNews, filled: n.now()}
+		if before != nil {
+			t.state = settledState(before)
+		}
+		of[c.Type] = t
+	}
+	is := settledState(c)
+	if is.status == "" || is == t.state {
+		return false
+	}
+	if is.status == metav1.ConditionTrue && t.status != metav1.ConditionFalse && !first(t.status, is.reason) {
+		t.state = is
+		return false
+	}
+	now := n.now()
+	if more := int(now.Sub(t.filled) / newsPause); more > 0 {
+		t.left, t.filled = min(t.left+more, mostNews), now
+	}
+	if t.left == 0 {
+		return false
+	}
+	t.left--
+	t.state = is
+	return true
+}
+
+// first reports whether what is true for that reason is news though it was not false before. What is true is true for whatever
+// reason: only that the first pods are served is news, and what was not known before.
+func first(before metav1.ConditionStatus, reason string) bool {
+	switch reason {
+	case v1alpha1.ReasonAllUpdated:
+		return true
+	case v1alpha1.ReasonNoWorkloads, v1alpha1.ReasonNotNeeded:
+		return false
+	}
+	return before == ""
+}
+
+// settledState is the state of a condition, or none if it is on the way to another, or not known.
+func settledState(c *metav1.Condition) state {
+	if c.Status == metav1.ConditionUnknown || c.Reason == v1alpha1.ReasonRollingOut {
+		return state{}
+	}
+	return state{c.Status, c.Reason}
+}
+
+func (n *news) forget(key types.NamespacedName) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	delete(n.told, key)
+}
+
+// announce sends an event for what is new.
+func (r *Reconciler) announce(before, after *v1alpha1.CartStorage) {
+	was, is := before.Status.Locking, after.Status.Locking
+	if is != nil && (was == nil || was.Enabled != is.Enabled) {
+		word := map[bool]string{true: "on", false: "off"}[is.Enabled]
+		r.events.Eventf(after, nil, corev1.EventTypeNormal, cmp.Or(is.Reason, "Locking"), "DecideLocking", "locking is %s: %s", word, is.Message)
+	}
+	for _, kind := range v1alpha1.Conditions {
+		c := condition(after, kind)
+		// Another condition is false as well, and says why.
+		if c == nil || kind == v1alpha1.ConditionReady && (c.Reason == v1alpha1.ReasonDegraded || c.Reason == v1alpha1.ReasonRenderFailed) {
+			continue
+		}
+		if !r.news.fresh(client.ObjectKeyFromObject(after), c, condition(before, kind)) {
+			continue
+		}
+		severity := corev1.EventTypeNormal
+		if c.Status == metav1.ConditionFalse {
+			severity = corev1.EventTypeWarning
+		}
+		// The action tells the conditions apart: events that differ in their note only become one.
+		r.events.Eventf(after, nil, severity, c.Reason, "Observe"+c.Type, "%s is %s: %s", c.Type, c.Status, c.Message)
+	}
+}
