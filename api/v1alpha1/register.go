@@ -28,6 +28,13 @@ const (
 	// its sidecar should run. A change of it makes the kubelet refresh the pod's
 	// volumes at once. On a ConfigMap it is the generation that it holds.
 	GenerationAnnotation = "sidecart.dev/generation"
+	// InjectedAsAnnotation on a pod is what its sidecar was injected with, so that it can be seen whether a new pod
+	// would be given another one.
+	InjectedAsAnnotation = "sidecart.dev/injected-as"
+	// RestartedForAnnotation on the template of a workload says for which change of the sidecar the operator has restarted it.
+	RestartedForAnnotation = "sidecart.dev/restarted-for"
+	// NudgedAnnotation on a workload says when the operator had its controller try again to make pods that had been refused.
+	NudgedAnnotation = "sidecart.dev/nudged"
 )
 
 // AddToScheme registers the types of this package.

@@ -203,7 +203,26 @@ type Sidecar struct {
 	// +optional
 	// +kubebuilder:default={grpc: 7420, http: 7421, admin: 7422}
 	Ports Ports `json:"ports,omitzero"`
+
+	// What becomes of pods whose sidecar was injected otherwise than it would be now: with OnRestart they keep it until
+	// something restarts them, and the status counts them; with Restart the operator restarts their
+	// Deployments, StatefulSets and DaemonSets, one at a time and only while all is well.
+	// +optional
+	// +kubebuilder:default=OnRestart
+	Rollout RolloutPolicy `json:"rollout,omitempty"`
 }
+
+// RolloutPolicy says when pods come by a new sidecar.
+//
+// +kubebuilder:validation:Enum=OnRestart;Restart
+type RolloutPolicy string
+
+const (
+	// RolloutOnRestart leaves pods as they are until something else restarts them.
+	RolloutOnRestart RolloutPolicy = "OnRestart"
+	// RolloutRestart has the operator restart workloads.
+	RolloutRestart RolloutPolicy = "Restart"
+)
 
 // Resources are what a container asks for and may use.
 //

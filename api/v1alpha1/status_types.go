@@ -31,6 +31,10 @@ type CartStorageStatus struct {
 	// +kubebuilder:validation:MaxLength=32
 	Sidecars string `json:"sidecars,omitempty"`
 
+	// How many pods have a sidecar that was injected otherwise than it would be now.
+	// +optional
+	Outdated int32 `json:"outdated,omitempty"`
+
 	// What uses this CartStorage, by kind and name.
 	// +optional
 	// +listType=map
@@ -80,4 +84,11 @@ type WorkloadStatus struct {
 	// How many of these sidecars run the current configuration.
 	// +required
 	Updated int32 `json:"updated"`
+	// How many sidecars were injected otherwise than they would be now. Only a restart of the pod changes that.
+	// +optional
+	Outdated int32 `json:"outdated,omitempty"`
+	// In what they differ, and what restarts them.
+	// +optional
+	// +kubebuilder:validation:MaxLength=1024
+	Message string `json:"message,omitempty"`
 }

@@ -24,6 +24,9 @@ import (
 // CartStorage that their label names.
 const injectIndex = "inject"
 
+// misplacedIndex finds workloads by the CartStorage that their own label names, where their template has no such label.
+const misplacedIndex = "misplaced"
+
 // managedBy is the label of our ConfigMaps.
 const managedBy = "app.kubernetes.io/managed-by"
 
@@ -93,8 +96,17 @@ func addIndexes(ctx context.Context, indexer client.FieldIndexer) error {
 		}
 		return nil
 	}
+	beside := func(o client.Object) []string {
+		if name := o.GetLabels()[v1alpha1.InjectLabel]; name != "" {
+			return []string{name}
+		}
+		return nil
+	}
 	for _, k := range workloadKinds {
 		if err := indexer.IndexField(ctx, k.one(), injectIndex, index); err != nil {
+			return err
+		}
+		if err := indexer.IndexField(ctx, k.one(), misplacedIndex, beside); err != nil {
 			return err
 		}
 	}
@@ -141,9 +153,11 @@ func reduce(in any) (any, error) {
 		reducePod(pod)
 		return pod, nil
 	}
+	own := o.GetLabels()
 	o.SetLabels(nil)
 	o.SetAnnotations(nil)
 	if t := template(o); t != nil {
+		o.SetLabels(misplaced(own, t))
 		*t = corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: only(t.Labels, v1alpha1.InjectLabel)}}
 	}
 	switch o := o.(type) {
@@ -152,16 +166,16 @@ func reduce(in any) (any, error) {
 		o.Status = appsv1.DeploymentStatus{}
 	case *appsv1.StatefulSet:
 		o.Spec = appsv1.StatefulSetSpec{Replicas: o.Spec.Replicas, Template: o.Spec.Template}
-		o.Status = appsv1.StatefulSetStatus{}
+		o.Status = appsv1.StatefulSetStatus{Replicas: o.Status.Replicas}
 	case *appsv1.ReplicaSet:
 		o.Spec = appsv1.ReplicaSetSpec{Replicas: o.Spec.Replicas, Template: o.Spec.Template}
-		o.Status = appsv1.ReplicaSetStatus{}
+		o.Status = appsv1.ReplicaSetStatus{Conditions: refusals(o.Status.Conditions)}
 	case *appsv1.DaemonSet:
 		o.Spec = appsv1.DaemonSetSpec{Template: o.Spec.Template}
-		o.Status = appsv1.DaemonSetStatus{}
+		o.Status = appsv1.DaemonSetStatus{DesiredNumberScheduled: o.Status.DesiredNumberScheduled, CurrentNumberScheduled: o.Status.CurrentNumberScheduled}
 	case *batchv1.Job:
 		o.Spec = reducedJob(&o.Spec)
-		o.Status = batchv1.JobStatus{Conditions: o.Status.Conditions}
+		o.Status = batchv1.JobStatus{Conditions: o.Status.Conditions, Active: o.Status.Active, Succeeded: o.Status.Succeeded}
 	case *batchv1.CronJob:
 		job := batchv1.JobTemplateSpec{Spec: reducedJob(&o.Spec.JobTemplate.Spec)}
 		o.Spec = batchv1.CronJobSpec{Suspend: o.Spec.Suspend, ConcurrencyPolicy: o.Spec.ConcurrencyPolicy, JobTemplate: job}
@@ -175,13 +189,36 @@ func reduce(in any) (any, error) {
 	return o, nil
 }
 
+// misplaced is our label where a workload has it itself and its template has not. What the controllers of Kubernetes make has
+// the labels of what it was made from.
+func misplaced(own map[string]string, t *corev1.PodTemplateSpec) map[string]string {
+	if t.Labels[v1alpha1.InjectLabel] != "" {
+		return nil
+	}
+	return only(own, v1alpha1.InjectLabel)
+}
+
+// refusals are that our webhook has refused pods, or was not reached.
+func refusals(in []appsv1.ReplicaSetCondition) (out []appsv1.ReplicaSetCondition) {
+	for _, c := range in {
+		if c.Type == appsv1.ReplicaSetReplicaFailure && c.Status == corev1.ConditionTrue && strings.Contains(c.Message, webhookName) {
+			// The name stays, since what was reduced may be reduced again.
+			out = append(out, appsv1.ReplicaSetCondition{Type: c.Type, Status: c.Status, Message: webhookName})
+		}
+	}
+	return out
+}
+
+// webhookName is how the API server calls our webhook where it says that it refuses or cannot be reached.
+const webhookName = "inject.sidecart.dev"
+
 func reducedJob(s *batchv1.JobSpec) batchv1.JobSpec {
 	return batchv1.JobSpec{Parallelism: s.Parallelism, Completions: s.Completions, Suspend: s.Suspend, Template: s.Template}
 }
 
 func reducePod(pod *corev1.Pod) {
 	pod.Labels = only(pod.Labels, v1alpha1.InjectLabel)
-	pod.Annotations = only(pod.Annotations, v1alpha1.InjectedAnnotation, v1alpha1.GenerationAnnotation)
+	pod.Annotations = only(pod.Annotations, v1alpha1.InjectedAnnotation, v1alpha1.InjectedAsAnnotation, v1alpha1.GenerationAnnotation)
 	spec := corev1.PodSpec{HostNetwork: pod.Spec.HostNetwork}
 	for _, c := range pod.Spec.InitContainers {
 		if c.Name == render.ContainerName {

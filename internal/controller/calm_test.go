@@ -229,7 +229,7 @@ func TestLastLine(t *testing.T) {
 
 // concluded is what is said of a fleet of these sidecars.
 func concluded(cs *v1alpha1.CartStorage, now time.Time, sidecars ...sidecar) {
-	c := &conclusion{fleet: &fleet{}, sidecars: sidecars, generation: 1, now: now, from: ownNamespace}
+	c := &conclusion{fleet: &fleet{}, sidecars: sidecars, generation: 1, now: now, from: ownNamespace, old: make([]bool, len(sidecars))}
 	for i := range sidecars {
 		c.fleet.pods = append(c.fleet.pods, sidecars[i].pod)
 		c.fleet.owners = append(c.fleet.owners, workloadKey{"apps", "Deployment", "web"})

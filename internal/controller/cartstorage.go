@@ -31,11 +31,13 @@ const FieldOwner = "sidecart-operator"
 type Reconciler struct {
 	client client.Client // reads from the cache
 	live   client.Reader // reads from the API server
+	image  string        // of sidecars whose CartStorage names none
 	images render.Images // that sidecars may run
 	events events.EventRecorder
 	census *census
 	repair repairs
 	news   *news
+	nudges nudges
 	now    func() time.Time
 	own    string // namespace of the operator
 }
@@ -73,15 +75,32 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (result ct
 	if err := r.stamp(ctx, fleet.pods, generation); err != nil {
 		return ctrl.Result{}, err
 	}
+	nudge, untold := r.nudge(ctx, cs, fleet)
 	sidecars, again := r.census.ask(ctx, req.NamespacedName, fleet.pods, generation)
 	kept := r.keepLastGood(ctx, cs, sidecars, generation)
 	r.explain(ctx, cs, sidecars)
 	evicted, more, err := r.evictOne(ctx, cs, sidecars)
-	conclude(cs, &conclusion{
+	c := &conclusion{
 		fleet: fleet, sidecars: sidecars, generation: generation, evicted: evicted, now: r.now(), from: r.own,
 		image: r.images.Check(cs.Spec.Sidecar.Image),
-	})
-	return ctrl.Result{RequeueAfter: soonest(recheck, soonest(again, more))}, errors.Join(err, kept)
+	}
+	wanted := render.WantedOf(cs, render.PodOptions{Image: r.image})
+	c.compare(wanted)
+	conclude(cs, c)
+	r.tellMisplaced(cs, fleet)
+	restarts, failed := r.rollOut(ctx, cs, c, wanted)
+	outdatedPods.set(req.NamespacedName, cs.Status.Outdated)
+	return ctrl.Result{RequeueAfter: soonest(soonest(recheck, nudge), soonest(soonest(again, more), restarts))}, errors.Join(untold, err, failed, kept)
+}
+
+// tellMisplaced sends an event for a label that nothing reads, once.
+func (r *Reconciler) tellMisplaced(cs *v1alpha1.CartStorage, f *fleet) {
+	const most = 5
+	for _, name := range f.misplaced[:min(len(f.misplaced), most)] {
+		if r.news.once(client.ObjectKeyFromObject(cs), "misplaced "+name, "") {
+			r.events.Eventf(cs, nil, corev1.EventTypeWarning, "LabelMisplaced", "Observe", "%s has the label %s on itself, where nothing reads it: move it to the labels of its pod template", name, v1alpha1.InjectLabel)
+		}
+	}
 }
 
 // soonest is the shorter one; zero is never.
@@ -241,6 +260,8 @@ func (r *Reconciler) stamp(ctx context.Context, pods []*corev1.Pod, generation i
 func (r *Reconciler) forget(ctx context.Context, key types.NamespacedName) error {
 	r.census.forget(key)
 	r.news.forget(key)
+	r.nudges.forget(key)
+	outdatedPods.forget(key)
 	r.repair.forget(key)
 	pods, err := livePods(ctx, r.client, key.Namespace, key.Name)
 	if err != nil || len(pods) > 0 {

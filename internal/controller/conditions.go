@@ -29,6 +29,9 @@ type conclusion struct {
 	from       string // the namespace of the operator
 	now        time.Time
 
+	old      []bool      // which of the sidecars are outdated
+	outdated []*outdated // by workload
+
 	missing, stuck, starting, silent, answered, behind []*sidecar
 	present                                            int // those that are not ending
 }
@@ -105,6 +108,7 @@ func (c *conclusion) workloads(status *v1alpha1.CartStorageStatus) {
 		counts[name{w.Kind, w.Name}] = &v1alpha1.WorkloadStatus{Kind: w.Kind, Name: w.Name}
 	}
 	sidecars, updated := 0, 0
+	status.Outdated = 0
 	for i, owner := range c.fleet.owners {
 		w := counts[name{owner.kind, owner.name}]
 		w.Replicas++
@@ -116,6 +120,10 @@ func (c *conclusion) workloads(status *v1alpha1.CartStorageStatus) {
 		if c.sidecars[i].updated(c.generation) {
 			w.Updated++
 			updated++
+		}
+		if c.old[i] {
+			w.Outdated++
+			status.Outdated++
 		}
 	}
 	status.Sidecars = fmt.Sprintf("%d/%d", updated, sidecars)
@@ -214,9 +222,27 @@ func (c *conclusion) ready(cs *v1alpha1.CartStorage) (metav1.ConditionStatus, st
 		return metav1.ConditionFalse, v1alpha1.ReasonRollingOut, rolling
 	}
 	if c.present == 0 {
-		return metav1.ConditionTrue, v1alpha1.ReasonNoWorkloads, "no pod uses this CartStorage yet"
+		return metav1.ConditionTrue, v1alpha1.ReasonNoWorkloads, "no pod uses this CartStorage yet" + c.elsewhere()
 	}
-	return metav1.ConditionTrue, v1alpha1.ReasonAllUpdated, plural(c.present, "the sidecar runs", "all %d sidecars run") + fmt.Sprintf(" configuration %d", c.generation)
+	message := plural(c.present, "the sidecar runs", "all %d sidecars run") + fmt.Sprintf(" configuration %d", c.generation)
+	if n := cs.Status.Outdated; n > 0 {
+		message += "; " + plural(int(n), "one was injected", "%d were injected") + " otherwise than it would be now, see status.workloads"
+	}
+	return metav1.ConditionTrue, v1alpha1.ReasonAllUpdated, message + c.elsewhere()
+}
+
+// elsewhere names the workloads whose label is where nothing reads it, "" for none.
+func (c *conclusion) elsewhere() string {
+	const most = 5
+	names := c.fleet.misplaced
+	if len(names) == 0 {
+		return ""
+	}
+	text := strings.Join(names[:min(len(names), most)], ", ")
+	if len(names) > most {
+		text += fmt.Sprintf(" and %d more", len(names)-most)
+	}
+	return fmt.Sprintf("; the label %s of %s is on the workload itself, where nothing reads it: move it to the labels of its pod template", v1alpha1.InjectLabel, text)
 }
 
 // rolling says which sidecars are not yet what they are to be, "" if all are.

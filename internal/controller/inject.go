@@ -53,8 +53,8 @@ func (i *Injector) Handle(ctx context.Context, req admission.Request) admission.
 	}
 	cs, err := i.cartStorage(ctx, req.Namespace, name)
 	if apierrors.IsNotFound(err) {
-		return admission.Denied(fmt.Sprintf("label %s: there is no CartStorage %s in namespace %s: create it, or name another one of this namespace",
-			v1alpha1.InjectLabel, name, req.Namespace))
+		return admission.Denied(fmt.Sprintf("label %s: there is no CartStorage %s in namespace %s: %screate it, or name another one of this namespace",
+			v1alpha1.InjectLabel, name, req.Namespace, i.meant(ctx, req.Namespace, name)))
 	} else if errors.Is(err, errBusy) {
 		return admission.Errored(http.StatusTooManyRequests, err)
 	} else if err != nil {
@@ -93,6 +93,56 @@ func (i *Injector) cartStorage(ctx context.Context, namespace, name string) (*v1
 		i.misses.note(namespace, name)
 	}
 	return cs, err
+}
+
+// meant asks whether another CartStorage of the namespace was meant, "" if none is called nearly so.
+func (i *Injector) meant(ctx context.Context, namespace, name string) string {
+	const most = 1000 // to compare
+	var all v1alpha1.CartStorageList
+	if err := i.client.List(ctx, &all, client.InNamespace(namespace), client.UnsafeDisableDeepCopy); err != nil {
+		return "" // the pod is refused anyway
+	}
+	names := make([]string, 0, min(len(all.Items), most))
+	for n := range min(len(all.Items), most) {
+		names = append(names, all.Items[n].Name)
+	}
+	if best := nearest(name, names); best != "" {
+		return "did you mean " + best + "? Otherwise "
+	}
+	return ""
+}
+
+// nearest is the one of names that is most like name, if it is like it at all.
+func nearest(name string, names []string) (best string) {
+	least := min(max(2, len(name)/3), len(name)/2) + 1 // of a short name little is left otherwise
+	slices.Sort(names)
+	for _, n := range names {
+		if d := edits(name, n); d < least {
+			best, least = n, d
+		}
+	}
+	return best
+}
+
+// edits is how many letters must be added, removed or replaced to make b of a.
+func edits(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := diagonal
+			if a[i] != b[j] {
+				cost++
+			}
+			diagonal = row[j+1]
+			row[j+1] = min(cost, row[j]+1, diagonal+1)
+		}
+	}
+	return row[len(b)]
 }
 
 // inject is pod with its sidecar. If it comes beside another pod before locking is on, its

@@ -22,6 +22,7 @@ type news struct {
 
 	mu   sync.Mutex
 	told map[types.NamespacedName]map[string]*telling // by condition
+	ones map[types.NamespacedName]map[string]string   // by what it is about
 }
 
 // telling is what was said of one condition.
@@ -44,7 +45,7 @@ const (
 )
 
 func newNews(now func() time.Time) *news {
-	return &news{now: now, told: map[types.NamespacedName]map[string]*telling{}}
+	return &news{now: now, told: map[types.NamespacedName]map[string]*telling{}, ones: map[types.NamespacedName]map[string]string{}}
 }
 
 // fresh reports whether c is to be told, and takes it for told if so. Before is the condition as it was read, nil for none.
@@ -108,6 +109,26 @@ func (n *news) forget(key types.NamespacedName) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	delete(n.told, key)
+	delete(n.ones, key)
+}
+
+// mostOnes is about how many workloads of one CartStorage is remembered what was told.
+const mostOnes = 1000
+
+// once reports whether what is to be told about something differs from what was told of it last, and takes it for told.
+func (n *news) once(key types.NamespacedName, about, what string) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	of := n.ones[key]
+	if of == nil || len(of) >= mostOnes {
+		of = map[string]string{}
+		n.ones[key] = of
+	}
+	if last, ok := of[about]; ok && last == what {
+		return false
+	}
+	of[about] = what
+	return true
 }
 
 // announce sends an event for what is new.

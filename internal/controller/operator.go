@@ -130,6 +130,7 @@ func New(ctx context.Context, c *rest.Config, o Options) (ctrl.Manager, error) {
 	r := &Reconciler{
 		client: mgr.GetClient(),
 		live:   mgr.GetAPIReader(),
+		image:  o.SidecarImage,
 		images: o.SidecarImages.With(o.SidecarImage),
 		events: mgr.GetEventRecorder("sidecart-operator"),
 		news:   newNews(time.Now),

@@ -34,7 +34,9 @@ func TestRole(t *testing.T) {
 		{"create", "pods/exec", w.namespace, "web", false},
 		{"create", "pods/eviction", w.namespace, "web", true},
 		{"update", "deployments.apps", w.namespace, "web", false},
-		{"patch", "deployments.apps", w.namespace, "web", false},
+		{"patch", "deployments.apps", w.namespace, "web", false}, // see allowRollouts
+		{"patch", "replicasets.apps", w.namespace, "web", false},
+		{"patch", "replicasets.apps/status", w.namespace, "web", true},
 		{"get", "rollouts.argoproj.io/scale", w.namespace, "web", true},
 		{"update", "deployments.apps/scale", w.namespace, "web", false},
 		{"get", "rollouts.argoproj.io", w.namespace, "web", false},

@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -30,6 +31,8 @@ type fleet struct {
 	scales    int    // how many owners were asked for their scale
 	endless   string // what is wrong with the owner references of a workload, "" for nothing
 	strangers []string
+	misplaced []string   // workloads with our label on themselves and not on their template, "Deployment web"
+	failing   []workload // whose controller does not make the pods that it should
 }
 
 // Owners are what users write. What is followed and what is asked has an end, whatever they write.
@@ -48,6 +51,9 @@ type workloadKey struct{ group, kind, name string }
 func (r *Reconciler) observe(ctx context.Context, cs *v1alpha1.CartStorage) (*fleet, error) {
 	f := &fleet{workloads: map[workloadKey]*render.Workload{}}
 	if err := r.templates(ctx, cs, f); err != nil {
+		return nil, err
+	}
+	if err := r.misplaced(ctx, cs, f); err != nil {
 		return nil, err
 	}
 	if err := r.pods(ctx, cs, f); err != nil {
@@ -95,6 +101,9 @@ func (r *Reconciler) templates(ctx context.Context, cs *v1alpha1.CartStorage, f 
 		}
 		for _, item := range items {
 			o := item.(client.Object)
+			if failing(o) {
+				f.failing = append(f.failing, workload{k, o})
+			}
 			// A Deployment keeps ReplicaSets of the past, which want nothing.
 			if w, _ := render.WorkloadOf(item); metav1.GetControllerOf(o) != nil && w.Replicas == 0 {
 				continue
@@ -104,6 +113,27 @@ func (r *Reconciler) templates(ctx context.Context, cs *v1alpha1.CartStorage, f 
 			}
 		}
 	}
+	return nil
+}
+
+// misplaced adds the workloads that were given our label in place of their template.
+func (r *Reconciler) misplaced(ctx context.Context, cs *v1alpha1.CartStorage, f *fleet) error {
+	for _, k := range workloadKinds {
+		list := k.list()
+		if err := r.client.List(ctx, list, client.InNamespace(cs.Namespace), client.MatchingFields{misplacedIndex: cs.Name}); err != nil {
+			return err
+		}
+		err := meta.EachListItem(list, func(o runtime.Object) error {
+			if o := o.(client.Object); metav1.GetControllerOf(o) == nil {
+				f.misplaced = append(f.misplaced, k.kind+" "+o.GetName())
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	slices.Sort(f.misplaced)
 	return nil
 }
 

@@ -52,6 +52,9 @@ func (r *Reconciler) setup(mgr ctrl.Manager, o controller.Options) error {
 func named(_ context.Context, o client.Object) []reconcile.Request {
 	name := injectOf(o)
 	if name == "" {
+		name = o.GetLabels()[v1alpha1.InjectLabel] // of the workload itself, see misplaced
+	}
+	if name == "" {
 		return nil
 	}
 	return []reconcile.Request{{NamespacedName: types.NamespacedName{Namespace: o.GetNamespace(), Name: name}}}

@@ -23,6 +23,7 @@ import (
 // notRendered are the fields that are somebody else's business.
 var notRendered = map[string]string{
 	"orphanedCarts":                             "asked by the API server alone, when the resource changes",
+	"sidecar.rollout":                           "obeyed by the controller, which restarts workloads",
 	"injection.onMissing":                       "obeyed by the controller, which finds pods without a sidecar",
 	"criticalBackend.database.volume.claimName": "for SQLite, which the API server refuses there",
 	"criticalBackend.database.volume.sizeLimit": "for SQLite, which the API server refuses there",

@@ -133,6 +133,7 @@ func inject(pod *corev1.Pod, cs *v1alpha1.CartStorage, image string, generation 
 	pod.Annotations[v1alpha1.GenerationAnnotation] = strconv.FormatInt(generation, 10)
 
 	data := dataSource(cs)
+	given := len(pod.Spec.Volumes)
 	pod.Spec.InitContainers = slices.Insert(pod.Spec.InitContainers, 0, container(cs, image, data != nil))
 	pod.Spec.Volumes = append(pod.Spec.Volumes,
 		corev1.Volume{Name: configVolume, VolumeSource: corev1.VolumeSource{Projected: projected(cs)}},
@@ -143,6 +144,7 @@ func inject(pod *corev1.Pod, cs *v1alpha1.CartStorage, image string, generation 
 		ownClaim(pod, data)
 		keepNode(pod, data)
 	}
+	pod.Annotations[v1alpha1.InjectedAsAnnotation] = factsOf(pod.Spec.InitContainers[0], pod.Spec.Volumes[given:], cs).note()
 }
 
 // noToken holds nothing but the pod's name, which is its host name too. An empty folder would be an emptyDir: a drain of

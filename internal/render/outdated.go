@@ -1,0 +1,124 @@
+package render
+
+import (
+	"cmp"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/sidecart/sidecart/api/v1alpha1"
+)
+
+// facts are what a sidecar was injected with and keeps until its pod is made anew, by name. They are compared, and not the container
+// itself: other webhooks and limit ranges change that after us. What is short stands for itself, the rest for its hash, so that a
+// message can name what differs.
+type facts map[string]string
+
+// Names of facts, as messages say them.
+const (
+	factImage     = "image"
+	factPull      = "imagePullPolicy"
+	factResources = "resources"
+	factPorts     = "ports"
+	factSecrets   = "secrets"
+	factVolumes   = "volumes"
+	factReadiness = "readiness"
+	factContainer = "container" // all else of it, which a newer operator writes otherwise
+)
+
+// OlderOperator is said of a pod whose sidecar was injected before facts were noted.
+const OlderOperator = "an older operator injected it"
+
+// factsOf a sidecar with the volumes that came with it.
+func factsOf(c corev1.Container, volumes []corev1.Volume, cs *v1alpha1.CartStorage) facts {
+	p := ports(cs)
+	f := facts{
+		factImage:     short(c.Image),
+		factPull:      string(c.ImagePullPolicy),
+		factResources: hash(c.Resources),
+		factPorts:     fmt.Sprintf("%d/%d/%d", p.GRPC, p.HTTP, p.Admin),
+		factReadiness: hash([]any{c.StartupProbe, c.ReadinessProbe}),
+	}
+	var others []corev1.Volume
+	for _, v := range volumes {
+		if v.Name == configVolume {
+			f[factSecrets] = hash(v)
+		} else {
+			others = append(others, v)
+		}
+	}
+	f[factVolumes] = hash(others)
+	c.Image, c.ImagePullPolicy, c.Resources, c.StartupProbe, c.ReadinessProbe, c.Ports = "", "", corev1.ResourceRequirements{}, nil, nil, nil
+	f[factContainer] = hash(c)
+	return f
+}
+
+// note is f as an annotation.
+func (f facts) note() string {
+	text, err := json.Marshal(f)
+	if err != nil {
+		panic(err) // a map of strings
+	}
+	return string(text)
+}
+
+// hash is short for v.
+func hash(v any) string {
+	text, err := json.Marshal(v)
+	if err != nil {
+		panic(err) // the API server sent it as JSON
+	}
+	sum := sha256.Sum256(text)
+	return hex.EncodeToString(sum[:5])
+}
+
+// short is s, or its hash where s is long: the operator keeps no long annotations.
+func short(s string) string {
+	if len(s) <= 128 {
+		return s
+	}
+	return hash(s)
+}
+
+// Wanted is what pods would be injected with now, see [Wanted.Outdated]. It is made once for all pods of a CartStorage.
+type Wanted struct{ facts facts }
+
+// WantedOf cs.
+func WantedOf(cs *v1alpha1.CartStorage, o PodOptions) Wanted {
+	pod := &corev1.Pod{}
+	inject(pod, cs, cmp.Or(cs.Spec.Sidecar.Image, o.Image), o.Generation)
+	return Wanted{noted(pod)}
+}
+
+// Key is the same as long as the same is wanted of the same generation of the spec.
+func (w Wanted) Key(cs *v1alpha1.CartStorage) string {
+	return hash([]any{w.facts, cs.Generation})
+}
+
+// Outdated names what the sidecar of the pod was injected with otherwise than it would be now; nil if nothing differs. Only
+// a new pod has it otherwise.
+func (w Wanted) Outdated(pod *corev1.Pod) (names []string) {
+	have := noted(pod)
+	if have == nil {
+		return []string{OlderOperator}
+	}
+	for name, want := range w.facts {
+		if have[name] != want {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+// noted is what the pod was injected with, nil if that is not known.
+func noted(pod *corev1.Pod) (f facts) {
+	if json.Unmarshal([]byte(pod.Annotations[v1alpha1.InjectedAsAnnotation]), &f) != nil {
+		return nil
+	}
+	return f
+}
