@@ -33,7 +33,7 @@ type CartStorageStatus struct {
 
 	// How many pods have a sidecar that was injected otherwise than it would be now.
 	// +optional
-	Outdated int32 `json:"outdated,omitempty"`
+	Outdated int32 `json:"outdated"`
 
 	// What uses this CartStorage, by kind and name.
 	// +optional

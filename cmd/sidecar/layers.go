@@ -147,7 +147,7 @@ func (l *layers) setFromEnv(b *config.Builder) {
 // warnVariables tells of variables with a slip in their names. Their values are not told: one
 // may be a password.
 func (l *layers) warnVariables(log *slog.Logger) {
-	known := []string{"SIDECART_CONFIG", config.LastGoodVariable, config.MemoryLimitVariable}
+	known := []string{"SIDECART_CONFIG", config.LastGoodVariable, config.MemoryLimitVariable, config.PodNameVariable, config.PodNamespaceVariable, config.CartStorageVariable}
 	for _, g := range groups {
 		for i := range g.settings {
 			known = append(known, g.settings[i].env())

@@ -123,6 +123,7 @@ func (s *sidecar) start(f *first) error {
 	s.server, err = proxy.Start(proxy.Options{
 		GRPC: c.Listen.GRPC, HTTP: c.Listen.HTTP, Admin: c.Listen.Admin, Socket: c.Listen.Socket,
 		Version: versionName(), Log: s.log,
+		Pod: s.layers.env[config.PodNameVariable], Namespace: s.layers.env[config.PodNamespaceVariable], CartStorage: s.layers.env[config.CartStorageVariable],
 	}, s.backend(c, store, s.carts))
 	if err != nil {
 		_ = store.Close()
@@ -171,6 +172,9 @@ func (s *sidecar) backend(c *config.Config, store storage.Store, carts *lock.Coo
 		Engine:         carts,
 		Ping:           store.Ping,
 		Name:           string(c.Backend.Type),
+		Place:          c.Backend.Place(),
+		Prefix:         c.KeyPrefix,
+		TTL:            c.TTL.Std(),
 		Mode:           string(c.Locking.Mode),
 		Generation:     c.Generation,
 		Limits:         limits(c),

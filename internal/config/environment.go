@@ -22,6 +22,13 @@ const (
 // where the sidecar is, and nothing to the sidecar itself.
 var PodVariables = []string{"SIDECART_HTTP_URL", "SIDECART_GRPC_TARGET"}
 
+// Variables of a sidecar's own container that say what it belongs to, for its status page.
+const (
+	PodNameVariable      = "SIDECART_POD_NAME"
+	PodNamespaceVariable = "SIDECART_POD_NAMESPACE"
+	CartStorageVariable  = "SIDECART_CARTSTORAGE"
+)
+
 // UnknownVariable is a variable of the environment that looks like ours and is not.
 type UnknownVariable struct {
 	Name string

@@ -410,14 +410,14 @@ func TestScaleIsCalm(t *testing.T) {
 	if not := <-seen; len(not) > 0 {
 		t.Errorf("Ready was not true: %v", not)
 	}
-	w.eventually(func() string { // two decisions, two configurations
-		if n := len(w.events(t)) - before; n < 4 {
+	w.eventually(func() string { // two decisions
+		if n := len(w.events(t)) - before; n < 2 {
 			return fmt.Sprintf("%d events", n)
 		}
 		return ""
 	})
 	for _, e := range w.events(t)[before:] {
-		if !strings.HasPrefix(e, "Normal locking is ") && !strings.HasPrefix(e, "Normal sidecars are told configuration ") {
+		if !strings.HasPrefix(e, "Normal locking is ") {
 			t.Errorf("noise: %s", e)
 		}
 	}

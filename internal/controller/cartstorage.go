@@ -174,7 +174,10 @@ func (r *Reconciler) writeConfig(ctx context.Context, cs *v1alpha1.CartStorage, 
 	}
 	generation := render.ConfigGeneration(want)
 	ctrl.LoggerFrom(ctx).Info("configuration written", "generation", generation, "locking", cs.Status.Locking.Enabled, "reason", cs.Status.Locking.Reason)
-	r.events.Eventf(cs, nil, corev1.EventTypeNormal, "Configured", "Configure", "sidecars are told configuration %d", generation)
+	// A decision about locking has an event of its own, and its reasons follow each other quickly while pods come and go.
+	if r.news.once(client.ObjectKeyFromObject(cs), "configuration", strconv.FormatInt(cs.Generation, 10)) {
+		r.events.Eventf(cs, nil, corev1.EventTypeNormal, "Configured", "Configure", "sidecars are told configuration %d", generation)
+	}
 	return generation, nil
 }
 

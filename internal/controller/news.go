@@ -134,7 +134,7 @@ func (n *news) once(key types.NamespacedName, about, what string) bool {
 // announce sends an event for what is new.
 func (r *Reconciler) announce(before, after *v1alpha1.CartStorage) {
 	was, is := before.Status.Locking, after.Status.Locking
-	if is != nil && (was == nil || was.Enabled != is.Enabled) {
+	if is != nil && (was == nil && is.Enabled || was != nil && was.Enabled != is.Enabled) {
 		word := map[bool]string{true: "on", false: "off"}[is.Enabled]
 		r.events.Eventf(after, nil, corev1.EventTypeNormal, cmp.Or(is.Reason, "Locking"), "DecideLocking", "locking is %s: %s", word, is.Message)
 	}

@@ -44,6 +44,7 @@ type nodes struct {
 	pods     map[string]*running // by namespace/name
 	byIP     map[string]*running
 	frozen   bool // volumes are not refreshed
+	outage   bool // no backend answers
 	requests int
 }
 
@@ -209,6 +210,7 @@ func (n *nodes) serve(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	report := p.report
+	report.Backend.Healthy = report.Backend.Healthy && !n.outage
 	if p.change != nil {
 		p.change(&report)
 	}
@@ -251,4 +253,18 @@ func (n *nodes) freeze(frozen bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.frozen = frozen
+}
+
+// backends are there, or away for all sidecars.
+func (n *nodes) backends(there bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.outage = !there
+}
+
+// asked is how often sidecars were asked.
+func (n *nodes) asked() int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.requests
 }

@@ -133,7 +133,7 @@ func (r *Reconciler) rollOut(ctx context.Context, cs *v1alpha1.CartStorage, c *c
 	}
 	key := w.Key(cs)
 	for _, o := range c.outdated {
-		r.tellOutdated(cs, o, key)
+		r.tellOutdated(cs, o)
 		switch {
 		case cs.Spec.Sidecar.Rollout != v1alpha1.RolloutRestart || !o.restarts():
 			say(o, o.byHand())
@@ -230,14 +230,14 @@ func rolledOut(w client.Object) (whole bool, leave string) {
 }
 
 // tellOutdated sends an event for a workload that has become outdated, once for each change.
-func (r *Reconciler) tellOutdated(cs *v1alpha1.CartStorage, o *outdated, key string) {
+func (r *Reconciler) tellOutdated(cs *v1alpha1.CartStorage, o *outdated) {
 	name := o.key.kind + " " + o.key.name
-	if !r.news.once(client.ObjectKeyFromObject(cs), "outdated "+name, key) {
-		return
-	}
 	next := o.byHand()
 	if cs.Spec.Sidecar.Rollout == v1alpha1.RolloutRestart && o.restarts() {
 		next = "the operator restarts it"
+	}
+	if !r.news.once(client.ObjectKeyFromObject(cs), "outdated "+name, o.what()+next) {
+		return
 	}
 	r.events.Eventf(cs, nil, corev1.EventTypeNormal, "SidecarsOutdated", "Compare"+o.key.kind, "sidecars of %s are outdated: %s; %s", name, o.what(), next)
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
 
@@ -57,6 +58,29 @@ func reconciles(t *testing.T) (n float64) {
 	return n
 }
 
+// requests counts what this process has sent to the API server, and how much of it writes.
+func requests(t *testing.T) (all, writes float64) {
+	t.Helper()
+	families, err := metrics.Registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		if f.GetName() != "rest_client_requests_total" {
+			continue
+		}
+		for _, m := range f.Metric {
+			all += m.GetCounter().GetValue()
+			for _, l := range m.Label {
+				if l.GetName() == "method" && l.GetValue() != "GET" {
+					writes += m.GetCounter().GetValue()
+				}
+			}
+		}
+	}
+	return all, writes
+}
+
 func heap() float64 {
 	runtime.GC()
 	var m runtime.MemStats
@@ -67,7 +91,7 @@ func heap() float64 {
 // Many CartStorages with 10 pods each: how long, how often, how much.
 func TestManyCartStorages(t *testing.T) {
 	const storages, each = manyStorages, 10
-	w := newWorld(t)
+	w := newWorld(t, func(o *Options) { o.Resync = 15 * time.Second }) // as by default
 	empty := heap()
 	start := time.Now()
 	parallel(t, storages, func(i int) error {
@@ -96,6 +120,8 @@ func TestManyCartStorages(t *testing.T) {
 	allReady(start)
 	t.Logf("%.0f reconciles in all, %.1f per pod; heap %.1f MiB more than empty, the test's own nodes included", reconciles(t), reconciles(t)/storages/each, heap()-empty)
 
+	quietAndOutage(t, w, storages, each)
+
 	before := reconciles(t)
 	start = time.Now()
 	update(w, "shop-7", &v1alpha1.CartStorage{}, func(cs *v1alpha1.CartStorage) { cs.Spec.Limits.MaxItems = 12 })
@@ -113,7 +139,7 @@ func TestManyCartStorages(t *testing.T) {
 	if per := (reconciles(t) - before) / (storages + 1); per > 4*each {
 		t.Errorf("a change costs %.1f reconciles, want less than %d", per, 4*each)
 	} else {
-		t.Logf("%.1f reconciles per change of a CartStorage with %d pods, resyncs every 2s included", per, each)
+		t.Logf("%.1f reconciles per change of a CartStorage with %d pods, resyncs included", per, each)
 	}
 	if more := heap() - empty; more > 128 {
 		t.Errorf("the heap has grown by %.0f MiB", more)
@@ -125,3 +151,63 @@ func TestManyCartStorages(t *testing.T) {
 }
 
 func since(t time.Time) time.Duration { return time.Since(t).Round(10 * time.Millisecond) }
+
+// quietAndOutage measures what the operator asks for when nothing happens, and how soon it says that no backend answers.
+func quietAndOutage(t *testing.T, w *world, storages, each int) {
+	t.Helper()
+	rounds := func(n int) {
+		t.Helper()
+		want := w.nodes.asked() + n*storages*each
+		w.within(5*time.Minute, func() string {
+			if asked := w.nodes.asked(); asked < want {
+				return fmt.Sprintf("%d questions are missing", want-asked)
+			}
+			return ""
+		})
+	}
+	// Whoever is new is asked more often at first.
+	rounds(int(changeLasts/askLatest) + 1)
+	const quiet = 4
+	all, writes := requests(t)
+	start := time.Now()
+	rounds(quiet)
+	nowAll, nowWrites := requests(t)
+	if nowWrites != writes {
+		t.Errorf("%.0f writes while nothing happened, want none", nowWrites-writes)
+	}
+	t.Logf("quiet: each of %d sidecars was asked %d times in %s; %.1f requests per second to the API server, %.0f writes", storages*each, quiet, since(start), (nowAll-all)/time.Since(start).Seconds(), nowWrites-writes)
+
+	told := func(status metav1.ConditionStatus) time.Duration {
+		t.Helper()
+		_, writes := requests(t)
+		start := time.Now()
+		w.within(2*time.Minute, func() string {
+			var list v1alpha1.CartStorageList
+			if err := w.c.List(t.Context(), &list, client.InNamespace(w.namespace)); err != nil {
+				return err.Error()
+			}
+			missing := 0
+			for i := range list.Items {
+				if c := condition(&list.Items[i], "BackendReachable"); c == nil || c.Status != status {
+					missing++
+				}
+			}
+			if missing > 0 {
+				return fmt.Sprintf("%d statuses are missing", missing)
+			}
+			return ""
+		})
+		took := time.Since(start)
+		_, nowWrites := requests(t)
+		t.Logf("BackendReachable is %s everywhere after %s; %.1f writes per second meanwhile", status, took.Round(10*time.Millisecond), (nowWrites-writes)/took.Seconds())
+		return took
+	}
+	w.nodes.backends(false)
+	if took := told("False"); took > 15*time.Second {
+		t.Errorf("an outage was told everywhere after %s, want 15s at most", took)
+	}
+	w.nodes.backends(true)
+	if took := told("True"); took > 15*time.Second {
+		t.Errorf("its end was told everywhere after %s, want 15s at most", took)
+	}
+}

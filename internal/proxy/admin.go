@@ -6,6 +6,7 @@ import (
 	_ "embed"
 	"encoding/json"
 	"html/template"
+	"math"
 	"net/http"
 	"runtime"
 	"strconv"
@@ -42,6 +43,7 @@ func (c *configState) get() statusConfig {
 // statusPage is the status page for programs.
 type statusPage struct {
 	Version    string        `json:"version"`
+	Owner      statusOwner   `json:"owner"`
 	Generation int64         `json:"generation"`
 	Ready      bool          `json:"ready"`
 	Config     statusConfig  `json:"config"`
@@ -54,13 +56,24 @@ type statusPage struct {
 	Counters statusCounts  `json:"counters"`
 }
 
+// statusOwner is what the sidecar belongs to; empty outside of Kubernetes.
+type statusOwner struct {
+	Pod         string `json:"pod,omitempty"`
+	Namespace   string `json:"namespace,omitempty"`
+	CartStorage string `json:"cartStorage,omitempty"`
+}
+
 type statusConfig struct {
 	State   string `json:"state"`
 	Message string `json:"message"`
 }
 
 type statusBackend struct {
-	Type    string `json:"type"`
+	Type string `json:"type"`
+	// Place is where it is, Prefix how the names of carts begin there, and TTL how long a cart lives from its last change.
+	Place   string `json:"place,omitempty"`
+	Prefix  string `json:"prefix,omitempty"`
+	TTL     string `json:"ttl,omitempty"`
 	Healthy bool   `json:"healthy"`
 	Message string `json:"message,omitempty"`
 	// Warnings say how safe carts are there; null while that is not known.
@@ -108,6 +121,10 @@ type statusCounts struct {
 	Locked    uint64 `json:"locked"`
 	Acquired  uint64 `json:"acquired"`
 	Timeouts  uint64 `json:"timeouts"`
+	// ChangesPerSecond is the mean since the backend was opened. Errors are calls by the reason with which they ended, since the
+	// process began.
+	ChangesPerSecond float64           `json:"changesPerSecond"`
+	Errors           map[string]uint64 `json:"errors"`
 
 	LeasesHeld    int64  `json:"leasesHeld"`
 	LeasesGranted uint64 `json:"leasesGranted"`
@@ -134,7 +151,10 @@ func (s *Server) status(version string, names bool) statusPage {
 		Generation: l.Generation,
 		Ready:      ready,
 		Config:     s.config.get(),
-		Backend:    statusBackend{Type: l.Name, Healthy: up, Message: why, Warnings: known},
+		Owner:      s.owner,
+		Backend: statusBackend{
+			Type: l.Name, Place: l.Place, Prefix: l.Prefix, TTL: lifetime(l.TTL), Healthy: up, Message: why, Warnings: known,
+		},
 		Locking: statusLocking{
 			Mode: l.Mode, Enabled: st.Locking, Reason: st.Reason,
 			Since: st.Since.UTC().Truncate(time.Millisecond), ForeignWriters: st.ForeignWriters,
@@ -145,6 +165,7 @@ func (s *Server) status(version string, names bool) statusPage {
 			InFlight: s.service.metrics.inFlight.Load(), Waiting: st.Stats.Waiting,
 			Changes: st.Stats.Changes, Commits: st.Stats.Commits, Conflicts: st.Stats.Conflicts,
 			Locked: st.Stats.Locked, Acquired: st.Stats.Acquired, Timeouts: st.Stats.Timeouts,
+			ChangesPerSecond: perSecond(st.Stats.Changes, time.Since(l.opened)), Errors: s.service.metrics.failures(),
 			LeasesHeld: st.Stats.LeasesHeld, LeasesGranted: st.Stats.LeasesGranted, LeasesLost: st.Stats.LeasesLost, LeaseTimeouts: st.Stats.LeaseTimeouts,
 		},
 	}
@@ -161,6 +182,25 @@ func (s *Server) status(version string, names bool) statusPage {
 		page.Queues = append(page.Queues, statusQueue{q.Key.Identifier, q.Key.Instance, q.Waiting, q.Since.UTC().Truncate(time.Millisecond)})
 	}
 	return page
+}
+
+// lifetime is a TTL as people write it: 24h, and not 24h0m0s.
+func lifetime(d time.Duration) string {
+	if d == 0 {
+		return "for ever"
+	}
+	text := d.String()
+	for _, zero := range []string{"m0s", "h0m"} {
+		if strings.HasSuffix(text, zero) {
+			text = text[:len(text)-len(zero)+1]
+		}
+	}
+	return text
+}
+
+// perSecond is rounded to two digits.
+func perSecond(n uint64, d time.Duration) float64 {
+	return math.Round(100*float64(n)/max(d.Seconds(), 1)) / 100
 }
 
 //go:embed status.html

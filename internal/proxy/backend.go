@@ -29,6 +29,8 @@ type Engine interface {
 
 // Backend is what calls are served with. All fields but Generation,
 // MemoryBytes, AllowFlush, Beat, Advice and Count are required.
+// Backend is what calls are served with. All fields but Generation, Place, Prefix, TTL,
+// MemoryBytes, AllowFlush, Beat and Advice are required.
 type Backend struct {
 	Engine Engine
 	// Ping has the store do all that a change needs.
@@ -41,6 +43,10 @@ type Backend struct {
 	Count func(ctx context.Context, most int) (n int, more bool, err error)
 	// Name is the backend's type as in the configuration: "Redis".
 	Name string
+	// Place is where the carts are, for people; it names no user and no password. Prefix begins their
+	// names, and TTL is how long they live, 0 for ever. All three are for the status page alone.
+	Place, Prefix string
+	TTL           time.Duration
 	// Mode is the locking mode as in the configuration: "auto".
 	Mode string
 	// Generation of the configuration that this comes from.
@@ -70,10 +76,12 @@ type lane struct {
 	// the lane takes no call any more.
 	calls atomic.Int64
 	empty chan struct{} // closed at 0
+	// opened is since when it serves.
+	opened time.Time
 }
 
 func newLane(b Backend) *lane {
-	l := &lane{Backend: b, budget: newBudget(b.MemoryBytes, b.Limits), empty: make(chan struct{})}
+	l := &lane{Backend: b, budget: newBudget(b.MemoryBytes, b.Limits), empty: make(chan struct{}), opened: time.Now()}
 	l.Engine = weighed{b.Engine, l.budget}
 	l.calls.Store(1)
 	return l

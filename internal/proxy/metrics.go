@@ -121,6 +121,28 @@ func (m *metrics) observe(f front, method string, code codes.Code, reason string
 	m.requests.WithLabelValues(frontNames[f], method, code.String(), reason).Inc()
 }
 
+// failures is how many calls ended with each reason.
+func (m *metrics) failures() map[string]uint64 {
+	out := map[string]uint64{}
+	families, err := m.registry.Gather()
+	if err != nil {
+		return out // the page shows what there is
+	}
+	for _, f := range families {
+		if f.GetName() != "sidecart_requests_total" {
+			continue
+		}
+		for _, one := range f.Metric {
+			for _, l := range one.Label {
+				if l.GetName() == "reason" && l.GetValue() != "" {
+					out[l.GetValue()] += uint64(one.GetCounter().GetValue())
+				}
+			}
+		}
+	}
+	return out
+}
+
 // waited counts one request for a lease.
 func (m *metrics) waited(err error, took time.Duration) {
 	switch {

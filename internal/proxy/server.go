@@ -24,6 +24,8 @@ type Options struct {
 	Socket string
 	// Version of the program, for the status page.
 	Version string
+	// Pod, Namespace and CartStorage are what the sidecar belongs to, for the status page; "" outside of Kubernetes.
+	Pod, Namespace, CartStorage string
 	// Log is required.
 	Log *slog.Logger
 }
@@ -38,6 +40,7 @@ type Server struct {
 	http    *http.Server
 	admin   *http.Server
 	config  configState
+	owner   statusOwner
 
 	addrs    map[string]net.Addr
 	splitter *splitter
@@ -52,6 +55,7 @@ type Server struct {
 // to answer: until then the sidecar is alive and not ready.
 func Start(o Options, b Backend) (*Server, error) {
 	s := &Server{log: o.Log, addrs: map[string]net.Addr{}, failed: make(chan error, 1), stopping: make(chan struct{}), health: health.NewServer()}
+	s.owner = statusOwner{Pod: o.Pod, Namespace: o.Namespace, CartStorage: o.CartStorage}
 	m := newMetrics(o.Version)
 	s.service = &service{metrics: m, log: o.Log, stopping: s.stopping}
 	s.service.lanes.swap(b)

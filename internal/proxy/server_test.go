@@ -419,7 +419,8 @@ func TestHealthFollowsTheBackend(t *testing.T) {
 
 func TestAdmin(t *testing.T) {
 	b := realBackend(t)
-	w := start(t, b)
+	b.Place, b.Prefix, b.TTL = "redis:6379", "cart", 24*time.Hour
+	w := start(t, b, func(o *Options) { o.Pod, o.Namespace, o.CartStorage = "web-1", "shop", "carts" })
 	watch, err := healthpb.NewHealthClient(w.conn).Watch(t.Context(), &healthpb.HealthCheckRequest{Service: "sidecart.v1.CartService"})
 	if err != nil {
 		t.Fatal(err)
@@ -474,8 +475,24 @@ func TestAdmin(t *testing.T) {
 	if s := fmt.Sprintf("%+v", got); s != "{Generation:7 Config:{State:ConfigRejected Message:ttl: must be <positive>} Backend:{Type:Memory Healthy:true} Locking:{Mode:auto Reason:Configured Enabled:false} Queues:[] Leases:[]}" {
 		t.Errorf("status: %s", s)
 	}
+	var more struct {
+		Owner    struct{ Pod, Namespace, CartStorage string }
+		Backend  struct{ Place, Prefix, TTL string }
+		Counters struct {
+			ChangesPerSecond float64
+			Errors           map[string]int
+		}
+	}
+	if err := json.Unmarshal([]byte(r.body), &more); err != nil {
+		t.Fatal(err)
+	}
+	if s := fmt.Sprintf("%+v", more); !strings.HasPrefix(s, "{Owner:{Pod:web-1 Namespace:shop CartStorage:carts} Backend:{Place:redis:6379 Prefix:cart TTL:24h} Counters:{ChangesPerSecond:") ||
+		!strings.HasSuffix(s, " Errors:map[INVALID:2]}}") || more.Counters.ChangesPerSecond <= 0 {
+		t.Errorf("status: %s", s)
+	}
 	page := admin(t, w, "/statusz", "text/html")
-	for _, text := range []string{"Memory answers", "ConfigRejected", "ttl: must be &lt;positive&gt;", "Nothing waits.", "No lease that was taken here is held."} {
+	for _, text := range []string{"Memory answers", "ConfigRejected", "ttl: must be &lt;positive&gt;", "Nothing waits.", "No lease that was taken here is held.",
+		"Pod web-1 in namespace shop, as CartStorage carts has it.", "At redis:6379", "Names begin with cart. A cart lives 24h from its last change.", "<td>INVALID</td>"} {
 		if !strings.Contains(page.body, text) {
 			t.Errorf("the page lacks %q: %s", text, page.body)
 		}

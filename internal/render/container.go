@@ -59,10 +59,23 @@ func container(cs *v1alpha1.CartStorage, image string, data bool) corev1.Contain
 		// The sidecar itself waits until several pings have failed; the second failure here is for an answer that got lost.
 		c.ReadinessProbe = probe("/readyz", 2, 2)
 	}
+	c.Env = append(c.Env, identity(cs)...)
 	if data {
 		c.VolumeMounts = append(c.VolumeMounts, corev1.VolumeMount{Name: dataVolume, MountPath: dataDirectory})
 	}
 	return c
+}
+
+// identity is what the sidecar's status page says that it belongs to.
+func identity(cs *v1alpha1.CartStorage) []corev1.EnvVar {
+	from := func(path string) *corev1.EnvVarSource {
+		return &corev1.EnvVarSource{FieldRef: &corev1.ObjectFieldSelector{APIVersion: "v1", FieldPath: path}}
+	}
+	return []corev1.EnvVar{
+		{Name: config.PodNameVariable, ValueFrom: from("metadata.name")},
+		{Name: config.PodNamespaceVariable, ValueFrom: from("metadata.namespace")},
+		{Name: config.CartStorageVariable, Value: cs.Name},
+	}
 }
 
 func probe(path string, period, failures int32) *corev1.Probe {

@@ -26,6 +26,7 @@ const (
 	factPorts     = "ports"
 	factSecrets   = "secrets"
 	factVolumes   = "volumes"
+	factOrder     = "order"
 	factReadiness = "readiness"
 	factContainer = "container" // all else of it, which a newer operator writes otherwise
 )
@@ -41,6 +42,7 @@ func factsOf(c corev1.Container, volumes []corev1.Volume, cs *v1alpha1.CartStora
 		factPull:      string(c.ImagePullPolicy),
 		factResources: hash(c.Resources),
 		factPorts:     fmt.Sprintf("%d/%d/%d", p.GRPC, p.HTTP, p.Admin),
+		factOrder:     string(cs.Spec.Injection.Order),
 		factReadiness: hash([]any{c.StartupProbe, c.ReadinessProbe}),
 	}
 	var others []corev1.Volume
@@ -52,6 +54,8 @@ func factsOf(c corev1.Container, volumes []corev1.Volume, cs *v1alpha1.CartStora
 		}
 	}
 	f[factVolumes] = hash(others)
+	// It comes of the limit, and says nothing more.
+	c.Env = slices.DeleteFunc(slices.Clone(c.Env), func(e corev1.EnvVar) bool { return e.Name == "GOMEMLIMIT" })
 	c.Image, c.ImagePullPolicy, c.Resources, c.StartupProbe, c.ReadinessProbe, c.Ports = "", "", corev1.ResourceRequirements{}, nil, nil, nil
 	f[factContainer] = hash(c)
 	return f

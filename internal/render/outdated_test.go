@@ -36,6 +36,9 @@ func TestOutdated(t *testing.T) {
 		{"CPU", func(cs *v1alpha1.CartStorage) {
 			cs.Spec.Sidecar.Resources.Requests = corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("1")}
 		}, []string{"resources"}},
+		{"memory", func(cs *v1alpha1.CartStorage) {
+			cs.Spec.Sidecar.Resources.Limits = corev1.ResourceList{corev1.ResourceMemory: resource.MustParse("160Mi")}
+		}, []string{"resources"}},
 		{"ports", func(cs *v1alpha1.CartStorage) {
 			cs.Spec.Sidecar.Ports = v1alpha1.Ports{GRPC: 8420, HTTP: 8421, Admin: 7422}
 		}, []string{"ports"}},
