@@ -27,10 +27,8 @@ type Engine interface {
 	Status() lock.Status
 }
 
-// Backend is what calls are served with. All fields but Generation,
-// MemoryBytes, AllowFlush, Beat, Advice and Count are required.
 // Backend is what calls are served with. All fields but Generation, Place, Prefix, TTL,
-// MemoryBytes, AllowFlush, Beat and Advice are required.
+// MemoryBytes, AllowFlush, Beat, Advice and Count are required.
 type Backend struct {
 	Engine Engine
 	// Ping has the store do all that a change needs.

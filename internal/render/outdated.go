@@ -42,7 +42,7 @@ func factsOf(c corev1.Container, volumes []corev1.Volume, cs *v1alpha1.CartStora
 		factPull:      string(c.ImagePullPolicy),
 		factResources: hash(c.Resources),
 		factPorts:     fmt.Sprintf("%d/%d/%d", p.GRPC, p.HTTP, p.Admin),
-		factOrder:     string(cs.Spec.Injection.Order),
+		factOrder:     string(cmp.Or(cs.Spec.Injection.Order, v1alpha1.InjectFirst)),
 		factReadiness: hash([]any{c.StartupProbe, c.ReadinessProbe}),
 	}
 	var others []corev1.Volume
@@ -56,7 +56,7 @@ func factsOf(c corev1.Container, volumes []corev1.Volume, cs *v1alpha1.CartStora
 	f[factVolumes] = hash(others)
 	// It comes of the limit, and says nothing more.
 	c.Env = slices.DeleteFunc(slices.Clone(c.Env), func(e corev1.EnvVar) bool { return e.Name == "GOMEMLIMIT" })
-	c.Image, c.ImagePullPolicy, c.Resources, c.StartupProbe, c.ReadinessProbe, c.Ports = "", "", corev1.ResourceRequirements{}, nil, nil, nil
+	c.Image, c.ImagePullPolicy, c.Resources, c.StartupProbe, c.ReadinessProbe, c.Ports, c.Args = "", "", corev1.ResourceRequirements{}, nil, nil, nil, nil
 	f[factContainer] = hash(c)
 	return f
 }
