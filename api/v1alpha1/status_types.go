@@ -33,6 +33,7 @@ type CartStorageStatus struct {
 
 	// How many pods have a sidecar that was injected otherwise than it would be now.
 	// +optional
+	// +kubebuilder:default=0
 	Outdated int32 `json:"outdated"`
 
 	// What uses this CartStorage, by kind and name.
