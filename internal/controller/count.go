@@ -74,7 +74,7 @@ func (r *Reconciler) countCarts(ctx context.Context, pods []*corev1.Pod) (CartCo
 	}
 	asked := 0
 	for _, pod := range pods {
-		if !render.Injected(pod) || waiting(pod) != "" {
+		if why, _ := waiting(pod, r.now()); !render.Injected(pod) || why != "" {
 			continue
 		}
 		if asked++; asked > mostAskedToCount || !r.census.slots.take(ctx, pod.Namespace) {

@@ -72,7 +72,7 @@ func TestChangesAreToldBefore(t *testing.T) {
 		{"image and resources", same + fmt.Sprintf("sidecar: {image: other, resources: {limits: {memory: 256Mi}}, ports: {admin: %d}}", w.nodes.port),
 			[]string{"needs a restart of 3 pods (image, resources): until then they go on as they are"}},
 		{"ports", same + "sidecar: {ports: {http: 8421, admin: 7422}}", []string{"needs a restart of 3 pods (ports): until then they go on as they are"}},
-		{"a secret", strings.Replace(same, "]}", "], credentialsSecretRef: {name: auth}}", 1) + port, []string{"needs a restart of 3 pods (secrets and volumes): until then they go on as they are"}},
+		{"a secret", strings.Replace(same, "]}", "], credentialsSecretRef: {name: auth}}", 1) + port, []string{"needs a restart of 3 pods (secrets): until then they go on as they are"}},
 		{"locking", same + port + "\nlocking: {mode: Disabled}", []string{"locking becomes off, because spec.locking.mode is Disabled"}},
 		{"a shorter life", same + port + "\nttl: 1h", []string{"carts live shorter, for 1h after their next change instead of 24h"}},
 		{"a longer life", same + port + "\nttl: 48h", nil},

@@ -5,9 +5,6 @@ import (
 	"slices"
 	"strings"
 
-	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/equality"
-
 	"github.com/sidecart/sidecart/api/v1alpha1"
 )
 
@@ -92,30 +89,6 @@ func scattered(cs *v1alpha1.CartStorage) bool {
 
 // NeedsRestart names what a change from was to is alters of a pod's sidecar itself, so that it is in force in pods that start from
 // then on: "image", "ports". Everything else reaches running sidecars.
-func NeedsRestart(was, is *v1alpha1.CartStorage) (parts []string) {
-	before, after := sample(was), sample(is)
-	for _, part := range []struct {
-		name string
-		of   func(*corev1.Pod) any
-	}{
-		{"image", func(p *corev1.Pod) any { return p.Spec.InitContainers[0].Image }},
-		{"imagePullPolicy", func(p *corev1.Pod) any { return p.Spec.InitContainers[0].ImagePullPolicy }},
-		{"resources", func(p *corev1.Pod) any { return p.Spec.InitContainers[0].Resources }},
-		{"ports", func(p *corev1.Pod) any { return []any{p.Spec.InitContainers[0].Ports, p.Spec.Containers[0].Env} }},
-		{"secrets and volumes", func(p *corev1.Pod) any { return p.Spec.Volumes }},
-	} {
-		if !equality.Semantic.DeepEqual(part.of(before), part.of(after)) {
-			parts = append(parts, part.name)
-		}
-	}
-	return parts
-}
-
-// sample is a pod with the sidecar of cs.
-func sample(cs *v1alpha1.CartStorage) *corev1.Pod {
-	image := cs.Spec.Sidecar.Image
-	pod := &corev1.Pod{Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "app"}}}}
-	inject(pod, cs, image, 0)
-	environment(pod.Spec.Containers, ports(cs))
-	return pod
+func NeedsRestart(was, is *v1alpha1.CartStorage) []string {
+	return WantedOf(is, PodOptions{}).facts.differences(WantedOf(was, PodOptions{}).facts)
 }

@@ -26,11 +26,11 @@ func TestChanges(t *testing.T) {
 		{"memory stays", "backend: {type: Memory}", "backend: {type: Memory}\nttl: 1h", false, "the memory of the sidecars", nil},
 		{"from memory", "backend: {type: Memory}", `backend: {type: Redis, redis: {addresses: ["a:1"]}}`, true, "the memory of the sidecars", nil},
 		{"to memory", `backend: {type: Redis, redis: {addresses: ["a:1"]}}`, "backend: {type: Memory}", true, "Redis a:1", nil},
-		{"another claim", sqlite, "backend: {type: Database, database: {dialect: SQLite, volume: {claimName: other}}}", true, "PersistentVolumeClaim carts", []string{"secrets and volumes"}},
-		{"no claim any more", sqlite, "backend: {type: Database, database: {dialect: SQLite}}", true, "PersistentVolumeClaim carts", []string{"secrets and volumes"}},
-		{"the pods' own volumes, larger", "backend: {type: Database, database: {dialect: SQLite}}", "backend: {type: Database, database: {dialect: SQLite, volume: {sizeLimit: 1Gi}}}", false, "the volumes of the pods", []string{"secrets and volumes"}},
+		{"another claim", sqlite, "backend: {type: Database, database: {dialect: SQLite, volume: {claimName: other}}}", true, "PersistentVolumeClaim carts", []string{"volumes"}},
+		{"no claim any more", sqlite, "backend: {type: Database, database: {dialect: SQLite}}", true, "PersistentVolumeClaim carts", []string{"volumes"}},
+		{"the pods' own volumes, larger", "backend: {type: Database, database: {dialect: SQLite}}", "backend: {type: Database, database: {dialect: SQLite, volume: {sizeLimit: 1Gi}}}", false, "the volumes of the pods", []string{"volumes"}},
 		{"the sidecar", "backend: {type: Memory}", "backend: {type: Memory}\nsidecar: {image: a, imagePullPolicy: Always, ports: {http: 8000}, resources: {limits: {memory: 1Gi}}}", false, "the memory of the sidecars",
-			[]string{"image", "imagePullPolicy", "resources", "ports"}},
+			[]string{"image", "imagePullPolicy", "ports", "resources"}},
 		{"what reaches running sidecars", "backend: {type: Memory}", "backend: {type: Memory}\nsidecar: {logLevel: debug}\nlimits: {maxItems: 5}\nlocking: {mode: Enabled}\ntimeouts: {read: 1s}", false, "the memory of the sidecars", nil},
 	} {
 		t.Run(r.name, func(t *testing.T) {

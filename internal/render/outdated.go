@@ -54,8 +54,6 @@ func factsOf(c corev1.Container, volumes []corev1.Volume, cs *v1alpha1.CartStora
 		}
 	}
 	f[factVolumes] = hash(others)
-	// It comes of the limit, and says nothing more.
-	c.Env = slices.DeleteFunc(slices.Clone(c.Env), func(e corev1.EnvVar) bool { return e.Name == "GOMEMLIMIT" })
 	c.Image, c.ImagePullPolicy, c.Resources, c.StartupProbe, c.ReadinessProbe, c.Ports, c.Args = "", "", corev1.ResourceRequirements{}, nil, nil, nil, nil
 	f[factContainer] = hash(c)
 	return f
@@ -110,7 +108,12 @@ func (w Wanted) Outdated(pod *corev1.Pod) (names []string) {
 	if have == nil {
 		return []string{OlderOperator}
 	}
-	for name, want := range w.facts {
+	return w.facts.differences(have)
+}
+
+// differences names the facts that are otherwise in have.
+func (f facts) differences(have facts) (names []string) {
+	for name, want := range f {
 		if have[name] != want {
 			names = append(names, name)
 		}
