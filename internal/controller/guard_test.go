@@ -215,6 +215,8 @@ func (a absent) Get(_ context.Context, key client.ObjectKey, _ client.Object, _ 
 	return apierrors.NewNotFound(schema.GroupResource{Resource: "cartstorages"}, key.Name)
 }
 
+func (absent) List(context.Context, client.ObjectList, ...client.ListOption) error { return nil }
+
 // The API server is asked little, whatever pods name, and those of one namespace do not use up what another may ask.
 func TestLookUpsAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
