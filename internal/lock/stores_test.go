@@ -6,9 +6,10 @@ import (
 	"time"
 
 	"github.com/sidecart/sidecart/internal/storage"
+	"github.com/sidecart/sidecart/internal/storage/cell"
 	"github.com/sidecart/sidecart/internal/storage/memory"
 	"github.com/sidecart/sidecart/internal/storage/redis"
-	"github.com/sidecart/sidecart/internal/storage/sql"
+	"github.com/sidecart/sidecart/internal/storage/sqlite"
 	"github.com/sidecart/sidecart/internal/testserver"
 )
 
@@ -28,8 +29,8 @@ var sharedBackends = map[string]func(t *testing.T) func() storage.Store{
 		return func() storage.Store { return opened[*redis.Store](t)(redis.New(t.Context(), c)) }
 	},
 	"sqlite": func(t *testing.T) func() storage.Store {
-		c := sql.Config{URL: "sqlite:" + filepath.Join(t.TempDir(), "carts.db"), Prefix: "cart"}
-		return func() storage.Store { return opened[*sql.Store](t)(sql.Open(t.Context(), c)) }
+		c := sqlite.Config{URL: "sqlite:" + filepath.Join(t.TempDir(), "carts.db"), Prefix: "cart"}
+		return func() storage.Store { return opened[*cell.Store](t)(sqlite.Open(t.Context(), c)) }
 	},
 }
 

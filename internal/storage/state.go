@@ -23,6 +23,8 @@ type State struct {
 	Queue []Waiter
 	// Lost are the leases that have expired, oldest first.
 	Lost []Lost
+	// Fence is the last that [State.NextFence] gave; 0 for none, and where the backend counts fences itself.
+	Fence uint64
 }
 
 // Hold is a lock that is held. A turn may be several, of different ends; a lease is one.
@@ -66,6 +68,7 @@ func (s *State) Settle(now time.Time) (granted []string) {
 		s.Cart = cart.Cart{}
 	}
 	s.expire(now)
+	s.forgetFence(now)
 	s.Queue = slices.DeleteFunc(s.Queue, func(w Waiter) bool { return !now.Before(w.Alive) })
 	return s.promote(now)
 }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/sidecart/sidecart/internal/cart"
 	"github.com/sidecart/sidecart/internal/storage"
+	"github.com/sidecart/sidecart/internal/storage/cell"
 	"github.com/sidecart/sidecart/internal/storage/storagetest"
 )
 
@@ -23,14 +24,15 @@ func TestConformance(t *testing.T) {
 
 // TestLeaseOfEndedLock: a lease that is granted because a lock has ended has its fence for whoever asks first.
 func TestLeaseOfEndedLock(t *testing.T) {
-	for name, ask := range map[string]func(s *Store, key cart.Key) (storage.Lease, error){
-		"Lease": func(s *Store, key cart.Key) (storage.Lease, error) { return s.Lease(t.Context(), key, "next") },
-		"Renew": func(s *Store, key cart.Key) (storage.Lease, error) {
+	for name, ask := range map[string]func(s storage.Locker, key cart.Key) (storage.Lease, error){
+		"Lease": func(s storage.Locker, key cart.Key) (storage.Lease, error) { return s.Lease(t.Context(), key, "next") },
+		"Renew": func(s storage.Locker, key cart.Key) (storage.Lease, error) {
 			return s.Renew(t.Context(), key, "next", time.Hour)
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s, key := New(), cart.Key{Identifier: "u1", Instance: "default"}
+			d := newDriver()
+			s, key := cell.New(d), cart.Key{Identifier: "u1", Instance: "default"}
 			claim := storage.Claim{Token: "first", Parts: []cart.Part{cart.PartItems}, Lease: time.Hour, Fence: true}
 			first, err := s.Acquire(t.Context(), key, claim, false)
 			if err != nil {
@@ -41,7 +43,7 @@ func TestLeaseOfEndedLock(t *testing.T) {
 			if err != nil || !outs[0].Claimed.Queued {
 				t.Fatalf("Commit: %+v, %v", outs, err)
 			}
-			s.states[key].Held[0].Expires = time.Now()
+			d.states[key].Held[0].Expires = time.Now()
 			if got, err := ask(s, key); err != nil || got.Fence <= first.Fence {
 				t.Errorf("%+v, %v, after fence %d", got, err, first.Fence)
 			}
@@ -51,7 +53,8 @@ func TestLeaseOfEndedLock(t *testing.T) {
 
 // TestExpiredCartsAreDropped: what nobody reads again does not stay in memory.
 func TestExpiredCartsAreDropped(t *testing.T) {
-	s := New()
+	d := newDriver()
+	s := cell.New(d)
 	create := func(name string, ttl time.Duration) {
 		t.Helper()
 		outs, err := s.Commit(t.Context(), storage.Commit{
@@ -69,9 +72,9 @@ func TestExpiredCartsAreDropped(t *testing.T) {
 		create(fmt.Sprint("alive", i), time.Hour)
 	}
 	deadline := time.Now().Add(30 * time.Second)
-	for n := 0; len(s.states) > dead+dead/4; n++ {
+	for n := 0; len(d.states) > dead+dead/4; n++ {
 		if time.Now().After(deadline) {
-			t.Fatalf("%d states are kept for %d carts", len(s.states), dead)
+			t.Fatalf("%d states are kept for %d carts", len(d.states), dead)
 		}
 		create(fmt.Sprint("another", n), time.Millisecond)
 	}

@@ -11,7 +11,7 @@ import (
 	"github.com/sidecart/sidecart/internal/storage"
 	"github.com/sidecart/sidecart/internal/storage/memory"
 	"github.com/sidecart/sidecart/internal/storage/redis"
-	"github.com/sidecart/sidecart/internal/storage/sql"
+	"github.com/sidecart/sidecart/internal/storage/sqlite"
 )
 
 // Check says what a valid configuration asks for that this build does not have.
@@ -44,7 +44,7 @@ func Store(ctx context.Context, c *config.Config) (storage.Store, error) {
 // openDatabase resolves the URL, which may stand in a file.
 func openDatabase(ctx context.Context, c *config.Config) (storage.Store, error) {
 	d := c.Backend.Database
-	sc := sql.Config{
+	sc := sqlite.Config{
 		URL:    string(d.URL),
 		Prefix: c.KeyPrefix,
 		Dial:   c.Timeouts.Dial.Std(),
@@ -58,7 +58,7 @@ func openDatabase(ctx context.Context, c *config.Config) (storage.Store, error) 
 			return nil, err
 		}
 	}
-	return sql.Open(ctx, sc)
+	return sqlite.Open(ctx, sc)
 }
 
 // url is the URL in urlFile. What is wrong with it is said without a word of it.

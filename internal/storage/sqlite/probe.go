@@ -1,12 +1,10 @@
-package sql
+package sqlite
 
 import (
 	"context"
 	"crypto/rand"
 	"strings"
 	"time"
-
-	"github.com/sidecart/sidecart/internal/storage"
 )
 
 // A probe is a row like that of a cart, of a prefix that no configuration can have. It is as long as to need a page of
@@ -27,22 +25,14 @@ const (
 		DELETE FROM sidecart_carts WHERE prefix = ?1 AND identifier = ?2`
 )
 
-// ping stores a row and deletes it, each as durably as a cart.
-func (e *sqlite) ping(ctx context.Context) error {
+// Probe implements [cell.Prober]. It stores a row and deletes it, each as durably as a cart.
+func (d *driver) Probe(ctx context.Context) error {
 	name := rand.Text() // other processes probe the same file
-	err := e.write(ctx, func(w *writer) error {
+	err := d.writer(ctx, func(w *writer) error {
 		return w.exec(saveProbe, probePrefix, name, time.Now().Add(probeLife), strings.Repeat("x", probeBytes))
 	})
 	if err != nil {
 		return err
 	}
-	return e.write(ctx, func(w *writer) error { return w.exec(removeProbe, probePrefix, name) })
-}
-
-func (e *sqlite) advice() []storage.Advice {
-	return []storage.Advice{{
-		Code: storage.AdviceOneMachine,
-		Message: "A SQLite file is shared by the processes of one machine only: a pod elsewhere has carts of its own. " +
-			"Run one pod, or use Redis.",
-	}}
+	return d.writer(ctx, func(w *writer) error { return w.exec(removeProbe, probePrefix, name) })
 }

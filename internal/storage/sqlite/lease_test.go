@@ -1,4 +1,4 @@
-package sql_test
+package sqlite_test
 
 import (
 	"errors"
@@ -10,7 +10,7 @@ import (
 
 	"github.com/sidecart/sidecart/internal/cart"
 	"github.com/sidecart/sidecart/internal/storage"
-	"github.com/sidecart/sidecart/internal/storage/sql"
+	"github.com/sidecart/sidecart/internal/storage/cell"
 )
 
 var leased = cart.Key{Identifier: "u1", Instance: "default"}
@@ -19,7 +19,7 @@ func leaseClaim(token string, life time.Duration) storage.Claim {
 	return storage.Claim{Token: token, Holder: "client", Parts: []cart.Part{cart.PartItems}, Lease: life, Fence: true}
 }
 
-func mustLease(t *testing.T, s *sql.Store, token string, life time.Duration) storage.Grant {
+func mustLease(t *testing.T, s *cell.Store, token string, life time.Duration) storage.Grant {
 	t.Helper()
 	g, err := s.Acquire(t.Context(), leased, leaseClaim(token, life), false)
 	if err != nil || g.Fence == 0 {
@@ -157,7 +157,7 @@ func TestOlderSchemaIsMigrated(t *testing.T) {
 	if err := os.WriteFile(path, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	first, err := os.ReadFile("migrations/sqlite/0001_carts.sql")
+	first, err := os.ReadFile("migrations/0001_carts.sql")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -12,88 +12,59 @@ import (
 
 	"github.com/sidecart/sidecart/internal/cart"
 	"github.com/sidecart/sidecart/internal/storage"
+	"github.com/sidecart/sidecart/internal/storage/cell"
 )
 
-// record is one row on its way through an update.
-type record struct {
-	key cart.Key
-	// state is what the row holds. Of the documents it has only the versions,
-	// until documents was called.
-	state storage.State
-	// documents reads the documents into state, for a cart that exists still.
-	documents func() error
-
-	// save asks the engine to store state.
-	save bool
-	// items and conditions are documents to store; nil leaves those of
-	// the row, as long as it is the same cart.
-	items, conditions []byte
-
-	found  bool   // there is such a row
-	stored string // the id in the row
+// Row is the row of one cart, in the types that every database has. Times are in milliseconds; the zero time is NULL, as are
+// nil and an empty ID.
+type Row struct {
+	ID                                       string
+	Version, ItemsVersion, ConditionsVersion uint64
+	CreatedAt, UpdatedAt, ExpiresAt          time.Time
+	// RemovableAt is when cart, locks and the memory of leases have all ended.
+	RemovableAt time.Time
+	// Locks and Metadata are JSON.
+	Locks, Metadata    []byte
+	Transfer, Received []byte
+	// Items and Conditions are JSON. Where a row is stored, nil leaves what is there, and is {} in a new one.
+	Items, Conditions []byte
 }
 
-// fill reads the documents of the row's cart into c, which is a copy of it.
-func (r *record) fill(c *cart.Cart) error {
-	if c == nil || !c.Exists() {
+// RowOf is how a record is stored.
+func RowOf(r *cell.Record) Row {
+	k := &r.State.Cart
+	return Row{
+		ID: k.ID, Version: k.Version, ItemsVersion: k.Items.Version, ConditionsVersion: k.Conditions.Version,
+		CreatedAt: k.CreatedAt, UpdatedAt: k.UpdatedAt, ExpiresAt: k.ExpiresAt, RemovableAt: r.State.Ends(),
+		Locks: encodeLocks(&r.State), Metadata: encodeMetadata(k), Transfer: k.Transfer, Received: k.Received,
+		Items: r.Items, Conditions: r.Conditions,
+	}
+}
+
+// State reads a row but for its documents. It keeps nothing of Locks and Metadata, but all else that is a slice.
+func (row *Row) State() (s storage.State, err error) {
+	if err := decodeLocks(&s, row.Locks); err != nil || row.ID == "" {
+		return s, err
+	}
+	k := &s.Cart
+	k.ID, k.Version, k.Items.Version, k.Conditions.Version = row.ID, row.Version, row.ItemsVersion, row.ConditionsVersion
+	k.CreatedAt, k.UpdatedAt, k.ExpiresAt = row.CreatedAt, row.UpdatedAt, row.ExpiresAt
+	k.Transfer, k.Received = row.Transfer, row.Received
+	return s, decodeMetadata(k, row.Metadata)
+}
+
+// Documents reads the documents of a row into its cart, and keeps nothing of them.
+func Documents(items, conditions []byte, into *cart.Cart) (err error) {
+	if !into.Exists() {
 		return nil
 	}
-	if err := r.documents(); err != nil {
-		return err
+	if into.Items.Object, err = cart.TrustedObject(items); err != nil {
+		return Damaged("items", err)
 	}
-	c.Items.Object, c.Conditions.Object = r.state.Cart.Items.Object, r.state.Cart.Conditions.Object
+	if into.Conditions.Object, err = cart.TrustedObject(conditions); err != nil {
+		return Damaged("conditions", err)
+	}
 	return nil
-}
-
-// texts are the documents to store; nil leaves what the row has.
-func (r *record) texts() (items, conditions []byte) {
-	items, conditions = r.items, r.conditions
-	if r.stored != r.state.Cart.ID { // another cart than that of the row
-		if items == nil {
-			items = []byte("{}")
-		}
-		if conditions == nil {
-			conditions = []byte("{}")
-		}
-	}
-	return items, conditions
-}
-
-// empty reports whether there is nothing left to store.
-func (r *record) empty() bool {
-	return !r.state.Cart.Exists() && len(r.state.Held) == 0 && len(r.state.Queue) == 0 && len(r.state.Lost) == 0
-}
-
-// removable is when cart, locks and the memory of leases have all ended, unless time stops them; zero for never.
-func (r *record) removable() time.Time {
-	var at time.Time
-	later := func(t time.Time) {
-		if t.After(at) {
-			at = t
-		}
-	}
-	if r.state.Cart.Exists() {
-		if r.state.Cart.ExpiresAt.IsZero() {
-			return time.Time{}
-		}
-		later(r.state.Cart.ExpiresAt)
-	}
-	ends := func(t time.Time, leased bool) {
-		if leased {
-			t = t.Add(storage.LeaseMemory)
-		}
-		later(t)
-	}
-	for _, h := range r.state.Held {
-		ends(h.Expires, h.Leased && !h.Unconfirmed)
-	}
-	for _, w := range r.state.Queue { // it may be granted at the last moment of its life
-		ends(w.Alive.Add(min(w.Lease, storage.WaiterLife)), false)
-	}
-	for _, l := range r.state.Lost {
-		ends(l.Expired, true)
-	}
-	return at
 }
 
 // The JSON of the columns metadata and locks. It is for people as well, so it
@@ -153,7 +124,7 @@ func decodeMetadata(c *cart.Cart, raw []byte) error {
 		return nil
 	}
 	if err := json.Unmarshal(raw, &m); err != nil {
-		return damaged("metadata", err)
+		return Damaged("metadata", err)
 	}
 	for _, e := range m.Entries {
 		c.Metadata = append(c.Metadata, cart.Entry{Key: e.Key, Value: e.Value, Version: e.Version})
@@ -183,16 +154,16 @@ func decodeLocks(s *storage.State, raw []byte) error {
 		return nil
 	}
 	if err := json.Unmarshal(raw, &l); err != nil {
-		return damaged("locks", err)
+		return Damaged("locks", err)
 	}
 	s.Held = l.Held
 	if err := decodeLost(s, l.Lost); err != nil {
-		return damaged("locks", err)
+		return Damaged("locks", err)
 	}
 	for _, w := range l.Queue {
 		lease, err := time.ParseDuration(w.Lease)
 		if err != nil {
-			return damaged("locks", err)
+			return Damaged("locks", err)
 		}
 		s.Queue = append(s.Queue, storage.Waiter{
 			Claim: storage.Claim{Token: w.Token, Holder: w.Holder, Parts: w.Parts, Lease: lease, Fence: w.Fence}, Alive: w.Alive,
@@ -229,6 +200,7 @@ func decodeLost(s *storage.State, text string) error {
 	return nil
 }
 
-func damaged(column string, err error) error {
+// Damaged is the ErrCorrupt of a column.
+func Damaged(column string, err error) error {
 	return fmt.Errorf("%w: column %s: %w", storage.ErrCorrupt, column, err)
 }

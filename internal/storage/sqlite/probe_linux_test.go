@@ -1,4 +1,4 @@
-package sql_test
+package sqlite_test
 
 import (
 	"bytes"
@@ -10,7 +10,7 @@ import (
 	"testing"
 
 	"github.com/sidecart/sidecart/internal/storage"
-	"github.com/sidecart/sidecart/internal/storage/sql"
+	"github.com/sidecart/sidecart/internal/storage/sqlite"
 )
 
 // smallDisk is a file system of a megabyte, which fill fills up and the function that it returns empties again.
@@ -81,7 +81,7 @@ func TestReadOnlyDisk(t *testing.T) {
 	if err := syscall.Mount("tmpfs", folder, "tmpfs", syscall.MS_REMOUNT|syscall.MS_RDONLY, ""); err != nil {
 		t.Fatalf("remount: %v", err)
 	}
-	s, err := sql.Open(t.Context(), sql.Config{URL: "sqlite:" + path, Prefix: "cart"})
+	s, err := sqlite.Open(t.Context(), sqlite.Config{URL: "sqlite:" + path, Prefix: "cart"})
 	if err == nil {
 		defer s.Close()
 		err = s.Ping(t.Context())

@@ -1,4 +1,4 @@
-package sql_test
+package sqlite_test
 
 import (
 	"path/filepath"

@@ -1,11 +1,12 @@
-package sql_test
+package sqlite_test
 
 import (
 	"path/filepath"
 	"testing"
 
 	"github.com/sidecart/sidecart/internal/storage"
-	"github.com/sidecart/sidecart/internal/storage/sql"
+	"github.com/sidecart/sidecart/internal/storage/cell"
+	"github.com/sidecart/sidecart/internal/storage/sqlite"
 	"github.com/sidecart/sidecart/internal/storage/storagetest"
 )
 
@@ -20,9 +21,9 @@ func TestConformance(t *testing.T) {
 	}, storagetest.Caps{})
 }
 
-func open(t *testing.T, path, prefix string) *sql.Store {
+func open(t *testing.T, path, prefix string) *cell.Store {
 	t.Helper()
-	s, err := sql.Open(t.Context(), sql.Config{URL: "sqlite:" + path, Prefix: prefix})
+	s, err := sqlite.Open(t.Context(), sqlite.Config{URL: "sqlite:" + path, Prefix: prefix})
 	if err != nil {
 		t.Fatalf("Open: %v", err)
 	}

@@ -1,4 +1,4 @@
-package sql_test
+package sqlite_test
 
 import (
 	"bufio"
@@ -16,7 +16,8 @@ import (
 
 	"github.com/sidecart/sidecart/internal/cart"
 	"github.com/sidecart/sidecart/internal/storage"
-	"github.com/sidecart/sidecart/internal/storage/sql"
+	"github.com/sidecart/sidecart/internal/storage/cell"
+	"github.com/sidecart/sidecart/internal/storage/sqlite"
 )
 
 // The test binary is also the other processes of these tests: told so by the
@@ -54,9 +55,9 @@ func child(t *testing.T, path, role string) *exec.Cmd {
 	return cmd
 }
 
-func openIn(path string) (*sql.Store, error) {
+func openIn(path string) (*cell.Store, error) {
 	const patience = 20 * time.Second // many processes, few processors
-	return sql.Open(context.Background(), sql.Config{URL: "sqlite:" + path, Prefix: "cart", Dial: patience, Read: patience, Write: patience})
+	return sqlite.Open(context.Background(), sqlite.Config{URL: "sqlite:" + path, Prefix: "cart", Dial: patience, Read: patience, Write: patience})
 }
 
 // commitForEver changes carts on several goroutines, and writes "cart version"
@@ -91,7 +92,7 @@ func commitForEver(path string) error {
 	return <-failed
 }
 
-func increment(s *sql.Store, key cart.Key, at *cart.Cart) (storage.Outcome, error) {
+func increment(s *cell.Store, key cart.Key, at *cart.Cart) (storage.Outcome, error) {
 	text := fmt.Appendf(nil, `{"n":%d}`, at.Version+1)
 	outs, err := s.Commit(context.Background(), storage.Commit{
 		Key: key, Expect: storage.Expect{ID: at.ID, Version: at.Version}, NewID: "id", Steps: 1,

@@ -1,4 +1,4 @@
-package sql_test
+package sqlite_test
 
 import (
 	"context"
@@ -11,7 +11,7 @@ import (
 
 	"github.com/sidecart/sidecart/internal/cart"
 	"github.com/sidecart/sidecart/internal/storage"
-	"github.com/sidecart/sidecart/internal/storage/sql"
+	"github.com/sidecart/sidecart/internal/storage/sqlite"
 )
 
 var key = cart.Key{Identifier: "u1", Instance: "default"}
@@ -73,7 +73,7 @@ func TestOpenRefuses(t *testing.T) {
 		"sqlite:" + dir + "/no/carts.db":      {storage.ErrUnavailable, "no such file or directory"},
 		"sqlite:" + garbage:                   {storage.ErrCorrupt, "not a database"},
 	} {
-		s, err := sql.Open(t.Context(), sql.Config{URL: url})
+		s, err := sqlite.Open(t.Context(), sqlite.Config{URL: url})
 		if err == nil {
 			_ = s.Close()
 		}
@@ -93,7 +93,7 @@ func TestNewerSchemaIsRefused(t *testing.T) {
 	if err := raw(t, path).Exec(`INSERT INTO sidecart_schema VALUES (1000, 0)`); err != nil {
 		t.Fatal(err)
 	}
-	s, err := sql.Open(t.Context(), sql.Config{URL: "sqlite:" + path})
+	s, err := sqlite.Open(t.Context(), sqlite.Config{URL: "sqlite:" + path})
 	if err == nil {
 		_ = s.Close()
 	}
@@ -141,7 +141,7 @@ func TestReopen(t *testing.T) {
 func TestLockedDatabase(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "carts.db")
-	s, err := sql.Open(t.Context(), sql.Config{URL: "sqlite:" + path, Write: 100 * time.Millisecond})
+	s, err := sqlite.Open(t.Context(), sqlite.Config{URL: "sqlite:" + path, Write: 100 * time.Millisecond})
 	if err != nil {
 		t.Fatal(err)
 	}

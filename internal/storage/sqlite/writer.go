@@ -1,4 +1,4 @@
-package sql
+package sqlite
 
 import (
 	"context"
@@ -10,13 +10,9 @@ import (
 
 	"github.com/ncruces/go-sqlite3"
 
-	"github.com/sidecart/sidecart/internal/cart"
 	"github.com/sidecart/sidecart/internal/storage"
+	"github.com/sidecart/sidecart/internal/storage/cell"
 )
-
-// errUnknown is below the error of a call that went away while its transaction
-// was being made: it happened or not.
-var errUnknown = errors.New("outcome unknown")
 
 // request is a piece of work for the writer.
 type request struct {
@@ -41,73 +37,41 @@ func (r *request) answer(err error) {
 	close(r.done)
 }
 
-// write hands work to the writer and waits for it to be durable.
-func (e *sqlite) write(ctx context.Context, work func(w *writer) error) error {
-	if err := e.open(ctx); err != nil {
+// writer hands work to the writer and waits for it to be durable.
+func (d *driver) writer(ctx context.Context, work func(w *writer) error) error {
+	return d.told(d.enqueue(ctx, &request{ctx: ctx, work: work, done: make(chan struct{})}))
+}
+
+func (d *driver) enqueue(ctx context.Context, r *request) error {
+	if err := d.usable(ctx); err != nil {
 		return err
 	}
-	r := &request{ctx: ctx, work: work, done: make(chan struct{})}
-	select {
-	case e.requests <- r:
-	case <-ctx.Done():
-		return ended(ctx, nil)
-	case <-e.closing:
-		return storage.ErrClosed
-	}
-	select {
-	case <-r.done:
-		return r.err
-	case <-ctx.Done():
-		if r.state.CompareAndSwap(waiting, abandoned) {
-			return ended(ctx, nil)
-		}
-		return ended(ctx, errUnknown)
-	}
-}
-
-func (e *sqlite) update(ctx context.Context, keys []cart.Key, change func(rows []*record) error) error {
-	return e.write(ctx, func(w *writer) error {
-		rows := make([]*record, len(keys))
-		for i, key := range keys {
-			r, err := w.row(key, false)
-			if err != nil {
-				return err
-			}
-			rows[i] = r
-		}
-		if err := change(rows); err != nil {
-			return err
-		}
-		for _, r := range rows {
-			if r.save {
-				if err := w.giveFences(&r.state); err != nil {
-					return err
-				}
-				if err := w.store(r); err != nil {
-					return err
-				}
-			}
-		}
-		return nil
-	})
-}
-
-func (e *sqlite) flush(ctx context.Context) error {
+	wait := d.write.wait()
+	defer wait.stop()
+	requests, closing := d.requests, d.closing // nil once the writer has the request, which it answers
 	for {
-		var deleted int64
-		err := e.write(ctx, func(w *writer) error {
-			err := w.exec(flush, w.prefix)
-			deleted = w.Changes()
-			return err
-		})
-		if err != nil || deleted == 0 {
+		var err error
+		select {
+		case requests <- r:
+			requests, closing = nil, nil
+			continue
+		case <-r.done:
+			return r.err
+		case <-ctx.Done():
+			err = ended(ctx, nil)
+		case <-wait.fired():
+			if !wait.over() {
+				continue
+			}
+			err = wait.noAnswer()
+		case <-closing:
+			return storage.ErrClosed
+		}
+		if r.state.CompareAndSwap(waiting, abandoned) {
 			return err
 		}
+		return fmt.Errorf("%w: %w", err, cell.ErrOutcomeUnknown)
 	}
-}
-
-func (e *sqlite) beat(ctx context.Context) error {
-	return e.write(ctx, func(*writer) error { return nil })
 }
 
 // writer makes the transactions, for one goroutine. What waits when it has the
@@ -115,30 +79,32 @@ func (e *sqlite) beat(ctx context.Context) error {
 // a commit costs.
 type writer struct {
 	*connection
-	engine *sqlite
+	driver *driver
 
 	purged  time.Time // when expired rows were last deleted
 	rested  time.Time // when other processes last had a chance
 	foreign time.Time // when another process was last seen to write
 	version int64     // SQLite's data_version: others' commits raise it
+	bytes   int       // text that was stored in this transaction
 }
 
-// A transaction takes at most so many requests, and no more after so long: the write lock
-// is held meanwhile, and others wait.
+// A transaction takes at most so many requests, and no more after so long or so much text: the write lock
+// is held meanwhile, and others wait. On a slow disk it is the text that takes the time, when it is synced.
 const (
-	maxBatch     = 128
-	maxBatchTime = 20 * time.Millisecond
+	maxBatch      = 128
+	maxBatchTime  = 20 * time.Millisecond
+	maxBatchBytes = 2 << 20
 )
 
 func (w *writer) run() {
-	defer close(w.engine.written)
+	defer close(w.driver.written)
 	defer func() { _ = w.close() }()
 	for {
 		idle := time.Now()
 		select {
-		case <-w.engine.closing:
+		case <-w.driver.closing:
 			return
-		case r := <-w.engine.requests:
+		case r := <-w.driver.requests:
 			if now := time.Now(); now.Sub(idle) > rest {
 				w.rested = now
 			}
@@ -158,6 +124,7 @@ func (w *writer) batch(first *request) {
 		fatal error
 		begun = time.Now()
 	)
+	w.bytes = 0
 	for r := first; r != nil && fatal == nil; {
 		if r.state.CompareAndSwap(waiting, started) {
 			taken = append(taken, r)
@@ -166,9 +133,9 @@ func (w *writer) batch(first *request) {
 			}
 		}
 		r = nil
-		if len(taken) < maxBatch && time.Since(begun) < maxBatchTime {
+		if len(taken) < maxBatch && w.bytes < maxBatchBytes && time.Since(begun) < maxBatchTime {
 			select {
-			case r = <-w.engine.requests:
+			case r = <-w.driver.requests:
 			default:
 			}
 		}
@@ -180,7 +147,9 @@ func (w *writer) batch(first *request) {
 	if fatal == nil {
 		fatal = w.exec(commit)
 	}
-	if fatal != nil {
+	if fatal == nil {
+		w.driver.write.move()
+	} else {
 		fatal = errors.Join(translate(context.Background(), fatal), w.rollback())
 	}
 	for _, r := range taken {
@@ -193,18 +162,21 @@ func (w *writer) batch(first *request) {
 }
 
 // begin takes the write lock of the file. It waits for other processes as long as
-// ctx allows.
+// ctx and the patience of writes allow.
 func (w *writer) begin(ctx context.Context) error {
+	ctx, cancel := bounded(ctx, w.driver.write.limit)
+	defer cancel()
 	w.SetInterrupt(ctx)
 	err := w.exec(begin)
 	w.SetInterrupt(context.Background())
 	if err != nil {
-		if w.engine.open(context.Background()) != nil {
+		if w.driver.isClosed() {
 			return storage.ErrClosed
 		}
 		return translate(ctx, err)
 	}
-	if err := w.engine.unmoved(); err != nil {
+	w.driver.write.move()
+	if err := w.driver.unmoved(); err != nil {
 		return errors.Join(err, w.rollback())
 	}
 	return w.watch()
@@ -258,12 +230,7 @@ func (w *writer) yield() {
 	defer timer.Stop()
 	select {
 	case <-timer.C:
-	case <-w.engine.closing:
+	case <-w.driver.closing:
 	}
 	w.rested = time.Now()
-}
-
-func isSQLite(err error) bool {
-	var code sqlite3.ErrorCode
-	return errors.As(err, &code)
 }

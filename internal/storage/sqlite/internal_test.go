@@ -1,4 +1,4 @@
-package sql
+package sqlite
 
 import (
 	"context"
@@ -15,19 +15,27 @@ import (
 
 	"github.com/sidecart/sidecart/internal/cart"
 	"github.com/sidecart/sidecart/internal/storage"
+	"github.com/sidecart/sidecart/internal/storage/cell"
 )
 
-func newStore(t testing.TB) (*Store, *sqlite) {
+func newStore(t testing.TB) (*cell.Store, *driver) {
 	t.Helper()
-	s, err := Open(t.Context(), Config{URL: "sqlite:" + filepath.Join(t.TempDir(), "carts.db")})
+	return newStoreOf(t, Config{})
+}
+
+func newStoreOf(t testing.TB, c Config) (*cell.Store, *driver) {
+	t.Helper()
+	c.URL = "sqlite:" + filepath.Join(t.TempDir(), "carts.db")
+	d, err := openDriver(t.Context(), c)
 	if err != nil {
 		t.Fatal(err)
 	}
+	s := cell.New(d)
 	t.Cleanup(func() { _ = s.Close() })
-	return s, s.engine.(*sqlite)
+	return s, d
 }
 
-func create(ctx context.Context, s *Store, instance, text string) error {
+func create(ctx context.Context, s *cell.Store, instance, text string) error {
 	outs, err := s.Commit(ctx, storage.Commit{
 		Key: cart.Key{Identifier: "u1", Instance: instance}, NewID: "id", Steps: 1,
 		Writes: []storage.Write{{Part: cart.PartItems, Value: []byte(text), Step: 1}},
@@ -43,7 +51,7 @@ func TestCommitsShareTransactions(t *testing.T) {
 	t.Parallel()
 	s, e := newStore(t)
 	var transactions atomic.Int32
-	err := e.write(t.Context(), func(w *writer) error {
+	err := e.writer(t.Context(), func(w *writer) error {
 		w.CommitHook(func() bool {
 			transactions.Add(1)
 			return true
@@ -81,7 +89,7 @@ func TestFullDatabase(t *testing.T) {
 	s, e := newStore(t)
 	pages := func(limit int) {
 		t.Helper()
-		err := e.write(t.Context(), func(w *writer) error {
+		err := e.writer(t.Context(), func(w *writer) error {
 			return w.Exec(fmt.Sprint("PRAGMA max_page_count = ", limit))
 		})
 		if err != nil {
@@ -121,58 +129,27 @@ func TestAbandonedRequest(t *testing.T) {
 	}
 }
 
-// TestReleaseWakes: a release in the process wakes the next at once, by whichever call.
-func TestReleaseWakes(t *testing.T) {
-	t.Parallel()
-	s, _ := newStore(t)
-	for name, release := range map[string]func(key cart.Key) error{
-		"Abandon": func(key cart.Key) error { return s.Abandon(t.Context(), key, "holder") },
-		"Commit": func(key cart.Key) error {
-			_, err := s.Commit(t.Context(), storage.Commit{Key: key, Token: "holder", Lease: true, Release: true})
-			return err
-		},
-	} {
-		key := cart.Key{Identifier: "u1", Instance: name}
-		claim := storage.Claim{Token: "holder", Parts: []cart.Part{cart.PartAll}, Lease: time.Minute}
-		if _, err := s.Acquire(t.Context(), key, claim, false); err != nil {
-			t.Fatal(err)
-		}
-		claim.Token = "next"
-		if _, granted, err := s.claim(t.Context(), key, claim); granted || err != nil {
-			t.Fatalf("granted %v: %v", granted, err)
-		}
-		woken := s.listen("next")
-		if err := release(key); err != nil {
-			t.Fatal(err)
-		}
-		select {
-		case <-woken:
-		default:
-			t.Errorf("%s did not wake the next", name)
-		}
-	}
-}
-
 // TestTimedOutWaiterLeaves: it does not stay in the queue until it is found dead.
 func TestTimedOutWaiterLeaves(t *testing.T) { // alone, so that giving up has the time that it is given
-	s, e := newStore(t)
+	s, d := newStore(t)
 	key := cart.Key{Identifier: "u1", Instance: "default"}
 	claim := storage.Claim{Token: "holder", Parts: []cart.Part{cart.PartAll}, Lease: time.Minute}
 	if _, err := s.Acquire(t.Context(), key, claim, false); err != nil {
 		t.Fatal(err)
 	}
 	claim.Token = "late"
-	if _, granted, err := s.claim(t.Context(), key, claim); granted || err != nil {
-		t.Fatalf("granted %v: %v", granted, err)
+	outs, err := s.Commit(t.Context(), storage.Commit{Key: key, Parts: claim.Parts, Claim: &claim})
+	if err != nil || !outs[0].Claimed.Queued {
+		t.Fatalf("Commit: %+v, %v", outs, err)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
 	if _, err := s.Acquire(ctx, key, claim, true); !errors.Is(err, storage.ErrLockTimeout) {
 		t.Fatalf("Acquire: %v", err)
 	}
-	r, err := e.read(t.Context(), key, false)
-	if err != nil || len(r.state.Held) != 1 || len(r.state.Queue) != 0 {
-		t.Errorf("%d hold and %d wait: %v", len(r.state.Held), len(r.state.Queue), err)
+	r, _, err := d.Load(t.Context(), key, false)
+	if err != nil || len(r.State.Held) != 1 || len(r.State.Queue) != 0 {
+		t.Errorf("%d hold and %d wait: %v", len(r.State.Held), len(r.State.Queue), err)
 	}
 }
 

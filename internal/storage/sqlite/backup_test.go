@@ -1,4 +1,4 @@
-package sql_test
+package sqlite_test
 
 import (
 	"fmt"
@@ -12,7 +12,7 @@ import (
 
 	"github.com/sidecart/sidecart/internal/cart"
 	"github.com/sidecart/sidecart/internal/storage"
-	"github.com/sidecart/sidecart/internal/storage/sql"
+	"github.com/sidecart/sidecart/internal/storage/cell"
 )
 
 // commandsAfter are those of the first console block behind a text of docs/configuration.md.
@@ -53,7 +53,7 @@ func TestBackupAndRestore(t *testing.T) {
 	s := open(t, path, "cart")
 	keys := []cart.Key{{Identifier: "a", Instance: "default"}, {Identifier: "b", Instance: "default"}}
 	padding := strings.Repeat("x", 20_000)
-	both := func(s *sql.Store, n int) error { // both carts change in one step
+	both := func(s *cell.Store, n int) error { // both carts change in one step
 		commits := make([]storage.Commit, len(keys))
 		for i, key := range keys {
 			is, err := s.Load(t.Context(), key)
@@ -71,7 +71,7 @@ func TestBackupAndRestore(t *testing.T) {
 		}
 		return err
 	}
-	state := func(s *sql.Store) (all []string) {
+	state := func(s *cell.Store) (all []string) {
 		for _, key := range keys {
 			c, err := s.Load(t.Context(), key)
 			if err != nil {

@@ -1,0 +1,267 @@
+package cell
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"github.com/sidecart/sidecart/internal/cart"
+	"github.com/sidecart/sidecart/internal/storage"
+)
+
+// Acquire implements [storage.Locker]. A waiter reads the record, which disturbs no writer, and writes only to
+// renew its place or to take a lock that ended by itself.
+func (s *Store) Acquire(ctx context.Context, key cart.Key, claim storage.Claim, queued bool) (storage.Grant, error) {
+	w := waiter{store: s, key: key, claim: claim, queued: queued, wake: s.listen(claim.Token)}
+	defer s.unlisten(claim.Token)
+	g, err := w.wait(ctx)
+	if err == nil {
+		return g, nil
+	}
+	if errors.Is(err, storage.ErrClosed) {
+		return storage.Grant{}, fmt.Errorf("lock %q: %w", key, err)
+	}
+	if w.queued || errors.Is(err, ErrOutcomeUnknown) {
+		// What fails here dies with the place in the queue.
+		leave, cancel := context.WithTimeout(context.WithoutCancel(ctx), storage.Heartbeat)
+		defer cancel()
+		_ = s.abandon(leave, key, claim.Token)
+	}
+	// A backend that never answered is no lock that was held.
+	if w.queued && errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		err = storage.ErrLockTimeout
+	}
+	return storage.Grant{}, fmt.Errorf("lock %q: %w", key, err)
+}
+
+// waiter is an Acquire under way.
+type waiter struct {
+	store  *Store
+	key    cart.Key
+	claim  storage.Claim
+	wake   <-chan struct{}
+	queued bool          // the claim is in the queue
+	ends   time.Duration // after so long, the record is another by itself
+}
+
+// How long a waiter pauses between two looks, where nobody can notify it. It begins anew with the shortest
+// when it was woken.
+const (
+	shortestPause = 2 * time.Millisecond
+	longestPause  = 20 * time.Millisecond
+)
+
+func (w *waiter) wait(ctx context.Context) (storage.Grant, error) {
+	var renew time.Time // a place that a commit took is renewed at once, since some of its life has passed
+	pause := shortestPause
+	for {
+		var (
+			g       storage.Grant
+			granted bool
+			err     error
+		)
+		stale := !w.queued
+		if w.queued {
+			g, granted, stale, err = w.look(ctx)
+		}
+		if err == nil && !granted && (stale || !time.Now().Before(renew)) {
+			renew = time.Now().Add(storage.Heartbeat)
+			g, granted, err = w.ask(ctx)
+			w.queued = w.queued || err == nil
+		}
+		if err != nil || granted {
+			return g, err
+		}
+		woken, err := w.sleep(ctx, pause, renew)
+		if err != nil {
+			return storage.Grant{}, err
+		}
+		if pause = min(pause*3/2, longestPause); woken {
+			pause = shortestPause
+		}
+	}
+}
+
+// sleep waits for the next look.
+func (w *waiter) sleep(ctx context.Context, pause time.Duration, renew time.Time) (woken bool, err error) {
+	d := pause/2 + rand.N(pause)
+	if w.store.notifier != nil {
+		// A lock that ends by itself, or a waiter that dies, wakes nobody.
+		d = max(min(time.Until(renew), w.ends), 0)
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-w.wake:
+		woken = true
+	case <-timer.C:
+	case <-ctx.Done():
+	case <-w.store.closed:
+		return false, storage.ErrClosed
+	}
+	return woken, ctx.Err()
+}
+
+// look reads whether the claim was granted, and the cart with it. stale means that it takes a write: the lock has ended by
+// itself, the claim is not in the queue any more, or it was granted and must be claimed again.
+func (w *waiter) look(ctx context.Context) (g storage.Grant, granted, stale bool, err error) {
+	if err := w.store.enter(ctx); err != nil {
+		return g, false, false, err
+	}
+	r, now, err := w.store.driver.Load(ctx, w.key, false)
+	if err != nil {
+		return g, false, false, err
+	}
+	held := storage.State{}
+	for _, h := range r.State.Held {
+		if now.Before(h.Expires) {
+			held.Held = append(held.Held, h)
+		}
+	}
+	if held.Holds(w.claim.Token, w.claim.Parts) {
+		if w.claim.Confirms() {
+			return g, false, true, nil
+		}
+		g = grant(&held, w.claim.Token)
+		g.Cart, err = w.store.load(ctx, w.key)
+		return g, err == nil, false, err
+	}
+	r.State.Settle(now)
+	w.ends = untilChange(&r.State, now)
+	for i := range r.State.Queue {
+		if r.State.Queue[i].Token == w.claim.Token {
+			return g, false, false, nil
+		}
+	}
+	return g, false, true, nil
+}
+
+// untilChange is after how long a hold or the life of a waiter ends, unless it is renewed.
+func untilChange(s *storage.State, now time.Time) time.Duration {
+	d := storage.Heartbeat
+	for i := range s.Held {
+		d = min(d, s.Held[i].Expires.Sub(now))
+	}
+	for i := range s.Queue {
+		d = min(d, s.Queue[i].Alive.Sub(now))
+	}
+	return d
+}
+
+// grant is what token was granted, but for the cart.
+func grant(s *storage.State, token string) storage.Grant {
+	lease, _ := s.Lease(token) // none for a turn
+	return storage.Grant{Fence: lease.Fence, Expires: lease.Expires}
+}
+
+// ask takes the lock, or the place in the queue, or renews either.
+func (w *waiter) ask(ctx context.Context) (g storage.Grant, granted bool, err error) {
+	err = w.store.update(ctx, []cart.Key{w.key}, func(now time.Time, records []*Record) ([]string, error) {
+		r := records[0]
+		got := r.State.Acquire(w.claim, now)
+		if !got.Granted && !got.Queued {
+			return nil, storage.ErrTooLate
+		}
+		r.Save = true
+		g, granted = storage.Grant{}, got.Granted
+		w.ends = untilChange(&r.State, now)
+		if !granted {
+			return nil, nil
+		}
+		if err := r.giveFences(now); err != nil {
+			return nil, err
+		}
+		g = grant(&r.State, w.claim.Token)
+		c := r.State.Cart
+		g.Cart = &c
+		return nil, r.fill(&c)
+	})
+	if err != nil {
+		return storage.Grant{}, false, err
+	}
+	return g, granted, nil
+}
+
+// Abandon implements [storage.Locker].
+func (s *Store) Abandon(ctx context.Context, key cart.Key, token string) error {
+	if err := s.abandon(ctx, key, token); err != nil {
+		return fmt.Errorf("abandon lock of %q: %w", key, err)
+	}
+	return nil
+}
+
+func (s *Store) abandon(ctx context.Context, key cart.Key, token string) error {
+	return s.change(ctx, key, func(state *storage.State, now time.Time) ([]string, error) {
+		return state.Abandon(token, now), nil
+	})
+}
+
+// Lease implements [storage.Locker].
+func (s *Store) Lease(ctx context.Context, key cart.Key, token string) (storage.Lease, error) {
+	lease, err := s.lease(ctx, key, token)
+	if err != nil {
+		return storage.Lease{}, fmt.Errorf("look at lock of %q: %w", key, err)
+	}
+	return lease, nil
+}
+
+func (s *Store) lease(ctx context.Context, key cart.Key, token string) (lease storage.Lease, err error) {
+	if err := s.enter(ctx); err != nil {
+		return lease, err
+	}
+	r, now, err := s.driver.Load(ctx, key, false)
+	if err != nil {
+		return lease, err
+	}
+	r.State.Settle(now)
+	lease, err = r.State.Lease(token)
+	if err != nil || lease.Fence > 0 {
+		return lease, err
+	}
+	// Its turn has come just now, since a lock ended by itself. It is stored, so that its fence is nobody else's.
+	err = s.change(ctx, key, func(state *storage.State, _ time.Time) (_ []string, err error) {
+		lease, err = state.Lease(token)
+		return nil, err
+	})
+	return lease, err
+}
+
+// Renew implements [storage.Locker].
+func (s *Store) Renew(ctx context.Context, key cart.Key, token string, lease time.Duration) (storage.Lease, error) {
+	var renewed storage.Lease
+	err := s.change(ctx, key, func(state *storage.State, now time.Time) (_ []string, err error) {
+		renewed, err = state.Renew(token, lease, now)
+		return nil, err
+	})
+	if err != nil {
+		return storage.Lease{}, fmt.Errorf("renew lock of %q: %w", key, err)
+	}
+	return renewed, nil
+}
+
+// Release implements [storage.Locker].
+func (s *Store) Release(ctx context.Context, key cart.Key, token string) error {
+	err := s.change(ctx, key, func(state *storage.State, now time.Time) ([]string, error) {
+		return state.Release(token, now)
+	})
+	if err != nil {
+		return fmt.Errorf("release lock of %q: %w", key, err)
+	}
+	return nil
+}
+
+// change changes the locks of a cart, whose leases have their fences. An error stores nothing.
+func (s *Store) change(ctx context.Context, key cart.Key, f func(state *storage.State, now time.Time) (granted []string, err error)) error {
+	return s.update(ctx, []cart.Key{key}, func(now time.Time, records []*Record) ([]string, error) {
+		r := records[0]
+		if err := r.giveFences(now); err != nil {
+			return nil, err
+		}
+		found := !r.State.Empty()
+		granted, err := f(&r.State, now)
+		r.Save = found || !r.State.Empty()
+		return granted, err
+	})
+}

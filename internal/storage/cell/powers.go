@@ -1,0 +1,50 @@
+package cell
+
+import (
+	"context"
+
+	"github.com/sidecart/sidecart/internal/cart"
+)
+
+// Powers that only some drivers have. [storage.Beater] and [storage.Advisor] are two more, with the fallbacks that stand there,
+// and so is Record.NextFence.
+
+// Pairer is a driver that changes two carts in one step. The fallback is that no two share a step: a hand-over between them runs as
+// two steps, which the layer above can resume. A [Swapper] has this power never.
+type Pairer interface {
+	Pairs(a, b cart.Key) bool
+}
+
+// Lister is a driver that finds the carts of an identifier. The fallback is ErrUnsupported.
+type Lister interface {
+	// Instances lists those that exist, in any order.
+	Instances(ctx context.Context, identifier string) ([]string, error)
+}
+
+// Flusher is a driver that finds its records. The fallback is ErrUnsupported.
+type Flusher interface {
+	// Flush deletes all records of the store, and nothing else in the backend.
+	Flush(ctx context.Context) error
+}
+
+// Notifier is a driver whose stores hear of each other's releases. A message may get lost, but rarely. The fallback is that a
+// waiter looks at the record every 2 to 20 ms, with jitter. Releases in the same store wake without it.
+type Notifier interface {
+	// Notify tells the other stores of the same data that a change let in the waiters of these tokens. It waits for nobody.
+	Notify(key cart.Key, tokens []string)
+	// Listen is called once, before all else: wake is to be called with the tokens that others notify of.
+	Listen(wake func(tokens []string))
+}
+
+// Prober is a driver with a probe of its own. The fallback takes a turn on a cart that no client can name, and gives it
+// back, which is two updates.
+type Prober interface {
+	// Probe is [storage.Store.Ping].
+	Probe(ctx context.Context) error
+}
+
+// OutsideHeap is a driver that takes memory which Go's collector does not know of. The fallback is none.
+type OutsideHeap interface {
+	// OutsideHeap is how much, in bytes.
+	OutsideHeap() int64
+}

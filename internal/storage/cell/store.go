@@ -1,0 +1,279 @@
+package cell
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/sidecart/sidecart/internal/cart"
+	"github.com/sidecart/sidecart/internal/storage"
+)
+
+var (
+	_ storage.Locker  = (*Store)(nil)
+	_ storage.Beater  = (*Store)(nil)
+	_ storage.Advisor = (*Store)(nil)
+	_ OutsideHeap     = (*Store)(nil)
+)
+
+// Store is a [storage.Locker] over a driver.
+type Store struct {
+	driver Driver
+	powers any // where to look for them
+	closed chan struct{}
+	close  func() error
+	// notifier is nil where waiters must poll.
+	notifier Notifier
+
+	mu sync.Mutex
+	// waiting has a channel for each Acquire of this process, by token.
+	waiting map[string]chan struct{}
+}
+
+// New makes a store of a driver, which it closes when it is closed.
+func New(d Driver) *Store {
+	s := &Store{driver: d, powers: d, closed: make(chan struct{}), waiting: map[string]chan struct{}{}}
+	if v, ok := d.(*swapping); ok {
+		s.powers = v.Swapper
+	}
+	s.close = sync.OnceValue(func() error {
+		close(s.closed)
+		return d.Close()
+	})
+	if n, ok := s.powers.(Notifier); ok {
+		s.notifier = n
+		n.Listen(s.wakeHere)
+	}
+	return s
+}
+
+// enter fails where the store is closed or ctx has ended.
+func (s *Store) enter(ctx context.Context) error {
+	select {
+	case <-s.closed:
+		return storage.ErrClosed
+	default:
+		return ctx.Err()
+	}
+}
+
+// Load implements [storage.Store].
+func (s *Store) Load(ctx context.Context, key cart.Key) (*cart.Cart, error) {
+	c, err := s.load(ctx, key)
+	if err != nil {
+		return nil, fmt.Errorf("load %q: %w", key, err)
+	}
+	return c, nil
+}
+
+func (s *Store) load(ctx context.Context, key cart.Key) (*cart.Cart, error) {
+	if err := s.enter(ctx); err != nil {
+		return nil, err
+	}
+	r, now, err := s.driver.Load(ctx, key, true)
+	if err != nil {
+		return nil, err
+	}
+	// Without its locks: nobody has stored what they would grant just now, and let the cart outlive.
+	c := new(cart.Cart)
+	if k := &r.State.Cart; k.ExpiresAt.IsZero() || now.Before(k.ExpiresAt) {
+		*c = *k
+	}
+	return c, nil
+}
+
+// Commit implements [storage.Store].
+func (s *Store) Commit(ctx context.Context, commits ...storage.Commit) ([]storage.Outcome, error) {
+	keys := make([]cart.Key, len(commits))
+	for i := range commits {
+		keys[i] = commits[i].Key
+	}
+	var outs []storage.Outcome
+	err := s.update(ctx, keys, func(now time.Time, records []*Record) (granted []string, err error) {
+		outs, granted, err = apply(records, commits, now)
+		return granted, err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("commit %q: %w", keys, err)
+	}
+	return outs, nil
+}
+
+// apply makes the commits on their records and marks those to save.
+func apply(records []*Record, commits []storage.Commit, now time.Time) ([]storage.Outcome, []string, error) {
+	states := make([]*storage.State, len(records))
+	for i, r := range records {
+		states[i] = &r.State
+	}
+	outs, granted := storage.Apply(states, commits, now)
+	for i, r := range records {
+		c := &commits[i]
+		if err := r.fill(outs[i].Cart); err != nil {
+			return nil, nil, err
+		}
+		if outs[i].Status != storage.Committed {
+			r.Save = outs[i].Claimed != storage.Claimed{}
+			continue
+		}
+		r.Save = c.Steps > 0 || c.Forget || c.Touch || c.Release || len(c.Writes) > 0 || c.Place != nil
+		r.write(c)
+	}
+	return outs, granted, nil
+}
+
+// update is an Update of settled records, which wakes those whom it let in: those that change says, and those that were next
+// when a lock ended by itself.
+func (s *Store) update(ctx context.Context, keys []cart.Key, change func(now time.Time, records []*Record) (granted []string, err error)) error {
+	if err := s.enter(ctx); err != nil {
+		return err
+	}
+	if len(keys) == 2 && (keys[0] == keys[1] || !s.Atomic(keys[0], keys[1])) || len(keys) > 2 {
+		return fmt.Errorf("%w: these carts do not share an atomic step", storage.ErrUnsupported)
+	}
+	var granted [2][]string
+	err := s.driver.Update(ctx, keys, func(now time.Time, records []*Record) error {
+		for i, r := range records {
+			granted[i] = r.begin(now)
+		}
+		let, err := change(now, records)
+		for _, r := range records {
+			if err == nil {
+				err = r.finish(now)
+			}
+		}
+		granted[0] = append(granted[0], let...)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	for i := range keys {
+		s.wake(keys[i], granted[i])
+	}
+	return nil
+}
+
+// Atomic implements [storage.Store].
+func (s *Store) Atomic(a, b cart.Key) bool {
+	p, ok := s.driver.(Pairer)
+	return a == b || ok && p.Pairs(a, b)
+}
+
+// Instances implements [storage.Store].
+func (s *Store) Instances(ctx context.Context, identifier string) ([]string, error) {
+	instances, err := s.instances(ctx, identifier)
+	if err != nil {
+		return nil, fmt.Errorf("instances of %q: %w", identifier, err)
+	}
+	slices.Sort(instances)
+	return instances, nil
+}
+
+func (s *Store) instances(ctx context.Context, identifier string) ([]string, error) {
+	l, ok := s.powers.(Lister)
+	if !ok {
+		return nil, fmt.Errorf("%w: it cannot list carts", storage.ErrUnsupported)
+	}
+	if err := s.enter(ctx); err != nil {
+		return nil, err
+	}
+	return l.Instances(ctx, identifier)
+}
+
+// Flush implements [storage.Store].
+func (s *Store) Flush(ctx context.Context) error {
+	if err := s.flush(ctx); err != nil {
+		return fmt.Errorf("flush: %w", err)
+	}
+	s.wakeAll() // their places are gone
+	return nil
+}
+
+func (s *Store) flush(ctx context.Context) error {
+	f, ok := s.powers.(Flusher)
+	if !ok {
+		return fmt.Errorf("%w: it cannot find all carts", storage.ErrUnsupported)
+	}
+	if err := s.enter(ctx); err != nil {
+		return err
+	}
+	return f.Flush(ctx)
+}
+
+// Ping implements [storage.Store].
+func (s *Store) Ping(ctx context.Context) error {
+	if err := s.ping(ctx); err != nil {
+		return fmt.Errorf("ping: %w", err)
+	}
+	return nil
+}
+
+func (s *Store) ping(ctx context.Context) error {
+	if p, ok := s.powers.(Prober); ok {
+		if err := s.enter(ctx); err != nil {
+			return err
+		}
+		return p.Probe(ctx)
+	}
+	// No client can name a cart of no identifier. Others probe at the same time, hence the token.
+	key := cart.Key{Instance: "probe-" + rand.Text()}
+	turn := storage.Claim{Token: "probe", Parts: []cart.Part{cart.PartAll}, Lease: storage.WaiterLife}
+	err := s.change(ctx, key, func(state *storage.State, now time.Time) ([]string, error) {
+		state.Acquire(turn, now)
+		return nil, nil
+	})
+	if err != nil {
+		return err
+	}
+	return s.abandon(ctx, key, turn.Token)
+}
+
+// Beat implements [storage.Beater].
+func (s *Store) Beat(ctx context.Context) error {
+	b, ok := s.powers.(storage.Beater)
+	if !ok {
+		return s.Ping(ctx)
+	}
+	err := s.enter(ctx)
+	if err == nil {
+		err = b.Beat(ctx)
+	}
+	if err != nil {
+		return fmt.Errorf("ping: %w", err)
+	}
+	return nil
+}
+
+// Advice implements [storage.Advisor].
+func (s *Store) Advice(ctx context.Context) ([]storage.Advice, error) {
+	if a, ok := s.powers.(storage.Advisor); ok {
+		return a.Advice(ctx)
+	}
+	return nil, nil
+}
+
+// OutsideHeap implements [OutsideHeap].
+func (s *Store) OutsideHeap() int64 {
+	if o, ok := s.powers.(OutsideHeap); ok {
+		return o.OutsideHeap()
+	}
+	return 0
+}
+
+// Capabilities implements [storage.Store].
+func (s *Store) Capabilities() storage.Capabilities {
+	c := s.driver.Capabilities()
+	c.Locks = true
+	return c
+}
+
+// Close implements [storage.Store].
+func (s *Store) Close() error {
+	if err := s.close(); err != nil {
+		return fmt.Errorf("close: %w", err)
+	}
+	return nil
+}

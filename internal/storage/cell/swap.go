@@ -1,0 +1,132 @@
+package cell
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"github.com/sidecart/sidecart/internal/cart"
+	"github.com/sidecart/sidecart/internal/storage"
+)
+
+// Swapper keeps one value for each cart and replaces it only where it is still the one that was read. What is said of all
+// methods of a [Driver] holds here too.
+type Swapper interface {
+	// Get returns the value of key and its revision, a number other than 0 that no value of this key has had before. Without a value
+	// both are zero.
+	Get(ctx context.Context, key cart.Key) (value []byte, revision uint64, err error)
+
+	// Swap replaces the value that has revision, 0 meaning that there is none, and reports whether it did. A nil value
+	// deletes. The backend may delete the value by itself from ends on; zero means never. An error leaves open whether it was
+	// replaced, unless it is ErrTooLarge or ErrClosed.
+	Swap(ctx context.Context, key cart.Key, revision uint64, value []byte, ends time.Time) (swapped bool, err error)
+
+	// Capabilities and Close are those of a [Driver].
+	Capabilities() storage.Capabilities
+	Close() error
+}
+
+// Clock is the power of a Swapper that knows a better clock than that of the process, such as one that its server tells. The fallback
+// is the clock of the process: those of all who share the data must then agree, or locks and carts end early for some.
+type Clock interface {
+	Now() time.Time
+}
+
+// Swapping makes a driver of a compare-and-swap: an update starts over when somebody else was quicker. Its values are those of
+// [storage.EncodeState].
+func Swapping(s Swapper) Driver {
+	d := &swapping{Swapper: s, now: time.Now}
+	if c, ok := s.(Clock); ok {
+		d.now = c.Now
+	}
+	return d
+}
+
+type swapping struct {
+	Swapper
+	now func() time.Time
+}
+
+// text is the text of the stored documents.
+type text struct{ items, conditions []byte }
+
+// Load implements [Driver].
+func (d *swapping) Load(ctx context.Context, key cart.Key, documents bool) (Record, time.Time, error) {
+	r, stored, _, err := d.get(ctx, key)
+	if err == nil && documents {
+		err = stored.parse(&r.State.Cart)
+	}
+	return r, d.now(), err
+}
+
+func (d *swapping) get(ctx context.Context, key cart.Key) (r Record, stored text, revision uint64, err error) {
+	value, revision, err := d.Get(ctx, key)
+	if err != nil {
+		return r, stored, 0, err
+	}
+	r.State, stored.items, stored.conditions, err = storage.DecodeState(value)
+	r.Documents = stored.parse
+	return r, stored, revision, err
+}
+
+// parse is Record.Documents.
+func (t text) parse(into *cart.Cart) (err error) {
+	if !into.Exists() {
+		return nil
+	}
+	if into.Items.Object, err = cart.TrustedObject(t.items); err != nil {
+		return fmt.Errorf("%w: items: %w", storage.ErrCorrupt, err)
+	}
+	if into.Conditions.Object, err = cart.TrustedObject(t.conditions); err != nil {
+		return fmt.Errorf("%w: conditions: %w", storage.ErrCorrupt, err)
+	}
+	return nil
+}
+
+// Update implements [Driver].
+func (d *swapping) Update(ctx context.Context, keys []cart.Key, change Change) error {
+	for pause := shortestPause / 4; ; pause = min(pause*2, longestPause) {
+		swapped, err := d.try(ctx, keys[0], change)
+		if swapped || err != nil {
+			return err
+		}
+		timer := time.NewTimer(pause/2 + rand.N(pause))
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return ctx.Err()
+		}
+	}
+}
+
+// try is one round; false means that somebody else was quicker.
+func (d *swapping) try(ctx context.Context, key cart.Key, change Change) (bool, error) {
+	r, stored, revision, err := d.get(ctx, key)
+	if err != nil {
+		return false, err
+	}
+	if err := change(d.now(), []*Record{&r}); err != nil {
+		return false, err
+	}
+	var value []byte
+	switch {
+	case !r.Save, r.State.Empty() && revision == 0:
+		return true, nil
+	case !r.State.Empty():
+		if r.Items != nil {
+			stored.items = r.Items
+		}
+		if r.Conditions != nil {
+			stored.conditions = r.Conditions
+		}
+		value = storage.EncodeState(&r.State, stored.items, stored.conditions)
+	}
+	swapped, err := d.Swap(ctx, key, revision, value, r.State.Ends())
+	if err != nil && !errors.Is(err, storage.ErrTooLarge) && !errors.Is(err, storage.ErrClosed) {
+		err = fmt.Errorf("%w: %w", err, ErrOutcomeUnknown)
+	}
+	return swapped, err
+}

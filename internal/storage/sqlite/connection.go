@@ -1,0 +1,233 @@
+package sqlite
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"github.com/ncruces/go-sqlite3"
+
+	"github.com/sidecart/sidecart/internal/storage"
+)
+
+// connection is one connection with its statements. It is for one goroutine at
+// a time.
+type connection struct {
+	*sqlite3.Conn
+	prefix     string
+	statements map[string]*sqlite3.Stmt
+}
+
+// reader lends a connection to f.
+func (d *driver) reader(ctx context.Context, f func(c *connection) error) error {
+	return d.told(d.borrow(ctx, f))
+}
+
+func (d *driver) borrow(ctx context.Context, f func(c *connection) error) error {
+	if err := d.usable(ctx); err != nil {
+		return err
+	}
+	wait := d.read.wait()
+	defer wait.stop()
+	for {
+		select {
+		case c := <-d.readers:
+			defer func() { d.readers <- c }()
+			ctx, cancel := bounded(ctx, d.read.limit)
+			defer cancel()
+			c.SetInterrupt(ctx)
+			err := f(c)
+			switch {
+			case err == nil:
+				d.read.move()
+			case d.isClosed():
+				return storage.ErrClosed
+			}
+			return translate(ctx, err)
+		case <-ctx.Done():
+			return ended(ctx, nil)
+		case <-wait.fired():
+			if wait.over() {
+				return wait.noAnswer()
+			}
+		case <-d.closing:
+			return storage.ErrClosed
+		}
+	}
+}
+
+// closeReaders waits for n readers to come back and closes them.
+func (d *driver) closeReaders(n int) (err error) {
+	for range n {
+		err = errors.Join(err, (<-d.readers).close())
+	}
+	return err
+}
+
+// usable fails where the driver is closed or ctx has ended.
+func (d *driver) usable(ctx context.Context) error {
+	if d.isClosed() {
+		return storage.ErrClosed
+	}
+	if ctx.Err() != nil {
+		return ended(ctx, nil)
+	}
+	return nil
+}
+
+func (d *driver) isClosed() bool {
+	select {
+	case <-d.closing:
+		return true
+	default:
+		return false
+	}
+}
+
+// connect opens one connection.
+func (d *driver) connect(ctx context.Context) (_ *connection, err error) {
+	conn, err := sqlite3.OpenFlags(d.path, sqlite3.OPEN_READWRITE)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			_ = conn.Close()
+		}
+	}()
+	conn.SetInterrupt(ctx)
+	defer conn.SetInterrupt(context.Background())
+	if err := conn.BusyHandler(d.busy); err != nil {
+		return nil, err
+	}
+	// Turning WAL on fails at once, whatever the busy handler says, while another process does the same.
+	for n := 0; ; n++ {
+		if err = conn.Exec(`PRAGMA journal_mode = WAL`); !errors.Is(err, sqlite3.BUSY) || !d.busy(ctx, n) {
+			break
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	err = conn.Exec(`
+		PRAGMA synchronous = FULL;
+		PRAGMA journal_size_limit = 67108864;
+		PRAGMA trusted_schema = OFF`)
+	if err != nil {
+		return nil, err
+	}
+	return &connection{Conn: conn, prefix: d.prefix}, nil
+}
+
+// busy waits for other processes, as long as ctx allows. SQLite's own handler
+// sleeps up to 100 ms at a time, which is many commits.
+func (d *driver) busy(ctx context.Context, _ int) bool {
+	timer := time.NewTimer(time.Millisecond/2 + rand.N(time.Millisecond))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+	case <-d.closing:
+	}
+	return false
+}
+
+func (c *connection) prepare(queries []string) error {
+	c.statements = make(map[string]*sqlite3.Stmt, len(queries))
+	for _, q := range queries {
+		stmt, _, err := c.PrepareFlags(q, sqlite3.PREPARE_PERSISTENT)
+		if err != nil {
+			return err
+		}
+		c.statements[q] = stmt
+	}
+	return nil
+}
+
+func (c *connection) close() error {
+	for _, stmt := range c.statements {
+		_ = stmt.Close() // repeats the statement's last error
+	}
+	return c.Conn.Close()
+}
+
+// query binds args, calls row for each row, and ends the statement.
+func (c *connection) query(q string, row func(stmt *sqlite3.Stmt) error, args ...any) (err error) {
+	stmt := c.statements[q]
+	for i, arg := range args {
+		if err := bind(stmt, i+1, arg); err != nil {
+			return err
+		}
+	}
+	defer func() {
+		if end := stmt.Reset(); err == nil {
+			err = end
+		}
+	}()
+	for stmt.Step() {
+		if err := row(stmt); err != nil {
+			return err
+		}
+	}
+	return stmt.Err()
+}
+
+// exec is a query without rows.
+func (c *connection) exec(q string, args ...any) error {
+	return c.query(q, func(*sqlite3.Stmt) error { return nil }, args...)
+}
+
+// bind knows the types that the queries use: nil is NULL, as is the zero time.
+func bind(stmt *sqlite3.Stmt, param int, arg any) error {
+	switch arg := arg.(type) {
+	case nil:
+		return stmt.BindNull(param)
+	case string:
+		return stmt.BindText(param, arg)
+	case text:
+		return stmt.BindRawText(param, arg)
+	case []byte:
+		return stmt.BindBlob(param, arg)
+	case uint64:
+		return stmt.BindInt64(param, int64(arg))
+	case time.Time:
+		if arg.IsZero() {
+			return stmt.BindNull(param)
+		}
+		return stmt.BindInt64(param, arg.UnixMilli())
+	}
+	panic(fmt.Sprintf("bind %T", arg))
+}
+
+// text is JSON to be stored as text; nil is NULL.
+type text []byte
+
+func columnTime(stmt *sqlite3.Stmt, col int) time.Time {
+	if stmt.ColumnType(col) == sqlite3.NULL {
+		return time.Time{}
+	}
+	return time.UnixMilli(stmt.ColumnInt64(col)).UTC()
+}
+
+// columnBlob is nil for NULL only.
+func columnBlob(stmt *sqlite3.Stmt, col int) []byte {
+	if stmt.ColumnType(col) == sqlite3.NULL {
+		return nil
+	}
+	return append([]byte{}, stmt.ColumnRawBlob(col)...)
+}
+
+// largeRow is from where a row is large.
+const largeRow = 256 << 10
+
+// tidy drops the page cache after a row of size bytes was read, if that is a large one. The
+// pages of cache would lie between the buffers of large rows, so that no hole is large enough for the
+// next one: a connection that has read a few dozen carts of 2 MiB would have 45 MiB.
+func (c *connection) tidy(size int) {
+	if size > largeRow {
+		_ = c.Exec(`PRAGMA shrink_memory`) // which only spares memory
+	}
+}

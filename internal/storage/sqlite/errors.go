@@ -1,0 +1,91 @@
+package sqlite
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+
+	"github.com/ncruces/go-sqlite3"
+
+	"github.com/sidecart/sidecart/internal/storage"
+)
+
+// words are SQLite's own. It knows a full disk by what the driver tells of a failed write, and the driver tells nothing.
+func words(code sqlite3.ErrorCode, err error) string {
+	var extended sqlite3.ExtendedErrorCode
+	if errors.As(err, &extended) {
+		switch extended {
+		case sqlite3.IOERR_WRITE, sqlite3.IOERR_FSYNC, sqlite3.IOERR_TRUNCATE, sqlite3.IOERR_SHMSIZE:
+			return code.Error() + ": a write failed, as it does on a full disk"
+		}
+	}
+	return code.Error()
+}
+
+// translate turns SQLite's errors into those of package storage.
+func translate(ctx context.Context, err error) error {
+	var code sqlite3.ErrorCode
+	switch {
+	case err == nil:
+		return nil
+	case !errors.As(err, &code):
+		return err
+	case ctx.Err() != nil:
+		return ended(ctx, err)
+	case code == sqlite3.TOOBIG:
+		return fmt.Errorf("%w: %w", storage.ErrTooLarge, err)
+	case code == sqlite3.CORRUPT || code == sqlite3.NOTADB:
+		return fmt.Errorf("%w: %w", storage.ErrCorrupt, err)
+	case code == sqlite3.BUSY || code == sqlite3.LOCKED || code == sqlite3.INTERRUPT: // no answer in time
+		return fmt.Errorf("%w: %w", storage.ErrUnavailable, err)
+	default: // full, read-only, gone, or broken otherwise
+		return fmt.Errorf("%w: %w: %w", storage.ErrUnavailable, &storage.Refusal{Words: words(code, err)}, err)
+	}
+}
+
+// ended tells how a call ends whose context did: a deadline means that the
+// database did not answer in time.
+func ended(ctx context.Context, cause error) error {
+	err := ctx.Err()
+	if errors.Is(err, context.DeadlineExceeded) {
+		err = fmt.Errorf("%w: %w", storage.ErrUnavailable, err)
+	}
+	if cause != nil {
+		err = fmt.Errorf("%w: %w", err, cause)
+	}
+	return err
+}
+
+func isSQLite(err error) bool {
+	var code sqlite3.ErrorCode
+	return errors.As(err, &code)
+}
+
+// told is an error as the caller sees it. It is the last step of every call.
+func (d *driver) told(err error) error {
+	if d.secret {
+		return withoutPath(err)
+	}
+	return err
+}
+
+// pathlessError is an error without the paths of the files that it is about.
+type pathlessError struct {
+	text  string
+	cause error
+}
+
+func (e *pathlessError) Error() string { return e.text }
+func (e *pathlessError) Unwrap() error { return e.cause }
+
+// withoutPath leaves the path out of what the operating system says of a file, also where the
+// driver passes it on: "open: is a directory".
+func withoutPath(err error) error {
+	p, ok := errors.AsType[*fs.PathError](err)
+	if !ok {
+		return err
+	}
+	return &pathlessError{strings.ReplaceAll(err.Error(), p.Error(), fmt.Sprintf("%s: %v", p.Op, p.Err)), err}
+}

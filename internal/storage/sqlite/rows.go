@@ -1,0 +1,136 @@
+package sqlite
+
+import (
+	"errors"
+	"time"
+
+	"github.com/ncruces/go-sqlite3"
+
+	"github.com/sidecart/sidecart/internal/cart"
+	"github.com/sidecart/sidecart/internal/storage/cell"
+	"github.com/sidecart/sidecart/internal/storage/sql"
+)
+
+const (
+	queryRow = `
+		SELECT id, version, items_version, conditions_version, created_at, updated_at, expires_at,
+			locks, metadata, transfer, received
+		FROM sidecart_carts WHERE prefix = ?1 AND identifier = ?2 AND instance = ?3`
+	queryWhole = `
+		SELECT id, version, items_version, conditions_version, created_at, updated_at, expires_at,
+			locks, metadata, transfer, received, items, conditions
+		FROM sidecart_carts WHERE prefix = ?1 AND identifier = ?2 AND instance = ?3`
+	queryDocuments = `
+		SELECT items, conditions
+		FROM sidecart_carts WHERE prefix = ?1 AND identifier = ?2 AND instance = ?3`
+	queryInstances = `
+		SELECT instance FROM sidecart_carts
+		WHERE prefix = ?1 AND identifier = ?2 AND id IS NOT NULL AND (expires_at IS NULL OR expires_at > ?3)
+		ORDER BY instance`
+	// A document that is NULL stays as it is.
+	save = `
+		INSERT INTO sidecart_carts (prefix, identifier, instance,
+			id, version, items_version, conditions_version, created_at, updated_at, expires_at, removable_at,
+			locks, metadata, transfer, received, items, conditions)
+		VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, coalesce(?16, '{}'), coalesce(?17, '{}'))
+		ON CONFLICT DO UPDATE SET
+			id = ?4, version = ?5, items_version = ?6, conditions_version = ?7,
+			created_at = ?8, updated_at = ?9, expires_at = ?10, removable_at = ?11,
+			locks = ?12, metadata = ?13, transfer = ?14, received = ?15,
+			items = coalesce(?16, items), conditions = coalesce(?17, conditions)`
+	remove = `
+		DELETE FROM sidecart_carts WHERE prefix = ?1 AND identifier = ?2 AND instance = ?3`
+	purge = `
+		DELETE FROM sidecart_carts WHERE rowid IN (
+			SELECT rowid FROM sidecart_carts WHERE removable_at <= ?1 LIMIT 100)`
+	flush = `
+		DELETE FROM sidecart_carts WHERE rowid IN (
+			SELECT rowid FROM sidecart_carts WHERE prefix = ?1 LIMIT 500)`
+	nextFence = `
+		UPDATE sidecart_fences SET last = last + 1 WHERE id = 1 RETURNING last`
+	dataVersion = `PRAGMA data_version`
+	begin       = `BEGIN IMMEDIATE`
+	commit      = `COMMIT`
+)
+
+var (
+	reading = []string{queryRow, queryWhole, queryInstances}
+	writing = []string{queryRow, queryDocuments, save, remove, purge, flush, nextFence, dataVersion, begin, commit, saveProbe, removeProbe}
+)
+
+// load reads the row of key, with its documents if asked.
+func (c *connection) load(key cart.Key, documents bool) (r cell.Record, err error) {
+	q, size := queryRow, 0
+	if documents {
+		q = queryWhole
+	}
+	err = c.query(q, func(stmt *sqlite3.Stmt) error {
+		row := scan(stmt)
+		size = len(row.Metadata)
+		if r.State, err = row.State(); err != nil || !documents {
+			return err
+		}
+		items, conditions := stmt.ColumnRawText(11), stmt.ColumnRawText(12)
+		size += len(items) + len(conditions)
+		return sql.Documents(items, conditions, &r.State.Cart)
+	}, c.prefix, key.Identifier, key.Instance)
+	c.tidy(size)
+	return r, err
+}
+
+// scan reads the columns of queryRow. Locks and Metadata are SQLite's memory, until the next step.
+func scan(stmt *sqlite3.Stmt) sql.Row {
+	return sql.Row{
+		ID: stmt.ColumnText(0), Version: uint64(stmt.ColumnInt64(1)),
+		ItemsVersion: uint64(stmt.ColumnInt64(2)), ConditionsVersion: uint64(stmt.ColumnInt64(3)),
+		CreatedAt: columnTime(stmt, 4), UpdatedAt: columnTime(stmt, 5), ExpiresAt: columnTime(stmt, 6),
+		Locks: stmt.ColumnRawText(7), Metadata: stmt.ColumnRawText(8),
+		Transfer: columnBlob(stmt, 9), Received: columnBlob(stmt, 10),
+	}
+}
+
+// documents reads what load left out. The row must not have changed since.
+func (c *connection) documents(key cart.Key, into *cart.Cart) error {
+	size := 0
+	defer func() { c.tidy(size) }()
+	return c.query(queryDocuments, func(stmt *sqlite3.Stmt) error {
+		items, conditions := stmt.ColumnRawText(0), stmt.ColumnRawText(1)
+		size = len(items) + len(conditions)
+		return sql.Documents(items, conditions, into)
+	}, c.prefix, key.Identifier, key.Instance)
+}
+
+// store writes a row, or deletes it where nothing is left of it.
+func (c *connection) store(key cart.Key, r *cell.Record) error {
+	if r.State.Empty() {
+		return c.exec(remove, c.prefix, key.Identifier, key.Instance)
+	}
+	row := sql.RowOf(r)
+	var id any
+	if row.ID != "" {
+		id = row.ID
+	}
+	return c.exec(save, c.prefix, key.Identifier, key.Instance,
+		id, row.Version, row.ItemsVersion, row.ConditionsVersion, row.CreatedAt, row.UpdatedAt, row.ExpiresAt, row.RemovableAt,
+		text(row.Locks), text(row.Metadata), row.Transfer, row.Received, text(row.Items), text(row.Conditions))
+}
+
+// nextFence draws a fence from the counter of the file, in the transaction that stores it.
+func (c *connection) nextFence() (fence uint64, err error) {
+	err = c.query(nextFence, func(stmt *sqlite3.Stmt) error {
+		fence = uint64(stmt.ColumnInt64(0))
+		return nil
+	})
+	if err == nil && fence == 0 {
+		err = sql.Damaged("last", errors.New("the counter of fences is gone"))
+	}
+	return fence, err
+}
+
+func (c *connection) instances(identifier string, now time.Time) (instances []string, err error) {
+	err = c.query(queryInstances, func(stmt *sqlite3.Stmt) error {
+		instances = append(instances, stmt.ColumnText(0))
+		return nil
+	}, c.prefix, identifier, now)
+	return instances, err
+}

@@ -1,0 +1,87 @@
+package sqlite
+
+import (
+	"context"
+	"embed"
+	"errors"
+	"fmt"
+	"io/fs"
+	"time"
+
+	"github.com/ncruces/go-sqlite3"
+
+	"github.com/sidecart/sidecart/internal/storage/sql"
+)
+
+//go:embed migrations
+var migrations embed.FS
+
+const (
+	createSchema = `CREATE TABLE IF NOT EXISTS sidecart_schema (version INTEGER PRIMARY KEY, applied_at INTEGER NOT NULL) STRICT`
+	querySchema  = `SELECT coalesce(max(version), 0) FROM sidecart_schema`
+	raiseFences  = `UPDATE sidecart_fences SET last = ?1 WHERE last < ?1`
+	saveSchema   = `INSERT INTO sidecart_schema (version, applied_at) VALUES (?1, ?2)`
+)
+
+// migrate brings the schema up to date, under the write lock of the file.
+func (c *connection) migrate(ctx context.Context) (err error) {
+	files, err := fs.Sub(migrations, "migrations")
+	if err != nil {
+		return err
+	}
+	c.SetInterrupt(ctx)
+	defer c.SetInterrupt(context.Background())
+	tx, err := c.BeginImmediate()
+	if err != nil {
+		return err
+	}
+	defer tx.End(&err)
+	if err := c.Exec(createSchema); err != nil {
+		return err
+	}
+	if err := c.prepare([]string{querySchema, saveSchema}); err != nil {
+		return err
+	}
+	defer func() {
+		for _, stmt := range c.statements {
+			err = errors.Join(err, stmt.Close())
+		}
+		c.statements = nil
+	}()
+	if err := sql.Migrate(schema{c}, files); err != nil {
+		return err
+	}
+	return c.raiseFences(time.Now())
+}
+
+// schema is a [sql.Schema].
+type schema struct{ c *connection }
+
+func (s schema) Version() (version int, err error) {
+	err = s.c.query(querySchema, func(stmt *sqlite3.Stmt) error {
+		version = stmt.ColumnInt(0)
+		return nil
+	})
+	return version, err
+}
+
+func (s schema) Apply(version int, statements string) error {
+	if err := s.c.Exec(statements); err != nil {
+		return err
+	}
+	return s.c.exec(saveSchema, uint64(version), time.Now())
+}
+
+// raiseFences lets fences rise above those that a file has given since the backup that it was restored from, of which its
+// counter does not know. They are all less than the time, since none is given faster than one in a microsecond.
+func (c *connection) raiseFences(now time.Time) error {
+	stmt, _, err := c.Prepare(raiseFences)
+	if err != nil {
+		return err
+	}
+	c.statements[raiseFences] = stmt
+	if err := c.exec(raiseFences, uint64(now.UnixMicro())); err != nil {
+		return fmt.Errorf("raise the counter of fences: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,247 @@
+package sqlite
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"os"
+	"runtime"
+	"strings"
+	"time"
+
+	"github.com/sidecart/sidecart/internal/cart"
+	"github.com/sidecart/sidecart/internal/storage"
+	"github.com/sidecart/sidecart/internal/storage/cell"
+)
+
+// Config says which file to open.
+type Config struct {
+	// URL names the file: "sqlite:" and its path. It is made where it is not there.
+	URL string
+	// SecretURL is the URL where it comes from a secret file. Errors then show that file's
+	// name in place of the database's.
+	SecretURL storage.Secret
+	// Prefix keeps the carts of several stores in one file apart.
+	Prefix string
+	// Dial bounds Open. Read and Write bound how long SQLite may take for one read or write, other processes included; what
+	// waits in this process behind others does not count. 0 leaves it to the context.
+	Dial, Read, Write time.Duration
+}
+
+var (
+	_ cell.Driver      = (*driver)(nil)
+	_ cell.Pairer      = (*driver)(nil)
+	_ cell.Lister      = (*driver)(nil)
+	_ cell.Flusher     = (*driver)(nil)
+	_ cell.Prober      = (*driver)(nil)
+	_ cell.OutsideHeap = (*driver)(nil)
+	_ storage.Beater   = (*driver)(nil)
+	_ storage.Advisor  = (*driver)(nil)
+)
+
+// driver is a [cell.Driver] over one file: one connection writes, for all goroutines of the process, and a few read.
+type driver struct {
+	prefix      string
+	path        string
+	name        string // of the file in errors
+	secret      bool   // errors show no path
+	file        os.FileInfo
+	read, write *patience
+	closing     chan struct{}
+
+	readers  chan *connection // those that are free
+	requests chan *request
+	written  chan struct{} // closed when the writer has ended
+}
+
+// Open opens the file and brings its schema up to date. A schema that is newer than this program is refused.
+func Open(ctx context.Context, c Config) (*cell.Store, error) {
+	d, err := openDriver(ctx, c)
+	if err != nil {
+		return nil, fmt.Errorf("open database: %w", err)
+	}
+	return cell.New(d), nil
+}
+
+func openDriver(ctx context.Context, c Config) (*driver, error) {
+	d := &driver{
+		prefix: c.Prefix, secret: c.SecretURL != (storage.Secret{}), closing: make(chan struct{}),
+		read: newPatience(c.Read), write: newPatience(c.Write),
+		readers:  make(chan *connection, min(8, max(2, runtime.GOMAXPROCS(0)))),
+		requests: make(chan *request),
+		written:  make(chan struct{}),
+	}
+	ctx, cancel := bounded(ctx, c.Dial)
+	defer cancel()
+	url := cmp.Or(c.SecretURL.Reveal(), c.URL)
+	scheme, path, found := strings.Cut(url, ":")
+	var err error
+	if found && strings.EqualFold(scheme, "sqlite") {
+		err = d.open(ctx, path, c.SecretURL.String())
+	} else { // the URL may hold a password: say no more of it than the scheme
+		switch {
+		case d.secret:
+			scheme = c.SecretURL.String()
+		case !found:
+			scheme = ""
+		}
+		err = fmt.Errorf("%w: database URL of scheme %q: write sqlite:PATH", storage.ErrUnsupported, scheme)
+	}
+	if err != nil && d.secret {
+		err = fmt.Errorf("%s: %w", c.SecretURL, withoutPath(err))
+	}
+	return d, err
+}
+
+// open opens the file at path. Where name is not "", errors show it in place of the path, which is a secret then.
+func (d *driver) open(ctx context.Context, path, name string) (err error) {
+	if d.path, err = databasePath(path, name); err != nil {
+		return err
+	}
+	d.name = cmp.Or(name, d.path)
+	if err := createFile(d.path); err != nil {
+		return fmt.Errorf("%w: %w", storage.ErrUnavailable, err)
+	}
+	if d.file, err = os.Stat(d.path); err != nil {
+		return fmt.Errorf("%w: %w", storage.ErrUnavailable, err)
+	}
+	main, err := d.connectAll(ctx)
+	if err != nil {
+		return fmt.Errorf("%s: %w", d.name, translate(ctx, err))
+	}
+	d.protect()
+	go (&writer{connection: main, driver: d}).run()
+	return nil
+}
+
+// connectAll makes the connections, that of the writer and those of the readers, and migrates in between.
+func (d *driver) connectAll(ctx context.Context) (_ *connection, err error) {
+	main, err := d.connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			_ = main.close()
+			_ = d.closeReaders(len(d.readers))
+		}
+	}()
+	if err := main.migrate(ctx); err != nil {
+		return nil, err
+	}
+	if err := main.prepare(writing); err != nil {
+		return nil, err
+	}
+	for range cap(d.readers) {
+		c, err := d.connect(ctx)
+		if err != nil {
+			return nil, err
+		}
+		d.readers <- c
+		if err := c.prepare(reading); err != nil {
+			return nil, err
+		}
+	}
+	return main, nil
+}
+
+// Load implements [cell.Driver].
+func (d *driver) Load(ctx context.Context, key cart.Key, documents bool) (r cell.Record, now time.Time, err error) {
+	err = d.reader(ctx, func(c *connection) error {
+		r, err = c.load(key, documents)
+		return err
+	})
+	return r, time.Now(), err
+}
+
+// Update implements [cell.Driver].
+func (d *driver) Update(ctx context.Context, keys []cart.Key, change cell.Change) error {
+	return d.writer(ctx, func(w *writer) error {
+		records := make([]*cell.Record, len(keys))
+		for i, key := range keys {
+			r, err := w.load(key, false)
+			if err != nil {
+				return err
+			}
+			r.Documents = func(into *cart.Cart) error { return w.documents(key, into) }
+			r.NextFence = w.nextFence
+			records[i] = &r
+		}
+		if err := change(time.Now(), records); err != nil {
+			return err
+		}
+		for i, key := range keys {
+			if records[i].Save {
+				if err := w.store(key, records[i]); err != nil {
+					return err
+				}
+				w.bytes += len(records[i].Items) + len(records[i].Conditions)
+			}
+		}
+		return nil
+	})
+}
+
+// Pairs implements [cell.Pairer]: a transaction takes any rows.
+func (d *driver) Pairs(_, _ cart.Key) bool { return true }
+
+// Instances implements [cell.Lister].
+func (d *driver) Instances(ctx context.Context, identifier string) (instances []string, err error) {
+	err = d.reader(ctx, func(c *connection) error {
+		instances, err = c.instances(identifier, time.Now())
+		return err
+	})
+	return instances, err
+}
+
+// Flush implements [cell.Flusher]. It deletes in steps, so that others get their turn, and takes as long as ctx allows.
+func (d *driver) Flush(ctx context.Context) error {
+	for {
+		var deleted int64
+		err := d.writer(ctx, func(w *writer) error {
+			err := w.exec(flush, w.prefix)
+			deleted = w.Changes()
+			return err
+		})
+		if err != nil || deleted == 0 {
+			return err
+		}
+	}
+}
+
+// Beat implements [storage.Beater]: a transaction could begin to write.
+func (d *driver) Beat(ctx context.Context) error {
+	return d.writer(ctx, func(*writer) error { return nil })
+}
+
+// Advice implements [storage.Advisor].
+func (d *driver) Advice(context.Context) ([]storage.Advice, error) {
+	return []storage.Advice{{
+		Code: storage.AdviceOneMachine,
+		Message: "A SQLite file is shared by the processes of one machine only: a pod elsewhere has carts of its own. " +
+			"Run one pod, or use Redis.",
+	}}, nil
+}
+
+// What a connection takes at most with carts of the default limits, measured. It is outside of Go's heap and not given
+// back: the writer binds whole documents and keeps the pages of a transaction, a reader has little more than its page
+// cache of 2 MiB.
+const (
+	writerMemory = 12 << 20
+	readerMemory = 5 << 20
+)
+
+// OutsideHeap implements [cell.OutsideHeap].
+func (d *driver) OutsideHeap() int64 { return writerMemory + int64(cap(d.readers))*readerMemory }
+
+// Capabilities implements [cell.Driver]. Shared is among the processes of one machine.
+func (d *driver) Capabilities() storage.Capabilities {
+	return storage.Capabilities{Backend: "Database", Shared: true, Durable: true}
+}
+
+// Close implements [cell.Driver].
+func (d *driver) Close() error {
+	close(d.closing)
+	<-d.written
+	return d.told(d.closeReaders(cap(d.readers)))
+}
