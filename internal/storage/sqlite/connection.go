@@ -29,33 +29,23 @@ func (d *driver) borrow(ctx context.Context, f func(c *connection) error) error 
 	if err := d.usable(ctx); err != nil {
 		return err
 	}
-	wait := d.read.wait()
-	defer wait.stop()
-	for {
-		select {
-		case c := <-d.readers:
-			defer func() { d.readers <- c }()
-			ctx, cancel := bounded(ctx, d.read.limit)
-			defer cancel()
-			c.SetInterrupt(ctx)
-			err := f(c)
-			switch {
-			case err == nil:
-				d.read.move()
-			case d.isClosed():
-				return storage.ErrClosed
-			}
-			return translate(ctx, err)
-		case <-ctx.Done():
-			return ended(ctx, nil)
-		case <-wait.fired():
-			if wait.over() {
-				return wait.noAnswer()
-			}
-		case <-d.closing:
-			return storage.ErrClosed
-		}
+	var c *connection
+	select { // this wait for others in the process does not count against the bound of one read
+	case c = <-d.readers:
+	case <-ctx.Done():
+		return ended(ctx, nil)
+	case <-d.closing:
+		return storage.ErrClosed
 	}
+	defer func() { d.readers <- c }()
+	ctx, cancel := bounded(ctx, d.read)
+	defer cancel()
+	c.SetInterrupt(ctx)
+	err := f(c)
+	if err != nil && d.isClosed() {
+		return storage.ErrClosed
+	}
+	return translate(ctx, err)
 }
 
 // closeReaders waits for n readers to come back and closes them.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"strings"
+	"time"
 
 	"github.com/ncruces/go-sqlite3"
 
@@ -43,6 +44,14 @@ func translate(ctx context.Context, err error) error {
 	default: // full, read-only, gone, or broken otherwise
 		return fmt.Errorf("%w: %w: %w", storage.ErrUnavailable, &storage.Refusal{Words: words(code, err)}, err)
 	}
+}
+
+// bounded is ctx with a timeout, where there is one.
+func bounded(ctx context.Context, timeout time.Duration) (context.Context, context.CancelFunc) {
+	if timeout <= 0 {
+		return ctx, func() {}
+	}
+	return context.WithTimeout(ctx, timeout)
 }
 
 // ended tells how a call ends whose context did: a deadline means that the

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -20,12 +21,12 @@ import (
 
 func newStore(t testing.TB) (*cell.Store, *driver) {
 	t.Helper()
-	return newStoreOf(t, Config{})
+	return newStoreIn(t, t.TempDir(), Config{})
 }
 
-func newStoreOf(t testing.TB, c Config) (*cell.Store, *driver) {
+func newStoreIn(t testing.TB, folder string, c Config) (*cell.Store, *driver) {
 	t.Helper()
-	c.URL = "sqlite:" + filepath.Join(t.TempDir(), "carts.db")
+	c.URL = "sqlite:" + filepath.Join(folder, "carts.db")
 	d, err := openDriver(t.Context(), c)
 	if err != nil {
 		t.Fatal(err)
@@ -79,6 +80,29 @@ func TestCommitsShareTransactions(t *testing.T) {
 	instances, err := s.Instances(t.Context(), "u1")
 	if err != nil || len(instances) != goroutines*each {
 		t.Errorf("%d of %d carts are there: %v", len(instances), goroutines*each, err)
+	}
+}
+
+// TestLogIsMoved: the log does not grow without end, although no commit waits until it is moved into the database.
+func TestLogIsMoved(t *testing.T) {
+	t.Parallel()
+	s, d := newStore(t)
+	large := `{"x":"` + strings.Repeat("x", 1<<20) + `"}`
+	for i := range 40 {
+		if err := create(t.Context(), s, fmt.Sprint(i), large); err != nil {
+			t.Fatal(err)
+		}
+	}
+	log, err := os.Stat(d.path + "-wal")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if log.Size() > 16<<20 {
+		t.Errorf("after 40 MiB in carts the log has %d MiB", log.Size()>>20)
+	}
+	file, err := os.Stat(d.path)
+	if err != nil || file.Size() < 32<<20 {
+		t.Errorf("the database has %d bytes, %v", file.Size(), err)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"os"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/sidecart/sidecart/internal/cart"
@@ -46,12 +47,14 @@ type driver struct {
 	name        string // of the file in errors
 	secret      bool   // errors show no path
 	file        os.FileInfo
-	read, write *patience
+	read, write time.Duration
 	closing     chan struct{}
 
 	readers  chan *connection // those that are free
 	requests chan *request
 	written  chan struct{} // closed when the writer has ended
+	begun    atomic.Int64  // after how long since born the writer was last given the write lock
+	born     time.Time
 }
 
 // Open opens the file and brings its schema up to date. A schema that is newer than this program is refused.
@@ -66,7 +69,7 @@ func Open(ctx context.Context, c Config) (*cell.Store, error) {
 func openDriver(ctx context.Context, c Config) (*driver, error) {
 	d := &driver{
 		prefix: c.Prefix, secret: c.SecretURL != (storage.Secret{}), closing: make(chan struct{}),
-		read: newPatience(c.Read), write: newPatience(c.Write),
+		read: c.Read, write: c.Write, born: time.Now(),
 		readers:  make(chan *connection, min(8, max(2, runtime.GOMAXPROCS(0)))),
 		requests: make(chan *request),
 		written:  make(chan struct{}),

@@ -16,8 +16,9 @@ import (
 
 // request is a piece of work for the writer.
 type request struct {
-	ctx  context.Context
-	work func(w *writer) error
+	ctx   context.Context
+	since time.Time // when it came
+	work  func(w *writer) error
 	// done is closed when err is set.
 	done chan struct{}
 	err  error
@@ -46,32 +47,53 @@ func (d *driver) enqueue(ctx context.Context, r *request) error {
 	if err := d.usable(ctx); err != nil {
 		return err
 	}
-	wait := d.write.wait()
-	defer wait.stop()
-	requests, closing := d.requests, d.closing // nil once the writer has the request, which it answers
+	r.since = time.Now()
+	select {
+	case d.requests <- r:
+		return d.await(ctx, r)
+	case <-ctx.Done():
+		return ended(ctx, nil)
+	case <-d.closing:
+		return storage.ErrClosed
+	}
+}
+
+// await waits for the answer to a request that the writer has. What it waited before, behind others, does not count against the
+// bound of one write.
+func (d *driver) await(ctx context.Context, r *request) error {
+	var late <-chan time.Time
+	taken := time.Now()
+	timer := time.NewTimer(d.write)
+	defer timer.Stop()
+	if d.write > 0 {
+		late = timer.C
+	}
 	for {
 		var err error
 		select {
-		case requests <- r:
-			requests, closing = nil, nil
-			continue
 		case <-r.done:
 			return r.err
 		case <-ctx.Done():
 			err = ended(ctx, nil)
-		case <-wait.fired():
-			if !wait.over() {
+		case <-late:
+			if left := d.write - min(time.Since(taken), d.sinceBegun()); left > 0 {
+				timer.Reset(left)
 				continue
 			}
-			err = wait.noAnswer()
-		case <-closing:
-			return storage.ErrClosed
+			if err = fmt.Errorf("%w: no answer within %v", storage.ErrUnavailable, d.write); ctx.Err() != nil {
+				err = ended(ctx, nil)
+			}
 		}
 		if r.state.CompareAndSwap(waiting, abandoned) {
 			return err
 		}
 		return fmt.Errorf("%w: %w", err, cell.ErrOutcomeUnknown)
 	}
+}
+
+// sinceBegun is how long ago the writer was last given the write lock.
+func (d *driver) sinceBegun() time.Duration {
+	return time.Since(d.born) - time.Duration(d.begun.Load())
 }
 
 // writer makes the transactions, for one goroutine. What waits when it has the
@@ -86,6 +108,10 @@ type writer struct {
 	foreign time.Time // when another process was last seen to write
 	version int64     // SQLite's data_version: others' commits raise it
 	bytes   int       // text that was stored in this transaction
+	pages   int       // how long the log was after the last transaction
+
+	// standing is since when the writer waits for the write lock, for whichever request; zero when it has had it since.
+	standing time.Time
 }
 
 // A transaction takes at most so many requests, and no more after so long or so much text: the write lock
@@ -99,6 +125,10 @@ const (
 func (w *writer) run() {
 	defer close(w.driver.written)
 	defer func() { _ = w.close() }()
+	w.WALHook(func(_ *sqlite3.Conn, _ string, pages int) error { // in place of SQLite's own, which checkpoints within the commit
+		w.pages = pages
+		return nil
+	})
 	for {
 		idle := time.Now()
 		select {
@@ -115,7 +145,7 @@ func (w *writer) run() {
 
 // batch makes one transaction of first and of what else is waiting.
 func (w *writer) batch(first *request) {
-	if err := w.begin(first.ctx); err != nil {
+	if err := w.begin(first); err != nil {
 		first.answer(err)
 		return
 	}
@@ -147,9 +177,7 @@ func (w *writer) batch(first *request) {
 	if fatal == nil {
 		fatal = w.exec(commit)
 	}
-	if fatal == nil {
-		w.driver.write.move()
-	} else {
+	if fatal != nil {
 		fatal = errors.Join(translate(context.Background(), fatal), w.rollback())
 	}
 	for _, r := range taken {
@@ -158,13 +186,35 @@ func (w *writer) batch(first *request) {
 		}
 		r.answer(r.err)
 	}
+	w.checkpoint()
 	w.yield()
 }
 
-// begin takes the write lock of the file. It waits for other processes as long as
-// ctx and the patience of writes allow.
-func (w *writer) begin(ctx context.Context) error {
-	ctx, cancel := bounded(ctx, w.driver.write.limit)
+// checkpoint moves the log into the database when it has grown long. It is done when those who asked for the changes have
+// their answers: on a slow disk it takes longer than the change of any of them, which is safe without it.
+func (w *writer) checkpoint() {
+	const long = 1000 // pages, as SQLite has it by default
+	if w.pages < long {
+		return
+	}
+	w.pages = 0
+	_, _, _ = w.WALCheckpoint("main", sqlite3.CHECKPOINT_PASSIVE) // the next one does what this one cannot
+}
+
+// begin takes the write lock of the file. It waits for other processes as long as first's context allows, and the bound of one
+// write, which counts from when the writer began to wait: of those who have waited as long, none waits anew.
+func (w *writer) begin(first *request) error {
+	if w.standing.IsZero() {
+		w.standing = time.Now()
+	}
+	ctx, cancel := first.ctx, context.CancelFunc(func() {})
+	if limit := w.driver.write; limit > 0 {
+		since := w.standing
+		if first.since.After(since) {
+			since = first.since
+		}
+		ctx, cancel = context.WithDeadline(ctx, since.Add(limit))
+	}
 	defer cancel()
 	w.SetInterrupt(ctx)
 	err := w.exec(begin)
@@ -175,7 +225,8 @@ func (w *writer) begin(ctx context.Context) error {
 		}
 		return translate(ctx, err)
 	}
-	w.driver.write.move()
+	w.standing = time.Time{}
+	w.driver.begun.Store(int64(time.Since(w.driver.born)))
 	if err := w.driver.unmoved(); err != nil {
 		return errors.Join(err, w.rollback())
 	}
