@@ -1,8 +1,12 @@
 // Package storage is the contract between Sidecart and the places where carts
 // live: the [Store] interface with its one atomic commit, the optional
-// [Locker], the sentinels, and [Apply], the reference of what a commit
-// means, which every backend that can hold a whole cart in one value runs as it
-// stands.
+// [Locker], the sentinels, and [State] with [Apply], the reference of what a commit
+// means. How a State becomes one value ([EncodeState]), when nothing is left of it
+// ([State.Empty]) and until when it counts ([State.Ends]) are part of the contract too.
 //
-// It imports cart and the standard library, never a backend.
+// A backend that can keep a whole State under one name is a driver of package
+// cell, which makes a Locker of it. Redis does it otherwise, by scripts, and must be
+// indistinguishable.
+//
+// Package storage imports cart and the standard library, never a backend.
 package storage

@@ -20,7 +20,8 @@ type Driver interface {
 	// Update reads the records of keys, calls change, and stores those that have Save set, in one transaction in which
 	// nobody else writes these records. There are two keys only where the driver is a [Pairer] that pairs them. If
 	// change fails, nothing is stored, and its error is returned as it is. An error after which the change may have been
-	// made all the same matches [ErrOutcomeUnknown]. The records belong to change for as long as it runs.
+	// made all the same matches [ErrOutcomeUnknown]: change may be running still. The records belong to change for as long as it
+	// runs.
 	Update(ctx context.Context, keys []cart.Key, change Change) error
 
 	// Capabilities say what the store can do; they do not change. Locks is set by the engine.

@@ -157,31 +157,37 @@ func grant(s *storage.State, token string) storage.Grant {
 }
 
 // ask takes the lock, or the place in the queue, or renews either.
-func (w *waiter) ask(ctx context.Context) (g storage.Grant, granted bool, err error) {
-	err = w.store.update(ctx, []cart.Key{w.key}, func(now time.Time, records []*Record) ([]string, error) {
+func (w *waiter) ask(ctx context.Context) (storage.Grant, bool, error) {
+	// What the change writes to is read only when the update has ended well: it may go on after an outcome that is unknown.
+	got := new(struct {
+		grant   storage.Grant
+		granted bool
+		ends    time.Duration
+	})
+	err := w.store.update(ctx, []cart.Key{w.key}, func(now time.Time, records []*Record) ([]string, error) {
 		r := records[0]
-		got := r.State.Acquire(w.claim, now)
-		if !got.Granted && !got.Queued {
+		claimed := r.State.Acquire(w.claim, now)
+		if !claimed.Granted && !claimed.Queued {
 			return nil, storage.ErrTooLate
 		}
 		r.Save = true
-		g, granted = storage.Grant{}, got.Granted
-		w.ends = untilChange(&r.State, now)
-		if !granted {
+		got.grant, got.granted, got.ends = storage.Grant{}, claimed.Granted, untilChange(&r.State, now)
+		if !claimed.Granted {
 			return nil, nil
 		}
 		if err := r.giveFences(now); err != nil {
 			return nil, err
 		}
-		g = grant(&r.State, w.claim.Token)
+		got.grant = grant(&r.State, w.claim.Token)
 		c := r.State.Cart
-		g.Cart = &c
+		got.grant.Cart = &c
 		return nil, r.fill(&c)
 	})
 	if err != nil {
 		return storage.Grant{}, false, err
 	}
-	return g, granted, nil
+	w.ends = got.ends
+	return got.grant, got.granted, nil
 }
 
 // Abandon implements [storage.Locker].
@@ -221,11 +227,15 @@ func (s *Store) lease(ctx context.Context, key cart.Key, token string) (lease st
 		return lease, err
 	}
 	// Its turn has come just now, since a lock ended by itself. It is stored, so that its fence is nobody else's.
+	var stored storage.Lease
 	err = s.change(ctx, key, func(state *storage.State, _ time.Time) (_ []string, err error) {
-		lease, err = state.Lease(token)
+		stored, err = state.Lease(token)
 		return nil, err
 	})
-	return lease, err
+	if err != nil {
+		return storage.Lease{}, err
+	}
+	return stored, nil
 }
 
 // Renew implements [storage.Locker].

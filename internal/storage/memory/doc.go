@@ -7,5 +7,5 @@
 // to the next. Nothing is shared with other processes, and nothing survives the
 // process. There is no limit on size but the memory itself.
 //
-// It imports storage, cart and the standard library.
+// It imports storage, storage/cell, cart and the standard library.
 package memory

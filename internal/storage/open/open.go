@@ -41,24 +41,28 @@ func Store(ctx context.Context, c *config.Config) (storage.Store, error) {
 	return nil, config.Problems{{Path: "backend.type", Message: fmt.Sprintf("%q is no backend; available are %s", c.Backend.Type, config.BuiltNames())}}
 }
 
-// openDatabase resolves the URL, which may stand in a file.
+// openDatabase opens the database that the URL names, which may stand in a file.
 func openDatabase(ctx context.Context, c *config.Config) (storage.Store, error) {
 	d := c.Backend.Database
-	sc := sqlite.Config{
-		URL:    string(d.URL),
-		Prefix: c.KeyPrefix,
-		Dial:   c.Timeouts.Dial.Std(),
-		Read:   c.Timeouts.Read.Std(),
-		Write:  c.Timeouts.Write.Std(),
-	}
-	if d.URL == "" {
+	var secret storage.Secret
+	url := d.URL
+	if url == "" {
 		var r reader
-		sc.SecretURL = r.url("backend.database.urlFile", d)
+		secret = r.url("backend.database.urlFile", d)
 		if err := r.problems.Err(); err != nil {
 			return nil, err
 		}
+		url = config.URL(secret.Reveal())
 	}
-	return sqlite.Open(ctx, sc)
+	switch scheme := url.Scheme(); scheme {
+	case "sqlite":
+		return sqlite.Open(ctx, sqlite.Config{
+			URL: string(d.URL), SecretURL: secret, Prefix: c.KeyPrefix,
+			Dial: c.Timeouts.Dial.Std(), Read: c.Timeouts.Read.Std(), Write: c.Timeouts.Write.Std(),
+		})
+	default:
+		return nil, config.Problems{{Path: "backend.database.url", Message: fmt.Sprintf("%q is no scheme of a database; available are %s", scheme, available)}}
+	}
 }
 
 // url is the URL in urlFile. What is wrong with it is said without a word of it.
