@@ -379,6 +379,32 @@ func TestExpiredIsNotRevived(t *testing.T) {
 	}
 }
 
+// TestExpiredLeavesNoText: a lock that is taken under the name of an expired cart does not keep its documents.
+func TestExpiredLeavesNoText(t *testing.T) {
+	r := Record{State: storage.State{Cart: cart.Cart{ID: "id", Version: 3, ExpiresAt: time.Now().Add(-time.Hour)}}}
+	now := time.Now()
+	r.begin(now)
+	r.State.Acquire(storage.Claim{Token: "t", Parts: []cart.Part{cart.PartAll}, Lease: time.Hour}, now)
+	r.Save = true
+	if err := r.finish(now); err != nil || string(r.Items) != "{}" || string(r.Conditions) != "{}" {
+		t.Errorf("stored %s and %s, %v", r.Items, r.Conditions, err)
+	}
+}
+
+// TestStoredLeaseHasItsFence: a lease that a release lets in is stored with its fence, before its waiter asks for it.
+func TestStoredLeaseHasItsFence(t *testing.T) {
+	d := newToy()
+	s := d.open(t)
+	queueUp(t, s, key, true)
+	if err := s.Abandon(t.Context(), key, "holder"); err != nil {
+		t.Fatal(err)
+	}
+	state, _, _, err := storage.DecodeState(d.values[key].value)
+	if err != nil || len(state.Held) != 1 || state.Held[0].Token != "next" || state.Held[0].Fence == 0 || state.Fence != state.Held[0].Fence {
+		t.Errorf("stored %+v, %v", state, err)
+	}
+}
+
 // TestTwoCartsInOneStep: what a driver does not pair is refused, before anything is changed.
 func TestTwoCartsInOneStep(t *testing.T) {
 	d := newToy()
