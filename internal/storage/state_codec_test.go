@@ -112,7 +112,7 @@ func FuzzDecodeState(f *testing.F) {
 // TestEnds: a record may go when all that it holds has ended, and not before.
 func TestEnds(t *testing.T) {
 	const hour = time.Hour
-	at := func(d time.Duration) time.Time { return start.Add(d) }
+	at := start.Add
 	hold := func(d time.Duration, leased, unconfirmed bool) storage.Hold {
 		return storage.Hold{Token: "t", Expires: at(d), Leased: leased, Unconfirmed: unconfirmed}
 	}

@@ -14,9 +14,18 @@ import (
 // Acquire implements [storage.Locker]. A waiter reads the record, which disturbs no writer, and writes only to
 // renew its place or to take a lock that ended by itself.
 func (s *Store) Acquire(ctx context.Context, key cart.Key, claim storage.Claim, queued bool) (storage.Grant, error) {
-	w := waiter{store: s, key: key, claim: claim, queued: queued, wake: s.listen(claim.Token)}
-	defer s.unlisten(claim.Token)
-	g, err := w.wait(ctx)
+	w := waiter{store: s, key: key, claim: claim, queued: queued}
+	g, granted, err := storage.Grant{}, false, error(nil)
+	if !queued { // mostly it is granted at once, and nobody need be listened for
+		w.asked = time.Now()
+		g, granted, err = w.ask(ctx)
+		w.queued = err == nil
+	}
+	if err == nil && !granted {
+		w.wake = s.listen(claim.Token)
+		defer s.unlisten(claim.Token)
+		g, err = w.wait(ctx) // which looks first: somebody may have let it in before it listened
+	}
 	if err == nil {
 		return g, nil
 	}
@@ -43,6 +52,7 @@ type waiter struct {
 	claim  storage.Claim
 	wake   <-chan struct{}
 	queued bool          // the claim is in the queue
+	asked  time.Time     // when Acquire put it there
 	ends   time.Duration // after so long, the record is another by itself
 }
 
@@ -54,22 +64,13 @@ const (
 )
 
 func (w *waiter) wait(ctx context.Context) (storage.Grant, error) {
-	var renew time.Time // a place that a commit took is renewed at once, since some of its life has passed
+	renew := w.asked.Add(storage.Heartbeat) // a place that a commit took is renewed at once, since some of its life has passed
 	pause := shortestPause
 	for {
-		var (
-			g       storage.Grant
-			granted bool
-			err     error
-		)
-		stale := !w.queued
-		if w.queued {
-			g, granted, stale, err = w.look(ctx)
-		}
+		g, granted, stale, err := w.look(ctx)
 		if err == nil && !granted && (stale || !time.Now().Before(renew)) {
 			renew = time.Now().Add(storage.Heartbeat)
 			g, granted, err = w.ask(ctx)
-			w.queued = w.queued || err == nil
 		}
 		if err != nil || granted {
 			return g, err
