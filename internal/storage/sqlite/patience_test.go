@@ -31,8 +31,8 @@ func steadyStore(t *testing.T, c Config) (*cell.Store, *driver) {
 // TestQueueIsNoFailure: many large changes at once on a slow disk take longer together than one may take, and all are made.
 func TestQueueIsNoFailure(t *testing.T) { // alone, since each change has its time
 	const (
-		limit   = 3 * time.Second
-		slow    = 120 * time.Millisecond
+		limit   = 8 * time.Second
+		slow    = 1200 * time.Millisecond
 		changes = 64
 	)
 	s, d := steadyStore(t, Config{Read: limit, Write: limit})
@@ -46,7 +46,7 @@ func TestQueueIsNoFailure(t *testing.T) { // alone, since each change has its ti
 	if err != nil {
 		t.Fatal(err)
 	}
-	large := `{"x":"` + strings.Repeat("x", 1<<20) + `"}`
+	large := `{"x":"` + strings.Repeat("x", 256<<10) + `"}`
 	begun := time.Now()
 	var wg sync.WaitGroup
 	for i := range changes {
