@@ -21,6 +21,12 @@ type Lister interface {
 	Instances(ctx context.Context, identifier string) ([]string, error)
 }
 
+// Counter is a driver that counts the carts that exist. The fallback is ErrUnsupported.
+type Counter interface {
+	// Count stops where it has counted most.
+	Count(ctx context.Context, most int) (int, error)
+}
+
 // Flusher is a driver that finds its records. The fallback is ErrUnsupported.
 type Flusher interface {
 	// Flush deletes all records of the store, and nothing else in the backend.

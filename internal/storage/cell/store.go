@@ -16,6 +16,7 @@ var (
 	_ storage.Locker  = (*Store)(nil)
 	_ storage.Beater  = (*Store)(nil)
 	_ storage.Advisor = (*Store)(nil)
+	_ storage.Counter = (*Store)(nil)
 	_ OutsideHeap     = (*Store)(nil)
 )
 
@@ -181,6 +182,21 @@ func (s *Store) instances(ctx context.Context, identifier string) ([]string, err
 		return nil, err
 	}
 	return l.Instances(ctx, identifier)
+}
+
+// Count implements [storage.Counter].
+func (s *Store) Count(ctx context.Context, most int) (n int, more bool, err error) {
+	c, ok := s.powers.(Counter)
+	if !ok {
+		return 0, false, fmt.Errorf("count carts: %w: it cannot find all carts", storage.ErrUnsupported)
+	}
+	if err = s.enter(ctx); err == nil {
+		n, err = c.Count(ctx, most+1)
+	}
+	if err != nil {
+		return 0, false, fmt.Errorf("count carts: %w", err)
+	}
+	return min(n, most), n > most, nil
 }
 
 // Flush implements [storage.Store].

@@ -17,6 +17,7 @@ var (
 	_ cell.Driver     = (*driver)(nil)
 	_ cell.Pairer     = (*driver)(nil)
 	_ cell.Lister     = (*driver)(nil)
+	_ cell.Counter    = (*driver)(nil)
 	_ cell.Flusher    = (*driver)(nil)
 	_ cell.Notifier   = (*driver)(nil)
 	_ storage.Advisor = (*driver)(nil)
@@ -136,11 +137,31 @@ func (d *driver) Instances(_ context.Context, identifier string) (instances []st
 	defer d.mu.Unlock()
 	now := time.Now()
 	for key, s := range d.states {
-		if key.Identifier == identifier && s.Cart.Exists() && (s.Cart.ExpiresAt.IsZero() || now.Before(s.Cart.ExpiresAt)) {
+		if key.Identifier == identifier && exists(s, now) {
 			instances = append(instances, key.Instance)
 		}
 	}
 	return instances, nil
+}
+
+// Count implements [cell.Counter].
+func (d *driver) Count(_ context.Context, most int) (n int, err error) {
+	if err := d.enter(); err != nil {
+		return 0, err
+	}
+	defer d.mu.Unlock()
+	now := time.Now()
+	for _, s := range d.states {
+		if n < most && exists(s, now) {
+			n++
+		}
+	}
+	return n, nil
+}
+
+// exists reports whether there is a cart that has not expired.
+func exists(s *storage.State, now time.Time) bool {
+	return s.Cart.Exists() && (s.Cart.ExpiresAt.IsZero() || now.Before(s.Cart.ExpiresAt))
 }
 
 // Flush implements [cell.Flusher].

@@ -61,7 +61,7 @@ func openDatabase(ctx context.Context, c *config.Config) (storage.Store, error) 
 			Dial: c.Timeouts.Dial.Std(), Read: c.Timeouts.Read.Std(), Write: c.Timeouts.Write.Std(),
 		})
 	default:
-		return nil, config.Problems{{Path: "backend.database.url", Message: fmt.Sprintf("%q is no scheme of a database; available are %s", scheme, available)}}
+		return nil, config.Problems{{Path: "backend.database.url", Message: fmt.Sprintf("%q is no scheme of a database; available are %s", scheme, config.BuiltNames())}}
 	}
 }
 

@@ -27,6 +27,9 @@ const (
 		SELECT instance FROM sidecart_carts
 		WHERE prefix = ?1 AND identifier = ?2 AND id IS NOT NULL AND (expires_at IS NULL OR expires_at > ?3)
 		ORDER BY instance`
+	queryCount = `
+		SELECT count(*) FROM (
+			SELECT 1 FROM sidecart_carts WHERE prefix = ?1 AND id IS NOT NULL AND (expires_at IS NULL OR expires_at > ?2) LIMIT ?3)`
 	// A document that is NULL stays as it is.
 	save = `
 		INSERT INTO sidecart_carts (prefix, identifier, instance,
@@ -54,7 +57,7 @@ const (
 )
 
 var (
-	reading = []string{queryRow, queryWhole, queryInstances}
+	reading = []string{queryRow, queryWhole, queryInstances, queryCount}
 	writing = []string{queryRow, queryDocuments, save, remove, purge, flush, nextFence, dataVersion, begin, commit, saveProbe, removeProbe}
 )
 
@@ -133,4 +136,12 @@ func (c *connection) instances(identifier string, now time.Time) (instances []st
 		return nil
 	}, c.prefix, identifier, now)
 	return instances, err
+}
+
+func (c *connection) count(now time.Time, most int) (n int, err error) {
+	err = c.query(queryCount, func(stmt *sqlite3.Stmt) error {
+		n = int(stmt.ColumnInt64(0))
+		return nil
+	}, c.prefix, now, uint64(most))
+	return n, err
 }

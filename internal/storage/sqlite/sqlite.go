@@ -33,6 +33,7 @@ var (
 	_ cell.Driver      = (*driver)(nil)
 	_ cell.Pairer      = (*driver)(nil)
 	_ cell.Lister      = (*driver)(nil)
+	_ cell.Counter     = (*driver)(nil)
 	_ cell.Flusher     = (*driver)(nil)
 	_ cell.Prober      = (*driver)(nil)
 	_ cell.OutsideHeap = (*driver)(nil)
@@ -195,6 +196,15 @@ func (d *driver) Instances(ctx context.Context, identifier string) (instances []
 		return err
 	})
 	return instances, err
+}
+
+// Count implements [cell.Counter].
+func (d *driver) Count(ctx context.Context, most int) (n int, err error) {
+	err = d.reader(ctx, func(c *connection) error {
+		n, err = c.count(time.Now(), most)
+		return err
+	})
+	return n, err
 }
 
 // Flush implements [cell.Flusher]. It deletes in steps, so that others get their turn, and takes as long as ctx allows.

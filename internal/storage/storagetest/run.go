@@ -34,7 +34,7 @@ type Caps struct {
 	NoForeignPairs string
 	// NoInstances: the instances of an identifier cannot be listed.
 	NoInstances string
-	// NoCount: the store is no [storage.Counter].
+	// NoCount: the store is no [storage.Counter], or its Count is ErrUnsupported.
 	NoCount string
 	// NoFlush: the carts of a prefix cannot be found.
 	NoFlush string
