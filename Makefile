@@ -67,12 +67,21 @@ setup: ## Install what the tests need and this machine lacks
 	hack/setup.sh
 
 .PHONY: test
-test: setup ## Test everything, with the race detector and real servers
+test: setup ## Test every kind of thing, with the race detector and real servers
 	@GOTESTSUM='$(GOTESTSUM)' hack/test.sh $(PKG) -- $(ARGS)
 
+.PHONY: test-long
+test-long: setup ## Test the same and all that takes long: every story, long histories, both releases side by side
+	@LONG=1 GOTESTSUM='$(GOTESTSUM)' hack/test.sh $(PKG) -- $(ARGS)
+	hack/compat.sh
+
 .PHONY: e2e
-e2e: setup ## Test it on a real cluster only, as root (ARGS='-run TestUpgrade')
-	@GOTESTSUM='$(GOTESTSUM)' hack/test.sh ./e2e/cluster/... ./e2e/stories -- $(ARGS)
+e2e: setup ## Test it on a real cluster only, as root, with every story (ARGS='-run TestUpgrade')
+	@LONG=1 GOTESTSUM='$(GOTESTSUM)' hack/test.sh ./e2e/cluster/... ./e2e/stories -- $(ARGS)
+
+.PHONY: compat
+compat: setup ## Run this sidecar and that of the release before side by side (ARGS='-linear.ops 100000')
+	hack/compat.sh $(ARGS)
 
 .PHONY: lint
 lint: ## Lint Go, the borders between the rooms, and proto
@@ -92,8 +101,9 @@ vuln: ## Look for known vulnerabilities in what is called
 	GOVULNCHECK='$(GOVULNCHECK)' hack/vuln.sh
 
 .PHONY: release-check
-release-check: lint verify test ## All that a release must pass; fails where vulnerabilities cannot be looked up
-	RELEASE=1 GOVULNCHECK='$(GOVULNCHECK)' hack/vuln.sh
+release-check: export RELEASE = 1
+release-check: lint verify test-long ## All that a release must pass; fails where vulnerabilities cannot be looked up
+	GOVULNCHECK='$(GOVULNCHECK)' hack/vuln.sh
 
 .PHONY: bench
 bench: ## Measure what locking costs; takes some minutes on an idle machine

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # test.sh [PACKAGE...] [-- FLAG...] runs the tests of packages (./...), with flags for go test, and ends with a line that
-# counts them all. It leaves no process and no file behind, however the tests end.
+# counts them all. It leaves no process and no file behind, however the tests end. With LONG=1 the files with the build
+# tag long are there too: the rest of the stories, and longer histories.
 #
 # The packages in e2e need the machine for themselves: they come last, one after the other, each with a time of its own.
 set -uo pipefail
@@ -49,11 +50,11 @@ trap 'exit 130' INT
 trap 'exit 143' TERM
 
 # -count=1: many tests build programs, images or charts by other programs, of whose sources Go's cache of results knows nothing.
-status=0 times=()
+status=0 times=() tags=${LONG:+-tags=long}
 run() { # name timeout package...
   local name=$1 timeout=$2 start=$SECONDS; shift 2
   TALLY=$scratch/tally $GOTESTSUM --format pkgname --format-hide-empty-pkg --format-icons text --hide-summary=skipped \
-    --jsonfile "$scratch/$name.json" --post-run-command hack/tally.sh -- -race -count=1 -timeout "$timeout" "$@" ${flags[@]+"${flags[@]}"} </dev/null || status=1
+    --jsonfile "$scratch/$name.json" --post-run-command hack/tally.sh -- -race -count=1 -timeout "$timeout" $tags "$@" ${flags[@]+"${flags[@]}"} </dev/null || status=1
   times+=("$name $((SECONDS - start)) s")
 }
 
@@ -63,7 +64,7 @@ others=$(grep -v '/e2e/' <<<"$all")
 for package in $(grep '/e2e/' <<<"$all"); do
   name=${package##*/e2e/}
   case $name in
-    processes) run "$name" 20m "$package" ;;
+    processes) run "$name" "$([ "${LONG:-}" ] && echo 60m || echo 20m)" "$package" ;;
     stories) run "$name" 30m "$package" ;;
     *) run "${name//\//-}" 10m "$package" ;;
   esac

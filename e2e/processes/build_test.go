@@ -2,6 +2,8 @@ package processes
 
 import (
 	"encoding/json"
+	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -19,7 +21,11 @@ type variant struct {
 	clock bool
 	// mutation changes the sources.
 	mutation string
+	// before is the release before this one, from the sources in -compat.tree.
+	before bool
 }
+
+var compatTree = flag.String("compat.tree", "", "the `folder` with the sources of the release before this one")
 
 // mutations are wrong programs, by name: what is replaced in which file of the module. Each text to be replaced is
 // there once, or the build fails.
@@ -77,7 +83,14 @@ func (v variant) binary() (string, error) {
 	if overlay != "" {
 		args = append(args, "-overlay", overlay)
 	}
-	out, err := exec.Command("go", append(args, "github.com/sidecart/sidecart/cmd/sidecar")...).CombinedOutput()
+	build := exec.Command("go", append(args, "github.com/sidecart/sidecart/cmd/sidecar")...)
+	if v.before {
+		if *compatTree == "" {
+			return "", errors.New("there are no sources of the release before this one: run make compat")
+		}
+		build.Dir = *compatTree
+	}
+	out, err := build.CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("build the sidecar: %w\n%s", err, out)
 	}

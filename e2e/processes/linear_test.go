@@ -17,12 +17,10 @@ import (
 	"time"
 
 	"github.com/anishathalye/porcupine"
-
-	"github.com/sidecart/sidecart/internal/testserver"
 )
 
 var (
-	linearRuns = flag.Int("linear.runs", 10, "how many histories TestLinearizable makes and checks")
+	linearRuns = flag.Int("linear.runs", defaultRuns, "how many histories TestLinearizable makes and checks")
 	linearOps  = flag.Int("linear.ops", 10_000, "how many operations a history has")
 	linearSeed = flag.Uint64("linear.seed", 0, "the `seed` of the first history, the next ones count on; 0 for a random one")
 )
@@ -43,17 +41,22 @@ const (
 // the same carts while processes are killed and stopped, connections are cut, slow or
 // half-open, the server restarts, clocks are wrong and locking is switched. To each pair of
 // carts there must be an order of the operations that explains all answers.
-func TestLinearizable(t *testing.T) {
-	seed := *linearSeed
-	if seed == 0 {
-		seed = uint64(time.Now().UnixNano()) % 1_000_000
-	}
-	for run := range *linearRuns {
-		t.Run(fmt.Sprintf("seed=%d", seed+uint64(run)), func(t *testing.T) {
-			h := makeHistory(t, seed+uint64(run), *linearOps, "", allFaults)
+func TestLinearizable(t *testing.T) { linearizables(t, fleet{}, *linearRuns, allFaults) }
+
+// TestLinearizableFile is the same on a file that five sidecars of one machine share.
+func TestLinearizableFile(t *testing.T) {
+	linearizables(t, fleet{sqlite: true}, max(1, *linearRuns/2), allFaults)
+}
+
+func linearizables(t *testing.T, f fleet, runs int, with []fault) {
+	t.Helper()
+	seed := cmp.Or(*linearSeed, uint64(time.Now().UnixNano())%1_000_000)
+	for run := range uint64(runs) {
+		t.Run(fmt.Sprintf("seed=%d", seed+run), func(t *testing.T) {
+			h := makeHistory(t, seed+run, *linearOps, f, with)
 			h.report(t)
 			if bad := h.check(t); bad != "" {
-				t.Errorf("no order of the operations explains the answers; run it again with -linear.seed=%d\n%s", seed+uint64(run), bad)
+				t.Errorf("no order of the operations explains the answers; run it again with -linear.seed=%d\n%s", seed+run, bad)
 			}
 		})
 	}
@@ -65,7 +68,7 @@ func TestLinearizableCatches(t *testing.T) {
 	for name := range mutations {
 		t.Run(name, func(t *testing.T) {
 			for seed := range uint64(tries) {
-				h := makeHistory(t, seed, 3000, name, gentleFaults)
+				h := makeHistory(t, seed, 3000, fleet{mutation: name}, gentleFaults)
 				h.report(t)
 				if bad := h.check(t); bad != "" {
 					first, _, _ := strings.Cut(bad, "\npair")
@@ -201,11 +204,10 @@ func tell(ops []porcupine.Operation, info porcupine.LinearizationInfo) string {
 	return b.String()
 }
 
-// makeHistory runs five sidecars, built with the mutation ("" for none), until so many operations are made.
-func makeHistory(t *testing.T, seed uint64, ops int, mutation string, with []fault) *history {
+// makeHistory runs five sidecars until so many operations are made.
+func makeHistory(t *testing.T, seed uint64, ops int, f fleet, with []fault) *history {
 	t.Helper()
-	server := testserver.StartRedis(t, testserver.WithAOF())
-	w := newWorkshop(t, server, mutation)
+	w := newWorkshop(t, f)
 	h := &history{seed: seed, faults: map[string]int{}, pairs: make([][]porcupine.Operation, livePairs)}
 	for i := range h.live {
 		h.live[i] = i

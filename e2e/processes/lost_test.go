@@ -26,36 +26,41 @@ type count struct{ acknowledged, unknown int }
 // backend, while one of the sidecars is killed and restarted. Every acknowledged add must be in
 // the cart exactly once, and one without an answer at most once.
 func TestNothingLost(t *testing.T) {
-	backends := []struct {
-		name string
-		args func(t *testing.T) []string
-	}{
-		{"redis", func(t *testing.T) []string {
-			return []string{"--backend", "redis", "--redis-address", testserver.StartRedis(t).Addr}
-		}},
-		{"sqlite", func(t *testing.T) []string {
-			return []string{"--backend", "database", "--database-url", "sqlite:" + filepath.Join(t.TempDir(), "carts.db")}
-		}},
-	}
-	for _, backend := range backends {
+	for _, backend := range sharedBackends {
 		for _, locking := range []string{"enabled", "disabled", "switched"} {
 			for _, carts := range []int{1, 50} {
 				t.Run(fmt.Sprintf("%s/%s/carts=%d", backend.name, locking, carts), func(t *testing.T) {
-					nothingLost(t, backend.args(t), locking, carts)
+					nothingLost(t, backend.args(t), locking, carts, func(int) variant { return variant{race: true} })
 				})
 			}
 		}
 	}
 }
 
-func nothingLost(t *testing.T, args []string, locking string, carts int) {
+// sharedBackends are those that several sidecars can use at once.
+var sharedBackends = []struct {
+	name string
+	args func(t *testing.T) []string
+}{
+	{"redis", func(t *testing.T) []string {
+		return []string{"--backend", "redis", "--redis-address", testserver.StartRedis(t).Addr}
+	}},
+	{"sqlite", func(t *testing.T) []string {
+		return []string{"--backend", "database", "--database-url", "sqlite:" + filepath.Join(t.TempDir(), "carts.db")}
+	}},
+}
+
+// nothingLost runs sidecars that are built as build says. The one that is killed comes back as its neighbour is.
+func nothingLost(t *testing.T, args []string, locking string, carts int, build func(n int) variant) {
 	// The test is about what is lost, not about how long a busy disk takes.
 	args = append(args, "--read-timeout", "5s", "--write-timeout", "5s", "--lock-timeout", "10s")
 	fleet := make([]*sidecar, sidecars)
 	modes := make([]*modeFile, sidecars)
 	for i := range fleet {
 		modes[i] = newModeFile(t, locking)
-		fleet[i] = start(t, append(args, modes[i].args...)...)
+		fleet[i] = prepare(t, append(args, modes[i].args...)...)
+		fleet[i].build = build(i)
+		fleet[i].run()
 	}
 
 	var (
@@ -95,6 +100,7 @@ func nothingLost(t *testing.T, args []string, locking string, carts int) {
 	for _, m := range modes {
 		m.flip(t)
 	}
+	fleet[0].build = build(1)
 	fleet[0].run()
 	close(back)
 	wg.Wait()
