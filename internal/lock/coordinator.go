@@ -11,15 +11,8 @@ import (
 	"github.com/sidecart/sidecart/internal/storage"
 )
 
-// Sentinels of this package, matched with errors.Is.
+// Sentinels that only this package knows, beside those of storage; matched with errors.Is.
 var (
-	// ErrTimeout is returned when the whole wait time passed without the lock.
-	ErrTimeout = errors.New("lock wait timed out")
-	// ErrLost is returned when the lease of a change expired or was taken.
-	ErrLost = errors.New("lock lost")
-	// ErrUnknown is returned when there is no such lease: it never was, was released,
-	// is forgotten, or belongs to another cart.
-	ErrUnknown = errors.New("no such lease")
 	// ErrDraining is returned when the coordinator is stopping.
 	ErrDraining = errors.New("stopping")
 	// ErrBusy is returned when the time of a request ended before the backend was asked: the
@@ -28,7 +21,7 @@ var (
 )
 
 // Errors lists every sentinel, for tables that must be complete.
-var Errors = []error{ErrTimeout, ErrLost, ErrUnknown, ErrDraining, ErrBusy}
+var Errors = []error{ErrDraining, ErrBusy}
 
 // Options are what a [Coordinator] runs with.
 type Options struct {

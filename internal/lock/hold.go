@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/sidecart/sidecart/internal/cart"
+	"github.com/sidecart/sidecart/internal/storage"
 )
 
 // MinHold is the least duration of a lease that is held by a call. The call renews it by itself, every third of it, and each
@@ -15,7 +16,7 @@ const MinHold = time.Second
 
 // HoldLease takes a lease, of [MinHold] at least, and renews it until ctx ends, send fails or the coordinator
 // closes; then it gives it back at once. send is told of the lease, with the cart,
-// and of each renewal. HoldLease returns ErrLost when the lease is lost, ErrDraining when the coordinator
+// and of each renewal. HoldLease returns storage.ErrLockLost when the lease is lost, ErrDraining when the coordinator
 // closes, nil when the lease was released with its token through this sidecar, and otherwise the error that ended it.
 func (c *Coordinator) HoldLease(ctx context.Context, key cart.Key, r LeaseRequest, send func(Lease) error) error {
 	if err := c.enter(); err != nil { // Close waits until the lease is back
@@ -35,7 +36,7 @@ func (c *Coordinator) HoldLease(ctx context.Context, key cart.Key, r LeaseReques
 	if err = send(l); err == nil {
 		err = c.keep(ctx, key, l, r.Duration, ends, released, send)
 	}
-	if err == nil || errors.Is(err, ErrLost) || errors.Is(err, ErrUnknown) {
+	if err == nil || errors.Is(err, storage.ErrLockLost) || errors.Is(err, storage.ErrLockUnknown) {
 		return err
 	}
 	back, cancelBack := context.WithTimeout(context.WithoutCancel(ctx), turnLease)
@@ -68,14 +69,14 @@ func (c *Coordinator) keep(ctx context.Context, key cart.Key, l Lease, d time.Du
 			if err := send(now); err != nil {
 				return err
 			}
-		case errors.Is(err, ErrLost), errors.Is(err, ErrUnknown):
+		case errors.Is(err, storage.ErrLockLost), errors.Is(err, storage.ErrLockUnknown):
 			return err
 		case ctx.Err() != nil:
 			return ctx.Err()
 		case time.Now().After(ends):
 			// The backend has not answered for the whole life of the lease: whatever it
 			// thinks, what was done under it cannot be vouched for.
-			return c.noteLease(key, Change{Lease: l.Token}, ErrLost)
+			return c.noteLease(key, Change{Lease: l.Token}, storage.ErrLockLost)
 		}
 	}
 }

@@ -84,7 +84,7 @@ func (c *Coordinator) AcquireLease(ctx context.Context, key cart.Key, r LeaseReq
 	seen := c.cache.stamp(key)
 	res, err := c.submit(ctx, key, op)
 	if err != nil {
-		if errors.Is(err, ErrTimeout) {
+		if errors.Is(err, storage.ErrLockTimeout) {
 			c.stats.leaseTimeouts.Add(1)
 		}
 		return Lease{}, err
@@ -132,7 +132,7 @@ func (c *Coordinator) reenter(ctx context.Context, key cart.Key, r LeaseRequest)
 	if err != nil {
 		return Lease{}, err
 	}
-	if !covers(l.Parts, r.Parts) {
+	if !cart.Covers(l.Parts, r.Parts) {
 		return Lease{}, cart.Invalidf("parts", "the lease holds only %s: release it and take all at once", names(l.Parts))
 	}
 	if l, err = c.RenewLease(ctx, key, r.Token, r.Duration); err != nil {
@@ -190,7 +190,7 @@ func (c *Coordinator) onLease(key cart.Key, token string, ask func() (storage.Le
 	defer c.inFlight.Done()
 	l, err := ask()
 	if err != nil {
-		return Lease{}, c.noteLease(key, Change{Lease: token}, translate(err))
+		return Lease{}, c.noteLease(key, Change{Lease: token}, err)
 	}
 	if slices.Contains(l.Parts, cart.PartAll) {
 		l.Parts = []cart.Part{cart.PartAll}
@@ -206,7 +206,7 @@ func (c *Coordinator) canLease(ch Change) error {
 	case c.locker == nil:
 		return errNoLeases
 	case !isToken(ch.Lease):
-		return ErrUnknown
+		return storage.ErrLockUnknown
 	}
 	return nil
 }
@@ -221,10 +221,10 @@ func isToken(token string) bool {
 func (c *Coordinator) noteLease(key cart.Key, ch Change, err error) error {
 	switch {
 	case ch.Lease == "":
-	case errors.Is(err, ErrLost):
+	case errors.Is(err, storage.ErrLockLost):
 		c.stats.leasesLost.Add(1)
 		c.leases.end(key, ch.Lease)
-	case err == nil && ch.Release, errors.Is(err, ErrUnknown):
+	case err == nil && ch.Release, errors.Is(err, storage.ErrLockUnknown):
 		c.leases.end(key, ch.Lease)
 	}
 	return err
@@ -240,7 +240,7 @@ func (c *Coordinator) ifLeased(ctx context.Context, key cart.Key, ch Change) (er
 	default:
 		_, err = c.locker.Lease(ctx, key, ch.Lease)
 	}
-	return translate(err)
+	return err
 }
 
 // change makes one change, or forgets the cart. Under a lease it does not queue for parts that
@@ -260,7 +260,7 @@ func (c *Coordinator) change(ctx context.Context, key cart.Key, ch Change, forge
 		err = pause(wait, attempt)
 		cancel()
 		if err != nil {
-			if errors.Is(err, ErrTimeout) {
+			if errors.Is(err, storage.ErrLockTimeout) {
 				c.stats.timeouts.Add(1)
 			}
 			return Result{}, err
@@ -275,7 +275,7 @@ const (
 )
 
 // pause waits before the next attempt, longer each time, with jitter. The end of ctx's time is
-// ErrTimeout.
+// storage.ErrLockTimeout.
 func pause(ctx context.Context, attempt int) error {
 	d := min(pauseMin<<min(attempt, 10), pauseMax)
 	timer := time.NewTimer(d/2 + rand.N(d/2))
@@ -285,7 +285,7 @@ func pause(ctx context.Context, attempt int) error {
 		return nil
 	case <-ctx.Done():
 		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-			return ErrTimeout
+			return storage.ErrLockTimeout
 		}
 		return ctx.Err()
 	}

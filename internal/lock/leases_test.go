@@ -61,7 +61,7 @@ func TestHandOverInStepsUnderLease(t *testing.T) {
 					}
 					must(t)(c.HandOver(t.Context(), key, to, cart.StrategyAddQuantities, ch))
 				}
-				if _, err := c.Lease(t.Context(), key, l.Token); !errors.Is(err, lock.ErrUnknown) {
+				if _, err := c.Lease(t.Context(), key, l.Token); !errors.Is(err, storage.ErrLockUnknown) {
 					t.Errorf("after it: %v", err)
 				}
 				if g, u := quantity(t, read(t, c, key), "x"), quantity(t, read(t, c, to), "x"); g != 0 || u != 1 {

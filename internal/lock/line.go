@@ -119,7 +119,7 @@ func (c *Coordinator) submit(ctx context.Context, key cart.Key, o *op) (Result, 
 	case o.once && l.blocks(o):
 		sh.mu.Unlock()
 		c.stats.timeouts.Add(1)
-		return Result{}, ErrTimeout
+		return Result{}, storage.ErrLockTimeout
 	case l.exclusive && o.Lease != "" && o.exclusive == nil:
 		o.running = true
 		sh.mu.Unlock()
@@ -161,21 +161,21 @@ func (c *Coordinator) queueParts(key cart.Key, o *op) []cart.Part {
 // waits reports whether the op must wait behind others, although nobody serves the line. What
 // is done under a lease waits for nobody: whoever waits may be waiting for that lease.
 func (l *line) waits(o *op) bool {
-	behind := func(p *op) bool { return overlap(p.parts, o.parts) }
+	behind := func(p *op) bool { return cart.Overlap(p.parts, o.parts) }
 	return o.Lease == "" && (l.blocks(o) || slices.ContainsFunc(l.pending, behind))
 }
 
 // blocks reports whether a group that waits for a lock holds the op up.
 func (l *line) blocks(o *op) bool {
-	return slices.ContainsFunc(l.parked, func(g *group) bool { return overlap(g.claim.Parts, o.parts) })
+	return slices.ContainsFunc(l.parked, func(g *group) bool { return cart.Overlap(g.claim.Parts, o.parts) })
 }
 
 // enqueue puts the op last: in the group that waits for the lock it needs, or in
 // the line.
 func (l *line) enqueue(o *op) {
-	behind := slices.ContainsFunc(l.pending, func(p *op) bool { return overlap(p.parts, o.parts) })
+	behind := slices.ContainsFunc(l.pending, func(p *op) bool { return cart.Overlap(p.parts, o.parts) })
 	for _, g := range l.parked {
-		if !behind && !o.solo() && o.claim == nil && !g.claim.Fence && covers(g.claim.Parts, o.parts) {
+		if !behind && !o.solo() && o.claim == nil && !g.claim.Fence && cart.Covers(g.claim.Parts, o.parts) {
 			g.ops = append(g.ops, o)
 			return
 		}
@@ -198,11 +198,11 @@ func (c *Coordinator) await(ctx context.Context, sh *shard, l *line, o *op) (Res
 	case <-o.done:
 		return o.res, o.err
 	case <-timer.C:
-		cause = ErrTimeout
+		cause = storage.ErrLockTimeout
 	case <-ctx.Done():
 		cause = ctx.Err()
 		if errors.Is(cause, context.DeadlineExceeded) {
-			cause = ErrTimeout // it stood in the line for all its time
+			cause = storage.ErrLockTimeout // it stood in the line for all its time
 		}
 	}
 	sh.mu.Lock()
@@ -212,7 +212,7 @@ func (c *Coordinator) await(ctx context.Context, sh *shard, l *line, o *op) (Res
 	}
 	sh.mu.Unlock()
 	if waiting {
-		if errors.Is(cause, ErrTimeout) {
+		if errors.Is(cause, storage.ErrLockTimeout) {
 			c.stats.timeouts.Add(1)
 		}
 		return Result{}, cause
@@ -325,16 +325,4 @@ func spent(ctx context.Context) error {
 func (o *op) answer(r Result, err error) {
 	o.res, o.err = r, err
 	close(o.done)
-}
-
-func translate(err error) error {
-	switch {
-	case errors.Is(err, storage.ErrLockTimeout):
-		return ErrTimeout
-	case errors.Is(err, storage.ErrLockLost):
-		return ErrLost
-	case errors.Is(err, storage.ErrLockUnknown):
-		return ErrUnknown
-	}
-	return err
 }

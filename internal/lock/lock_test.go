@@ -202,7 +202,7 @@ func TestWaitInLineTimesOut(t *testing.T) {
 	var wg sync.WaitGroup
 	wg.Go(func() { _, _ = add(t, c, "x") })
 	until(t, "the first is under way", func() bool { return gate.waiting.Load() == 1 })
-	if _, err := add(t, c, "y"); !errors.Is(err, lock.ErrTimeout) {
+	if _, err := add(t, c, "y"); !errors.Is(err, storage.ErrLockTimeout) {
 		t.Errorf("error is %v", err)
 	}
 	gate.open()
@@ -323,7 +323,7 @@ func TestHeldLock(t *testing.T) {
 					t.Fatal(err)
 				}
 				began := time.Now()
-				if _, err := add(t, c, "x"); !errors.Is(err, lock.ErrTimeout) {
+				if _, err := add(t, c, "x"); !errors.Is(err, storage.ErrLockTimeout) {
 					t.Errorf("add under another's lock: %v", err)
 				}
 				if waited := time.Since(began); waited < o.WaitTimeout {
@@ -333,7 +333,7 @@ func TestHeldLock(t *testing.T) {
 				if err != nil {
 					t.Errorf("a change of another part: %v", err)
 				}
-				if _, err := c.Forget(t.Context(), key, lock.Change{}); !errors.Is(err, lock.ErrTimeout) {
+				if _, err := c.Forget(t.Context(), key, lock.Change{}); !errors.Is(err, storage.ErrLockTimeout) {
 					t.Errorf("forget under another's lock: %v", err)
 				}
 				// A waiting change goes on when the lock is given back.
@@ -575,7 +575,7 @@ func TestHandOverHonoursLocks(t *testing.T) {
 		if _, err := store.Acquire(t.Context(), locked, claim, false); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := c.HandOver(t.Context(), key, to, cart.StrategySwap, lock.Change{}); !errors.Is(err, lock.ErrTimeout) {
+		if _, err := c.HandOver(t.Context(), key, to, cart.StrategySwap, lock.Change{}); !errors.Is(err, storage.ErrLockTimeout) {
 			t.Errorf("with a lock on %s: %v", locked, err)
 		}
 		if err := store.Abandon(t.Context(), locked, claim.Token); err != nil {

@@ -14,7 +14,7 @@ type plan struct {
 	ops     []*op
 	answers []answer
 	commit  storage.Commit
-	locked  partSet // commit.Parts, once there are many
+	locked  cart.PartSet // commit.Parts, once there are many
 	after   *cart.Cart
 }
 
@@ -105,11 +105,11 @@ func (p *plan) lock(part cart.Part) {
 			c.Parts = append(c.Parts, part)
 		}
 	default:
-		if len(p.locked.parts) == 0 {
-			p.locked.add(c.Parts...)
+		if p.locked.Len() == 0 {
+			p.locked.Add(c.Parts...)
 		}
-		if !p.locked.has(part) {
-			p.locked.add(part)
+		if !p.locked.Has(part) {
+			p.locked.Add(part)
 			c.Parts = append(c.Parts, part)
 		}
 	}

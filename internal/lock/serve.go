@@ -90,10 +90,10 @@ func (c *Coordinator) serve(ctx context.Context, l *line, b batch) {
 			}
 			return
 		case storage.LockLost:
-			c.fail(l.key, &b, nil, ErrLost)
+			c.fail(l.key, &b, nil, storage.ErrLockLost)
 			return
 		case storage.LockUnknown:
-			c.fail(l.key, &b, nil, ErrUnknown)
+			c.fail(l.key, &b, nil, storage.ErrLockUnknown)
 			return
 		case storage.Locked:
 			c.stats.locked.Add(1)
@@ -170,7 +170,7 @@ func byParts(ops []*op, view *cart.Cart) (sets [][]*op) {
 	var parts [][]cart.Part
 	for _, o := range ops {
 		want := o.lockParts(view)
-		i := slices.IndexFunc(parts, func(p []cart.Part) bool { return covers(p, want) && covers(want, p) })
+		i := slices.IndexFunc(parts, func(p []cart.Part) bool { return cart.Covers(p, want) && cart.Covers(want, p) })
 		if i < 0 {
 			i, parts, sets = len(parts), append(parts, want), append(sets, nil)
 		}
@@ -187,7 +187,7 @@ func (c *Coordinator) expire(ops []*op) []*op {
 			return false
 		}
 		c.stats.timeouts.Add(1)
-		o.answer(Result{}, ErrTimeout)
+		o.answer(Result{}, storage.ErrLockTimeout)
 		return true
 	})
 }

@@ -218,8 +218,8 @@ func TestHandOverWaitsForOneLockOnly(t *testing.T) {
 	o.WaitTimeout = 50 * time.Millisecond
 	c := lock.New(lateGrant{split{openMemory(t), left}}, o)
 	must(t)(c.Change(t.Context(), guest, lock.Change{Verb: item(t, "x", 2), Scope: cart.PartItems}))
-	if _, err := c.HandOver(t.Context(), guest, user, cart.StrategySwap, lock.Change{}); !errors.Is(err, lock.ErrTimeout) {
-		t.Errorf("%v, want ErrTimeout", err)
+	if _, err := c.HandOver(t.Context(), guest, user, cart.StrategySwap, lock.Change{}); !errors.Is(err, storage.ErrLockTimeout) {
+		t.Errorf("%v, want storage.ErrLockTimeout", err)
 	}
 	if quantity(t, read(t, c, guest), "x") != 2 {
 		t.Error("the source was changed")

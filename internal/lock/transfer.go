@@ -146,7 +146,7 @@ func (c *Coordinator) handOver(ctx context.Context, from, to, first cart.Key, st
 	for attempt := 0; ; attempt++ {
 		if !time.Now().Before(deadline) {
 			c.stats.timeouts.Add(1)
-			return Result{}, ErrTimeout
+			return Result{}, storage.ErrLockTimeout
 		}
 		if turns {
 			if err := t.takeTurns(ctx, deadline, first, second); err != nil {
@@ -167,9 +167,9 @@ func (c *Coordinator) handOver(ctx context.Context, from, to, first cart.Key, st
 		case status == storage.Locked:
 			c.stats.locked.Add(1)
 		case status == storage.LockLost && ch.Lease != "":
-			return Result{}, ErrLost
+			return Result{}, storage.ErrLockLost
 		case status == storage.LockUnknown && ch.Lease != "":
-			return Result{}, ErrUnknown
+			return Result{}, storage.ErrLockUnknown
 		}
 		if ch.Lease != "" && status == storage.Locked && turns { // the source's other parts, which have no turn here
 			if err := pause(ctx, attempt); err != nil {
@@ -200,7 +200,7 @@ func (t *transfer) takeTurns(ctx context.Context, deadline time.Time, keys ...ca
 		}
 		if !time.Now().Before(deadline) { // the wait for the first took it all: the backend is not to blame
 			t.c.stats.timeouts.Add(1)
-			return ErrTimeout
+			return storage.ErrLockTimeout
 		}
 		claim := t.o.claim([]cart.Part{cart.PartAll}, t.tokens[key])
 		claim.Lease = t.o.LeaseDuration // several steps, perhaps
@@ -209,7 +209,7 @@ func (t *transfer) takeTurns(ctx context.Context, deadline time.Time, keys ...ca
 			if errors.Is(err, storage.ErrLockTimeout) {
 				t.c.stats.timeouts.Add(1)
 			}
-			return translate(err)
+			return err
 		}
 		t.c.stats.acquired.Add(1)
 	}

@@ -22,7 +22,7 @@ func (c *Coordinator) next(l *line) (batch, bool) {
 		for _, o := range b.ops {
 			o.running = true
 		}
-		c.take(l, &b, func(o *op) bool { return !o.solo() && covers(g.claim.Parts, o.parts) })
+		c.take(l, &b, func(o *op) bool { return !o.solo() && cart.Covers(g.claim.Parts, o.parts) })
 		if len(b.ops) > 0 {
 			return b, true
 		}
@@ -38,30 +38,30 @@ func (c *Coordinator) next(l *line) (batch, bool) {
 // the same lease: those it passes may be waiting for that lease.
 func (c *Coordinator) take(l *line, b *batch, wanted func(*op) bool) {
 	var (
-		ahead   partSet
-		working partSet  // parts of b
-		passed  []string // leases of ops that stay
+		ahead   cart.PartSet
+		working cart.PartSet // parts of b
+		passed  []string     // leases of ops that stay
 	)
 	for _, g := range l.parked {
-		ahead.add(g.claim.Parts...)
+		ahead.Add(g.claim.Parts...)
 	}
 	for _, o := range b.ops {
-		working.add(o.parts...)
+		working.Add(o.parts...)
 	}
 	full := false
 	leased := slices.ContainsFunc(l.pending, func(o *op) bool { return o.Lease != "" })
 	l.exclusive = false
 	l.pending = slices.DeleteFunc(l.pending, func(o *op) bool {
 		if o.claim != nil {
-			ready := !ahead.overlaps(o.parts) && !working.overlaps(o.parts)
-			ahead.add(o.parts...)
+			ready := !ahead.Overlaps(o.parts) && !working.Overlaps(o.parts)
+			ahead.Add(o.parts...)
 			if ready {
 				c.launch(l, o)
 			}
 			return ready
 		}
 		alone := o.solo() && len(b.ops) > 0
-		behind := ahead.overlaps(o.parts)
+		behind := ahead.Overlaps(o.parts)
 		switch {
 		case o.Lease != "":
 			behind = slices.Contains(passed, o.Lease)
@@ -69,11 +69,11 @@ func (c *Coordinator) take(l *line, b *batch, wanted func(*op) bool) {
 			behind = behind || leased // it may have to wait for that lease
 		}
 		if full || alone || !wanted(o) || behind {
-			ahead.add(o.parts...)
+			ahead.Add(o.parts...)
 			passed = append(passed, o.Lease)
 			return false
 		}
-		working.add(o.parts...)
+		working.Add(o.parts...)
 		o.running, l.exclusive = true, o.exclusive != nil
 		b.ops = append(b.ops, o)
 		full = o.solo() || len(b.ops) >= maxBatch
@@ -149,7 +149,7 @@ func (c *Coordinator) acquire(ctx context.Context, sh *shard, l *line, g *group,
 			if errors.Is(err, storage.ErrLockTimeout) {
 				c.stats.timeouts.Add(1)
 			}
-			o.answer(Result{}, translate(err))
+			o.answer(Result{}, err)
 		}
 	case g.claim.Fence:
 		l.parked = slices.DeleteFunc(l.parked, func(p *group) bool { return p == g })

@@ -31,11 +31,11 @@ func TestEverySentinelIsMapped(t *testing.T) {
 		cart.ErrTooLarge:       {codes.InvalidArgument, "TOO_LARGE", 413, 413},
 		cart.ErrNotFound:       {codes.NotFound, "NOT_FOUND", 404, 404},
 		cart.ErrConflict:       {codes.Aborted, "CONFLICT", 409, 412},
-		lock.ErrTimeout:        {codes.Aborted, "LOCK_TIMEOUT", 423, 423},
-		lock.ErrLost:           {codes.FailedPrecondition, "LOCK_LOST", 409, 409},
+		storage.ErrLockTimeout: {codes.Aborted, "LOCK_TIMEOUT", 423, 423},
+		storage.ErrLockLost:    {codes.FailedPrecondition, "LOCK_LOST", 409, 409},
 		lock.ErrDraining:       {codes.Unavailable, "SHUTTING_DOWN", 503, 503},
 		lock.ErrBusy:           {codes.ResourceExhausted, "BUSY", 429, 429},
-		lock.ErrUnknown:        {codes.NotFound, "NOT_FOUND", 404, 404},
+		storage.ErrLockUnknown: {codes.NotFound, "NOT_FOUND", 404, 404},
 		storage.ErrUnavailable: {codes.Unavailable, "BACKEND_UNAVAILABLE", 503, 503},
 		storage.ErrUnsupported: {codes.Unimplemented, "UNSUPPORTED", 501, 501},
 		storage.ErrTooLarge:    {codes.InvalidArgument, "TOO_LARGE", 413, 413},
@@ -145,8 +145,8 @@ func TestErrorsOfTheEngine(t *testing.T) {
 		text   string
 	}{
 		{fmt.Errorf("redis: %w", storage.ErrUnavailable), codes.Unavailable, "BACKEND_UNAVAILABLE", 503, "does not answer"},
-		{lock.ErrTimeout, codes.Aborted, "LOCK_TIMEOUT", 423, "wait time"},
-		{lock.ErrLost, codes.FailedPrecondition, "LOCK_LOST", 409, "lease"},
+		{storage.ErrLockTimeout, codes.Aborted, "LOCK_TIMEOUT", 423, "wait time"},
+		{storage.ErrLockLost, codes.FailedPrecondition, "LOCK_LOST", 409, "lease"},
 		{&cart.ConflictError{Attempted: 3, Current: 5, Problem: "items are at version 5, not 3"}, codes.Aborted, "CONFLICT", 409, "version 5"},
 		{errors.New("secret of the driver"), codes.Internal, "INTERNAL", 500, "internal error"},
 	} {

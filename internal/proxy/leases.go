@@ -13,6 +13,7 @@ import (
 
 	"github.com/sidecart/sidecart/internal/cart"
 	"github.com/sidecart/sidecart/internal/lock"
+	"github.com/sidecart/sidecart/internal/storage"
 	pb "github.com/sidecart/sidecart/proto/sidecart/v1"
 )
 
@@ -143,7 +144,7 @@ func (s *service) hold(ctx context.Context, r *pb.HoldLeaseRequest, send func(*p
 		err = lock.ErrDraining
 	case granted && errors.Is(err, lock.ErrDraining):
 		// Its backend was replaced: the lease does not protect what is served now.
-		err = lock.ErrLost
+		err = storage.ErrLockLost
 	}
 	return s.failed(ctx, front, method, start, err)
 }

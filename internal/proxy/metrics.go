@@ -11,7 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"google.golang.org/grpc/codes"
 
-	"github.com/sidecart/sidecart/internal/lock"
+	"github.com/sidecart/sidecart/internal/storage"
 	pb "github.com/sidecart/sidecart/proto/sidecart/v1"
 )
 
@@ -148,7 +148,7 @@ func (m *metrics) waited(err error, took time.Duration) {
 	switch {
 	case err == nil:
 		m.leaseWait.WithLabelValues("true").Observe(took.Seconds())
-	case errors.Is(err, lock.ErrTimeout):
+	case errors.Is(err, storage.ErrLockTimeout):
 		m.leaseWait.WithLabelValues("false").Observe(took.Seconds())
 	}
 }

@@ -22,13 +22,13 @@ var (
 	ErrCorrupt = errors.New("stored cart is damaged")
 	// ErrClosed is returned by every method after Close.
 	ErrClosed = errors.New("store is closed")
-	// ErrLockTimeout is returned by [Locker.Acquire] when the wait time has passed.
+	// ErrLockTimeout is returned when the whole wait time has passed without the lock.
 	ErrLockTimeout = errors.New("lock wait timed out")
 	// ErrLockLost is returned when the lease of a token has expired or was taken.
 	ErrLockLost = errors.New("lock lost")
 	// ErrLockUnknown is returned when a token has no lease: it never was, was released,
 	// is forgotten, or belongs to another cart.
-	ErrLockUnknown = errors.New("lock unknown")
+	ErrLockUnknown = errors.New("no such lease")
 )
 
 // ErrTooLate is the ErrUnavailable of a [Locker.Acquire] whose lease was granted, and had ended when the claim came (again).

@@ -78,7 +78,7 @@ func (s *State) Settle(now time.Time) (granted []string) {
 func (s *State) promote(now time.Time) (granted []string) {
 	var ahead []cart.Part
 	s.Queue = slices.DeleteFunc(s.Queue, func(w Waiter) bool {
-		if s.heldBy(w.Parts, w.Token) || overlap(ahead, w.Parts) {
+		if s.heldBy(w.Parts, w.Token) || cart.Overlap(ahead, w.Parts) {
 			ahead = append(ahead, w.Parts...)
 			return false
 		}
@@ -219,7 +219,7 @@ func (s *State) Acquire(c Claim, now time.Time) Claimed {
 		}
 	}
 	for _, w := range s.Queue {
-		if overlap(w.Parts, c.Parts) {
+		if cart.Overlap(w.Parts, c.Parts) {
 			s.Queue = append(s.Queue, Waiter{c, alive})
 			return Claimed{Queued: true}
 		}
@@ -248,13 +248,13 @@ func (s *State) Holds(token string, parts []cart.Part) bool {
 			held = append(held, h.Parts...)
 		}
 	}
-	return len(held) > 0 && covers(held, parts)
+	return len(held) > 0 && cart.Covers(held, parts)
 }
 
 // letGo takes parts out of what token holds. What it holds of the whole cart
 // stays, unless parts are the whole cart.
 func (s *State) letGo(token string, parts []cart.Part) {
-	s.Held = slices.DeleteFunc(s.Held, func(h Hold) bool { return h.Token == token && covers(parts, h.Parts) })
+	s.Held = slices.DeleteFunc(s.Held, func(h Hold) bool { return h.Token == token && cart.Covers(parts, h.Parts) })
 	for i := range s.Held {
 		if h := &s.Held[i]; h.Token == token {
 			h.Parts = slices.DeleteFunc(slices.Clone(h.Parts), func(p cart.Part) bool { return slices.Contains(parts, p) })
@@ -281,19 +281,10 @@ func (s *State) hold(c Claim, now time.Time, queued bool) {
 
 // heldBy reports whether somebody other than token holds any of parts.
 func (s *State) heldBy(parts []cart.Part, token string) bool {
-	return slices.ContainsFunc(s.Held, func(h Hold) bool { return h.Token != token && overlap(h.Parts, parts) })
+	return slices.ContainsFunc(s.Held, func(h Hold) bool { return h.Token != token && cart.Overlap(h.Parts, parts) })
 }
 
 func (s *State) snapshot() *cart.Cart {
 	c := s.Cart
 	return &c
-}
-
-func overlap(a, b []cart.Part) bool {
-	return slices.ContainsFunc(a, func(p cart.Part) bool { return slices.ContainsFunc(b, p.Overlaps) })
-}
-
-func covers(held, want []cart.Part) bool {
-	return slices.Contains(held, cart.PartAll) ||
-		!slices.ContainsFunc(want, func(p cart.Part) bool { return !slices.Contains(held, p) })
 }

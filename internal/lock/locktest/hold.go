@@ -8,6 +8,7 @@ import (
 
 	"github.com/sidecart/sidecart/internal/cart"
 	"github.com/sidecart/sidecart/internal/lock"
+	"github.com/sidecart/sidecart/internal/storage"
 )
 
 // A lease that is held by a call lives as long as the call, and no longer.
@@ -30,14 +31,14 @@ func testHold(t *testing.T, w *world) {
 		}
 	}
 	_, err := w.b.AcquireLease(t.Context(), key, lock.LeaseRequest{Parts: items})
-	w.is(err, lock.ErrTimeout, "while it is held")
+	w.is(err, storage.ErrLockTimeout, "while it is held")
 	cancel()
 	w.is(<-ended, context.Canceled, "the end")
 	if _, err := w.b.AcquireLease(t.Context(), key, lock.LeaseRequest{Parts: items}); err != nil {
 		t.Errorf("right after the end: %v", err)
 	}
 	_, err = w.b.Lease(t.Context(), key, first.Token)
-	w.is(err, lock.ErrUnknown, "its token")
+	w.is(err, storage.ErrLockUnknown, "its token")
 	stop := errors.New("stop")
 	w.is(w.a.HoldLease(t.Context(), key, lock.LeaseRequest{Parts: []cart.Part{cart.PartConditions}, Wait: late}, func(lock.Lease) error { return stop }), stop, "a client that cannot be told")
 	if n := w.a.Status().Stats.LeasesHeld; n != 0 {
@@ -61,12 +62,12 @@ func testHoldIsLost(t *testing.T, w *world) {
 	}
 	token, ended = hold(300 * time.Millisecond)
 	w.release(w.b, lock.Lease{Token: token})
-	w.is(<-ended, lock.ErrUnknown, "released by way of another")
+	w.is(<-ended, storage.ErrLockUnknown, "released by way of another")
 	token, ended = hold(500 * time.Millisecond)
 	if _, err := w.b.RenewLease(t.Context(), key, token, lock.MinLease); err != nil { // as if nobody had renewed it
 		t.Fatal(err)
 	}
-	w.is(<-ended, lock.ErrLost, "expired")
+	w.is(<-ended, storage.ErrLockLost, "expired")
 }
 
 // A sidecar that stops gives back what its calls hold, at once.

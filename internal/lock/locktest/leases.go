@@ -28,7 +28,7 @@ func testReentrancy(t *testing.T, w *world) {
 	}
 	w.release(w.b, l)
 	_, err := w.a.AcquireLease(t.Context(), key, lock.LeaseRequest{Parts: items, Token: l.Token})
-	w.is(err, lock.ErrUnknown, "again after the release")
+	w.is(err, storage.ErrLockUnknown, "again after the release")
 }
 
 // A wait ends with its time, and one of no time at once.
@@ -38,13 +38,13 @@ func testTimeouts(t *testing.T, w *world) {
 		const wait = 100 * time.Millisecond
 		start := time.Now()
 		_, err := c.AcquireLease(t.Context(), key, lock.LeaseRequest{Parts: whole, Wait: wait})
-		w.is(err, lock.ErrTimeout, "a lease that is held")
+		w.is(err, storage.ErrLockTimeout, "a lease that is held")
 		if took := time.Since(start); took < wait || took > wait+late/5 {
 			t.Errorf("after %s", took)
 		}
 		start = time.Now()
 		_, err = c.AcquireLease(t.Context(), key, lock.LeaseRequest{Parts: whole})
-		w.is(err, lock.ErrTimeout, "without waiting")
+		w.is(err, storage.ErrLockTimeout, "without waiting")
 		if took := time.Since(start); took > late/5 {
 			t.Errorf("without waiting: after %s", took)
 		}
@@ -87,30 +87,30 @@ func testUnknownAndLost(t *testing.T, w *world) {
 	if err := w.add(w.a, "x", "", false); err != nil {
 		t.Fatal(err)
 	}
-	every("never was", lock.NewToken(), lock.ErrUnknown)
-	every("no token", "x", lock.ErrUnknown)
+	every("never was", lock.NewToken(), storage.ErrLockUnknown)
+	every("no token", "x", storage.ErrLockUnknown)
 	l := w.acquire(w.a, items)
 	w.release(w.b, l)
-	every("released", l.Token, lock.ErrUnknown)
+	every("released", l.Token, storage.ErrLockUnknown)
 	l = w.acquire(w.a, items)
 	if err := w.add(w.b, "y", l.Token, true); err != nil {
 		t.Fatal(err)
 	}
-	every("released by a change", l.Token, lock.ErrUnknown)
+	every("released by a change", l.Token, storage.ErrLockUnknown)
 	other := cart.Key{Identifier: "u1", Instance: "other"}
 	_, err := w.a.Lease(t.Context(), other, w.acquire(w.a, []cart.Part{cart.PartConditions}).Token)
-	w.is(err, lock.ErrUnknown, "on another cart")
+	w.is(err, storage.ErrLockUnknown, "on another cart")
 
 	expired := w.ask(w.a, lock.LeaseRequest{Parts: items, Wait: late, Duration: lock.MinLease})
 	w.until("its end", func() bool {
 		_, err := w.a.Lease(t.Context(), key, expired.Token)
-		return errors.Is(err, lock.ErrLost)
+		return errors.Is(err, storage.ErrLockLost)
 	})
-	every("expired", expired.Token, lock.ErrLost)
+	every("expired", expired.Token, storage.ErrLockLost)
 	next := w.acquire(w.b, items)
-	every("expired and taken", expired.Token, lock.ErrLost)
+	every("expired and taken", expired.Token, storage.ErrLockLost)
 	w.release(w.b, next)
-	every("expired, taken and free", expired.Token, lock.ErrLost)
+	every("expired, taken and free", expired.Token, storage.ErrLockLost)
 }
 
 // Fences only rise, by way of whatever sidecar, whatever becomes of the cart.
@@ -245,7 +245,7 @@ func testMoreThanTheLease(t *testing.T, w *world) {
 	w.acquire(w.b, []cart.Part{cart.PartConditions})
 	w.a.Update(lock.Options{Locking: true, WaitTimeout: 50 * time.Millisecond, LeaseDuration: time.Minute, TTL: time.Hour, Limits: cart.DefaultLimits()})
 	_, err := w.a.Change(t.Context(), key, lock.Change{Verb: cart.Clear{}, Scope: cart.PartAll, Lease: mine.Token, Release: true})
-	w.is(err, lock.ErrTimeout, "parts that stay locked")
+	w.is(err, storage.ErrLockTimeout, "parts that stay locked")
 	if _, err := w.a.Lease(t.Context(), key, mine.Token); err != nil {
 		t.Errorf("the lease, after a change that was not made: %v", err)
 	}
@@ -260,7 +260,7 @@ func testLateHolder(t *testing.T, w *world) {
 	}
 	none := cart.Object{}
 	_, err := w.a.Change(t.Context(), key, lock.Change{Verb: cart.Put{Items: &none}, Scope: cart.PartItems, Lease: late1.Token})
-	w.is(err, lock.ErrLost, "a put of the late")
+	w.is(err, storage.ErrLockLost, "a put of the late")
 	if n := w.quantity(w.read(w.a), "new"); n != 1 {
 		t.Errorf("%d", n)
 	}
@@ -306,7 +306,7 @@ func testSimpleMode(t *testing.T, w *world) {
 	if w.quantity(m.Cart, "x") != 1 || w.quantity(m.Cart, "y") != 1 {
 		t.Errorf("%s", m.Cart.Items.Object.Bytes())
 	}
-	if _, err := w.b.AcquireLease(t.Context(), key, lock.LeaseRequest{Parts: items}); !errors.Is(err, lock.ErrTimeout) {
+	if _, err := w.b.AcquireLease(t.Context(), key, lock.LeaseRequest{Parts: items}); !errors.Is(err, storage.ErrLockTimeout) {
 		t.Errorf("its own holds off nobody: %v", err)
 	}
 }
@@ -332,7 +332,7 @@ func testHandOver(t *testing.T, w *world) {
 			t.Fatalf("%+v, %v", r, err)
 		}
 		_, err = w.a.Lease(t.Context(), key, l.Token)
-		w.is(err, lock.ErrUnknown, "after its release")
+		w.is(err, storage.ErrLockUnknown, "after its release")
 	}
 	if err := w.add(w.a, "x", "", false); err != nil {
 		t.Fatal(err)
@@ -342,7 +342,7 @@ func testHandOver(t *testing.T, w *world) {
 		t.Fatal(err)
 	}
 	_, err := w.b.Lease(t.Context(), key, l.Token)
-	w.is(err, lock.ErrUnknown, "after its release in the same step")
+	w.is(err, storage.ErrLockUnknown, "after its release in the same step")
 }
 
 // A client that goes away while it waits leaves nothing behind.

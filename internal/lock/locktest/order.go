@@ -204,7 +204,7 @@ func testCrashedHolder(t *testing.T, w *world) {
 	if l.Fence <= dead.Fence {
 		t.Errorf("fence %d after %d", l.Fence, dead.Fence)
 	}
-	w.is(w.add(w.a, "x", dead.Token, false), lock.ErrLost, "a change of the dead")
+	w.is(w.add(w.a, "x", dead.Token, false), storage.ErrLockLost, "a change of the dead")
 }
 
 // A waiter that died stops those behind it for no longer than it takes to find that out, also where its turn comes before
@@ -245,7 +245,7 @@ func testDeadWaiter(t *testing.T, w *world) {
 			t.Errorf("%s: after %s", test.name, took)
 		}
 		_, err = w.a.Lease(t.Context(), key, dead.Token)
-		w.is(err, lock.ErrUnknown, test.name+": the dead")
+		w.is(err, storage.ErrLockUnknown, test.name+": the dead")
 		w.release(w.b, next)
 	}
 }
