@@ -3,6 +3,7 @@ package lock
 import (
 	"context"
 	"errors"
+	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -116,7 +117,7 @@ func New(store storage.Store, o Options) *Coordinator {
 		c.locker = l
 	}
 	for i := range c.shards {
-		c.shards[i].lines = make(map[cart.Key]*line)
+		c.shards[i].queues = make(map[cart.Key]*queue)
 	}
 	c.Update(o)
 	return c
@@ -190,6 +191,31 @@ func (c *Coordinator) Change(ctx context.Context, key cart.Key, ch Change) (Resu
 	return c.change(ctx, key, ch, false)
 }
 
+// change makes one change, or forgets the cart. Under a lease it does not queue for parts that
+// the lease does not cover: with a lock in hand, it would wait for others who wait for
+// it. It asks again until they are free or the wait time has passed.
+func (c *Coordinator) change(ctx context.Context, key cart.Key, ch Change, forget bool) (Result, error) {
+	if err := c.canLease(ch); err != nil {
+		return Result{}, err
+	}
+	expires := time.Now().Add(c.opts.Load().WaitTimeout)
+	for attempt := 0; ; attempt++ {
+		res, err := c.submit(ctx, key, &op{Change: ch, forget: forget, expires: expires})
+		if !errors.Is(err, errHeld) {
+			return res, c.noteLease(key, ch, err)
+		}
+		wait, cancel := context.WithDeadline(ctx, expires)
+		err = pause(wait, attempt)
+		cancel()
+		if err != nil {
+			if errors.Is(err, storage.ErrLockTimeout) {
+				c.stats.timeouts.Add(1)
+			}
+			return Result{}, err
+		}
+	}
+}
+
 // Forget removes the cart; Change.Verb is nil. Changed says whether there was
 // one; Cart is the zero cart.
 func (c *Coordinator) Forget(ctx context.Context, key cart.Key, ch Change) (Result, error) {
@@ -239,4 +265,27 @@ func (c *Coordinator) Flush(ctx context.Context) error {
 		c.leases.clear()
 	}
 	return err
+}
+
+// How long one waits before it asks again where nobody will tell.
+const (
+	pauseMin = 2 * time.Millisecond
+	pauseMax = 50 * time.Millisecond
+)
+
+// pause waits before the next attempt, longer each time, with jitter. The end of ctx's time is
+// storage.ErrLockTimeout.
+func pause(ctx context.Context, attempt int) error {
+	d := min(pauseMin<<min(attempt, 10), pauseMax)
+	timer := time.NewTimer(d/2 + rand.N(d/2))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+			return storage.ErrLockTimeout
+		}
+		return ctx.Err()
+	}
 }

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"slices"
 	"strings"
 	"time"
@@ -115,7 +114,7 @@ var errNoLeases = fmt.Errorf("leases are %w", storage.ErrUnsupported)
 
 // tryOnce looks for an op that waits for nobody whether its parts are free. Whoever
 // takes them after that look makes it wait, but no longer than tryTime.
-func (c *Coordinator) tryOnce(ctx context.Context, key cart.Key, g *group) error {
+func (c *Coordinator) tryOnce(ctx context.Context, key cart.Key, g *waiter) error {
 	if !g.once {
 		return nil
 	}
@@ -241,52 +240,4 @@ func (c *Coordinator) ifLeased(ctx context.Context, key cart.Key, ch Change) (er
 		_, err = c.locker.Lease(ctx, key, ch.Lease)
 	}
 	return err
-}
-
-// change makes one change, or forgets the cart. Under a lease it does not queue for parts that
-// the lease does not cover: with a lock in hand, it would wait for others who wait for
-// it. It asks again until they are free or the wait time has passed.
-func (c *Coordinator) change(ctx context.Context, key cart.Key, ch Change, forget bool) (Result, error) {
-	if err := c.canLease(ch); err != nil {
-		return Result{}, err
-	}
-	expires := time.Now().Add(c.opts.Load().WaitTimeout)
-	for attempt := 0; ; attempt++ {
-		res, err := c.submit(ctx, key, &op{Change: ch, forget: forget, expires: expires})
-		if !errors.Is(err, errHeld) {
-			return res, c.noteLease(key, ch, err)
-		}
-		wait, cancel := context.WithDeadline(ctx, expires)
-		err = pause(wait, attempt)
-		cancel()
-		if err != nil {
-			if errors.Is(err, storage.ErrLockTimeout) {
-				c.stats.timeouts.Add(1)
-			}
-			return Result{}, err
-		}
-	}
-}
-
-// How long one waits before it asks again where nobody will tell.
-const (
-	pauseMin = 2 * time.Millisecond
-	pauseMax = 50 * time.Millisecond
-)
-
-// pause waits before the next attempt, longer each time, with jitter. The end of ctx's time is
-// storage.ErrLockTimeout.
-func pause(ctx context.Context, attempt int) error {
-	d := min(pauseMin<<min(attempt, 10), pauseMax)
-	timer := time.NewTimer(d/2 + rand.N(d/2))
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-			return storage.ErrLockTimeout
-		}
-		return ctx.Err()
-	}
 }

@@ -73,7 +73,7 @@ func TestHandOverInStepsUnderLease(t *testing.T) {
 }
 
 // What is done under a lease is served first also where it had to queue for a moment: those before it
-// in the line may be waiting for that lease.
+// in the queue may be waiting for that lease.
 func TestQueuedChangeUnderLeasePassesWaiters(t *testing.T) {
 	for name, wait := range map[string]func(t *testing.T, c *lock.Coordinator, early bool) error{
 		"a change": func(t *testing.T, c *lock.Coordinator, early bool) error {
@@ -123,12 +123,12 @@ func TestQueuedChangeUnderLeasePassesWaiters(t *testing.T) {
 			if name == "a hand-over" {
 				begin(false)
 				waiting++
-				until(t, "it waits in the line", func() bool { return c.Status().Stats.Waiting == waiting })
+				until(t, "it waits in the queue", func() bool { return c.Status().Stats.Waiting == waiting })
 			}
 			done := make(chan error, 1)
 			go func() { _, err := under(true); done <- err }()
 			waiting++
-			until(t, "the second waits in the line", func() bool { return c.Status().Stats.Waiting == waiting })
+			until(t, "the second waits in the queue", func() bool { return c.Status().Stats.Waiting == waiting })
 			gate.open()
 			if err := <-done; err != nil {
 				t.Error(err)

@@ -192,7 +192,7 @@ func TestCancelledChangeIsNotMade(t *testing.T) {
 	}
 }
 
-// The wait in the line is bounded as well.
+// The wait in the queue is bounded as well.
 func TestWaitInLineTimesOut(t *testing.T) {
 	gate := newGate(openMemory(t))
 	o := options()
@@ -369,7 +369,7 @@ func TestHeldLock(t *testing.T) {
 }
 
 // A lock of another holder over one part does not hold up changes of other
-// parts that came to the line with those that wait.
+// parts that came to the queue with those that wait.
 func TestHeldLockDoesNotHoldUpOtherParts(t *testing.T) {
 	store := openMemory(t)
 	gate := newGate(store)

@@ -152,8 +152,8 @@ func (c *Coordinator) Status() Status {
 	for i := range c.shards {
 		sh := &c.shards[i]
 		sh.mu.Lock()
-		for key, l := range sh.lines {
-			if n, since := l.waiting(); n > 0 {
+		for key, q := range sh.queues {
+			if n, since := q.waiting(); n > 0 {
 				s.Queues = append(s.Queues, Queue{Key: key, Waiting: n, Since: since})
 				s.Stats.Waiting += int64(n)
 			}
@@ -171,13 +171,13 @@ func (c *Coordinator) Status() Status {
 	return s
 }
 
-// waitingFor is how many changes and leases wait in the line of a cart.
+// waitingFor is how many changes and leases wait in the queue of a cart.
 func (c *Coordinator) waitingFor(key cart.Key) (n int) {
 	sh := c.shard(key)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	if l := sh.lines[key]; l != nil {
-		n, _ = l.waiting()
+	if q := sh.queues[key]; q != nil {
+		n, _ = q.waiting()
 	}
 	return n
 }

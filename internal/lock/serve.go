@@ -13,7 +13,18 @@ import (
 	"github.com/sidecart/sidecart/internal/storage"
 )
 
-// serve answers every op of the batch, or parks it. It computes the changes from the
+// serving is one batch on its way into the backend.
+type serving struct {
+	batch
+	c *Coordinator
+	q *queue
+	// own says that view is this sidecar's own last change, so that a conflict is another writer's doing.
+	own bool
+	// fresh says that view was read from the backend after the changes came.
+	fresh bool
+}
+
+// serve answers every op of the batch, or lets it wait for a lock. It computes the changes from the
 // last known state and commits them on the condition that this is still the state; a
 // conflict brings the true one.
 //
@@ -21,141 +32,171 @@ import (
 // the lock is granted, and the next attempt cannot fail, or the claim is queued. That
 // is what keeps one sidecar, whose state is fresh because it wrote last, from winning
 // every race.
-func (c *Coordinator) serve(ctx context.Context, l *line, b batch) {
-	if b.ops[0].exclusive != nil {
-		b.ops[0].exclusive(ctx)
+func (c *Coordinator) serve(ctx context.Context, q *queue, b batch) {
+	if run := b.ops[0].exclusive; run != nil {
+		run(ctx)
 		return
 	}
-	view, own := b.view, b.view != nil
-	fresh := b.view != nil // read from the backend after the ops came
-	if view == nil {
-		view, own = c.cache.get(l.key)
-		own = own && !b.beside
+	s := &serving{batch: b, c: c, q: q, own: b.view != nil, fresh: b.view != nil}
+	if s.view == nil {
+		s.view, s.own = c.cache.get(q.key)
+		s.own = s.own && !b.beside
 	}
-	for {
-		if b.ops = c.expire(b.ops); len(b.ops) == 0 {
-			c.release(l.key, b.token)
-			return
-		}
-		o := c.opts.Load()
-		known := view != nil
-		if !known {
-			view = &cart.Cart{}
-		}
-		if b.ops[0].forget {
-			if err := c.settleReceived(ctx, view); err != nil {
-				c.fail(l.key, &b, nil, err)
-				return
-			}
-		}
-		p := compute(o, l.key, &b, view)
-		if fresh && b.token == "" && p.idle() {
-			c.cache.used(l.key)
-			p.answer(c, storage.Outcome{Base: view.Version, ID: view.ID, CreatedAt: view.CreatedAt, UpdatedAt: view.UpdatedAt, ExpiresAt: view.ExpiresAt})
-			return
-		}
-		if known && c.locker != nil && c.mode.locking.Load() && !p.commit.Lease {
-			p.commit.Claim = o.claim(p.commit.Parts, b.token)
-			if b.token != "" && c.cache.takesTurns(l.key) && !c.closing.Load() {
-				p.commit.Again = o.claim(p.commit.Parts, "")
-			}
-		}
-
-		if err := spent(ctx); err != nil { // a commit that is sent now would be told as the backend's fault
-			c.fail(l.key, &b, nil, err)
-			return
-		}
-		c.cache.begin(l.key)
-		outs, err := c.store.Commit(ctx, p.commit)
-		c.stats.commits.Add(1)
-		if err != nil {
-			if errors.Is(err, storage.ErrTooLarge) && len(b.ops) > 1 {
-				c.split(ctx, l, &b, singly(b.ops))
-				return
-			}
-			c.fail(l.key, &b, p.commit.Claim, err)
-			return
-		}
-		switch out := outs[0]; out.Status {
-		case storage.Committed:
-			if own && out.Base != view.Version {
-				c.foreignWriter(l.key)
-			}
-			after := p.answer(c, out)
-			c.cache.remember(l.key, after, out.Base == view.Version && !b.beside)
-			if again := p.commit.Again; out.Claimed.Queued {
-				c.park(l, nil, *again, true) // for what comes meanwhile
-			} else if out.Claimed.Granted {
-				c.release(l.key, again.Token)
-			}
-			return
-		case storage.LockLost:
-			c.fail(l.key, &b, nil, storage.ErrLockLost)
-			return
-		case storage.LockUnknown:
-			c.fail(l.key, &b, nil, storage.ErrLockUnknown)
-			return
-		case storage.Locked:
-			c.stats.locked.Add(1)
-			if p.commit.Lease {
-				b.ops[0].answer(Result{}, errHeld)
-				return
-			}
-			c.wait(ctx, l, &b, p, out)
-			return
-		default:
-			c.stats.conflicts.Add(1)
-			if own && out.Cart.Exists() && (out.Cart.ID != view.ID || out.Cart.Version > view.Version) {
-				c.foreignWriter(l.key)
-			}
-			if out.Claimed.Queued {
-				c.park(l, b.ops, *p.commit.Claim, true)
-				return
-			}
-			if out.Claimed.Granted {
-				b.token = p.commit.Claim.Token
-			}
-			view, own, fresh = out.Cart, !b.beside, true
-			c.cache.set(l.key, view)
-			if view.Transfer != nil {
-				if err := c.resume(ctx, l.key, view); err != nil {
-					c.fail(l.key, &b, nil, err)
-					return
-				}
-				view, own = nil, false
-			}
-		}
+	for s.try(ctx) {
 	}
 }
 
-// wait lets the changes of a commit that met a held lock wait for it, each set of
+// try makes one attempt and reports whether there must be another one.
+func (s *serving) try(ctx context.Context) (again bool) {
+	if s.ops = s.c.expire(s.ops); len(s.ops) == 0 {
+		s.c.release(s.q.key, s.token)
+		return false
+	}
+	p, err := s.plan(ctx)
+	if err != nil {
+		return s.fail(nil, err)
+	}
+	if s.fresh && s.token == "" && p.idle() {
+		s.c.cache.used(s.q.key)
+		v := s.view
+		p.answer(s.c, storage.Outcome{Base: v.Version, ID: v.ID, CreatedAt: v.CreatedAt, UpdatedAt: v.UpdatedAt, ExpiresAt: v.ExpiresAt})
+		return false
+	}
+	if err := spent(ctx); err != nil { // a commit that is sent now would be told as the backend's fault
+		return s.fail(nil, err)
+	}
+	s.c.cache.begin(s.q.key)
+	outs, err := s.c.store.Commit(ctx, p.commit)
+	s.c.stats.commits.Add(1)
+	if errors.Is(err, storage.ErrTooLarge) && len(s.ops) > 1 {
+		return s.split(ctx, singly(s.ops))
+	}
+	if err != nil {
+		return s.fail(p.commit.Claim, err)
+	}
+	switch out := outs[0]; out.Status {
+	case storage.Committed:
+		return s.committed(p, out)
+	case storage.LockLost:
+		return s.fail(nil, storage.ErrLockLost)
+	case storage.LockUnknown:
+		return s.fail(nil, storage.ErrLockUnknown)
+	case storage.Locked:
+		return s.locked(ctx, p, out)
+	default:
+		return s.conflicted(ctx, p, out)
+	}
+}
+
+// plan computes the commit, and which turns it asks for.
+func (s *serving) plan(ctx context.Context) (*plan, error) {
+	o := s.c.opts.Load()
+	known := s.view != nil
+	if !known {
+		s.view = &cart.Cart{}
+	}
+	if s.ops[0].forget {
+		if err := s.c.settleReceived(ctx, s.view); err != nil {
+			return nil, err
+		}
+	}
+	p := compute(o, s.q.key, &s.batch, s.view)
+	if known && s.c.locker != nil && s.c.mode.locking.Load() && !p.commit.Lease {
+		p.commit.Claim = o.claim(p.commit.Parts, s.token)
+		if s.token != "" && s.c.cache.takesTurns(s.q.key) && !s.c.closing.Load() {
+			p.commit.Again = o.claim(p.commit.Parts, "")
+		}
+	}
+	return p, nil
+}
+
+// committed answers the ops.
+func (s *serving) committed(p *plan, out storage.Outcome) (again bool) {
+	if s.own && out.Base != s.view.Version {
+		s.c.foreignWriter(s.q.key)
+	}
+	after := p.answer(s.c, out)
+	s.c.cache.remember(s.q.key, after, out.Base == s.view.Version && !s.beside)
+	if next := p.commit.Again; out.Claimed.Queued {
+		s.c.awaitTurn(s.q, nil, *next, true) // for what comes meanwhile
+	} else if out.Claimed.Granted {
+		s.c.release(s.q.key, next.Token)
+	}
+	return false
+}
+
+// conflicted takes in the state that stands in the backend.
+func (s *serving) conflicted(ctx context.Context, p *plan, out storage.Outcome) (again bool) {
+	s.c.stats.conflicts.Add(1)
+	if s.own && out.Cart.Exists() && (out.Cart.ID != s.view.ID || out.Cart.Version > s.view.Version) {
+		s.c.foreignWriter(s.q.key)
+	}
+	if out.Claimed.Queued {
+		s.c.awaitTurn(s.q, s.ops, *p.commit.Claim, true)
+		return false
+	}
+	if out.Claimed.Granted {
+		s.token = p.commit.Claim.Token
+	}
+	s.view, s.own, s.fresh = out.Cart, !s.beside, true
+	s.c.cache.set(s.q.key, s.view)
+	if s.view.Transfer != nil {
+		if err := s.c.resume(ctx, s.q.key, s.view); err != nil {
+			return s.fail(nil, err)
+		}
+		s.view, s.own = nil, false
+	}
+	return true
+}
+
+// locked lets the changes wait for the lock that their commit met, each set of
 // parts by itself: a lock over the items does not hold up a change of the
 // conditions.
-func (c *Coordinator) wait(ctx context.Context, l *line, b *batch, p *plan, out storage.Outcome) {
-	if c.locker == nil {
-		c.fail(l.key, b, nil, fmt.Errorf("a lock is held that this store cannot wait for: %w", storage.ErrUnsupported))
-		return
+func (s *serving) locked(ctx context.Context, p *plan, out storage.Outcome) (again bool) {
+	s.c.stats.locked.Add(1)
+	if p.commit.Lease {
+		s.ops[0].answer(Result{}, errHeld)
+		return false
+	}
+	if s.c.locker == nil {
+		return s.fail(nil, fmt.Errorf("a lock is held that this store cannot wait for: %w", storage.ErrUnsupported))
 	}
 	claim := p.commit.Claim
-	if sets := byParts(b.ops, p.view); len(sets) > 1 {
+	if sets := byParts(s.ops, p.view); len(sets) > 1 {
 		if out.Claimed.Queued {
-			c.release(l.key, claim.Token)
+			s.c.release(s.q.key, claim.Token)
 		}
-		c.split(ctx, l, b, sets)
-		return
+		return s.split(ctx, sets)
 	}
 	if claim == nil {
-		claim = c.opts.Load().claim(p.commit.Parts, b.token)
+		claim = s.c.opts.Load().claim(p.commit.Parts, s.token)
 	}
-	c.park(l, b.ops, *claim, out.Claimed.Queued)
+	s.c.awaitTurn(s.q, s.ops, *claim, out.Claimed.Queued)
+	return false
 }
 
-// split serves the ops of a batch in several.
-func (c *Coordinator) split(ctx context.Context, l *line, b *batch, sets [][]*op) {
-	c.release(l.key, b.token)
+// split serves the ops in several batches.
+func (s *serving) split(ctx context.Context, sets [][]*op) (again bool) {
+	s.c.release(s.q.key, s.token)
 	for _, ops := range sets {
-		c.serve(ctx, l, batch{ops: ops})
+		s.c.serve(ctx, s.q, batch{ops: ops})
 	}
+	return false
+}
+
+// fail answers all ops with err. What the backend has is in doubt then, and a
+// lock that may have been granted meanwhile is given back: that of claim, if the commit had one.
+func (s *serving) fail(claim *storage.Claim, err error) (again bool) {
+	s.c.cache.drop(s.q.key)
+	if claim != nil {
+		s.c.release(s.q.key, claim.Token)
+	} else {
+		s.c.release(s.q.key, s.token)
+	}
+	for _, o := range s.ops {
+		o.answer(Result{}, err)
+	}
+	return false
 }
 
 func singly(ops []*op) (sets [][]*op) {
@@ -190,20 +231,6 @@ func (c *Coordinator) expire(ops []*op) []*op {
 		o.answer(Result{}, storage.ErrLockTimeout)
 		return true
 	})
-}
-
-// fail answers all ops with err. What the backend has is in doubt then, and a
-// lock that may have been granted meanwhile is given back.
-func (c *Coordinator) fail(key cart.Key, b *batch, claim *storage.Claim, err error) {
-	c.cache.drop(key)
-	if claim != nil {
-		c.release(key, claim.Token)
-	} else {
-		c.release(key, b.token)
-	}
-	for _, o := range b.ops {
-		o.answer(Result{}, err)
-	}
 }
 
 func (c *Coordinator) release(key cart.Key, token string) {

@@ -41,9 +41,6 @@ func TestEverySentinelIsMapped(t *testing.T) {
 		storage.ErrTooLarge:    {codes.InvalidArgument, "TOO_LARGE", 413, 413},
 		storage.ErrCorrupt:     {codes.DataLoss, "CORRUPT", 500, 500},
 		storage.ErrClosed:      {codes.Unavailable, "SHUTTING_DOWN", 503, 503},
-		storage.ErrLockTimeout: {codes.Aborted, "LOCK_TIMEOUT", 423, 423},
-		storage.ErrLockLost:    {codes.FailedPrecondition, "LOCK_LOST", 409, 409},
-		storage.ErrLockUnknown: {codes.NotFound, "NOT_FOUND", 404, 404},
 	}
 	all := slices.Concat([]error{cart.ErrInvalid, cart.ErrTooLarge, cart.ErrNotFound, cart.ErrConflict}, storage.Errors, lock.Errors)
 	for _, sentinel := range all {

@@ -185,7 +185,7 @@ func testHolderPassesWaiters(t *testing.T, w *world) {
 	}
 }
 
-// Nor does a hand-over that waits for the lease, which has the sidecar's line of the cart to itself.
+// Nor does a hand-over that waits for the lease, which has the sidecar's queue of the cart to itself.
 func testHolderPassesHandOver(t *testing.T, w *world) {
 	if err := w.add(w.a, "x", "", false); err != nil {
 		t.Fatal(err)

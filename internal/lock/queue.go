@@ -17,24 +17,24 @@ import (
 // first of them waits for the computing of the last.
 const maxBatch = 128
 
-// shard is a share of the lines, so that carts do not meet on one mutex. Its
-// mutex guards its lines and all that is in them.
+// shard is a share of the queues, so that carts do not meet on one mutex. Its
+// mutex guards its queues and all that is in them.
 type shard struct {
-	mu    sync.Mutex
-	lines map[cart.Key]*line
+	mu     sync.Mutex
+	queues map[cart.Key]*queue
 }
 
-// line is the queue of one cart in this sidecar. Commits leave it one after the
+// queue has the changes of one cart in this sidecar. Commits leave it one after the
 // other, first come first served; while one is under way, what comes meanwhile
 // gathers and goes out together.
-type line struct {
+type queue struct {
 	key    cart.Key
-	active bool // somebody serves the line
+	active bool // somebody serves the queue
 	// exclusive says that what is served is a hand-over, which may take long: it may be waiting for
 	// a lease, and what is done under that lease must not wait for it.
 	exclusive bool
 	pending   []*op
-	parked    []*group
+	waiters   []*waiter
 }
 
 // op is one change on its way.
@@ -42,7 +42,7 @@ type op struct {
 	Change
 	forget bool
 	// exclusive, where set, is run in the op's turn instead of a verb: nothing else of this
-	// line is under way then.
+	// queue is under way then.
 	exclusive func(ctx context.Context)
 	// claim, where set, asks for a lease instead: in the op's turn it begins to wait in the
 	// backend, and what comes after it waits behind it. once lets it wait for nobody.
@@ -50,10 +50,10 @@ type op struct {
 	once  bool
 	grant storage.Grant // of claim
 
-	parts   []cart.Part // what it waits for in the line
+	parts   []cart.Part // what it waits for in the queue
 	since   time.Time
 	expires time.Time // end of its wait
-	running bool      // taken out of the line: it will be answered
+	running bool      // taken out of the queue: it will be answered
 	done    chan struct{}
 
 	res Result
@@ -63,8 +63,8 @@ type op struct {
 // solo reports whether the op shares its commit with no other: a commit has one token.
 func (o *op) solo() bool { return o.forget || o.exclusive != nil || o.Lease != "" }
 
-// group are changes that wait for one lock, or one op that waits for its lease.
-type group struct {
+// waiter stands for changes that wait for one lock, or one op that waits for its lease.
+type waiter struct {
 	claim  storage.Claim
 	once   bool // as of the op that waits for its lease
 	ops    []*op
@@ -81,7 +81,7 @@ type batch struct {
 	token string
 	// view is the state to compute from, where it is known better than from the cache.
 	view *cart.Cart
-	// beside says that something else of the line is under way.
+	// beside says that something else of the queue is under way.
 	beside bool
 }
 
@@ -91,7 +91,7 @@ func (c *Coordinator) shard(key cart.Key) *shard {
 	return &c.shards[maphash.Comparable(shardSeed, key)%uint64(len(c.shards))]
 }
 
-// submit puts a change in the line of its cart and waits for the answer. Where the line is
+// submit puts a change in the queue of its cart and waits for the answer. Where the queue is
 // empty the caller serves its change itself, without a switch of goroutines.
 func (c *Coordinator) submit(ctx context.Context, key cart.Key, o *op) (Result, error) {
 	if err := c.enter(); err != nil {
@@ -110,33 +110,33 @@ func (c *Coordinator) submit(ctx context.Context, key cart.Key, o *op) (Result, 
 
 	sh := c.shard(key)
 	sh.mu.Lock()
-	l := sh.lines[key]
-	if l == nil {
-		l = &line{key: key}
-		sh.lines[key] = l
+	q := sh.queues[key]
+	if q == nil {
+		q = &queue{key: key}
+		sh.queues[key] = q
 	}
 	switch {
-	case o.once && l.blocks(o):
+	case o.once && q.blocks(o):
 		sh.mu.Unlock()
 		c.stats.timeouts.Add(1)
 		return Result{}, storage.ErrLockTimeout
-	case l.exclusive && o.Lease != "" && o.exclusive == nil:
+	case q.exclusive && o.Lease != "" && o.exclusive == nil:
 		o.running = true
 		sh.mu.Unlock()
-		c.serve(ctx, l, batch{ops: []*op{o}, beside: true})
-	case l.active || l.waits(o):
-		l.enqueue(o)
+		c.serve(ctx, q, batch{ops: []*op{o}, beside: true})
+	case q.active || q.waits(o):
+		q.enqueue(o)
 		sh.mu.Unlock()
 	case o.claim != nil:
-		c.launch(l, o)
+		c.awaitLease(q, o)
 		sh.mu.Unlock()
 	default:
-		l.active, l.exclusive, o.running = true, o.exclusive != nil, true
+		q.active, q.exclusive, o.running = true, o.exclusive != nil, true
 		sh.mu.Unlock()
-		c.serve(ctx, l, batch{ops: []*op{o}})
-		c.pass(sh, l)
+		c.serve(ctx, q, batch{ops: []*op{o}})
+		c.handOn(sh, q)
 	}
-	return c.await(ctx, sh, l, o)
+	return c.await(ctx, sh, q, o)
 }
 
 // queueParts are the parts that decide which waiting changes a change must not
@@ -158,34 +158,34 @@ func (c *Coordinator) queueParts(key cart.Key, o *op) []cart.Part {
 	return []cart.Part{cart.PartAll}
 }
 
-// waits reports whether the op must wait behind others, although nobody serves the line. What
+// waits reports whether the op must wait behind others, although nobody serves the queue. What
 // is done under a lease waits for nobody: whoever waits may be waiting for that lease.
-func (l *line) waits(o *op) bool {
+func (q *queue) waits(o *op) bool {
 	behind := func(p *op) bool { return cart.Overlap(p.parts, o.parts) }
-	return o.Lease == "" && (l.blocks(o) || slices.ContainsFunc(l.pending, behind))
+	return o.Lease == "" && (q.blocks(o) || slices.ContainsFunc(q.pending, behind))
 }
 
-// blocks reports whether a group that waits for a lock holds the op up.
-func (l *line) blocks(o *op) bool {
-	return slices.ContainsFunc(l.parked, func(g *group) bool { return cart.Overlap(g.claim.Parts, o.parts) })
+// blocks reports whether a waiter that waits for a lock holds the op up.
+func (q *queue) blocks(o *op) bool {
+	return slices.ContainsFunc(q.waiters, func(w *waiter) bool { return cart.Overlap(w.claim.Parts, o.parts) })
 }
 
-// enqueue puts the op last: in the group that waits for the lock it needs, or in
-// the line.
-func (l *line) enqueue(o *op) {
-	behind := slices.ContainsFunc(l.pending, func(p *op) bool { return cart.Overlap(p.parts, o.parts) })
-	for _, g := range l.parked {
-		if !behind && !o.solo() && o.claim == nil && !g.claim.Fence && cart.Covers(g.claim.Parts, o.parts) {
-			g.ops = append(g.ops, o)
+// enqueue puts the op last: in the waiter that waits for the lock it needs, or in
+// the queue.
+func (q *queue) enqueue(o *op) {
+	behind := slices.ContainsFunc(q.pending, func(p *op) bool { return cart.Overlap(p.parts, o.parts) })
+	for _, w := range q.waiters {
+		if !behind && !o.solo() && o.claim == nil && !w.claim.Fence && cart.Covers(w.claim.Parts, o.parts) {
+			w.ops = append(w.ops, o)
 			return
 		}
 	}
-	l.pending = append(l.pending, o)
+	q.pending = append(q.pending, o)
 }
 
-// await waits for the answer, or takes the op out of the line when its time is
+// await waits for the answer, or takes the op out of the queue when its time is
 // up. An op that is being served is answered in any case.
-func (c *Coordinator) await(ctx context.Context, sh *shard, l *line, o *op) (Result, error) {
+func (c *Coordinator) await(ctx context.Context, sh *shard, q *queue, o *op) (Result, error) {
 	select {
 	case <-o.done: // served by the caller itself
 		return o.res, o.err
@@ -202,13 +202,13 @@ func (c *Coordinator) await(ctx context.Context, sh *shard, l *line, o *op) (Res
 	case <-ctx.Done():
 		cause = ctx.Err()
 		if errors.Is(cause, context.DeadlineExceeded) {
-			cause = storage.ErrLockTimeout // it stood in the line for all its time
+			cause = storage.ErrLockTimeout // it stood in the queue for all its time
 		}
 	}
 	sh.mu.Lock()
-	waiting := l.remove(o)
+	waiting := q.remove(o)
 	if waiting {
-		c.wake(sh, l) // a group that is gone holds nobody up
+		c.dispatch(sh, q) // a waiter that is gone holds nobody up
 	}
 	sh.mu.Unlock()
 	if waiting {
@@ -230,26 +230,26 @@ func (c *Coordinator) await(ctx context.Context, sh *shard, l *line, o *op) (Res
 	}
 }
 
-// remove takes an op that is not being served out of the line.
-func (l *line) remove(o *op) bool {
+// remove takes an op that is not being served out of the queue.
+func (q *queue) remove(o *op) bool {
 	if o.running {
 		return false
 	}
 	is := func(p *op) bool { return p == o }
-	l.pending = slices.DeleteFunc(l.pending, is)
-	l.parked = slices.DeleteFunc(l.parked, func(g *group) bool {
-		g.ops = slices.DeleteFunc(g.ops, is)
-		if len(g.ops) > 0 || g.granted {
+	q.pending = slices.DeleteFunc(q.pending, is)
+	q.waiters = slices.DeleteFunc(q.waiters, func(w *waiter) bool {
+		w.ops = slices.DeleteFunc(w.ops, is)
+		if len(w.ops) > 0 || w.granted {
 			return false
 		}
-		g.cancel() // nobody wants that lock any more
+		w.cancel() // nobody wants that lock any more
 		return true
 	})
 	return true
 }
 
 // waiting counts the ops that are not being served and says since when the oldest waits.
-func (l *line) waiting() (n int, since time.Time) {
+func (q *queue) waiting() (n int, since time.Time) {
 	see := func(ops []*op) {
 		for _, o := range ops {
 			n++
@@ -258,53 +258,53 @@ func (l *line) waiting() (n int, since time.Time) {
 			}
 		}
 	}
-	see(l.pending)
-	for _, g := range l.parked {
-		see(g.ops)
+	see(q.pending)
+	for _, w := range q.waiters {
+		see(w.ops)
 	}
 	return n, since
 }
 
-// pass ends the caller's turn: a goroutine serves what has gathered, if anything.
-func (c *Coordinator) pass(sh *shard, l *line) {
+// handOn ends the caller's turn: a goroutine serves what has gathered, if anything.
+func (c *Coordinator) handOn(sh *shard, q *queue) {
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	l.active, l.exclusive = false, false
-	c.wake(sh, l)
+	q.active, q.exclusive = false, false
+	c.dispatch(sh, q)
 }
 
-// wake puts the line to work. The shard is locked.
-func (c *Coordinator) wake(sh *shard, l *line) {
-	if b, ok := c.rouse(sh, l); ok {
-		c.inFlight.Go(func() { c.work(sh, l, b) })
+// dispatch puts the queue to work. The shard is locked.
+func (c *Coordinator) dispatch(sh *shard, q *queue) {
+	if b, ok := c.dispatchable(sh, q); ok {
+		c.inFlight.Go(func() { c.drain(sh, q, b) })
 	}
 }
 
-// rouse hands the line to the caller if nobody serves it and something could go
-// out, and ends a line in which nothing waits. The shard is locked.
-func (c *Coordinator) rouse(sh *shard, l *line) (b batch, ok bool) {
-	if l.active {
+// dispatchable hands the queue to the caller if nobody serves it and something could go
+// out, and ends a queue in which nothing waits. The shard is locked.
+func (c *Coordinator) dispatchable(sh *shard, q *queue) (b batch, ok bool) {
+	if q.active {
 		return b, false
 	}
-	if b, ok = c.next(l); ok {
-		l.active = true
-	} else if len(l.pending) == 0 && len(l.parked) == 0 && sh.lines[l.key] == l {
-		delete(sh.lines, l.key)
+	if b, ok = c.dequeue(q); ok {
+		q.active = true
+	} else if len(q.pending) == 0 && len(q.waiters) == 0 && sh.queues[q.key] == q {
+		delete(sh.queues, q.key)
 	}
 	return b, ok
 }
 
-// work serves the line until nothing is left that could go out.
-func (c *Coordinator) work(sh *shard, l *line, b batch) {
+// drain serves the queue until nothing is left that could go out.
+func (c *Coordinator) drain(sh *shard, q *queue, b batch) {
 	for {
 		ctx, cancel := context.WithTimeoutCause(context.Background(), c.opts.Load().WaitTimeout+turnLease, ErrBusy)
-		c.serve(ctx, l, b)
+		c.serve(ctx, q, b)
 		cancel()
 		sh.mu.Lock()
 		var ok bool
-		if b, ok = c.next(l); !ok {
-			l.active, l.exclusive = false, false
-			c.wake(sh, l)
+		if b, ok = c.dequeue(q); !ok {
+			q.active, q.exclusive = false, false
+			c.dispatch(sh, q)
 			sh.mu.Unlock()
 			return
 		}
