@@ -3,7 +3,6 @@ package proxy
 import (
 	"context"
 	"slices"
-	"strings"
 	"time"
 
 	"google.golang.org/grpc"
@@ -76,7 +75,7 @@ func (s *service) screen(ctx context.Context, info *tap.Info) (context.Context, 
 		err = checkAuthority(info.Header)
 	}
 	if err != nil {
-		return ctx, s.unreceived(ctx, info.FullMethodName[strings.LastIndexByte(info.FullMethodName, '/')+1:], err)
+		return ctx, s.unreceived(ctx, shortName(info.FullMethodName), err)
 	}
 	return ctx, nil
 }
@@ -91,7 +90,7 @@ const streamGrace = 500 * time.Millisecond
 func (s *service) endStreams(stopping <-chan struct{}) grpc.StreamServerInterceptor {
 	return func(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handle grpc.StreamHandler) error {
 		if err := s.openStream(); err != nil {
-			return s.unreceived(stream.Context(), info.FullMethod[strings.LastIndexByte(info.FullMethod, '/')+1:], err)
+			return s.unreceived(stream.Context(), shortName(info.FullMethod), err)
 		}
 		ended := make(chan error, 1)
 		go func() {

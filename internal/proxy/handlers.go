@@ -12,7 +12,7 @@ import (
 )
 
 func (s *service) GetCart(ctx context.Context, r *pb.GetCartRequest) (*pb.Cart, error) {
-	return read(ctx, s, "GetCart", r, cart.PartAll, cartAnswer)
+	return read(ctx, s, r, cart.PartAll, cartAnswer)
 }
 
 // maxAnswerBytes bounds a list that is answered, so that it fits the 4 MiB that gRPC clients take
@@ -20,7 +20,7 @@ func (s *service) GetCart(ctx context.Context, r *pb.GetCartRequest) (*pb.Cart, 
 const maxAnswerBytes = 3 << 20
 
 func (s *service) ListInstances(ctx context.Context, r *pb.ListInstancesRequest) (*pb.Instances, error) {
-	return call(ctx, s, "ListInstances", func(ctx context.Context, b *Backend) (*pb.Instances, error) {
+	return call(ctx, s, func(ctx context.Context, b *Backend) (*pb.Instances, error) {
 		if err := cart.ValidateName("identifier", r.Identifier); err != nil {
 			return nil, err
 		}
@@ -40,7 +40,7 @@ func (s *service) ListInstances(ctx context.Context, r *pb.ListInstancesRequest)
 }
 
 func (s *service) PutCart(ctx context.Context, r *pb.PutCartRequest) (*pb.Cart, error) {
-	return change(ctx, s, "PutCart", r, cart.PartAll, func(l cart.Limits) (cart.Verb, error) {
+	return change(ctx, s, r, cart.PartAll, func(l cart.Limits) (cart.Verb, error) {
 		var put cart.Put
 		if r.Items == nil && r.Conditions == nil {
 			return nil, cart.Invalidf("items", "is required, or conditions, or both")
@@ -64,103 +64,103 @@ func (s *service) PutCart(ctx context.Context, r *pb.PutCartRequest) (*pb.Cart, 
 }
 
 func (s *service) GetItems(ctx context.Context, r *pb.GetItemsRequest) (*pb.ItemsDocument, error) {
-	return read(ctx, s, "GetItems", r, cart.PartItems, itemsAnswer)
+	return read(ctx, s, r, cart.PartItems, itemsAnswer)
 }
 
 func (s *service) PutItems(ctx context.Context, r *pb.PutItemsRequest) (*pb.ItemsDocument, error) {
-	return change(ctx, s, "PutItems", r, cart.PartItems, func(l cart.Limits) (cart.Verb, error) {
+	return change(ctx, s, r, cart.PartItems, func(l cart.Limits) (cart.Verb, error) {
 		return putItems("items", r.Items, l)
 	}, itemsAnswer)
 }
 
 func (s *service) AddItem(ctx context.Context, r *pb.AddItemRequest) (*pb.ItemsDocument, error) {
-	return change(ctx, s, "AddItem", r, cart.PartItems, func(l cart.Limits) (cart.Verb, error) {
+	return change(ctx, s, r, cart.PartItems, func(l cart.Limits) (cart.Verb, error) {
 		return addItem("item", r.Item, l)
 	}, itemsAnswer)
 }
 
 func (s *service) UpdateItem(ctx context.Context, r *pb.UpdateItemRequest) (*pb.ItemsDocument, error) {
-	return change(ctx, s, "UpdateItem", r, cart.PartItems, func(l cart.Limits) (cart.Verb, error) {
+	return change(ctx, s, r, cart.PartItems, func(l cart.Limits) (cart.Verb, error) {
 		return updateItem("", "itemId", r.ItemId, r, l)
 	}, itemsAnswer)
 }
 
 func (s *service) RemoveItem(ctx context.Context, r *pb.RemoveItemRequest) (*pb.ItemsDocument, error) {
-	return change(ctx, s, "RemoveItem", r, cart.PartItems, func(cart.Limits) (cart.Verb, error) {
+	return change(ctx, s, r, cart.PartItems, func(cart.Limits) (cart.Verb, error) {
 		return removeItem("itemId", r.ItemId)
 	}, itemsAnswer)
 }
 
 func (s *service) GetConditions(ctx context.Context, r *pb.GetConditionsRequest) (*pb.ConditionsDocument, error) {
-	return read(ctx, s, "GetConditions", r, cart.PartConditions, conditionsAnswer)
+	return read(ctx, s, r, cart.PartConditions, conditionsAnswer)
 }
 
 func (s *service) PutConditions(ctx context.Context, r *pb.PutConditionsRequest) (*pb.ConditionsDocument, error) {
-	return change(ctx, s, "PutConditions", r, cart.PartConditions, func(l cart.Limits) (cart.Verb, error) {
+	return change(ctx, s, r, cart.PartConditions, func(l cart.Limits) (cart.Verb, error) {
 		conditions, err := cart.ParseConditions("conditions", r.Conditions, l)
 		return cart.Put{Conditions: &conditions}, err
 	}, conditionsAnswer)
 }
 
 func (s *service) PutCondition(ctx context.Context, r *pb.PutConditionRequest) (*pb.ConditionsDocument, error) {
-	return change(ctx, s, "PutCondition", r, cart.PartConditions, func(l cart.Limits) (cart.Verb, error) {
+	return change(ctx, s, r, cart.PartConditions, func(l cart.Limits) (cart.Verb, error) {
 		return putCondition("", r.Name, r.Condition, l)
 	}, conditionsAnswer)
 }
 
 func (s *service) RemoveCondition(ctx context.Context, r *pb.RemoveConditionRequest) (*pb.ConditionsDocument, error) {
-	return change(ctx, s, "RemoveCondition", r, cart.PartConditions, func(cart.Limits) (cart.Verb, error) {
+	return change(ctx, s, r, cart.PartConditions, func(cart.Limits) (cart.Verb, error) {
 		return removeCondition("name", r.Name)
 	}, conditionsAnswer)
 }
 
 func (s *service) GetMetadata(ctx context.Context, r *pb.GetMetadataRequest) (*pb.MetadataDocument, error) {
-	return read(ctx, s, "GetMetadata", r, cart.PartMetadataAll, metadataAnswer)
+	return read(ctx, s, r, cart.PartMetadataAll, metadataAnswer)
 }
 
 func (s *service) PatchMetadata(ctx context.Context, r *pb.PatchMetadataRequest) (*pb.MetadataDocument, error) {
-	return change(ctx, s, "PatchMetadata", r, cart.PartMetadataAll, func(l cart.Limits) (cart.Verb, error) {
+	return change(ctx, s, r, cart.PartMetadataAll, func(l cart.Limits) (cart.Verb, error) {
 		values, err := cart.ParseMetadataPatch("metadata", r.Metadata, l)
 		return cart.PatchMetadata{Values: values}, err
 	}, metadataAnswer)
 }
 
 func (s *service) ClearMetadata(ctx context.Context, r *pb.ClearMetadataRequest) (*pb.MetadataDocument, error) {
-	return change(ctx, s, "ClearMetadata", r, cart.PartMetadataAll, func(cart.Limits) (cart.Verb, error) {
+	return change(ctx, s, r, cart.PartMetadataAll, func(cart.Limits) (cart.Verb, error) {
 		return cart.ClearMetadata{}, nil
 	}, metadataAnswer)
 }
 
 func (s *service) GetMetadataValue(ctx context.Context, r *pb.GetMetadataValueRequest) (*pb.MetadataValue, error) {
-	return read(ctx, s, "GetMetadataValue", r, cart.PartMetadata(r.Key), valueAnswer(r.Key))
+	return read(ctx, s, r, cart.PartMetadata(r.Key), valueAnswer(r.Key))
 }
 
 func (s *service) PutMetadataValue(ctx context.Context, r *pb.PutMetadataValueRequest) (*pb.MetadataValue, error) {
-	return change(ctx, s, "PutMetadataValue", r, cart.PartMetadata(r.Key), func(l cart.Limits) (cart.Verb, error) {
+	return change(ctx, s, r, cart.PartMetadata(r.Key), func(l cart.Limits) (cart.Verb, error) {
 		return putMetadata("", r.Key, r.Value, l)
 	}, valueAnswer(r.Key))
 }
 
 func (s *service) RemoveMetadataValue(ctx context.Context, r *pb.RemoveMetadataValueRequest) (*pb.MetadataValue, error) {
-	return change(ctx, s, "RemoveMetadataValue", r, cart.PartMetadata(r.Key), func(cart.Limits) (cart.Verb, error) {
+	return change(ctx, s, r, cart.PartMetadata(r.Key), func(cart.Limits) (cart.Verb, error) {
 		return removeMetadata("key", r.Key)
 	}, valueAnswer(r.Key))
 }
 
 func (s *service) Batch(ctx context.Context, r *pb.BatchRequest) (*pb.Cart, error) {
-	return change(ctx, s, "Batch", r, cart.PartAll, func(l cart.Limits) (cart.Verb, error) {
+	return change(ctx, s, r, cart.PartAll, func(l cart.Limits) (cart.Verb, error) {
 		return batch("operations", r.Operations, l)
 	}, cartAnswer)
 }
 
 func (s *service) Clear(ctx context.Context, r *pb.ClearRequest) (*pb.Cart, error) {
-	return change(ctx, s, "Clear", r, cart.PartAll, func(cart.Limits) (cart.Verb, error) {
+	return change(ctx, s, r, cart.PartAll, func(cart.Limits) (cart.Verb, error) {
 		return cart.Clear{}, nil
 	}, cartAnswer)
 }
 
 func (s *service) Forget(ctx context.Context, r *pb.ForgetRequest) (*pb.ForgetResponse, error) {
-	return call(ctx, s, "Forget", func(ctx context.Context, b *Backend) (*pb.ForgetResponse, error) {
+	return call(ctx, s, func(ctx context.Context, b *Backend) (*pb.ForgetResponse, error) {
 		key, ch, err := demand(ctx, r, cart.PartAll)
 		if err != nil {
 			return nil, err
@@ -171,7 +171,7 @@ func (s *service) Forget(ctx context.Context, r *pb.ForgetRequest) (*pb.ForgetRe
 }
 
 func (s *service) ForgetAll(ctx context.Context, r *pb.ForgetAllRequest) (*pb.ForgetAllResponse, error) {
-	return call(ctx, s, "ForgetAll", func(ctx context.Context, b *Backend) (*pb.ForgetAllResponse, error) {
+	return call(ctx, s, func(ctx context.Context, b *Backend) (*pb.ForgetAllResponse, error) {
 		if err := cart.ValidateName("identifier", r.Identifier); err != nil {
 			return nil, err
 		}
@@ -184,14 +184,14 @@ func (s *service) ForgetAll(ctx context.Context, r *pb.ForgetAllRequest) (*pb.Fo
 }
 
 func (s *service) Swap(ctx context.Context, r *pb.SwapRequest) (*pb.SwapResponse, error) {
-	return call(ctx, s, "Swap", func(ctx context.Context, b *Backend) (*pb.SwapResponse, error) {
+	return call(ctx, s, func(ctx context.Context, b *Backend) (*pb.SwapResponse, error) {
 		c, res, err := handOver(ctx, b, r, r.ToIdentifier, cart.StrategySwap)
 		return &pb.SwapResponse{Swapped: res.Changed, Cart: c}, err
 	})
 }
 
 func (s *service) Merge(ctx context.Context, r *pb.MergeRequest) (*pb.MergeResponse, error) {
-	return call(ctx, s, "Merge", func(ctx context.Context, b *Backend) (*pb.MergeResponse, error) {
+	return call(ctx, s, func(ctx context.Context, b *Backend) (*pb.MergeResponse, error) {
 		strategy, err := cart.ParseStrategy("strategy", r.Strategy)
 		if err != nil {
 			return nil, err
@@ -218,7 +218,7 @@ func handOver(ctx context.Context, b *Backend, r changing, toIdentifier string, 
 }
 
 func (s *service) Flush(ctx context.Context, _ *pb.FlushRequest) (*pb.FlushResponse, error) {
-	return call(ctx, s, "Flush", func(ctx context.Context, b *Backend) (*pb.FlushResponse, error) {
+	return call(ctx, s, func(ctx context.Context, b *Backend) (*pb.FlushResponse, error) {
 		if !b.AllowFlush {
 			return nil, fmt.Errorf("flush is %w: set allowFlush to permit it", errForbidden)
 		}

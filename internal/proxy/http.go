@@ -69,7 +69,6 @@ func (g *gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		lease:       strings.Join(r.Header.Values(headerLease), ", "),
 		release:     strings.Join(r.Header.Values(headerRelease), ", "),
 		reads:       r.Method == http.MethodGet || r.Method == http.MethodHead,
-		method:      unknownMethod,
 	}
 	l := g.service.lanes.enter()
 	most, timeout := l.maxBodyBytes(), l.RequestTimeout+bodyGrace
@@ -275,28 +274,20 @@ func (g *gateway) serveError(ctx context.Context, _ *runtime.ServeMux, _ runtime
 		writeFailure(w, r, f)
 		return
 	}
-	if name, ok := runtime.RPCMethod(ctx); ok {
-		if c := httpCallOf(ctx); c != nil {
-			c.method = name[strings.LastIndexByte(name, '/')+1:]
-		}
-	}
 	var malformed runtime.MalformedSequenceError
 	if b, ok := r.Body.(*requestBody); ok && b.err != nil {
 		err = b.err
 	} else if errors.As(err, &malformed) {
 		err = cart.Invalidf("path", "%v", malformed)
 	}
-	g.refuse(w, r, err)
+	g.refuse(w, r.WithContext(ctx), err)
 }
 
 // refuse answers a request that did not get as far as a handler.
 func (g *gateway) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	ctx := r.Context()
 	f := classify(ctx, err)
-	method := unknownMethod
-	if c := httpCallOf(ctx); c != nil {
-		method = c.method
-	}
+	method := methodOf(ctx)
 	g.service.metrics.observe(frontHTTP, method, f.code, f.reason, 0)
 	g.service.report(ctx, method, f, err)
 	writeFailure(w, r, f)

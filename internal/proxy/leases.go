@@ -21,7 +21,7 @@ import (
 const maxParts = 64
 
 func (s *service) AcquireLease(ctx context.Context, r *pb.AcquireLeaseRequest) (*pb.LeaseGrant, error) {
-	return call(ctx, s, "AcquireLease", func(ctx context.Context, b *Backend) (*pb.LeaseGrant, error) {
+	return call(ctx, s, func(ctx context.Context, b *Backend) (*pb.LeaseGrant, error) {
 		key, ask, err := leaseRequest(b, r)
 		if err != nil {
 			return nil, err
@@ -47,7 +47,7 @@ func (s *service) AcquireLease(ctx context.Context, r *pb.AcquireLeaseRequest) (
 const notOnLocks = "it is for calls that change a cart"
 
 func (s *service) GetLease(ctx context.Context, r *pb.GetLeaseRequest) (*pb.Lease, error) {
-	return call(ctx, s, "GetLease", func(ctx context.Context, b *Backend) (*pb.Lease, error) {
+	return call(ctx, s, func(ctx context.Context, b *Backend) (*pb.Lease, error) {
 		key, err := tokenOf(r)
 		if err != nil {
 			return nil, err
@@ -60,7 +60,7 @@ func (s *service) GetLease(ctx context.Context, r *pb.GetLeaseRequest) (*pb.Leas
 }
 
 func (s *service) RenewLease(ctx context.Context, r *pb.RenewLeaseRequest) (*pb.Lease, error) {
-	return call(ctx, s, "RenewLease", func(ctx context.Context, b *Backend) (*pb.Lease, error) {
+	return call(ctx, s, func(ctx context.Context, b *Backend) (*pb.Lease, error) {
 		key, err := tokenOf(r)
 		if err != nil {
 			return nil, err
@@ -77,7 +77,7 @@ func (s *service) RenewLease(ctx context.Context, r *pb.RenewLeaseRequest) (*pb.
 }
 
 func (s *service) ReleaseLease(ctx context.Context, r *pb.ReleaseLeaseRequest) (*pb.ReleaseLeaseResponse, error) {
-	return call(ctx, s, "ReleaseLease", func(ctx context.Context, b *Backend) (*pb.ReleaseLeaseResponse, error) {
+	return call(ctx, s, func(ctx context.Context, b *Backend) (*pb.ReleaseLeaseResponse, error) {
 		key, err := tokenOf(r)
 		if err != nil {
 			return nil, err
@@ -98,8 +98,7 @@ func (s *service) HoldLease(r *pb.HoldLeaseRequest, stream grpc.ServerStreamingS
 
 // hold serves HoldLease by either front. It has no request timeout but for the wait.
 func (s *service) hold(ctx context.Context, r *pb.HoldLeaseRequest, send func(*pb.LeaseGrant) error) *failure {
-	const method = "HoldLease"
-	start, front := time.Now(), frontOf(ctx)
+	start, front, method := time.Now(), frontOf(ctx), methodOf(ctx)
 	l := s.lanes.enter()
 	leave := sync.OnceFunc(l.leave)
 	defer leave()

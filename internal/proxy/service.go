@@ -3,9 +3,12 @@ package proxy
 import (
 	"context"
 	"log/slog"
+	"strings"
 	"sync/atomic"
 	"time"
 
+	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 
 	"github.com/sidecart/sidecart/internal/cart"
@@ -35,7 +38,6 @@ type httpCall struct {
 	ifMatch, ifNoneMatch string
 	lease, release       string // Sidecart-Lease, Sidecart-Release
 	reads                bool   // GET or HEAD
-	method               string // the name of the call, once it is known
 }
 
 type httpCallKey struct{}
@@ -48,8 +50,8 @@ func httpCallOf(ctx context.Context) *httpCall {
 
 // call runs one call on the current backend: it bounds its time, maps its error
 // and counts it.
-func call[R any](ctx context.Context, s *service, method string, run func(context.Context, *Backend) (R, error)) (R, error) {
-	start, front := time.Now(), frontOf(ctx)
+func call[R any](ctx context.Context, s *service, run func(context.Context, *Backend) (R, error)) (R, error) {
+	start, front, method := time.Now(), frontOf(ctx), methodOf(ctx)
 	l := s.lanes.enter()
 	defer l.leave()
 	s.metrics.inFlight.Add(1)
@@ -78,6 +80,21 @@ func frontOf(ctx context.Context) front {
 	}
 	return frontGRPC
 }
+
+// methodOf is the name of the call, as logs and metrics have it: the last part of what the front calls it.
+func methodOf(ctx context.Context) string {
+	name, ok := runtime.RPCMethod(ctx) // first, since the gateway has a transport for gRPC too, without a name
+	if !ok {
+		name, ok = grpc.Method(ctx)
+	}
+	if !ok {
+		return unknownMethod
+	}
+	return shortName(name)
+}
+
+// shortName is the method of "/package.Service/Method".
+func shortName(method string) string { return method[strings.LastIndexByte(method, '/')+1:] }
 
 // failed makes of an error what clients are told, and counts it.
 func (s *service) failed(ctx context.Context, by front, method string, start time.Time, err error) *failure {
@@ -154,8 +171,8 @@ func preconditionOf(ctx context.Context, r changing) (cart.Precondition, error) 
 }
 
 // read serves a read of scope.
-func read[R any](ctx context.Context, s *service, method string, r keyed, scope cart.Part, answer func(cart.Key, *cart.Cart) R) (R, error) {
-	return call(ctx, s, method, func(ctx context.Context, b *Backend) (none R, err error) {
+func read[R any](ctx context.Context, s *service, r keyed, scope cart.Part, answer func(cart.Key, *cart.Cart) R) (R, error) {
+	return call(ctx, s, func(ctx context.Context, b *Backend) (none R, err error) {
 		key, err := keyOf(r)
 		if err != nil {
 			return none, err
@@ -178,8 +195,8 @@ func read[R any](ctx context.Context, s *service, method string, r keyed, scope 
 }
 
 // change serves a change of scope; verb makes it of the request.
-func change[R any](ctx context.Context, s *service, method string, r changing, scope cart.Part, verb func(cart.Limits) (cart.Verb, error), answer func(cart.Key, *cart.Cart) R) (R, error) {
-	return call(ctx, s, method, func(ctx context.Context, b *Backend) (none R, err error) {
+func change[R any](ctx context.Context, s *service, r changing, scope cart.Part, verb func(cart.Limits) (cart.Verb, error), answer func(cart.Key, *cart.Cart) R) (R, error) {
+	return call(ctx, s, func(ctx context.Context, b *Backend) (none R, err error) {
 		key, ch, err := demand(ctx, r, scope)
 		if err != nil {
 			return none, err

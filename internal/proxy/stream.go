@@ -8,6 +8,8 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
+
 	pb "github.com/sidecart/sidecart/proto/sidecart/v1"
 )
 
@@ -17,7 +19,12 @@ const contentLines = "application/x-ndjson"
 
 // serveHold serves HoldLease over HTTP.
 func (g *gateway) serveHold(w http.ResponseWriter, r *http.Request, params map[string]string) {
-	httpCallOf(r.Context()).method = "HoldLease"
+	ctx, err := runtime.AnnotateIncomingContext(r.Context(), g.mux, r, pb.CartService_HoldLease_FullMethodName)
+	if err != nil {
+		g.refuse(w, r, err)
+		return
+	}
+	r = r.WithContext(ctx)
 	if err := g.service.openStream(); err != nil {
 		g.refuse(w, r, err)
 		return
