@@ -11,15 +11,19 @@
 -- also the milliseconds until the first of those before the caller ends by itself.
 
 if ARGV[1] == 'q' or ARGV[1] == 't' then
+  local hash, index, queue, part_lock = KEYS[1], KEYS[2], KEYS[3], KEYS[5]
+  local instance, id, version, steps, ttl, flags, token = ARGV[2], ARGV[3], ARGV[4], ARGV[6], tonumber(ARGV[7]), ARGV[8], ARGV[9]
+  local part = ARGV[11] -- the first part, which is the only one with the turn
   local time = redis.call('TIME')
   local ms = time[1] .. string.sub('00000' .. time[2], -6, -4)
   local now = tonumber(ms)
   -- Queue, lock of the whole cart, locks of the parts.
   local locks, mine, turn = redis.call('MGET', unpack(KEYS, 3)), true, nil
-  local at = 11 + ARGV[10] -- number of expected part versions
-  local n = tonumber(ARGV[at])
-  local writes = at + 2 * n + 1 -- number of writes
-  local again = writes + 3 * ARGV[writes] + 1
+  local expects = 11 + ARGV[10] -- number of expected part versions
+  local n = tonumber(ARGV[expects])
+  local writes = expects + 2 * n + 1 -- number of writes
+  local last_write = writes + 3 * ARGV[writes]
+  local again = last_write + 1
   if ARGV[again] ~= '' then
     again = again + 6 -- the claim, of one part
   end
@@ -29,44 +33,43 @@ if ARGV[1] == 'q' or ARGV[1] == 't' then
       mine = mine and not locks[i]
     end
   else
-    mine = locks[1] and not locks[2] and locks[3] and string.sub(locks[3], 1, 22) == ARGV[9]
+    mine = locks[1] and not locks[2] and locks[3] and string.sub(locks[3], 1, 22) == token
     if mine then
       turn = read_registry(locks[1])
       local h = turn and turn.held[1]
-      mine = h and #turn.held == 1 and h.token == ARGV[9] and now < h.expires and #h.parts == 1 and h.parts[1] == ARGV[11]
+      mine = h and #turn.held == 1 and h.token == token and now < h.expires and #h.parts == 1 and h.parts[1] == part
         and #turn.waiting > 0 and not h.fence and not turn.waiting[1].fence
         and turn.waiting[1].lease <= turn.waiting[1].life
       for _, w in ipairs(mine and turn.waiting or {}) do
-        mine = mine and #w.parts == 1 and w.parts[1] == ARGV[11] and now < w.alive and w.token ~= ARGV[again]
+        mine = mine and #w.parts == 1 and w.parts[1] == part and now < w.alive and w.token ~= ARGV[again]
       end
     end
   end
   if mine then
-    local got = redis.call('HMGET', KEYS[1], 'id', 'version', 'created', 'expires', 'indexed', 'transfer',
-      unpack(ARGV, at + 1, at + n))
+    local got = redis.call('HMGET', hash, 'id', 'version', 'created', 'expires', 'indexed', 'transfer',
+      unpack(ARGV, expects + 1, expects + n))
     local base, expires, indexed = tonumber(got[2]), tonumber(got[4]), tonumber(got[5])
-    local good = got[1] == ARGV[3] and base and got[3] and expires and indexed and not got[6]
-      and (expires == 0 or now < expires) and (ARGV[4] == '0' or ARGV[4] == got[2])
+    local good = got[1] == id and base and got[3] and expires and indexed and not got[6]
+      and (expires == 0 or now < expires) and (version == '0' or version == got[2])
     for i = 1, n do
-      good = good and (got[6 + i] or '0') == ARGV[at + n + i]
+      good = good and (got[6 + i] or '0') == ARGV[expects + n + i]
     end
-    if good and ARGV[8] ~= '' and string.find(ARGV[8], 'i', 1, true) then
-      good = redis.call('SISMEMBER', KEYS[2], ARGV[2]) == 1
+    if good and flags ~= '' and string.find(flags, 'i', 1, true) then
+      good = redis.call('SISMEMBER', index, instance) == 1
     end
-    local ttl = tonumber(ARGV[7])
     if good and ttl > 0 and (indexed == 0 or now + ttl <= indexed) then
       expires = now + ttl
       local ends = string.format('%d', expires)
-      local version = string.format('%d', base + ARGV[6])
-      local set, k = {'version', version, 'updated', ms, 'expires', ends}, 6
-      for i = writes + 1, writes + 3 * ARGV[writes], 3 do
-        local part, step = ARGV[i], ARGV[i + 1]
-        set[k + 1], set[k + 2], set[k + 3] = part, ARGV[i + 2], 'v:' .. part
-        set[k + 4] = step == ARGV[6] and version or string.format('%d', base + step)
+      local new_version = string.format('%d', base + steps)
+      local set, k = {'version', new_version, 'updated', ms, 'expires', ends}, 6
+      for i = writes + 1, last_write, 3 do
+        local field, step = ARGV[i], ARGV[i + 1]
+        set[k + 1], set[k + 2], set[k + 3] = field, ARGV[i + 2], 'v:' .. field
+        set[k + 4] = step == steps and new_version or string.format('%d', base + step)
         k = k + 4
       end
-      redis.call('HSET', KEYS[1], unpack(set))
-      redis.call('PEXPIREAT', KEYS[1], expires - 1) -- see save in locks.lua
+      redis.call('HSET', hash, unpack(set))
+      redis.call('PEXPIREAT', hash, expires - 1) -- see save in locks.lua
       local reply = '+' .. got[2] .. ' ' .. got[3] .. ' ' .. ms .. ' ' .. ends
       if not turn then
         return reply
@@ -74,7 +77,7 @@ if ARGV[1] == 'q' or ARGV[1] == 't' then
 
       local last = {
         token = ARGV[again], holder = ARGV[again + 1], lease = tonumber(ARGV[again + 2]), wake = ARGV[again + 3],
-        life = tonumber(ARGV[again + 4]), parts = {ARGV[11]},
+        life = tonumber(ARGV[again + 4]), parts = {part},
       }
       last.alive = now + last.life
       local next = table.remove(turn.waiting, 1)
@@ -85,12 +88,12 @@ if ARGV[1] == 'q' or ARGV[1] == 't' then
       end
       turn.waiting[#turn.waiting + 1] = last
       turn.held[1] = {token = next.token, holder = next.holder, parts = next.parts, expires = over}
-      redis.call('SET', KEYS[5], next.token .. next.holder, 'PXAT', string.format('%d', over - 1))
-      redis.call('SET', KEYS[3], cjson.encode(turn), 'PXAT', string.format('%d', longest + 1000))
+      redis.call('SET', part_lock, next.token .. next.holder, 'PXAT', string.format('%d', over - 1))
+      redis.call('SET', queue, cjson.encode(turn), 'PXAT', string.format('%d', longest + 1000))
       local flat = false
-      if redis.call('HSTRLEN', KEYS[1], 'items') + redis.call('HSTRLEN', KEYS[1], 'conditions') <= 16384
-        and redis.call('HLEN', KEYS[1]) <= 200 then
-        flat = redis.call('HGETALL', KEYS[1])
+      if redis.call('HSTRLEN', hash, 'items') + redis.call('HSTRLEN', hash, 'conditions') <= 16384
+        and redis.call('HLEN', hash) <= 200 then
+        flat = redis.call('HGETALL', hash)
       end
       local message = cmsgpack.pack({next.token, flat})
       if #message > 32768 then -- as in locks.lua
