@@ -139,8 +139,9 @@ generate: ## Regenerate code from proto and from the API types
 	go generate ./...
 
 .PHONY: fmt
-fmt: ## Format Go code and sort imports
+fmt: ## Format Go code, sort imports, and fill prose to one width
 	$(GOLANGCI_LINT) fmt
+	git ls-files -z '*.go' '*.lua' '*.proto' '*.md' | xargs -0 go -C tools run ./wrap -dir '$(CURDIR)'
 
 .PHONY: clean
 clean: ## Remove what was built here

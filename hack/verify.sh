@@ -30,6 +30,11 @@ formatted() {
   [ -z "$files" ] || { echo "$files"; return 1; }
 }
 
+filled() {
+  git ls-files -z --cached --others --exclude-standard '*.go' '*.lua' '*.proto' '*.md' | xargs -0 ls -d 2>/dev/null |
+    xargs go -C tools run ./wrap -dir "$PWD" -check
+}
+
 compatible() { # against the last release; before the first, against where this branch left main
   local base
   base=$(git describe --tags --abbrev=0 --match 'v*' 2>/dev/null) ||
@@ -53,6 +58,7 @@ modules() {
 
 check 'generated code' generated
 check 'gofmt' formatted
+check 'width of prose' filled
 check 'go vet' go vet -tags long,compat ./...
 check 'go mod tidy' go mod tidy -diff
 for module in $(modules); do
