@@ -116,6 +116,10 @@ func (s *lanes) enter() *lane {
 	}
 }
 
+// peek returns the current lane for its settings, without counting a call in. A request is received by them; which
+// backend serves it is decided when it enters.
+func (s *lanes) peek() *lane { return s.current.Load() }
+
 // Retired is a Backend that gets no new calls any more.
 type Retired struct{ lane *lane }
 

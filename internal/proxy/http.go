@@ -70,11 +70,10 @@ func (g *gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		release:     strings.Join(r.Header.Values(headerRelease), ", "),
 		reads:       r.Method == http.MethodGet || r.Method == http.MethodHead,
 	}
-	l := g.service.lanes.enter()
+	l := g.service.lanes.peek()
 	most, timeout := l.maxBodyBytes(), l.RequestTimeout+bodyGrace
 	a := &admission{budget: l.budget}
 	defer a.release()
-	l.leave()
 	r = r.WithContext(context.WithValue(context.WithValue(r.Context(), httpCallKey{}, c), admissionKey{}, a))
 	if r.Method == http.MethodHead { // net/http leaves the body out
 		r.Method = http.MethodGet

@@ -215,4 +215,4 @@ func (h *pulse) ready() (bool, string) {
 }
 
 // advice is what is known of how safe carts are; false while nothing is.
-func (h *pulse) advice() ([]storage.Advice, bool) { return h.warnings.get(h.lanes.current.Load()) }
+func (h *pulse) advice() ([]storage.Advice, bool) { return h.warnings.get(h.lanes.peek()) }

@@ -41,9 +41,8 @@ func (s *service) receive(ctx context.Context, method string, a *admission, m an
 	if !ok {
 		return errors.New("the stream of this version of grpc-go is not understood")
 	}
-	l := s.lanes.enter()
+	l := s.lanes.peek()
 	most, patience, budget := l.maxBodyBytes(), l.RequestTimeout+bodyGrace, l.budget
-	l.leave()
 
 	if stream.RecvCompress() != "" {
 		// The answer would be compressed likewise. Both ends are on one machine, and a
