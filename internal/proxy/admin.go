@@ -134,9 +134,9 @@ type statusCounts struct {
 
 // status gathers what the status page shows, with names or only counts.
 func (s *Server) status(version string, names bool) statusPage {
-	l := s.service.lanes.enter()
+	l := s.service.backends.enter()
 	defer l.leave()
-	st := l.Engine.Status()
+	st := l.Coordinator.Status()
 	up, why := s.pulse.state()
 	var known []statusWarning
 	if advice, ok := s.pulse.advice(); ok {

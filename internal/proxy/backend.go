@@ -10,8 +10,8 @@ import (
 	"github.com/sidecart/sidecart/internal/storage"
 )
 
-// Engine makes and reads changes; *[lock.Coordinator] is one.
-type Engine interface {
+// Coordinator makes and reads changes; *[lock.Coordinator] is one.
+type Coordinator interface {
 	Read(ctx context.Context, key cart.Key) (*cart.Cart, error)
 	Change(ctx context.Context, key cart.Key, ch lock.Change) (lock.Result, error)
 	Forget(ctx context.Context, key cart.Key, ch lock.Change) (lock.Result, error)
@@ -30,7 +30,7 @@ type Engine interface {
 // Backend is what calls are served with. All fields but Generation, Place, Prefix, TTL,
 // MemoryBytes, AllowFlush, Beat, Advice and Count are required.
 type Backend struct {
-	Engine Engine
+	Coordinator Coordinator
 	// Ping has the store do all that a change needs.
 	Ping func(context.Context) error
 	// Beat asks it for a sign of life that costs less; nil where there is none.
@@ -66,27 +66,27 @@ func (b *Backend) maxBodyBytes() int64 {
 	return 2*int64(min(b.Limits.MaxDocumentBytes, b.Limits.MaxCartBytes)) + 64<<10
 }
 
-// lane is a Backend with a count of the calls that use it.
-type lane struct {
-	Backend // whose Engine keeps to the budget
+// served is a [Backend] with a count of the calls that use it.
+type served struct {
+	Backend // whose Coordinator keeps to the budget
 	budget  *budget
-	// calls are those under way, and one more until the lane is retired; at 0
-	// the lane takes no call any more.
+	// calls are those under way, and one more until the backend is retired; at 0
+	// the backend takes no call any more.
 	calls atomic.Int64
 	empty chan struct{} // closed at 0
 	// opened is since when it serves.
 	opened time.Time
 }
 
-func newLane(b Backend) *lane {
-	l := &lane{Backend: b, budget: newBudget(b.MemoryBytes, b.Limits), empty: make(chan struct{}), opened: time.Now()}
-	l.Engine = weighed{b.Engine, l.budget}
+func newServed(b Backend) *served {
+	l := &served{Backend: b, budget: newBudget(b.MemoryBytes, b.Limits), empty: make(chan struct{}), opened: time.Now()}
+	l.Coordinator = weighed{b.Coordinator, l.budget}
 	l.calls.Store(1)
 	return l
 }
 
-// enter counts a call in; false means that the lane was retired and is empty.
-func (l *lane) enter() bool {
+// enter counts a call in; false means that the backend was retired and is empty.
+func (l *served) enter() bool {
 	for {
 		n := l.calls.Load()
 		if n == 0 {
@@ -98,17 +98,17 @@ func (l *lane) enter() bool {
 	}
 }
 
-func (l *lane) leave() {
+func (l *served) leave() {
 	if l.calls.Add(-1) == 0 {
 		close(l.empty)
 	}
 }
 
-// lanes hands each call the current Backend.
-type lanes struct{ current atomic.Pointer[lane] }
+// backends hands each call the current Backend.
+type backends struct{ current atomic.Pointer[served] }
 
-// enter returns the current lane, which the caller must leave.
-func (s *lanes) enter() *lane {
+// enter returns the current backend, which the caller must leave.
+func (s *backends) enter() *served {
 	for {
 		if l := s.current.Load(); l.enter() {
 			return l
@@ -116,18 +116,18 @@ func (s *lanes) enter() *lane {
 	}
 }
 
-// peek returns the current lane for its settings, without counting a call in. A request is received by them; which
+// peek returns the current backend for its settings, without counting a call in. A request is received by them; which
 // backend serves it is decided when it enters.
-func (s *lanes) peek() *lane { return s.current.Load() }
+func (s *backends) peek() *served { return s.current.Load() }
 
 // Retired is a Backend that gets no new calls any more.
-type Retired struct{ lane *lane }
+type Retired struct{ backend *served }
 
 // Wait returns when no call uses the Backend any more, so that it can be closed,
 // or when ctx ends.
 func (r *Retired) Wait(ctx context.Context) error {
 	select {
-	case <-r.lane.empty:
+	case <-r.backend.empty:
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
@@ -135,8 +135,8 @@ func (r *Retired) Wait(ctx context.Context) error {
 }
 
 // swap makes b the current Backend and returns what it replaces, nil at first.
-func (s *lanes) swap(b Backend) *Retired {
-	old := s.current.Swap(newLane(b))
+func (s *backends) swap(b Backend) *Retired {
+	old := s.current.Swap(newServed(b))
 	if old == nil {
 		return nil
 	}
@@ -144,4 +144,4 @@ func (s *lanes) swap(b Backend) *Retired {
 	return &Retired{old}
 }
 
-var _ Engine = (*lock.Coordinator)(nil)
+var _ Coordinator = (*lock.Coordinator)(nil)

@@ -20,7 +20,7 @@ func BenchmarkAddItem(b *testing.B) {
 	defer store.Close()
 	o := lock.Options{WaitTimeout: 5 * time.Second, LeaseDuration: 5 * time.Second, TTL: time.Hour, Limits: cart.DefaultLimits()}
 	s, err := Start(Options{GRPC: "127.0.0.1:0", Log: slog.New(slog.DiscardHandler)}, Backend{
-		Engine: lock.New(store, o), Ping: store.Ping, Name: "Memory", Mode: "auto", Limits: o.Limits, RequestTimeout: 6 * time.Second,
+		Coordinator: lock.New(store, o), Ping: store.Ping, Name: "Memory", Mode: "auto", Limits: o.Limits, RequestTimeout: 6 * time.Second,
 	})
 	if err != nil {
 		b.Fatal(err)

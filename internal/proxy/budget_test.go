@@ -165,12 +165,12 @@ func TestSizes(t *testing.T) {
 // A large cart that was not known to be one is answered where there is memory for it, and else known from then on. The
 // place of the unseen is free again in any case.
 func TestUnseenLargeCart(t *testing.T) {
-	l := &largeEngine{bytes: 1 << 20, wait: make(chan struct{})}
+	l := &largeCarts{bytes: 1 << 20, wait: make(chan struct{})}
 	close(l.wait)
 	b := realBackend(t)
-	b.Engine = l
+	b.Coordinator = l
 	w := start(t, b)
-	budget := w.service.lanes.current.Load().budget
+	budget := w.service.backends.current.Load().budget
 	all, err := budget.take(t.Context(), &budget.work, budget.work.size)
 	if err != nil {
 		t.Fatal(err)
@@ -191,8 +191,8 @@ func TestUnseenLargeCart(t *testing.T) {
 	until(t, "all to be free", func() bool { return taken(t, &budget.unseen)+taken(t, &budget.work) == 0 })
 }
 
-// largeEngine is an engine with one large cart, whose reads it counts while they are under way.
-type largeEngine struct {
+// largeCarts is a coordinator with one large cart, whose reads it counts while they are under way.
+type largeCarts struct {
 	failing
 	mu        sync.Mutex
 	now, most int
@@ -200,7 +200,7 @@ type largeEngine struct {
 	wait      chan struct{}
 }
 
-func (l *largeEngine) enter() {
+func (l *largeCarts) enter() {
 	l.mu.Lock()
 	l.now++
 	l.most = max(l.most, l.now)
@@ -211,15 +211,15 @@ func (l *largeEngine) enter() {
 	l.mu.Unlock()
 }
 
-func (l *largeEngine) cart() *cart.Cart {
+func (l *largeCarts) cart() *cart.Cart {
 	return &cart.Cart{ID: "id", Version: 1, Metadata: []cart.Entry{{Key: "k", Value: []byte(`"` + strings.Repeat("x", l.bytes) + `"`), Version: 1}}}
 }
 
-func (l *largeEngine) Read(context.Context, cart.Key) (*cart.Cart, error) {
+func (l *largeCarts) Read(context.Context, cart.Key) (*cart.Cart, error) {
 	l.enter()
 	return l.cart(), nil
 }
-func (l *largeEngine) Change(context.Context, cart.Key, lock.Change) (lock.Result, error) {
+func (l *largeCarts) Change(context.Context, cart.Key, lock.Change) (lock.Result, error) {
 	l.enter()
 	return lock.Result{Cart: l.cart()}, nil
 }
@@ -229,11 +229,11 @@ func TestFewLargeCartsAtOnce(t *testing.T) {
 	for _, front := range []string{"http", "grpc"} {
 		for _, size := range []int{100, 1 << 20} {
 			t.Run(front+" "+strconv.Itoa(size), func(t *testing.T) {
-				l := &largeEngine{bytes: size, wait: make(chan struct{})}
+				l := &largeCarts{bytes: size, wait: make(chan struct{})}
 				b := realBackend(t)
-				b.Engine, b.MemoryBytes = l, 100<<20
+				b.Coordinator, b.MemoryBytes = l, 100<<20
 				w := start(t, b)
-				budget := w.service.lanes.current.Load().budget
+				budget := w.service.backends.current.Load().budget
 				for i := range 60 {
 					budget.sizes.saw(cart.Key{Identifier: "u" + strconv.Itoa(i), Instance: "default"}, int64(size))
 				}
@@ -277,7 +277,7 @@ func TestLeaseHolderIsNotHeldOff(t *testing.T) {
 	b := realBackend(t)
 	b.MemoryBytes = 1
 	w := start(t, b)
-	budget := w.service.lanes.current.Load().budget
+	budget := w.service.backends.current.Load().budget
 	all, err := budget.take(t.Context(), &budget.work, budget.work.size)
 	if err != nil {
 		t.Fatal(err)
@@ -302,7 +302,7 @@ func TestBusy(t *testing.T) {
 	b := realBackend(t)
 	b.RequestTimeout = 200 * time.Millisecond
 	w := start(t, b)
-	budget := w.service.lanes.current.Load().budget
+	budget := w.service.backends.current.Load().budget
 	big := `{"value":"` + strings.Repeat("x", 300_000) + `"}`
 	put := ask{rpc: "PutMetadataValue", params: p{"key": "k"}, body: big}
 	all, err := budget.take(t.Context(), &budget.work, budget.work.size)

@@ -42,7 +42,7 @@ type cartCount struct {
 
 func newCartCount(s *Server) *cartCount {
 	return &cartCount{count: s.countCarts, now: time.Now, generation: func() int64 {
-		l := s.service.lanes.enter()
+		l := s.service.backends.enter()
 		defer l.leave()
 		return l.Generation
 	}}
@@ -75,7 +75,7 @@ func (c *cartCount) get(ctx context.Context) (countAnswer, int, string) {
 
 // countCarts asks the backend. What it says of a failure is for the log of probes, not for strangers.
 func (s *Server) countCarts(ctx context.Context) (answer countAnswer, status int, message string) {
-	l := s.service.lanes.enter()
+	l := s.service.backends.enter()
 	defer l.leave()
 	if l.Count == nil {
 		return answer, http.StatusNotImplemented, "this backend cannot count its carts"

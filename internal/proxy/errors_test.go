@@ -88,7 +88,7 @@ func TestContextErrors(t *testing.T) {
 	}
 }
 
-// failing is an engine of which every call fails.
+// failing is a coordinator of which every call fails.
 type failing struct {
 	lock.Coordinator
 	err error
@@ -122,8 +122,8 @@ func (f *failing) HandOver(context.Context, cart.Key, cart.Key, cart.Strategy, l
 	return lock.Result{}, f.err
 }
 
-// What an engine says comes out of every call, by both fronts, as what it is.
-func TestErrorsOfTheEngine(t *testing.T) {
+// What a coordinator says comes out of every call, by both fronts, as what it is.
+func TestErrorsOfTheCoordinator(t *testing.T) {
 	calls := []ask{
 		{rpc: "GetCart"}, {rpc: "ListInstances"}, {rpc: "GetItems"}, {rpc: "GetConditions"}, {rpc: "GetMetadata"},
 		{rpc: "GetMetadataValue", params: p{"key": "k"}}, {rpc: "PutCart", body: `{"items":{}}`}, items(`{}`), raw("AddItem", `{"item":{"id":"a"}}`),
@@ -149,7 +149,7 @@ func TestErrorsOfTheEngine(t *testing.T) {
 	} {
 		t.Run(row.reason, func(t *testing.T) {
 			b := realBackend(t)
-			b.Engine = &failing{err: row.err}
+			b.Coordinator = &failing{err: row.err}
 			w := start(t, b)
 			for _, a := range calls {
 				for name, call := range map[string]func(ask) reply{"http": w.http, "grpc": w.grpc} {
@@ -204,7 +204,7 @@ func TestFlushIsForbiddenUnlessAllowed(t *testing.T) {
 func TestRequestTimeout(t *testing.T) {
 	b := realBackend(t)
 	b.RequestTimeout = 20 * time.Millisecond
-	b.Engine = &stuck{}
+	b.Coordinator = &stuck{}
 	w := start(t, b)
 	for _, call := range []func(ask) reply{w.http, w.grpc} {
 		if r := call(ask{rpc: "GetCart"}); r.reason != "BACKEND_UNAVAILABLE" {
@@ -213,7 +213,7 @@ func TestRequestTimeout(t *testing.T) {
 	}
 }
 
-// stuck is an engine that answers no read before its context ends.
+// stuck is a coordinator that answers no read before its context ends.
 type stuck struct{ failing }
 
 func (*stuck) Read(ctx context.Context, _ cart.Key) (*cart.Cart, error) {

@@ -27,7 +27,7 @@ func (s *service) ListInstances(ctx context.Context, r *pb.ListInstancesRequest)
 		if err := unconditional(ctx); err != nil {
 			return nil, err
 		}
-		names, err := b.Engine.Instances(ctx, r.Identifier)
+		names, err := b.Coordinator.Instances(ctx, r.Identifier)
 		if err != nil {
 			return nil, err
 		}
@@ -165,7 +165,7 @@ func (s *service) Forget(ctx context.Context, r *pb.ForgetRequest) (*pb.ForgetRe
 		if err != nil {
 			return nil, err
 		}
-		res, err := b.Engine.Forget(ctx, key, ch)
+		res, err := b.Coordinator.Forget(ctx, key, ch)
 		return &pb.ForgetResponse{Forgotten: res.Changed}, err
 	})
 }
@@ -178,7 +178,7 @@ func (s *service) ForgetAll(ctx context.Context, r *pb.ForgetAllRequest) (*pb.Fo
 		if err := unconditional(ctx); err != nil {
 			return nil, err
 		}
-		n, err := b.Engine.ForgetAll(ctx, r.Identifier)
+		n, err := b.Coordinator.ForgetAll(ctx, r.Identifier)
 		return &pb.ForgetAllResponse{Forgotten: int64(n)}, err
 	})
 }
@@ -210,7 +210,7 @@ func handOver(ctx context.Context, b *Backend, r changing, toIdentifier string, 
 		return nil, lock.Result{}, err
 	}
 	to := cart.Key{Identifier: toIdentifier, Instance: from.Instance}
-	res, err := b.Engine.HandOver(ctx, from, to, strategy, ch)
+	res, err := b.Coordinator.HandOver(ctx, from, to, strategy, ch)
 	if err != nil {
 		return nil, lock.Result{}, err
 	}
@@ -225,6 +225,6 @@ func (s *service) Flush(ctx context.Context, _ *pb.FlushRequest) (*pb.FlushRespo
 		if err := unconditional(ctx); err != nil {
 			return nil, err
 		}
-		return &pb.FlushResponse{}, b.Engine.Flush(ctx)
+		return &pb.FlushResponse{}, b.Coordinator.Flush(ctx)
 	})
 }

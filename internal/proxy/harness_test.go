@@ -65,7 +65,7 @@ func realBackend(t *testing.T) Backend {
 	t.Cleanup(func() { _ = store.Close() })
 	o := lock.Options{WaitTimeout: 5 * time.Second, LeaseDuration: 5 * time.Second, TTL: time.Hour, Limits: cart.DefaultLimits(), Reason: "Configured"}
 	return Backend{
-		Engine: lock.New(store, o), Ping: store.Ping, Name: "Memory", Mode: "auto", Generation: 7,
+		Coordinator: lock.New(store, o), Ping: store.Ping, Name: "Memory", Mode: "auto", Generation: 7,
 		Limits: o.Limits, RequestTimeout: 6 * time.Second, AllowFlush: true,
 	}
 }

@@ -70,7 +70,7 @@ func (g *gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		release:     strings.Join(r.Header.Values(headerRelease), ", "),
 		reads:       r.Method == http.MethodGet || r.Method == http.MethodHead,
 	}
-	l := g.service.lanes.peek()
+	l := g.service.backends.peek()
 	most, timeout := l.maxBodyBytes(), l.RequestTimeout+bodyGrace
 	a := &admission{budget: l.budget}
 	defer a.release()

@@ -34,7 +34,7 @@ func (s *service) AcquireLease(ctx context.Context, r *pb.AcquireLeaseRequest) (
 			return nil, err
 		}
 		start := time.Now()
-		l, err := b.Engine.AcquireLease(ctx, key, ask)
+		l, err := b.Coordinator.AcquireLease(ctx, key, ask)
 		s.metrics.waited(err, time.Since(start))
 		if err != nil {
 			return nil, err
@@ -55,7 +55,7 @@ func (s *service) GetLease(ctx context.Context, r *pb.GetLeaseRequest) (*pb.Leas
 		if err := without(ctx, "a lease has no etag"); err != nil {
 			return nil, err
 		}
-		return leaseAnswer(b.Engine.Lease(ctx, key, r.Token))
+		return leaseAnswer(b.Coordinator.Lease(ctx, key, r.Token))
 	})
 }
 
@@ -72,7 +72,7 @@ func (s *service) RenewLease(ctx context.Context, r *pb.RenewLeaseRequest) (*pb.
 		if err := without(ctx, notOnLocks); err != nil {
 			return nil, err
 		}
-		return leaseAnswer(b.Engine.RenewLease(ctx, key, r.Token, d))
+		return leaseAnswer(b.Coordinator.RenewLease(ctx, key, r.Token, d))
 	})
 }
 
@@ -85,7 +85,7 @@ func (s *service) ReleaseLease(ctx context.Context, r *pb.ReleaseLeaseRequest) (
 		if err := without(ctx, notOnLocks); err != nil {
 			return nil, err
 		}
-		return &pb.ReleaseLeaseResponse{}, b.Engine.ReleaseLease(ctx, key, r.Token)
+		return &pb.ReleaseLeaseResponse{}, b.Coordinator.ReleaseLease(ctx, key, r.Token)
 	})
 }
 
@@ -99,7 +99,7 @@ func (s *service) HoldLease(r *pb.HoldLeaseRequest, stream grpc.ServerStreamingS
 // hold serves HoldLease by either front. It has no request timeout but for the wait.
 func (s *service) hold(ctx context.Context, r *pb.HoldLeaseRequest, send func(*pb.LeaseGrant) error) *failure {
 	start, front, method := time.Now(), frontOf(ctx), methodOf(ctx)
-	l := s.lanes.enter()
+	l := s.backends.enter()
 	leave := sync.OnceFunc(l.leave)
 	defer leave()
 	s.metrics.inFlight.Add(1)
@@ -121,12 +121,12 @@ func (s *service) hold(ctx context.Context, r *pb.HoldLeaseRequest, send func(*p
 	granted := false
 	if err == nil {
 		asked := time.Now()
-		err = l.Engine.HoldLease(ctx, key, ask, func(l lock.Lease) error {
+		err = l.Coordinator.HoldLease(ctx, key, ask, func(l lock.Lease) error {
 			if !granted {
 				s.metrics.waited(nil, time.Since(asked))
 			}
 			granted = true
-			// From here on the engine itself knows that it is used. A lane that is kept
+			// From here on the coordinator itself knows that it is used. A backend that is kept
 			// for the life of a lease would hold up the swap of backends.
 			leave()
 			return send(grantAnswer(key, l))

@@ -20,7 +20,7 @@ import (
 func impatient(t *testing.T) Backend {
 	t.Helper()
 	b := realBackend(t)
-	b.Engine.(*lock.Coordinator).Update(lock.Options{
+	b.Coordinator.(*lock.Coordinator).Update(lock.Options{
 		WaitTimeout: 30 * time.Millisecond, LeaseDuration: 5 * time.Second, TTL: time.Hour, Limits: b.Limits, Holder: "sidecar-1",
 	})
 	return b
@@ -180,7 +180,7 @@ func TestLeasesNeedLocks(t *testing.T) {
 	store := memory.New()
 	t.Cleanup(func() { _ = store.Close() })
 	b := realBackend(t)
-	b.Engine = lock.New(unlocked{store}, lock.Options{WaitTimeout: time.Second, LeaseDuration: time.Second, Limits: b.Limits})
+	b.Coordinator = lock.New(unlocked{store}, lock.Options{WaitTimeout: time.Second, LeaseDuration: time.Second, Limits: b.Limits})
 	w := start(t, b)
 	for _, call := range []func(ask) reply{w.http, w.grpc} {
 		for _, a := range []ask{

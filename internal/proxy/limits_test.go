@@ -96,9 +96,9 @@ func TestTooManyKeys(t *testing.T) {
 	}
 }
 
-// manyInstances is an engine that knows of many carts of one identifier.
+// manyInstances is a coordinator that knows of many carts of one identifier.
 type manyInstances struct {
-	Engine
+	Coordinator
 	names []string
 }
 
@@ -111,7 +111,7 @@ func TestTooManyInstances(t *testing.T) {
 	for i := range names {
 		names[i] = fmt.Sprintf("%0255d", i)
 	}
-	b.Engine = manyInstances{b.Engine, names}
+	b.Coordinator = manyInstances{b.Coordinator, names}
 	w := start(t, b)
 	for front, call := range map[string]func(ask) reply{"http": w.http, "grpc": w.grpc} {
 		r := call(ask{rpc: "ListInstances"})

@@ -153,11 +153,11 @@ func (m *metrics) waited(err error, took time.Duration) {
 	}
 }
 
-// engineCollector asks the engine when Prometheus does.
-type engineCollector struct {
-	lanes  *lanes
-	pulse  *pulse
-	config *configState
+// coordinatorCollector asks the coordinator when Prometheus does.
+type coordinatorCollector struct {
+	backends *backends
+	pulse    *pulse
+	config   *configState
 }
 
 var (
@@ -182,7 +182,7 @@ var (
 )
 
 // Describe implements [prometheus.Collector].
-func (c *engineCollector) Describe(ch chan<- *prometheus.Desc) {
+func (c *coordinatorCollector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{descChanges, descCommits, descConflicts, descLocked, descAcquired, descTimeouts,
 		descForeign, descQueue, descGranted, descLost, descUngranted, descHeld, descLocking, descBackend, descRefusals, descWarning, descGeneration, descRejected} {
 		ch <- d
@@ -190,10 +190,10 @@ func (c *engineCollector) Describe(ch chan<- *prometheus.Desc) {
 }
 
 // Collect implements [prometheus.Collector].
-func (c *engineCollector) Collect(ch chan<- prometheus.Metric) {
-	l := c.lanes.enter()
+func (c *coordinatorCollector) Collect(ch chan<- prometheus.Metric) {
+	l := c.backends.enter()
 	defer l.leave()
-	st := l.Engine.Status()
+	st := l.Coordinator.Status()
 	counter := func(d *prometheus.Desc, n uint64) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(n))
 	}

@@ -29,8 +29,8 @@ const (
 
 // pulse watches the backend.
 type pulse struct {
-	lanes *lanes
-	log   *slog.Logger
+	backends *backends
+	log      *slog.Logger
 	// changed is told of each change of readiness.
 	changed  func(ready bool)
 	kick     chan struct{}
@@ -40,16 +40,16 @@ type pulse struct {
 	mu       sync.Mutex
 	up       bool
 	why      string    // why it is not up
-	known    *lane     // whose pings the counts are of
+	known    *served   // whose pings the counts are of
 	row      int       // pings in a row that say other than up
 	doubt    bool      // the next ping must be a whole probe
 	probe    time.Time // when the next one is due all the same
 	stopping bool
 }
 
-func newPulse(l *lanes, log *slog.Logger, changed func(ready bool)) *pulse {
+func newPulse(l *backends, log *slog.Logger, changed func(ready bool)) *pulse {
 	return &pulse{
-		lanes: l, log: log, changed: changed, kick: make(chan struct{}, 1), why: "the backend was not asked yet",
+		backends: l, log: log, changed: changed, kick: make(chan struct{}, 1), why: "the backend was not asked yet",
 		refusals: refusals{log: log}, warnings: warnings{log: log},
 	}
 }
@@ -94,7 +94,7 @@ func (h *pulse) run(ctx context.Context) {
 }
 
 func (h *pulse) ping(ctx context.Context) {
-	l := h.lanes.enter()
+	l := h.backends.enter()
 	defer l.leave()
 	limited := func(ask func(context.Context)) {
 		ctx, cancel := context.WithTimeout(ctx, min(pingTimeout, l.RequestTimeout))
@@ -122,7 +122,7 @@ func (h *pulse) ping(ctx context.Context) {
 }
 
 // wantsProbe says whether the next ping of l must be a whole probe: where l is new, something has failed, or it is due.
-func (h *pulse) wantsProbe(l *lane) bool {
+func (h *pulse) wantsProbe(l *served) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	whole := l.Beat == nil || h.known != l || !h.up || h.doubt || !time.Now().Before(h.probe)
@@ -134,7 +134,7 @@ func (h *pulse) wantsProbe(l *lane) bool {
 }
 
 // saw takes in the result of a ping. The first of a backend decides at once.
-func (h *pulse) saw(l *lane, whole bool, err error) {
+func (h *pulse) saw(l *served, whole bool, err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	first := h.known != l
@@ -215,4 +215,4 @@ func (h *pulse) ready() (bool, string) {
 }
 
 // advice is what is known of how safe carts are; false while nothing is.
-func (h *pulse) advice() ([]storage.Advice, bool) { return h.warnings.get(h.lanes.peek()) }
+func (h *pulse) advice() ([]storage.Advice, bool) { return h.warnings.get(h.backends.peek()) }

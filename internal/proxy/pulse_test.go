@@ -67,7 +67,7 @@ func (m *moody) counts() (pings, beats int) {
 func TestProbeWhenItMatters(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := &moody{}
-		var l lanes
+		var l backends
 		l.swap(m.backend("Redis"))
 		h := newPulse(&l, quiet(), func(bool) {})
 		ctx, stop := context.WithCancel(t.Context())
@@ -121,7 +121,7 @@ func TestRefusalIsTold(t *testing.T) {
 		var log lockedBuffer
 		noperm := fmt.Errorf("redis: ping: %w: %w", storage.ErrUnavailable, &storage.Refusal{Words: "NOPERM No permissions to access a key"})
 		m := &moody{ping: noperm}
-		var l lanes
+		var l backends
 		l.swap(m.backend("Redis"))
 		h := newPulse(&l, slog.New(slog.NewTextHandler(&log, nil)), func(bool) {})
 		ctx, stop := context.WithCancel(t.Context())
@@ -192,7 +192,7 @@ func TestWarnings(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var log lockedBuffer
 		m := &moody{}
-		var l lanes
+		var l backends
 		l.swap(m.backend("Redis"))
 		h := newPulse(&l, slog.New(slog.NewTextHandler(&log, nil)), func(bool) {})
 		if _, known := h.advice(); known {
@@ -257,7 +257,7 @@ func TestRefusedEverywhere(t *testing.T) {
 	refusal := fmt.Errorf("redis: commit s3ssion: %w: %w", storage.ErrUnavailable, &storage.Refusal{Words: "OOM command not allowed"})
 	b := realBackend(t)
 	b.Name = "Redis"
-	b.Engine = refusing{b.Engine, refusal}
+	b.Coordinator = refusing{b.Coordinator, refusal}
 	b.Advice = func(context.Context) ([]storage.Advice, error) {
 		return []storage.Advice{{Code: storage.AdviceEvictionPolicy, Message: "It forgets <carts>."}}, nil
 	}
@@ -320,9 +320,9 @@ func TestStartedOnceTheBackendWasLookedAt(t *testing.T) {
 	}
 }
 
-// refusing is an engine whose backend refuses to be read.
+// refusing is a coordinator whose backend refuses to be read.
 type refusing struct {
-	Engine
+	Coordinator
 	err error
 }
 

@@ -41,7 +41,7 @@ func (s *service) receive(ctx context.Context, method string, a *admission, m an
 	if !ok {
 		return errors.New("the stream of this version of grpc-go is not understood")
 	}
-	l := s.lanes.peek()
+	l := s.backends.peek()
 	most, patience, budget := l.maxBodyBytes(), l.RequestTimeout+bodyGrace, l.budget
 
 	if stream.RecvCompress() != "" {

@@ -158,7 +158,7 @@ type warnings struct {
 	log *slog.Logger
 
 	mu   sync.Mutex
-	of   *lane // nil until it was asked
+	of   *served // nil until it was asked
 	now  []storage.Advice
 	said map[string]time.Time // by code
 }
@@ -167,7 +167,7 @@ type warnings struct {
 const warnAgain = 10 * time.Minute
 
 // set takes in what is known now, and logs what is new and what is over.
-func (w *warnings) set(now time.Time, of *lane, advice []storage.Advice) {
+func (w *warnings) set(now time.Time, of *served, advice []storage.Advice) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.of != of || w.said == nil {
@@ -191,7 +191,7 @@ func (w *warnings) set(now time.Time, of *lane, advice []storage.Advice) {
 	}
 }
 
-func (w *warnings) get(of *lane) ([]storage.Advice, bool) {
+func (w *warnings) get(of *served) ([]storage.Advice, bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.of != of {

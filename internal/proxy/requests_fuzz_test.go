@@ -31,7 +31,7 @@ func newFuzzed(f *testing.F, wait time.Duration) *fuzzed {
 	store := memory.New()
 	o := lock.Options{Locking: true, WaitTimeout: wait, LeaseDuration: time.Minute, TTL: time.Hour, Limits: cart.DefaultLimits(), Reason: "Configured"}
 	b := Backend{
-		Engine: lock.New(store, o), Ping: store.Ping, Name: "Memory", Mode: "enabled",
+		Coordinator: lock.New(store, o), Ping: store.Ping, Name: "Memory", Mode: "enabled",
 		Limits: o.Limits, RequestTimeout: 10 * time.Second, AllowFlush: true,
 	}
 	s, err := Start(Options{Log: slog.New(slog.DiscardHandler)}, b)

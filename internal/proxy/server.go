@@ -58,11 +58,11 @@ func Start(o Options, b Backend) (*Server, error) {
 	s.owner = statusOwner{Pod: o.Pod, Namespace: o.Namespace, CartStorage: o.CartStorage}
 	m := newMetrics(o.Version)
 	s.service = &service{metrics: m, log: o.Log, stopping: s.stopping}
-	s.service.lanes.swap(b)
-	s.pulse = newPulse(&s.service.lanes, o.Log, readiness(s.health))
+	s.service.backends.swap(b)
+	s.pulse = newPulse(&s.service.backends, o.Log, readiness(s.health))
 	s.service.callFailed = s.pulse.callFailed
 	readiness(s.health)(false)
-	m.registry.MustRegister(&engineCollector{lanes: &s.service.lanes, pulse: s.pulse, config: &s.config})
+	m.registry.MustRegister(&coordinatorCollector{backends: &s.service.backends, pulse: s.pulse, config: &s.config})
 	s.config.set(configAccepted, "")
 
 	gw, err := newGateway(s.service, func() string { return s.Addr("grpc") })
@@ -212,7 +212,7 @@ func (s *Server) Addr(front string) string {
 // Swap serves new calls with b. Those under way end on what they began with: wait
 // for them before closing it.
 func (s *Server) Swap(b Backend) *Retired {
-	old := s.service.lanes.swap(b)
+	old := s.service.backends.swap(b)
 	s.pulse.suspect()
 	return old
 }

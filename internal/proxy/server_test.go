@@ -150,7 +150,7 @@ func TestStaleSocketIsReplaced(t *testing.T) {
 	}
 }
 
-// gate is an engine that holds reads up until it is opened.
+// gate is a coordinator that holds reads up until it is opened.
 type gate struct {
 	failing
 	entered chan struct{}
@@ -182,7 +182,7 @@ func TestSwap(t *testing.T) {
 			old, next := newGate(1), newGate(2)
 			close(next.open)
 			b := realBackend(t)
-			b.Engine = old
+			b.Coordinator = old
 			w := start(t, b)
 			call := w.http
 			if front == "grpc" {
@@ -191,7 +191,7 @@ func TestSwap(t *testing.T) {
 			answer := make(chan reply, 1)
 			go func() { answer <- call(ask{rpc: "GetCart"}) }()
 			<-old.entered
-			b.Engine, b.Generation = next, 8
+			b.Coordinator, b.Generation = next, 8
 			retired := w.Swap(b)
 			if r := call(ask{rpc: "GetCart"}); !strings.Contains(r.body, `"version":2`) {
 				t.Fatalf("a new call met the old backend: %s", r.body)
@@ -215,18 +215,18 @@ func TestSwap(t *testing.T) {
 
 // Swaps under load lose no call and use no backend after its Wait.
 func TestSwapUnderLoad(t *testing.T) {
-	var l lanes
+	var l backends
 	l.swap(Backend{})
 	ctx, stop := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
 	for range 4 {
 		wg.Go(func() {
 			for ctx.Err() == nil {
-				lane := l.enter()
-				if lane.calls.Load() < 1 {
-					t.Error("a call on an empty lane")
+				b := l.enter()
+				if b.calls.Load() < 1 {
+					t.Error("a call on an empty backend")
 				}
-				lane.leave()
+				b.leave()
 			}
 		})
 	}
@@ -235,7 +235,7 @@ func TestSwapUnderLoad(t *testing.T) {
 		if err := old.Wait(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		if old.lane.enter() {
+		if old.backend.enter() {
 			t.Fatal("a call entered after Wait")
 		}
 	}
@@ -247,7 +247,7 @@ func TestSwapUnderLoad(t *testing.T) {
 func TestShutdown(t *testing.T) {
 	g := newGate(1)
 	b := realBackend(t)
-	b.Engine = g
+	b.Coordinator = g
 	w := start(t, b)
 	watch, err := healthpb.NewHealthClient(w.conn).Watch(t.Context(), &healthpb.HealthCheckRequest{})
 	if err != nil {
@@ -298,7 +298,7 @@ func TestShutdown(t *testing.T) {
 func TestShutdownIsBounded(t *testing.T) {
 	g := newGate(1)
 	b := realBackend(t)
-	b.Engine = g
+	b.Coordinator = g
 	w := start(t, b)
 	failed := make(chan error, 1)
 	go func() {
@@ -361,7 +361,7 @@ func TestHealthFollowsTheBackend(t *testing.T) {
 			defer mu.Unlock()
 			err = e
 		}
-		var l lanes
+		var l backends
 		l.swap(Backend{Name: "Redis", RequestTimeout: time.Minute, Ping: func(context.Context) error {
 			mu.Lock()
 			defer mu.Unlock()

@@ -21,9 +21,9 @@ import (
 type service struct {
 	pb.UnimplementedCartServiceServer
 
-	lanes   lanes
-	metrics *metrics
-	log     *slog.Logger
+	backends backends
+	metrics  *metrics
+	log      *slog.Logger
 	// streams counts those that last.
 	streams atomic.Int64
 	// callFailed is told that the backend did not do what a call asked for.
@@ -52,7 +52,7 @@ func httpCallOf(ctx context.Context) *httpCall {
 // and counts it.
 func call[R any](ctx context.Context, s *service, run func(context.Context, *Backend) (R, error)) (R, error) {
 	start, front, method := time.Now(), frontOf(ctx), methodOf(ctx)
-	l := s.lanes.enter()
+	l := s.backends.enter()
 	defer l.leave()
 	s.metrics.inFlight.Add(1)
 	defer s.metrics.inFlight.Add(-1)
@@ -177,7 +177,7 @@ func read[R any](ctx context.Context, s *service, r keyed, scope cart.Part, answ
 		if err != nil {
 			return none, err
 		}
-		c, err := b.Engine.Read(ctx, key)
+		c, err := b.Coordinator.Read(ctx, key)
 		if err != nil {
 			return none, err
 		}
@@ -204,7 +204,7 @@ func change[R any](ctx context.Context, s *service, r changing, scope cart.Part,
 		if ch.Verb, err = verb(b.Limits); err != nil {
 			return none, err
 		}
-		res, err := b.Engine.Change(ctx, key, ch)
+		res, err := b.Coordinator.Change(ctx, key, ch)
 		if err != nil {
 			return none, err
 		}

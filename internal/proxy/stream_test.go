@@ -172,14 +172,14 @@ func TestHoldLease(t *testing.T) {
 				}
 			})
 			t.Run("is lost with its backend", func(t *testing.T) {
-				old := w.service.lanes.current.Load().Backend
+				old := w.service.backends.current.Load().Backend
 				h := w.hold(t, front, `{"leaseDuration":"1h"}`)
 				token, _ := h.lease(t)
 				retired := w.Swap(realBackend(t))
 				if err := retired.Wait(t.Context()); err != nil { // the stream does not hold it up
 					t.Fatal(err)
 				}
-				if err := old.Engine.(weighed).engine.(*lock.Coordinator).Close(t.Context()); err != nil {
+				if err := old.Coordinator.(weighed).coordinator.(*lock.Coordinator).Close(t.Context()); err != nil {
 					t.Fatal(err)
 				}
 				if _, f, err := h.next(); err != nil || f == nil || f.reason != "LOCK_LOST" {
@@ -209,7 +209,7 @@ func TestShutdownReleasesHeldLeases(t *testing.T) {
 			if err := <-ended; err != nil {
 				t.Fatal(err)
 			}
-			if s := b.Engine.Status(); s.Stats.LeasesHeld != 0 {
+			if s := b.Coordinator.Status(); s.Stats.LeasesHeld != 0 {
 				t.Errorf("%d leases are held", s.Stats.LeasesHeld)
 			}
 		})

@@ -158,7 +158,7 @@ func TestOwnDeadline(t *testing.T) {
 // slow is a store behind a slow network.
 func slowBackend(t *testing.T, d time.Duration) Backend {
 	b := realBackend(t)
-	b.Engine = slowEngine{b.Engine, d}
+	b.Coordinator = slowCoordinator{b.Coordinator, d}
 	return b
 }
 
@@ -296,13 +296,13 @@ func TestBothLoopbacks(t *testing.T) {
 	}
 }
 
-// slowEngine reads the cart of each change after a while, unless the call was given up.
-type slowEngine struct {
-	Engine
+// slowCoordinator reads the cart of each change after a while, unless the call was given up.
+type slowCoordinator struct {
+	Coordinator
 	d time.Duration
 }
 
-func (s slowEngine) pass(ctx context.Context) error {
+func (s slowCoordinator) pass(ctx context.Context) error {
 	select {
 	case <-time.After(s.d):
 		return nil
@@ -311,11 +311,11 @@ func (s slowEngine) pass(ctx context.Context) error {
 	}
 }
 
-func (s slowEngine) Change(ctx context.Context, key cart.Key, ch lock.Change) (lock.Result, error) {
+func (s slowCoordinator) Change(ctx context.Context, key cart.Key, ch lock.Change) (lock.Result, error) {
 	if err := s.pass(ctx); err != nil {
 		return lock.Result{}, err
 	}
-	return s.Engine.Change(ctx, key, ch)
+	return s.Coordinator.Change(ctx, key, ch)
 }
 
 // rawConn speaks HTTP/1 by hand.

@@ -8,17 +8,17 @@ import (
 	"github.com/sidecart/sidecart/internal/lock"
 )
 
-// weighed is an [Engine] that works on large carts only while there is memory for it.
+// weighed is an [Coordinator] that works on large carts only while there is memory for it.
 // What a call has of the budget lasts until its answer is written.
 //
-// The engine is no embedded field: a new method does not compile until it is decided
+// The coordinator is no embedded field: a new method does not compile until it is decided
 // here what it costs.
 type weighed struct {
-	engine Engine
-	budget *budget
+	coordinator Coordinator
+	budget      *budget
 }
 
-var _ Engine = weighed{}
+var _ Coordinator = weighed{}
 
 // begin lets the call work on the carts of keys.
 func (w weighed) begin(ctx context.Context, leased bool, keys ...cart.Key) error {
@@ -43,72 +43,72 @@ func (w weighed) saw(ctx context.Context, key cart.Key, c *cart.Cart) bool {
 	return a == nil || a.learned(size)
 }
 
-// Read implements [Engine].
+// Read implements [Coordinator].
 func (w weighed) Read(ctx context.Context, key cart.Key) (*cart.Cart, error) {
 	if err := w.begin(ctx, false, key); err != nil {
 		return nil, err
 	}
-	c, err := w.engine.Read(ctx, key)
+	c, err := w.coordinator.Read(ctx, key)
 	if !w.saw(ctx, key, c) && err == nil {
 		return nil, errBusy // next time its size is known, and it waits its turn
 	}
 	return c, err
 }
 
-// Change implements [Engine].
+// Change implements [Coordinator].
 func (w weighed) Change(ctx context.Context, key cart.Key, ch lock.Change) (lock.Result, error) {
 	if err := w.begin(ctx, ch.Lease != "", key); err != nil {
 		return lock.Result{}, err
 	}
-	r, err := w.engine.Change(ctx, key, ch)
+	r, err := w.coordinator.Change(ctx, key, ch)
 	if err == nil {
 		w.saw(ctx, key, r.Cart)
 	}
 	return r, err
 }
 
-// Forget implements [Engine].
+// Forget implements [Coordinator].
 func (w weighed) Forget(ctx context.Context, key cart.Key, ch lock.Change) (lock.Result, error) {
 	if err := w.begin(ctx, ch.Lease != "", key); err != nil {
 		return lock.Result{}, err
 	}
-	r, err := w.engine.Forget(ctx, key, ch)
+	r, err := w.coordinator.Forget(ctx, key, ch)
 	if err == nil {
 		w.saw(ctx, key, nil)
 	}
 	return r, err
 }
 
-// HandOver implements [Engine].
+// HandOver implements [Coordinator].
 func (w weighed) HandOver(ctx context.Context, from, to cart.Key, strategy cart.Strategy, ch lock.Change) (lock.Result, error) {
 	if err := w.begin(ctx, ch.Lease != "", from, to); err != nil {
 		return lock.Result{}, err
 	}
-	r, err := w.engine.HandOver(ctx, from, to, strategy, ch)
+	r, err := w.coordinator.HandOver(ctx, from, to, strategy, ch)
 	if err == nil {
 		w.saw(ctx, to, r.Cart)
 	}
 	return r, err
 }
 
-// AcquireLease implements [Engine].
+// AcquireLease implements [Coordinator].
 func (w weighed) AcquireLease(ctx context.Context, key cart.Key, r lock.LeaseRequest) (lock.Lease, error) {
 	if err := w.begin(ctx, r.Token != "", key); err != nil {
 		return lock.Lease{}, err
 	}
-	l, err := w.engine.AcquireLease(ctx, key, r)
+	l, err := w.coordinator.AcquireLease(ctx, key, r)
 	if err == nil {
 		w.saw(ctx, key, l.Cart)
 	}
 	return l, err
 }
 
-// HoldLease implements [Engine]. The cart comes with the first message alone.
+// HoldLease implements [Coordinator]. The cart comes with the first message alone.
 func (w weighed) HoldLease(ctx context.Context, key cart.Key, r lock.LeaseRequest, send func(lock.Lease) error) error {
 	if err := w.begin(ctx, false, key); err != nil {
 		return err
 	}
-	return w.engine.HoldLease(ctx, key, r, func(l lock.Lease) error {
+	return w.coordinator.HoldLease(ctx, key, r, func(l lock.Lease) error {
 		err := send(l)
 		if l.Cart != nil {
 			w.saw(ctx, key, l.Cart)
@@ -122,33 +122,33 @@ func (w weighed) HoldLease(ctx context.Context, key cart.Key, r lock.LeaseReques
 
 // The others answer with little, whatever the cart.
 
-// ForgetAll implements [Engine].
+// ForgetAll implements [Coordinator].
 func (w weighed) ForgetAll(ctx context.Context, identifier string) (int, error) {
-	return w.engine.ForgetAll(ctx, identifier)
+	return w.coordinator.ForgetAll(ctx, identifier)
 }
 
-// Instances implements [Engine].
+// Instances implements [Coordinator].
 func (w weighed) Instances(ctx context.Context, identifier string) ([]string, error) {
-	return w.engine.Instances(ctx, identifier)
+	return w.coordinator.Instances(ctx, identifier)
 }
 
-// Lease implements [Engine].
+// Lease implements [Coordinator].
 func (w weighed) Lease(ctx context.Context, key cart.Key, token string) (lock.Lease, error) {
-	return w.engine.Lease(ctx, key, token)
+	return w.coordinator.Lease(ctx, key, token)
 }
 
-// RenewLease implements [Engine].
+// RenewLease implements [Coordinator].
 func (w weighed) RenewLease(ctx context.Context, key cart.Key, token string, d time.Duration) (lock.Lease, error) {
-	return w.engine.RenewLease(ctx, key, token, d)
+	return w.coordinator.RenewLease(ctx, key, token, d)
 }
 
-// ReleaseLease implements [Engine].
+// ReleaseLease implements [Coordinator].
 func (w weighed) ReleaseLease(ctx context.Context, key cart.Key, token string) error {
-	return w.engine.ReleaseLease(ctx, key, token)
+	return w.coordinator.ReleaseLease(ctx, key, token)
 }
 
-// Flush implements [Engine].
-func (w weighed) Flush(ctx context.Context) error { return w.engine.Flush(ctx) }
+// Flush implements [Coordinator].
+func (w weighed) Flush(ctx context.Context) error { return w.coordinator.Flush(ctx) }
 
-// Status implements [Engine].
-func (w weighed) Status() lock.Status { return w.engine.Status() }
+// Status implements [Coordinator].
+func (w weighed) Status() lock.Status { return w.coordinator.Status() }
