@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"net/http"
+	"regexp"
 	"strings"
 
 	"google.golang.org/grpc/metadata"
@@ -70,6 +71,17 @@ func checkPromises(h http.Header, reads bool) error {
 				return cart.Invalidf(p.name, "is empty: leave it out, or give it a value")
 			}
 		}
+	}
+	return nil
+}
+
+// grpcTimeout is the form of Grpc-Timeout by the specification of gRPC over HTTP/2.
+var grpcTimeout = regexp.MustCompile(`^[0-9]{1,8}[HMSmun]$`)
+
+// checkTimeout refuses a Grpc-Timeout, by which a client may bound a call over HTTP too, in another form.
+func checkTimeout(h http.Header) error {
+	if v := h.Get("Grpc-Timeout"); v != "" && !grpcTimeout.MatchString(v) {
+		return cart.Invalidf("Grpc-Timeout", "%q is no timeout: write up to 8 digits and a unit (H, M, S, m, u or n), for example 500m for 500 milliseconds", v)
 	}
 	return nil
 }

@@ -82,6 +82,9 @@ func (g *gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(2*timeout + answerGrace))
 	body := &requestBody{}
 	err := checkPromises(r.Header, c.reads)
+	if err == nil {
+		err = checkTimeout(r.Header)
+	}
 	if err == nil && r.URL.RawQuery != "" {
 		name, _, _ := strings.Cut(r.URL.RawQuery, "=")
 		err = cart.Invalidf("?"+shown([]byte(name)), "there are no query parameters here: preconditions are headers")

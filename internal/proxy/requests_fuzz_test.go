@@ -152,7 +152,7 @@ func FuzzHeaders(f *testing.F) {
 			"Sidecart-Lease: $T\nSidecart-Release: perhaps", "Idempotency-Key: 1", "Idempotency-Key:", "Content-Type: text/plain", "Content-Type:",
 			"Content-Type: application/json; charset=latin1", "Content-Encoding: gzip", "Origin: https://evil.example", "Origin: null",
 			"Sec-Fetch-Site: cross-site", "If-Unmodified-Since: Wed, 21 Oct 2015 07:28:00 GMT", "If-Range: x", "Content-Range: bytes 0-1/2",
-			"X-HTTP-Method-Override: DELETE", "Accept: text/html", "Expect: 100-continue", "Grpc-Timeout: 1n", "Grpc-Metadata-If-Match: x", "Range: bytes=0-1",
+			"X-HTTP-Method-Override: DELETE", "Accept: text/html", "Expect: 100-continue", "Grpc-Timeout: 1n", "Grpc-Timeout: \"1n", "Grpc-Timeout: 5", "Grpc-Metadata-If-Match: x", "Range: bytes=0-1",
 		} {
 			if !strings.Contains(text, "Content-Type") {
 				text += "\nContent-Type: application/json"
