@@ -14,7 +14,7 @@ import (
 // operator's tests run with is what Helm installs.
 func TestShared(t *testing.T) {
 	rendered := map[string]*unstructured.Unstructured{}
-	for _, o := range objects(t, template(t)) {
+	for _, o := range objects(t, template(t, "--set", "rollouts.enabled=true")) {
 		rendered[name(o)] = o
 	}
 	for _, pattern := range []string{"crd/bases/*.yaml", "rbac/*.yaml", "policy/*.yaml", "operator/webhook.yaml"} {

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # test.sh [PACKAGE...] [-- FLAG...] runs the tests of packages (./...), with flags for go test, and ends with a line that
-# counts them all. It leaves no process and no file behind, however the tests end. With LONG=1 the files with the build
-# tag long are there too: the rest of the stories, and longer histories.
+# counts them all. It leaves no process and no file behind, however the tests end. With LONG=1 it runs every story, and the
+# files with the build tag long: longer histories.
 #
 # The packages in e2e need the machine for themselves: they come last, one after the other, each with a time of its own.
 set -uo pipefail
@@ -65,7 +65,8 @@ for package in $(grep '/e2e/' <<<"$all"); do
   name=${package##*/e2e/}
   case $name in
     processes) run "$name" "$([ "${LONG:-}" ] && echo 60m || echo 20m)" "$package" ;;
-    stories) run "$name" 30m "$package" ;;
+    stories) # those in the list are for LONG=1: a shorter one tells the same kind of failure
+      if [ "${LONG:-}" ]; then run "$name" 60m "$package"; else run "$name" 30m "$package" "-skip=^($(paste -sd'|' e2e/stories/long))\$"; fi ;;
     *) run "${name//\//-}" 10m "$package" ;;
   esac
 done

@@ -3,4 +3,4 @@
 package processes
 
 // defaultRuns is how many histories each test makes; without the build tag long there are fewer.
-const defaultRuns = 20
+const defaultRuns = 10
