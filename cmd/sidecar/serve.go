@@ -169,7 +169,7 @@ func (s *sidecar) options(c *config.Config, store storage.Store) lock.Options {
 
 func (s *sidecar) backend(c *config.Config, store storage.Store, carts *lock.Coordinator) proxy.Backend {
 	b := proxy.Backend{
-		Coordinator:         carts,
+		Coordinator:    carts,
 		Ping:           store.Ping,
 		Name:           string(c.Backend.Type),
 		Place:          c.Backend.Place(),

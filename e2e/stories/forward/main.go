@@ -10,23 +10,24 @@ import (
 )
 
 func main() {
+	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
 	l, err := net.Listen("tcp", os.Args[1])
 	for err == nil {
 		var near net.Conn
 		if near, err = l.Accept(); err == nil {
-			go join(near, os.Args[2])
+			go join(log, near, os.Args[2])
 		}
 	}
-	slog.Error("ended", "error", err)
+	log.Error("ended", "error", err)
 	os.Exit(1)
 }
 
 // join copies both ways until either side ends.
-func join(near net.Conn, address string) {
+func join(log *slog.Logger, near net.Conn, address string) {
 	defer near.Close()
 	far, err := net.Dial("tcp", address)
 	if err != nil {
-		slog.Error("no connection", "error", err)
+		log.Error("no connection", "error", err)
 		return
 	}
 	defer far.Close()
