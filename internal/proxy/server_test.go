@@ -492,7 +492,7 @@ func TestAdmin(t *testing.T) {
 	}
 	page := admin(t, w, "/statusz", "text/html")
 	for _, text := range []string{"Memory answers", "ConfigRejected", "ttl: must be &lt;positive&gt;", "Nothing waits.", "No lease that was taken here is held.",
-		"Pod web-1 in namespace shop, as CartStorage carts has it.", "At redis:6379", "Names begin with cart. A cart lives 24h from its last change.", "<td>INVALID</td>"} {
+		"Pod web-1 in namespace shop, configured by CartStorage carts", "At redis:6379", "Prefix cart. A cart lives 24h from its last change.", "<td>INVALID</td>"} {
 		if !strings.Contains(page.body, text) {
 			t.Errorf("the page lacks %q: %s", text, page.body)
 		}
