@@ -19,7 +19,7 @@ const (
 	// heldFor is the duration of the lease that a pod holds when its node dies.
 	heldFor = 2 * time.Second
 	// turn is the longest that a dead sidecar holds up the others between two steps of one change, and waiterLife how long its
-	// place in the queue of a cart outlives it: turnLease of internal/lock, WaiterLife of internal/storage.
+	// place in the queue of a cart outlives it: turnTTL of internal/lock, WaiterTTL of internal/storage.
 	turn       = 750 * time.Millisecond
 	waiterLife = 750 * time.Millisecond
 	// slack is what a busy machine may add.

@@ -86,10 +86,10 @@ type Result struct {
 	Capped []string
 }
 
-// turnLease bounds how long a sidecar that dies between two steps of one change
+// turnTTL bounds how long a sidecar that dies between two steps of one change
 // holds up the others. The turn covers one round trip to the backend. It is the longest lease that
 // a waiter is granted whole, without having to claim it again, which would be a second one.
-const turnLease = storage.WaiterLife
+const turnTTL = storage.WaiterTTL
 
 // Coordinator serves the carts of one store. All methods are safe for concurrent
 // use. Errors match a sentinel of cart, storage or this package, or the

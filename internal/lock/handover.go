@@ -51,7 +51,7 @@ func (c *Coordinator) handOverQueued(ctx context.Context, from, to cart.Key, str
 		res Result
 		err error
 	)
-	ctx, cancel := context.WithTimeout(ctx, c.opts.Load().WaitTimeout+turnLease)
+	ctx, cancel := context.WithTimeout(ctx, c.opts.Load().WaitTimeout+turnTTL)
 	defer cancel()
 	lease := map[cart.Key]string{from: ch.Lease}
 	outer := c.exclusively(ctx, first, lease[first], func(context.Context) {

@@ -39,7 +39,7 @@ func (c *Coordinator) HoldLease(ctx context.Context, key cart.Key, r LeaseReques
 	if err == nil || errors.Is(err, storage.ErrLockLost) || errors.Is(err, storage.ErrLockUnknown) {
 		return err
 	}
-	back, cancelBack := context.WithTimeout(context.WithoutCancel(ctx), turnLease)
+	back, cancelBack := context.WithTimeout(context.WithoutCancel(ctx), turnTTL)
 	defer cancelBack()
 	if e := c.locker.Release(back, key, l.Token); e == nil {
 		c.leases.end(key, l.Token)
@@ -84,7 +84,7 @@ func (c *Coordinator) keep(ctx context.Context, key cart.Key, l Lease, d time.Du
 // renewBefore renews, and waits for the answer no longer than to the next renewal or the
 // lease's end.
 func (c *Coordinator) renewBefore(ctx context.Context, key cart.Key, token string, d time.Duration, ends time.Time) (Lease, error) {
-	until := time.Now().Add(max(d/3, MinLease))
+	until := time.Now().Add(max(d/3, MinLeaseDuration))
 	if ends.After(time.Now()) && ends.Before(until) {
 		until = ends
 	}

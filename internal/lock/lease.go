@@ -16,8 +16,8 @@ import (
 // Bounds of a lease's life. The least is longer than a round trip, so that what is
 // granted can be used.
 const (
-	MinLease = 10 * time.Millisecond
-	MaxLease = time.Hour
+	MinLeaseDuration = 10 * time.Millisecond
+	MaxLeaseDuration = time.Hour
 )
 
 // tryTime bounds an acquisition that waits for nobody: what it waits for is changes under
@@ -72,7 +72,7 @@ func (c *Coordinator) AcquireLease(ctx context.Context, key cart.Key, r LeaseReq
 	r.Duration = cmp.Or(r.Duration, o.LeaseDuration)
 	start := time.Now()
 	op := &op{claim: &storage.Claim{
-		Token: NewToken(), Holder: cmp.Or(r.Holder, o.Holder), Parts: r.Parts, Lease: r.Duration, Fence: true,
+		Token: NewToken(), Holder: cmp.Or(r.Holder, o.Holder), Parts: r.Parts, Duration: r.Duration, Leased: true,
 	}}
 	switch {
 	case r.Wait == 0:

@@ -318,7 +318,7 @@ func TestHeldLock(t *testing.T) {
 				o.Locking = locking
 				c := lock.New(store(), o)
 				locker := store().(storage.Locker)
-				claim := storage.Claim{Token: lock.NewToken(), Holder: "other", Parts: []cart.Part{cart.PartItems}, Lease: time.Minute}
+				claim := storage.Claim{Token: lock.NewToken(), Holder: "other", Parts: []cart.Part{cart.PartItems}, Duration: time.Minute}
 				if _, err := locker.Acquire(t.Context(), key, claim, false); err != nil {
 					t.Fatal(err)
 				}
@@ -350,7 +350,7 @@ func TestHeldLock(t *testing.T) {
 					t.Error(err)
 				}
 				// The lock of a holder that never comes back ends with its lease.
-				claim.Token, claim.Lease = lock.NewToken(), 300*time.Millisecond
+				claim.Token, claim.Duration = lock.NewToken(), 300*time.Millisecond
 				if _, err := locker.Acquire(t.Context(), key, claim, false); err != nil {
 					t.Fatal(err)
 				}
@@ -374,7 +374,7 @@ func TestHeldLockDoesNotHoldUpOtherParts(t *testing.T) {
 	store := openMemory(t)
 	gate := newGate(store)
 	c := lock.New(gate, options())
-	claim := storage.Claim{Token: lock.NewToken(), Parts: []cart.Part{cart.PartItems}, Lease: time.Minute}
+	claim := storage.Claim{Token: lock.NewToken(), Parts: []cart.Part{cart.PartItems}, Duration: time.Minute}
 	if _, err := store.Acquire(t.Context(), key, claim, false); err != nil {
 		t.Fatal(err)
 	}
@@ -571,7 +571,7 @@ func TestHandOverHonoursLocks(t *testing.T) {
 	to := cart.Key{Identifier: "u2", Instance: "default"}
 	must(t)(add(t, c, "x"))
 	for _, locked := range []cart.Key{key, to} {
-		claim := storage.Claim{Token: lock.NewToken(), Parts: []cart.Part{cart.PartMetadata("k")}, Lease: time.Minute}
+		claim := storage.Claim{Token: lock.NewToken(), Parts: []cart.Part{cart.PartMetadata("k")}, Duration: time.Minute}
 		if _, err := store.Acquire(t.Context(), locked, claim, false); err != nil {
 			t.Fatal(err)
 		}
@@ -729,7 +729,7 @@ func TestCloseLeavesTheQueue(t *testing.T) {
 				}
 			}
 			locker := store().(storage.Locker)
-			claim := storage.Claim{Token: lock.NewToken(), Parts: []cart.Part{cart.PartAll}, Lease: time.Second}
+			claim := storage.Claim{Token: lock.NewToken(), Parts: []cart.Part{cart.PartAll}, Duration: time.Second}
 			g, err := locker.Acquire(ctx, key, claim, false)
 			if err != nil || quantity(t, g.Cart, "x") != 200 {
 				t.Errorf("after both have gone: %+v, %v", g, err)

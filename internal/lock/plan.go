@@ -34,7 +34,7 @@ func compute(o *Options, key cart.Key, b *batch, view *cart.Cart) *plan {
 		c.NewID = newUUID()
 	}
 	if first := b.ops[0]; first.Lease != "" {
-		c.Token, c.Lease, c.Release = first.Lease, true, first.Release
+		c.Token, c.UnderLease, c.Release = first.Lease, true, first.Release
 	}
 	d := cart.NewDraft(view, o.Limits, c.NewID)
 	for i, o := range b.ops {
@@ -143,7 +143,7 @@ func (p *plan) apply(o *op, d *cart.Draft) answer {
 // idle reports whether the commit would neither write nor touch nor release.
 func (p *plan) idle() bool {
 	c := &p.commit
-	return c.Steps == 0 && !c.Forget && !c.Touch && !c.Release && !c.Lease
+	return c.Steps == 0 && !c.Forget && !c.Touch && !c.Release && !c.UnderLease
 }
 
 // answer answers the ops of a plan that was carried out, and returns the cart

@@ -175,7 +175,7 @@ func (q *queue) blocks(o *op) bool {
 func (q *queue) enqueue(o *op) {
 	behind := slices.ContainsFunc(q.pending, func(p *op) bool { return cart.Overlap(p.parts, o.parts) })
 	for _, w := range q.waiters {
-		if !behind && !o.solo() && o.claim == nil && !w.claim.Fence && cart.Covers(w.claim.Parts, o.parts) {
+		if !behind && !o.solo() && o.claim == nil && !w.claim.Leased && cart.Covers(w.claim.Parts, o.parts) {
 			w.ops = append(w.ops, o)
 			return
 		}
@@ -297,7 +297,7 @@ func (c *Coordinator) dispatchable(sh *shard, q *queue) (b batch, ok bool) {
 // drain serves the queue until nothing is left that could go out.
 func (c *Coordinator) drain(sh *shard, q *queue, b batch) {
 	for {
-		ctx, cancel := context.WithTimeoutCause(context.Background(), c.opts.Load().WaitTimeout+turnLease, ErrBusy)
+		ctx, cancel := context.WithTimeoutCause(context.Background(), c.opts.Load().WaitTimeout+turnTTL, ErrBusy)
 		c.serve(ctx, q, b)
 		cancel()
 		sh.mu.Lock()

@@ -101,7 +101,7 @@ func (s *serving) plan(ctx context.Context) (*plan, error) {
 		}
 	}
 	p := compute(o, s.q.key, &s.batch, s.view)
-	if known && s.c.locker != nil && s.c.mode.locking.Load() && !p.commit.Lease {
+	if known && s.c.locker != nil && s.c.mode.locking.Load() && !p.commit.UnderLease {
 		p.commit.Claim = o.claim(p.commit.Parts, s.token)
 		if s.token != "" && s.c.cache.takesTurns(s.q.key) && !s.c.closing.Load() {
 			p.commit.Again = o.claim(p.commit.Parts, "")
@@ -154,7 +154,7 @@ func (s *serving) conflicted(ctx context.Context, p *plan, out storage.Outcome) 
 // conditions.
 func (s *serving) locked(ctx context.Context, p *plan, out storage.Outcome) (again bool) {
 	s.c.stats.locked.Add(1)
-	if p.commit.Lease {
+	if p.commit.UnderLease {
 		s.ops[0].answer(Result{}, errHeld)
 		return false
 	}
@@ -244,7 +244,7 @@ func (o *Options) claim(parts []cart.Part, token string) *storage.Claim {
 	if token == "" {
 		token = NewToken()
 	}
-	return &storage.Claim{Token: token, Holder: o.Holder, Parts: parts, Lease: min(o.LeaseDuration, turnLease)}
+	return &storage.Claim{Token: token, Holder: o.Holder, Parts: parts, Duration: min(o.LeaseDuration, turnTTL)}
 }
 
 // NewToken makes an unguessable token of 128 random bits in the form of

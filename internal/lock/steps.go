@@ -19,7 +19,7 @@ func (t *transfer) life() time.Duration {
 	if t.o.TTL == 0 {
 		return 0
 	}
-	return max(t.o.TTL, 2*(t.o.WaitTimeout+turnLease))
+	return max(t.o.TTL, 2*(t.o.WaitTimeout+turnTTL))
 }
 
 // declare is step 1.
@@ -35,7 +35,7 @@ func (t *transfer) declare(ctx context.Context, source *cart.Cart, in intent) (s
 	outs, err := t.c.store.Commit(ctx, storage.Commit{
 		Key: in.From, Expect: storage.Expect{ID: source.ID, Version: source.Version},
 		Writes: []storage.Write{{Part: cart.PartTransfer, Value: value}}, TTL: t.life(),
-		Parts: []cart.Part{cart.PartAll}, Token: token, Lease: token != "",
+		Parts: []cart.Part{cart.PartAll}, Token: token, UnderLease: token != "",
 	})
 	t.c.stats.commits.Add(1)
 	if err != nil {

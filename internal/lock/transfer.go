@@ -80,7 +80,7 @@ func (t *transfer) takeTurns(ctx context.Context, deadline time.Time, keys ...ca
 			return storage.ErrLockTimeout
 		}
 		claim := t.o.claim([]cart.Part{cart.PartAll}, t.tokens[key])
-		claim.Lease = t.o.LeaseDuration // several steps, perhaps
+		claim.Duration = t.o.LeaseDuration // several steps, perhaps
 		t.tokens[key] = claim.Token
 		if _, err := t.c.locker.Acquire(ctx, key, *claim, false); err != nil {
 			if errors.Is(err, storage.ErrLockTimeout) {
@@ -192,7 +192,7 @@ func (t *transfer) atOnce(ctx context.Context, from cart.Key, source *cart.Cart,
 		Parts: []cart.Part{cart.PartAll}, Token: t.tokens[from], Release: t.tokens[from] != "",
 	}
 	if t.under.Lease != "" {
-		give.Token, give.Lease, give.Release = t.under.Lease, true, t.under.Release
+		give.Token, give.UnderLease, give.Release = t.under.Lease, true, t.under.Release
 	}
 	take.Release = take.Token != ""
 	outs, err := t.c.store.Commit(ctx, give, take)

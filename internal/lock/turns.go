@@ -151,7 +151,7 @@ func (c *Coordinator) acquire(ctx context.Context, sh *shard, q *queue, w *waite
 			}
 			o.answer(Result{}, err)
 		}
-	case w.claim.Fence:
+	case w.claim.Leased:
 		q.waiters = slices.DeleteFunc(q.waiters, func(p *waiter) bool { return p == w })
 		o := w.ops[0]
 		o.running, o.grant = true, grant
@@ -171,7 +171,7 @@ func (c *Coordinator) acquire(ctx context.Context, sh *shard, q *queue, w *waite
 // it. If it fails the lock ends with its lease.
 func (c *Coordinator) abandon(key cart.Key, token string) {
 	c.inFlight.Go(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), turnLease)
+		ctx, cancel := context.WithTimeout(context.Background(), turnTTL)
 		defer cancel()
 		_ = c.locker.Abandon(ctx, key, token)
 	})

@@ -65,7 +65,7 @@ func (s *service) RenewLease(ctx context.Context, r *pb.RenewLeaseRequest) (*pb.
 		if err != nil {
 			return nil, err
 		}
-		d, err := durationOf("leaseDuration", r.LeaseDuration, 0, lock.MinLease, lock.MaxLease)
+		d, err := durationOf("leaseDuration", r.LeaseDuration, 0, lock.MinLeaseDuration, lock.MaxLeaseDuration)
 		if err != nil {
 			return nil, err
 		}
@@ -167,7 +167,7 @@ func leaseRequest(b *Backend, r asksLease) (key cart.Key, ask lock.LeaseRequest,
 	if ask.Wait, err = durationOf("waitTimeout", r.GetWaitTimeout(), -1, 0, b.RequestTimeout); err != nil {
 		return key, ask, err
 	}
-	if ask.Duration, err = durationOf("leaseDuration", r.GetLeaseDuration(), 0, lock.MinLease, lock.MaxLease); err != nil {
+	if ask.Duration, err = durationOf("leaseDuration", r.GetLeaseDuration(), 0, lock.MinLeaseDuration, lock.MaxLeaseDuration); err != nil {
 		return key, ask, err
 	}
 	if ask.Holder = r.GetHolder(); ask.Holder != "" {

@@ -15,7 +15,7 @@ import (
 
 func leaseClaim(token string, parts ...cart.Part) storage.Claim {
 	c := claim(token, parts...)
-	c.Fence, c.Holder = true, "client"
+	c.Leased, c.Holder = true, "client"
 	return c
 }
 
@@ -125,7 +125,7 @@ func TestLeaseExpires(t *testing.T) {
 		if _, err := s.Renew("a", time.Hour, now); !errors.Is(err, lease) {
 			t.Errorf("%s: Renew: %v, want %v", what, err, lease)
 		}
-		c := storage.Commit{Parts: []cart.Part{items}, Token: "a", Lease: true, Claim: new(claim("b", items))}
+		c := storage.Commit{Parts: []cart.Part{items}, Token: "a", UnderLease: true, Claim: new(claim("b", items))}
 		if out := one(&s, c); out.Status != status || out.Claimed != (storage.Claimed{}) {
 			t.Errorf("%s: commit %+v, want status %d", what, out, status)
 		}
@@ -144,10 +144,10 @@ func TestLeaseExpires(t *testing.T) {
 
 // TestLeaseFromQueue: it is short, and nothing is remembered of it, until its waiter has claimed it again.
 func TestLeaseFromQueue(t *testing.T) {
-	short, whole := start.Add(storage.WaiterLife), start.Add(10*time.Second)
-	later := start.Add(storage.WaiterLife - 1)
+	short, whole := start.Add(storage.WaiterTTL), start.Add(10*time.Second)
+	later := start.Add(storage.WaiterTTL - 1)
 	brief := leaseClaim("b", items)
-	brief.Lease = storage.WaiterLife / 2
+	brief.Duration = storage.WaiterTTL / 2
 	for _, test := range []struct {
 		name  string
 		has   []storage.Claim // of b
@@ -159,8 +159,8 @@ func TestLeaseFromQueue(t *testing.T) {
 		{"unconfirmed", nil, leaseClaim("b", items), nil, short, storage.ErrLockUnknown},
 		{"claimed again", nil, leaseClaim("b", items), func(s *storage.State) { s.Acquire(leaseClaim("b", items), later) }, later.Add(10 * time.Second), storage.ErrLockLost},
 		{"renewed", nil, leaseClaim("b", items), func(s *storage.State) { _, _ = s.Renew("b", time.Minute, later) }, later.Add(time.Minute), storage.ErrLockLost},
-		{"shorter than that", nil, brief, nil, start.Add(brief.Lease), storage.ErrLockUnknown},
-		{"shorter than that, claimed again", nil, brief, func(s *storage.State) { s.Acquire(brief, start) }, start.Add(brief.Lease), storage.ErrLockLost},
+		{"shorter than that", nil, brief, nil, start.Add(brief.Duration), storage.ErrLockUnknown},
+		{"shorter than that, claimed again", nil, brief, func(s *storage.State) { s.Acquire(brief, start) }, start.Add(brief.Duration), storage.ErrLockLost},
 		{"more for a lease", []storage.Claim{leaseClaim("b", notes)}, leaseClaim("b", items), nil, whole, storage.ErrLockLost},
 		{"more for a lease, by a turn", []storage.Claim{leaseClaim("b", notes)}, claim("b", items), nil, whole, storage.ErrLockLost},
 		{"a lease after a turn", []storage.Claim{claim("b", notes)}, leaseClaim("b", items), nil, whole, storage.ErrLockUnknown},
@@ -202,7 +202,7 @@ func TestLateClaimOfALostLease(t *testing.T) {
 	var s storage.State
 	late := leaseClaim("a", items)
 	s.Acquire(late, start)
-	end := start.Add(late.Lease)
+	end := start.Add(late.Duration)
 	s.Settle(end)
 	if got := s.Acquire(late, end); got != (storage.Claimed{}) {
 		t.Errorf("free: %+v", got)
@@ -223,7 +223,7 @@ func TestLostAreBounded(t *testing.T) {
 	const n = storage.MaxLost + 2
 	for i := range n {
 		c := leaseClaim(fmt.Sprint(i), cart.PartMetadata(fmt.Sprint(i)))
-		c.Lease = time.Duration(n-i) * time.Millisecond
+		c.Duration = time.Duration(n-i) * time.Millisecond
 		s.Acquire(c, start)
 	}
 	s.Settle(start.Add(time.Second / 2))

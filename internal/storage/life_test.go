@@ -49,7 +49,7 @@ func TestCartOutlivesLeases(t *testing.T) {
 		{"granted from the queue", second / 10, func(s *storage.State) {
 			acquired(claim("b", items), lease)(s)
 			s.Abandon("b", start)
-		}, storage.WaiterLife},
+		}, storage.WaiterTTL},
 		{"renewed", second, func(s *storage.State) {
 			acquired(lease)(s)
 			_, _ = s.Renew("a", time.Minute, start)
@@ -82,14 +82,14 @@ func TestCartOutlivesLeases(t *testing.T) {
 		}, 0},
 		{"the last of several", second, func(s *storage.State) {
 			b := leaseClaim("b", conditions)
-			b.Lease = 30 * second
+			b.Duration = 30 * second
 			acquired(lease, b)(s)
 			commit(s, storage.Commit{Touch: true, TTL: second})
 		}, 30 * second},
 		{"let in by a commit", second, func(s *storage.State) {
 			acquired(claim("b", items), lease)(s)
 			commit(s, storage.Commit{Steps: 1, TTL: second / 10, Token: "b", Release: true})
-		}, storage.WaiterLife},
+		}, storage.WaiterTTL},
 		{"claimed by a commit", second, func(s *storage.State) {
 			outs, _ := storage.Apply([]*storage.State{s}, []storage.Commit{{Expect: storage.Expect{ID: "other"}, Claim: &lease}}, start)
 			if outs[0].Cart.ExpiresAt != s.Cart.ExpiresAt {

@@ -52,12 +52,12 @@ type Waiter struct {
 }
 
 // Heartbeat is how often a waiter must renew its place in the queue, and
-// WaiterLife how long a place lasts without, and the most for which a lock is granted
+// WaiterTTL how long a place lasts without, and the most for which a lock is granted
 // from the queue until its waiter has claimed it again: a dead waiter delays those
 // behind it by no more than that, whatever lease it has asked for.
 const (
-	Heartbeat  = 250 * time.Millisecond
-	WaiterLife = 3 * Heartbeat
+	Heartbeat = 250 * time.Millisecond
+	WaiterTTL = 3 * Heartbeat
 )
 
 // Settle drops what has ended by now: an expired cart, expired locks, dead
@@ -128,7 +128,7 @@ func Apply(states []*State, commits []Commit, now time.Time) (outs []Outcome, gr
 
 // check tells how a commit would end, and changes nothing.
 func (s *State) check(c *Commit) Outcome {
-	if c.Lease && !slices.ContainsFunc(s.Held, func(h Hold) bool { return h.Token == c.Token }) {
+	if c.UnderLease && !slices.ContainsFunc(s.Held, func(h Hold) bool { return h.Token == c.Token }) {
 		if s.lost(c.Token) {
 			return Outcome{Status: LockLost}
 		}
@@ -202,16 +202,16 @@ func (s *State) write(c *Commit, now time.Time) Outcome {
 // find it valid again, after others have had the lock.
 func (s *State) Acquire(c Claim, now time.Time) Claimed {
 	if s.Holds(c.Token, c.Parts) {
-		if !c.Fence && s.leased(c.Token) == nil {
+		if !c.Leased && s.leased(c.Token) == nil {
 			s.letGo(c.Token, c.Parts)
 		}
 		s.hold(c, now, false)
 		return Claimed{Granted: true}
 	}
-	if c.Fence && s.lost(c.Token) {
+	if c.Leased && s.lost(c.Token) {
 		return Claimed{}
 	}
-	alive := now.Add(WaiterLife)
+	alive := now.Add(WaiterTTL)
 	for i := range s.Queue {
 		if s.Queue[i].Token == c.Token {
 			s.Queue[i].Alive = alive
@@ -265,14 +265,14 @@ func (s *State) letGo(token string, parts []cart.Part) {
 // hold grants a claim. Where it comes from the queue, its waiter may have died since its last sign
 // of life, and is given a longer lease when it has claimed again.
 func (s *State) hold(c Claim, now time.Time, queued bool) {
-	h := Hold{Token: c.Token, Holder: c.Holder, Parts: c.Parts, Expires: now.Add(c.Lease), Leased: c.Fence}
-	if c.Fence {
-		h.DurationMillis = millis(c.Lease)
+	h := Hold{Token: c.Token, Holder: c.Holder, Parts: c.Parts, Expires: now.Add(c.Duration), Leased: c.Leased}
+	if c.Leased {
+		h.DurationMillis = millis(c.Duration)
 	}
 	if queued && c.Confirms() {
-		h.Expires, h.Unconfirmed = now.Add(min(c.Lease, WaiterLife)), true
+		h.Expires, h.Unconfirmed = now.Add(min(c.Duration, WaiterTTL)), true
 	}
-	if c.Fence || s.leased(c.Token) != nil {
+	if c.Leased || s.leased(c.Token) != nil {
 		s.gather(&h)
 	}
 	s.Held = append(s.Held, h)

@@ -40,8 +40,8 @@ func EncodeState(s *State, items, conditions []byte) []byte {
 	e.uint(uint64(len(s.Queue)))
 	for i := range s.Queue {
 		w := &s.Queue[i]
-		e.hold(w.Token, w.Holder, w.Parts, flag(w.Claim.Fence, flagLeased))
-		e.int(int64(w.Lease))
+		e.hold(w.Token, w.Holder, w.Parts, flag(w.Claim.Leased, flagLeased))
+		e.int(int64(w.Duration))
 		e.time(w.Alive)
 	}
 	e.uint(uint64(len(s.Lost)))
@@ -82,8 +82,8 @@ func DecodeState(value []byte) (s State, items, conditions []byte, err error) {
 		var w Waiter
 		var flags byte
 		w.Token, w.Holder, w.Parts, flags = d.hold()
-		w.Claim.Fence = flags&flagLeased != 0
-		w.Lease, w.Alive = time.Duration(d.int()), d.time()
+		w.Claim.Leased = flags&flagLeased != 0
+		w.Duration, w.Alive = time.Duration(d.int()), d.time()
 		s.Queue = append(s.Queue, w)
 	}
 	for range d.count() {

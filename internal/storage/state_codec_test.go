@@ -28,7 +28,7 @@ func fullState() *storage.State {
 			{Token: "t1", Holder: "pod", Parts: []cart.Part{items, notes}, Expires: start.UTC(), Leased: true, Fence: 1 << 52, DurationMillis: 5000},
 			{Token: "t2", Parts: []cart.Part{conditions}, Expires: time.Date(2999, 1, 1, 0, 0, 0, 1, time.UTC), Unconfirmed: true},
 		},
-		Queue: []storage.Waiter{{Claim: storage.Claim{Token: "t3", Holder: "web-0", Parts: []cart.Part{all}, Lease: time.Hour + 1, Fence: true}, Alive: start.UTC()}},
+		Queue: []storage.Waiter{{Claim: storage.Claim{Token: "t3", Holder: "web-0", Parts: []cart.Part{all}, Duration: time.Hour + 1, Leased: true}, Alive: start.UTC()}},
 		Lost:  []storage.Lost{{Token: "t0", Expired: at(5)}, {Token: "t00", Expired: at(6)}},
 		Fence: 9,
 	}
@@ -127,7 +127,7 @@ func TestEnds(t *testing.T) {
 		"a lease":             {&storage.State{Held: []storage.Hold{hold(hour, true, false)}}, at(hour + storage.LeaseMemory)},
 		"a lease of nobody":   {&storage.State{Held: []storage.Hold{hold(hour, true, true)}}, at(hour)},
 		"the last of several": {&storage.State{Held: []storage.Hold{hold(3*hour, false, false), hold(hour, false, false)}}, at(3 * hour)},
-		"a waiter":            {&storage.State{Queue: []storage.Waiter{{Claim: claim("t"), Alive: at(hour)}}}, at(hour + storage.WaiterLife)},
+		"a waiter":            {&storage.State{Queue: []storage.Waiter{{Claim: claim("t"), Alive: at(hour)}}}, at(hour + storage.WaiterTTL)},
 		"a lost lease":        {&storage.State{Lost: []storage.Lost{{Token: "t", Expired: at(hour)}}}, at(hour + storage.LeaseMemory)},
 		"a fence":             {&storage.State{Fence: uint64(start.UnixMicro())}, start.Truncate(time.Microsecond).Add(storage.LeaseMemory)},
 	} {
@@ -144,8 +144,8 @@ func TestEnds(t *testing.T) {
 			t.Errorf("%s: a moment before its end nothing is left", name)
 		}
 		after := test.state.Clone()
-		after.Settle(got.Add(storage.WaiterLife))
-		if after.Settle(got.Add(storage.WaiterLife)); !after.Empty() {
+		after.Settle(got.Add(storage.WaiterTTL))
+		if after.Settle(got.Add(storage.WaiterTTL)); !after.Empty() {
 			t.Errorf("%s: after its end %+v is left", name, after)
 		}
 	}

@@ -36,7 +36,7 @@ func (s *State) Ends() time.Time {
 	}
 	for i := range s.Queue { // a waiter may be granted its lock at the last moment of its life
 		w := &s.Queue[i]
-		until(w.Alive.Add(min(w.Lease, WaiterLife)))
+		until(w.Alive.Add(min(w.Duration, WaiterTTL)))
 	}
 	for i := range s.Lost {
 		until(s.Lost[i].Expired.Add(LeaseMemory))

@@ -22,7 +22,7 @@ const (
 var start = time.Date(2026, 3, 1, 12, 0, 0, 123_456_789, time.FixedZone("CET", 3600))
 
 func claim(token string, parts ...cart.Part) storage.Claim {
-	return storage.Claim{Token: token, Parts: parts, Lease: 10 * time.Second}
+	return storage.Claim{Token: token, Parts: parts, Duration: 10 * time.Second}
 }
 
 // queue is the tokens that hold and those that wait, in order.
@@ -115,11 +115,11 @@ func TestSettle(t *testing.T) {
 	s.Acquire(claim("d", conditions), start)
 	s.Cart = cart.Cart{ID: "id", Version: 1, ExpiresAt: start.Add(time.Second)}
 
-	if granted := s.Settle(start.Add(storage.WaiterLife - 1)); granted != nil {
+	if granted := s.Settle(start.Add(storage.WaiterTTL - 1)); granted != nil {
 		t.Errorf("granted %q while the lock was held", granted)
 	}
 	wantQueue(t, "while all live", &s, []string{"a", "d"}, []string{"b", "c"})
-	s.Settle(start.Add(storage.WaiterLife))
+	s.Settle(start.Add(storage.WaiterTTL))
 	wantQueue(t, "b has died", &s, []string{"a", "d"}, []string{"c"})
 
 	s.Acquire(claim("c", items), start.Add(9*time.Second)) // alive, whatever went before
@@ -134,10 +134,10 @@ func TestSettle(t *testing.T) {
 	if !slices.Equal(granted, []string{"c"}) {
 		t.Errorf("granted %q when the locks had ended", granted)
 	}
-	if len(s.Held) != 1 || !s.Held[0].Expires.Equal(start.Add(10*time.Second+storage.WaiterLife)) {
+	if len(s.Held) != 1 || !s.Held[0].Expires.Equal(start.Add(10*time.Second+storage.WaiterTTL)) {
 		t.Errorf("the lock of c does not begin when it is granted, or is not for as long as a waiter lives: %+v", s.Held)
 	}
-	if got := s.Acquire(claim("c", items), start.Add(10*time.Second+storage.WaiterLife-1)); !got.Granted || !s.Held[0].Expires.Equal(start.Add(20*time.Second+storage.WaiterLife-1)) {
+	if got := s.Acquire(claim("c", items), start.Add(10*time.Second+storage.WaiterTTL-1)); !got.Granted || !s.Held[0].Expires.Equal(start.Add(20*time.Second+storage.WaiterTTL-1)) {
 		t.Errorf("c has claimed again: %+v, %+v", got, s.Held)
 	}
 }
@@ -205,10 +205,10 @@ func TestApplyStatus(t *testing.T) {
 		{"stale part", nil, storage.Commit{Expect: storage.Expect{ID: "id", Parts: map[cart.Part]uint64{conditions: 1}}}, storage.Conflict},
 		{"locked", lock, storage.Commit{Expect: storage.Expect{ID: "id"}, Parts: []cart.Part{items}}, storage.Locked},
 		{"locked and stale", lock, storage.Commit{Parts: []cart.Part{items}}, storage.Locked},
-		{"own lock", lock, storage.Commit{Expect: storage.Expect{ID: "id"}, Parts: []cart.Part{items}, Token: "a", Lease: true}, storage.Committed},
+		{"own lock", lock, storage.Commit{Expect: storage.Expect{ID: "id"}, Parts: []cart.Part{items}, Token: "a", UnderLease: true}, storage.Committed},
 		{"another part's lock", lock, storage.Commit{Expect: storage.Expect{ID: "id"}, Parts: []cart.Part{conditions}}, storage.Committed},
-		{"no lease", lock, storage.Commit{Expect: storage.Expect{ID: "id"}, Parts: []cart.Part{items}, Token: "b", Lease: true}, storage.LockUnknown},
-		{"lease lost", lost, storage.Commit{Expect: storage.Expect{ID: "id"}, Parts: []cart.Part{items}, Token: "b", Lease: true}, storage.LockLost},
+		{"no lease", lock, storage.Commit{Expect: storage.Expect{ID: "id"}, Parts: []cart.Part{items}, Token: "b", UnderLease: true}, storage.LockUnknown},
+		{"lease lost", lost, storage.Commit{Expect: storage.Expect{ID: "id"}, Parts: []cart.Part{items}, Token: "b", UnderLease: true}, storage.LockLost},
 		{"no lease, nothing demanded", nil, storage.Commit{Expect: storage.Expect{ID: "id"}, Parts: []cart.Part{items}, Token: "b"}, storage.Committed},
 		{"transfer", transfer, storage.Commit{Expect: storage.Expect{ID: "id"}}, storage.Conflict},
 		{"transfer, forgotten blindly", transfer, storage.Commit{Expect: storage.Expect{ID: "id"}, Forget: true}, storage.Conflict},

@@ -98,10 +98,10 @@ type Commit struct {
 	Parts []cart.Part
 	// Token is the lock under which the commit is made; "" for none.
 	Token string
-	// Lease demands that Token still holds its lock, in this same step;
+	// UnderLease demands that Token still holds its lock, in this same step;
 	// otherwise the status is LockLost or LockUnknown. Parts that the lock does
 	// not cover must be free. Where false, Token only opens what it happens to hold still.
-	Lease bool
+	UnderLease bool
 	// Release gives back what Token holds, and its place in the queue, if the
 	// commit succeeds, and hands the lock to the next in the queue.
 	Release bool
@@ -156,11 +156,11 @@ const (
 	Conflict
 	// Locked: a lock of another holder covers one of Parts.
 	Locked
-	// LockLost: Lease was demanded, and Token's lease has expired or was taken.
+	// LockLost: UnderLease was demanded, and Token's lease has expired or was taken.
 	LockLost
-	// LockUnknown: Lease was demanded, and Token holds nothing and no lease of it is remembered: it
-	// never was, was released, or belongs to another cart. So do turns end that are over,
-	// which nobody remembers.
+	// LockUnknown: UnderLease was demanded, and Token holds nothing and no lease of it is remembered: it
+	// never was, was released, or belongs to another cart. A turn that has ended is
+	// told so too, since ended turns are not remembered.
 	LockUnknown
 )
 
@@ -189,18 +189,18 @@ type Claim struct {
 	Holder string
 	// Parts are what to lock, PartAll for everything.
 	Parts []cart.Part
-	// Lease is how long the lock lives once it is granted. Where it had to wait in the queue, that is
-	// WaiterLife at most until [Locker.Acquire] returns it.
-	Lease time.Duration
-	// Fence asks for a client's lease: it is given a fence, and is remembered for
+	// Duration is how long the lock lives once it is granted. Where it had to wait in the queue, that is
+	// WaiterTTL at most until [Locker.Acquire] returns it.
+	Duration time.Duration
+	// Leased asks for a client's lease: it is given a fence, and is remembered for
 	// LeaseMemory after it expired, so that its token can be told from one that
 	// never was, and the cart does not expire while it is held. Claims for a turn leave it false and cost nothing more.
-	Fence bool
+	Leased bool
 }
 
 // Confirms reports whether the claim must be claimed again when the queue has granted it: where it asks for longer than
 // the queue grants, and for every lease, since a token that is told must be one that holds.
-func (c *Claim) Confirms() bool { return c.Fence || c.Lease > WaiterLife }
+func (c *Claim) Confirms() bool { return c.Leased || c.Duration > WaiterTTL }
 
 // Claimed says what became of a claim. A claim whose lease has expired is neither.
 type Claimed struct {
@@ -223,15 +223,15 @@ type Locker interface {
 	// has passed, and ctx's error when ctx was cancelled, and has then left the
 	// queue or leaves it within a heartbeat.
 	//
-	// A lock that comes from the queue is granted for min(Claim.Lease, WaiterLife), since nobody knows
+	// A lock that comes from the queue is granted for min(Claim.Duration, WaiterTTL), since nobody knows
 	// whether its waiter lives. Acquire claims it again where it [Claim.Confirms], before it
-	// returns: the whole of Claim.Lease begins then, with the fence of the grant, and the cart is
+	// returns: the whole of Claim.Duration begins then, with the fence of the grant, and the cart is
 	// as of then. Where that comes too late, the claim goes to the end of the queue, and waits
 	// on. A lease that ended so is not remembered: nobody was told its token.
 	//
 	// A claim's parts are granted at once or not at all, so two claims never wait for each
 	// other. A token that holds them already is granted them again: what it holds of them,
-	// or the whole of it where it is a lease, lives for Claim.Lease from now, with the fence that it
+	// or the whole of it where it is a lease, lives for Claim.Duration from now, with the fence that it
 	// has. One whose lease has expired is told ErrTooLate, an ErrUnavailable: such a claim was under way for too long.
 	Acquire(ctx context.Context, key cart.Key, claim Claim, queued bool) (Grant, error)
 

@@ -64,7 +64,7 @@ func testHoldIsLost(t *testing.T, w *world) {
 	w.release(w.b, lock.Lease{Token: token})
 	w.is(<-ended, storage.ErrLockUnknown, "released by way of another")
 	token, ended = hold(500 * time.Millisecond)
-	if _, err := w.b.RenewLease(t.Context(), key, token, lock.MinLease); err != nil { // as if nobody had renewed it
+	if _, err := w.b.RenewLease(t.Context(), key, token, lock.MinLeaseDuration); err != nil { // as if nobody had renewed it
 		t.Fatal(err)
 	}
 	w.is(<-ended, storage.ErrLockLost, "expired")

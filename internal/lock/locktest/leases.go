@@ -101,7 +101,7 @@ func testUnknownAndLost(t *testing.T, w *world) {
 	_, err := w.a.Lease(t.Context(), other, w.acquire(w.a, []cart.Part{cart.PartConditions}).Token)
 	w.is(err, storage.ErrLockUnknown, "on another cart")
 
-	expired := w.ask(w.a, lock.LeaseRequest{Parts: items, Wait: late, Duration: lock.MinLease})
+	expired := w.ask(w.a, lock.LeaseRequest{Parts: items, Wait: late, Duration: lock.MinLeaseDuration})
 	w.until("its end", func() bool {
 		_, err := w.a.Lease(t.Context(), key, expired.Token)
 		return errors.Is(err, storage.ErrLockLost)
@@ -363,7 +363,7 @@ func testCancelled(t *testing.T, w *world) {
 	w.release(w.a, l)
 	start := time.Now()
 	w.acquire(w.b, items)
-	if took := time.Since(start); took > storage.WaiterLife+storage.Heartbeat {
+	if took := time.Since(start); took > storage.WaiterTTL+storage.Heartbeat {
 		t.Errorf("free only after %s", took)
 	}
 }

@@ -92,8 +92,8 @@ func testRenewalKeepsDuration(t *testing.T, w *world) {
 // A lease that is held by a call lives for a second at least, so that the call renews it no more often than it must.
 func testHoldFloor(t *testing.T, w *world) {
 	stop := errors.New("stop")
-	short := w.with("short", func(o *lock.Options) { o.LeaseDuration = lock.MinLease })
-	for asked, c := range map[time.Duration]*lock.Coordinator{0: short, lock.MinLease: w.a, time.Second: w.a, time.Minute: w.a} {
+	short := w.with("short", func(o *lock.Options) { o.LeaseDuration = lock.MinLeaseDuration })
+	for asked, c := range map[time.Duration]*lock.Coordinator{0: short, lock.MinLeaseDuration: w.a, time.Second: w.a, time.Minute: w.a} {
 		var said []lock.Lease
 		begun := time.Now().Truncate(time.Millisecond)
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)

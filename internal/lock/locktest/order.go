@@ -217,12 +217,12 @@ func testDeadWaiter(t *testing.T, w *world) {
 		after   time.Duration // between its death and its turn
 		longest time.Duration
 	}{
-		{"its place has ended", true, storage.WaiterLife, 2 * storage.Heartbeat},
-		{"the lease is its next", true, 0, storage.WaiterLife + 2*storage.Heartbeat},
-		{"the turn is its next", false, 0, storage.WaiterLife + 2*storage.Heartbeat},
+		{"its place has ended", true, storage.WaiterTTL, 2 * storage.Heartbeat},
+		{"the lease is its next", true, 0, storage.WaiterTTL + 2*storage.Heartbeat},
+		{"the turn is its next", false, 0, storage.WaiterTTL + 2*storage.Heartbeat},
 	} {
 		l := w.acquire(w.a, items)
-		dead := storage.Claim{Token: lock.NewToken(), Parts: items, Lease: time.Hour, Fence: test.fence}
+		dead := storage.Claim{Token: lock.NewToken(), Parts: items, Duration: time.Hour, Leased: test.fence}
 		outs, err := store.Commit(t.Context(), storage.Commit{Key: key, Parts: items, Claim: &dead})
 		if err != nil || !outs[0].Claimed.Queued {
 			t.Fatalf("%s: the one who dies is not in the queue: %+v, %v", test.name, outs, err)
@@ -271,7 +271,7 @@ func testWaitedLease(t *testing.T, w *world) {
 		if l.Cart == nil || l.Expires.Before(released.Add(time.Minute)) || l.Fence <= first.Fence {
 			t.Fatalf("%+v", l)
 		}
-		w.until("what the queue grants is over", func() bool { return time.Since(released) > storage.WaiterLife+2*storage.Heartbeat })
+		w.until("what the queue grants is over", func() bool { return time.Since(released) > storage.WaiterTTL+2*storage.Heartbeat })
 		if now, err := w.a.Lease(t.Context(), key, l.Token); err != nil || now.Fence != l.Fence || !now.Expires.Equal(l.Expires) {
 			t.Errorf("%+v, %v, was %+v", now, err, l)
 		}

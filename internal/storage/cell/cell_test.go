@@ -177,11 +177,11 @@ func commit(ctx context.Context, s storage.Store, key cart.Key, at *cart.Cart) (
 // queueUp has holder hold the whole cart, and next wait for it, by a commit.
 func queueUp(t *testing.T, s storage.Locker, key cart.Key, fence bool) storage.Claim {
 	t.Helper()
-	claim := storage.Claim{Token: "holder", Parts: []cart.Part{cart.PartAll}, Lease: time.Minute}
+	claim := storage.Claim{Token: "holder", Parts: []cart.Part{cart.PartAll}, Duration: time.Minute}
 	if _, err := s.Acquire(t.Context(), key, claim, false); err != nil {
 		t.Fatal(err)
 	}
-	claim.Token, claim.Fence = "next", fence
+	claim.Token, claim.Leased = "next", fence
 	outs, err := s.Commit(t.Context(), storage.Commit{Key: key, Parts: claim.Parts, Claim: &claim})
 	if err != nil || !outs[0].Claimed.Queued {
 		t.Fatalf("Commit: %+v, %v", outs, err)
@@ -196,7 +196,7 @@ func TestReleaseWakes(t *testing.T) {
 	for name, release := range map[string]func(key cart.Key) error{
 		"Abandon": func(key cart.Key) error { return s.Abandon(t.Context(), key, "holder") },
 		"Commit": func(key cart.Key) error {
-			_, err := s.Commit(t.Context(), storage.Commit{Key: key, Token: "holder", Lease: true, Release: true})
+			_, err := s.Commit(t.Context(), storage.Commit{Key: key, Token: "holder", UnderLease: true, Release: true})
 			return err
 		},
 	} {
@@ -278,12 +278,12 @@ func TestUpdateStartsOver(t *testing.T) {
 	}
 	// A claim that was granted the first time is queued the second time.
 	h.before = func() {
-		claim := storage.Claim{Token: "first", Parts: []cart.Part{cart.PartAll}, Lease: time.Minute, Fence: true}
+		claim := storage.Claim{Token: "first", Parts: []cart.Part{cart.PartAll}, Duration: time.Minute, Leased: true}
 		if _, err := other.Acquire(t.Context(), key, claim, false); err != nil {
 			t.Error(err)
 		}
 	}
-	w := waiter{store: s, key: key, claim: storage.Claim{Token: "second", Parts: []cart.Part{cart.PartItems}, Lease: time.Minute, Fence: true}}
+	w := waiter{store: s, key: key, claim: storage.Claim{Token: "second", Parts: []cart.Part{cart.PartItems}, Duration: time.Minute, Leased: true}}
 	if g, granted, err := w.ask(t.Context()); granted || err != nil || g.Cart != nil || g.Fence != 0 {
 		t.Errorf("%+v, granted %v, %v", g, granted, err)
 	}
@@ -297,7 +297,7 @@ func TestUnknownClaimIsAbandoned(t *testing.T) {
 	d := newToy()
 	s, h := openHostile(t, d)
 	h.after = storage.ErrUnavailable
-	claim := storage.Claim{Token: "lost", Parts: []cart.Part{cart.PartAll}, Lease: time.Hour}
+	claim := storage.Claim{Token: "lost", Parts: []cart.Part{cart.PartAll}, Duration: time.Hour}
 	if _, err := s.Acquire(t.Context(), key, claim, false); !errors.Is(err, storage.ErrUnavailable) || !errors.Is(err, ErrOutcomeUnknown) {
 		t.Fatalf("Acquire: %v", err)
 	}
@@ -350,7 +350,7 @@ func TestDocumentsStay(t *testing.T) {
 // queueUpDamaged puts a lease into the record of key without reading its documents, as a renewal or a turn of the queue does.
 func queueUpDamaged(t *testing.T, s *Store) storage.Claim {
 	t.Helper()
-	claim := storage.Claim{Token: "client", Parts: []cart.Part{cart.PartItems}, Lease: time.Minute, Fence: true}
+	claim := storage.Claim{Token: "client", Parts: []cart.Part{cart.PartItems}, Duration: time.Minute, Leased: true}
 	err := s.change(t.Context(), key, func(state *storage.State, now time.Time) ([]string, error) {
 		state.Acquire(claim, now)
 		return nil, nil
@@ -384,7 +384,7 @@ func TestExpiredLeavesNoText(t *testing.T) {
 	r := Record{State: storage.State{Cart: cart.Cart{ID: "id", Version: 3, ExpiresAt: time.Now().Add(-time.Hour)}}}
 	now := time.Now()
 	r.begin(now)
-	r.State.Acquire(storage.Claim{Token: "t", Parts: []cart.Part{cart.PartAll}, Lease: time.Hour}, now)
+	r.State.Acquire(storage.Claim{Token: "t", Parts: []cart.Part{cart.PartAll}, Duration: time.Hour}, now)
 	r.Save = true
 	if err := r.finish(now); err != nil || string(r.Items) != "{}" || string(r.Conditions) != "{}" {
 		t.Errorf("stored %s and %s, %v", r.Items, r.Conditions, err)

@@ -236,7 +236,7 @@ func (s *Store) ping(ctx context.Context) error {
 	}
 	// No client can name a cart of no identifier. Others probe at the same time, hence the token.
 	key := cart.Key{Instance: "probe-" + rand.Text()}
-	turn := storage.Claim{Token: "probe", Parts: []cart.Part{cart.PartAll}, Lease: storage.WaiterLife}
+	turn := storage.Claim{Token: "probe", Parts: []cart.Part{cart.PartAll}, Duration: storage.WaiterTTL}
 	err := s.change(ctx, key, func(state *storage.State, now time.Time) ([]string, error) {
 		state.Acquire(turn, now)
 		return nil, nil

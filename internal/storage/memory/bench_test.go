@@ -19,7 +19,7 @@ func commitOnce(ctx context.Context, s storage.Store, key cart.Key, at *cart.Car
 		Writes: []storage.Write{{Part: cart.PartItems, Value: []byte(`{"a":1}`), Step: 1}},
 	}
 	if release != "" {
-		c.Token, c.Lease, c.Release = release, true, true
+		c.Token, c.UnderLease, c.Release = release, true, true
 	}
 	outs, err := s.Commit(ctx, c)
 	if err == nil && outs[0].Status != storage.Committed {
@@ -56,7 +56,7 @@ func BenchmarkTurn(b *testing.B) {
 	s := New()
 	defer s.Close()
 	key := cart.Key{Identifier: "u1", Instance: "default"}
-	claim := storage.Claim{Token: "turn", Parts: []cart.Part{cart.PartAll}, Lease: time.Minute}
+	claim := storage.Claim{Token: "turn", Parts: []cart.Part{cart.PartAll}, Duration: time.Minute}
 	b.ReportAllocs()
 	for b.Loop() {
 		g, err := s.Acquire(b.Context(), key, claim, false)

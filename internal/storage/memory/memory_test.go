@@ -33,7 +33,7 @@ func TestLeaseOfEndedLock(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			d := newDriver()
 			s, key := cell.New(d), cart.Key{Identifier: "u1", Instance: "default"}
-			claim := storage.Claim{Token: "first", Parts: []cart.Part{cart.PartItems}, Lease: time.Hour, Fence: true}
+			claim := storage.Claim{Token: "first", Parts: []cart.Part{cart.PartItems}, Duration: time.Hour, Leased: true}
 			first, err := s.Acquire(t.Context(), key, claim, false)
 			if err != nil {
 				t.Fatal(err)

@@ -86,7 +86,7 @@ func (s *Store) wait(ctx context.Context, key cart.Key, claim *storage.Claim, w 
 		timer.Reset(delay)
 		select {
 		case g := <-w.wake:
-			if !claim.Fence && claim.Lease <= s.life() {
+			if !claim.Leased && claim.Duration <= s.life() {
 				return s.grant(ctx, key, g)
 			}
 			// Claimed again, it is given its lease; or a place at the end, if it is too late. A wake-up may itself be late:
@@ -114,7 +114,7 @@ func (s *Store) grant(ctx context.Context, key cart.Key, g granted) (storage.Gra
 // claim sends a claim, first or again.
 func (s *Store) claim(ctx context.Context, key cart.Key, c *storage.Claim) (granted, error) {
 	args := s.appendClaim(scriptArgs(claimScript, 7+len(c.Parts), s.lockKeys(key, c.Parts)...), c)
-	if c.Fence {
+	if c.Leased {
 		args = append(args, "f")
 	} else {
 		args = append(args, "")

@@ -83,14 +83,14 @@ func BenchmarkHandOver(b *testing.B) {
 func contend(ctx context.Context, s *Store, key cart.Key, id string, n int, name string) error {
 	parts := []cart.Part{cart.PartItems}
 	for range n {
-		claim := storage.Claim{Token: randomName(), Holder: name, Parts: parts, Lease: 5 * time.Second}
+		claim := storage.Claim{Token: randomName(), Holder: name, Parts: parts, Duration: 5 * time.Second}
 		now, err := s.Acquire(ctx, key, claim, false)
 		if err != nil {
 			return err
 		}
 		outs, err := s.Commit(ctx, storage.Commit{
 			Key: key, Expect: storage.Expect{ID: id, Version: now.Cart.Version}, Steps: 1, TTL: time.Hour, Parts: parts,
-			Token: claim.Token, Lease: true, Release: true,
+			Token: claim.Token, UnderLease: true, Release: true,
 			Writes: []storage.Write{{Part: cart.PartItems, Value: []byte(benchItems), Step: 1}},
 		})
 		if err != nil || outs[0].Status != storage.Committed {

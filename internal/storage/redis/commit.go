@@ -149,10 +149,10 @@ func (s *Store) commitArgs(commits []storage.Commit) []any {
 // declaresFence reports whether a commit has to do with leases, where the server must know which
 // keys that takes. An ordinary one is spared the key.
 func (s *Store) declaresFence(c *storage.Commit) bool {
-	return s.space.cluster && (c.Lease || fences(c.Claim) || fences(c.Again))
+	return s.space.cluster && (c.UnderLease || fences(c.Claim) || fences(c.Again))
 }
 
-func fences(c *storage.Claim) bool { return c != nil && c.Fence }
+func fences(c *storage.Claim) bool { return c != nil && c.Leased }
 
 func (s *Store) appendCommit(args []any, c *storage.Commit, instance string) []any {
 	args = append(args, instance, c.Expect.ID, c.Expect.Version, c.NewID, c.Steps, millis(c.TTL), s.flags(c), c.Token)
@@ -196,7 +196,7 @@ func isTurn(c *storage.Commit) bool {
 
 // isOrdinary reports whether a commit is one that quick.lua can make, if its locks are.
 func isOrdinary(c *storage.Commit) bool {
-	if c.Lease || fences(c.Claim) || fences(c.Again) || c.Expect.ID == "" || c.Steps == 0 || c.TTL <= 0 || c.Forget || c.Place != nil || slices.Contains(c.Parts, cart.PartAll) {
+	if c.UnderLease || fences(c.Claim) || fences(c.Again) || c.Expect.ID == "" || c.Steps == 0 || c.TTL <= 0 || c.Forget || c.Place != nil || slices.Contains(c.Parts, cart.PartAll) {
 		return false
 	}
 	for p := range c.Expect.Parts {
@@ -223,13 +223,13 @@ func versionField(p cart.Part) string {
 func partOf(field string) cart.Part { return cart.Part(strings.TrimPrefix(field, "v:")) }
 
 func (s *Store) appendClaim(args []any, c *storage.Claim) []any {
-	args = append(args, c.Token, c.Holder, millis(c.Lease), s.waiters.channel, millis(s.life()))
+	args = append(args, c.Token, c.Holder, millis(c.Duration), s.waiters.channel, millis(s.life()))
 	return appendParts(args, c.Parts)
 }
 
-// life is storage.WaiterLife, as many heartbeats of this store.
+// life is storage.WaiterTTL, as many heartbeats of this store.
 func (s *Store) life() time.Duration {
-	return s.heartbeat * time.Duration(int64(storage.WaiterLife/storage.Heartbeat))
+	return s.heartbeat * time.Duration(int64(storage.WaiterTTL/storage.Heartbeat))
 }
 
 func appendParts(args []any, parts []cart.Part) []any {
@@ -254,7 +254,7 @@ func (s *Store) flags(c *storage.Commit) string {
 	if c.Touch {
 		f += "t"
 	}
-	if c.Lease {
+	if c.UnderLease {
 		f += "l"
 	}
 	if c.Release {

@@ -72,7 +72,7 @@ func slowed(c *storage.Claim) *storage.Claim {
 		return nil
 	}
 	r := *c
-	r.Lease /= slow
+	r.Duration /= slow
 	return &r
 }
 
@@ -162,7 +162,7 @@ func (w *twins) act() {
 // foreign takes a lock as another program does, where it is free.
 func (w *twins) foreign(i int, now time.Time) {
 	part := []cart.Part{cart.PartItems, cart.PartConditions, cart.PartAll}[w.rand.IntN(3)]
-	claim := storage.Claim{Token: randomName(), Holder: "foreign", Parts: []cart.Part{part}, Lease: time.Hour}
+	claim := storage.Claim{Token: randomName(), Holder: "foreign", Parts: []cart.Part{part}, Duration: time.Hour}
 	for _, h := range w.states[i].Held {
 		if h.Holder != claim.Holder && slices.Contains(h.Parts, cart.PartAll) {
 			return // no rule says what becomes of a lock that was taken beneath another
@@ -178,7 +178,7 @@ func (w *twins) foreign(i int, now time.Time) {
 	}
 	w.foreigners = append(w.foreigners, claim.Token)
 	s := w.states[i]
-	s.Held = append(s.Held, storage.Hold{Token: claim.Token, Holder: claim.Holder, Parts: claim.Parts, Expires: now.Add(claim.Lease)})
+	s.Held = append(s.Held, storage.Hold{Token: claim.Token, Holder: claim.Holder, Parts: claim.Parts, Expires: now.Add(claim.Duration)})
 }
 
 func (w *twins) token() string { return w.tokens[w.rand.IntN(len(w.tokens))] }
@@ -217,7 +217,7 @@ func (w *twins) claim() *storage.Claim {
 	if w.yes(2) {
 		lease = 10 * time.Hour // longer than a waiter lives
 	}
-	return &storage.Claim{Token: w.token(), Holder: "h", Parts: w.parts(), Lease: lease, Fence: w.yes(3)}
+	return &storage.Claim{Token: w.token(), Holder: "h", Parts: w.parts(), Duration: lease, Leased: w.yes(3)}
 }
 
 func (w *twins) yes(oneIn int) bool { return w.rand.IntN(oneIn) == 0 }
@@ -278,7 +278,7 @@ func (w *twins) turn(i int) storage.Commit {
 	items := []cart.Part{cart.PartItems}
 	claim := func() *storage.Claim {
 		c := w.claim()
-		c.Token, c.Parts, c.Fence = randomName(), items, false
+		c.Token, c.Parts, c.Leased = randomName(), items, false
 		return c
 	}
 	c := storage.Commit{
@@ -308,7 +308,7 @@ func (w *twins) turn(i int) storage.Commit {
 	case 4:
 		c.Parts = []cart.Part{cart.PartConditions}
 	case 5:
-		c.Lease = true
+		c.UnderLease = true
 	case 6:
 		c.Again = nil
 	case 7:
@@ -327,7 +327,7 @@ func (w *twins) randomCommit(i int) storage.Commit {
 		TTL: time.Duration(w.rand.IntN(3)) * time.Hour, Touch: w.yes(4), Release: w.yes(3),
 	}
 	if w.yes(2) && !w.quiet {
-		c.Token, c.Lease = w.anyToken(), w.yes(2)
+		c.Token, c.UnderLease = w.anyToken(), w.yes(2)
 	}
 	if w.yes(2) && !w.quiet {
 		c.Claim = w.claim()

@@ -35,7 +35,7 @@ func wantUnavailable(t *testing.T, s *Store, what string) {
 	}
 	// Nor is a lease unknown to a server that may not have heard of it yet.
 	c := replace(u1, &cart.Cart{}, `{}`)
-	c.Token, c.Lease = randomName(), true
+	c.Token, c.UnderLease = randomName(), true
 	if outs, err := s.Commit(t.Context(), c); !errors.Is(err, storage.ErrUnavailable) {
 		t.Errorf("%s: Commit under a lease: %+v, %v, want ErrUnavailable", what, outs, err)
 	}
@@ -155,7 +155,7 @@ func TestKill(t *testing.T) {
 	}
 	c := replace(u1, was, `{"b":1}`)
 	mustCommit(t, s, storage.Locked, c)
-	c.Token, c.Lease = claim.Token, true
+	c.Token, c.UnderLease = claim.Token, true
 	mustCommit(t, s, storage.Committed, c)
 }
 

@@ -88,7 +88,7 @@ func TestLeaseAndForeignLocks(t *testing.T) {
 				if _, ok, err := foreign.obtain(t.Context(), s, test.key, time.Hour); ok || err != nil {
 					t.Fatalf("the other program obtains what is leased: %v, %v", ok, err)
 				}
-				change.Token, change.Lease = claim.Token, true
+				change.Token, change.UnderLease = claim.Token, true
 				mustCommit(t, s, storage.Committed, change)
 				if err := s.Release(t.Context(), u1, claim.Token); err != nil {
 					t.Fatal(err)
@@ -104,7 +104,7 @@ func TestLeaseAndForeignLocks(t *testing.T) {
 		}
 		t.Run(foreign.name+"/after expiry", func(t *testing.T) {
 			claim := leaseOf(cart.PartItems)
-			claim.Lease = 50 * time.Millisecond
+			claim.Duration = 50 * time.Millisecond
 			mustLease(t, s, u1, claim)
 			var release func(context.Context) bool
 			await(t, "the other program obtains an expired lease's lock", func() (ok bool) {

@@ -17,7 +17,7 @@ import (
 // leaseOf is a claim for a client's lease.
 func leaseOf(parts ...cart.Part) storage.Claim {
 	c := claimOf(parts...)
-	c.Fence = true
+	c.Leased = true
 	return c
 }
 
@@ -51,7 +51,7 @@ func wantLost(t *testing.T, s *Store, key cart.Key, token string) {
 		t.Errorf("Release: %v, want ErrLockLost", err)
 	}
 	c := replace(key, mustLoad(t, s, key), `{"stale":1}`)
-	c.Token, c.Lease = token, true
+	c.Token, c.UnderLease = token, true
 	mustCommit(t, s, storage.LockLost, c)
 }
 
@@ -123,7 +123,7 @@ func TestFenceOfServerWithoutData(t *testing.T) {
 		await(t, "the server is found again", func() bool { return s.Ping(t.Context()) == nil })
 		// The lease went with the data, and so did its memory: nobody knows it any more, and nothing is written.
 		c := replace(u1, &cart.Cart{}, `{}`)
-		c.Token, c.Lease = claim.Token, true
+		c.Token, c.UnderLease = claim.Token, true
 		mustCommit(t, s, storage.LockUnknown, c)
 	}
 }
@@ -134,7 +134,7 @@ func TestLeaseMemoryEnds(t *testing.T) {
 	s := open(t, Config{Addresses: []string{r.Addr}})
 	const key = "fence.cart.u1.default"
 	claim := leaseOf(cart.PartItems)
-	claim.Lease = time.Minute
+	claim.Duration = time.Minute
 	g := mustLease(t, s, u1, claim)
 	wantEnd := func(what string, end time.Time) {
 		t.Helper()
@@ -200,7 +200,7 @@ func TestLeaseRoundTrips(t *testing.T) {
 		claim := leaseOf(parts...)
 		g := mustLease(t, s, u1, claim)
 		c := replace(u1, g.Cart, fmt.Sprintf(`{"n":%d}`, g.Fence))
-		c.Token, c.Lease, c.Release = claim.Token, true, true
+		c.Token, c.UnderLease, c.Release = claim.Token, true, true
 		mustCommit(t, s, storage.Committed, c)
 	}
 	cycle(cart.PartItems) // loads the scripts
@@ -220,7 +220,7 @@ func TestLeaseRoundTrips(t *testing.T) {
 
 	// A lease has expired: the next commits are as quick as if there had never been one.
 	claim := leaseOf(cart.PartItems)
-	claim.Lease = time.Millisecond
+	claim.Duration = time.Millisecond
 	mustLease(t, s, u1, claim)
 	await(t, "the traces of the lock are gone", func() bool { return do(t, r, "EXISTS", "queue.cart.u1.default", "lock.cart.u1.default.items") == "0" })
 	now := mustLoad(t, s, u1)
@@ -261,7 +261,7 @@ func TestLeaseByPush(t *testing.T) {
 			done := acquireLater(t.Context(), two, key, second, false)
 			awaitQueue(t, two, key, second.Token)
 			c := replace(key, before.Cart, items)
-			c.Token, c.Lease, c.Release = first.Token, true, true
+			c.Token, c.UnderLease, c.Release = first.Token, true, true
 			mustCommit(t, one, storage.Committed, c)
 			select {
 			case a := <-done:
@@ -314,12 +314,12 @@ func TestLeaseConfirmed(t *testing.T) {
 	two.heartbeat = time.Hour
 	listen(t, two)
 	first, second := leaseOf(cart.PartItems), leaseOf(cart.PartItems)
-	second.Lease = 4 * time.Hour // longer than a waiter of such a heartbeat lives
+	second.Duration = 4 * time.Hour // longer than a waiter of such a heartbeat lives
 	before := mustLease(t, one, u1, first)
 	done := acquireLater(t.Context(), two, u1, second, false)
 	awaitQueue(t, two, u1, second.Token)
 	c := replace(u1, before.Cart, `{"a":1}`)
-	c.Token, c.Lease, c.Release = first.Token, true, true
+	c.Token, c.UnderLease, c.Release = first.Token, true, true
 	do(t, r, "CONFIG", "RESETSTAT")
 	mustCommit(t, one, storage.Committed, c)
 	got := string(receive(t, done).Items.Object.Bytes())
@@ -327,8 +327,8 @@ func TestLeaseConfirmed(t *testing.T) {
 		t.Errorf("the cart is %s, and it took %v, want the commit, a wake-up, and a claim that reads the cart", got, n)
 	}
 	held, err := one.Lease(t.Context(), u1, second.Token)
-	if left := time.Until(held.Expires); err != nil || left < second.Lease-time.Minute || held.Fence <= before.Fence {
-		t.Errorf("%+v, %v, want %v", held, err, second.Lease)
+	if left := time.Until(held.Expires); err != nil || left < second.Duration-time.Minute || held.Fence <= before.Fence {
+		t.Errorf("%+v, %v, want %v", held, err, second.Duration)
 	}
 }
 
@@ -347,7 +347,7 @@ func TestMemoryOfDeadWaiterEnds(t *testing.T) {
 		t.Fatal(err)
 	}
 	const key = "fence.cart.u1.default"
-	if left := s.client.PTTL(t.Context(), key).Val(); left > storage.WaiterLife+storage.LeaseMemory || left < storage.LeaseMemory-time.Minute {
+	if left := s.client.PTTL(t.Context(), key).Val(); left > storage.WaiterTTL+storage.LeaseMemory || left < storage.LeaseMemory-time.Minute {
 		t.Errorf("the last fence lives %v", left)
 	}
 	if n := do(t, r, "ZCARD", key); n != "1" {

@@ -52,7 +52,7 @@ func mustLoad(t testing.TB, s *Store, key cart.Key) *cart.Cart {
 }
 
 func claimOf(parts ...cart.Part) storage.Claim {
-	return storage.Claim{Token: randomName(), Holder: "test", Parts: parts, Lease: time.Hour}
+	return storage.Claim{Token: randomName(), Holder: "test", Parts: parts, Duration: time.Hour}
 }
 
 // acquired is what an Acquire in the background came to.
@@ -176,7 +176,7 @@ func TestForeignTokenIsALease(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := replace(u1, &cart.Cart{}, `{"a":1}`)
-	c.Token, c.Lease, c.Release = lock.Token(), true, true
+	c.Token, c.UnderLease, c.Release = lock.Token(), true, true
 	mustCommit(t, s, storage.Committed, c)
 	if err := lock.Release(t.Context()); !errors.Is(err, redislock.ErrLockNotHeld) {
 		t.Errorf("the commit did not give the lock back: %v", err)
@@ -202,7 +202,7 @@ func TestLockBeneathLock(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := replace(u1, &cart.Cart{}, `{}`)
-	c.Token, c.Lease = claim.Token, true
+	c.Token, c.UnderLease = claim.Token, true
 	mustCommit(t, s, storage.Locked, c)
 	if err := s.Abandon(t.Context(), u1, claim.Token); err != nil {
 		t.Fatal(err)
@@ -224,9 +224,9 @@ func TestBrokenLock(t *testing.T) {
 		t.Fatalf("DEL = %s, %v", n, err)
 	}
 	c := replace(u1, &cart.Cart{}, `{"a":1}`)
-	c.Token, c.Lease = claim.Token, true
+	c.Token, c.UnderLease = claim.Token, true
 	mustCommit(t, s, storage.LockUnknown, c)
-	c.Token, c.Lease = "", false
+	c.Token, c.UnderLease = "", false
 	mustCommit(t, s, storage.Committed, c)
 }
 
@@ -263,7 +263,7 @@ func TestHandOverByPush(t *testing.T) {
 				done := acquireLater(t.Context(), two, u1, second, true)
 				done2 := acquireAgain(t, two, u1)
 				change := replace(u1, was, items)
-				change.Token, change.Lease, change.Release = first.Token, true, true
+				change.Token, change.UnderLease, change.Release = first.Token, true, true
 				mustCommit(t, one, storage.Committed, change)
 				got := receive(t, done)
 				if string(got.Items.Object.Bytes()) != items || got.Version != 1 {
@@ -340,13 +340,13 @@ func TestLeaseEndWakes(t *testing.T) {
 	s := open(t, Config{Addresses: []string{r.Addr}})
 	s.heartbeat = time.Hour
 	first := claimOf(cart.PartAll)
-	first.Lease = 300 * time.Millisecond
+	first.Duration = 300 * time.Millisecond
 	if _, err := s.Acquire(t.Context(), u1, first, false); err != nil {
 		t.Fatal(err)
 	}
 	receive(t, acquireLater(t.Context(), s, u1, claimOf(cart.PartItems), false))
 	c := replace(u1, &cart.Cart{}, `{}`)
-	c.Token, c.Lease = first.Token, true
+	c.Token, c.UnderLease = first.Token, true
 	mustCommit(t, s, storage.LockUnknown, c)
 }
 

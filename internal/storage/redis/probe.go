@@ -136,7 +136,7 @@ func (s *Store) whichKey(ctx context.Context, err error, keys []string) error {
 func (s *Store) probeScripts(ctx context.Context, key cart.Key) error {
 	const id = "probe"
 	parts := []cart.Part{cart.PartItems, cart.PartMetadata("m")}
-	claim := storage.Claim{Token: randomName(), Holder: "probe", Parts: parts, Lease: probeLife, Fence: true}
+	claim := storage.Claim{Token: randomName(), Holder: "probe", Parts: parts, Duration: probeLife, Leased: true}
 	args := s.appendClaim(scriptArgs(claimScript, 10, s.lockKeys(key, parts)...), &claim)
 	reply, err := s.run(ctx, claimScript, append(args, "f"))
 	if err != nil {
@@ -147,7 +147,7 @@ func (s *Store) probeScripts(ctx context.Context, key cart.Key) error {
 	}
 	item := storage.Write{Part: cart.PartItems, Value: []byte("{}"), Step: 1}
 	created := storage.Commit{
-		Key: key, NewID: id, Steps: 1, TTL: probeLife, Token: claim.Token, Lease: true, Release: true, Parts: parts,
+		Key: key, NewID: id, Steps: 1, TTL: probeLife, Token: claim.Token, UnderLease: true, Release: true, Parts: parts,
 		Writes: []storage.Write{item, {Part: parts[1], Value: []byte("1"), Step: 1}},
 	}
 	if err := s.probeCommit(ctx, "create", created); err != nil {

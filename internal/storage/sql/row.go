@@ -143,7 +143,7 @@ func encodeLocks(s *storage.State) []byte {
 		l.Held[i].Expires = l.Held[i].Expires.UTC()
 	}
 	for _, w := range s.Queue {
-		l.Queue = append(l.Queue, waiterColumn{w.Token, w.Holder, w.Parts, w.Lease.String(), w.Alive.UTC(), w.Fence})
+		l.Queue = append(l.Queue, waiterColumn{w.Token, w.Holder, w.Parts, w.Duration.String(), w.Alive.UTC(), w.Leased})
 	}
 	return encode(l)
 }
@@ -166,7 +166,7 @@ func decodeLocks(s *storage.State, raw []byte) error {
 			return Damaged("locks", err)
 		}
 		s.Queue = append(s.Queue, storage.Waiter{
-			Claim: storage.Claim{Token: w.Token, Holder: w.Holder, Parts: w.Parts, Lease: lease, Fence: w.Fence}, Alive: w.Alive,
+			Claim: storage.Claim{Token: w.Token, Holder: w.Holder, Parts: w.Parts, Duration: lease, Leased: w.Fence}, Alive: w.Alive,
 		})
 	}
 	return nil

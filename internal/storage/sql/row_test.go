@@ -28,7 +28,7 @@ func full() storage.State {
 			{Token: "t1", Holder: "pod", Parts: []cart.Part{"items", "metadata.notes"}, Expires: start, Leased: true, Fence: 1 << 52, DurationMillis: 5000},
 			{Token: "t2", Parts: []cart.Part{"conditions"}, Expires: time.Date(2999, 1, 1, 0, 0, 0, 1, time.UTC), Unconfirmed: true},
 		},
-		Queue: []storage.Waiter{{Claim: storage.Claim{Token: "t3", Holder: "web-0", Parts: []cart.Part{"*"}, Lease: time.Hour + 1, Fence: true}, Alive: start}},
+		Queue: []storage.Waiter{{Claim: storage.Claim{Token: "t3", Holder: "web-0", Parts: []cart.Part{"*"}, Duration: time.Hour + 1, Leased: true}, Alive: start}},
 		Lost:  []storage.Lost{{Token: "t0", Expired: at(5)}, {Token: "t00", Expired: at(6)}},
 	}
 }

@@ -157,7 +157,7 @@ func TestAbandonedRequest(t *testing.T) {
 func TestTimedOutWaiterLeaves(t *testing.T) { // alone, so that giving up has the time that it is given
 	s, d := newStore(t)
 	key := cart.Key{Identifier: "u1", Instance: "default"}
-	claim := storage.Claim{Token: "holder", Parts: []cart.Part{cart.PartAll}, Lease: time.Minute}
+	claim := storage.Claim{Token: "holder", Parts: []cart.Part{cart.PartAll}, Duration: time.Minute}
 	if _, err := s.Acquire(t.Context(), key, claim, false); err != nil {
 		t.Fatal(err)
 	}

@@ -16,7 +16,7 @@ import (
 var leased = cart.Key{Identifier: "u1", Instance: "default"}
 
 func leaseClaim(token string, life time.Duration) storage.Claim {
-	return storage.Claim{Token: token, Holder: "client", Parts: []cart.Part{cart.PartItems}, Lease: life, Fence: true}
+	return storage.Claim{Token: token, Holder: "client", Parts: []cart.Part{cart.PartItems}, Duration: life, Leased: true}
 }
 
 func mustLease(t *testing.T, s *cell.Store, token string, life time.Duration) storage.Grant {
@@ -103,7 +103,7 @@ func TestFenceIsNoClock(t *testing.T) {
 	}
 	// Turns draw no fences.
 	before := number(t, path, `SELECT last FROM sidecart_fences`)
-	if _, err := s.Acquire(t.Context(), leased, storage.Claim{Token: "turn", Parts: []cart.Part{cart.PartAll}, Lease: time.Hour}, false); err != nil {
+	if _, err := s.Acquire(t.Context(), leased, storage.Claim{Token: "turn", Parts: []cart.Part{cart.PartAll}, Duration: time.Hour}, false); err != nil {
 		t.Fatal(err)
 	}
 	if after := number(t, path, `SELECT last FROM sidecart_fences`); after != before {
@@ -181,7 +181,7 @@ func TestOlderSchemaIsMigrated(t *testing.T) {
 		if err != nil || outs[0].Status != storage.Locked {
 			t.Errorf("a lock of the first schema: %+v, %v", outs, err)
 		}
-		g, err := s.Acquire(t.Context(), leased, storage.Claim{Token: "new", Parts: []cart.Part{cart.PartConditions}, Lease: time.Hour, Fence: true}, false)
+		g, err := s.Acquire(t.Context(), leased, storage.Claim{Token: "new", Parts: []cart.Part{cart.PartConditions}, Duration: time.Hour, Leased: true}, false)
 		if err != nil || g.Fence == 0 {
 			t.Errorf("a lease beside it: %+v, %v", g, err)
 		}

@@ -194,7 +194,7 @@ func count(path, name string) error {
 	for n := range counts / 4 {
 		token := fmt.Sprintf("%016s%06d", name, n)
 		key := cart.Key{Identifier: "count", Instance: "locked"}
-		g, err := s.Acquire(ctx, key, storage.Claim{Token: token, Parts: []cart.Part{cart.PartAll}, Lease: 30 * time.Second}, false)
+		g, err := s.Acquire(ctx, key, storage.Claim{Token: token, Parts: []cart.Part{cart.PartAll}, Duration: 30 * time.Second}, false)
 		if err != nil {
 			return err
 		}
@@ -207,7 +207,7 @@ func count(path, name string) error {
 		outs, err := s.Commit(ctx, storage.Commit{ // the version is not expected: the lock alone protects it
 			Key: key, Expect: storage.Expect{ID: at.ID}, NewID: "id", Steps: 1, Parts: []cart.Part{cart.PartAll},
 			Writes: []storage.Write{{Part: cart.PartItems, Value: text, Step: 1}},
-			Token:  token, Lease: true, Release: true,
+			Token:  token, UnderLease: true, Release: true,
 		})
 		if err != nil || outs[0].Status != storage.Committed {
 			return fmt.Errorf("commit under the lock: %v, %w", outs, err)

@@ -152,7 +152,7 @@ func TestLockedDatabase(t *testing.T) {
 		t.Fatal(err)
 	}
 	begun := time.Now()
-	claim := storage.Claim{Token: "t", Parts: []cart.Part{cart.PartAll}, Lease: time.Minute}
+	claim := storage.Claim{Token: "t", Parts: []cart.Part{cart.PartAll}, Duration: time.Minute}
 	for method, call := range map[string]func(ctx context.Context) error{
 		"Commit":  func(ctx context.Context) error { return put(ctx, s, `{"b":1}`) },
 		"Ping":    s.Ping,
@@ -256,7 +256,7 @@ func TestEndedRowsAreDeleted(t *testing.T) {
 	lock := func(instance string, lease time.Duration) {
 		t.Helper()
 		key := cart.Key{Identifier: "brief", Instance: instance}
-		if _, err := s.Acquire(t.Context(), key, storage.Claim{Token: "t", Parts: []cart.Part{cart.PartAll}, Lease: lease}, false); err != nil {
+		if _, err := s.Acquire(t.Context(), key, storage.Claim{Token: "t", Parts: []cart.Part{cart.PartAll}, Duration: lease}, false); err != nil {
 			t.Fatal(err)
 		}
 	}

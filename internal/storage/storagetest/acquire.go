@@ -25,7 +25,7 @@ func testAcquireReturnsCart(s *subject) {
 // in the time that a silent one lives: it must not be given the lock that ends then.
 func (s *subject) leaves(l storage.Locker, key cart.Key, holder, gone string) {
 	s.Helper()
-	s.passed(time.Now().Add(storage.WaiterLife))
+	s.passed(time.Now().Add(storage.WaiterTTL))
 	s.abandon(l, key, holder)
 	s.acquire(l, key, newToken(), cart.PartItems)
 	s.commit(storage.LockUnknown, under(gone, check(key, s.load(key), cart.PartItems)))
@@ -108,11 +108,11 @@ func testHeartbeat(s *subject) {
 	begun := time.Now()
 	s.enqueue(key, first)
 	w := s.wait(s.ctx, l, key, first, true)
-	s.passed(begun.Add(storage.WaiterLife / 2))
+	s.passed(begun.Add(storage.WaiterTTL / 2))
 	s.enqueue(key, second)
 	w2 := s.wait(s.ctx, l, key, second, true)
 	// Now the first would be dead without a sign of life, and the second not yet.
-	s.passed(begun.Add(storage.WaiterLife * 5 / 4))
+	s.passed(begun.Add(storage.WaiterTTL * 5 / 4))
 	s.abandon(l, key, holder)
 	s.granted("the first", w)
 	if !w2.waiting() {

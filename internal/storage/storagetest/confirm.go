@@ -44,31 +44,31 @@ func testQueueGrantsShort(s *subject) {
 				s.abandon(l, key, next.Token)
 			}
 			next = claim()
-			end := time.Now().Add(storage.WaiterLife) // or later
+			end := time.Now().Add(storage.WaiterTTL) // or later
 			before := s.handOver(l, next)
 			released := time.Now().Add(time.Millisecond)
 			granted, err := l.Lease(s.ctx, key, next.Token)
-			if next.Fence && time.Now().Before(end) &&
-				(err != nil || granted.Fence <= before.Fence || granted.Expires.After(released.Add(storage.WaiterLife))) {
+			if next.Leased && time.Now().Before(end) &&
+				(err != nil || granted.Fence <= before.Fence || granted.Expires.After(released.Add(storage.WaiterTTL))) {
 				s.Errorf("granted by the queue: %+v, %v, want a greater fence than %d, and an end within %v of %v",
-					granted, err, before.Fence, storage.WaiterLife, released)
+					granted, err, before.Fence, storage.WaiterTTL, released)
 			}
 			was := s.put(key, conditions(`{"since":1}`))
 			begun = time.Now().Truncate(time.Millisecond)
 			w = s.wait(s.ctx, l, key, next, true)
 			s.same("the cart comes with the confirmation", s.granted("the next", w), was)
-			if next.Fence && time.Now().Before(end) && w.grant.Fence != granted.Fence {
+			if next.Leased && time.Now().Before(end) && w.grant.Fence != granted.Fence {
 				s.Errorf("confirmed with fence %d, was granted %d", w.grant.Fence, granted.Fence)
 			}
 			return end
 		})
-		if next.Fence {
+		if next.Leased {
 			if w.grant.Expires.Before(begun.Add(long)) {
 				s.Errorf("confirmed at %v, a lease of %v ends at %v", begun, long, w.grant.Expires)
 			}
 			s.wantHeld("confirmed", l, key, next.Token, w.grant, cart.PartItems)
 		}
-		s.passed(time.Now().Add(storage.WaiterLife))
+		s.passed(time.Now().Add(storage.WaiterTTL))
 		s.second().wantProbe("long after the grant", storage.Locked, key, cart.PartItems)
 		s.commit(storage.Committed, under(next.Token, check(key, s.load(key), cart.PartItems)))
 		s.abandon(l, key, next.Token)
@@ -88,8 +88,8 @@ func testQueueGrantsToDeadWaiter(s *subject) {
 		s.handOver(l, dead, living)
 		released := time.Now()
 		s.granted("the living", s.wait(s.ctx, l2, key, living, true))
-		if took := time.Since(released); took > storage.WaiterLife+patience/10 {
-			s.Errorf("granted after %v, with a lease of %v before it", took, dead.Lease)
+		if took := time.Since(released); took > storage.WaiterTTL+patience/10 {
+			s.Errorf("granted after %v, with a lease of %v before it", took, dead.Duration)
 		}
 		s.wantNone("the dead", l, key, dead.Token, storage.ErrLockUnknown)
 		s.abandon(l, key, living.Token)
@@ -105,7 +105,7 @@ func testQueueGrantConfirmedLate(s *subject) {
 	s.eachKind(func(claim func() storage.Claim) {
 		late, next := leaseClaim(newToken(), long, cart.PartItems), claim()
 		s.handOver(l, late)
-		s.passed(time.Now().Add(storage.WaiterLife))
+		s.passed(time.Now().Add(storage.WaiterTTL))
 		s.wantNone("granted, and not confirmed", l, key, late.Token, storage.ErrLockUnknown)
 		g, err := l.Acquire(s.ctx, key, late, true)
 		if err != nil {
@@ -117,7 +117,7 @@ func testQueueGrantConfirmedLate(s *subject) {
 		s.handOver(l, late, next)
 		between := s.granted("the next", s.wait(s.ctx, l, key, next, true))
 		w := s.wait(s.ctx, l, key, late, true)
-		s.passed(time.Now().Add(storage.WaiterLife))
+		s.passed(time.Now().Add(storage.WaiterTTL))
 		if !w.waiting() {
 			s.Fatalf("granted while held: %+v, %v", w.grant, w.err)
 		}

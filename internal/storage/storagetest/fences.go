@@ -66,7 +66,7 @@ func testStaleHolders(s *subject) {
 			var next storage.Claim
 			if taken { // by a turn or by a lease, by turns
 				next = claim(newToken(), cart.PartItems)
-				next.Fence = n%2 == 0
+				next.Leased = n%2 == 0
 				if _, err := l.Acquire(s.ctx, key, next, false); err != nil {
 					return err
 				}

@@ -11,7 +11,7 @@ import (
 
 // leaseClaim is a claim for a client's lease.
 func leaseClaim(token string, life time.Duration, parts ...cart.Part) storage.Claim {
-	return storage.Claim{Token: token, Holder: "client", Parts: parts, Lease: life, Fence: true}
+	return storage.Claim{Token: token, Holder: "client", Parts: parts, Duration: life, Leased: true}
 }
 
 // lease takes a client's lease that must be free or become so.
@@ -196,7 +196,7 @@ func testClientLeaseReentrant(s *subject) {
 	}
 	s.wantHeld("acquired again", l, key, token, again, cart.PartItems, m)
 	// A claim for a turn with the token of a lease renews the lease.
-	g, err := l.Acquire(s.ctx, key, storage.Claim{Token: token, Holder: "client", Parts: []cart.Part{cart.PartItems}, Lease: long}, false)
+	g, err := l.Acquire(s.ctx, key, storage.Claim{Token: token, Holder: "client", Parts: []cart.Part{cart.PartItems}, Duration: long}, false)
 	if err != nil || g.Fence != first.Fence {
 		s.Fatalf("Acquire: %+v, %v", g, err)
 	}
@@ -314,7 +314,7 @@ func testClientLeaseQueue(s *subject) {
 			}
 		}
 		var err error
-		if claims[i].Fence {
+		if claims[i].Leased {
 			s.wantLease("the next", w.grant)
 			if w.grant.Fence <= last.Fence {
 				s.Errorf("fence %d after %d", w.grant.Fence, last.Fence)

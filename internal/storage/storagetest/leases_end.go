@@ -126,7 +126,7 @@ func testClientLeaseGivenUp(s *subject) {
 	}
 	s.wantNone("timed out", l, key, late, storage.ErrLockUnknown)
 	s.wantHeld("the holder's", l, key, holder, held, cart.PartItems)
-	s.passed(time.Now().Add(storage.WaiterLife))
+	s.passed(time.Now().Add(storage.WaiterTTL))
 	if err := l.Release(s.ctx, key, holder); err != nil {
 		s.Fatalf("Release: %v", err)
 	}

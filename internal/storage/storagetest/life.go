@@ -163,8 +163,8 @@ func testCartOutlivesQueuedLease(s *subject) {
 	give.Token, give.Release, give.TTL = holder, true, s.short()
 	out := s.commit(storage.Committed, give)
 	got := s.granted("the next", w)
-	if out.ExpiresAt.Before(out.UpdatedAt.Add(storage.WaiterLife)) {
-		s.Errorf("released to a lease of %v, the cart expires %v after", storage.WaiterLife, out.ExpiresAt.Sub(out.UpdatedAt))
+	if out.ExpiresAt.Before(out.UpdatedAt.Add(storage.WaiterTTL)) {
+		s.Errorf("released to a lease of %v, the cart expires %v after", storage.WaiterTTL, out.ExpiresAt.Sub(out.UpdatedAt))
 	}
 	s.wantLife("confirmed", got.ExpiresAt, w.grant)
 	if got.ID != out.ID {
@@ -202,7 +202,7 @@ func testRenewalKeepsDuration(s *subject) {
 	renew("by that", 0, 2*long)
 	// A turn by the token of the lease leaves it as it is, and a claim for the lease sets it.
 	s.abandon(l, key, newToken())
-	if _, err := l.Acquire(s.ctx, key, storage.Claim{Token: token, Holder: "client", Parts: []cart.Part{cart.PartItems}, Lease: time.Minute}, false); err != nil {
+	if _, err := l.Acquire(s.ctx, key, storage.Claim{Token: token, Holder: "client", Parts: []cart.Part{cart.PartItems}, Duration: time.Minute}, false); err != nil {
 		s.Fatal(err)
 	}
 	renew("after a turn", 0, 2*long)

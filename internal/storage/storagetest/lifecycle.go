@@ -41,7 +41,7 @@ func (s *subject) methods() map[string]func(context.Context) error {
 	}
 	if l, ok := s.locker(); ok {
 		calls["Acquire"] = func(ctx context.Context) error {
-			_, err := l.Acquire(ctx, key, storage.Claim{Token: newToken(), Parts: []cart.Part{cart.PartAll}, Lease: long}, false)
+			_, err := l.Acquire(ctx, key, storage.Claim{Token: newToken(), Parts: []cart.Part{cart.PartAll}, Duration: long}, false)
 			return err
 		}
 		calls["Abandon"] = func(ctx context.Context) error { return l.Abandon(ctx, key, newToken()) }

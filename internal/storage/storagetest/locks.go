@@ -16,7 +16,7 @@ func (s *subject) locker() (storage.Locker, bool) {
 }
 
 func claim(token string, parts ...cart.Part) storage.Claim {
-	return storage.Claim{Token: token, Holder: "suite", Parts: parts, Lease: long}
+	return storage.Claim{Token: token, Holder: "suite", Parts: parts, Duration: long}
 }
 
 // acquire takes a lock that must be free or become so.
@@ -41,7 +41,7 @@ func (s *subject) abandon(l storage.Locker, key cart.Key, token string) {
 
 // under is c made under token's lock, which it demands.
 func under(token string, c storage.Commit) storage.Commit {
-	c.Token, c.Lease = token, true
+	c.Token, c.UnderLease = token, true
 	return c
 }
 
@@ -216,7 +216,7 @@ func testLeaseDemanded(s *subject) {
 	lost(token)
 
 	c := claim(token, cart.PartItems)
-	c.Lease = brief
+	c.Duration = brief
 	begun := time.Now()
 	if _, err := l.Acquire(s.ctx, key, c, false); err != nil {
 		s.Fatalf("Acquire: %v", err)
@@ -253,7 +253,7 @@ func testLeaseRenewed(s *subject) {
 	was := s.put(key, items(`{"a":1}`))
 	token := newToken()
 	short := claim(token, cart.PartItems, cart.PartConditions)
-	short.Lease = brief
+	short.Duration = brief
 	var end time.Time
 	s.inTime(func() time.Time {
 		s.abandon(l, key, token)
@@ -265,7 +265,7 @@ func testLeaseRenewed(s *subject) {
 		// The same token asks again, while a stranger waits for it.
 		wait := check(key, was, cart.PartItems)
 		stranger := claim(newToken(), cart.PartItems)
-		stranger.Lease = brief // should this round be held up, the stranger gets it
+		stranger.Duration = brief // should this round be held up, the stranger gets it
 		wait.Claim = &stranger
 		s.try(wait)
 		s.same("renewed", s.acquire(l, key, token, cart.PartItems, cart.PartConditions), was)
@@ -282,7 +282,7 @@ func testLeaseRenewed(s *subject) {
 	other := cart.Key{Identifier: "u2", Instance: "default"}
 	s.inTime(func() time.Time {
 		s.abandon(l, other, token)
-		if _, err := l.Acquire(s.ctx, other, storage.Claim{Token: token, Parts: []cart.Part{cart.PartItems}, Lease: brief}, false); err != nil {
+		if _, err := l.Acquire(s.ctx, other, storage.Claim{Token: token, Parts: []cart.Part{cart.PartItems}, Duration: brief}, false); err != nil {
 			s.Fatalf("Acquire: %v", err)
 		}
 		end = time.Now().Add(brief)
@@ -325,14 +325,14 @@ func testRelease(s *subject) {
 		token := newToken()
 		s.acquire(l, key, token, cart.PartItems, cart.PartConditions)
 		c := change(key, was, items(`{"b":1}`))
-		c.Token, c.Lease, c.Release = token, lease, true
+		c.Token, c.UnderLease, c.Release = token, lease, true
 		s.commit(storage.Committed, c)
 		s.wantProbe("released by a change", storage.Committed, key, cart.PartAll)
 		s.commit(storage.LockUnknown, under(token, check(key, s.load(key), cart.PartItems)))
 
 		s.acquire(l, key, token, cart.PartAll)
 		c = check(key, s.load(key), cart.PartItems)
-		c.Token, c.Lease, c.Release = token, lease, true
+		c.Token, c.UnderLease, c.Release = token, lease, true
 		s.commit(storage.Committed, c)
 		s.wantProbe("released by a check", storage.Committed, key, cart.PartAll)
 

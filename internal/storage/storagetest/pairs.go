@@ -75,7 +75,7 @@ func (s *subject) pair(a, b cart.Key) {
 		status("locked target", s.try(forget, merge), storage.NotTried, storage.Locked)
 		unchanged()
 		queued := merge
-		queued.Claim = &storage.Claim{Token: newToken(), Parts: merge.Parts, Lease: long}
+		queued.Claim = &storage.Claim{Token: newToken(), Parts: merge.Parts, Duration: long}
 		outs := s.try(forget, queued)
 		status("locked target, claimed", outs, storage.NotTried, storage.Locked)
 		if outs[0].Claimed != (storage.Claimed{}) || outs[1].Claimed != (storage.Claimed{Queued: true}) {

@@ -346,7 +346,7 @@ func testCrashedHolder(s *subject) {
 		return
 	}
 	crashed := claim(newToken(), cart.PartAll)
-	crashed.Lease = brief
+	crashed.Duration = brief
 	begun := time.Now()
 	if _, err := l.Acquire(s.ctx, key, crashed, false); err != nil {
 		s.Fatalf("Acquire: %v", err)
@@ -367,7 +367,7 @@ func testDeadWaiter(s *subject) {
 	}
 	// The holder's lease outlasts the life of the waiter that nobody renews.
 	holder := claim(newToken(), cart.PartItems)
-	holder.Lease = 2 * storage.WaiterLife
+	holder.Duration = 2 * storage.WaiterTTL
 	if _, err := l.Acquire(s.ctx, key, holder, false); err != nil {
 		s.Fatalf("Acquire: %v", err)
 	}
