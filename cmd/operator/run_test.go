@@ -49,8 +49,8 @@ func TestCommandLine(t *testing.T) {
 		{"--namespace A_B", 2, "", `--namespace: "A_B" is no name of a Kubernetes object`},
 		{"--namespaces shop,A.B", 2, "", `--namespaces: "A.B" is no name of a namespace`},
 		{"--metrics-address 8080", 2, "", `--metrics-address: "8080" is no address: write for example :8080, or 0 for none`},
-		{"--log-level loud", 2, "", `--log-level: "loud" is none: write debug, info, warn or error`},
-		{"--log-format xml --probe-address x", 2, "", `--log-format: "xml" is none: write json or text`},
+		{"--log-level loud", 2, "", `--log-level: "loud" is not a log level: write debug, info, warn or error`},
+		{"--log-format xml --probe-address x", 2, "", `--log-format: "xml" is not a log format: write json or text`},
 		{"--kubeconfig /does/not/exist", 1, "", "/does/not/exist"},
 	} {
 		var stdout, stderr bytes.Buffer

@@ -71,7 +71,7 @@ func (s *settings) flags(env map[string]string) *pflag.FlagSet {
 	f.StringVar(&s.webhookService, "webhook-service", "sidecart-operator", "`name` of the Service in front of the webhook")
 	f.StringVar(&s.webhookSecret, "webhook-secret", "sidecart-webhook-certificate", "`name` of the Secret where the operator keeps the webhook's certificate")
 	f.StringVar(&s.webhookCertDir, "webhook-cert-dir", "", "`folder` with tls.crt and tls.key that somebody else renews, such as cert-manager; the operator then makes none")
-	f.StringVar(&s.webhookClientCA, "webhook-client-ca-file", "", "`file` with the authorities of which callers of the webhook must show a certificate; without, whoever reaches the port is answered")
+	f.StringVar(&s.webhookClientCA, "webhook-client-ca-file", "", "`file` with the authorities of which callers of the webhook must show a certificate; without it every caller is answered")
 	f.DurationVar(&s.resync, "resync", 15*time.Second, "how often to ask sidecars that should have nothing new to say")
 	f.IntVar(&s.workers, "workers", 8, "how many CartStorages to work on at once")
 	f.StringVar(&s.logLevel, "log-level", "info", "debug, info, warn or error")
@@ -115,10 +115,10 @@ func (s *settings) check() error {
 		refuse("--workers: %d is out of range: write 1 to 256", s.workers)
 	}
 	if err := new(slog.Level).UnmarshalText([]byte(s.logLevel)); err != nil {
-		refuse("--log-level: %q is none: write debug, info, warn or error", s.logLevel)
+		refuse("--log-level: %q is not a log level: write debug, info, warn or error", s.logLevel)
 	}
 	if s.logFormat != "json" && s.logFormat != "text" {
-		refuse("--log-format: %q is none: write json or text", s.logFormat)
+		refuse("--log-format: %q is not a log format: write json or text", s.logFormat)
 	}
 	return errors.Join(errs...)
 }

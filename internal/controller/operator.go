@@ -210,7 +210,7 @@ func managerOptions(o *Options) ctrl.Options {
 
 func addWebhook(mgr ctrl.Manager, o *Options, r *Reconciler, clients *clientCAs, w *workers, checks *checks) error {
 	if clients == nil {
-		o.Logger.Info("the webhook answers whoever reaches its port, and tells the names in a CartStorage to who knows that of it: --webhook-client-ca-file has it answer API servers with a certificate only")
+		o.Logger.Info("the webhook answers every caller that reaches its port, and tells it names in a CartStorage: set --webhook-client-ca-file, and only API servers with a certificate are answered")
 	}
 	secure, err := addCertificate(mgr, o, w, checks)
 	if err != nil {

@@ -60,7 +60,7 @@ func (s *Store) Advice(ctx context.Context) ([]storage.Advice, error) {
 		advise(storage.AdviceNotPersistent, "Redis writes neither an append-only file nor snapshots: when it restarts, all carts are gone. Set appendonly to yes.")
 	}
 	if why := s.cannotWake(ctx); why != "" {
-		advise(storage.AdviceNoWakeUps, "Redis does not let the sidecar publish or subscribe (%s): whoever waits for a lock is not woken and asks every few milliseconds instead. Allow the commands PUBLISH and SUBSCRIBE and the channels %swake.%s.*.", why, s.space.namespace, s.space.prefix)
+		advise(storage.AdviceNoWakeUps, "Redis does not let the sidecar publish or subscribe (%s): a sidecar that waits for a lock is not woken, and asks every few milliseconds instead. Allow the commands PUBLISH and SUBSCRIBE and the channels %swake.%s.*.", why, s.space.namespace, s.space.prefix)
 	}
 	if h.unknown != "" {
 		advise(storage.AdviceUnknownEviction, "Redis does not say whether it evicts keys (%s): allow the command INFO.", h.unknown)
