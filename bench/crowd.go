@@ -75,8 +75,8 @@ func carryOutCrowd(ctx context.Context, c client, o order) tally {
 	return t
 }
 
-// measureCrowd has each way face the crowd, at each delay. It is once each: every row is thousands of
-// operations, and what matters is factors.
+// measureCrowd has each way face the crowd, at each delay. It is once each: every row is thousands of operations, and
+// what matters is factors.
 func measureCrowd(ctx context.Context, b *testbed, d time.Duration, progress io.Writer) (map[row]*crowd, error) {
 	f, err := newFleet(ctx, b)
 	if err != nil {

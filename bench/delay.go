@@ -12,9 +12,9 @@ import (
 
 // delayProxy passes TCP through and holds every chunk back for the same time, each way.
 //
-// A Go timer is not precise enough for that: an idle runtime sleeps in epoll_wait, whose
-// unit is a millisecond. As the delay is the same for all, chunks leave in the order in which they
-// came, so that one thread serves all connections and sleeps by clock_nanosleep.
+// A Go timer is not precise enough for that: an idle runtime sleeps in epoll_wait, whose unit is a millisecond. As the
+// delay is the same for all, chunks leave in the order in which they came, so that one thread serves all connections
+// and sleeps by clock_nanosleep.
 type delayProxy struct {
 	addr     string
 	target   string
@@ -101,8 +101,8 @@ func sleepUntil(due int64) {
 	}
 }
 
-// calibrate sets the delay so that a round trip through the proxy takes longer than one past it by
-// want, which includes what the proxy itself costs. ping makes one round trip.
+// calibrate sets the delay so that a round trip through the proxy takes longer than one past it by want, which includes
+// what the proxy itself costs. ping makes one round trip.
 func (p *delayProxy) calibrate(want time.Duration, direct, through func() error) (time.Duration, error) {
 	base, err := medianOf(201, direct)
 	if err != nil {

@@ -1,8 +1,6 @@
-// Bench measures what locking costs: add-item operations on one cart, split over one, two
-// and five processes, through sidecars and through what a program would do without
-// one. It starts its own Redis, builds the sidecar as it is released, runs everything
-// interleaved on this machine, and marks each of the project's targets as met or missed.
+// Bench measures what locking costs: add-item operations on one cart, split over one, two and five processes, through
+// sidecars and through what a program would do without one. It starts its own Redis, builds the sidecar as it is
+// released, runs everything interleaved on this machine, and marks each of the project's targets as met or missed.
 //
-// It is a program and no test: a busy machine gives other numbers, and none of them should
-// fail a build.
+// It is a program and no test: a busy machine gives other numbers, and none of them should fail a build.
 package main

@@ -44,8 +44,8 @@ func main() {
 	}
 }
 
-// bounded runs everything and ends on a signal. Ten minutes are far more than it takes: a
-// benchmark that hangs must end.
+// bounded runs everything and ends on a signal. Ten minutes are far more than it takes: a benchmark that hangs must
+// end.
 func bounded(o options) error {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()

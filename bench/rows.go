@@ -131,8 +131,8 @@ func (f *fleet) targets(ctx context.Context, w *way, r row) (targets []string, d
 	case w.name == waySimple && r.processes == 1:
 		ps = []*sidecarProcess{f.simple[r.delay]}
 	case w.name == waySimple:
-		// A sidecar in simple mode that meets another writer turns locking on for itself, and stays so. New
-		// ones in each round show what that costs.
+		// A sidecar in simple mode that meets another writer turns locking on for itself, and stays so. New ones in
+		// each round show what that costs.
 		ps = nil
 		done = func() {
 			for _, p := range ps {

@@ -21,8 +21,8 @@ import (
 	"github.com/sidecart/sidecart/internal/testserver"
 )
 
-// testbed is what everything is measured on: one Redis, a way to it that is slower, the
-// sidecar as it is released, and writers.
+// testbed is what everything is measured on: one Redis, a way to it that is slower, the sidecar as it is released, and
+// writers.
 type testbed struct {
 	tb      *hostTB
 	dir     string

@@ -59,7 +59,8 @@ var ways = []way{
 	}))},
 }
 
-// crowdWay is one more that only the crowd uses: it is told of a release by Redis, and lets the waiters of a process queue there.
+// crowdWay is one more that only the crowd uses: it is told of a release by Redis, and lets the waiters of a process
+// queue there.
 var crowdWay = way{name: wayRueidis, connect: connectRedis(lockByRueidis)}
 
 func wayCalled(name string) (*way, bool) {
@@ -106,8 +107,8 @@ func (c *sidecarClient) Quantity(ctx context.Context, key string) (int64, error)
 
 func (c *sidecarClient) Close() error { return c.conn.Close() }
 
-// redisClient is an application that keeps its carts in Redis by itself: it reads the cart, changes
-// it and writes it back, under a lock or not.
+// redisClient is an application that keeps its carts in Redis by itself: it reads the cart, changes it and writes it
+// back, under a lock or not.
 type redisClient struct {
 	redis *redis.Client
 	lock  lock // nil for none
@@ -117,7 +118,8 @@ type redisClient struct {
 // lock takes a lock and returns what gives it back.
 type lock func(ctx context.Context, name string) (release func(context.Context) error, err error)
 
-// connectRedis makes a client that locks by what locking returns for the address of a Redis and its client; nil is no lock.
+// connectRedis makes a client that locks by what locking returns for the address of a Redis and its client; nil is no
+// lock.
 func connectRedis(locking func(target string, r *redis.Client) (by lock, done func(), err error)) func(string) (client, error) {
 	return func(target string) (client, error) {
 		c := &redisClient{redis: redis.NewClient(&redis.Options{Addr: target}), close: func() {}}

@@ -12,8 +12,8 @@ import (
 	"time"
 )
 
-// workerCommand as first argument makes this program one of the writers: a process of its own for
-// each, as the pods of a shop are.
+// workerCommand as first argument makes this program one of the writers: a process of its own for each, as the pods of
+// a shop are.
 const workerCommand = "worker"
 
 // order is a line that a worker reads. It gets ready, says so, and waits for the line "go".
@@ -28,8 +28,7 @@ type order struct {
 	Worker  int           `json:"worker,omitempty"`
 }
 
-// tally is a line that a worker answers. Times are nanoseconds, on a clock that all
-// processes of the machine share.
+// tally is a line that a worker answers. Times are nanoseconds, on a clock that all processes of the machine share.
 type tally struct {
 	Error string  `json:"error,omitempty"`
 	Start int64   `json:"start,omitempty"`

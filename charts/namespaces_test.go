@@ -20,7 +20,8 @@ import (
 	"github.com/sidecart/sidecart/api/v1alpha1"
 )
 
-// On named namespaces the operator works with Roles only: it keeps what is there, and may not even look at what is elsewhere.
+// On named namespaces the operator works with Roles only: it keeps what is there, and may not even look at what is
+// elsewhere.
 func TestNamedNamespaces(t *testing.T) {
 	c := cluster(t)
 	r := &release{t: t, c: c, kubeconfig: kubeconfig(t, c), namespace: c.Namespace(t)}

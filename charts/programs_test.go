@@ -84,8 +84,8 @@ func operatorMetrics(t *testing.T) string {
 	return text
 }
 
-// askWebhook has the pod of helm test admitted as an API server does: by the name of the Service, trusting whom
-// the webhook's configuration says.
+// askWebhook has the pod of helm test admitted as an API server does: by the name of the Service, trusting whom the
+// webhook's configuration says.
 func askWebhook(t *testing.T, r *release, address string) {
 	t.Helper()
 	var pod *unstructured.Unstructured

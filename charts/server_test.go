@@ -21,8 +21,8 @@ import (
 	"github.com/sidecart/sidecart/internal/render"
 )
 
-// cluster is a real API server that knows the resources of the Prometheus operator and of
-// cert-manager too, by the definitions that these projects publish.
+// cluster is a real API server that knows the resources of the Prometheus operator and of cert-manager too, by the
+// definitions that these projects publish.
 func cluster(t *testing.T) *envtest.Cluster {
 	t.Helper()
 	c := envtest.Start(t)
@@ -87,8 +87,8 @@ func TestServerAccepts(t *testing.T) {
 	}
 }
 
-// restricted is a namespace that admits only pods of the restricted Pod Security Standard, with requests
-// and limits of all that a quota can count.
+// restricted is a namespace that admits only pods of the restricted Pod Security Standard, with requests and limits of
+// all that a quota can count.
 func restricted(t *testing.T, c *envtest.Cluster) string {
 	t.Helper()
 	ns := c.Namespace(t)
@@ -117,8 +117,8 @@ func restricted(t *testing.T, c *envtest.Cluster) string {
 	return ns
 }
 
-// admit creates the pods that come of a manifest, without keeping them: that of the operator, and that of helm
-// test with the sidecar that the operator gives it.
+// admit creates the pods that come of a manifest, without keeping them: that of the operator, and that of helm test
+// with the sidecar that the operator gives it.
 func admit(t *testing.T, c *envtest.Cluster, ns, manifest string) {
 	t.Helper()
 	operator, check, cs := &appsv1.Deployment{}, &corev1.Pod{}, &v1alpha1.CartStorage{}

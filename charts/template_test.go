@@ -32,8 +32,8 @@ func cases(t testing.TB) []string {
 	return all
 }
 
-// What the chart renders by default is written down as a whole, what a switch changes in it as the objects
-// that are then other ones or gone.
+// What the chart renders by default is written down as a whole, what a switch changes in it as the objects that are
+// then other ones or gone.
 func TestGolden(t *testing.T) {
 	base := documents(template(t))
 	for _, values := range cases(t) {

@@ -3,8 +3,7 @@ package docs
 
 import _ "embed"
 
-// OpenAPI is the OpenAPI 2.0 document of the HTTP API, as JSON. It is generated
-// from the .proto files.
+// OpenAPI is the OpenAPI 2.0 document of the HTTP API, as JSON. It is generated from the .proto files.
 //
 //go:embed openapi.json
 var OpenAPI []byte

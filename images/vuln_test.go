@@ -9,7 +9,8 @@ import (
 	"testing"
 )
 
-// What finds vulnerabilities passes, fails, or says that it has checked nothing; a release that was not checked is none.
+// What finds vulnerabilities passes, fails, or says that it has checked nothing; a release that was not checked is
+// none.
 func TestVuln(t *testing.T) {
 	root, err := checkout()
 	if err != nil {

@@ -28,9 +28,8 @@ const (
 // +kubebuilder:validation:XValidation:rule="!has(self.memory) || self.type == 'Memory'",messageExpression="'the section memory does not belong to type ' + self.type + ': remove it, or write type: Memory'"
 // +kubebuilder:validation:XValidation:rule="!has(self.file) || self.type == 'File'",messageExpression="'the section file does not belong to type ' + self.type + ': remove it, or write type: File'"
 type Backend struct {
-	// The kind of backend. Built into this version are Redis, Database with
-	// dialect SQLite, and Memory; the others are names for later ones. Memory and
-	// SQLite are of one pod: they cannot lock across replicas.
+	// The kind of backend. Built into this version are Redis, Database with dialect SQLite, and Memory; the others are
+	// names for later ones. Memory and SQLite are of one pod: they cannot lock across replicas.
 	// +required
 	// +kubebuilder:validation:XValidation:rule="self in ['Redis', 'Database', 'Memory']",messageExpression="'backend type ' + self + ' is not in this version: write Redis, Memory, or Database with dialect: SQLite'"
 	Type BackendType `json:"type"`
@@ -47,8 +46,7 @@ type Backend struct {
 	// A relational database.
 	// +optional
 	Database *DatabaseBackend `json:"database,omitempty"`
-	// The memory of each sidecar: for tests and single pods; carts end with the
-	// pod.
+	// The memory of each sidecar: for tests and single pods; carts end with the pod.
 	// +optional
 	Memory *MemoryBackend `json:"memory,omitempty"`
 	// A file per cart, on a volume of the pod.
@@ -56,8 +54,7 @@ type Backend struct {
 	File *FileBackend `json:"file,omitempty"`
 }
 
-// CriticalBackend is where checkouts go: durable and shared by all replicas. An
-// empty one is none.
+// CriticalBackend is where checkouts go: durable and shared by all replicas. An empty one is none.
 //
 // +kubebuilder:validation:XValidation:rule="has(self.type) || (!has(self.dynamodb) && !has(self.database))",message="criticalBackend needs its type: write type: Database or type: DynamoDB, or leave criticalBackend empty for none"
 // +kubebuilder:validation:XValidation:rule="!has(self.type) || has(self.dynamodb) == (self.type == 'DynamoDB')",messageExpression="self.type == 'DynamoDB' ? 'type DynamoDB needs its section: write dynamodb: {region: eu-central-1, tableName: carts}' : 'the section dynamodb does not belong to type ' + self.type + ': remove it, or write type: DynamoDB'"
@@ -103,16 +100,15 @@ const (
 // +kubebuilder:validation:XValidation:rule="self.mode == 'Sentinel' || !has(self.sentinelCredentialsSecretRef)",fieldPath=".sentinelCredentialsSecretRef",message="sentinelCredentialsSecretRef is for mode Sentinel: remove it, or write mode: Sentinel"
 // +kubebuilder:validation:XValidation:rule="self.mode != 'Cluster' || self.database == 0",fieldPath=".database",message="a Redis Cluster has database 0 only: remove database, and keep shops apart by keyPrefix"
 type RedisBackend struct {
-	// host:port of the server, of the Sentinels, or of some nodes of the cluster
-	// (the others are found through them).
+	// host:port of the server, of the Sentinels, or of some nodes of the cluster (the others are found through them).
 	// +required
 	// +listType=set
 	// +kubebuilder:validation:MinItems=1
 	// +kubebuilder:validation:MaxItems=32
 	Addresses []Address `json:"addresses"`
 
-	// What the addresses are: one server (Standalone), Sentinels that know the
-	// master (Sentinel), or nodes of a cluster (Cluster).
+	// What the addresses are: one server (Standalone), Sentinels that know the master (Sentinel), or nodes of a cluster
+	// (Cluster).
 	// +optional
 	// +kubebuilder:default=Standalone
 	Mode RedisMode `json:"mode,omitempty"`
@@ -130,9 +126,8 @@ type RedisBackend struct {
 	// +kubebuilder:validation:Maximum=65535
 	Database int32 `json:"database,omitempty"`
 
-	// What stands before every key, locks included: up to 128 letters, digits
-	// and "_", ":", ".", "-". With it the names of locks can be made equal to
-	// those of a program that prefixes all of its keys. Carts are kept apart by
+	// What stands before every key, locks included: up to 128 letters, digits and "_", ":", ".", "-". With it the names
+	// of locks can be made equal to those of a program that prefixes all of its keys. Carts are kept apart by
 	// keyPrefix.
 	// +optional
 	// +kubebuilder:default=""
@@ -145,8 +140,7 @@ type RedisBackend struct {
 	// +optional
 	CredentialsSecretRef *RedisCredentials `json:"credentialsSecretRef,omitempty"`
 
-	// The secret with the password of the Sentinels, where they ask for one.
-	// Mode Sentinel only.
+	// The secret with the password of the Sentinels, where they ask for one. Mode Sentinel only.
 	// +optional
 	SentinelCredentialsSecretRef *RedisCredentials `json:"sentinelCredentialsSecretRef,omitempty"`
 
@@ -157,8 +151,7 @@ type RedisBackend struct {
 
 // MemcachedBackend is one or more Memcached servers; a cart lives on one of them.
 type MemcachedBackend struct {
-	// host:port of every server. A server more or less moves some carts' place,
-	// and they are gone from where they were.
+	// host:port of every server. A server more or less moves some carts' place, and they are gone from where they were.
 	// +required
 	// +listType=set
 	// +kubebuilder:validation:MinItems=1
@@ -180,15 +173,14 @@ type DynamoDBBackend struct {
 	// +kubebuilder:validation:XValidation:rule="self.matches('^[a-z0-9-]+$')",message="must be a region, for example eu-central-1"
 	Region string `json:"region"`
 
-	// Another address than that of AWS, as a URL: for a local DynamoDB or a VPC
-	// endpoint.
+	// Another address than that of AWS, as a URL: for a local DynamoDB or a VPC endpoint.
 	// +optional
 	// +kubebuilder:validation:MaxLength=512
 	// +kubebuilder:validation:XValidation:rule="isURL(self) && (url(self).getScheme() == 'https' || url(self).getScheme() == 'http')",message="must be a URL, for example http://dynamodb:8000"
 	Endpoint string `json:"endpoint,omitempty"`
 
-	// The secret with the access key. Without it the sidecar takes what the pod
-	// has: the role of its service account or of its node.
+	// The secret with the access key. Without it the sidecar takes what the pod has: the role of its service account or
+	// of its node.
 	// +optional
 	CredentialsSecretRef *AWSCredentials `json:"credentialsSecretRef,omitempty"`
 }
@@ -214,8 +206,8 @@ const (
 // +kubebuilder:validation:XValidation:rule="self.dialect == 'SQLite' || !has(self.volume)",fieldPath=".volume",message="volume is for dialect SQLite: remove it"
 // +kubebuilder:validation:XValidation:rule="self.dialect != 'MySQL' || !has(self.tls) || !(has(self.tls.caSecretRef) || has(self.tls.certificateSecretRef))",fieldPath=".tls",message="MySQL trusts the usual authorities only and shows no certificate: remove caSecretRef and certificateSecretRef"
 type DatabaseBackend struct {
-	// The product. Built into this version is SQLite, a file of one pod, which
-	// cannot lock across replicas; PostgreSQL and MySQL are names for later ones.
+	// The product. Built into this version is SQLite, a file of one pod, which cannot lock across replicas; PostgreSQL
+	// and MySQL are names for later ones.
 	// +required
 	// +kubebuilder:validation:XValidation:rule="self in ['SQLite']",messageExpression="'dialect ' + self + ' is not in this version: write SQLite, or backend type Redis where several pods share carts'"
 	Dialect DatabaseDialect `json:"dialect"`
@@ -242,14 +234,13 @@ type DatabaseBackend struct {
 	// +optional
 	CredentialsSecretRef *DatabaseCredentials `json:"credentialsSecretRef,omitempty"`
 
-	// The secret with a whole URL, in place of host, port, name and tls, for
-	// example postgres://user:password@postgres/shop.
+	// The secret with a whole URL, in place of host, port, name and tls, for example
+	// postgres://user:password@postgres/shop.
 	// +optional
 	URLSecretRef *URLSecretRef `json:"urlSecretRef,omitempty"`
 
-	// How to speak TLS. Write {enabled: true} to trust the usual authorities. Without it, PostgreSQL
-	// speaks TLS if the server can, and MySQL does not. Beside urlSecretRef the
-	// URL says it.
+	// How to speak TLS. Write {enabled: true} to trust the usual authorities. Without it, PostgreSQL speaks TLS if the
+	// server can, and MySQL does not. Beside urlSecretRef the URL says it.
 	// +optional
 	TLS *DatabaseTLS `json:"tls,omitempty"`
 
@@ -272,8 +263,7 @@ type FileBackend struct {
 //
 // +kubebuilder:validation:XValidation:rule="!has(self.claimName) || !has(self.sizeLimit)",fieldPath=".sizeLimit",message="a claim has its own size: remove sizeLimit, or claimName"
 type Volume struct {
-	// The PersistentVolumeClaim in the pod's namespace. Without it the volume
-	// and its carts end with the pod.
+	// The PersistentVolumeClaim in the pod's namespace. Without it the volume and its carts end with the pod.
 	// +optional
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:XValidation:rule="self.matches('^[a-z0-9]([a-z0-9-]*[a-z0-9])?([.][a-z0-9]([a-z0-9-]*[a-z0-9])?)*$')",message="must be the name of a PersistentVolumeClaim: lower-case letters, digits, - and ., for example carts"

@@ -222,8 +222,7 @@ func definition(t *testing.T) *apiextensionsv1.CustomResourceDefinition {
 	return &crd
 }
 
-// walk calls visit for every schema with its path: ".spec.ttl", items of a list
-// with "[]", values of a map with "{}".
+// walk calls visit for every schema with its path: ".spec.ttl", items of a list with "[]", values of a map with "{}".
 func walk(s *apiextensionsv1.JSONSchemaProps, path string, visit func(string, *apiextensionsv1.JSONSchemaProps)) {
 	visit(path, s)
 	for name := range s.Properties {
@@ -284,8 +283,8 @@ func TestOnlyBuiltBackendsAreAccepted(t *testing.T) {
 	}
 }
 
-// A CartStorage of the version before, on a backend that is not built, stays writable: its status, its labels and whatever is no
-// part of the backend.
+// A CartStorage of the version before, on a backend that is not built, stays writable: its status, its labels and
+// whatever is no part of the backend.
 func TestUnbuiltOnesStayWritable(t *testing.T) {
 	c := envtest.Start(t)
 	namespace := c.Namespace(t)

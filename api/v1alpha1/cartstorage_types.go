@@ -4,10 +4,9 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// CartStorage says where the carts of a shop live, how they are locked and
-// how long to wait. Pods of the same namespace use it by the label
-// sidecart.dev/inject: NAME in their template; each of them is given a
-// sidecar that serves the carts on localhost.
+// CartStorage says where the carts of a shop live, how they are locked and how long to wait. Pods of the same namespace
+// use it by the label sidecart.dev/inject: NAME in their template; each of them is given a sidecar that serves the
+// carts on localhost.
 //
 // +kubebuilder:object:root=true
 // +kubebuilder:subresource:status
@@ -48,10 +47,9 @@ type CartStorageList struct {
 
 // CartStorageSpec is what is wanted.
 //
-// A duration that is none is told by the rule of its own field: the rules that
-// compare durations let it pass. The rules that compare with oldSelf keep carts from being left behind unseen. Each
-// field that says where carts are has one; a list of addresses may change as long as one stays, since the
-// servers of one store come and go.
+// A duration that is none is told by the rule of its own field: the rules that compare durations let it pass. The rules
+// that compare with oldSelf keep carts from being left behind unseen. Each field that says where carts are has one; a
+// list of addresses may change as long as one stays, since the servers of one store come and go.
 //
 // +kubebuilder:validation:XValidation:rule="self.orphanedCarts != 'Forbid' || self.backend.type == oldSelf.backend.type",fieldPath=".backend.type",messageExpression="'backend.type cannot change from ' + oldSelf.backend.type + ' to ' + self.backend.type + ', the carts of the old backend would be orphaned: keep it, or write orphanedCarts: Accept to leave them behind'"
 // +kubebuilder:validation:XValidation:rule="self.orphanedCarts != 'Forbid' || self.keyPrefix == oldSelf.keyPrefix",fieldPath=".keyPrefix",messageExpression="'keyPrefix cannot change from ' + oldSelf.keyPrefix + ' to ' + self.keyPrefix + ', the carts under the old prefix would be orphaned: keep it, or write orphanedCarts: Accept to leave them behind'"
@@ -72,16 +70,14 @@ type CartStorageSpec struct {
 	// +required
 	Backend Backend `json:"backend"`
 
-	// A second, durable backend for checkouts: carts live in the (fast) backend,
-	// and what must survive its loss goes here. Without it, or empty, everything
-	// goes to backend.
+	// A second, durable backend for checkouts: carts live in the (fast) backend, and what must survive its loss goes
+	// here. Without it, or empty, everything goes to backend.
 	// +optional
 	CriticalBackend *CriticalBackend `json:"criticalBackend,omitempty"`
 
-	// The first part of every name that Sidecart uses in the backend. Two
-	// CartStorages on the same backend with the same prefix share their carts.
-	// One to 64 letters, digits and "_", ":", ".", "-"; the part before the
-	// first dot must not be lock, queue, index or fence.
+	// The first part of every name that Sidecart uses in the backend. Two CartStorages on the same backend with the
+	// same prefix share their carts. One to 64 letters, digits and "_", ":", ".", "-"; the part before the first dot
+	// must not be lock, queue, index or fence.
 	// +optional
 	// +kubebuilder:default=cart
 	// +kubebuilder:validation:MaxLength=64
@@ -89,8 +85,7 @@ type CartStorageSpec struct {
 	// +kubebuilder:validation:XValidation:rule="!self.matches('^(lock|queue|index|fence)([.]|$)')",message="keyPrefix must not begin with lock, queue, index or fence as its first part, these names are Sidecart's own: write cart or another name"
 	KeyPrefix string `json:"keyPrefix,omitempty"`
 
-	// How long a cart lives from its last change, for example 24h. "0s" keeps
-	// carts for ever.
+	// How long a cart lives from its last change, for example 24h. "0s" keeps carts for ever.
 	// +optional
 	// +kubebuilder:default="24h"
 	// +kubebuilder:validation:Type=string
@@ -113,18 +108,15 @@ type CartStorageSpec struct {
 	// +kubebuilder:default={}
 	Limits Limits `json:"limits,omitzero"`
 
-	// Whether a client may remove all carts of this prefix at once, for tests:
-	// Forbid or Allow.
+	// Whether a client may remove all carts of this prefix at once, for tests: Forbid or Allow.
 	// +optional
 	// +kubebuilder:default=Forbid
 	Flush Permission `json:"flush,omitempty"`
 
-	// Whether a change of this spec may leave existing carts behind, where no
-	// sidecar finds them any more: Forbid or Accept. Such a change is one of
-	// keyPrefix or of a field of backend or criticalBackend that says where carts
-	// are: its type, addresses of which none stays, host, port, name, table,
-	// region, endpoint, claim, or redis.database, redis.namespace, redis.masterName
-	// and redis.mode to or from Cluster. Allow is an older spelling of Accept.
+	// Whether a change of this spec may leave existing carts behind, where no sidecar finds them any more: Forbid or
+	// Accept. Such a change is one of keyPrefix or of a field of backend or criticalBackend that says where carts are:
+	// its type, addresses of which none stays, host, port, name, table, region, endpoint, claim, or redis.database,
+	// redis.namespace, redis.masterName and redis.mode to or from Cluster. Allow is an older spelling of Accept.
 	// +optional
 	// +kubebuilder:default=Forbid
 	OrphanedCarts OrphanedCarts `json:"orphanedCarts,omitempty"`

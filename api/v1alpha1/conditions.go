@@ -2,22 +2,20 @@ package v1alpha1
 
 // Conditions of a CartStorage.
 const (
-	// ConditionReady is true when the other conditions are true and every pod
-	// has a sidecar that runs the current configuration. Once it is true for a spec, pods that
-	// start, that end or that are told of a decision about locking leave it true for as long as that
-	// takes in an ordinary cluster; ConditionReconciling says meanwhile that they do.
+	// ConditionReady is true when the other conditions are true and every pod has a sidecar that runs the current
+	// configuration. Once it is true for a spec, pods that start, that end or that are told of a decision about locking
+	// leave it true for as long as that takes in an ordinary cluster; ConditionReconciling says meanwhile that they do.
 	ConditionReady = "Ready"
 	// ConditionBackendReachable is true when every sidecar reaches the backend.
 	ConditionBackendReachable = "BackendReachable"
 	// ConditionConfigAccepted is true when no sidecar refuses the current configuration.
 	ConditionConfigAccepted = "ConfigAccepted"
-	// ConditionLockingEffective is true when locks hold off every writer that they
-	// should: locking is off and there is one writer, or it is on, the backend can do it
-	// across replicas, and every sidecar has been told.
+	// ConditionLockingEffective is true when locks hold off every writer that they should: locking is off and there is
+	// one writer, or it is on, the backend can do it across replicas, and every sidecar has been told.
 	ConditionLockingEffective = "LockingEffective"
-	// ConditionBackendDurable is true when no sidecar has anything to say against how safe carts are in
-	// the backend: it evicts nothing, a restart of it forgets nothing, and every pod sees the same carts. It
-	// is advice, and does not affect ConditionReady.
+	// ConditionBackendDurable is true when no sidecar has anything to say against how safe carts are in the backend: it
+	// evicts nothing, a restart of it forgets nothing, and every pod sees the same carts. It is advice, and does not
+	// affect ConditionReady.
 	ConditionBackendDurable = "BackendDurable"
 	// ConditionReconciling is true while sidecars are being brought to what the spec and the cluster ask for, and is
 	// absent otherwise. Tools that follow the kstatus convention take it for "in progress".
@@ -37,8 +35,8 @@ const (
 	ReasonAllUpdated = "AllUpdated"
 	// ReasonNoWorkloads: nothing uses the CartStorage yet; it is ready to be used.
 	ReasonNoWorkloads = "NoWorkloads"
-	// ReasonRollingOut: some sidecars have not started, or do not run the current configuration yet. The
-	// condition is true if they are given time, and false if they have had it, or if the spec has changed.
+	// ReasonRollingOut: some sidecars have not started, or do not run the current configuration yet. The condition is
+	// true if they are given time, and false if they have had it, or if the spec has changed.
 	ReasonRollingOut = "RollingOut"
 	// ReasonSidecarNotStarted: the sidecar of a pod has not started and something is in its way, or it has ended.
 	ReasonSidecarNotStarted = "SidecarNotStarted"
@@ -46,8 +44,8 @@ const (
 	ReasonSidecarMissing = "SidecarMissing"
 	// ReasonSidecarUnreachable: a sidecar does not answer the operator.
 	ReasonSidecarUnreachable = "SidecarUnreachable"
-	// ReasonEndlessOwners: the controllers of a workload go in a circle, or on for too long, so that it
-	// cannot be said what it belongs to.
+	// ReasonEndlessOwners: the controllers of a workload go in a circle, or on for too long, so that it cannot be said
+	// what it belongs to.
 	ReasonEndlessOwners = "EndlessOwners"
 	// ReasonDegraded: another condition is false; the message says which.
 	ReasonDegraded = "Degraded"
@@ -65,9 +63,9 @@ const (
 	ReasonUnknown = "Unknown"
 )
 
-// Reasons of ConditionBackendDurable, with ReasonNoWorkloads and ReasonUnknown. Where it is not true, the
-// reason is the code by which a sidecar warns: CartsEvicted, EvictionPolicy, NotPersistent, NotDurable,
-// OneMachine; where that could not be found out, UnknownEviction or UnknownPersistence.
+// Reasons of ConditionBackendDurable, with ReasonNoWorkloads and ReasonUnknown. Where it is not true, the reason is the
+// code by which a sidecar warns: CartsEvicted, EvictionPolicy, NotPersistent, NotDurable, OneMachine; where that could
+// not be found out, UnknownEviction or UnknownPersistence.
 const (
 	// ReasonDurable: no sidecar warns.
 	ReasonDurable = "Durable"
@@ -77,11 +75,9 @@ const (
 const (
 	// ReasonAccepted: no sidecar refuses the configuration.
 	ReasonAccepted = "Accepted"
-	// ReasonRejected: a sidecar refuses the configuration and keeps the last
-	// good one.
+	// ReasonRejected: a sidecar refuses the configuration and keeps the last good one.
 	ReasonRejected = "ConfigRejected"
-	// ReasonImageNotAllowed: the operator's list of sidecar images has not the one that
-	// the spec names.
+	// ReasonImageNotAllowed: the operator's list of sidecar images has not the one that the spec names.
 	ReasonImageNotAllowed = "ImageNotAllowed"
 )
 
@@ -91,11 +87,10 @@ const (
 	ReasonEffective = "Effective"
 	// ReasonNotNeeded: there is one writer at most.
 	ReasonNotNeeded = "NotNeeded"
-	// ReasonBackendCannotLock: locking is wanted, and the backend cannot lock
-	// across replicas.
+	// ReasonBackendCannotLock: locking is wanted, and the backend cannot lock across replicas.
 	ReasonBackendCannotLock = "BackendCannotLock"
-	// ReasonDisabledBySpec: the spec turns locking off although several pods
-	// can write. No change is lost, but they meet and are computed again.
+	// ReasonDisabledBySpec: the spec turns locking off although several pods can write. No change is lost, but they
+	// meet and are computed again.
 	ReasonDisabledBySpec = "DisabledBySpec"
 )
 
@@ -113,11 +108,10 @@ const (
 	LockingReasonAutoscaler = "Autoscaler"
 	// LockingReasonMultipleWorkloads: several workloads use the CartStorage.
 	LockingReasonMultipleWorkloads = "MultipleWorkloads"
-	// LockingReasonSharedBackend: another CartStorage uses the same backend and
-	// prefix.
+	// LockingReasonSharedBackend: another CartStorage uses the same backend and prefix.
 	LockingReasonSharedBackend = "SharedBackend"
-	// LockingReasonUnboundedWorkload: a workload of a kind whose number of pods the spec does
-	// not bound, such as a DaemonSet.
+	// LockingReasonUnboundedWorkload: a workload of a kind whose number of pods the spec does not bound, such as a
+	// DaemonSet.
 	LockingReasonUnboundedWorkload = "UnboundedWorkload"
 	// LockingReasonCoolingDown: one writer is alone, but not for long enough yet.
 	LockingReasonCoolingDown = "CoolingDown"

@@ -1,7 +1,6 @@
-// Package v1alpha1 is the Kubernetes API of Sidecart: the resource CartStorage,
-// which says where the carts of a shop live, how they are locked and how long to
-// wait. It owns the types, their defaults and validation (as markers, from which
-// the CRD is generated), and the names of conditions and reasons.
+// Package v1alpha1 is the Kubernetes API of Sidecart: the resource CartStorage, which says where the carts of a shop
+// live, how they are locked and how long to wait. It owns the types, their defaults and validation (as markers, from
+// which the CRD is generated), and the names of conditions and reasons.
 //
 // It imports the API machinery of Kubernetes only, and holds no behaviour.
 //

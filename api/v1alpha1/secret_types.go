@@ -23,8 +23,8 @@ type RedisCredentials struct {
 	PasswordKey string `json:"passwordKey,omitempty"`
 }
 
-// DatabaseCredentials is a secret in the namespace of the CartStorage, laid out
-// like one of type kubernetes.io/basic-auth.
+// DatabaseCredentials is a secret in the namespace of the CartStorage, laid out like one of type
+// kubernetes.io/basic-auth.
 type DatabaseCredentials struct {
 	// The name of the secret.
 	// +required
@@ -93,26 +93,22 @@ type URLSecretRef struct {
 //
 // +kubebuilder:validation:XValidation:rule="!has(self.insecureSkipVerify) || !self.insecureSkipVerify || !has(self.caSecretRef)",fieldPath=".insecureSkipVerify",message="insecureSkipVerify makes caSecretRef void: remove one of them"
 type TLS struct {
-	// Speak TLS. Any other setting of this section turns it on as well; an empty
-	// section does not.
+	// Speak TLS. Any other setting of this section turns it on as well; an empty section does not.
 	// +optional
 	Enabled bool `json:"enabled,omitempty"`
-	// The secret with the certificate of the authority that signed the server's.
-	// Without it the usual public authorities are trusted.
+	// The secret with the certificate of the authority that signed the server's. Without it the usual public
+	// authorities are trusted.
 	// +optional
 	CASecretRef *CASecretRef `json:"caSecretRef,omitempty"`
-	// The secret of type kubernetes.io/tls with the certificate that the sidecar
-	// shows.
+	// The secret of type kubernetes.io/tls with the certificate that the sidecar shows.
 	// +optional
 	CertificateSecretRef *CertificateSecretRef `json:"certificateSecretRef,omitempty"`
-	// The name in the server's certificate, where it is not the host of the
-	// address.
+	// The name in the server's certificate, where it is not the host of the address.
 	// +optional
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=253
 	ServerName string `json:"serverName,omitempty"`
-	// Accept any certificate. Whoever is on the way can then read and change
-	// carts.
+	// Accept any certificate. Whoever is on the way can then read and change carts.
 	// +optional
 	InsecureSkipVerify bool `json:"insecureSkipVerify,omitempty"`
 }
@@ -124,20 +120,17 @@ func (t *TLS) On() bool { return t != nil && *t != TLS{} }
 //
 // +kubebuilder:validation:XValidation:rule="!has(self.insecureSkipVerify) || !self.insecureSkipVerify || !has(self.caSecretRef)",fieldPath=".insecureSkipVerify",message="insecureSkipVerify makes caSecretRef void: remove one of them"
 type DatabaseTLS struct {
-	// Speak TLS. Any other setting of this section turns it on as well; an empty
-	// section does not.
+	// Speak TLS. Any other setting of this section turns it on as well; an empty section does not.
 	// +optional
 	Enabled bool `json:"enabled,omitempty"`
-	// The secret with the certificate of the authority that signed the server's.
-	// Without it the usual public authorities are trusted. PostgreSQL only.
+	// The secret with the certificate of the authority that signed the server's. Without it the usual public
+	// authorities are trusted. PostgreSQL only.
 	// +optional
 	CASecretRef *CASecretRef `json:"caSecretRef,omitempty"`
-	// The secret of type kubernetes.io/tls with the certificate that the sidecar
-	// shows. PostgreSQL only.
+	// The secret of type kubernetes.io/tls with the certificate that the sidecar shows. PostgreSQL only.
 	// +optional
 	CertificateSecretRef *CertificateSecretRef `json:"certificateSecretRef,omitempty"`
-	// Accept any certificate. Whoever is on the way can then read and change
-	// carts.
+	// Accept any certificate. Whoever is on the way can then read and change carts.
 	// +optional
 	InsecureSkipVerify bool `json:"insecureSkipVerify,omitempty"`
 }
@@ -162,8 +155,7 @@ type CASecretRef struct {
 	Key string `json:"key,omitempty"`
 }
 
-// CertificateSecretRef is a secret of type kubernetes.io/tls in the namespace of
-// the CartStorage.
+// CertificateSecretRef is a secret of type kubernetes.io/tls in the namespace of the CartStorage.
 type CertificateSecretRef struct {
 	// The name of the secret.
 	// +required

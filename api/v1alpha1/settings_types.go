@@ -17,21 +17,18 @@ const (
 	LockingDisabled LockingMode = "Disabled"
 )
 
-// Locking says how changes of several replicas are kept apart. No change is lost
-// either way: without distributed locking a change that meets another one is
-// computed again.
+// Locking says how changes of several replicas are kept apart. No change is lost either way: without distributed
+// locking a change that meets another one is computed again.
 type Locking struct {
-	// Whether distributed locking is used. Auto turns it on as soon as more than
-	// one pod could change carts, and off when one has been alone for
-	// autoDisableAfter; status.locking says what decided. Enabled and Disabled
-	// are always so.
+	// Whether distributed locking is used. Auto turns it on as soon as more than one pod could change carts, and off
+	// when one has been alone for autoDisableAfter; status.locking says what decided. Enabled and Disabled are always
+	// so.
 	// +optional
 	// +kubebuilder:default=Auto
 	Mode LockingMode `json:"mode,omitempty"`
 
-	// The longest that a change waits for a lock, and how long a lock lives
-	// whose holder has died. waitTimeout and leaseDuration override one of the
-	// two.
+	// The longest that a change waits for a lock, and how long a lock lives whose holder has died. waitTimeout and
+	// leaseDuration override one of the two.
 	// +optional
 	// +kubebuilder:default="5s"
 	// +kubebuilder:validation:Type=string
@@ -46,8 +43,7 @@ type Locking struct {
 	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]{1,9}([.][0-9]{1,9})?(h|m|s|ms))+$') && duration(self) >= duration('1ms') && duration(self) <= duration('24h')",message="must be a duration from 1ms to 24h such as 5s or 500ms"
 	WaitTimeout metav1.Duration `json:"waitTimeout,omitzero"`
 
-	// How long a lock lives whose holder has died. Not shorter than
-	// timeouts.write. Without it, timeout.
+	// How long a lock lives whose holder has died. Not shorter than timeouts.write. Without it, timeout.
 	// +optional
 	// +kubebuilder:validation:Type=string
 	// +kubebuilder:validation:MaxLength=32
@@ -89,8 +85,8 @@ type Timeouts struct {
 	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]{1,9}([.][0-9]{1,9})?(h|m|s|ms))+$') && duration(self) >= duration('10ms') && duration(self) <= duration('24h')",message="must be a duration from 10ms to 24h such as 1s or 500ms"
 	Write metav1.Duration `json:"write,omitzero"`
 
-	// The longest that a client's request may take in all, the wait for a lock
-	// included. Without it one second more than that wait.
+	// The longest that a client's request may take in all, the wait for a lock included. Without it one second more
+	// than that wait.
 	// +optional
 	// +kubebuilder:validation:Type=string
 	// +kubebuilder:validation:MaxLength=32
@@ -107,17 +103,16 @@ type Limits struct {
 	// +kubebuilder:validation:Maximum=1000000
 	MaxItems int32 `json:"maxItems,omitempty"`
 
-	// The largest size of one document (items, conditions, or one metadata
-	// value) as compact JSON, in bytes. A backend may have a lower limit of its
-	// own.
+	// The largest size of one document (items, conditions, or one metadata value) as compact JSON, in bytes. A backend
+	// may have a lower limit of its own.
 	// +optional
 	// +kubebuilder:default=1048576
 	// +kubebuilder:validation:Minimum=1024
 	// +kubebuilder:validation:Maximum=67108864
 	MaxDocumentBytes int32 `json:"maxDocumentBytes,omitempty"`
 
-	// The largest size of a whole cart, with all of its documents, in bytes. A cart
-	// that is over it already, since the limit was lowered, may shrink and move, but not grow.
+	// The largest size of a whole cart, with all of its documents, in bytes. A cart that is over it already, since the
+	// limit was lowered, may shrink and move, but not grow.
 	// +optional
 	// +kubebuilder:default=2097152
 	// +kubebuilder:validation:Minimum=1024
@@ -163,8 +158,7 @@ const (
 
 // Sidecar is the container that pods are given.
 type Sidecar struct {
-	// The image. Without it the one that came with the operator. A change is for
-	// pods that start from then on.
+	// The image. Without it the one that came with the operator. A change is for pods that start from then on.
 	// +optional
 	// +kubebuilder:validation:MaxLength=512
 	// +kubebuilder:validation:XValidation:rule="self == '' || self.matches('^(([A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?([.][A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?)*|[[][0-9A-Fa-f:]+[]])(:[0-9]+)?/)?[a-z0-9]+(([._]|__|-+)[a-z0-9]+)*(/[a-z0-9]+(([._]|__|-+)[a-z0-9]+)*)*(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(@sha256:[0-9a-f]{64}|@sha512:[0-9a-f]{128})?$')",message="must be the name of an image, for example registry.example.com/sidecart/sidecar:1.0, or with @sha256:… and 64 digits"
@@ -175,8 +169,7 @@ type Sidecar struct {
 	// +kubebuilder:validation:Enum=Always;IfNotPresent;Never
 	ImagePullPolicy corev1.PullPolicy `json:"imagePullPolicy,omitempty"`
 
-	// What the container asks for and may use. A change is for pods that start
-	// from then on.
+	// What the container asks for and may use. A change is for pods that start from then on.
 	// +optional
 	// +kubebuilder:default={}
 	Resources Resources `json:"resources,omitzero"`
@@ -191,22 +184,22 @@ type Sidecar struct {
 	// +kubebuilder:default=json
 	LogFormat LogFormat `json:"logFormat,omitempty"`
 
-	// When a pod counts as ready as far as its sidecar is asked. Serving: as soon as the sidecar serves, also while
-	// it does not reach its backend. Backend: only while a change of a cart would work, so that Services leave the
-	// pod out while it would not. A change is for pods that start from then on.
+	// When a pod counts as ready as far as its sidecar is asked. Serving: as soon as the sidecar serves, also while it
+	// does not reach its backend. Backend: only while a change of a cart would work, so that Services leave the pod out
+	// while it would not. A change is for pods that start from then on.
 	// +optional
 	// +kubebuilder:default=Serving
 	Readiness Readiness `json:"readiness,omitempty"`
 
-	// Where the sidecar listens. A change is for pods that start from then on; a pod keeps its ports for as long as
-	// it lives, also when its sidecar restarts.
+	// Where the sidecar listens. A change is for pods that start from then on; a pod keeps its ports for as long as it
+	// lives, also when its sidecar restarts.
 	// +optional
 	// +kubebuilder:default={grpc: 7420, http: 7421, admin: 7422}
 	Ports Ports `json:"ports,omitzero"`
 
 	// What becomes of pods whose sidecar was injected otherwise than it would be now: with OnRestart they keep it until
-	// something restarts them, and the status counts them; with Restart the operator restarts their
-	// Deployments, StatefulSets and DaemonSets, one at a time and only while all is well.
+	// something restarts them, and the status counts them; with Restart the operator restarts their Deployments,
+	// StatefulSets and DaemonSets, one at a time and only while all is well.
 	// +optional
 	// +kubebuilder:default=OnRestart
 	Rollout RolloutPolicy `json:"rollout,omitempty"`
@@ -267,8 +260,7 @@ type Ports struct {
 	Admin int32 `json:"admin,omitempty"`
 }
 
-// MissingSidecarPolicy says what to do about a pod that has no sidecar although its
-// label asks for one.
+// MissingSidecarPolicy says what to do about a pod that has no sidecar although its label asks for one.
 //
 // +kubebuilder:validation:Enum=Report;Recreate
 type MissingSidecarPolicy string
@@ -276,8 +268,7 @@ type MissingSidecarPolicy string
 const (
 	// ReportMissing says it in the status, and leaves the pod alone.
 	ReportMissing MissingSidecarPolicy = "Report"
-	// RecreateMissing evicts the pod, so that its owner makes one with a
-	// sidecar.
+	// RecreateMissing evicts the pod, so that its owner makes one with a sidecar.
 	RecreateMissing MissingSidecarPolicy = "Recreate"
 )
 
@@ -295,17 +286,16 @@ const (
 
 // Injection says how pods come by their sidecar.
 type Injection struct {
-	// Where the sidecar stands among the init containers of a pod, which start one after another. First: before
-	// all others, so that they find carts. Last: after all others, so that a proxy among them by which the backend
-	// is reached runs when the sidecar starts; init containers that are no sidecars find no carts then. A change
-	// is for pods that start from then on.
+	// Where the sidecar stands among the init containers of a pod, which start one after another. First: before all
+	// others, so that they find carts. Last: after all others, so that a proxy among them by which the backend is
+	// reached runs when the sidecar starts; init containers that are no sidecars find no carts then. A change is for
+	// pods that start from then on.
 	// +optional
 	// +kubebuilder:default=First
 	Order InjectionOrder `json:"order,omitempty"`
 
-	// What to do about a pod that started without a sidecar although its label
-	// asks for one, as when the webhook was away: Report says it in the status;
-	// Recreate also evicts the pod, if something owns it that makes another one,
+	// What to do about a pod that started without a sidecar although its label asks for one, as when the webhook was
+	// away: Report says it in the status; Recreate also evicts the pod, if something owns it that makes another one,
 	// one pod at a time.
 	// +optional
 	// +kubebuilder:default=Report

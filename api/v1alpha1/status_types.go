@@ -10,8 +10,8 @@ type CartStorageStatus struct {
 	// +optional
 	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
 
-	// Ready, BackendReachable, ConfigAccepted, LockingEffective and BackendDurable; Reconciling and
-	// Stalled while they are true.
+	// Ready, BackendReachable, ConfigAccepted, LockingEffective and BackendDurable; Reconciling and Stalled while they
+	// are true.
 	// +optional
 	// +listType=map
 	// +listMapKey=type
@@ -25,8 +25,7 @@ type CartStorageStatus struct {
 	// +optional
 	Replicas int32 `json:"replicas,omitempty"`
 
-	// How many sidecars run the current configuration, and how many there are,
-	// as "updated/total".
+	// How many sidecars run the current configuration, and how many there are, as "updated/total".
 	// +optional
 	// +kubebuilder:validation:MaxLength=32
 	Sidecars string `json:"sidecars,omitempty"`

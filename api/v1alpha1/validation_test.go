@@ -27,9 +27,9 @@ func dynamo(fields string) string {
 
 func database(fields string) string { return "backend: {type: Database, database: {" + fields + "}}" }
 
-// Each row is a rule: a spec that keeps it, one that breaks it, and what the
-// server says then. A row with an old spec is about the change from that to bad. Rows about what is not built
-// yet are tried on a definition without the rules that refuse it.
+// Each row is a rule: a spec that keeps it, one that breaks it, and what the server says then. A row with an old spec
+// is about the change from that to bad. Rows about what is not built yet are tried on a definition without the rules
+// that refuse it.
 var rules = []struct{ name, old, good, bad, message string }{
 	{"redis without section", "", redis(`addresses: ["redis:6379"]`), "backend: {type: Redis}",
 		`spec.backend: Invalid value: type Redis needs its section: write redis: {addresses: ["redis:6379"]}`},
@@ -358,8 +358,8 @@ const (
 // unbuilt is what a spec says that this version has not.
 var unbuilt = regexp.MustCompile("type: (Memcached|DynamoDB|File)|PostgreSQL|MySQL|criticalBackend: {type: D")
 
-// installLater installs the definition under another group, without the rules that refuse what is not built yet: what
-// a later version will accept must be right by then.
+// installLater installs the definition under another group, without the rules that refuse what is not built yet: what a
+// later version will accept must be right by then.
 func installLater(t *testing.T, c *envtest.Cluster) {
 	t.Helper()
 	crd := definition(t)

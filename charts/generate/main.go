@@ -1,6 +1,6 @@
-// Command generate writes what the chart has from elsewhere: the templates of the
-// definition of CartStorage, of the roles and of the policies, from config/, and the table of values in
-// README.md, from the comments of values.yaml. It runs in the folder charts.
+// Command generate writes what the chart has from elsewhere: the templates of the definition of CartStorage, of the
+// roles and of the policies, from config/, and the table of values in README.md, from the comments of values.yaml. It
+// runs in the folder charts.
 package main
 
 import (

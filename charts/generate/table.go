@@ -10,8 +10,8 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// table lists the values with their defaults and comments, in the order of the file. A value without a
-// comment is an error, so that none stays unexplained.
+// table lists the values with their defaults and comments, in the order of the file. A value without a comment is an
+// error, so that none stays unexplained.
 func table(values []byte) ([]byte, error) {
 	var document yaml.Node
 	if err := yaml.Unmarshal(values, &document); err != nil {
@@ -54,8 +54,8 @@ func rows(b *bytes.Buffer, prefix string, object *yaml.Node) error {
 	return errors.Join(errs...)
 }
 
-// explained reports whether value is an object whose members are values of their own: written
-// one to a line. One in braces is a value as a whole.
+// explained reports whether value is an object whose members are values of their own: written one to a line. One in
+// braces is a value as a whole.
 func explained(value *yaml.Node) bool {
 	return value.Kind == yaml.MappingNode && value.Style&yaml.FlowStyle == 0 && !hasBare(value)
 }

@@ -19,16 +19,16 @@ const (
 // ownNamespace is where config/ installs the operator.
 const ownNamespace = "sidecart-system"
 
-// definition is the template of all CRDs in dir. They are templates, and not in the folder
-// crds of the chart, since Helm never upgrades what is there.
+// definition is the template of all CRDs in dir. They are templates, and not in the folder crds of the chart, since
+// Helm never upgrades what is there.
 func definition(dir string) ([]byte, error) {
 	return template(dir, fmt.Sprintf(header, "config/crd/bases", "crds.install"), func(text string) string {
 		return strings.Replace(text, "metadata:\n  annotations:\n", "metadata:\n"+labels+keep, 1)
 	})
 }
 
-// roles is the template of all roles and bindings in dir, for the namespace of the release. Where the operator keeps named
-// namespaces only, it has the rules of its ClusterRole by a Role in each of them.
+// roles is the template of all roles and bindings in dir, for the namespace of the release. Where the operator keeps
+// named namespaces only, it has the rules of its ClusterRole by a Role in each of them.
 func roles(dir string) ([]byte, error) {
 	return template(dir, fmt.Sprintf(header, "config/rbac", "rbac.create"), func(text string) string {
 		text = strings.ReplaceAll(text, "namespace: "+ownNamespace, "namespace: {{ .Release.Namespace }}")
@@ -45,8 +45,8 @@ func roles(dir string) ([]byte, error) {
 	})
 }
 
-// namespaced are the ClusterRoles whose rules are about namespaces, with the name of the Roles that stand for them, and the value
-// that turns them on, if one does.
+// namespaced are the ClusterRoles whose rules are about namespaces, with the name of the Roles that stand for them, and
+// the value that turns them on, if one does.
 var namespaced = []namespacedRole{
 	{"sidecart-operator", "sidecart-cartstorages", ""},
 	{"sidecart-operator-rollouts", "sidecart-rollouts", ".Values.rollouts.enabled"},
@@ -54,7 +54,8 @@ var namespaced = []namespacedRole{
 
 type namespacedRole struct{ name, role, value string }
 
-// eitherWay is a ClusterRole or its binding where the operator keeps every namespace, and otherwise the same in each that it keeps.
+// eitherWay is a ClusterRole or its binding where the operator keeps every namespace, and otherwise the same in each
+// that it keeps.
 func (r namespacedRole) eitherWay(everywhere string) string {
 	named := strings.NewReplacer("kind: ClusterRole", "kind: Role", "which are all of them", "here {{ . }}", "{{ .Release", "{{ $.Release", `" . |`, `" $ |`,
 		"\n  name: "+r.name+"\n", "\n  name: "+r.role+"\n  namespace: {{ . }}\n", "name: "+r.name+"}", "name: "+r.role+"}").Replace(everywhere)
@@ -66,8 +67,8 @@ func (r namespacedRole) eitherWay(everywhere string) string {
 	return text
 }
 
-// policyHeader leaves the policies out where the API server does not know them. The version is asked, and not what the server says
-// that it knows, since Helm has no list of kinds where it only renders.
+// policyHeader leaves the policies out where the API server does not know them. The version is asked, and not what the
+// server says that it knows, since Helm has no list of kinds where it only renders.
 const policyHeader = "{{- /* Made from config/policy by make generate: do not edit. */ -}}\n" +
 	"{{- if and .Values.admissionPolicy.enabled (semverCompare \">=1.30.0-0\" .Capabilities.KubeVersion.Version) }}\n"
 
@@ -79,8 +80,8 @@ func policies(dir string) ([]byte, error) {
 	})
 }
 
-// template is all documents of the YAML files in dir, each as change makes it. Every one
-// must have been given the labels of the chart.
+// template is all documents of the YAML files in dir, each as change makes it. Every one must have been given the
+// labels of the chart.
 func template(dir, header string, change func(string) string) ([]byte, error) {
 	files, err := filepath.Glob(filepath.Join(dir, "*.yaml"))
 	if err != nil {

@@ -15,8 +15,8 @@ import (
 // checkTimeout is how long a sidecar has to answer all of the check.
 const checkTimeout = 30 * time.Second
 
-// check proves, from within a pod that the operator gave a sidecar, that this sidecar
-// keeps carts: it puts one, reads it and removes it again. It is what `helm test` runs.
+// check proves, from within a pod that the operator gave a sidecar, that this sidecar keeps carts: it puts one, reads
+// it and removes it again. It is what `helm test` runs.
 func check(ctx context.Context, url string, stdout io.Writer) error {
 	if url == "" {
 		return errors.New("SIDECART_HTTP_URL is not set: this pod was given no sidecar, so the webhook did not meet it; " +

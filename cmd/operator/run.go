@@ -32,8 +32,8 @@ const (
 // version is set by the linker.
 var version string
 
-// Run is the whole program: it does what args ask for and returns the exit code.
-// The end of ctx stops it as gracefully as SIGTERM does.
+// Run is the whole program: it does what args ask for and returns the exit code. The end of ctx stops it as gracefully
+// as SIGTERM does.
 func Run(ctx context.Context, args, env []string, stdout, stderr io.Writer) int {
 	s := &settings{}
 	environment := environ(env)

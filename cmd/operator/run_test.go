@@ -61,8 +61,8 @@ func TestCommandLine(t *testing.T) {
 	}
 }
 
-// A variable with a slip in its name is told; the one that the operator reads, and what Kubernetes sets for
-// its Service, are not.
+// A variable with a slip in its name is told; the one that the operator reads, and what Kubernetes sets for its
+// Service, are not.
 func TestUnknownVariablesAreTold(t *testing.T) {
 	var stderr bytes.Buffer
 	env := []string{

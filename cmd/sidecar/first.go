@@ -20,11 +20,11 @@ type first struct {
 }
 
 // first chooses what to start with. A restart is no way round the rules of a change: where the newest configuration has
-// another backend than the one that worked last, it must be valid and its backend must answer, or the sidecar
-// starts on the one that worked, as it would have gone on with it. Without one that worked the newest is taken as it is.
+// another backend than the one that worked last, it must be valid and its backend must answer, or the sidecar starts on
+// the one that worked, as it would have gone on with it. Without one that worked the newest is taken as it is.
 //
-// The choice is made before anything is served: no change is acknowledged on the old backend by a sidecar that is
-// about to leave it.
+// The choice is made before anything is served: no change is acknowledged on the old backend by a sidecar that is about
+// to leave it.
 func (l *layers) first(ctx context.Context) (*first, error) {
 	newest, refused := l.load()
 	good := l.loadLastGood()

@@ -156,8 +156,8 @@ func taken(t *testing.T) string {
 	return l.Addr().String()
 }
 
-// Addresses in arguments are the pod's, and win over the file for as long as the pod lives: when the file names others it is
-// taken over all the same, and a restart listens where it did before, on both loopbacks.
+// Addresses in arguments are the pod's, and win over the file for as long as the pod lives: when the file names others
+// it is taken over all the same, and a restart listens where it did before, on both loopbacks.
 func TestListenersOfFlagsStay(t *testing.T) {
 	file := writeFile(t, filepath.Join(t.TempDir(), "c.yaml"), render(t, func(c *config.Config) { c.Generation = 1 }))
 	first := launch(t, "--config", file)

@@ -112,8 +112,7 @@ type sidecarUnderTest struct {
 	serving map[string]any // its first log line
 }
 
-// launch runs a sidecar on free ports and waits until it serves. It is stopped at
-// the end of the test.
+// launch runs a sidecar on free ports and waits until it serves. It is stopped at the end of the test.
 func launch(t *testing.T, args ...string) *sidecarUnderTest {
 	t.Helper()
 	s := begin(t, append([]string{"--grpc-address=127.0.0.1:0", "--http-address=127.0.0.1:0", "--admin-address=127.0.0.1:0", "--log-format=json"}, args...)...)

@@ -150,8 +150,7 @@ func TestBadSettingsNameTheirSource(t *testing.T) {
 	}
 }
 
-// Every flag is in the help with its variable, and every field that a person may
-// want to set has a flag.
+// Every flag is in the help with its variable, and every field that a person may want to set has a flag.
 func TestEverySettingIsDocumented(t *testing.T) {
 	var help strings.Builder
 	printHelp(&help)

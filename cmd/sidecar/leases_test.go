@@ -82,8 +82,8 @@ func (s *sidecarUnderTest) acquire(body string) (int, string) {
 	return code, text
 }
 
-// New settings leave leases alone. A new backend ends those that streams hold, and says so; tokens of
-// the old one are unknown to it, and stand where they are.
+// New settings leave leases alone. A new backend ends those that streams hold, and says so; tokens of the old one are
+// unknown to it, and stand where they are.
 func TestReloadWhileLeasesAreHeld(t *testing.T) {
 	urls := []string{sqliteURL(t), sqliteURL(t)}
 	at := func(generation int64, url string) string {

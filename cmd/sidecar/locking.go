@@ -12,8 +12,8 @@ const (
 	reasonNotShared  = "BackendIsNotShared" // auto: nobody else can use them
 )
 
-// decideLocking says whether locks are to be taken, and why. What the backend
-// can do with that is the coordinator's affair.
+// decideLocking says whether locks are to be taken, and why. What the backend can do with that is the coordinator's
+// affair.
 func decideLocking(l config.Locking, caps storage.Capabilities) (on bool, reason string) {
 	switch {
 	case l.Mode == config.LockingEnabled:
@@ -31,9 +31,8 @@ func decideLocking(l config.Locking, caps storage.Capabilities) (on bool, reason
 	return on, reason
 }
 
-// warnLocking is the warning that a backend deserves which cannot hold off the
-// writers of other replicas, "" for none. It is said whatever the mode: nobody
-// should learn it from lost carts.
+// warnLocking is the warning that a backend deserves which cannot hold off the writers of other replicas, "" for none.
+// It is said whatever the mode: nobody should learn it from lost carts.
 func warnLocking(l config.Locking, caps storage.Capabilities) string {
 	switch {
 	case caps.Shared && caps.Locks:

@@ -19,8 +19,8 @@ const (
 	stateRejected = "ConfigRejected"
 )
 
-// pollEvery is how often files are looked at that no event came of, and a backend
-// is tried anew that did not answer when it was to replace the present one.
+// pollEvery is how often files are looked at that no event came of, and a backend is tried anew that did not answer
+// when it was to replace the present one.
 var pollEvery = 15 * time.Second
 
 // reloads takes over changes of the configuration until ctx ends.
@@ -42,8 +42,8 @@ func (s *sidecar) reloads(ctx context.Context, hangup <-chan struct{}) {
 	}
 }
 
-// greet says at the start if the backend does not answer: the sidecar is not
-// ready then, and nothing else would tell why.
+// greet says at the start if the backend does not answer: the sidecar is not ready then, and nothing else would tell
+// why.
 func (s *sidecar) greet(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, probeTime(s.config))
 	defer cancel()
@@ -69,9 +69,8 @@ func probeTime(c *config.Config) time.Duration {
 	return (c.Timeouts.Dial + c.Timeouts.Write + c.Timeouts.Read).Std()
 }
 
-// reload reads the configuration and, if it differs from the one that runs, takes
-// it over, whole or not at all. Asked says that a person wants to hear of the
-// result whatever it is.
+// reload reads the configuration and, if it differs from the one that runs, takes it over, whole or not at all. Asked
+// says that a person wants to hear of the result whatever it is.
 func (s *sidecar) reload(ctx context.Context, asked bool) {
 	c, err := s.layers.load()
 	if err != nil {
@@ -142,8 +141,8 @@ func (s *sidecar) adjust(c *config.Config) {
 	s.took(c, "settings")
 }
 
-// replace opens the new backend beside the old one, asks it for a sign of life, and
-// hands new calls to it. The old one is closed when its last call has ended.
+// replace opens the new backend beside the old one, asks it for a sign of life, and hands new calls to it. The old one
+// is closed when its last call has ended.
 func (s *sidecar) replace(ctx context.Context, c *config.Config, identity string) error {
 	store, err := openProbed(ctx, c)
 	if err != nil {

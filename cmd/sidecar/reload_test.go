@@ -17,8 +17,8 @@ import (
 	"github.com/sidecart/sidecart/internal/testserver"
 )
 
-// volume is a projected volume as the kubelet writes it: each file is a link
-// through ..data, and an update swaps that link.
+// volume is a projected volume as the kubelet writes it: each file is a link through ..data, and an update swaps that
+// link.
 type volume struct {
 	t   *testing.T
 	dir string
@@ -62,8 +62,7 @@ func (v *volume) update(content string) {
 	}
 }
 
-// keepWriting writes carts until stop is called, which returns how many writes
-// there were. None may fail.
+// keepWriting writes carts until stop is called, which returns how many writes there were. None may fail.
 func keepWriting(s *sidecarUnderTest) (stop func() int64) {
 	var wg sync.WaitGroup
 	var writes atomic.Int64
@@ -238,8 +237,7 @@ func TestFlagsStayOnTop(t *testing.T) {
 	}
 }
 
-// A file that is a link into another folder raises no event: it is found by
-// looking.
+// A file that is a link into another folder raises no event: it is found by looking.
 func TestPollFindsWhatNoEventTells(t *testing.T) {
 	pollFast(t)
 	target := writeFile(t, filepath.Join(t.TempDir(), "target"), render(t, func(c *config.Config) {}))
@@ -281,8 +279,7 @@ func TestReplacingBackendIsTriedAgain(t *testing.T) {
 	s.mustPut("u1", 1)
 }
 
-// A rotated password is taken over when its file changes, without a configuration
-// file and without a failed request.
+// A rotated password is taken over when its file changes, without a configuration file and without a failed request.
 func TestPasswordRotation(t *testing.T) {
 	server := testserver.StartRedis(t)
 	do := func(args ...string) {

@@ -23,8 +23,8 @@ const (
 	exitUsage  = 2
 )
 
-// Run is the whole program: it does what args ask for and returns the exit code.
-// The end of ctx stops it as gracefully as SIGTERM does.
+// Run is the whole program: it does what args ask for and returns the exit code. The end of ctx stops it as gracefully
+// as SIGTERM does.
 func Run(ctx context.Context, args, env []string, stdout, stderr io.Writer) int {
 	command := ""
 	if len(args) > 0 && !strings.HasPrefix(args[0], "-") {
@@ -51,8 +51,8 @@ func Run(ctx context.Context, args, env []string, stdout, stderr io.Writer) int 
 	return usage(stderr, fmt.Sprintf("%q is no command: there are validate and version", wordOf(command)))
 }
 
-// wordOf is the first word of an argument that has no place, for an error: it may be the URL of
-// a database, with its password.
+// wordOf is the first word of an argument that has no place, for an error: it may be the URL of a database, with its
+// password.
 func wordOf(arg string) string {
 	if i := strings.IndexAny(arg, "=:@"); i >= 0 {
 		return arg[:i] + "…"
@@ -60,8 +60,7 @@ func wordOf(arg string) string {
 	return arg
 }
 
-// flagError is what is wrong with the command line, without the values of flags: the parser
-// quotes whole arguments.
+// flagError is what is wrong with the command line, without the values of flags: the parser quotes whole arguments.
 func flagError(err error) string {
 	if e, ok := errors.AsType[*pflag.NotExistError](err); ok && e.GetSpecifiedShortnames() != "" {
 		// "-database-url=…" is taken for many short flags.

@@ -197,8 +197,8 @@ func TestStartsBeforeItsBackend(t *testing.T) {
 	}
 }
 
-// blockedPut starts a PUT that waits for a lock which somebody else holds in the
-// backend, and returns once the sidecar is at it.
+// blockedPut starts a PUT that waits for a lock which somebody else holds in the backend, and returns once the sidecar
+// is at it.
 func blockedPut(t *testing.T, s *sidecarUnderTest, server *testserver.Redis) (result <-chan error) {
 	t.Helper()
 	if _, err := server.Do("SET", "lock.cart.u1.default", "somebody-else-holds-it", "PX", "60000"); err != nil {
@@ -272,8 +272,8 @@ func TestMemoryLimit(t *testing.T) {
 	}
 }
 
-// A variable with a slip in its name is told at the start with the one that was meant. Its value
-// is not: it may be a password.
+// A variable with a slip in its name is told at the start with the one that was meant. Its value is not: it may be a
+// password.
 func TestUnknownVariablesAreToldAtTheStart(t *testing.T) {
 	s := beginWith(t, map[string]string{
 		"SIDECART_REDIS_PASSWORD": "s3cret", "SIDECART_COLOUR": "s3cret", "SIDECART_KEY_PREFIX": "cart", "SIDECART_HTTP_URL": "http://127.0.0.1:7421",

@@ -72,8 +72,8 @@ func countMarks(s string) (n int) {
 	return n
 }
 
-// secretFiles writes files whose content holds word, and is the configuration that names them.
-// It is the table of all kinds of secret files.
+// secretFiles writes files whose content holds word, and is the configuration that names them. It is the table of all
+// kinds of secret files.
 func secretFiles(dir, parrot, word string, shape byte) (*config.Config, error) {
 	c := config.Default()
 	c.Listen = config.Listen{GRPC: "127.0.0.1:0", HTTP: "127.0.0.1:0", Admin: "127.0.0.1:0"}
@@ -130,9 +130,9 @@ func secretFiles(dir, parrot, word string, shape byte) (*config.Config, error) {
 	return c, failed
 }
 
-// FuzzSecrets runs a whole sidecar on secret files of every kind with random content, and
-// searches all that it says for a part of it: what it prints and logs, status page, metrics,
-// probes and answers. A file is bad from the start, or becomes so while the sidecar runs.
+// FuzzSecrets runs a whole sidecar on secret files of every kind with random content, and searches all that it says for
+// a part of it: what it prints and logs, status page, metrics, probes and answers. A file is bad from the start, or
+// becomes so while the sidecar runs.
 func FuzzSecrets(f *testing.F) {
 	for shape := range byte(22) {
 		f.Add(shape, shape%2 == 0, []byte("a secret: word@of/many?kinds"))

@@ -19,8 +19,7 @@ import (
 	"github.com/sidecart/sidecart/internal/storage"
 )
 
-// sidecar is one that serves. Its configuration, and what comes from it, belong
-// to the goroutine that reloads.
+// sidecar is one that serves. Its configuration, and what comes from it, belong to the goroutine that reloads.
 type sidecar struct {
 	layers *layers
 	log    *slog.Logger
@@ -113,8 +112,8 @@ func serve(ctx context.Context, l *layers, signals <-chan os.Signal, stderr io.W
 	}
 }
 
-// start puts everything over the store, which is closed where that fails. A backend that does not answer
-// is no error: the sidecar is alive and becomes ready when it does.
+// start puts everything over the store, which is closed where that fails. A backend that does not answer is no error:
+// the sidecar is alive and becomes ready when it does.
 func (s *sidecar) start(f *first) error {
 	c, store := f.config, f.store
 	s.config, s.store, s.identity = c, store, f.identity
@@ -202,8 +201,7 @@ func limits(c *config.Config) cart.Limits {
 	}
 }
 
-// Bounds of a graceful stop: calls under way may take their whole time, but
-// kubelets kill after 30 s by default.
+// Bounds of a graceful stop: calls under way may take their whole time, but kubelets kill after 30 s by default.
 const (
 	stopMargin  = 2 * time.Second
 	longestStop = 25 * time.Second
@@ -221,8 +219,7 @@ func (s *sidecar) stop(ctx context.Context) error {
 	return errors.Join(err, s.carts.Close(ctx), s.store.Close())
 }
 
-// holderName names this sidecar to people who look at a lock: in a pod, the host
-// is its name.
+// holderName names this sidecar to people who look at a lock: in a pod, the host is its name.
 func holderName() string {
 	host, err := os.Hostname()
 	if err != nil || host == "" {

@@ -28,9 +28,8 @@ type group struct {
 	settings []setting
 }
 
-// groups are all settings. Within one layer they are laid in this order, so that
-// the backend comes before its section and the timeout of locks before
-// the two numbers that it stands for.
+// groups are all settings. Within one layer they are laid in this order, so that the backend comes before its section
+// and the timeout of locks before the two numbers that it stands for.
 var groups = []group{
 	{"Backend", []setting{
 		{flag: "backend", paths: at("backend.type"), value: "TYPE", usage: "where carts live: redis, database or memory"},

@@ -9,18 +9,17 @@ import (
 	"github.com/fsnotify/fsnotify"
 )
 
-// settle is how long files must be left alone before they are read: editors and
-// the kubelet change several names in a row.
+// settle is how long files must be left alone before they are read: editors and the kubelet change several names in a
+// row.
 const settle = 50 * time.Millisecond
 
-// dataLink is the link in a projected volume that the kubelet swaps: a new
-// version of all files appears by its rename, and no event names the files.
+// dataLink is the link in a projected volume that the kubelet swaps: a new version of all files appears by its rename,
+// and no event names the files.
 const dataLink = "..data"
 
-// watcher tells when one of a set of files may have changed. It watches
-// their folders, since files are replaced as often as they are written to. What
-// it misses (a network file system, a link into another folder) is left to the
-// poll of its user.
+// watcher tells when one of a set of files may have changed. It watches their folders, since files are replaced as
+// often as they are written to. What it misses (a network file system, a link into another folder) is left to the poll
+// of its user.
 type watcher struct {
 	changed chan struct{} // holds one value after a change
 	fs      *fsnotify.Watcher
@@ -31,8 +30,8 @@ type watcher struct {
 	folders map[string]bool // whether the folder is watched; false where that failed
 }
 
-// newWatcher starts a watcher that follows nothing yet. Where the system allows
-// no watch, it says so and never tells of a change.
+// newWatcher starts a watcher that follows nothing yet. Where the system allows no watch, it says so and never tells of
+// a change.
 func newWatcher(log *slog.Logger) *watcher {
 	w := &watcher{changed: make(chan struct{}, 1), log: log, folders: map[string]bool{}}
 	var err error

@@ -48,8 +48,8 @@ type Cluster struct {
 	pids map[string]int // first process of each machine that runs
 }
 
-// Root is the folder with the programs: $K8S_ROOT, or sidecart-cluster in the user's
-// cache. e2e/cluster/build.sh fills it.
+// Root is the folder with the programs: $K8S_ROOT, or sidecart-cluster in the user's cache. e2e/cluster/build.sh fills
+// it.
 func Root() string {
 	if root := os.Getenv("K8S_ROOT"); root != "" {
 		return root
@@ -61,8 +61,8 @@ func Root() string {
 	return filepath.Join(cache, "sidecart-cluster")
 }
 
-// New starts a cluster and returns when its nodes are Ready and its DNS serves. When this
-// process ends, however it does, so does the cluster.
+// New starts a cluster and returns when its nodes are Ready and its DNS serves. When this process ends, however it
+// does, so does the cluster.
 func New(ctx context.Context, options Options) (*Cluster, error) {
 	if err := Possible(); err != nil {
 		return nil, err
@@ -257,17 +257,16 @@ func (c *Cluster) shutDown() error {
 	}, nil)
 }
 
-// Dir is the cluster's folder: logs, kubeconfig and the disks of its machines, each in
-// the folder of its name. It is gone after Stop.
+// Dir is the cluster's folder: logs, kubeconfig and the disks of its machines, each in the folder of its name. It is
+// gone after Stop.
 func (c *Cluster) Dir() string { return c.dir }
 
 func (c *Cluster) folder(machine string, parts ...string) string {
 	return filepath.Join(append([]string{c.dir, machine}, parts...)...)
 }
 
-// Kubeconfig is the path of an administrator's kubeconfig. Its server answers from inside
-// the cluster's network only: to programs that [Cluster.Command] runs, and to clients of
-// [Cluster.RESTConfig].
+// Kubeconfig is the path of an administrator's kubeconfig. Its server answers from inside the cluster's network only:
+// to programs that [Cluster.Command] runs, and to clients of [Cluster.RESTConfig].
 func (c *Cluster) Kubeconfig() string { return filepath.Join(c.dir, "kubeconfig") }
 
 // RESTConfig is an administrator's configuration for client-go in this process.

@@ -11,8 +11,8 @@ import (
 	"strings"
 )
 
-// Command is a command outside the nodes, in the control plane's network, that sees the
-// files of this machine, finds kubectl and helm in its PATH, and has KUBECONFIG set.
+// Command is a command outside the nodes, in the control plane's network, that sees the files of this machine, finds
+// kubectl and helm in its PATH, and has KUBECONFIG set.
 func (c *Cluster) Command(ctx context.Context, name string, args ...string) *exec.Cmd {
 	// "ip netns exec" would hide the cgroups.
 	enter := []string{fmt.Sprintf("--net=/proc/%d/ns/net", c.pid(controlPlane)), "--", name}
@@ -23,14 +23,14 @@ func (c *Cluster) Command(ctx context.Context, name string, args ...string) *exe
 	return cmd
 }
 
-// Exec runs a Command to its end and returns what it wrote to its standard output; an
-// error tells what it wrote to its standard error.
+// Exec runs a Command to its end and returns what it wrote to its standard output; an error tells what it wrote to its
+// standard error.
 func (c *Cluster) Exec(ctx context.Context, name string, args ...string) (string, error) {
 	return output(c.Command(ctx, name, args...))
 }
 
-// OnNode runs a program on a node to its end, as somebody who is logged in there does, and
-// returns what it wrote. It needs no API server.
+// OnNode runs a program on a node to its end, as somebody who is logged in there does, and returns what it wrote. It
+// needs no API server.
 func (c *Cluster) OnNode(ctx context.Context, n int, name string, args ...string) (out string, err error) {
 	err = c.callMachine(ctx, nodeName(n), "Run", Program{Args: append([]string{name}, args...)}, &out)
 	return out, err

@@ -24,8 +24,7 @@ const (
 // etc is the path of a configuration file inside a machine.
 func etc(name string) string { return machineDir + "/etc/" + name }
 
-// certify writes all keys, certificates and kubeconfigs, each where only its machine
-// sees it.
+// certify writes all keys, certificates and kubeconfigs, each where only its machine sees it.
 func (c *Cluster) certify() error {
 	ca, err := newAuthority()
 	if err != nil {
@@ -135,9 +134,9 @@ func (c *Cluster) startControllers() error {
 		"--bind-address=127.0.0.1", "--leader-elect=false")
 }
 
-// startClientProxy makes Services reachable from the control plane's network, where the
-// test's own connections come from: they need no node to be alive. The proxy goes by the
-// name of node 1, for it asks for a node, and the control plane is none.
+// startClientProxy makes Services reachable from the control plane's network, where the test's own connections come
+// from: they need no node to be alive. The proxy goes by the name of node 1, for it asks for a node, and the control
+// plane is none.
 func (c *Cluster) startClientProxy() error {
 	return c.startProxy(controlPlane, nodeName(1), controlPlaneIP)
 }

@@ -8,9 +8,9 @@ import (
 	"strings"
 )
 
-// Dial connects from the control plane's network, as a client outside all nodes, to an
-// address in the cluster: of a pod, a node or a Service. Names are asked of the cluster's
-// DNS; shop.default is short for shop.default.svc.cluster.local.
+// Dial connects from the control plane's network, as a client outside all nodes, to an address in the cluster: of a
+// pod, a node or a Service. Names are asked of the cluster's DNS; shop.default is short for
+// shop.default.svc.cluster.local.
 func (c *Cluster) Dial(ctx context.Context, network, address string) (net.Conn, error) {
 	host, port, err := net.SplitHostPort(address)
 	if err != nil {
@@ -24,8 +24,8 @@ func (c *Cluster) Dial(ctx context.Context, network, address string) (net.Conn, 
 	return c.dialControlPlane(ctx, network, net.JoinHostPort(host, port))
 }
 
-// DialFrom connects from a node's network, as a pod there does, to an address without a name: when an address of a Service
-// leads where is up to each node's own kube-proxy.
+// DialFrom connects from a node's network, as a pod there does, to an address without a name: when an address of a
+// Service leads where is up to each node's own kube-proxy.
 func (c *Cluster) DialFrom(ctx context.Context, n int, network, address string) (net.Conn, error) {
 	return c.dialIn(ctx, nodeName(n), network, address)
 }
@@ -66,8 +66,8 @@ func (c *Cluster) resolve(ctx context.Context, host string) (string, error) {
 	return addresses[0], nil
 }
 
-// HTTPClient is a client that dials by [Cluster.Dial]. It makes a connection for each
-// request, so that each meets the Service as it is then.
+// HTTPClient is a client that dials by [Cluster.Dial]. It makes a connection for each request, so that each meets the
+// Service as it is then.
 func (c *Cluster) HTTPClient() *http.Client {
 	return &http.Client{Transport: &http.Transport{DialContext: c.Dial, DisableKeepAlives: true}}
 }

@@ -14,8 +14,8 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// Image is a container image of files of this machine; no registry is needed. Pods that
-// use it say imagePullPolicy Never or IfNotPresent.
+// Image is a container image of files of this machine; no registry is needed. Pods that use it say imagePullPolicy
+// Never or IfNotPresent.
 type Image struct {
 	// Name is what pods call it, such as "sidecart:e2e".
 	Name string
@@ -50,10 +50,9 @@ func (i Image) Build(ctx context.Context, archive string) error {
 	return nil
 }
 
-// Redis is an image of Debian's redis-server and redis-cli, which runs as user 999 and
-// writes every change to the folder /data at once (a volume's, if one is mounted there).
-// The arguments of a container replace those that say so. A hostPath belongs to root: use
-// an emptyDir, which outlives a KillNode too, or run as root.
+// Redis is an image of Debian's redis-server and redis-cli, which runs as user 999 and writes every change to the
+// folder /data at once (a volume's, if one is mounted there). The arguments of a container replace those that say so. A
+// hostPath belongs to root: use an emptyDir, which outlives a KillNode too, or run as root.
 func Redis(name string) Image {
 	return Image{
 		Name:       name,

@@ -17,8 +17,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// tunables are what a kubelet writes to the kernel of the whole machine, and wants to
-// read. Each gets a file in the place of the kernel's, so that the kernel's stays as it is.
+// tunables are what a kubelet writes to the kernel of the whole machine, and wants to read. Each gets a file in the
+// place of the kernel's, so that the kernel's stays as it is.
 var tunables = map[string]string{
 	"/proc/sys/vm/overcommit_memory":      "1",
 	"/proc/sys/vm/panic_on_oom":           "0",
@@ -28,8 +28,8 @@ var tunables = map[string]string{
 	"/proc/sys/kernel/keys/root_maxbytes": "25000000",
 }
 
-// Machine is the first process of a machine. Its exported methods are called over the
-// socket in the machine's folder. It reaps every process of the machine.
+// Machine is the first process of a machine. Its exported methods are called over the socket in the machine's folder.
+// It reaps every process of the machine.
 type Machine struct {
 	mu       sync.Mutex
 	programs map[string]int                    // process of each running program
@@ -61,9 +61,9 @@ func bootMachine(name, folder string) error {
 	return nil
 }
 
-// furnish gives this process, alone in new namespaces, the file system of a machine: a
-// /run and a /tmp of its own in memory, a /var of its own in the folder, all else as it is outside and only to be read: what a pod
-// writes into a hostPath never reaches this machine.
+// furnish gives this process, alone in new namespaces, the file system of a machine: a /run and a /tmp of its own in
+// memory, a /var of its own in the folder, all else as it is outside and only to be read: what a pod writes into a
+// hostPath never reaches this machine.
 func furnish(name, folder string) error {
 	if err := unix.Sethostname([]byte(name)); err != nil {
 		return err
@@ -157,8 +157,7 @@ func (p Program) command() *exec.Cmd {
 	return cmd
 }
 
-// launch starts a command whose end is told to the channel. os/exec must not wait for
-// it: reap does.
+// launch starts a command whose end is told to the channel. os/exec must not wait for it: reap does.
 func (m *Machine) launch(cmd *exec.Cmd) (int, <-chan syscall.WaitStatus, error) {
 	ended := make(chan syscall.WaitStatus, 1)
 	m.mu.Lock()
@@ -203,8 +202,7 @@ func (m *Machine) Start(p Program, _ *struct{}) error {
 	return nil
 }
 
-// Stop ends a program: by SIGTERM, and by SIGKILL where that takes longer than the
-// patience.
+// Stop ends a program: by SIGTERM, and by SIGKILL where that takes longer than the patience.
 func (m *Machine) Stop(order StopOrder, _ *struct{}) error {
 	signalled, deadline := unix.SIGTERM, time.Now().Add(order.Patience)
 	for first := true; ; first = false {

@@ -90,8 +90,8 @@ func call(ctx context.Context, client *rpc.Client, method string, args, reply an
 	}
 }
 
-// Poll calls f until it succeeds, and fails with its last error when ctx ends or, if
-// given, when hopeless tells why there is no point in waiting.
+// Poll calls f until it succeeds, and fails with its last error when ctx ends or, if given, when hopeless tells why
+// there is no point in waiting.
 func Poll(ctx context.Context, f func(context.Context) error, hopeless func() error) error {
 	ticker := time.NewTicker(50 * time.Millisecond)
 	defer ticker.Stop()
@@ -118,8 +118,8 @@ func Poll(ctx context.Context, f func(context.Context) error, hopeless func() er
 	}
 }
 
-// lockFolder marks a folder as that of a cluster that runs. The lock is there, or is not,
-// but is never there and free, which sweep would take for a leftover.
+// lockFolder marks a folder as that of a cluster that runs. The lock is there, or is not, but is never there and free,
+// which sweep would take for a leftover.
 func lockFolder(dir string) (*os.File, error) {
 	lock, err := os.Create(filepath.Join(dir, "lock.new"))
 	if err != nil {
@@ -132,8 +132,8 @@ func lockFolder(dir string) (*os.File, error) {
 	return lock, nil
 }
 
-// sweep removes what is left of clusters whose supervisor was killed: the kernel ended
-// their machines, but nobody removed their folders and cgroups.
+// sweep removes what is left of clusters whose supervisor was killed: the kernel ended their machines, but nobody
+// removed their folders and cgroups.
 func sweep() {
 	dirs, _ := filepath.Glob(filepath.Join(os.TempDir(), folderPrefix+"*"))
 	for _, dir := range dirs {

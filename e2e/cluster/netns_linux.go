@@ -8,8 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// inNetwork runs f on a thread that is in the network namespace of that process. What f
-// opens stays there: a socket belongs to the namespace in which it was made.
+// inNetwork runs f on a thread that is in the network namespace of that process. What f opens stays there: a socket
+// belongs to the namespace in which it was made.
 func inNetwork(pid int, f func() error) error {
 	there, err := os.Open(fmt.Sprintf("/proc/%d/ns/net", pid))
 	if err != nil {

@@ -8,8 +8,8 @@ import (
 	"strings"
 )
 
-// Addresses. They may be the same in every cluster, for none is visible outside: the wire
-// is a bridge in the control plane's network that every node has a cable to.
+// Addresses. They may be the same in every cluster, for none is visible outside: the wire is a bridge in the control
+// plane's network that every node has a cable to.
 const (
 	controlPlaneIP = "10.243.0.254"
 	apiAddress     = controlPlaneIP + ":6443"
@@ -80,8 +80,7 @@ func (c *Cluster) podRoutes(but int) (lines []string) {
 	return lines
 }
 
-// Partition cuts a node off from everything else: its programs and pods go on, and nobody
-// hears of them until Heal.
+// Partition cuts a node off from everything else: its programs and pods go on, and nobody hears of them until Heal.
 func (c *Cluster) Partition(ctx context.Context, n int) error {
 	return ip(ctx, c.pid(controlPlane), "link set "+cable(n)+" down")
 }

@@ -101,8 +101,8 @@ func (c *Cluster) startProxy(machine, node, ip string) error {
 	return c.start(machine, kubeProxy, "kube-proxy", "--config="+etc("kube-proxy.yaml"), "--v=2")
 }
 
-// KillNode pulls the plug of a node: its programs and containers end at once and tell
-// nobody, its address does not answer. Its disk stays.
+// KillNode pulls the plug of a node: its programs and containers end at once and tell nobody, its address does not
+// answer. Its disk stays.
 func (c *Cluster) KillNode(ctx context.Context, n int) error {
 	if err := c.halt(ctx, nodeName(n)); err != nil {
 		return err
@@ -124,8 +124,7 @@ func (c *Cluster) hasCable(n int) bool {
 	return exists
 }
 
-// StartNode starts a node that was killed, with its disk as it was left, and waits until
-// it is Ready again.
+// StartNode starts a node that was killed, with its disk as it was left, and waits until it is Ready again.
 func (c *Cluster) StartNode(ctx context.Context, n int) error {
 	since := time.Now()
 	if err := c.bootNode(ctx, n); err != nil {

@@ -26,6 +26,6 @@ const (
 	machinePath = programsDir + ":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 )
 
-// cgroupName is the name of a machine's cgroup in every hierarchy: two kubelets on one
-// kernel must not share one, since each removes the pods that it does not know.
+// cgroupName is the name of a machine's cgroup in every hierarchy: two kubelets on one kernel must not share one, since
+// each removes the pods that it does not know.
 func cgroupName(dir, machine string) string { return filepath.Base(dir) + "-" + machine }

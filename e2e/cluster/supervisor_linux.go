@@ -17,8 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// role is set in the environment of this same program when it runs as one of a
-// cluster's own processes.
+// role is set in the environment of this same program when it runs as one of a cluster's own processes.
 const role = "SIDECART_CLUSTER_ROLE"
 
 // A cluster's first processes are this program, run again: a test needs no second one.
@@ -27,8 +26,7 @@ func init() {
 	case "":
 		return
 	case "supervisor":
-		// The kernel kills the machines when the thread that started them ends, so that must
-		// be the one that ends last.
+		// The kernel kills the machines when the thread that started them ends, so that must be the one that ends last.
 		runtime.LockOSThread()
 		exitWith(supervise(os.Args[1]))
 	case "machine":
@@ -53,8 +51,8 @@ const (
 	ownerFD            // ends when the owner does; absent for a detached cluster
 )
 
-// Supervisor is the process that owns a cluster's machines. Its exported methods are
-// called over the socket in the cluster's folder.
+// Supervisor is the process that owns a cluster's machines. Its exported methods are called over the socket in the
+// cluster's folder.
 type Supervisor struct {
 	dir  string
 	done chan struct{}
@@ -98,8 +96,7 @@ func supervise(dir string) error {
 	}
 }
 
-// Boot starts the machine of that name and answers with its first process, as the
-// caller sees it.
+// Boot starts the machine of that name and answers with its first process, as the caller sees it.
 func (s *Supervisor) Boot(name string, pid *int) error {
 	reply := make(chan error, 1)
 	boot := func() { reply <- s.boot(name, pid) }
@@ -186,8 +183,7 @@ func (s *Supervisor) Machines(_ struct{}, pids *map[string]int) error {
 	return nil
 }
 
-// Shutdown ends all machines and then the supervisor, whose connections break when
-// everything is cleared.
+// Shutdown ends all machines and then the supervisor, whose connections break when everything is cleared.
 func (s *Supervisor) Shutdown(struct{}, *struct{}) error {
 	s.end()
 	return nil
@@ -206,8 +202,8 @@ func (s *Supervisor) clear() error {
 	return os.RemoveAll(s.dir)
 }
 
-// spawnSupervisor starts the supervisor of the folder. It ends with this process, unless
-// it is detached; lock goes over to it.
+// spawnSupervisor starts the supervisor of the folder. It ends with this process, unless it is detached; lock goes over
+// to it.
 func spawnSupervisor(dir string, lock *os.File, detached bool) (alive io.Closer, exited <-chan error, err error) {
 	log, err := os.Create(filepath.Join(dir, "supervisor.log"))
 	if err != nil {

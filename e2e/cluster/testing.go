@@ -43,10 +43,9 @@ func Possible() error {
 	return nil
 }
 
-// Start starts a cluster for a test and stops it at its end. If the test failed, it
-// writes what Diagnose tells to cluster.txt in the test's artifact folder and the most
-// important of it to the test's log. On machines that cannot run a cluster it skips, unless
-// SIDECART_E2E=required.
+// Start starts a cluster for a test and stops it at its end. If the test failed, it writes what Diagnose tells to
+// cluster.txt in the test's artifact folder and the most important of it to the test's log. On machines that cannot run
+// a cluster it skips, unless SIDECART_E2E=required.
 func Start(tb testing.TB, options Options) *Cluster {
 	tb.Helper()
 	if err := Possible(); elsewhere(err) {
@@ -112,8 +111,7 @@ func (c *Cluster) MustApply(tb testing.TB, manifest string) {
 	}
 }
 
-// Eventually polls until f succeeds, and fails the test with its last error if that
-// takes longer than within.
+// Eventually polls until f succeeds, and fails the test with its last error if that takes longer than within.
 func Eventually(tb testing.TB, within time.Duration, f func(context.Context) error) {
 	tb.Helper()
 	ctx, cancel := context.WithTimeout(tb.Context(), within)

@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// TestMixedVersionsLoseNothing is [TestNothingLost] while a rollout is under way: every second sidecar is the release before
-// this one. One is killed and comes back as the other release, so that each reads what the other wrote.
+// TestMixedVersionsLoseNothing is [TestNothingLost] while a rollout is under way: every second sidecar is the release
+// before this one. One is killed and comes back as the other release, so that each reads what the other wrote.
 func TestMixedVersionsLoseNothing(t *testing.T) {
 	for _, backend := range sharedBackends {
 		for name, first := range map[string]int{"to the release before": 0, "to this release": 1} {

@@ -41,15 +41,15 @@ type outcome int
 
 const (
 	done outcome = iota
-	// unknown: no answer, or one that leaves open whether the change was made. It may
-	// take effect at any later time, or never.
+	// unknown: no answer, or one that leaves open whether the change was made. It may take effect at any later time, or
+	// never.
 	unknown
 	conflict
 	lost
 )
 
-// request and response are one operation, as the client saw it. A change that
-// certainly was not made (a lock was waited for in vain) is in no history.
+// request and response are one operation, as the client saw it. A change that certainly was not made (a lock was waited
+// for in vain) is in no history.
 type request struct {
 	kind  kind
 	side  int // which cart of the pair
@@ -61,8 +61,8 @@ type request struct {
 	last  bool   // release the lease in the same step
 	lease time.Duration
 	call  int64
-	// seen is what the answers to all operations say. It bounds the search: an operation can only have made
-	// a state that no answer contradicts.
+	// seen is what the answers to all operations say. It bounds the search: an operation can only have made a state
+	// that no answer contradicts.
 	seen *sightings
 }
 
@@ -201,8 +201,8 @@ func (s *pair) step(q request, r response) bool {
 	return true
 }
 
-// absentETag is that of the items while there is no cart, and holds for that alone here: no cart of
-// these histories is without items that were set.
+// absentETag is that of the items while there is no cart, and holds for that alone here: no cart of these histories is
+// without items that were set.
 var absentETag = (&cart.Cart{}).PartETag(cart.PartItems)
 
 // matches reports whether etag is that of the items; unknown where that is not known.
@@ -233,8 +233,8 @@ func (c *cartState) shows(r response) bool {
 	return true
 }
 
-// free reports whether a change that carries token ("" for none) can pass at ret, and drops a lease
-// that it proves to have ended.
+// free reports whether a change that carries token ("" for none) can pass at ret, and drops a lease that it proves to
+// have ended.
 func (c *cartState) free(token string, ret int64) bool {
 	if c.holder == "" || c.holder == token {
 		return true
@@ -349,9 +349,8 @@ func (s *pair) moveOver(q request) bool {
 	return true
 }
 
-// perhaps is a change without an answer that takes effect now, if it can: it reports whether that
-// fits with what was seen. A lease of somebody else must have ended by then: if it had not, what its
-// holder does next fits no more.
+// perhaps is a change without an answer that takes effect now, if it can: it reports whether that fits with what was
+// seen. A lease of somebody else must have ended by then: if it had not, what its holder does next fits no more.
 func (s *pair) perhaps(q request) bool {
 	c, other := &s.carts[q.side], &s.carts[1-q.side]
 	before := *s

@@ -26,9 +26,8 @@ var (
 )
 
 const (
-	// So many pairs of carts are in use at a time, and each for so many operations: an operation
-	// without an answer may have happened at any later time, and what that makes possible
-	// doubles with each.
+	// So many pairs of carts are in use at a time, and each for so many operations: an operation without an answer may
+	// have happened at any later time, and what that makes possible doubles with each.
 	livePairs      = 6
 	opsPerPair     = 60
 	clientsPerSide = 3 // per sidecar
@@ -37,10 +36,9 @@ const (
 	checkTime      = 20 * time.Second
 )
 
-// TestLinearizable makes histories: clients of five sidecars change, read, lease, swap and merge
-// the same carts while processes are killed and stopped, connections are cut, slow or
-// half-open, the server restarts, clocks are wrong and locking is switched. To each pair of
-// carts there must be an order of the operations that explains all answers.
+// TestLinearizable makes histories: clients of five sidecars change, read, lease, swap and merge the same carts while
+// processes are killed and stopped, connections are cut, slow or half-open, the server restarts, clocks are wrong and
+// locking is switched. To each pair of carts there must be an order of the operations that explains all answers.
 func TestLinearizable(t *testing.T) { linearizables(t, fleet{}, *linearRuns, allFaults) }
 
 // TestLinearizableFile is the same on a file that five sidecars of one machine share.
@@ -125,9 +123,9 @@ func (h *history) check(t *testing.T) string {
 	return strings.Join(wrong, "\n")
 }
 
-// explain looks for an order of the operations. One without an answer need not have happened, so that an
-// order without it is as good: to try first none of them, then one, two and three, finds an order in
-// milliseconds where the search among all of them takes minutes.
+// explain looks for an order of the operations. One without an answer need not have happened, so that an order without
+// it is as good: to try first none of them, then one, two and three, finds an order in milliseconds where the search
+// among all of them takes minutes.
 func explain(ops []porcupine.Operation) porcupine.CheckResult {
 	var known, open []porcupine.Operation
 	for _, o := range ops {
@@ -475,8 +473,8 @@ func (c *linearClient) understand(q request, status int, body []byte, err error)
 	return r, true
 }
 
-// TestSwapMovesACart: a swap takes the cart along with its id, its etags and its version, which rises, and its locks stay
-// with the name. Nothing else explains an answer.
+// TestSwapMovesACart: a swap takes the cart along with its id, its etags and its version, which rises, and its locks
+// stay with the name. Nothing else explains an answer.
 func TestSwapMovesACart(t *testing.T) {
 	moved := response{cart: "guest", version: 3, items: "a=1 b=1", moved: true, whole: true}
 	for what, c := range map[string]struct {

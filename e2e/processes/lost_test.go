@@ -22,9 +22,8 @@ const (
 // count is what one client knows of its own item in one cart.
 type count struct{ acknowledged, unknown int }
 
-// TestNothingLost has clients add to carts through several sidecars on one
-// backend, while one of the sidecars is killed and restarted. Every acknowledged add must be in
-// the cart exactly once, and one without an answer at most once.
+// TestNothingLost has clients add to carts through several sidecars on one backend, while one of the sidecars is killed
+// and restarted. Every acknowledged add must be in the cart exactly once, and one without an answer at most once.
 func TestNothingLost(t *testing.T) {
 	for _, backend := range sharedBackends {
 		for _, locking := range []string{"enabled", "disabled", "switched"} {
@@ -118,8 +117,8 @@ func nothingLost(t *testing.T, args []string, locking string, carts int, build f
 		}
 	}
 	t.Logf("%d acknowledged, %d without an answer", total.acknowledged, total.unknown)
-	// Each client of the killed sidecar may see its one add under way fail; the others
-	// may meet a lock that the dead one held for longer than they wait.
+	// Each client of the killed sidecar may see its one add under way fail; the others may meet a lock that the dead
+	// one held for longer than they wait.
 	if total.unknown > 2*clients {
 		t.Errorf("%d of %d adds had no answer", total.unknown, adds)
 	}
@@ -130,8 +129,8 @@ func nothingLost(t *testing.T, args []string, locking string, carts int, build f
 	}
 }
 
-// modeFile is a configuration file whose locking mode is switched while the
-// sidecar runs; for a fixed mode it is a flag.
+// modeFile is a configuration file whose locking mode is switched while the sidecar runs; for a fixed mode it is a
+// flag.
 type modeFile struct {
 	args []string
 	path string

@@ -28,8 +28,7 @@ import (
 )
 
 const (
-	// podLimit is the memory limit of a sidecar's container by default, and goLimit what
-	// its environment says of it.
+	// podLimit is the memory limit of a sidecar's container by default, and goLimit what its environment says of it.
 	podLimit = 128 << 20
 	goLimit  = podLimit / 10 * 9
 )
@@ -155,8 +154,8 @@ func (c *crowded) ask(method, path string, body []byte) string {
 // value is a JSON string of n bytes.
 func value(n int) []byte { return []byte(`"` + strings.Repeat("v", n-2) + `"`) }
 
-// A sidecar in a pod of the default size survives whatever its neighbours send, says of each request what became of
-// it, and serves on.
+// A sidecar in a pod of the default size survives whatever its neighbours send, says of each request what became of it,
+// and serves on.
 func TestMemoryIsBounded(t *testing.T) {
 	backends := map[string]func(t *testing.T) []string{
 		"redis": func(t *testing.T) []string {

@@ -18,8 +18,8 @@ import (
 	"time"
 )
 
-// sidecar is one process. Its application programming interface is on a socket
-// of its own, so that a restart finds the same address.
+// sidecar is one process. Its application programming interface is on a socket of its own, so that a restart finds the
+// same address.
 type sidecar struct {
 	t      *testing.T
 	build  variant

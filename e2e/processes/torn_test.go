@@ -14,8 +14,7 @@ import (
 
 const rounds = 200
 
-// tagged is a cart whose items and conditions carry the number of the round in which
-// they were written.
+// tagged is a cart whose items and conditions carry the number of the round in which they were written.
 type tagged struct {
 	Version uint64 `json:"version"`
 	Items   map[string]struct {
@@ -26,8 +25,7 @@ type tagged struct {
 	} `json:"conditions"`
 }
 
-// round is the number of the round, 0 for an empty cart; whole says that both
-// documents are of the same one.
+// round is the number of the round, 0 for an empty cart; whole says that both documents are of the same one.
 func (c tagged) round() (n int, whole bool) {
 	n = c.Items["x"].Quantity
 	return n, n == c.Conditions["x"].Value

@@ -16,12 +16,12 @@ import (
 	"github.com/sidecart/sidecart/api/v1alpha1"
 )
 
-// told is how long a change may take to reach every sidecar. A second or two is usual; kubelets
-// that nobody hastens take 54 to 72 s.
+// told is how long a change may take to reach every sidecar. A second or two is usual; kubelets that nobody hastens
+// take 54 to 72 s.
 const told = 20 * time.Second
 
-// TestChangeUnderLoad changes a CartStorage that three pods use: each change is in force in all of
-// them within seconds, no container restarts, and no request fails.
+// TestChangeUnderLoad changes a CartStorage that three pods use: each change is in force in all of them within seconds,
+// no container restarts, and no request fails.
 func TestChangeUnderLoad(t *testing.T) {
 	s := tellStory(t)
 	s.redis()
@@ -86,8 +86,8 @@ func TestChangeUnderLoad(t *testing.T) {
 	}
 }
 
-// TestWrongChange changes a CartStorage to what cannot work: sidecars go on with what they have, the status
-// says which and why, and as soon as the resource is right again, so is all else.
+// TestWrongChange changes a CartStorage to what cannot work: sidecars go on with what they have, the status says which
+// and why, and as soon as the resource is right again, so is all else.
 func TestWrongChange(t *testing.T) {
 	s := tellStory(t)
 	s.redis()

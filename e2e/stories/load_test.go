@@ -15,8 +15,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// account is what the pods of an app say of the adds they made: the last line of each run of
-// `shop load`, collected while it runs, since the log of a pod ends with it.
+// account is what the pods of an app say of the adds they made: the last line of each run of `shop load`, collected
+// while it runs, since the log of a pod ends with it.
 type account struct {
 	s      *story
 	mu     sync.Mutex

@@ -18,16 +18,16 @@ import (
 const (
 	// heldFor is the duration of the lease that a pod holds when its node dies.
 	heldFor = 2 * time.Second
-	// turn is the longest that a dead sidecar holds up the others between two steps of one change, and waiterLife how long its
-	// place in the queue of a cart outlives it: turnTTL of internal/lock, WaiterTTL of internal/storage.
+	// turn is the longest that a dead sidecar holds up the others between two steps of one change, and waiterLife how
+	// long its place in the queue of a cart outlives it: turnTTL of internal/lock, WaiterTTL of internal/storage.
 	turn       = 750 * time.Millisecond
 	waiterLife = 750 * time.Millisecond
 	// slack is what a busy machine may add.
 	slack = 2 * time.Second
 )
 
-// TestNodeKilled pulls the plug of one of two nodes under load on one hot cart, while a pod of that node holds a lease on
-// another cart. The survivors go on as soon as what the dead held has expired, the pods come up again on the other
+// TestNodeKilled pulls the plug of one of two nodes under load on one hot cart, while a pod of that node holds a lease
+// on another cart. The survivors go on as soon as what the dead held has expired, the pods come up again on the other
 // node, and nothing that was acknowledged is lost.
 func TestNodeKilled(t *testing.T) {
 	s := tellStory(t)
@@ -165,7 +165,8 @@ func (s *story) goesOn(a *account, pods func(name string) bool, n int64) {
 	})
 }
 
-// hold takes a lease on a cart by a pod's sidecar, which renews it for as long as it lives, and returns once it is granted.
+// hold takes a lease on a cart by a pod's sidecar, which renews it for as long as it lives, and returns once it is
+// granted.
 func (s *story) hold(pod *corev1.Pod, cart string, duration time.Duration) {
 	s.Helper()
 	// The sidecar listens inside its pod only.

@@ -66,8 +66,8 @@ func TestOutage(t *testing.T) {
 	})
 	t.Logf("the API server was away for %s, until it was ready again", away.Round(time.Second))
 
-	// The API server is back and the webhook is not: who does not ask for a sidecar starts, once the scheduler, the controllers
-	// and the kubelets have found it again, which takes them up to a minute.
+	// The API server is back and the webhook is not: who does not ask for a sidecar starts, once the scheduler, the
+	// controllers and the kubelets have found it again, which takes them up to a minute.
 	s.apply(fmt.Sprintf(podManifest, "plain", "app: plain") + fmt.Sprintf(container, "shop", "serve"))
 	s.kubectl("wait", "--for=condition=Ready", "pod/plain", "--timeout=150s")
 	const refusal = `failed calling webhook "inject.sidecart.dev"`
@@ -86,8 +86,8 @@ func TestOutage(t *testing.T) {
 	began := time.Now()
 	s.rolledOut("late")
 	t.Logf("operator back: the pods that were refused are there after %s", time.Since(began).Round(100*time.Millisecond))
-	// A kubelet that has not found the ConfigMap again, when it is told of its change by the pod's annotation, looks again
-	// only with its next round, 60 to 90 s later.
+	// A kubelet that has not found the ConfigMap again, when it is told of its change by the pod's annotation, looks
+	// again only with its next round, 60 to 90 s later.
 	s.within(3*time.Minute, "the change to be everywhere", func(ctx context.Context) error {
 		cs, err := s.storage(ctx, "redis")
 		if err != nil {
@@ -216,8 +216,8 @@ func seen(cs *v1alpha1.CartStorage) string {
 	return ""
 }
 
-// withoutAPIServer stops the API server for at least that long, calls during meanwhile and last just before its return. It
-// returns how long there was none.
+// withoutAPIServer stops the API server for at least that long, calls during meanwhile and last just before its return.
+// It returns how long there was none.
 func (s *story) withoutAPIServer(atLeast time.Duration, during, last func()) (away time.Duration) {
 	s.Helper()
 	began := time.Now()
@@ -305,8 +305,8 @@ func buy(ctx context.Context, pod *corev1.Pod) error {
 	return nil
 }
 
-// logged is how many adds each pod's load has had acknowledged, as the disks of the nodes have it: nobody else tells where
-// there is no API server.
+// logged is how many adds each pod's load has had acknowledged, as the disks of the nodes have it: nobody else tells
+// where there is no API server.
 func (s *story) logged(pods []corev1.Pod) map[string]int64 {
 	s.Helper()
 	acknowledged := map[string]int64{}

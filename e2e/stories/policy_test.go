@@ -18,9 +18,9 @@ const (
 	out = networkingv1.PolicyTypeEgress
 )
 
-// firewall judges TCP connections by the NetworkPolicies of one namespace as a network that
-// enforces them does: a pod that no policy is about is open, any other is open to what one of
-// them allows. Address blocks are not known to it; no policy of ours has any.
+// firewall judges TCP connections by the NetworkPolicies of one namespace as a network that enforces them does: a pod
+// that no policy is about is open, any other is open to what one of them allows. Address blocks are not known to it; no
+// policy of ours has any.
 type firewall struct {
 	policies   []networkingv1.NetworkPolicy
 	namespaces map[string]labels.Set

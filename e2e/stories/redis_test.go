@@ -22,8 +22,8 @@ const (
 	resumed = 2 * time.Second
 )
 
-// TestRedisRestarts takes Redis away under load, in three ways. Its disk stays, as an append-only file with every change. Requests
-// are told so in time, go on as soon as it is back, and nothing that was acknowledged is lost.
+// TestRedisRestarts takes Redis away under load, in three ways. Its disk stays, as an append-only file with every
+// change. Requests are told so in time, go on as soon as it is back, and nothing that was acknowledged is lost.
 func TestRedisRestarts(t *testing.T) {
 	s := tellStory(t)
 	s.redis()

@@ -16,9 +16,8 @@ import (
 	"github.com/sidecart/sidecart/api/v1alpha1"
 )
 
-// TestRestricted uses Sidecart where administrators are strict: the namespace enforces the
-// restricted Pod Security Standard and has a ResourceQuota of every kind. That of the
-// operator is such a one in all stories.
+// TestRestricted uses Sidecart where administrators are strict: the namespace enforces the restricted Pod Security
+// Standard and has a ResourceQuota of every kind. That of the operator is such a one in all stories.
 func TestRestricted(t *testing.T) {
 	s := tellStory(t, restricted...)
 	// Room for Redis and two pods. A third shop would fit, a third shop with its sidecar does not.
@@ -87,9 +86,9 @@ func (s *story) refused(name string, words ...string) {
 	})
 }
 
-// networkPolicies looks whether the chart's policies, as the API server has them, let through what the operator lives on,
-// by the addresses and ports of the objects that are there, and nothing else. This cluster does not enforce policies, so
-// the judge is the rules of Kubernetes as policy_test.go has them.
+// networkPolicies looks whether the chart's policies, as the API server has them, let through what the operator lives
+// on, by the addresses and ports of the objects that are there, and nothing else. This cluster does not enforce
+// policies, so the judge is the rules of Kubernetes as policy_test.go has them.
 func networkPolicies(s *story) {
 	policies := func() []string {
 		return strings.Fields(world.MustKubectl(s.T, "-n", system, "get", "networkpolicies", "-o", "name"))

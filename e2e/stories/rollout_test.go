@@ -41,8 +41,8 @@ func TestRollingUpdateUnderLoad(t *testing.T) {
 	t.Logf("rolling update of 3 replicas in %s: %d adds by %d pods, failed: [%s], slowest %.2f s", took.Round(time.Second), sum.Acknowledged, len(pods), failed, sum.SlowestS)
 }
 
-// TestSurgeUnderLoad rolls a shop of one replica, which by its strategy has two for a moment: it locks all along,
-// for the second one may come at any time.
+// TestSurgeUnderLoad rolls a shop of one replica, which by its strategy has two for a moment: it locks all along, for
+// the second one may come at any time.
 func TestSurgeUnderLoad(t *testing.T) {
 	s := tellStory(t)
 	s.redis()
@@ -239,8 +239,8 @@ func (s *story) watchLives(name string) *lives {
 	return l
 }
 
-// inOrder is called when all pods are gone. It fails the test unless in each of them the sidecar started first and ended
-// last, and all ended well; and returns the lives by their beginnings.
+// inOrder is called when all pods are gone. It fails the test unless in each of them the sidecar started first and
+// ended last, and all ended well; and returns the lives by their beginnings.
 func (l *lives) inOrder() (all []life) {
 	s := l.s
 	s.Helper()
@@ -285,8 +285,8 @@ func terminated(pod *corev1.Pod) map[string]*corev1.ContainerStateTerminated {
 	return ends
 }
 
-// inOrder fails the test unless a pod that has ended had its sidecar before and after all other containers, and all ended
-// well. Kubernetes tells these times in whole seconds.
+// inOrder fails the test unless a pod that has ended had its sidecar before and after all other containers, and all
+// ended well. Kubernetes tells these times in whole seconds.
 func (s *story) inOrder(pod *corev1.Pod) {
 	s.Helper()
 	ends := terminated(pod)

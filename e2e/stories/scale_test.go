@@ -19,8 +19,8 @@ import (
 
 var scaleRuns = flag.Int("stories.scales", 3, "how often TestScaleUnderLoad scales from one to five and back")
 
-// TestScaleUnderLoad scales a shop under load, and measures how long it takes until every
-// sidecar runs the configuration for the new number of writers.
+// TestScaleUnderLoad scales a shop under load, and measures how long it takes until every sidecar runs the
+// configuration for the new number of writers.
 func TestScaleUnderLoad(t *testing.T) {
 	s := tellStory(t)
 	s.redis()

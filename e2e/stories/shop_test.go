@@ -10,9 +10,9 @@ import (
 	"github.com/sidecart/sidecart/api/v1alpha1"
 )
 
-// redis starts the Redis that config/samples/redis.yaml means, with its password and with every
-// write in its file before it is answered. The file outlives the process and the container, and
-// is in memory, since how long a busy disk takes is not what the stories are about.
+// redis starts the Redis that config/samples/redis.yaml means, with its password and with every write in its file
+// before it is answered. The file outlives the process and the container, and is in memory, since how long a busy disk
+// takes is not what the stories are about.
 func (s *story) redis() {
 	s.Helper()
 	s.redisCalled("redis")

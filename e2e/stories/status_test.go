@@ -17,8 +17,8 @@ import (
 	"github.com/sidecart/sidecart/api/v1alpha1"
 )
 
-// TestStatus looks at a CartStorage as its owner does: while the shop is scaled, restarted, given another sidecar, refused and
-// without its backend for ten seconds.
+// TestStatus looks at a CartStorage as its owner does: while the shop is scaled, restarted, given another sidecar,
+// refused and without its backend for ten seconds.
 func TestStatus(t *testing.T) {
 	s := tellStory(t)
 	s.redis()
@@ -101,8 +101,8 @@ func TestStatus(t *testing.T) {
 	s.outdated()
 }
 
-// outdated gives the sidecars other resources: the status says which pods have the old ones, and the operator restarts their
-// workloads when it is asked to.
+// outdated gives the sidecars other resources: the status says which pods have the old ones, and the operator restarts
+// their workloads when it is asked to.
 func (s *story) outdated() {
 	s.kubectl("patch", "cartstorage", "redis", "--type=merge", "-p", `{"spec":{"sidecar":{"resources":{"limits":{"memory":"160Mi"}}}}}`)
 	s.settles("redis", func(cs *v1alpha1.CartStorage) string {

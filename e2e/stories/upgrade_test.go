@@ -17,8 +17,8 @@ import (
 	"github.com/sidecart/sidecart/api/v1alpha1"
 )
 
-// TestUpgrade upgrades the operator, then the sidecars, uninstalls the operator and installs
-// it again, and meanwhile the shop sells.
+// TestUpgrade upgrades the operator, then the sidecars, uninstalls the operator and installs it again, and meanwhile
+// the shop sells.
 func TestUpgrade(t *testing.T) {
 	s := tellStory(t)
 	t.Cleanup(func() { reinstall(t) })

@@ -111,7 +111,8 @@ type story struct {
 	namespace string
 }
 
-// tellStory makes a namespace for a test. It goes after its end, while the next story begins. The operator is installed.
+// tellStory makes a namespace for a test. It goes after its end, while the next story begins. The operator is
+// installed.
 func tellStory(t *testing.T, labels ...string) *story {
 	t.Helper()
 	if world.missing != nil {

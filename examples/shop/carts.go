@@ -13,8 +13,8 @@ import (
 	"time"
 )
 
-// requestTimeout is longer than a sidecar waits for a lock (5 s) and for its backend, so that it is the sidecar that says
-// what went wrong.
+// requestTimeout is longer than a sidecar waits for a lock (5 s) and for its backend, so that it is the sidecar that
+// says what went wrong.
 const requestTimeout = 15 * time.Second
 
 // carts are those of the sidecar. It may be used by several goroutines.

@@ -36,9 +36,9 @@ type wrongCart struct {
 	Found        int64  `json:"found"`
 }
 
-// runCheck compares the accounts of runs with the carts. An item that was acknowledged and is not there is lost. One that
-// is there without having been acknowledged is in excess, unless its request was not answered for certain, or a run
-// was cut off: then nobody knows what it did after its last line.
+// runCheck compares the accounts of runs with the carts. An item that was acknowledged and is not there is lost. One
+// that is there without having been acknowledged is in excess, unless its request was not answered for certain, or a
+// run was cut off: then nobody knows what it did after its last line.
 func runCheck(ctx context.Context, carts *carts, args []string, stdin io.Reader, stdout io.Writer) error {
 	flags := flag.NewFlagSet("check", flag.ContinueOnError)
 	if err := parse(flags, args, stdout); err != nil {
@@ -84,8 +84,8 @@ func readFile(name string, runs map[string]tally) error {
 	return nil
 }
 
-// readTallies keeps the last tally of each run. Other lines, such as those of a log, are passed over, and so is one that
-// was cut off in the middle: the one before it counts.
+// readTallies keeps the last tally of each run. Other lines, such as those of a log, are passed over, and so is one
+// that was cut off in the middle: the one before it counts.
 func readTallies(r io.Reader, runs map[string]tally) error {
 	lines := bufio.NewReader(r)
 	for {

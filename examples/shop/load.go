@@ -12,8 +12,8 @@ import (
 	"time"
 )
 
-// pause is how long a client rests after a failed add: one that finds nobody there would otherwise fail thousands of times
-// in a second, which no shopper does.
+// pause is how long a client rests after a failed add: one that finds nobody there would otherwise fail thousands of
+// times in a second, which no shopper does.
 const pause = 100 * time.Millisecond
 
 // load is what `shop load` was asked to do.

@@ -106,8 +106,7 @@ func (ClearMetadata) Apply(d *Draft) error {
 	return nil
 }
 
-// metadataKeys are the keys that are there now. Changes of the metadata do not
-// show in them.
+// metadataKeys are the keys that are there now. Changes of the metadata do not show in them.
 func (d *Draft) metadataKeys() []string {
 	keys := make([]string, 0, len(d.cart.Metadata))
 	for i := range d.cart.Metadata {

@@ -102,8 +102,8 @@ func BenchmarkMetadata(b *testing.B) {
 	}
 }
 
-// BenchmarkBatch makes the largest batch on the largest document: of many small items, and of one
-// with as much in it as fits.
+// BenchmarkBatch makes the largest batch on the largest document: of many small items, and of one with as much in it as
+// fits.
 func BenchmarkBatch(b *testing.B) {
 	large := `{"sku-1":{"x":"` + strings.Repeat("x", 1<<20-100) + `"}}`
 	var members strings.Builder

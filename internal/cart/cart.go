@@ -10,9 +10,8 @@ import (
 	"time"
 )
 
-// Cart is the state of one cart as a backend stores it. The zero value is a
-// cart that does not exist: no ID, version 0, empty documents. A Cart that is
-// shared is never written to.
+// Cart is the state of one cart as a backend stores it. The zero value is a cart that does not exist: no ID, version 0,
+// empty documents. A Cart that is shared is never written to.
 type Cart struct {
 	// ID is the UUID made when the cart was created; "" means no such cart.
 	ID string
@@ -22,19 +21,16 @@ type Cart struct {
 	Items, Conditions Document
 	// Metadata are the keys that are there, in the order in which they came.
 	Metadata []Entry
-	// Removed are versions of metadata keys that were removed, so that the
-	// version of a key only rises, also when it is set again. Bounded by
-	// [MaxTombstones].
+	// Removed are versions of metadata keys that were removed, so that the version of a key only rises, also when it is
+	// set again. Bounded by [MaxTombstones].
 	Removed map[string]uint64
-	// Floor is the version of every metadata key that is neither in Metadata
-	// nor in Removed: where tombstones were dropped, it is at least the highest
-	// of them.
+	// Floor is the version of every metadata key that is neither in Metadata nor in Removed: where tombstones were
+	// dropped, it is at least the highest of them.
 	Floor uint64
-	// CreatedAt, UpdatedAt and ExpiresAt are by the backend's clock, to the
-	// millisecond. A zero ExpiresAt means that the cart does not expire.
+	// CreatedAt, UpdatedAt and ExpiresAt are by the backend's clock, to the millisecond. A zero ExpiresAt means that
+	// the cart does not expire.
 	CreatedAt, UpdatedAt, ExpiresAt time.Time
-	// Transfer and Received are the values of [PartTransfer] and [PartReceived];
-	// nil where not set.
+	// Transfer and Received are the values of [PartTransfer] and [PartReceived]; nil where not set.
 	Transfer, Received []byte
 }
 
@@ -44,8 +40,7 @@ const MaxTombstones = 64
 // Document is a versioned JSON object.
 type Document struct {
 	Object Object
-	// Version is the cart's version at the last change of this document; 0 means
-	// never set.
+	// Version is the cart's version at the last change of this document; 0 means never set.
 	Version uint64
 }
 
@@ -61,14 +56,12 @@ type Entry struct {
 // Exists reports whether there is such a cart.
 func (c *Cart) Exists() bool { return c.ID != "" }
 
-// Empty reports whether the cart holds nothing: no items, conditions or
-// metadata. A cart that does not exist is empty.
+// Empty reports whether the cart holds nothing: no items, conditions or metadata. A cart that does not exist is empty.
 func (c *Cart) Empty() bool {
 	return c.Items.Object.Len() == 0 && c.Conditions.Object.Len() == 0 && len(c.Metadata) == 0
 }
 
-// MetadataValue is the value of a metadata key and its version; a nil value
-// means that the key is not there.
+// MetadataValue is the value of a metadata key and its version; a nil value means that the key is not there.
 func (c *Cart) MetadataValue(key string) (value []byte, version uint64) {
 	for i := range c.Metadata {
 		if c.Metadata[i].Key == key {
@@ -81,8 +74,7 @@ func (c *Cart) MetadataValue(key string) (value []byte, version uint64) {
 	return nil, c.Floor
 }
 
-// MetadataVersion is the version of the metadata as a whole: the cart's version
-// at the last change of any key.
+// MetadataVersion is the version of the metadata as a whole: the cart's version at the last change of any key.
 func (c *Cart) MetadataVersion() uint64 {
 	v := c.Floor
 	for i := range c.Metadata {
@@ -114,8 +106,8 @@ func (c *Cart) PartVersion(p Part) uint64 {
 	return v
 }
 
-// PartVersions are the versions of parts, in their order. It looks at each metadata key once,
-// however many parts there are.
+// PartVersions are the versions of parts, in their order. It looks at each metadata key once, however many parts there
+// are.
 func (c *Cart) PartVersions(parts []Part) []uint64 {
 	versions := make([]uint64, len(parts))
 	var index map[string]int
@@ -147,8 +139,8 @@ func indexOf(entries []Entry) map[string]int {
 	return index
 }
 
-// Size is the size of the cart's documents as they are served, in bytes: items, conditions, and
-// all metadata as one object.
+// Size is the size of the cart's documents as they are served, in bytes: items, conditions, and all metadata as one
+// object.
 func (c *Cart) Size() int {
 	return c.Items.Object.size() + c.Conditions.Object.size() + c.metadataSize()
 }
@@ -178,8 +170,8 @@ func (c *Cart) MetadataObject() []byte {
 // Written is one part to store, as a change left it.
 type Written struct {
 	Part Part
-	// Value is compact JSON for items, conditions and metadata keys, opaque bytes for the
-	// internal parts. nil removes a metadata key, leaving a tombstone, or clears an internal part.
+	// Value is compact JSON for items, conditions and metadata keys, opaque bytes for the internal parts. nil removes a
+	// metadata key, leaving a tombstone, or clears an internal part.
 	Value []byte
 	// Version is that of the part. Internal parts have none.
 	Version uint64
@@ -190,11 +182,10 @@ func (c *Cart) StorePart(p Part, value []byte, version uint64) error {
 	return c.StoreParts([]Written{{p, value, version}})
 }
 
-// StoreParts sets what a backend stores of some parts, in order. It is meant for backends, which
-// hand it values that went through a [Draft] once; a value that is no JSON object where one
-// belongs makes the document's [Object] damaged: see [TrustedObject]. After an error the cart is
-// as it was. Slices and maps of c are copied, not written to: a shallow copy of a Cart stays as
-// it was.
+// StoreParts sets what a backend stores of some parts, in order. It is meant for backends, which hand it values that
+// went through a [Draft] once; a value that is no JSON object where one belongs makes the document's [Object] damaged:
+// see [TrustedObject]. After an error the cart is as it was. Slices and maps of c are copied, not written to: a shallow
+// copy of a Cart stays as it was.
 func (c *Cart) StoreParts(parts []Written) error {
 	s := storing{cart: *c}
 	for i := range parts {
@@ -296,9 +287,8 @@ func (s *storing) find(key string) int {
 
 var errDamagedValue = errors.New("stored value is no JSON, or null")
 
-// bury leaves a tombstone in Removed, which must be c's own. When there are more
-// than [MaxTombstones], the older half goes, by version and then by key, so that
-// every backend and every draft is left with the same ones.
+// bury leaves a tombstone in Removed, which must be c's own. When there are more than [MaxTombstones], the older half
+// goes, by version and then by key, so that every backend and every draft is left with the same ones.
 func (c *Cart) bury(key string, version uint64) {
 	if c.Removed == nil {
 		c.Removed = make(map[string]uint64)

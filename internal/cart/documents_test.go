@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// kept is what becomes of a document: nothing but white space and the escapes of the keys of the objects that
-// Sidecart makes anew may differ, and {} where [] stood in place of an empty map.
+// kept is what becomes of a document: nothing but white space and the escapes of the keys of the objects that Sidecart
+// makes anew may differ, and {} where [] stood in place of an empty map.
 type kept struct {
 	level int // below the document: 1 for an item, 2 for its members
 	maps  []string

@@ -6,20 +6,19 @@ import (
 	"slices"
 )
 
-// Verb is one change of a cart. A verb is pure and may be applied several times,
-// to several states, before one of them is committed.
+// Verb is one change of a cart. A verb is pure and may be applied several times, to several states, before one of them
+// is committed.
 type Verb interface {
-	// Parts are what the verb may change, given the cart as it is: what must be
-	// free of other holders' locks. [PartAll] stands alone.
+	// Parts are what the verb may change, given the cart as it is: what must be free of other holders' locks. [PartAll]
+	// stands alone.
 	Parts(c *Cart) []Part
-	// Apply makes the change on d. An error leaves d in an undefined state; it
-	// matches one of the sentinels of this package.
+	// Apply makes the change on d. An error leaves d in an undefined state; it matches one of the sentinels of this
+	// package.
 	Apply(d *Draft) error
 }
 
-// Draft is a cart that is being changed. Several changes may be made on one
-// draft, one after the other, each by [Draft.Change]: they become one commit
-// with an answer for each. A Draft is for one goroutine.
+// Draft is a cart that is being changed. Several changes may be made on one draft, one after the other, each by
+// [Draft.Change]: they become one commit with an answer for each. A Draft is for one goroutine.
 type Draft struct {
 	base   *Cart
 	sealed Cart // as of the last Seal or Rollback; nothing it refers to is written to
@@ -29,8 +28,8 @@ type Draft struct {
 	capped []string // see Capped
 	opened []*openItem
 
-	// The metadata of cart begins with the keys of sealed, in their places, so that one index is
-	// good for both; a key that was removed stays in it without a value until Seal.
+	// The metadata of cart begins with the keys of sealed, in their places, so that one index is good for both; a key
+	// that was removed stays in it without a value until Seal.
 	own     bool           // cart.Metadata is not shared with sealed
 	keys    int            // those with a value
 	index   map[string]int // of cart.Metadata, once there were some lookups
@@ -38,14 +37,13 @@ type Draft struct {
 	log     metadataLog
 }
 
-// NewDraft starts from base, which is not written to. newID is the UUID that the
-// cart gets if it does not exist and a change makes it.
+// NewDraft starts from base, which is not written to. newID is the UUID that the cart gets if it does not exist and a
+// change makes it.
 func NewDraft(base *Cart, limits Limits, newID string) *Draft {
 	return &Draft{base: base, sealed: *base, cart: *base, limits: limits, newID: newID, keys: len(base.Metadata)}
 }
 
-// Cart is a snapshot of the draft as of the last Seal or Rollback; it is never
-// written to afterwards.
+// Cart is a snapshot of the draft as of the last Seal or Rollback; it is never written to afterwards.
 func (d *Draft) Cart() *Cart {
 	c := d.sealed
 	return &c
@@ -54,13 +52,13 @@ func (d *Draft) Cart() *Cart {
 // Base is the cart that the draft started from.
 func (d *Draft) Base() *Cart { return d.base }
 
-// Capped are the ids of the items whose quantity the last change made the largest that is
-// allowed, since a merge came to more; in the order of the items.
+// Capped are the ids of the items whose quantity the last change made the largest that is allowed, since a merge came
+// to more; in the order of the items.
 func (d *Draft) Capped() []string { return d.capped }
 
-// Change makes one change of the draft and reports whether it altered anything. The cart that it
-// leaves must be within the limit on whole carts, or no larger than before: what is too large
-// already may shrink. On an error nothing is left of the change.
+// Change makes one change of the draft and reports whether it altered anything. The cart that it leaves must be within
+// the limit on whole carts, or no larger than before: what is too large already may shrink. On an error nothing is left
+// of the change.
 func (d *Draft) Change(v Verb) (changed bool, err error) {
 	d.capped = nil
 	err = v.Apply(d)
@@ -76,8 +74,8 @@ func (d *Draft) Change(v Verb) (changed bool, err error) {
 	return d.Seal(), nil
 }
 
-// sizeBefore is the size of the largest cart that a change works on: one that moves here is
-// as large as where it comes from.
+// sizeBefore is the size of the largest cart that a change works on: one that moves here is as large as where it comes
+// from.
 func (d *Draft) sizeBefore(v Verb) int {
 	before := d.sealed.Size()
 	if r, ok := v.(Receive); ok {
@@ -86,11 +84,10 @@ func (d *Draft) sizeBefore(v Verb) int {
 	return before
 }
 
-// Seal ends one change: if anything was altered, the version rises by one and
-// the altered parts get it. It reports whether anything was.
+// Seal ends one change: if anything was altered, the version rises by one and the altered parts get it. It reports
+// whether anything was.
 //
-// Altered is what differs from the last Seal: a value that was changed and
-// changed back is not.
+// Altered is what differs from the last Seal: a value that was changed and changed back is not.
 func (d *Draft) Seal() bool {
 	d.closeItems()
 	v := d.sealed.Version + 1
@@ -119,8 +116,8 @@ func (doc *Document) seal(old *Document, version uint64) bool {
 	return true
 }
 
-// sealMetadata gives the altered keys their version: first those that are set, in their order,
-// then those that are gone, by name.
+// sealMetadata gives the altered keys their version: first those that are set, in their order, then those that are
+// gone, by name.
 func (d *Draft) sealMetadata(version uint64) bool {
 	if !d.own {
 		return false
@@ -183,10 +180,9 @@ func (d *Draft) fresh() {
 	d.keys = len(d.cart.Metadata)
 }
 
-// Written are the parts altered by sealed changes since NewDraft, in the order in which a
-// backend must store them: "items", "conditions", then metadata keys. A key that was removed and
-// set again is there twice, since it comes last then, and leaves other tombstones than one that
-// was only set.
+// Written are the parts altered by sealed changes since NewDraft, in the order in which a backend must store them:
+// "items", "conditions", then metadata keys. A key that was removed and set again is there twice, since it comes last
+// then, and leaves other tombstones than one that was only set.
 //
 // [PartReceived] comes last, where a [Receive] set it.
 func (d *Draft) Written() []Written {
@@ -210,8 +206,8 @@ func (d *Draft) Written() []Written {
 
 func differ(a, b *Document) bool { return a.Version != b.Version || !a.Object.Equal(b.Object) }
 
-// metadataLog is what sealed changes did to metadata keys. Who stores its events one after the
-// other has the keys in the same order and is left with the same tombstones as the draft.
+// metadataLog is what sealed changes did to metadata keys. Who stores its events one after the other has the keys in
+// the same order and is left with the same tombstones as the draft.
 type metadataLog struct {
 	events []metadataEvent
 	last   map[string]int // index of the last event of a key
@@ -248,12 +244,11 @@ func (l *metadataLog) add(e metadataEvent) {
 	l.events = append(l.events, e)
 }
 
-// setItems replaces the items. What is over a limit is refused only where it
-// grows: after a limit was lowered, a cart may still be emptied step by step.
+// setItems replaces the items. What is over a limit is refused only where it grows: after a limit was lowered, a cart
+// may still be emptied step by step.
 func (d *Draft) setItems(o Object) error { return d.moveItems(o, Object{}) }
 
-// moveItems is setItems where the items of another cart come here: they may be as many and as
-// large as they are there.
+// moveItems is setItems where the items of another cart come here: they may be as many and as large as they are there.
 func (d *Draft) moveItems(o, from Object) error {
 	d.closeItems()
 	old := d.cart.Items.Object
@@ -277,9 +272,8 @@ func (d *Draft) moveConditions(o, from Object) error {
 	return nil
 }
 
-// setMetadata sets a key, or removes it where value is nil. Until Seal a removed
-// key stays in the list without a value: set again, it keeps its place, as it
-// does in the backend, which never sees the removal.
+// setMetadata sets a key, or removes it where value is nil. Until Seal a removed key stays in the list without a value:
+// set again, it keeps its place, as it does in the backend, which never sees the removal.
 func (d *Draft) setMetadata(key string, value []byte) error {
 	old := d.metadataValue(key)
 	if value != nil {
@@ -338,8 +332,8 @@ func (d *Draft) metadataValue(key string) []byte {
 	return nil
 }
 
-// entry is the index of a key in the metadata, also of one removed since the last Seal; -1 where
-// it is not there. The first lookups are scans, which beat an index as long as they are few.
+// entry is the index of a key in the metadata, also of one removed since the last Seal; -1 where it is not there. The
+// first lookups are scans, which beat an index as long as they are few.
 func (d *Draft) entry(key string) int {
 	if d.lookups++; d.index == nil && d.lookups > fewKeys {
 		d.index = indexOf(d.cart.Metadata)

@@ -5,8 +5,7 @@ import (
 	"fmt"
 )
 
-// The sentinels of the domain. Every error that a verb returns matches exactly
-// one of them with errors.Is.
+// The sentinels of the domain. Every error that a verb returns matches exactly one of them with errors.Is.
 var (
 	// ErrInvalid is matched when a document, field, name or number breaks a rule.
 	ErrInvalid = errors.New("invalid")
@@ -14,20 +13,18 @@ var (
 	ErrTooLarge = errors.New("too large")
 	// ErrNotFound is matched when an item to update is not there.
 	ErrNotFound = errors.New("not found")
-	// ErrConflict is matched when a precondition names another version than the
-	// current one, or no version at all.
+	// ErrConflict is matched when a precondition names another version than the current one, or no version at all.
 	ErrConflict = errors.New("conflict")
 )
 
-// InvalidError says which field breaks which rule. It matches [ErrInvalid], or
-// [ErrTooLarge] when TooLarge is set.
+// InvalidError says which field breaks which rule. It matches [ErrInvalid], or [ErrTooLarge] when TooLarge is set.
 type InvalidError struct {
 	// Field is the path of the field as the client wrote it: `items["sku-1"].quantity`.
 	Field string
 	// Problem says what is wrong and what would be right.
 	Problem string
-	// TooLarge says that a limit on size or number was passed: Limit is that limit, and Actual
-	// what the request would have led to, in the same unit.
+	// TooLarge says that a limit on size or number was passed: Limit is that limit, and Actual what the request would
+	// have led to, in the same unit.
 	TooLarge      bool
 	Limit, Actual int64
 }
@@ -65,11 +62,10 @@ func (e *NotFoundError) Error() string { return fmt.Sprintf("%s %q is not there"
 // Is makes errors.Is answer for [ErrNotFound].
 func (e *NotFoundError) Is(target error) bool { return target == ErrNotFound }
 
-// ConflictError says which version was expected and which is there. It matches
-// [ErrConflict].
+// ConflictError says which version was expected and which is there. It matches [ErrConflict].
 type ConflictError struct {
-	// Attempted is the version that the caller's etag names; 0 where the caller
-	// expected nothing to be there, or gave something that is no etag.
+	// Attempted is the version that the caller's etag names; 0 where the caller expected nothing to be there, or gave
+	// something that is no etag.
 	Attempted uint64
 	// Current is the version that is there; 0 where nothing is.
 	Current uint64

@@ -10,8 +10,8 @@ import (
 // ETag is the etag of the whole cart, and never "".
 func (c *Cart) ETag() string { return c.PartETag(PartAll) }
 
-// PartETag is the etag of a part; for [PartAll] it is that of the whole cart. It is never "",
-// but for the internal parts, which are not served and have none.
+// PartETag is the etag of a part; for [PartAll] it is that of the whole cart. It is never "", but for the internal
+// parts, which are not served and have none.
 //
 // What is not there has an etag too, which is of version 0. What it holds for as If-Match:
 //
@@ -21,8 +21,8 @@ func (c *Cart) ETag() string { return c.PartETag(PartAll) }
 //   - that of a part that was never set in a cart, as long as that is so in that same cart, and
 //     in none that comes after it.
 //
-// One etag may end early: where the floor of a cart's tombstones rose meanwhile, a metadata key
-// that was never set reads as being at the floor (see [Cart.Floor]).
+// One etag may end early: where the floor of a cart's tombstones rose meanwhile, a metadata key that was never set
+// reads as being at the floor (see [Cart.Floor]).
 func (c *Cart) PartETag(p Part) string {
 	t := c.tag(p)
 	if t.kind == 0 {
@@ -94,8 +94,7 @@ func hash(s string) uint64 {
 // etagEncoding has no character that needs care in a header or a URL.
 var etagEncoding = base64.RawURLEncoding.Strict()
 
-// String is kind, hashes and version, and a checksum by which anything that is
-// no etag is known.
+// String is kind, hashes and version, and a checksum by which anything that is no etag is known.
 func (t tag) String() string {
 	var buf [1 + 8 + 8 + binary.MaxVarintLen64 + crc32.Size]byte
 	b := append(buf[:0], t.kind)

@@ -53,8 +53,8 @@ func notSelf(path, key string, value []byte) error {
 	return problem(path, strconv.Quote(shorten(key))+", like its key", value)
 }
 
-// idOf is the id that the member id of an item names: a string, or a whole number as it is
-// written, since PHP makes numbers of keys that look like one.
+// idOf is the id that the member id of an item names: a string, or a whole number as it is written, since PHP makes
+// numbers of keys that look like one.
 func idOf(value []byte) (string, bool) {
 	if isWhole(value) {
 		return string(value), true
@@ -84,9 +84,9 @@ func emptyMap(m *Member) (changed bool) {
 	return true
 }
 
-// parseQuantity reads a whole number from 0 up, in any way in which JSON writes one: 2, 2.0, 1e1,
-// or a string of these. ok is false for everything else. Too large a number is math.MaxInt64.
-// The work does not grow with the number, however large its exponent.
+// parseQuantity reads a whole number from 0 up, in any way in which JSON writes one: 2, 2.0, 1e1, or a string of these.
+// ok is false for everything else. Too large a number is math.MaxInt64. The work does not grow with the number, however
+// large its exponent.
 func parseQuantity(value []byte) (q int64, ok bool) {
 	if isString(value) {
 		value = value[1 : len(value)-1]
@@ -150,9 +150,8 @@ func quantityOf(item []Member) int64 {
 
 func quantityText(q int64) []byte { return strconv.AppendInt(nil, q, 10) }
 
-// checkItem checks the members of an item that Sidecart computes with, and makes empty maps
-// regular in place. It reports whether it changed any. Whatever else an item has is the shop's
-// own. The id is compared where it is known.
+// checkItem checks the members of an item that Sidecart computes with, and makes empty maps regular in place. It
+// reports whether it changed any. Whatever else an item has is the shop's own. The id is compared where it is known.
 func checkItem(id string, item []Member, l Limits) (changed bool, err error) {
 	for i := range item {
 		m := &item[i]
@@ -194,8 +193,7 @@ func checkCondition(name string, condition []Member) (changed bool, err error) {
 	return changed, nil
 }
 
-// checkName is ValidateName with a hint for the one way in which JSON can name
-// what is no UTF-8.
+// checkName is ValidateName with a hint for the one way in which JSON can name what is no UTF-8.
 func checkName(field, name string) error {
 	if strings.Contains(name, "\xED") && ValidateName(field, strings.ToValidUTF8(name, "?")) == nil {
 		if err := ValidateName(field, name); err != nil {

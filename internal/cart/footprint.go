@@ -2,8 +2,8 @@ package cart
 
 import "unsafe"
 
-// Footprint is about how many bytes of memory the cart takes with all that it keeps alive, rather more than
-// less. A document that was not taken apart yet, or not written, counts as it is: ask again after that.
+// Footprint is about how many bytes of memory the cart takes with all that it keeps alive, rather more than less. A
+// document that was not taken apart yet, or not written, counts as it is: ask again after that.
 func (c *Cart) Footprint() int {
 	n := int(unsafe.Sizeof(*c)) + allocated(len(c.ID)) + allocated(cap(c.Transfer)) + allocated(cap(c.Received))
 	n += c.Items.Object.footprint() + c.Conditions.Object.footprint()
@@ -89,7 +89,8 @@ func (o *object) alive() int {
 	return n
 }
 
-// exact is text in a buffer that is not much larger: what was read with much space between its values must not be kept with it.
+// exact is text in a buffer that is not much larger: what was read with much space between its values must not be kept
+// with it.
 func exact(text []byte) []byte {
 	if cap(text)-len(text) > len(text)/8+64 {
 		return append(make([]byte, 0, len(text)), text...)

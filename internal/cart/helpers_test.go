@@ -9,8 +9,7 @@ import (
 	"testing"
 )
 
-// fingerprint is everything that a cart says, in one text: metadata in its order, what was
-// removed by name.
+// fingerprint is everything that a cart says, in one text: metadata in its order, what was removed by name.
 func fingerprint(c *Cart) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "id=%s v=%d floor=%d\n", c.ID, c.Version, c.Floor)

@@ -14,15 +14,15 @@ import (
 type rules struct {
 	// maxBytes is the largest size in compact form.
 	maxBytes int
-	// level is how deep the text will sit in its document: an item is one level
-	// below the items, and must be readable again as a part of them.
+	// level is how deep the text will sit in its document: an item is one level below the items, and must be readable
+	// again as a part of them.
 	level int
-	// maxMembers is how many members the outermost object may have, 0 for any number: they are
-	// counted before anything else is done with them. tooMany makes the error.
+	// maxMembers is how many members the outermost object may have, 0 for any number: they are counted before anything
+	// else is done with them. tooMany makes the error.
 	maxMembers int
 	tooMany    func(n int) error
-	// keyed says that the members of the outermost object are named by the
-	// client, so that paths write them as ["name"] and never as .name.
+	// keyed says that the members of the outermost object are named by the client, so that paths write them as ["name"]
+	// and never as .name.
 	keyed bool
 }
 
@@ -70,8 +70,8 @@ func within(prefix string, err error) error {
 	return &moved
 }
 
-// syntaxError says where raw stops to be JSON. json.Compact itself does not
-// tell offsets, so the text is read once more.
+// syntaxError says where raw stops to be JSON. json.Compact itself does not tell offsets, so the text is read once
+// more.
 func syntaxError(field string, raw []byte) error {
 	err := json.Unmarshal(raw, new(json.RawMessage))
 	var syntax *json.SyntaxError
@@ -97,8 +97,7 @@ func invalidAt(raw []byte) int {
 	return len(raw)
 }
 
-// walker checks what encoding/json does not: depth and duplicate keys. Its text
-// is valid and compact.
+// walker checks what encoding/json does not: depth and duplicate keys. Its text is valid and compact.
 type walker struct {
 	text       []byte
 	keyedLevel int
@@ -108,8 +107,7 @@ type walker struct {
 // fewKeys is up to how many keys a scan beats a map.
 const fewKeys = 16
 
-// value checks the value at i, which sits level deep, and returns where it ends.
-// It calls itself at most MaxDepth deep.
+// value checks the value at i, which sits level deep, and returns where it ends. It calls itself at most MaxDepth deep.
 func (w *walker) value(i, level int) (int, error) {
 	switch w.text[i] {
 	case '{':
@@ -148,8 +146,7 @@ func (w *walker) object(i, level int) (int, error) {
 	}
 }
 
-// duplicate reports whether key is among keys, which *seen mirrors once there
-// are many.
+// duplicate reports whether key is among keys, which *seen mirrors once there are many.
 func duplicate(keys [][]byte, key []byte, seen *map[string]struct{}) bool {
 	if len(keys) < fewKeys {
 		for _, k := range keys {
@@ -242,8 +239,7 @@ func skipString(text []byte, i int) int {
 	}
 }
 
-// skipValue returns where the value at i ends. It does not call itself, so that
-// it may meet any depth.
+// skipValue returns where the value at i ends. It does not call itself, so that it may meet any depth.
 func skipValue(text []byte, i int) int {
 	for depth := 0; i < len(text); {
 		switch text[i] {
@@ -271,8 +267,7 @@ func skipValue(text []byte, i int) int {
 	return i
 }
 
-// countMembers is how many members an object has, given as valid compact JSON; 0 for anything
-// else.
+// countMembers is how many members an object has, given as valid compact JSON; 0 for anything else.
 func countMembers(text []byte) (n int) {
 	if len(text) < 2 || text[0] != '{' || text[1] == '}' {
 		return 0
@@ -284,9 +279,8 @@ func countMembers(text []byte) (n int) {
 	return n
 }
 
-// split returns the members of an object, given as valid compact JSON; nothing
-// for anything else. escaped says that some key is not written as [appendKey]
-// would. The keys share one string.
+// split returns the members of an object, given as valid compact JSON; nothing for anything else. escaped says that
+// some key is not written as [appendKey] would. The keys share one string.
 func split(text []byte) (members []Member, escaped bool) {
 	if len(text) < 2 || text[0] != '{' || text[1] == '}' {
 		return nil, false
@@ -311,9 +305,8 @@ func split(text []byte) (members []Member, escaped bool) {
 	return members, escaped
 }
 
-// unescape is the content of a JSON string. An escaped half of a surrogate pair
-// becomes the three bytes that UTF-8 would have for it if it allowed that: so
-// different keys stay different, and no name with one is valid.
+// unescape is the content of a JSON string. An escaped half of a surrogate pair becomes the three bytes that UTF-8
+// would have for it if it allowed that: so different keys stay different, and no name with one is valid.
 func unescape(s []byte) []byte {
 	at := bytes.IndexByte(s, '\\')
 	if at < 0 {
@@ -371,8 +364,7 @@ func hex4(s []byte) (r rune) {
 	return r
 }
 
-// appendKey appends key as a JSON string: the inverse of unescape, with as few
-// escapes as can be.
+// appendKey appends key as a JSON string: the inverse of unescape, with as few escapes as can be.
 func appendKey(dst []byte, key string) []byte {
 	const hex = "0123456789abcdef"
 	dst = append(dst, '"')

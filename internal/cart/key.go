@@ -6,8 +6,7 @@ import (
 	"unicode/utf8"
 )
 
-// MaxNameBytes is the longest identifier, instance, item id, condition name or
-// metadata key, in bytes of UTF-8.
+// MaxNameBytes is the longest identifier, instance, item id, condition name or metadata key, in bytes of UTF-8.
 const MaxNameBytes = 255
 
 // Key names one cart: whose it is and which of theirs.
@@ -21,8 +20,7 @@ type Key struct {
 // String is for logs and errors; it is not unique where names contain a slash.
 func (k Key) String() string { return k.Identifier + "/" + k.Instance }
 
-// Validate says what is wrong with the key, as an [*InvalidError] on the field
-// "identifier" or "instance".
+// Validate says what is wrong with the key, as an [*InvalidError] on the field "identifier" or "instance".
 func (k Key) Validate() error {
 	if err := ValidateName("identifier", k.Identifier); err != nil {
 		return err
@@ -30,8 +28,8 @@ func (k Key) Validate() error {
 	return ValidateName("instance", k.Instance)
 }
 
-// ValidateName checks a name against the rule for all names: UTF-8 without NUL,
-// 1 to [MaxNameBytes] bytes. The error is an [*InvalidError] on field.
+// ValidateName checks a name against the rule for all names: UTF-8 without NUL, 1 to [MaxNameBytes] bytes. The error is
+// an [*InvalidError] on field.
 func ValidateName(field, name string) error {
 	switch {
 	case name == "":
@@ -46,8 +44,7 @@ func ValidateName(field, name string) error {
 	return nil
 }
 
-// Part names a part of a cart: what has a version of its own and what a lock
-// covers.
+// Part names a part of a cart: what has a version of its own and what a lock covers.
 type Part string
 
 const (
@@ -55,16 +52,14 @@ const (
 	PartItems Part = "items"
 	// PartConditions is the conditions document.
 	PartConditions Part = "conditions"
-	// PartAll stands for the whole cart in a set of parts: every part there is
-	// or could be, and the existence of the cart.
+	// PartAll stands for the whole cart in a set of parts: every part there is or could be, and the existence of the
+	// cart.
 	PartAll Part = "*"
 
-	// PartTransfer holds the intent of a hand-over that did not fit into one
-	// atomic step; a cart that has it is closed to every other change until the
-	// hand-over is finished. It has no version and is never served.
+	// PartTransfer holds the intent of a hand-over that did not fit into one atomic step; a cart that has it is closed
+	// to every other change until the hand-over is finished. It has no version and is never served.
 	PartTransfer Part = "transfer"
-	// PartReceived holds the id of the last hand-over that arrived in this cart.
-	// It has no version and is never served.
+	// PartReceived holds the id of the last hand-over that arrived in this cart. It has no version and is never served.
 	PartReceived Part = "received"
 )
 
@@ -78,8 +73,8 @@ func (p Part) MetadataKey() (string, bool) {
 	return strings.CutPrefix(string(p), metadataPrefix)
 }
 
-// ParsePart reads the name of a part as clients write it: "items",
-// "conditions" or "metadata." and a key. The error is an [*InvalidError].
+// ParsePart reads the name of a part as clients write it: "items", "conditions" or "metadata." and a key. The error is
+// an [*InvalidError].
 func ParsePart(field, s string) (Part, error) {
 	p := Part(s)
 	if p == PartItems || p == PartConditions {

@@ -2,26 +2,24 @@ package cart
 
 import "math"
 
-// Limits bound what a cart may hold. The zero value allows nothing: start from
-// [DefaultLimits].
+// Limits bound what a cart may hold. The zero value allows nothing: start from [DefaultLimits].
 type Limits struct {
 	// MaxItems is how many items one cart may hold.
 	MaxItems int
-	// MaxDocumentBytes is the size of one document (items, conditions, or one
-	// metadata value) as compact JSON, in bytes.
+	// MaxDocumentBytes is the size of one document (items, conditions, or one metadata value) as compact JSON, in
+	// bytes.
 	MaxDocumentBytes int
-	// MaxCartBytes is the size of a whole cart, as [Cart.Size] counts it. It bounds what is
-	// answered, stored and moved as one.
+	// MaxCartBytes is the size of a whole cart, as [Cart.Size] counts it. It bounds what is answered, stored and moved
+	// as one.
 	MaxCartBytes int
-	// MaxMetadataKeys is how many metadata keys one cart may hold, and one patch may name. Each
-	// key is a part with a version and a lock of its own.
+	// MaxMetadataKeys is how many metadata keys one cart may hold, and one patch may name. Each key is a part with a
+	// version and a lock of its own.
 	MaxMetadataKeys int
 	// MaxQuantity is the largest quantity of one item; the smallest is 1.
 	MaxQuantity int64
 }
 
-// DefaultLimits are 1,000 items, 1 MiB per document, 2 MiB per cart, 1,000 metadata keys,
-// quantities to 10,000.
+// DefaultLimits are 1,000 items, 1 MiB per document, 2 MiB per cart, 1,000 metadata keys, quantities to 10,000.
 func DefaultLimits() Limits {
 	return Limits{MaxItems: 1000, MaxDocumentBytes: 1 << 20, MaxCartBytes: 2 << 20, MaxMetadataKeys: 1000, MaxQuantity: 10_000}
 }
@@ -34,9 +32,8 @@ func Unlimited() Limits {
 	}
 }
 
-// Unrefusing is l for a change that must not be refused any more: the second step of a
-// hand-over, checked against the limits before its first. A merged quantity still becomes the
-// largest that is allowed.
+// Unrefusing is l for a change that must not be refused any more: the second step of a hand-over, checked against the
+// limits before its first. A merged quantity still becomes the largest that is allowed.
 func (l Limits) Unrefusing() Limits {
 	u := Unlimited()
 	u.MaxQuantity = l.MaxQuantity

@@ -57,8 +57,7 @@ func bytesAllocated(f func()) uint64 {
 	return after.TotalAlloc - before.TotalAlloc
 }
 
-// A patch with too many keys is refused before its members are looked at, and costs little more than
-// its text.
+// A patch with too many keys is refused before its members are looked at, and costs little more than its text.
 func TestManyKeysAreCountedFirst(t *testing.T) {
 	var b strings.Builder
 	b.WriteByte('{')
@@ -145,8 +144,8 @@ func manyKeys(n int) (values []Member) {
 	return values
 }
 
-// The work of a change of many metadata keys grows with them, and not with their square: a list of
-// all keys for each would be 48 MB.
+// The work of a change of many metadata keys grows with them, and not with their square: a list of all keys for each
+// would be 48 MB.
 func TestManyKeysCostLittle(t *testing.T) {
 	const n, most = 1000, 4 << 20
 	values := manyKeys(n)
@@ -188,8 +187,8 @@ func batchOf(values []Member, value string) Batch {
 	return Batch{verbs}
 }
 
-// Changes that are committed together leave the backend with the order of keys and the tombstones
-// that they have in the draft, whatever comes, goes and comes again.
+// Changes that are committed together leave the backend with the order of keys and the tombstones that they have in the
+// draft, whatever comes, goes and comes again.
 func TestChangesTogetherKeepOrderAndTombstones(t *testing.T) {
 	for seed := range uint64(30) {
 		r := rand.New(rand.NewPCG(seed, 3))

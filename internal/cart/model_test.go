@@ -128,8 +128,7 @@ func (m *model) change(verb Verb, l Limits) error {
 	return nil
 }
 
-// size is the length of what is served: the texts of tests have no white space and no text that is
-// written in two ways.
+// size is the length of what is served: the texts of tests have no white space and no text that is written in two ways.
 func (m *model) size() int {
 	return len(encode(m.items)) + len(encode(m.conditions)) + len(encode(m.metadata))
 }
@@ -270,8 +269,8 @@ func randomVerb(t *testing.T, r *rand.Rand, depth int) Verb {
 	return Batch{verbs}
 }
 
-// TestDraftsEqualModel runs random verbs through drafts, each of which becomes a
-// commit as a backend makes it, and compares with the model after every change.
+// TestDraftsEqualModel runs random verbs through drafts, each of which becomes a commit as a backend makes it, and
+// compares with the model after every change.
 func TestDraftsEqualModel(t *testing.T) {
 	limits := Limits{MaxItems: 4, MaxDocumentBytes: 1 << 20, MaxCartBytes: 190, MaxMetadataKeys: 3, MaxQuantity: 25}
 	for seed := range uint64(100) {
@@ -345,8 +344,8 @@ func commit(t *testing.T, d *Draft) *Cart {
 	return &c
 }
 
-// TestCommitDropsTheSameTombstones: removing many keys at once leaves the draft
-// and the backend with the same tombstones.
+// TestCommitDropsTheSameTombstones: removing many keys at once leaves the draft and the backend with the same
+// tombstones.
 func TestCommitDropsTheSameTombstones(t *testing.T) {
 	c := &Cart{}
 	for round := range 4 {

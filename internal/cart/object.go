@@ -9,14 +9,12 @@ import (
 	"sync/atomic"
 )
 
-// Object is an immutable JSON object that keeps the order of its keys and the
-// text of its values: numbers, unknown members and nested documents survive as
-// they were written, in compact form. The zero value is {}.
+// Object is an immutable JSON object that keeps the order of its keys and the text of its values: numbers, unknown
+// members and nested documents survive as they were written, in compact form. The zero value is {}.
 type Object struct{ o *object }
 
-// object has its text, its members or both; what is missing is made of the other
-// when it is asked for. Many carts are read and never changed, and many drafts
-// are changed again before anybody reads them.
+// object has its text, its members or both; what is missing is made of the other when it is asked for. Many carts are
+// read and never changed, and many drafts are changed again before anybody reads them.
 type object struct {
 	size    int // length of the text
 	mu      sync.Mutex
@@ -36,10 +34,9 @@ type Member struct {
 	Value []byte
 }
 
-// ParseObject reads a JSON object strictly: valid UTF-8, no duplicate keys at
-// any depth, at most [MaxDepth] levels, nothing after it. An empty array is read as
-// an empty object, since PHP writes it so. Errors are [*InvalidError] with the
-// path below field.
+// ParseObject reads a JSON object strictly: valid UTF-8, no duplicate keys at any depth, at most [MaxDepth] levels,
+// nothing after it. An empty array is read as an empty object, since PHP writes it so. Errors are [*InvalidError] with
+// the path below field.
 func ParseObject(field string, raw []byte) (Object, error) {
 	return parseObject(field, raw, "an object", rules{maxBytes: math.MaxInt})
 }
@@ -72,8 +69,7 @@ func parseObject(field string, raw []byte, what string, r rules) (Object, error)
 // MaxDepth is how deeply a document may be nested.
 const MaxDepth = 64
 
-// ParseValue reads any JSON value as strictly as [ParseObject] and returns it in
-// compact form. null is returned as nil.
+// ParseValue reads any JSON value as strictly as [ParseObject] and returns it in compact form. null is returned as nil.
 func ParseValue(field string, raw []byte) ([]byte, error) {
 	return parseValue(field, raw, math.MaxInt)
 }
@@ -93,8 +89,8 @@ func blank(raw []byte) bool { return len(bytes.TrimLeft(raw, " \t\r\n")) == 0 }
 
 var errDamaged = errors.New("stored document is no JSON object")
 
-// TrustedObject reads what this package wrote earlier, as a backend stores it.
-// The error means that the stored bytes are damaged.
+// TrustedObject reads what this package wrote earlier, as a backend stores it. The error means that the stored bytes
+// are damaged.
 func TrustedObject(raw []byte) (Object, error) {
 	text, err := trusted(raw)
 	if err != nil || text[0] != '{' {
@@ -105,8 +101,7 @@ func TrustedObject(raw []byte) (Object, error) {
 	return Object{o}, nil
 }
 
-// trusted copies stored JSON, and compacts it: somebody may have put it into the
-// backend by hand.
+// trusted copies stored JSON, and compacts it: somebody may have put it into the backend by hand.
 func trusted(raw []byte) ([]byte, error) {
 	var buf bytes.Buffer
 	buf.Grow(len(raw))
@@ -212,8 +207,7 @@ func (o Object) Get(key string) ([]byte, bool) {
 	return nil, false
 }
 
-// find is a scan: over a thousand keys it takes a microsecond, and an index
-// would have to be made anew for each change.
+// find is a scan: over a thousand keys it takes a microsecond, and an index would have to be made anew for each change.
 func find(members []Member, key string) int {
 	for i := range members {
 		if members[i].Key == key {

@@ -2,9 +2,9 @@ package cart
 
 import "slices"
 
-// openItem is an item of the draft that is being changed. A batch may change one item a thousand
-// times, and the item may be as large as a document: so it is taken apart once and put together
-// once, when the items are looked at as a whole.
+// openItem is an item of the draft that is being changed. A batch may change one item a thousand times, and the item
+// may be as large as a document: so it is taken apart once and put together once, when the items are looked at as a
+// whole.
 type openItem struct {
 	id      string
 	members []Member // its own
@@ -91,8 +91,7 @@ func (d *Draft) removeItem(id string) error {
 	return nil
 }
 
-// closeItems puts the open items together. It must be called before the items are looked at as a
-// whole.
+// closeItems puts the open items together. It must be called before the items are looked at as a whole.
 func (d *Draft) closeItems() {
 	switch items := d.cart.Items.Object; len(d.opened) {
 	case 0:
@@ -120,9 +119,8 @@ func (o *openItem) text() []byte {
 	return appendObject(make([]byte, 0, o.size), o.members)
 }
 
-// overlay is base with the members of over set. It leaves both alone, and has
-// room for one more. An item may have as many members as fit into a document, so that a scan for
-// each would be too much.
+// overlay is base with the members of over set. It leaves both alone, and has room for one more. An item may have as
+// many members as fit into a document, so that a scan for each would be too much.
 func overlay(base, over []Member) []Member {
 	out := make([]Member, len(base), len(base)+len(over)+1)
 	copy(out, base)

@@ -13,13 +13,11 @@ const (
 	metadataWanted   = "an object of values by key, null to remove a key"
 )
 
-// ParseItems reads an items document: an object of items by id. Errors are
-// [*InvalidError] with the path below field; a document over the limits on its
-// size or number of items matches [ErrTooLarge].
+// ParseItems reads an items document: an object of items by id. Errors are [*InvalidError] with the path below field; a
+// document over the limits on its size or number of items matches [ErrTooLarge].
 //
-// What Sidecart does not compute with it does not judge: only the id, the quantity and the name
-// of a condition have rules. An empty list where an empty map belongs becomes {}: in place of an
-// item, or of its attributes or conditions.
+// What Sidecart does not compute with it does not judge: only the id, the quantity and the name of a condition have
+// rules. An empty list where an empty map belongs becomes {}: in place of an item, or of its attributes or conditions.
 func ParseItems(field string, raw []byte, l Limits) (Object, error) {
 	o, err := parseObject(field, raw, itemsWanted, rules{
 		maxBytes: l.MaxDocumentBytes, keyed: true,
@@ -81,8 +79,7 @@ func checkEach(field string, o Object, what string, check func(string, []Member)
 	return o, nil
 }
 
-// ParseItem reads an item to add. Its id is required; a quantity that is missing
-// becomes 1.
+// ParseItem reads an item to add. Its id is required; a quantity that is missing becomes 1.
 func ParseItem(field string, raw []byte, l Limits) (Item, error) {
 	o, err := parseObject(field, raw, "an item, which is an object", rules{maxBytes: l.MaxDocumentBytes, level: 1})
 	if err != nil {
@@ -149,17 +146,16 @@ func checkOne(field string, o Object, check func([]Member) (bool, error)) (Objec
 	return o, nil
 }
 
-// ParseMetadataValue reads the value of one metadata key: any JSON. null, which
-// removes the key, is returned as nil.
+// ParseMetadataValue reads the value of one metadata key: any JSON. null, which removes the key, is returned as nil.
 func ParseMetadataValue(field string, raw []byte, l Limits) ([]byte, error) {
 	return parseValue(field, raw, l.MaxDocumentBytes)
 }
 
-// ParseMetadataPatch reads an object of metadata values by key, at most as many as a cart may
-// hold; a null is returned as a nil Value.
+// ParseMetadataPatch reads an object of metadata values by key, at most as many as a cart may hold; a null is returned
+// as a nil Value.
 func ParseMetadataPatch(field string, raw []byte, l Limits) ([]Member, error) {
-	// The values are documents of their own, so they start at level 0 and each
-	// may have the full size; a patch as a whole is bounded by its transport.
+	// The values are documents of their own, so they start at level 0 and each may have the full size; a patch as a
+	// whole is bounded by its transport.
 	o, err := parseObject(field, raw, metadataWanted, rules{
 		maxBytes: math.MaxInt, level: -1, keyed: true,
 		maxMembers: l.MaxMetadataKeys, tooMany: func(n int) error { return tooManyKeys(field, n, l) },

@@ -2,8 +2,8 @@ package cart
 
 import "slices"
 
-// fewParts is up to how many comparisons scans beat a set. A change may have a thousand parts,
-// one for each metadata key, and a queue a thousand changes.
+// fewParts is up to how many comparisons scans beat a set. A change may have a thousand parts, one for each metadata
+// key, and a queue a thousand changes.
 const fewParts = 256
 
 // PartSet is a set of parts that grows. The zero value is empty.

@@ -5,21 +5,19 @@ import (
 	"strings"
 )
 
-// Precondition is what a client demands of the current state. The zero value
-// demands nothing.
+// Precondition is what a client demands of the current state. The zero value demands nothing.
 type Precondition struct {
-	// IfMatch are etags as the client gave them, of which one must be current;
-	// "*" demands that the resource exists. Empty demands nothing.
+	// IfMatch are etags as the client gave them, of which one must be current; "*" demands that the resource exists.
+	// Empty demands nothing.
 	IfMatch []string
 	// IfNoneMatch demands that the resource does not exist ("*").
 	IfNoneMatch bool
 }
 
-// ParsePrecondition reads the values of If-Match and If-None-Match headers
-// ("" for none): a comma-separated list of etags, quoted or not. A
-// weak etag never matches, and neither does a list that names no etag. If-None-Match of a
-// change must be "*". Anything else is an [*InvalidError], and so is white space alone: who
-// sends it means to hold off something.
+// ParsePrecondition reads the values of If-Match and If-None-Match headers ("" for none): a comma-separated list of
+// etags, quoted or not. A weak etag never matches, and neither does a list that names no etag. If-None-Match of a
+// change must be "*". Anything else is an [*InvalidError], and so is white space alone: who sends it means to hold off
+// something.
 func ParsePrecondition(ifMatch, ifNoneMatch string) (Precondition, error) {
 	if ifMatch != "" && strings.TrimSpace(ifMatch) == "" {
 		return Precondition{}, Invalidf("If-Match", `must not be empty: give an etag, "*", or leave it out`)
@@ -42,8 +40,7 @@ func ParsePrecondition(ifMatch, ifNoneMatch string) (Precondition, error) {
 	return p, nil
 }
 
-// splitETags splits at the commas outside of quotes. Quotes stay, and weak etags
-// keep their W/.
+// splitETags splits at the commas outside of quotes. Quotes stay, and weak etags keep their W/.
 func splitETags(list string) (etags []string) {
 	quoted, start := false, 0
 	add := func(s string) {
@@ -64,10 +61,9 @@ func splitETags(list string) (etags []string) {
 	return etags
 }
 
-// Check compares the precondition with the current state of what the request
-// is about: scope is one part, [PartAll], or [PartMetadataAll] for the metadata
-// as a whole. The etag of the scope itself and that of the
-// whole cart are both accepted. The error is a [*ConflictError].
+// Check compares the precondition with the current state of what the request is about: scope is one part, [PartAll], or
+// [PartMetadataAll] for the metadata as a whole. The etag of the scope itself and that of the whole cart are both
+// accepted. The error is a [*ConflictError].
 func (p Precondition) Check(c *Cart, scope Part) error {
 	current := c.PartVersion(scope)
 	if p.IfNoneMatch && c.has(scope) {
@@ -118,8 +114,7 @@ func unquote(s string) string {
 	return s
 }
 
-// mismatch says in words why none of the etags is current; first is the first of
-// them that is one at all.
+// mismatch says in words why none of the etags is current; first is the first of them that is one at all.
 func (p Precondition) mismatch(c *Cart, scope Part, first tag) string {
 	given := p.IfMatch[0]
 	switch {

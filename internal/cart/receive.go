@@ -8,8 +8,8 @@ import (
 // Parts implements [Verb].
 func (Receive) Parts(*Cart) []Part { return []Part{PartAll} }
 
-// Apply implements [Verb]. A hand-over that has arrived already changes nothing,
-// so that its second step can be repeated.
+// Apply implements [Verb]. A hand-over that has arrived already changes nothing, so that its second step can be
+// repeated.
 func (v Receive) Apply(d *Draft) error {
 	if v.ID != "" {
 		if string(d.cart.Received) == v.ID {
@@ -23,8 +23,8 @@ func (v Receive) Apply(d *Draft) error {
 	return v.merge(d)
 }
 
-// merge takes over what the source has. What was within the limits in one of the carts, or moves
-// as it is, is not refused for being over a limit.
+// merge takes over what the source has. What was within the limits in one of the carts, or moves as it is, is not
+// refused for being over a limit.
 func (v Receive) merge(d *Draft) error {
 	d.closeItems()
 	from := v.From.Items.Object
@@ -78,9 +78,9 @@ func mergeMembers(target, source Object, resolve func(key string, target, source
 	return newObject(out).rewritten() // or either text would live as long as one member of it
 }
 
-// resolve makes one item of the two that both carts of a merge have. A quantity that comes to
-// more than is allowed becomes the largest that is: capped says so. A merge happens at a login, where nobody
-// could do anything about a refusal.
+// resolve makes one item of the two that both carts of a merge have. A quantity that comes to more than is allowed
+// becomes the largest that is: capped says so. A merge happens at a login, where nobody could do anything about a
+// refusal.
 func (s Strategy) resolve(target, source []byte, l Limits) (merged []byte, capped bool) {
 	switch s {
 	case StrategyKeepTarget:

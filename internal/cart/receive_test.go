@@ -107,8 +107,7 @@ func TestReceiveLimits(t *testing.T) {
 	}
 }
 
-// A merge is never refused for quantities: what comes to more than is allowed becomes the largest
-// that is, and is told.
+// A merge is never refused for quantities: what comes to more than is allowed becomes the largest that is, and is told.
 func TestMergeCaps(t *testing.T) {
 	const targetItems = `{"a":{"quantity":6},"b":{"quantity":4},"c":{"quantity":1},"d":{"quantity":10}}`
 	for _, tc := range []struct {

@@ -5,8 +5,8 @@ type Put struct {
 	Items, Conditions *Object
 }
 
-// AddItem adds an item, or adds to the quantity of the one with the same id.
-// Members given replace those of the item that is there; a missing quantity is 1.
+// AddItem adds an item, or adds to the quantity of the one with the same id. Members given replace those of the item
+// that is there; a missing quantity is 1.
 type AddItem struct{ Item Item }
 
 // Item is an item as a client sent it, with its id lifted out.
@@ -15,8 +15,8 @@ type Item struct {
 	Object Object
 }
 
-// UpdateItem sets the given members of an item that is there, and adds Delta to
-// its quantity where Delta is not nil; at 0 or less the item is removed.
+// UpdateItem sets the given members of an item that is there, and adds Delta to its quantity where Delta is not nil; at
+// 0 or less the item is removed.
 type UpdateItem struct {
 	ID    string
 	Item  Object
@@ -44,13 +44,11 @@ type ClearMetadata struct{}
 // Clear empties items, conditions and metadata and keeps the cart's id.
 type Clear struct{}
 
-// Batch makes several verbs one change, in order, all or nothing. An error's
-// field is prefixed with "operations[i].".
+// Batch makes several verbs one change, in order, all or nothing. An error's field is prefixed with "operations[i].".
 type Batch struct{ Verbs []Verb }
 
-// Receive takes over the contents of another cart: the target's side of a merge. A
-// swap is no change of the target: see [Cart.Moved]. ID is the hand-over's id, kept in
-// [PartReceived]; "" where both sides are one atomic step.
+// Receive takes over the contents of another cart: the target's side of a merge. A swap is no change of the target: see
+// [Cart.Moved]. ID is the hand-over's id, kept in [PartReceived]; "" where both sides are one atomic step.
 type Receive struct {
 	From     *Cart
 	Strategy Strategy
@@ -60,8 +58,7 @@ type Receive struct {
 // Strategy decides what becomes of an item that both carts of a merge have.
 type Strategy string
 
-// The strategies. In a merge all other items are kept, and conditions and
-// metadata of the target win.
+// The strategies. In a merge all other items are kept, and conditions and metadata of the target win.
 const (
 	// StrategyAddQuantities adds the quantities; the target's other members win.
 	StrategyAddQuantities Strategy = "add_quantities"

@@ -190,8 +190,8 @@ func (v *validator) database(path string, d *Database) {
 	}
 }
 
-// Problem says what is wrong with a database URL, "" where nothing is. It quotes nothing of
-// it, since the URL may come from a secret file.
+// Problem says what is wrong with a database URL, "" where nothing is. It quotes nothing of it, since the URL may come
+// from a secret file.
 func (u URL) Problem() string {
 	_, rest, _ := strings.Cut(string(u), ":")
 	switch scheme := u.Scheme(); scheme {

@@ -7,12 +7,10 @@ import (
 	"strings"
 )
 
-// Builder puts a configuration together from its layers. Feed it in the order of
-// rising precedence: the file first, then settings of the environment, then
-// those of flags. It collects every problem on the way.
+// Builder puts a configuration together from its layers. Feed it in the order of rising precedence: the file first,
+// then settings of the environment, then those of flags. It collects every problem on the way.
 //
-// A layer that names a backend type drops the sections of other types that lower
-// layers gave.
+// A layer that names a backend type drops the sections of other types that lower layers gave.
 type Builder struct {
 	config   *Config
 	given    map[string]bool
@@ -47,9 +45,8 @@ func (b *Builder) File(data []byte) {
 	}
 }
 
-// Set lays one value over what is there. Path is that of a field ("locking.mode"),
-// text its value as people write it in a flag: lists are separated by commas,
-// and the case of fixed names does not matter. Source is who says so
+// Set lays one value over what is there. Path is that of a field ("locking.mode"), text its value as people write it in
+// a flag: lists are separated by commas, and the case of fixed names does not matter. Source is who says so
 // ("--locking"); problems name it. Set panics if there is no such field.
 func (b *Builder) Set(path, text, source string) {
 	v, ok := b.at(path)
@@ -84,8 +81,8 @@ func (b *Builder) Set(path, text, source string) {
 // Refuse records a problem that the caller found.
 func (b *Builder) Refuse(path, message string) { b.problem(path, "%s", message) }
 
-// Rule adds a check to those of [Config.Validate], which runs before them: where
-// it reports a section, nothing more is said about what lies in it.
+// Rule adds a check to those of [Config.Validate], which runs before them: where it reports a section, nothing more is
+// said about what lies in it.
 func (b *Builder) Rule(rule func(*Config) Problems) { b.rules = append(b.rules, rule) }
 
 // Build is the result, or [Problems].
@@ -114,8 +111,8 @@ func (b *Builder) Build() (*Config, error) {
 	return c, nil
 }
 
-// derive computes defaults that depend on what was given, so that setting one
-// number never breaks a rule against another that nobody set:
+// derive computes defaults that depend on what was given, so that setting one number never breaks a rule against
+// another that nobody set:
 //
 //   - the request timeout is the wait for a lock and a second for the work;
 //   - with only the request timeout given, the wait takes at most 5/6 of it,
@@ -135,8 +132,7 @@ func (b *Builder) derive() {
 	}
 }
 
-// chooseBackend keeps the section of the chosen type only; who says Database and
-// nothing else means the default one.
+// chooseBackend keeps the section of the chosen type only; who says Database and nothing else means the default one.
 func (b *Builder) chooseBackend() {
 	back := &b.config.Backend
 	sections := reflect.ValueOf(back).Elem()
@@ -151,8 +147,7 @@ func (b *Builder) chooseBackend() {
 	}
 }
 
-// Text is the value that stands at path now, as people write it; "" where there is
-// none.
+// Text is the value that stands at path now, as people write it; "" where there is none.
 func (b *Builder) Text(path string) string {
 	v, ok := field(b.config, path, false)
 	switch {

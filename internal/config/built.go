@@ -22,8 +22,8 @@ func (p Product) String() string {
 	return string(p.Type) + " (" + p.Dialect + ")"
 }
 
-// Built are the backends of this version. It is the one list of them: what opens backends, what the API server accepts and
-// what messages recommend are held against it by tests.
+// Built are the backends of this version. It is the one list of them: what opens backends, what the API server accepts
+// and what messages recommend are held against it by tests.
 var Built = []Product{
 	{Type: BackendRedis, Shared: true},
 	{Type: BackendDatabase, Dialect: "SQLite"},
@@ -70,8 +70,7 @@ func (u URL) Dialect() string {
 	return ""
 }
 
-// NotBuilt says what a valid configuration asks for that this version does not have.
-// It is a rule for [Builder.Rule].
+// NotBuilt says what a valid configuration asks for that this version does not have. It is a rule for [Builder.Rule].
 func NotBuilt(c *Config) (p Problems) {
 	switch b := &c.Backend; {
 	case b.Type == BackendDatabase:

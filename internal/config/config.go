@@ -13,8 +13,7 @@ const (
 	Kind       = "SidecarConfig"
 )
 
-// Config is what a sidecar runs on. The zero value is not valid: start from
-// [Default].
+// Config is what a sidecar runs on. The zero value is not valid: start from [Default].
 type Config struct {
 	APIVersion string `yaml:"apiVersion"`
 	Kind       string `yaml:"kind"`
@@ -22,11 +21,9 @@ type Config struct {
 	Generation int64 `yaml:"generation"`
 	// Backend is where carts live.
 	Backend Backend `yaml:"backend"`
-	// CriticalBackend is where checkouts go, if not into Backend: Database or
-	// DynamoDB.
+	// CriticalBackend is where checkouts go, if not into Backend: Database or DynamoDB.
 	CriticalBackend *Backend `yaml:"criticalBackend,omitempty"`
-	// KeyPrefix starts the name of every cart in a shared backend: 1 to 64 of
-	// A-Z a-z 0-9 _ : . and -.
+	// KeyPrefix starts the name of every cart in a shared backend: 1 to 64 of A-Z a-z 0-9 _ : . and -.
 	KeyPrefix string `yaml:"keyPrefix"`
 	// TTL is the life of a cart from its last change; 0 is for ever.
 	TTL      Duration `yaml:"ttl"`
@@ -55,8 +52,8 @@ type Backend struct {
 
 // Redis is a Redis, Valkey or anything that speaks their protocol.
 type Redis struct {
-	// Addresses are host:port: the server, the sentinels, or seeds of the cluster. A
-	// single server may be named by the absolute path of its Unix socket.
+	// Addresses are host:port: the server, the sentinels, or seeds of the cluster. A single server may be named by the
+	// absolute path of its Unix socket.
 	Addresses []string `yaml:"addresses"`
 	// Mode is "" for Standalone.
 	Mode RedisMode `yaml:"mode,omitempty"`
@@ -73,8 +70,8 @@ type Redis struct {
 	TLS                  TLS    `yaml:"tls,omitempty"`
 }
 
-// TLS is how to speak TLS to a backend. It is used when Enabled is true or any
-// other field is set: nobody names a CA and wants plain text.
+// TLS is how to speak TLS to a backend. It is used when Enabled is true or any other field is set: nobody names a CA
+// and wants plain text.
 type TLS struct {
 	Enabled bool `yaml:"enabled,omitempty"`
 	// CAFile holds the PEM certificates to trust; "" for those of the system.
@@ -103,8 +100,7 @@ type DynamoDB struct {
 	Region string `yaml:"region"`
 	// Endpoint is the URL of another server than Amazon's.
 	Endpoint string `yaml:"endpoint,omitempty"`
-	// AccessKeyIDFile and SecretAccessKeyFile hold static credentials; without
-	// them those of the environment are used.
+	// AccessKeyIDFile and SecretAccessKeyFile hold static credentials; without them those of the environment are used.
 	AccessKeyIDFile     string `yaml:"accessKeyIdFile,omitempty"`
 	SecretAccessKeyFile string `yaml:"secretAccessKeyFile,omitempty"`
 }
@@ -161,8 +157,8 @@ type Limits struct {
 	MaxQuantity int64 `yaml:"maxQuantity"`
 }
 
-// MarshalYAML leaves out the limits that came later and are as by default. A sidecar refuses a file with a field that it
-// does not know, and one of the release before may restart on a file that a newer operator wrote.
+// MarshalYAML leaves out the limits that came later and are as by default. A sidecar refuses a file with a field that
+// it does not know, and one of the release before may restart on a file that a newer operator wrote.
 func (l Limits) MarshalYAML() (any, error) {
 	type plain Limits
 	d := Default().Limits
@@ -175,8 +171,8 @@ func (l Limits) MarshalYAML() (any, error) {
 	return plain(l), nil
 }
 
-// Listen says where the sidecar serves. It has no authentication, so that
-// clients reach it on loopback or by the socket only.
+// Listen says where the sidecar serves. It has no authentication, so that clients reach it on loopback or by the socket
+// only.
 type Listen struct {
 	GRPC string `yaml:"grpc"`
 	HTTP string `yaml:"http"`
@@ -186,8 +182,7 @@ type Listen struct {
 	Socket string `yaml:"socket,omitempty"`
 }
 
-// Default is what a sidecar runs on that is told nothing: carts in a SQLite file
-// beside it.
+// Default is what a sidecar runs on that is told nothing: carts in a SQLite file beside it.
 func Default() *Config {
 	return &Config{
 		APIVersion: APIVersion,
@@ -216,16 +211,15 @@ func Default() *Config {
 // DefaultDatabaseURL is the database of a sidecar that is told none.
 const DefaultDatabaseURL URL = "sqlite:sidecart.db"
 
-// Load reads a configuration file over the defaults. The error is [Problems]
-// and lists everything that is wrong.
+// Load reads a configuration file over the defaults. The error is [Problems] and lists everything that is wrong.
 func Load(data []byte) (*Config, error) {
 	b := NewBuilder()
 	b.File(data)
 	return b.Build()
 }
 
-// Marshal writes c as a file that [Load] reads as an equal configuration. The
-// same configuration always gives the same bytes.
+// Marshal writes c as a file that [Load] reads as an equal configuration. The same configuration always gives the same
+// bytes.
 func Marshal(c *Config) ([]byte, error) {
 	var buf bytes.Buffer
 	e := yaml.NewEncoder(&buf)

@@ -303,8 +303,8 @@ func TestBuilderLayers(t *testing.T) {
 	}
 }
 
-// Every field of the configuration whose name ends in File is among SecretFiles,
-// so that a rotated secret is always noticed.
+// Every field of the configuration whose name ends in File is among SecretFiles, so that a rotated secret is always
+// noticed.
 func TestSecretFilesAreComplete(t *testing.T) {
 	c := config.Default()
 	c.Backend = config.Backend{Redis: &config.Redis{}, Memcached: &config.Memcached{}, DynamoDB: &config.DynamoDB{}, Database: &config.Database{}, File: &config.File{}}
@@ -443,7 +443,8 @@ func FuzzLoad(f *testing.F) {
 	})
 }
 
-// A sidecar of the release before reads what an operator of this one writes, as long as nobody sets what it does not know.
+// A sidecar of the release before reads what an operator of this one writes, as long as nobody sets what it does not
+// know.
 func TestMarshalForOlderSidecars(t *testing.T) {
 	c := config.Default()
 	text, err := config.Marshal(c)

@@ -19,8 +19,8 @@ import (
 // maxFileBytes is far over any configuration and under what hurts to parse.
 const maxFileBytes = 1 << 20
 
-// decoder reads YAML into a Config more strictly than the library does: it goes
-// on after a problem, and knows the path of each.
+// decoder reads YAML into a Config more strictly than the library does: it goes on after a problem, and knows the path
+// of each.
 type decoder struct {
 	problems Problems
 	given    map[string]bool // paths that the file sets
@@ -164,8 +164,8 @@ func (d *decoder) list(n *yaml.Node, v reflect.Value, path string) {
 	}
 }
 
-// scalar sets a string, number, boolean or duration, each only from its own YAML
-// type: a TTL of 86400 or a prefix of 007 is a mistake to be told.
+// scalar sets a string, number, boolean or duration, each only from its own YAML type: a TTL of 86400 or a prefix of
+// 007 is a mistake to be told.
 func (d *decoder) scalar(n *yaml.Node, v reflect.Value, path string) {
 	want, tags := "a string", "!!str !!timestamp" // 2026-01-02 is a string here
 	switch v.Kind() {

@@ -18,8 +18,8 @@ const (
 	MemoryLimitVariable = "SIDECART_MEMORY_LIMIT"
 )
 
-// PodVariables are set in the containers of a pod that has a sidecar, for the app: they say
-// where the sidecar is, and nothing to the sidecar itself.
+// PodVariables are set in the containers of a pod that has a sidecar, for the app: they say where the sidecar is, and
+// nothing to the sidecar itself.
 var PodVariables = []string{"SIDECART_HTTP_URL", "SIDECART_GRPC_TARGET"}
 
 // Variables of a sidecar's own container that say what it belongs to, for its status page.
@@ -45,13 +45,12 @@ func (v UnknownVariable) Warning() string {
 	return text + ": did you mean " + v.Nearest + "?"
 }
 
-// serviceLink is what Kubernetes puts into every pod of a namespace for a Service there. That
-// of a Service called sidecart, or sidecart-anything, begins like a variable of ours.
+// serviceLink is what Kubernetes puts into every pod of a namespace for a Service there. That of a Service called
+// sidecart, or sidecart-anything, begins like a variable of ours.
 var serviceLink = regexp.MustCompile(`^SIDECART(_[A-Z0-9]+)*(_SERVICE_HOST|_SERVICE_PORT(_[A-Z0-9_]+)?|_PORT_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)=|^SIDECART(_[A-Z0-9]+)*_PORT=(tcp|udp|sctp)://`)
 
-// UnknownVariables are the variables of env that begin with [VariablePrefix], are not empty and
-// not known: a setting with a slip in its name is a setting that does not hold. They are
-// sorted by name.
+// UnknownVariables are the variables of env that begin with [VariablePrefix], are not empty and not known: a setting
+// with a slip in its name is a setting that does not hold. They are sorted by name.
 func UnknownVariables(env map[string]string, known []string) []UnknownVariable {
 	var unknown []UnknownVariable
 	for name, value := range env {
@@ -65,8 +64,8 @@ func UnknownVariables(env map[string]string, known []string) []UnknownVariable {
 	return unknown
 }
 
-// nearest is the name that a slip of the pen would turn into given: the fewest letters apart,
-// and no more than a third of them.
+// nearest is the name that a slip of the pen would turn into given: the fewest letters apart, and no more than a third
+// of them.
 func nearest(given string, known []string) string {
 	given = strings.ToUpper(strings.TrimPrefix(given, VariablePrefix))
 	best, least := "", len(given)/3+1

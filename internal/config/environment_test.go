@@ -34,8 +34,8 @@ func TestUnknownVariables(t *testing.T) {
 	}
 }
 
-// What Kubernetes sets for Services, what the injection sets for the app, variables of others
-// and empty ones are no slips.
+// What Kubernetes sets for Services, what the injection sets for the app, variables of others and empty ones are no
+// slips.
 func TestKnownVariables(t *testing.T) {
 	for _, name := range []string{
 		"SIDECART_TTL", "SIDECART_HTTP_URL", "SIDECART_GRPC_TARGET",

@@ -6,7 +6,8 @@ import (
 	"strings"
 )
 
-// Place says where the carts of the backend are, as people look for it: addresses and names, never a user or a password.
+// Place says where the carts of the backend are, as people look for it: addresses and names, never a user or a
+// password.
 func (b *Backend) Place() string {
 	switch {
 	case b.Redis != nil:

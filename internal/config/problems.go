@@ -4,8 +4,8 @@ import "strings"
 
 // Problem is one thing that is wrong with a configuration.
 type Problem struct {
-	// Path is where: "locking.waitTimeout", "backend.redis.addresses[1]", a flag
-	// ("--ttl"), an environment variable, or "line 3" where the file is no YAML.
+	// Path is where: "locking.waitTimeout", "backend.redis.addresses[1]", a flag ("--ttl"), an environment variable, or
+	// "line 3" where the file is no YAML.
 	Path string `json:"path"`
 	// Message says what is wrong and what would be right.
 	Message string `json:"message"`
@@ -14,8 +14,7 @@ type Problem struct {
 // String is the problem on one line.
 func (p Problem) String() string { return p.Path + ": " + p.Message }
 
-// Problems is everything that is wrong with a configuration. It is an error when
-// it is not empty; see [Problems.Err].
+// Problems is everything that is wrong with a configuration. It is an error when it is not empty; see [Problems.Err].
 type Problems []Problem
 
 // Error lists every problem, one per line.

@@ -39,8 +39,8 @@ func (d *Duration) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// URL is a database URL, which may hold a password. It prints, and is logged,
-// without it; [Marshal] and string(u) keep it.
+// URL is a database URL, which may hold a password. It prints, and is logged, without it; [Marshal] and string(u) keep
+// it.
 type URL string
 
 var (
@@ -51,8 +51,7 @@ var (
 
 const redacted = "xxxxx"
 
-// String is the URL with every password redacted. Where it is not clear what is
-// password, too much is redacted.
+// String is the URL with every password redacted. Where it is not clear what is password, too much is redacted.
 func (u URL) String() string {
 	scheme, rest := u.Scheme(), string(u)
 	if rest == "" || scheme == "sqlite" {
@@ -84,8 +83,8 @@ func (u URL) String() string {
 	return start + redactParameters(rest)
 }
 
-// redactParameters redacts the parameters of a URL whose names speak of a password, also where
-// the name is percent-encoded.
+// redactParameters redacts the parameters of a URL whose names speak of a password, also where the name is
+// percent-encoded.
 func redactParameters(text string) string {
 	return parameter.ReplaceAllStringFunc(text, func(p string) string {
 		m := parameter.FindStringSubmatch(p)
@@ -97,8 +96,8 @@ func redactParameters(text string) string {
 	})
 }
 
-// redactText is a value that was meant to be no URL, for an error: who writes one in its place
-// may have written a password with it.
+// redactText is a value that was meant to be no URL, for an error: who writes one in its place may have written a
+// password with it.
 func redactText(text string) string {
 	if !strings.ContainsAny(text, "@=") {
 		return text
@@ -153,8 +152,8 @@ const (
 // LockingMode says whether locks are taken in the backend.
 type LockingMode string
 
-// The locking modes. Auto means enabled wherever the backend can be shared; the
-// operator resolves its own Auto before it renders.
+// The locking modes. Auto means enabled wherever the backend can be shared; the operator resolves its own Auto before
+// it renders.
 const (
 	LockingEnabled  LockingMode = "enabled"
 	LockingDisabled LockingMode = "disabled"

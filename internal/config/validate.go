@@ -198,8 +198,7 @@ var hostname = regexp.MustCompile(`^[A-Za-z0-9_]([A-Za-z0-9_.-]{0,252}[A-Za-z0-9
 
 func isHostname(s string) bool { return hostname.MatchString(s) }
 
-// SecretFiles yields the path of each field that names a file to read, and the
-// file, where one is named.
+// SecretFiles yields the path of each field that names a file to read, and the file, where one is named.
 func (c *Config) SecretFiles() iter.Seq2[string, string] {
 	return func(yield func(path, file string) bool) {
 		for at, b := range c.backends() {

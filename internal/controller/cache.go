@@ -20,8 +20,7 @@ import (
 	"github.com/sidecart/sidecart/internal/render"
 )
 
-// injectIndex finds pods, and workloads by their pod template, by the
-// CartStorage that their label names.
+// injectIndex finds pods, and workloads by their pod template, by the CartStorage that their label names.
 const injectIndex = "inject"
 
 // misplacedIndex finds workloads by the CartStorage that their own label names, where their template has no such label.
@@ -40,8 +39,7 @@ type workloadKind struct {
 	list        func() client.ObjectList
 }
 
-// workloadKinds are the workloads that are watched. Owners of other kinds are asked for
-// their scale.
+// workloadKinds are the workloads that are watched. Owners of other kinds are asked for their scale.
 var workloadKinds = []workloadKind{
 	{"apps", "Deployment", func() client.Object { return &appsv1.Deployment{} }, func() client.ObjectList { return &appsv1.DeploymentList{} }},
 	{"apps", "StatefulSet", func() client.Object { return &appsv1.StatefulSet{} }, func() client.ObjectList { return &appsv1.StatefulSetList{} }},
@@ -51,9 +49,9 @@ var workloadKinds = []workloadKind{
 	{"batch", "CronJob", func() client.Object { return &batchv1.CronJob{} }, func() client.ObjectList { return &batchv1.CronJobList{} }},
 }
 
-// cacheOptions keep the cache small: pods and ConfigMaps of ours only, and of
-// everything just what is looked at. A cluster has many more workloads than
-// those that use carts. Where namespaces are named, nothing of others is asked for.
+// cacheOptions keep the cache small: pods and ConfigMaps of ours only, and of everything just what is looked at. A
+// cluster has many more workloads than those that use carts. Where namespaces are named, nothing of others is asked
+// for.
 func cacheOptions(namespaces []string) cache.Options {
 	asked, err := labels.NewRequirement(v1alpha1.InjectLabel, selection.Exists, nil)
 	if err != nil {
@@ -189,8 +187,8 @@ func reduce(in any) (any, error) {
 	return o, nil
 }
 
-// misplaced is our label where a workload has it itself and its template has not. What the controllers of Kubernetes make has
-// the labels of what it was made from.
+// misplaced is our label where a workload has it itself and its template has not. What the controllers of Kubernetes
+// make has the labels of what it was made from.
 func misplaced(own map[string]string, t *corev1.PodTemplateSpec) map[string]string {
 	if t.Labels[v1alpha1.InjectLabel] != "" {
 		return nil
@@ -269,8 +267,8 @@ func only(m map[string]string, keys ...string) (out map[string]string) {
 	return out
 }
 
-// maxName is more than any name, kind or API version has that the API server accepts for an object. References to objects are not
-// checked so: what is longer names nothing, and is cut.
+// maxName is more than any name, kind or API version has that the API server accepts for an object. References to
+// objects are not checked so: what is longer names nothing, and is cut.
 const maxName = 600
 
 func short(s string) string {
@@ -307,8 +305,8 @@ func reduceCartStorage(in any) (any, error) {
 	return cs, nil
 }
 
-// reduceConfigMap keeps what the operator writes. Anyone may put its label on a ConfigMap of theirs: one that
-// says more than any configuration is not kept, and so differs from what it should be.
+// reduceConfigMap keeps what the operator writes. Anyone may put its label on a ConfigMap of theirs: one that says more
+// than any configuration is not kept, and so differs from what it should be.
 func reduceConfigMap(in any) (any, error) {
 	cm, ok := in.(*corev1.ConfigMap)
 	if !ok {

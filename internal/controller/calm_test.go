@@ -82,8 +82,8 @@ func rounds(c *census, pods []*corev1.Pod, lasts time.Duration, see func(now tim
 	}
 }
 
-// A quiet fleet is asked every 15 seconds, each group in its turn; an outage is seen by the next group, and then everybody is
-// asked every 5.
+// A quiet fleet is asked every 15 seconds, each group in its turn; an outage is seen by the next group, and then
+// everybody is asked every 5.
 func TestHowOftenSidecarsAreAsked(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &scripted{start: time.Now(), asked: map[string][]time.Duration{}}

@@ -26,8 +26,7 @@ import (
 // FieldOwner is the field manager of everything that the operator writes.
 const FieldOwner = "sidecart-operator"
 
-// Reconciler keeps what belongs to a CartStorage as it should be: ConfigMap,
-// annotations of pods, status.
+// Reconciler keeps what belongs to a CartStorage as it should be: ConfigMap, annotations of pods, status.
 type Reconciler struct {
 	client client.Client // reads from the cache
 	live   client.Reader // reads from the API server
@@ -42,8 +41,8 @@ type Reconciler struct {
 	own    string // namespace of the operator
 }
 
-// Reconcile makes the world as cs says, from the top: what the sidecars should run,
-// telling them, hearing from them, saying it.
+// Reconcile makes the world as cs says, from the top: what the sidecars should run, telling them, hearing from them,
+// saying it.
 func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (result ctrl.Result, err error) {
 	cs := &v1alpha1.CartStorage{}
 	if err := r.client.Get(ctx, req.NamespacedName, cs); apierrors.IsNotFound(err) || err == nil && !cs.DeletionTimestamp.IsZero() {
@@ -130,12 +129,10 @@ type unrenderable struct {
 	again time.Duration
 }
 
-// applyConfig writes the ConfigMap if it is not as it should be, and returns the
-// generation of the configuration.
+// applyConfig writes the ConfigMap if it is not as it should be, and returns the generation of the configuration.
 //
-// The cache may be behind, and the generation must not be given twice: what
-// differs from the cache is rendered anew from what the API server has, and
-// written only if nobody else wrote meanwhile.
+// The cache may be behind, and the generation must not be given twice: what differs from the cache is rendered anew
+// from what the API server has, and written only if nobody else wrote meanwhile.
 func (r *Reconciler) applyConfig(ctx context.Context, cs *v1alpha1.CartStorage, f *fleet) (int64, error) {
 	for _, reader := range []client.Reader{r.client, r.live} {
 		current, err := currentConfig(ctx, reader, cs.Namespace, cs.Name)
@@ -174,7 +171,8 @@ func (r *Reconciler) writeConfig(ctx context.Context, cs *v1alpha1.CartStorage, 
 	}
 	generation := render.ConfigGeneration(want)
 	ctrl.LoggerFrom(ctx).Info("configuration written", "generation", generation, "locking", cs.Status.Locking.Enabled, "reason", cs.Status.Locking.Reason)
-	// A decision about locking has an event of its own, and its reasons follow each other quickly while pods come and go.
+	// A decision about locking has an event of its own, and its reasons follow each other quickly while pods come and
+	// go.
 	if r.news.once(client.ObjectKeyFromObject(cs), "configuration", strconv.FormatInt(cs.Generation, 10)) {
 		r.events.Eventf(cs, nil, corev1.EventTypeNormal, "Configured", "Configure", "sidecars are told configuration %d", generation)
 	}
@@ -200,7 +198,8 @@ func currentConfig(ctx context.Context, reader client.Reader, namespace, name st
 	return cm, err
 }
 
-// written reports whether the operator has written the ConfigMap, also if somebody has removed its label or its annotation since.
+// written reports whether the operator has written the ConfigMap, also if somebody has removed its label or its
+// annotation since.
 func written(cm *corev1.ConfigMap) bool {
 	_, generation := cm.Annotations[v1alpha1.GenerationAnnotation]
 	return generation || cm.Labels[managedBy] == "sidecart"
@@ -220,8 +219,8 @@ func contains(m, part map[string]string) bool {
 	return true
 }
 
-// floor is the highest generation that any pod was told, so that a ConfigMap that was removed
-// comes back with a higher one.
+// floor is the highest generation that any pod was told, so that a ConfigMap that was removed comes back with a higher
+// one.
 func floor(pods []*corev1.Pod) (highest int64) {
 	for _, pod := range pods {
 		if n := render.ConfigGeneration(pod); n <= maxGeneration {
@@ -231,11 +230,11 @@ func floor(pods []*corev1.Pod) (highest int64) {
 	return highest
 }
 
-// stamp writes the generation on the pods: their kubelets refresh the volumes of a
-// pod that changes at once, and of others within a minute or two.
+// stamp writes the generation on the pods: their kubelets refresh the volumes of a pod that changes at once, and of
+// others within a minute or two.
 //
-// It is a merge patch with the pod's UID: an apply would try to create a pod that
-// has gone meanwhile, and a pod of the same name may be another one.
+// It is a merge patch with the pod's UID: an apply would try to create a pod that has gone meanwhile, and a pod of the
+// same name may be another one.
 func (r *Reconciler) stamp(ctx context.Context, pods []*corev1.Pod, generation int64) error {
 	var errs []error
 	for _, pod := range pods {
@@ -258,8 +257,8 @@ func (r *Reconciler) stamp(ctx context.Context, pods []*corev1.Pod, generation i
 	return errors.Join(errs...)
 }
 
-// forget removes what is left of a CartStorage that is gone, once no pod uses it.
-// Until then its pods go on with their last configuration, also after a restart.
+// forget removes what is left of a CartStorage that is gone, once no pod uses it. Until then its pods go on with their
+// last configuration, also after a restart.
 func (r *Reconciler) forget(ctx context.Context, key types.NamespacedName) error {
 	r.census.forget(key)
 	r.news.forget(key)
@@ -278,8 +277,8 @@ func (r *Reconciler) forget(ctx context.Context, key types.NamespacedName) error
 	return client.IgnoreNotFound(r.client.Delete(ctx, cm, client.Preconditions{UID: &cm.UID, ResourceVersion: &cm.ResourceVersion}))
 }
 
-// patchStatus writes the status if it differs, and says what is new. It insists on the version that was read, since
-// the status is the memory of the decision about locking.
+// patchStatus writes the status if it differs, and says what is new. It insists on the version that was read, since the
+// status is the memory of the decision about locking.
 func (r *Reconciler) patchStatus(ctx context.Context, before, after *v1alpha1.CartStorage) error {
 	if !equality.Semantic.DeepEqual(before.Status, after.Status) {
 		patch := client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{})

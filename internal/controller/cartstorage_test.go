@@ -213,8 +213,8 @@ func TestSharedBackend(t *testing.T) {
 	w.settles("first", func(cs *v1alpha1.CartStorage) string { return w.locks(cs, false, "SingleWriter") })
 }
 
-// Pods go on with their last configuration when their CartStorage is gone, and the
-// ConfigMap goes with the last of them.
+// Pods go on with their last configuration when their CartStorage is gone, and the ConfigMap goes with the last of
+// them.
 func TestDeleted(t *testing.T) {
 	w := newWorld(t)
 	cs := w.cartStorage("shop")

@@ -24,17 +24,16 @@ import (
 const (
 	// certificateCheck is how often the certificate is looked at where no event says so.
 	certificateCheck = time.Minute
-	// bundleSpread is how long API servers are given to learn of a new authority before
-	// a certificate of it is shown.
+	// bundleSpread is how long API servers are given to learn of a new authority before a certificate of it is shown.
 	bundleSpread = 10 * time.Second
 )
 
-// Certificates keeps the webhook's certificate in a Secret, its authority in the
-// configurations of the webhooks, and shows it to the API server. Every replica does
-// so, leader or not: whoever writes first wins, the others take that over.
+// Certificates keeps the webhook's certificate in a Secret, its authority in the configurations of the webhooks, and
+// shows it to the API server. Every replica does so, leader or not: whoever writes first wins, the others take that
+// over.
 //
-// A new certificate is shown only after its authority has been written where API
-// servers look, beside the authority before. So no call fails while it is renewed.
+// A new certificate is shown only after its authority has been written where API servers look, beside the authority
+// before. So no call fails while it is renewed.
 type Certificates struct {
 	client  client.Client // reads the webhook's configuration from the cache
 	live    client.Reader // reads the Secret from the API server
@@ -133,8 +132,8 @@ func reasonToRenew(missing bool, err error) string {
 	return "two thirds of its life are over"
 }
 
-// publish writes the authorities into the configurations of the webhooks. It reports false if there is none for pods; its
-// creation calls again. That for reviews may be missing: without it changes go unreviewed.
+// publish writes the authorities into the configurations of the webhooks. It reports false if there is none for pods;
+// its creation calls again. That for reviews may be missing: without it changes go unreviewed.
 func (c *Certificates) publish(ctx context.Context, bundle []byte) (bool, error) {
 	reviews := &admissionv1.ValidatingWebhookConfiguration{}
 	err := c.publishIn(ctx, reviews, bundle, func() (all []*admissionv1.WebhookClientConfig) {
@@ -175,8 +174,7 @@ func (c *Certificates) publishIn(ctx context.Context, o client.Object, bundle []
 	return c.client.Patch(ctx, o, patch, client.FieldOwner(FieldOwner))
 }
 
-// show takes pair into use, if API servers have had time to learn its authority, and
-// returns when to look again.
+// show takes pair into use, if API servers have had time to learn its authority, and returns when to look again.
 func (c *Certificates) show(pair *tls.Certificate) time.Duration {
 	c.mu.Lock()
 	defer c.mu.Unlock()

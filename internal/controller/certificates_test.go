@@ -60,8 +60,7 @@ func trusted(t *testing.T, c client.Client, webhook string, r *Certificates) err
 	return err
 }
 
-// Two replicas make one certificate, renew it once, and at no instant is one
-// shown that the API server does not trust.
+// Two replicas make one certificate, renew it once, and at no instant is one shown that the API server does not trust.
 func TestCertificates(t *testing.T) {
 	cluster := envtest.Start(t)
 	c := asAdmin(t, cluster)
@@ -113,8 +112,8 @@ func TestCertificates(t *testing.T) {
 	a.round(t)
 	check("bundle repaired")
 
-	// Time to renew. The new one waits until API servers know its authority; the other replica
-	// goes on with the old one, which is still trusted.
+	// Time to renew. The new one waits until API servers know its authority; the other replica goes on with the old
+	// one, which is still trusted.
 	clock = clock.Add(certificateLife*2/3 + time.Hour)
 	if next := a.round(t); next != bundleSpread {
 		t.Errorf("looks again after %s, want %s", next, bundleSpread)

@@ -6,9 +6,8 @@
 //   - [Certificates] makes and renews the certificate of that webhook.
 //   - [New] puts them together.
 //
-// What is to be written is decided by the pure functions of package render; this
-// package gathers what they need and writes what they say. It reads no Secret but
-// the one with its own certificate, and the sidecars work without it.
+// What is to be written is decided by the pure functions of package render; this package gathers what they need and
+// writes what they say. It reads no Secret but the one with its own certificate, and the sidecars work without it.
 //
 // It may import the API, render and controller-runtime, never a backend.
 package controller

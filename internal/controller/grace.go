@@ -15,11 +15,12 @@ import (
 
 // How long something may be other than it should before it counts as a failure. Pods start and end all day.
 const (
-	// startGrace is what a sidecar is given from the start of its pod or of its container. It is also how long one that has ended by
-	// itself must run before it is believed to stay: one that ends every few seconds would otherwise be well in between.
+	// startGrace is what a sidecar is given from the start of its pod or of its container. It is also how long one that
+	// has ended by itself must run before it is believed to stay: one that ends every few seconds would otherwise be
+	// well in between.
 	startGrace = 10 * time.Second
-	// rolloutPatience is how long an ordinary start may take, with the pull of an image, and how long a kubelet may take to
-	// bring a new configuration.
+	// rolloutPatience is how long an ordinary start may take, with the pull of an image, and how long a kubelet may
+	// take to bring a new configuration.
 	rolloutPatience = time.Minute
 	// silentAfter is for how long a sidecar must not have answered: one late answer of a busy node is no news.
 	silentAfter = 3 * time.Second
@@ -100,8 +101,8 @@ func lastWords(t *corev1.ContainerStateTerminated) string {
 	return how
 }
 
-// wasReady reports whether all was well with this very spec before: then what starts, ends or is told of a
-// decision does not make it less so.
+// wasReady reports whether all was well with this very spec before: then what starts, ends or is told of a decision
+// does not make it less so.
 func wasReady(cs *v1alpha1.CartStorage) bool {
 	c := condition(cs, v1alpha1.ConditionReady)
 	return c != nil && c.Status == metav1.ConditionTrue && c.ObservedGeneration == cs.Generation

@@ -16,8 +16,8 @@ import (
 	"golang.org/x/sync/semaphore"
 )
 
-// What calls of the webhook may cost together. A pod is decoded and encoded again, so that a call takes several
-// times the memory of its body; the operator's limit is 512 MiB.
+// What calls of the webhook may cost together. A pod is decoded and encoded again, so that a call takes several times
+// the memory of its body; the operator's limit is 512 MiB.
 const (
 	callBytes    = 16 << 20         // of all bodies under way
 	callLargest  = 3 << 20          // of one; the API server takes no larger object
@@ -27,8 +27,9 @@ const (
 	clientCAAge  = 30 * time.Second // of the authorities, until the file is read again
 )
 
-// guard bounds the calls of a handler. Whoever reaches the port can call: the body's size must be told, memory for it is reserved before
-// any of it is read, and it must come soon. Where there are authorities for clients, only who shows a certificate is heard.
+// guard bounds the calls of a handler. Whoever reaches the port can call: the body's size must be told, memory for it
+// is reserved before any of it is read, and it must come soon. Where there are authorities for clients, only who shows
+// a certificate is heard.
 type guard struct {
 	handler http.Handler
 	clients *clientCAs // nil is anyone
@@ -99,8 +100,8 @@ func (g *guard) reserve(r *http.Request, size int64) bool {
 	return g.budget.Acquire(ctx, size) == nil
 }
 
-// clientCAs are the authorities whose certificates callers must show. The file is read again from time to time, so
-// that it can be renewed.
+// clientCAs are the authorities whose certificates callers must show. The file is read again from time to time, so that
+// it can be renewed.
 type clientCAs struct {
 	file string
 	now  func() time.Time
@@ -142,8 +143,8 @@ func (c *clientCAs) current() *x509.CertPool {
 	return c.pool
 }
 
-// configure has the server ask for a certificate. One of another authority ends the handshake; [guard] refuses who shows
-// none, with a word and without a line in the log for each probe of the port.
+// configure has the server ask for a certificate. One of another authority ends the handshake; [guard] refuses who
+// shows none, with a word and without a line in the log for each probe of the port.
 func (c *clientCAs) configure(t *tls.Config) {
 	t.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) {
 		pool := c.current()

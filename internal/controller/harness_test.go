@@ -313,8 +313,7 @@ func (w *world) create(objects ...client.Object) {
 	}
 }
 
-// cartStorage creates one on Redis, with the admin port of the nodes here. Settings
-// are more lines of its spec.
+// cartStorage creates one on Redis, with the admin port of the nodes here. Settings are more lines of its spec.
 func (w *world) cartStorage(name string, settings ...string) *v1alpha1.CartStorage {
 	w.t.Helper()
 	spec := fmt.Sprintf("backend: {type: Redis, redis: {addresses: [\"redis-%s.%s:6379\"]}}\nsidecar: {ports: {admin: %d}}\n", name, w.namespace, w.nodes.port)

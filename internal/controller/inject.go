@@ -21,9 +21,8 @@ import (
 // InjectPath is where the webhook is served.
 const InjectPath = "/inject"
 
-// Injector gives pods their sidecar: it decodes, calls [render.Pod] and answers with
-// the difference. It changes nothing but the pod in hand, so any number of
-// replicas may serve it, leader or not.
+// Injector gives pods their sidecar: it decodes, calls [render.Pod] and answers with the difference. It changes nothing
+// but the pod in hand, so any number of replicas may serve it, leader or not.
 type Injector struct {
 	client client.Reader // reads from the cache
 	live   client.Reader // reads from the API server
@@ -74,8 +73,8 @@ func (i *Injector) Handle(ctx context.Context, req admission.Request) admission.
 	return admission.PatchResponseFromRaw(req.Object.Raw, after)
 }
 
-// cartStorage looks into the cache first; what was created a moment ago may not be there
-// yet, and to refuse its pods would put them off.
+// cartStorage looks into the cache first; what was created a moment ago may not be there yet, and to refuse its pods
+// would put them off.
 func (i *Injector) cartStorage(ctx context.Context, namespace, name string) (*v1alpha1.CartStorage, error) {
 	cs := &v1alpha1.CartStorage{}
 	key := client.ObjectKey{Namespace: namespace, Name: name}
@@ -145,8 +144,8 @@ func edits(a, b string) int {
 	return row[len(b)]
 }
 
-// inject is pod with its sidecar. If it comes beside another pod before locking is on, its
-// sidecar locks from the start.
+// inject is pod with its sidecar. If it comes beside another pod before locking is on, its sidecar locks from the
+// start.
 func (i *Injector) inject(ctx context.Context, pod *corev1.Pod, cs *v1alpha1.CartStorage) (*corev1.Pod, error) {
 	current, err := currentConfig(ctx, i.client, cs.Namespace, cs.Name)
 	if err != nil {

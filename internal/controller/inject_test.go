@@ -294,8 +294,7 @@ func TestHostileInput(t *testing.T) {
 	}
 }
 
-// The pod that comes beside another one before the operator has decided
-// locks from the start.
+// The pod that comes beside another one before the operator has decided locks from the start.
 func TestScaleUpRace(t *testing.T) {
 	w := newWorld(t)
 	w.cartStorage("shop")
@@ -305,8 +304,8 @@ func TestScaleUpRace(t *testing.T) {
 	if v := lockingOf(w.getPod("one")); v != "" {
 		t.Errorf("the pod that is alone was given %s=%s", "SIDECART_LOCKING", v)
 	}
-	// A dry run is admitted like any other, and leaves the decision where it is: so it stays the
-	// last moment before the second pod, for as long as the test likes.
+	// A dry run is admitted like any other, and leaves the decision where it is: so it stays the last moment before the
+	// second pod, for as long as the test likes.
 	for range 3 {
 		second := w.pod("two", "shop")
 		if err := w.c.Create(t.Context(), second, client.DryRunAll); err != nil {
@@ -354,8 +353,8 @@ func lockingOf(pod *corev1.Pod) string {
 	return ""
 }
 
-// A CartStorage that names an image which is not on the operator's list is told so, gives no pod a sidecar, and its running
-// sidecars go on to be configured.
+// A CartStorage that names an image which is not on the operator's list is told so, gives no pod a sidecar, and its
+// running sidecars go on to be configured.
 func TestImageNotAllowed(t *testing.T) {
 	images, err := render.ParseImages([]string{"registry.example.com/carts/"})
 	if err != nil {

@@ -14,8 +14,8 @@ import (
 // keepLastGood writes the configuration into its ConfigMap a second time once sidecars run on it, so that the next one
 // does not take it away: a sidecar that refuses the next one and restarts comes up on this.
 //
-// It is written when it has proved good and not when it is replaced. An operator that has just started would
-// not know then whether anybody had accepted it.
+// It is written when it has proved good and not when it is replaced. An operator that has just started would not know
+// then whether anybody had accepted it.
 func (r *Reconciler) keepLastGood(ctx context.Context, cs *v1alpha1.CartStorage, sidecars []sidecar, generation int64) error {
 	if !proven(sidecars, generation) {
 		return nil

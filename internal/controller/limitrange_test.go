@@ -11,8 +11,8 @@ import (
 	"github.com/sidecart/sidecart/api/v1alpha1"
 )
 
-// A namespace whose LimitRange demands more than the sidecar's usual request gives pods a sidecar that asks for that, and says what to write
-// where the CartStorage itself asks for less.
+// A namespace whose LimitRange demands more than the sidecar's usual request gives pods a sidecar that asks for that,
+// and says what to write where the CartStorage itself asks for less.
 func TestLimitRange(t *testing.T) {
 	w := newWorld(t)
 	lr := &corev1.LimitRange{ObjectMeta: metav1.ObjectMeta{Name: "least"}}

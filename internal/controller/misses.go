@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// misses remember which CartStorages were looked for at the API server and are not there, and bound how often it is asked: the
-// names come from whoever makes pods. All of it is forgotten after a moment.
+// misses remember which CartStorages were looked for at the API server and are not there, and bound how often it is
+// asked: the names come from whoever makes pods. All of it is forgotten after a moment.
 type misses struct {
 	now func() time.Time
 
@@ -29,8 +29,8 @@ const (
 // errBusy is that a question was not asked because there were too many.
 var errBusy = errors.New("too many pods name CartStorages that are not there: try again")
 
-// look asks whether key is worth a question: known is that it was not there a moment ago, and the error is that no more can be
-// asked now.
+// look asks whether key is worth a question: known is that it was not there a moment ago, and the error is that no more
+// can be asked now.
 func (m *misses) look(namespace, name string) (known bool, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -15,8 +15,8 @@ import (
 
 // news remembers which state of each condition was told last, so that an event says something new: states on the way to
 // another are left out, and so is what another condition says already. A backend that comes and goes is told a few
-// times and then once in a while; the state in which it stays is always told. Lost with the process, it begins with
-// the status as it is.
+// times and then once in a while; the state in which it stays is always told. Lost with the process, it begins with the
+// status as it is.
 type news struct {
 	now func() time.Time
 
@@ -39,7 +39,8 @@ type state struct {
 }
 
 const (
-	// mostNews is how many events one condition may have at once, and newsPause is after how long there may be one more.
+	// mostNews is how many events one condition may have at once, and newsPause is after how long there may be one
+	// more.
 	mostNews  = 4
 	newsPause = 3 * time.Minute
 )
@@ -48,7 +49,8 @@ func newNews(now func() time.Time) *news {
 	return &news{now: now, told: map[types.NamespacedName]map[string]*telling{}, ones: map[types.NamespacedName]map[string]string{}}
 }
 
-// fresh reports whether c is to be told, and takes it for told if so. Before is the condition as it was read, nil for none.
+// fresh reports whether c is to be told, and takes it for told if so. Before is the condition as it was read, nil for
+// none.
 func (n *news) fresh(key types.NamespacedName, c, before *metav1.Condition) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -85,8 +87,8 @@ func (n *news) fresh(key types.NamespacedName, c, before *metav1.Condition) bool
 	return true
 }
 
-// first reports whether what is true for that reason is news though it was not false before. What is true is true for whatever
-// reason: only that the first pods are served is news, and what was not known before.
+// first reports whether what is true for that reason is news though it was not false before. What is true is true for
+// whatever reason: only that the first pods are served is news, and what was not known before.
 func first(before metav1.ConditionStatus, reason string) bool {
 	switch reason {
 	case v1alpha1.ReasonAllUpdated:

@@ -26,9 +26,8 @@ import (
 // idle on a pod keeps the nodes from starting it.
 const idle = "sidecart.dev/test-idle"
 
-// nodes do for pods what kubelets and sidecars do: they start them, with an address of
-// their own on loopback, refresh their configuration when they are stamped, and answer
-// on /statusz.
+// nodes do for pods what kubelets and sidecars do: they start them, with an address of their own on loopback, refresh
+// their configuration when they are stamped, and answer on /statusz.
 type nodes struct {
 	t      testing.TB
 	c      client.WithWatch

@@ -17,13 +17,14 @@ import (
 	"github.com/sidecart/sidecart/api/v1alpha1"
 )
 
-// Pods that were refused are made again by the controllers of Kubernetes, which wait longer each time: 16 minutes in the end. A change of
-// any field of the workload has them try at once, since they put what changed into their queue without that wait. So once the
-// cause may be gone, because the CartStorage is new or changed or the operator has come back, the workloads of the
-// CartStorage that lack pods are given a new annotation, by way of their status: that right changes no spec.
+// Pods that were refused are made again by the controllers of Kubernetes, which wait longer each time: 16 minutes in
+// the end. A change of any field of the workload has them try at once, since they put what changed into their queue
+// without that wait. So once the cause may be gone, because the CartStorage is new or changed or the operator has come
+// back, the workloads of the CartStorage that lack pods are given a new annotation, by way of their status: that right
+// changes no spec.
 
-// nudgeAfter is how long after the cause may have gone the workloads that still lack pods are nudged. The first time the API server
-// may not have found the webhook again.
+// nudgeAfter is how long after the cause may have gone the workloads that still lack pods are nudged. The first time
+// the API server may not have found the webhook again.
 var nudgeAfter = []time.Duration{0, time.Second, 3 * time.Second, 7 * time.Second, 15 * time.Second, 30 * time.Second}
 
 // nudges remember since when the pods of a CartStorage may be accepted.
@@ -73,8 +74,8 @@ type workload struct {
 	o client.Object
 }
 
-// failing reports whether the controller of o does not make all of its pods. Of a ReplicaSet that is said by itself. The others
-// may only be slow.
+// failing reports whether the controller of o does not make all of its pods. Of a ReplicaSet that is said by itself.
+// The others may only be slow.
 func failing(o client.Object) bool {
 	switch o := o.(type) {
 	case *appsv1.ReplicaSet:

@@ -35,8 +35,7 @@ import (
 	"github.com/sidecart/sidecart/internal/render"
 )
 
-// Options are how the operator runs. The zero value of a field is its default
-// unless the field says otherwise.
+// Options are how the operator runs. The zero value of a field is its default unless the field says otherwise.
 type Options struct {
 	// Namespace is the operator's own: its lease and its certificate are there. Required.
 	Namespace string
@@ -52,8 +51,8 @@ type Options struct {
 	LeaderElection bool
 	// MetricsAddress and ProbeAddress are where metrics and health are served; "0" is nowhere.
 	MetricsAddress, ProbeAddress string
-	// Resync is how often a sidecar is asked that should have nothing new to say. 15
-	// seconds by default; while something changes, all of a CartStorage are asked every 5.
+	// Resync is how often a sidecar is asked that should have nothing new to say. 15 seconds by default; while
+	// something changes, all of a CartStorage are asked every 5.
 	Resync time.Duration
 	// Workers is how many CartStorages are worked on at once. 8 by default.
 	Workers int
@@ -68,20 +67,19 @@ type Options struct {
 
 // WebhookOptions are how the webhook is served.
 type WebhookOptions struct {
-	// Host and Port are where it listens: all addresses and 9443 by default. A negative
-	// port is nowhere.
+	// Host and Port are where it listens: all addresses and 9443 by default. A negative port is nowhere.
 	Host string
 	Port int
-	// CertDir has tls.crt and tls.key, which somebody else renews. If it is empty, the
-	// operator makes its own certificate.
+	// CertDir has tls.crt and tls.key, which somebody else renews. If it is empty, the operator makes its own
+	// certificate.
 	CertDir string
-	// Configuration is the name of the MutatingWebhookConfiguration and of the ValidatingWebhookConfiguration, Secret that of
-	// the Secret with the certificate, and Hosts are the names by which the API server
-	// calls. Required where CertDir is empty.
+	// Configuration is the name of the MutatingWebhookConfiguration and of the ValidatingWebhookConfiguration, Secret
+	// that of the Secret with the certificate, and Hosts are the names by which the API server calls. Required where
+	// CertDir is empty.
 	Configuration, Secret string
 	Hosts                 []string
-	// ClientCAFile has the authorities of which callers must show a certificate. If it is empty, whoever
-	// reaches the port is answered.
+	// ClientCAFile has the authorities of which callers must show a certificate. If it is empty, whoever reaches the
+	// port is answered.
 	ClientCAFile string
 }
 
@@ -109,8 +107,8 @@ func New(ctx context.Context, c *rest.Config, o Options) (ctrl.Manager, error) {
 		o.Fetcher = NewHTTPFetcher(askTimeout)
 	}
 	c = rest.CopyConfig(c)
-	// The API server has priority and fairness to defend itself; a limit here would only make
-	// pods wait for their new configuration.
+	// The API server has priority and fairness to defend itself; a limit here would only make pods wait for their new
+	// configuration.
 	c.QPS = -1
 
 	var clients *clientCAs // nil is anyone

@@ -26,8 +26,7 @@ spec:
     subresources: {scale: {specReplicasPath: .spec.replicas, statusReplicasPath: .status.replicas}}
 `
 
-// An owner of a kind that nobody here has heard of is asked for its scale, and the operator's
-// role lets it.
+// An owner of a kind that nobody here has heard of is asked for its scale, and the operator's role lets it.
 func TestScaledOwner(t *testing.T) {
 	w := newWorld(t)
 	if message, err := w.cluster.Apply(t, w.namespace, rolloutCRD); err != nil {

@@ -12,17 +12,17 @@ import (
 )
 
 const (
-	// reconcileDeadline is how long one round may take. Sidecars are asked for three seconds at most; the
-	// rest is for an API server that is slow.
+	// reconcileDeadline is how long one round may take. Sidecars are asked for three seconds at most; the rest is for
+	// an API server that is slow.
 	reconcileDeadline = 30 * time.Second
 	// stuckAfter is when a worker that does not come back is taken for stuck. It is well above reconcileDeadline, which
 	// ends everything that waits for others.
 	stuckAfter = 2 * time.Minute
 )
 
-// fairQueue is a work queue in which no namespace keeps the workers from another. A share is how many requests of one namespace
-// may be in line or in work at once; what it asks for beyond that is held back, in order, outside of the line. So whoever comes next
-// waits for the share of each namespace that is busy, however many requests it has.
+// fairQueue is a work queue in which no namespace keeps the workers from another. A share is how many requests of one
+// namespace may be in line or in work at once; what it asks for beyond that is held back, in order, outside of the
+// line. So whoever comes next waits for the share of each namespace that is busy, however many requests it has.
 type fairQueue struct {
 	line  workqueue.TypedInterface[reconcile.Request]
 	share int
@@ -152,8 +152,8 @@ func (q *fairQueue) ShutDownWithDrain() { q.line.ShutDownWithDrain() }
 // ShuttingDown implements [workqueue.TypedInterface].
 func (q *fairQueue) ShuttingDown() bool { return q.line.ShuttingDown() }
 
-// stuck says which request has been in work for too long, or that nobody takes what is in line; nil if
-// all is well. Where no worker has ever come, as in a replica that does not lead, nothing is expected.
+// stuck says which request has been in work for too long, or that nobody takes what is in line; nil if all is well.
+// Where no worker has ever come, as in a replica that does not lead, nothing is expected.
 func (q *fairQueue) stuck() error {
 	q.mu.Lock()
 	defer q.mu.Unlock()

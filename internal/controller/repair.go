@@ -20,8 +20,7 @@ import (
 	"github.com/sidecart/sidecart/internal/render"
 )
 
-// repairs remembers the last eviction of each CartStorage. Lost with the process,
-// that costs one eviction more.
+// repairs remembers the last eviction of each CartStorage. Lost with the process, that costs one eviction more.
 type repairs struct {
 	mu   sync.Mutex
 	last map[types.NamespacedName]eviction
@@ -61,9 +60,8 @@ func (r *repairs) note(key types.NamespacedName, now time.Time, sidecars []sidec
 // evictionPause is how long the pod that replaces an evicted one is given to be made.
 const evictionPause = 3 * time.Second
 
-// evictOne evicts one pod that has no sidecar, if the resource allows it and nothing
-// speaks against it. It says what was done, and when there may be more to do; 0 is when
-// something changes. The eviction API heeds disruption budgets.
+// evictOne evicts one pod that has no sidecar, if the resource allows it and nothing speaks against it. It says what
+// was done, and when there may be more to do; 0 is when something changes. The eviction API heeds disruption budgets.
 func (r *Reconciler) evictOne(ctx context.Context, cs *v1alpha1.CartStorage, sidecars []sidecar) (what string, again time.Duration, err error) {
 	key := client.ObjectKeyFromObject(cs)
 	if !slices.ContainsFunc(sidecars, func(s sidecar) bool { return !s.present }) {
@@ -127,8 +125,8 @@ func ready(pod *corev1.Pod) bool {
 	return false
 }
 
-// explain adds what is known of the trouble that sidecars have: files that their
-// pod does not mount, and what the kubelet says of volumes that it cannot mount.
+// explain adds what is known of the trouble that sidecars have: files that their pod does not mount, and what the
+// kubelet says of volumes that it cannot mount.
 func (r *Reconciler) explain(ctx context.Context, cs *v1alpha1.CartStorage, sidecars []sidecar) {
 	asked := false
 	for i := range sidecars {
@@ -148,15 +146,14 @@ func (r *Reconciler) explain(ctx context.Context, cs *v1alpha1.CartStorage, side
 	}
 }
 
-// untouched reports whether the kubelet has not come to the sidecar yet, as far as its reason tells. The second one is what
-// kubelets say of every container of a pod that has init containers, and so of all with a sidecar.
+// untouched reports whether the kubelet has not come to the sidecar yet, as far as its reason tells. The second one is
+// what kubelets say of every container of a pod that has init containers, and so of all with a sidecar.
 func untouched(waiting string) bool {
 	return waiting == "ContainerCreating" || waiting == "PodInitializing"
 }
 
-// mountTrouble is the kubelet's last word on volumes of the pod that it cannot
-// mount, such as one of a Secret that is not there. The operator itself may not
-// look at Secrets.
+// mountTrouble is the kubelet's last word on volumes of the pod that it cannot mount, such as one of a Secret that is
+// not there. The operator itself may not look at Secrets.
 func (r *Reconciler) mountTrouble(ctx context.Context, pod *corev1.Pod) string {
 	// Events are written by anyone who may. A kubelet writes one for each volume.
 	const most = 50

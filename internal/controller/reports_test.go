@@ -155,7 +155,8 @@ func (f *slowFetcher) Fetch(ctx context.Context, pod *corev1.Pod) (Report, error
 	}
 }
 
-// Sidecars that answer slowly are asked few at once, however many there are; those of other namespaces are asked meanwhile.
+// Sidecars that answer slowly are asked few at once, however many there are; those of other namespaces are asked
+// meanwhile.
 func TestFetchesAreBounded(t *testing.T) {
 	f := &slowFetcher{release: make(chan struct{})}
 	c := newCensus(f, time.Hour)

@@ -90,8 +90,8 @@ func (o *outdated) what() string {
 	return strings.Join(o.facts, ", ") + " would be otherwise now"
 }
 
-// unwell is why nothing may be restarted now, "" for nothing. What is wrong with an outdated sidecar is no reason: it may be
-// what the restart is for. A backend that is not reached is, since no new sidecar would start.
+// unwell is why nothing may be restarted now, "" for nothing. What is wrong with an outdated sidecar is no reason: it
+// may be what the restart is for. A backend that is not reached is, since no new sidecar would start.
 func (c *conclusion) unwell() string {
 	for i := range c.sidecars {
 		s := &c.sidecars[i]
@@ -115,7 +115,8 @@ func (c *conclusion) unwell() string {
 // noRight is said where the operator's role does not let it restart workloads.
 const noRight = "the operator has no right to restart workloads: install the chart with rollouts.enabled=true, or apply config/rbac/rollouts_role.yaml"
 
-// rollOut says of each workload what is outdated, and restarts one where the spec asks for it. Again is when to look again.
+// rollOut says of each workload what is outdated, and restarts one where the spec asks for it. Again is when to look
+// again.
 func (r *Reconciler) rollOut(ctx context.Context, cs *v1alpha1.CartStorage, c *conclusion, w render.Wanted) (again time.Duration, err error) {
 	if len(c.outdated) == 0 {
 		return 0, nil
@@ -195,8 +196,8 @@ func (r *Reconciler) restart(ctx context.Context, namespace string, o *outdated,
 	return "it is being rolled out", true, nil
 }
 
-// rolledOut reports whether all pods of a workload are of its newest template and ready. Leave says why a change of the template
-// would not restart it, or should not.
+// rolledOut reports whether all pods of a workload are of its newest template and ready. Leave says why a change of the
+// template would not restart it, or should not.
 func rolledOut(w client.Object) (whole bool, leave string) {
 	switch w := w.(type) {
 	case *appsv1.Deployment:

@@ -133,7 +133,8 @@ func (w *world) allowRollouts() {
 	})
 }
 
-// With rollout Restart, workloads with outdated sidecars are restarted, one at a time, only while all is well, and once for each change.
+// With rollout Restart, workloads with outdated sidecars are restarted, one at a time, only while all is well, and once
+// for each change.
 func TestRolloutRestart(t *testing.T) {
 	w := newWorld(t)
 	w.cartStorage("shop")
@@ -192,7 +193,8 @@ func TestRolloutRestart(t *testing.T) {
 	}
 }
 
-// A ReplicaSet whose pods the webhook refused is nudged when the cause is gone, and is left alone when somebody else refuses.
+// A ReplicaSet whose pods the webhook refused is nudged when the cause is gone, and is left alone when somebody else
+// refuses.
 func TestRefusedPodsAreNudged(t *testing.T) {
 	w := newWorld(t)
 	n := int32(2)
@@ -303,7 +305,8 @@ func TestDidYouMean(t *testing.T) {
 	}
 }
 
-// What the operator may write of workloads is one annotation of their template, and one of their own by way of the status.
+// What the operator may write of workloads is one annotation of their template, and one of their own by way of the
+// status.
 func TestPoliciesOfWorkloads(t *testing.T) {
 	w := newWorld(t)
 	w.allowRollouts()

@@ -23,9 +23,9 @@ const ReviewPath = "/review"
 // reviewWithin is how long a review may take; the API server waits for a little longer.
 const reviewWithin = 2500 * time.Millisecond
 
-// Reviewer says, before a CartStorage is written, what that will do: which carts stay behind, what needs a restart, whether
-// locking changes. It says so as warnings, which kubectl shows, also of a dry run. It refuses only what no sidecar could run on, and
-// changes nothing.
+// Reviewer says, before a CartStorage is written, what that will do: which carts stay behind, what needs a restart,
+// whether locking changes. It says so as warnings, which kubectl shows, also of a dry run. It refuses only what no
+// sidecar could run on, and changes nothing.
 type Reviewer struct {
 	r          *Reconciler
 	namespaces []string // that the operator keeps; empty is every one
@@ -146,7 +146,8 @@ func (v *Reviewer) locking(was, is *v1alpha1.CartStorage, f *fleet) (warnings []
 	return warnings
 }
 
-// settings are what single fields mean that is not seen in a fleet. The first spec of a CartStorage has nothing before it.
+// settings are what single fields mean that is not seen in a fleet. The first spec of a CartStorage has nothing before
+// it.
 func settings(was, is *v1alpha1.CartStorage) (warnings []string) {
 	none := &v1alpha1.CartStorage{}
 	if was == nil {

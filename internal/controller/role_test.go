@@ -9,8 +9,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 )
 
-// All tests run the operator as its own service account; this one is about what it
-// may not do.
+// All tests run the operator as its own service account; this one is about what it may not do.
 func TestRole(t *testing.T) {
 	w := newWorld(t)
 	clients, err := kubernetes.NewForConfig(w.asOperator())

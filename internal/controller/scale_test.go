@@ -152,7 +152,8 @@ func TestManyCartStorages(t *testing.T) {
 
 func since(t time.Time) time.Duration { return time.Since(t).Round(10 * time.Millisecond) }
 
-// quietAndOutage measures what the operator asks for when nothing happens, and how soon it says that no backend answers.
+// quietAndOutage measures what the operator asks for when nothing happens, and how soon it says that no backend
+// answers.
 func quietAndOutage(t *testing.T, w *world, storages, each int) {
 	t.Helper()
 	rounds := func(n int) {

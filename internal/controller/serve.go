@@ -17,7 +17,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 )
 
-// What strangers can have open at the ports of the operator. A connection costs about 20 KiB, and one with TLS twice that.
+// What strangers can have open at the ports of the operator. A connection costs about 20 KiB, and one with TLS twice
+// that.
 const (
 	mostConns      = 256              // of one port
 	headersWithin  = 5 * time.Second  // TLS handshake included
@@ -47,7 +48,8 @@ func serve(name, address string, handler http.Handler, secure *tls.Config, log l
 	return server, nil
 }
 
-// serverLog is what net/http complains of: at debug, since strangers must not fill the log with failed handshakes, but for our own panics.
+// serverLog is what net/http complains of: at debug, since strangers must not fill the log with failed handshakes, but
+// for our own panics.
 type serverLog struct{ slog.Handler }
 
 // Enabled implements [slog.Handler].
@@ -64,8 +66,9 @@ func (l serverLog) Handle(ctx context.Context, r slog.Record) error {
 	return l.Handler.Handle(ctx, r)
 }
 
-// boundedListener bounds how many connections there are at once. When it is full, the oldest one that is not being answered makes
-// room, of the host that has most of them: who sends half a request holds nobody off. If all are being answered, the newcomer is closed.
+// boundedListener bounds how many connections there are at once. When it is full, the oldest one that is not being
+// answered makes room, of the host that has most of them: who sends half a request holds nobody off. If all are being
+// answered, the newcomer is closed.
 type boundedListener struct {
 	net.Listener
 	most int

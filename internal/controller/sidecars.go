@@ -12,9 +12,8 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// How sidecars are asked. One that is expected to change is asked again after a
-// quarter of the time that it has been so: the kubelet takes about a second, and
-// who has not changed within a minute will not within the next second.
+// How sidecars are asked. One that is expected to change is asked again after a quarter of the time that it has been
+// so: the kubelet takes about a second, and who has not changed within a minute will not within the next second.
 const (
 	askSoonest     = 250 * time.Millisecond
 	askLatest      = 5 * time.Second  // while anything of a CartStorage changes, all of its sidecars
@@ -62,8 +61,8 @@ func (s *sidecar) settled(generation int64) bool {
 // stateRejected is how a sidecar says that it refuses its file.
 const stateRejected = "ConfigRejected"
 
-// census remembers what the sidecars of each CartStorage answered, so that an event of one
-// pod does not have all the others asked. Lost with the process, it is gathered anew.
+// census remembers what the sidecars of each CartStorage answered, so that an event of one pod does not have all the
+// others asked. Lost with the process, it is gathered anew.
 type census struct {
 	fetcher Fetcher
 	resync  time.Duration
@@ -111,9 +110,9 @@ func (a *answer) due(settled bool, every time.Duration) time.Time {
 	return a.asked.Add(min(max(a.asked.Sub(a.since)/4, askSoonest), askLatest, every))
 }
 
-// turn is when a sidecar is asked next that has nothing new to say. Those of one CartStorage take turns in [askGroups] groups, so that
-// what strikes all of them is seen by the next group, and what they answer has the others asked at once. Those of different
-// CartStorages are spread over the time between, by offset.
+// turn is when a sidecar is asked next that has nothing new to say. Those of one CartStorage take turns in [askGroups]
+// groups, so that what strikes all of them is seen by the next group, and what they answer has the others asked at
+// once. Those of different CartStorages are spread over the time between, by offset.
 func (a *answer) turn(place int, offset, every time.Duration) time.Time {
 	phase := (time.Duration(place%askGroups)*every/askGroups + offset) % every
 	next := a.asked.Truncate(every).Add(phase)
@@ -123,8 +122,8 @@ func (a *answer) turn(place int, offset, every time.Duration) time.Time {
 	return next
 }
 
-// ask returns the sidecars of the pods in their order, with answers that are as
-// fresh as they need to be, and when to ask again.
+// ask returns the sidecars of the pods in their order, with answers that are as fresh as they need to be, and when to
+// ask again.
 func (c *census) ask(ctx context.Context, key types.NamespacedName, pods []*corev1.Pod, generation int64) (all []sidecar, next time.Duration) {
 	c.mu.Lock()
 	before := c.known[key]
@@ -200,8 +199,8 @@ func offsetOf(key types.NamespacedName, every time.Duration) time.Duration {
 	return every * time.Duration(h.Sum32()%1000) / 1000
 }
 
-// askThese asks the ones that waited longest first; who is not reached in time
-// keeps the last answer and comes first at the next time.
+// askThese asks the ones that waited longest first; who is not reached in time keeps the last answer and comes first at
+// the next time.
 func (c *census) askThese(ctx context.Context, all []sidecar, answers map[types.UID]*answer, due []int) {
 	ctx, cancel := context.WithTimeout(ctx, askAllTimeout)
 	defer cancel()

@@ -55,8 +55,8 @@ func TestUnreachableSidecar(t *testing.T) {
 	w.allUpdated("shop", 2)
 }
 
-// The operator may not look at Secrets: what is wrong with one is heard from the
-// kubelet, which cannot mount it, and from the sidecar, which cannot log in with it.
+// The operator may not look at Secrets: what is wrong with one is heard from the kubelet, which cannot mount it, and
+// from the sidecar, which cannot log in with it.
 func TestSecretMissingMadeRotated(t *testing.T) {
 	w := newWorld(t)
 	w.cartStorage("shop", `backend: {type: Redis, redis: {addresses: ["redis:6379"], credentialsSecretRef: {name: redis-auth}}}`)

@@ -5,8 +5,8 @@ import (
 	"sync"
 )
 
-// slots bound what is under way at once, in all and per namespace, so that a namespace whose pods answer
-// slowly leaves room for the others.
+// slots bound what is under way at once, in all and per namespace, so that a namespace whose pods answer slowly leaves
+// room for the others.
 type slots struct {
 	all chan struct{}
 	own int

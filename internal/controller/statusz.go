@@ -21,8 +21,8 @@ import (
 	"github.com/sidecart/sidecart/internal/render"
 )
 
-// Report is what a sidecar says of itself on /statusz, as far as the operator looks at it. Whoever is in the
-// pod can answer in its place, so a [Fetcher] and [Report.tame] bound what is kept.
+// Report is what a sidecar says of itself on /statusz, as far as the operator looks at it. Whoever is in the pod can
+// answer in its place, so a [Fetcher] and [Report.tame] bound what is kept.
 type Report struct {
 	// Generation is that of the configuration that it runs.
 	Generation int64 `json:"generation"`
@@ -132,8 +132,8 @@ func adminPort(pod *corev1.Pod) int32 {
 	return 0
 }
 
-// withoutAddresses leaves of a network error what went wrong: the port at this end differs
-// each time, and a status must not change because of it.
+// withoutAddresses leaves of a network error what went wrong: the port at this end differs each time, and a status must
+// not change because of it.
 func withoutAddresses(err error) error {
 	var network *net.OpError
 	var request *url.Error
@@ -158,8 +158,7 @@ var ownPort = regexp.MustCompile(`:\d+->`)
 // maxText is how many bytes of a text from a pod are kept.
 const maxText = 400
 
-// tame makes a text from a pod fit for a status: short, on one line, and the same
-// for the same trouble.
+// tame makes a text from a pod fit for a status: short, on one line, and the same for the same trouble.
 func tame(s string) string {
 	cut := len(s) > 4*maxText
 	if cut {

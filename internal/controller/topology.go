@@ -39,8 +39,8 @@ type fleet struct {
 const (
 	// maxOwners is how many owners above a pod are followed. A chain of Kubernetes' own has two.
 	maxOwners = 16
-	// maxScales is how many owners of kinds that are not watched are asked for their scale in one
-	// round: each question goes to the API server, and a pod can name any owner.
+	// maxScales is how many owners of kinds that are not watched are asked for their scale in one round: each question
+	// goes to the API server, and a pod can name any owner.
 	maxScales = 16
 )
 
@@ -72,8 +72,8 @@ func (r *Reconciler) observe(ctx context.Context, cs *v1alpha1.CartStorage) (*fl
 	return f, nil
 }
 
-// sharers adds the other CartStorages on the same carts. Those of other namespaces are counted only: who
-// reads the status of cs may not see them.
+// sharers adds the other CartStorages on the same carts. Those of other namespaces are counted only: who reads the
+// status of cs may not see them.
 func (r *Reconciler) sharers(ctx context.Context, cs *v1alpha1.CartStorage, f *fleet) {
 	for _, other := range r.sharersOf(ctx, cs) {
 		if other.Namespace == cs.Namespace {
@@ -87,8 +87,7 @@ func (r *Reconciler) sharers(ctx context.Context, cs *v1alpha1.CartStorage, f *f
 	slices.Sort(f.strangers)
 }
 
-// templates adds the workloads whose template names cs: what they want counts
-// before their first pod is there.
+// templates adds the workloads whose template names cs: what they want counts before their first pod is there.
 func (r *Reconciler) templates(ctx context.Context, cs *v1alpha1.CartStorage, f *fleet) error {
 	for _, k := range workloadKinds {
 		list := k.list()
@@ -154,8 +153,8 @@ func (r *Reconciler) pods(ctx context.Context, cs *v1alpha1.CartStorage, f *flee
 	return nil
 }
 
-// livePods are those that name the CartStorage and can still write, by name. They belong to the
-// cache: nobody may change them.
+// livePods are those that name the CartStorage and can still write, by name. They belong to the cache: nobody may
+// change them.
 func livePods(ctx context.Context, c client.Reader, namespace, name string) (live []*corev1.Pod, err error) {
 	var pods corev1.PodList
 	if err := c.List(ctx, &pods, client.InNamespace(namespace), client.MatchingFields{injectIndex: name}); err != nil {
@@ -224,8 +223,8 @@ func (f *fleet) add(key workloadKey, w render.Workload) workloadKey {
 	return key
 }
 
-// addCircle adds owners that own each other as one workload, that of the first name, so that it is the same one wherever
-// the walk came in. How many pods it may run cannot be said.
+// addCircle adds owners that own each other as one workload, that of the first name, so that it is the same one
+// wherever the walk came in. How many pods it may run cannot be said.
 func (f *fleet) addCircle(circle []workloadKey) workloadKey {
 	first := slices.MinFunc(circle, func(a, b workloadKey) int {
 		return cmp.Or(cmp.Compare(a.kind, b.kind), cmp.Compare(a.name, b.name), cmp.Compare(a.group, b.group))
@@ -264,8 +263,7 @@ func groupOf(kind string) string {
 	return ""
 }
 
-// scaled asks an owner of a kind that is not watched for its scale. Its changes are
-// seen when its pods change.
+// scaled asks an owner of a kind that is not watched for its scale. Its changes are seen when its pods change.
 func (r *Reconciler) scaled(ctx context.Context, namespace string, ref *metav1.OwnerReference, f *fleet) (render.Workload, error) {
 	if f.scales++; f.scales > maxScales {
 		return render.UnknownWorkload(ref.Kind, ref.Name), nil

@@ -20,8 +20,8 @@ import (
 	"github.com/sidecart/sidecart/internal/render"
 )
 
-// changed lets an update pass if anything that is kept of the object differs: most
-// updates of pods and workloads are of what [reduce] drops.
+// changed lets an update pass if anything that is kept of the object differs: most updates of pods and workloads are of
+// what [reduce] drops.
 var changed = predicate.Funcs{UpdateFunc: func(e event.UpdateEvent) bool {
 	was, is := e.ObjectOld.DeepCopyObject().(client.Object), e.ObjectNew.DeepCopyObject().(client.Object)
 	for _, o := range []client.Object{was, is} {
@@ -69,8 +69,8 @@ func configMapOf(_ context.Context, o client.Object) []reconcile.Request {
 	return []reconcile.Request{{NamespacedName: types.NamespacedName{Namespace: o.GetNamespace(), Name: name}}}
 }
 
-// namespaceOf are all CartStorages beside an autoscaler: which of them its target uses, if
-// any, is seen when they are reconciled.
+// namespaceOf are all CartStorages beside an autoscaler: which of them its target uses, if any, is seen when they are
+// reconciled.
 func (r *Reconciler) namespaceOf(ctx context.Context, o client.Object) []reconcile.Request {
 	return r.requests(ctx, func(*v1alpha1.CartStorage) bool { return true }, client.InNamespace(o.GetNamespace()))
 }

@@ -25,8 +25,7 @@ import (
 	"github.com/sidecart/sidecart/api/v1alpha1"
 )
 
-// Cluster is a running API server, without nodes and without controllers: what is
-// created stays as it is.
+// Cluster is a running API server, without nodes and without controllers: what is created stays as it is.
 type Cluster struct {
 	// Config connects as an administrator.
 	Config *rest.Config
@@ -48,8 +47,7 @@ var shared struct {
 	err     error
 }
 
-// Main runs the tests of a package that uses [Start], and stops the cluster after
-// them. It returns the exit code:
+// Main runs the tests of a package that uses [Start], and stops the cluster after them. It returns the exit code:
 //
 //	func TestMain(m *testing.M) { os.Exit(envtest.Main(m)) }
 func Main(m *testing.M) int {
@@ -66,8 +64,8 @@ func Main(m *testing.M) int {
 	return code
 }
 
-// Start returns the cluster of this test binary, and starts it at the first
-// call. The binary must have a TestMain that calls [Main].
+// Start returns the cluster of this test binary, and starts it at the first call. The binary must have a TestMain that
+// calls [Main].
 func Start(t testing.TB) *Cluster {
 	t.Helper()
 	shared.Lock()
@@ -142,8 +140,8 @@ func start() (*Cluster, error) {
 	return c, nil
 }
 
-// awaitSchemas waits until the API server publishes the schemas of the CRDs: kubectl
-// explain reads them, and they come a moment after the resources.
+// awaitSchemas waits until the API server publishes the schemas of the CRDs: kubectl explain reads them, and they come
+// a moment after the resources.
 func (c *Cluster) awaitSchemas() error {
 	client, err := discovery.NewDiscoveryClientForConfig(c.Config)
 	if err != nil {

@@ -8,8 +8,7 @@ import (
 	"testing"
 )
 
-// Kubectl runs kubectl as an administrator and returns what it prints. The test
-// fails if kubectl does.
+// Kubectl runs kubectl as an administrator and returns what it prints. The test fails if kubectl does.
 func (c *Cluster) Kubectl(t testing.TB, args ...string) string {
 	t.Helper()
 	stdout, stderr, err := c.TryKubectl(t, "", args...)
@@ -19,8 +18,7 @@ func (c *Cluster) Kubectl(t testing.TB, args ...string) string {
 	return stdout
 }
 
-// TryKubectl runs kubectl with stdin. The error is that of the process, and
-// stderr says why.
+// TryKubectl runs kubectl with stdin. The error is that of the process, and stderr says why.
 func (c *Cluster) TryKubectl(t testing.TB, stdin string, args ...string) (stdout, stderr string, err error) {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), c.kubectl, args...)
@@ -33,8 +31,7 @@ func (c *Cluster) TryKubectl(t testing.TB, stdin string, args ...string) (stdout
 	return out.String(), errs.String(), err
 }
 
-// Apply applies a manifest and returns what the server said: the error is nil if
-// it was accepted.
+// Apply applies a manifest and returns what the server said: the error is nil if it was accepted.
 func (c *Cluster) Apply(t testing.TB, namespace, manifest string) (message string, err error) {
 	t.Helper()
 	stdout, stderr, err := c.TryKubectl(t, manifest, "apply", "--namespace", namespace, "--filename", "-")

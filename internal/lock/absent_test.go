@@ -23,8 +23,8 @@ func allBackends() map[string]func(t *testing.T) func() storage.Store {
 	return all
 }
 
-// Two clients that open a cart at once are given the same etag of what is not there, and one of them
-// only can change it with that.
+// Two clients that open a cart at once are given the same etag of what is not there, and one of them only can change it
+// with that.
 func TestAbsentETagsRace(t *testing.T) {
 	for name, open := range allBackends() {
 		t.Run(name, func(t *testing.T) {
@@ -74,8 +74,8 @@ func TestAbsentETagsRace(t *testing.T) {
 	}
 }
 
-// Metadata keys stand in the order in which they came, on every backend, also where many changes are
-// committed together.
+// Metadata keys stand in the order in which they came, on every backend, also where many changes are committed
+// together.
 func TestMetadataKeepsItsOrder(t *testing.T) {
 	patch := func(keys ...string) cart.PatchMetadata {
 		var p cart.PatchMetadata

@@ -21,8 +21,8 @@ func (v outlasting) Apply(d *cart.Draft) error {
 	return v.AddItem.Apply(d)
 }
 
-// When the time of a request is over before the backend was asked, the backend is not asked any
-// more, and not blamed: nothing was changed.
+// When the time of a request is over before the backend was asked, the backend is not asked any more, and not blamed:
+// nothing was changed.
 func TestSpentBeforeTheBackendIsAsked(t *testing.T) {
 	own := errors.New("the sidecar's own bound")
 	for _, tc := range []struct {

@@ -9,9 +9,8 @@ import (
 	"github.com/sidecart/sidecart/internal/cart"
 )
 
-// cache remembers the last known state of carts, so that a change can be
-// computed without a read first. It may be wrong: a commit is conditional on what it
-// was computed from, and a conflict brings the truth.
+// cache remembers the last known state of carts, so that a change can be computed without a read first. It may be
+// wrong: a commit is conditional on what it was computed from, and a conflict brings the truth.
 type cache struct {
 	seed maphash.Seed
 	// Several small lists, so that carts do not meet on one mutex.
@@ -26,8 +25,8 @@ type cachePart struct {
 	byKey map[cart.Key]*list.Element
 	order list.List // of *cached, most recent first
 	bytes int
-	// clock rises with every commit on one of these carts: a read that was under
-	// way meanwhile may have an older state to offer.
+	// clock rises with every commit on one of these carts: a read that was under way meanwhile may have an older state
+	// to offer.
 	clock uint64
 }
 
@@ -35,8 +34,8 @@ type cached struct {
 	key  cart.Key
 	cart *cart.Cart
 	size int
-	// own says that the state is from a commit of this sidecar: if it is not what the
-	// backend has, then somebody else wrote.
+	// own says that the state is from a commit of this sidecar: if it is not what the backend has, then somebody else
+	// wrote.
 	own bool
 	// turn is when this sidecar last changed the cart in a turn of its own.
 	turn time.Time
@@ -100,12 +99,11 @@ func (c *cache) set(key cart.Key, k *cart.Cart) {
 	p.put(v)
 }
 
-// busy is how soon after a turn another one of the same cart makes it likely that
-// a third will follow.
+// busy is how soon after a turn another one of the same cart makes it likely that a third will follow.
 const busy = 50 * time.Millisecond
 
-// takesTurns notes a turn and reports whether the one before was just now: then
-// several sidecars change this cart again and again.
+// takesTurns notes a turn and reports whether the one before was just now: then several sidecars change this cart again
+// and again.
 func (c *cache) takesTurns(key cart.Key) bool {
 	p := c.part(key)
 	p.mu.Lock()
@@ -146,8 +144,8 @@ func (c *cache) stamp(key cart.Key) uint64 {
 	return p.clock
 }
 
-// offer remembers what a read found, unless a commit came in between. The state
-// is not the sidecar's own: another writer may always have been there.
+// offer remembers what a read found, unless a commit came in between. The state is not the sidecar's own: another
+// writer may always have been there.
 func (c *cache) offer(key cart.Key, k *cart.Cart, stamp uint64) {
 	p := c.part(key)
 	p.mu.Lock()

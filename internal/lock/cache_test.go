@@ -9,7 +9,8 @@ import (
 	"github.com/sidecart/sidecart/internal/cart"
 )
 
-// shapes are carts that take much more memory than the text that is in them, and such that do not. Each call makes one of its own.
+// shapes are carts that take much more memory than the text that is in them, and such that do not. Each call makes one
+// of its own.
 var shapes = map[string]func(t testing.TB) *cart.Cart{
 	"small metadata": func(t testing.TB) *cart.Cart {
 		return grown(t, func(d *cart.Draft) cart.Verb {
@@ -139,8 +140,8 @@ func heap() uint64 {
 	return m.HeapAlloc
 }
 
-// fill puts carts of one shape in the cache until full says so, and returns what it takes and what it counts. Those that are to be
-// worked on are taken apart and written after they were put in.
+// fill puts carts of one shape in the cache until full says so, and returns what it takes and what it counts. Those
+// that are to be worked on are taken apart and written after they were put in.
 func fill(t *testing.T, c *cache, shape func(testing.TB) *cart.Cart, work bool, full func(counted int) bool) (took, counted int) {
 	t.Helper()
 	before := heap()
@@ -169,8 +170,8 @@ func fill(t *testing.T, c *cache, shape func(testing.TB) *cart.Cart, work bool, 
 	return took, counted
 }
 
-// TestCacheCountsWhatItHolds: what is counted of a cart is what it takes, within a quarter, whatever its shape, also when it is
-// worked on after it was put in.
+// TestCacheCountsWhatItHolds: what is counted of a cart is what it takes, within a quarter, whatever its shape, also
+// when it is worked on after it was put in.
 func TestCacheCountsWhatItHolds(t *testing.T) {
 	for name, shape := range shapes {
 		for _, work := range []bool{false, true} {

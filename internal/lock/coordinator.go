@@ -16,8 +16,8 @@ import (
 var (
 	// ErrDraining is returned when the coordinator is stopping.
 	ErrDraining = errors.New("stopping")
-	// ErrBusy is returned when the time of a request ended before the backend was asked: the
-	// sidecar itself was too slow, and nothing was changed.
+	// ErrBusy is returned when the time of a request ended before the backend was asked: the sidecar itself was too
+	// slow, and nothing was changed.
 	ErrBusy = errors.New("the sidecar did not get to it in time; nothing was changed")
 )
 
@@ -26,8 +26,7 @@ var Errors = []error{ErrDraining, ErrBusy}
 
 // Options are what a [Coordinator] runs with.
 type Options struct {
-	// Locking turns distributed locking on, where the store can lock across
-	// replicas.
+	// Locking turns distributed locking on, where the store can lock across replicas.
 	Locking bool
 	// Reason says why it is as it is, for the status: "Configured", "MultipleReplicas".
 	Reason string
@@ -55,8 +54,8 @@ type Event struct {
 	Message string
 }
 
-// EventForeignWriter: simple mode met a version conflict that this sidecar did
-// not cause, and locking is on from now where the store can lock.
+// EventForeignWriter: simple mode met a version conflict that this sidecar did not cause, and locking is on from now
+// where the store can lock.
 const EventForeignWriter = "ForeignWriter"
 
 // Change is a request to change one cart.
@@ -66,9 +65,8 @@ type Change struct {
 	// If must hold on Scope at the instant of the change.
 	If    cart.Precondition
 	Scope cart.Part
-	// Lease is the token of a lease to work under; "" for none. The change is made
-	// only if the lease stands at that instant, and parts that it does not cover
-	// must be free. Release gives it back in the same step, if the change
+	// Lease is the token of a lease to work under; "" for none. The change is made only if the lease stands at that
+	// instant, and parts that it does not cover must be free. Release gives it back in the same step, if the change
 	// succeeds, also one that alters nothing.
 	Lease   string
 	Release bool
@@ -76,24 +74,23 @@ type Change struct {
 
 // Result is the answer to a change.
 type Result struct {
-	// Cart is the cart right after this change. Parts outside of Change.Scope
-	// may be older, unless the scope is PartAll.
+	// Cart is the cart right after this change. Parts outside of Change.Scope may be older, unless the scope is
+	// PartAll.
 	Cart *cart.Cart
 	// Changed says whether anything was altered.
 	Changed bool
-	// Capped are the ids of the items whose quantity a merge made the largest that is allowed, in
-	// the order of the cart's items. Where another sidecar made a step of the merge, they are not known.
+	// Capped are the ids of the items whose quantity a merge made the largest that is allowed, in the order of the
+	// cart's items. Where another sidecar made a step of the merge, they are not known.
 	Capped []string
 }
 
-// turnTTL bounds how long a sidecar that dies between two steps of one change
-// holds up the others. The turn covers one round trip to the backend. It is the longest lease that
-// a waiter is granted whole, without having to claim it again, which would be a second one.
+// turnTTL bounds how long a sidecar that dies between two steps of one change holds up the others. The turn covers one
+// round trip to the backend. It is the longest lease that a waiter is granted whole, without having to claim it again,
+// which would be a second one.
 const turnTTL = storage.WaiterTTL
 
-// Coordinator serves the carts of one store. All methods are safe for concurrent
-// use. Errors match a sentinel of cart, storage or this package, or the
-// context's error.
+// Coordinator serves the carts of one store. All methods are safe for concurrent use. Errors match a sentinel of cart,
+// storage or this package, or the context's error.
 type Coordinator struct {
 	store  storage.Store
 	locker storage.Locker // nil where locks cannot hold off anybody else
@@ -123,9 +120,8 @@ func New(store storage.Store, o Options) *Coordinator {
 	return c
 }
 
-// Update replaces the options while requests run: each change uses those that
-// it met first. Locking that the tripwire turned on stays on until options say
-// that it is on by themselves.
+// Update replaces the options while requests run: each change uses those that it met first. Locking that the tripwire
+// turned on stays on until options say that it is on by themselves.
 func (c *Coordinator) Update(o Options) {
 	c.opts.Store(&o)
 	c.mode.configure(o, c.store.Capabilities())
@@ -142,8 +138,8 @@ func (c *Coordinator) enter() error {
 	return nil
 }
 
-// Close refuses new calls with ErrDraining, ends those that hold a lease, and waits
-// for the others under way, or for ctx.
+// Close refuses new calls with ErrDraining, ends those that hold a lease, and waits for the others under way, or for
+// ctx.
 func (c *Coordinator) Close(ctx context.Context) error {
 	c.closeMu.Lock()
 	if !c.closing.Swap(true) {
@@ -191,9 +187,9 @@ func (c *Coordinator) Change(ctx context.Context, key cart.Key, ch Change) (Resu
 	return c.change(ctx, key, ch, false)
 }
 
-// change makes one change, or forgets the cart. Under a lease it does not queue for parts that
-// the lease does not cover: with a lock in hand, it would wait for others who wait for
-// it. It asks again until they are free or the wait time has passed.
+// change makes one change, or forgets the cart. Under a lease it does not queue for parts that the lease does not
+// cover: with a lock in hand, it would wait for others who wait for it. It asks again until they are free or the wait
+// time has passed.
 func (c *Coordinator) change(ctx context.Context, key cart.Key, ch Change, forget bool) (Result, error) {
 	if err := c.canLease(ch); err != nil {
 		return Result{}, err
@@ -216,15 +212,13 @@ func (c *Coordinator) change(ctx context.Context, key cart.Key, ch Change, forge
 	}
 }
 
-// Forget removes the cart; Change.Verb is nil. Changed says whether there was
-// one; Cart is the zero cart.
+// Forget removes the cart; Change.Verb is nil. Changed says whether there was one; Cart is the zero cart.
 func (c *Coordinator) Forget(ctx context.Context, key cart.Key, ch Change) (Result, error) {
 	ch.Scope = cart.PartAll
 	return c.change(ctx, key, ch, true)
 }
 
-// ForgetAll removes every cart of an identifier, each as one change, and returns
-// how many there were.
+// ForgetAll removes every cart of an identifier, each as one change, and returns how many there were.
 func (c *Coordinator) ForgetAll(ctx context.Context, identifier string) (int, error) {
 	instances, err := c.Instances(ctx, identifier)
 	if err != nil {
@@ -273,8 +267,7 @@ const (
 	pauseMax = 50 * time.Millisecond
 )
 
-// pause waits before the next attempt, longer each time, with jitter. The end of ctx's time is
-// storage.ErrLockTimeout.
+// pause waits before the next attempt, longer each time, with jitter. The end of ctx's time is storage.ErrLockTimeout.
 func pause(ctx context.Context, attempt int) error {
 	d := min(pauseMin<<min(attempt, 10), pauseMax)
 	timer := time.NewTimer(d/2 + rand.N(d/2))

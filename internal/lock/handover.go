@@ -9,13 +9,11 @@ import (
 )
 
 // HandOver moves a cart into another: swap or merge by strategy. A swap moves the cart itself, so that the two names
-// never show one id, and no limit refuses it. ch.Verb is nil;
-// ch.If is about the source. Result.Cart is the target; Changed is false when
-// there was nothing to move, and then neither cart was touched. Onto itself it
-// is a no-op with Changed false.
+// never show one id, and no limit refuses it. ch.Verb is nil; ch.If is about the source. Result.Cart is the target;
+// Changed is false when there was nothing to move, and then neither cart was touched. Onto itself it is a no-op with
+// Changed false.
 //
-// ch.Lease is a lease of the source. The target must be free, and the whole source
-// but for what the lease covers.
+// ch.Lease is a lease of the source. The target must be free, and the whole source but for what the lease covers.
 func (c *Coordinator) HandOver(ctx context.Context, from, to cart.Key, strategy cart.Strategy, ch Change) (Result, error) {
 	if err := c.canLease(ch); err != nil {
 		return Result{}, err
@@ -67,8 +65,8 @@ func (c *Coordinator) handOverQueued(ctx context.Context, from, to cart.Key, str
 	return res, err
 }
 
-// exclusively runs f when nothing else of the key's queue is under way. lease is the one that
-// f works under, "" for none.
+// exclusively runs f when nothing else of the key's queue is under way. lease is the one that f works under, "" for
+// none.
 func (c *Coordinator) exclusively(ctx context.Context, key cart.Key, lease string, f func(context.Context)) error {
 	o := &op{Change: Change{Lease: lease}}
 	o.exclusive = func(ctx context.Context) {
@@ -91,8 +89,8 @@ func (c *Coordinator) handOver(ctx context.Context, from, to, first cart.Key, st
 		second = to
 	}
 	deadline := time.Now().Add(t.o.WaitTimeout)
-	// Several steps need both turns from the start; one step needs them only
-	// when somebody holds a lock, or is quicker every time.
+	// Several steps need both turns from the start; one step needs them only when somebody holds a lock, or is quicker
+	// every time.
 	turns := !c.store.Atomic(from, to)
 	for attempt := 0; ; attempt++ {
 		if !time.Now().Before(deadline) {

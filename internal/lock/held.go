@@ -9,9 +9,9 @@ import (
 	"github.com/sidecart/sidecart/internal/cart"
 )
 
-// leases are those that were acquired through this sidecar, for the status page and for
-// those who hold one by a stream. The backend alone knows which of them still stand. Of more than [MaxListed]
-// some are left out: whoever takes leases of an hour on ever new names must not fill the memory.
+// leases are those that were acquired through this sidecar, for the status page and for those who hold one by a stream.
+// The backend alone knows which of them still stand. Of more than [MaxListed] some are left out: whoever takes leases
+// of an hour on ever new names must not fill the memory.
 type leases struct {
 	mu   sync.Mutex
 	byID map[leaseID]*heldLease
@@ -41,8 +41,8 @@ func (s *leases) add(key cart.Key, l Lease, d time.Duration) {
 		s.byID = make(map[leaseID]*heldLease)
 	}
 	now := time.Now()
-	// Each one that is added looks at a few others, so that those that have ended stay
-	// few. Go starts the range of a map at a random place.
+	// Each one that is added looks at a few others, so that those that have ended stay few. Go starts the range of a
+	// map at a random place.
 	looks := 8
 	for id, h := range s.byID {
 		if !now.Before(h.ends) {
@@ -107,8 +107,8 @@ type HeldLease struct {
 	Parts  []cart.Part
 	Holder string
 	Fence  uint64
-	// Since is when it was granted, by this sidecar's clock; Expires when it ends
-	// unless it is renewed, by the backend's.
+	// Since is when it was granted, by this sidecar's clock; Expires when it ends unless it is renewed, by the
+	// backend's.
 	Since, Expires time.Time
 	// Waiting is how many changes and leases of that cart wait in this sidecar.
 	Waiting int

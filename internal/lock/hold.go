@@ -10,14 +10,14 @@ import (
 	"github.com/sidecart/sidecart/internal/storage"
 )
 
-// MinHold is the least duration of a lease that is held by a call. The call renews it by itself, every third of it, and each
-// renewal is a write to the backend.
+// MinHold is the least duration of a lease that is held by a call. The call renews it by itself, every third of it, and
+// each renewal is a write to the backend.
 const MinHold = time.Second
 
-// HoldLease takes a lease, of [MinHold] at least, and renews it until ctx ends, send fails or the coordinator
-// closes; then it gives it back at once. send is told of the lease, with the cart,
-// and of each renewal. HoldLease returns storage.ErrLockLost when the lease is lost, ErrDraining when the coordinator
-// closes, nil when the lease was released with its token through this sidecar, and otherwise the error that ended it.
+// HoldLease takes a lease, of [MinHold] at least, and renews it until ctx ends, send fails or the coordinator closes;
+// then it gives it back at once. send is told of the lease, with the cart, and of each renewal. HoldLease returns
+// storage.ErrLockLost when the lease is lost, ErrDraining when the coordinator closes, nil when the lease was released
+// with its token through this sidecar, and otherwise the error that ended it.
 func (c *Coordinator) HoldLease(ctx context.Context, key cart.Key, r LeaseRequest, send func(Lease) error) error {
 	if err := c.enter(); err != nil { // Close waits until the lease is back
 		return err
@@ -74,15 +74,14 @@ func (c *Coordinator) keep(ctx context.Context, key cart.Key, l Lease, d time.Du
 		case ctx.Err() != nil:
 			return ctx.Err()
 		case time.Now().After(ends):
-			// The backend has not answered for the whole life of the lease: whatever it
-			// thinks, what was done under it cannot be vouched for.
+			// The backend has not answered for the whole life of the lease: whatever it thinks, what was done under it
+			// cannot be vouched for.
 			return c.noteLease(key, Change{Lease: l.Token}, storage.ErrLockLost)
 		}
 	}
 }
 
-// renewBefore renews, and waits for the answer no longer than to the next renewal or the
-// lease's end.
+// renewBefore renews, and waits for the answer no longer than to the next renewal or the lease's end.
 func (c *Coordinator) renewBefore(ctx context.Context, key cart.Key, token string, d time.Duration, ends time.Time) (Lease, error) {
 	until := time.Now().Add(max(d/3, MinLeaseDuration))
 	if ends.After(time.Now()) && ends.Before(until) {

@@ -13,35 +13,31 @@ import (
 	"github.com/sidecart/sidecart/internal/storage"
 )
 
-// Bounds of a lease's life. The least is longer than a round trip, so that what is
-// granted can be used.
+// Bounds of a lease's life. The least is longer than a round trip, so that what is granted can be used.
 const (
 	MinLeaseDuration = 10 * time.Millisecond
 	MaxLeaseDuration = time.Hour
 )
 
-// tryTime bounds an acquisition that waits for nobody: what it waits for is changes under
-// way in this sidecar, and the backend.
+// tryTime bounds an acquisition that waits for nobody: what it waits for is changes under way in this sidecar, and the
+// backend.
 const tryTime = storage.Heartbeat
 
-// errHeld says that a change under a lease met a lock over parts that the lease does
-// not cover.
+// errHeld says that a change under a lease met a lock over parts that the lease does not cover.
 var errHeld = errors.New("parts outside of the lease are locked")
 
 // LeaseRequest asks for a lease.
 type LeaseRequest struct {
 	// Parts are what to lock, all at once or not at all; PartAll, alone, is the whole cart.
 	Parts []cart.Part
-	// Wait is the longest wait; 0 waits for nobody, and a negative one stands for
-	// the configured wait time.
+	// Wait is the longest wait; 0 waits for nobody, and a negative one stands for the configured wait time.
 	Wait time.Duration
-	// Duration is how long the lease lives unless it is renewed; 0 stands for the
-	// configured one, or with Token for that of the lease.
+	// Duration is how long the lease lives unless it is renewed; 0 stands for the configured one, or with Token for
+	// that of the lease.
 	Duration time.Duration
 	// Holder is shown to people; "" stands for this sidecar.
 	Holder string
-	// Token, if not "", is that of a lease which holds Parts already. It is renewed,
-	// whole, and keeps its fence.
+	// Token, if not "", is that of a lease which holds Parts already. It is renewed, whole, and keeps its fence.
 	Token string
 }
 
@@ -54,9 +50,9 @@ type Lease struct {
 	Cart *cart.Cart
 }
 
-// AcquireLease waits for a lease and returns it with the cart as it is under it. In a
-// sidecar leases and changes of the same parts are served in the order in which they
-// came; among sidecars, in the order in which those who are first in theirs asked the backend.
+// AcquireLease waits for a lease and returns it with the cart as it is under it. In a sidecar leases and changes of the
+// same parts are served in the order in which they came; among sidecars, in the order in which those who are first in
+// theirs asked the backend.
 func (c *Coordinator) AcquireLease(ctx context.Context, key cart.Key, r LeaseRequest) (Lease, error) {
 	if c.locker == nil {
 		return Lease{}, errNoLeases
@@ -112,8 +108,8 @@ func (c *Coordinator) AcquireLease(ctx context.Context, key cart.Key, r LeaseReq
 
 var errNoLeases = fmt.Errorf("leases are %w", storage.ErrUnsupported)
 
-// tryOnce looks for an op that waits for nobody whether its parts are free. Whoever
-// takes them after that look makes it wait, but no longer than tryTime.
+// tryOnce looks for an op that waits for nobody whether its parts are free. Whoever takes them after that look makes it
+// wait, but no longer than tryTime.
 func (c *Coordinator) tryOnce(ctx context.Context, key cart.Key, g *waiter) error {
 	if !g.once {
 		return nil
@@ -229,8 +225,8 @@ func (c *Coordinator) noteLease(key cart.Key, ch Change, err error) error {
 	return err
 }
 
-// ifLeased ends a change that alters nothing and was made without a commit: its lease must
-// stand, and is given back if that was asked for.
+// ifLeased ends a change that alters nothing and was made without a commit: its lease must stand, and is given back if
+// that was asked for.
 func (c *Coordinator) ifLeased(ctx context.Context, key cart.Key, ch Change) (err error) {
 	switch {
 	case ch.Lease == "":

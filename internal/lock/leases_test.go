@@ -33,8 +33,8 @@ func TestLeases(t *testing.T) {
 	}
 }
 
-// A hand-over in steps under a lease of its source: the lease stands from the first step on,
-// whatever happens in between, and a change in steps that died is finished under it.
+// A hand-over in steps under a lease of its source: the lease stands from the first step on, whatever happens in
+// between, and a change in steps that died is finished under it.
 func TestHandOverInStepsUnderLease(t *testing.T) {
 	to := cart.Key{Identifier: "user", Instance: "default"}
 	for dies := range 4 {
@@ -72,8 +72,8 @@ func TestHandOverInStepsUnderLease(t *testing.T) {
 	}
 }
 
-// What is done under a lease is served first also where it had to queue for a moment: those before it
-// in the queue may be waiting for that lease.
+// What is done under a lease is served first also where it had to queue for a moment: those before it in the queue may
+// be waiting for that lease.
 func TestQueuedChangeUnderLeasePassesWaiters(t *testing.T) {
 	for name, wait := range map[string]func(t *testing.T, c *lock.Coordinator, early bool) error{
 		"a change": func(t *testing.T, c *lock.Coordinator, early bool) error {

@@ -76,8 +76,7 @@ func quantity(t testing.TB, k *cart.Cart, id string) (n int) {
 	return n
 }
 
-// Concurrent changes of one cart gather into fewer commits, and each gets a
-// version of its own.
+// Concurrent changes of one cart gather into fewer commits, and each gets a version of its own.
 func TestChangesGather(t *testing.T) {
 	gate := newGate(openMemory(t))
 	c := lock.New(gate, options())
@@ -306,8 +305,7 @@ func TestAnswersAreOfTheCurrentState(t *testing.T) {
 	}
 }
 
-// A lock that another holder has is waited for, part by part, and a dead
-// holder's ends with its lease.
+// A lock that another holder has is waited for, part by part, and a dead holder's ends with its lease.
 func TestHeldLock(t *testing.T) {
 	for name, open := range sharedBackends {
 		t.Run(name, func(t *testing.T) {
@@ -368,8 +366,8 @@ func TestHeldLock(t *testing.T) {
 	}
 }
 
-// A lock of another holder over one part does not hold up changes of other
-// parts that came to the queue with those that wait.
+// A lock of another holder over one part does not hold up changes of other parts that came to the queue with those that
+// wait.
 func TestHeldLockDoesNotHoldUpOtherParts(t *testing.T) {
 	store := openMemory(t)
 	gate := newGate(store)
@@ -442,8 +440,8 @@ func (g *gate) Commit(ctx context.Context, cs ...storage.Commit) ([]storage.Outc
 	return g.Locker.Commit(ctx, cs...)
 }
 
-// split is a real store that cannot change two carts in one step, and
-// whose commits fail after some as if the sidecar had died.
+// split is a real store that cannot change two carts in one step, and whose commits fail after some as if the sidecar
+// had died.
 type split struct {
 	storage.Locker
 	left *atomic.Int32 // commits until it dies
@@ -463,8 +461,8 @@ func (s split) Commit(ctx context.Context, cs ...storage.Commit) ([]storage.Outc
 	return s.Locker.Commit(ctx, cs...)
 }
 
-// A hand-over that died after any of its steps is finished by the next who asks for it:
-// nothing is lost and nothing counted twice.
+// A hand-over that died after any of its steps is finished by the next who asks for it: nothing is lost and nothing
+// counted twice.
 func TestHandOverInStepsIsResumed(t *testing.T) {
 	from, to := cart.Key{Identifier: "guest", Instance: "default"}, cart.Key{Identifier: "user", Instance: "default"}
 	resumes := map[string]func(t *testing.T, c *lock.Coordinator){
@@ -618,8 +616,7 @@ func TestTokens(t *testing.T) {
 	}
 }
 
-// A change that overtakes no other: a forget between two adds takes the first
-// with it and not the second.
+// A change that overtakes no other: a forget between two adds takes the first with it and not the second.
 func TestForgetKeepsItsPlace(t *testing.T) {
 	gate := newGate(openMemory(t))
 	c := lock.New(gate, options())
@@ -649,8 +646,8 @@ func TestForgetKeepsItsPlace(t *testing.T) {
 	}
 }
 
-// What is about the whole cart depends on all of it, also on parts that another
-// sidecar changed and the change does not touch.
+// What is about the whole cart depends on all of it, also on parts that another sidecar changed and the change does not
+// touch.
 func TestWholeCartIsOfOneInstant(t *testing.T) {
 	for name, open := range sharedBackends {
 		t.Run(name, func(t *testing.T) {
@@ -680,8 +677,7 @@ func TestWholeCartIsOfOneInstant(t *testing.T) {
 	}
 }
 
-// A commit that fails takes its turn in the same round trip, succeeds with the
-// next, and leaves no lock behind.
+// A commit that fails takes its turn in the same round trip, succeeds with the next, and leaves no lock behind.
 func TestConflictTakesTheTurn(t *testing.T) {
 	for name, open := range sharedBackends {
 		t.Run(name, func(t *testing.T) {
@@ -703,8 +699,8 @@ func TestConflictTakesTheTurn(t *testing.T) {
 	}
 }
 
-// Sidecars that take turns keep a place for the next change; none of them is left
-// behind, and Close does not wait for a turn that nobody needs.
+// Sidecars that take turns keep a place for the next change; none of them is left behind, and Close does not wait for a
+// turn that nobody needs.
 func TestCloseLeavesTheQueue(t *testing.T) {
 	for name, open := range sharedBackends {
 		t.Run(name, func(t *testing.T) {

@@ -20,8 +20,8 @@ func inSteps(store storage.Locker, commits int32) storage.Store {
 	return split{store, left}
 }
 
-// A merge that comes to more than is allowed caps it, and tells which items, in one step and in
-// several; and also where it finishes what died half-way.
+// A merge that comes to more than is allowed caps it, and tells which items, in one step and in several; and also where
+// it finishes what died half-way.
 func TestMergeTellsWhatItCapped(t *testing.T) {
 	from, to := cart.Key{Identifier: "guest", Instance: "default"}, cart.Key{Identifier: "user", Instance: "default"}
 	const whole = 1 << 20

@@ -11,8 +11,8 @@ import (
 	"github.com/sidecart/sidecart/internal/storage"
 )
 
-// mode says whether distributed locking is on. It is read on every change and
-// written when options change or the tripwire is met.
+// mode says whether distributed locking is on. It is read on every change and written when options change or the
+// tripwire is met.
 type mode struct {
 	locking atomic.Bool
 	foreign atomic.Uint64
@@ -48,8 +48,7 @@ func (m *mode) set(on bool, reason string) {
 	m.reason = reason
 }
 
-// trip notes a foreign writer and reports whether that turned locking on, or
-// would have if the store could lock.
+// trip notes a foreign writer and reports whether that turned locking on, or would have if the store could lock.
 func (m *mode) trip() bool {
 	m.foreign.Add(1)
 	if m.locking.Load() {
@@ -67,8 +66,7 @@ func (m *mode) trip() bool {
 	return true
 }
 
-// foreignWriter is the tripwire: a cart that this sidecar knew by its own last
-// change was changed by somebody else.
+// foreignWriter is the tripwire: a cart that this sidecar knew by its own last change was changed by somebody else.
 func (c *Coordinator) foreignWriter(key cart.Key) {
 	if !c.mode.trip() {
 		return
@@ -93,8 +91,7 @@ type Status struct {
 	ForeignWriters uint64
 	// Queues are the carts that changes and leases wait for now, longest queue first, at most 20.
 	Queues []Queue
-	// Leases are those that were acquired through this sidecar and have not ended, oldest
-	// first, at most 100.
+	// Leases are those that were acquired through this sidecar and have not ended, oldest first, at most 100.
 	Leases []HeldLease
 	// Stats are counters since the start.
 	Stats Stats
@@ -110,15 +107,14 @@ type Queue struct {
 
 // Stats count since the start.
 type Stats struct {
-	// Changes are changes answered with success; Commits the commits that
-	// carried them.
+	// Changes are changes answered with success; Commits the commits that carried them.
 	Changes, Commits uint64
 	// Conflicts are commits refused on a version; Locked, on a held lock.
 	Conflicts, Locked uint64
 	// Acquired are locks taken for real; Timeouts, waits that ended without one.
 	Acquired, Timeouts uint64
-	// LeasesGranted are leases granted to clients; LeaseTimeouts, requests for one that
-	// waited in vain; LeasesLost, answers that a lease was lost.
+	// LeasesGranted are leases granted to clients; LeaseTimeouts, requests for one that waited in vain; LeasesLost,
+	// answers that a lease was lost.
 	LeasesGranted, LeaseTimeouts, LeasesLost uint64
 	// Waiting is how many changes and leases wait now, and LeasesHeld how many leases are held.
 	Waiting, LeasesHeld int64

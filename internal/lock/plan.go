@@ -7,8 +7,8 @@ import (
 	"github.com/sidecart/sidecart/internal/storage"
 )
 
-// plan is what a batch would do to a cart as it was last seen: one commit, and an
-// answer for each op that is true if the commit succeeds.
+// plan is what a batch would do to a cart as it was last seen: one commit, and an answer for each op that is true if
+// the commit succeeds.
 type plan struct {
 	view    *cart.Cart
 	ops     []*op
@@ -65,16 +65,15 @@ func writes(d *cart.Draft, base uint64) (ws []storage.Write) {
 	return ws
 }
 
-// depend notes which locks an op needs and what its answer depends on. What is not there is
-// depended on too, as being at version 0.
+// depend notes which locks an op needs and what its answer depends on. What is not there is depended on too, as being
+// at version 0.
 func (p *plan) depend(o *op, now *cart.Cart) {
 	c := &p.commit
 	locks := o.lockParts(now)
 	for _, part := range locks {
 		p.lock(part)
 	}
-	// An etag of the whole cart is good for every part: what is compared with one
-	// depends on the whole.
+	// An etag of the whole cart is good for every part: what is compared with one depends on the whole.
 	whole := len(o.If.IfMatch) > 0
 	parts := make([]cart.Part, 0, len(locks)+1)
 	for _, part := range append(locks, o.Scope) {
@@ -146,8 +145,7 @@ func (p *plan) idle() bool {
 	return c.Steps == 0 && !c.Forget && !c.Touch && !c.Release && !c.UnderLease
 }
 
-// answer answers the ops of a plan that was carried out, and returns the cart
-// as it is now.
+// answer answers the ops of a plan that was carried out, and returns the cart as it is now.
 func (p *plan) answer(c *Coordinator, out storage.Outcome) *cart.Cart {
 	// Changes of other parts may have come in between; they moved the version on.
 	shift := out.Base - p.view.Version

@@ -13,25 +13,24 @@ import (
 	"github.com/sidecart/sidecart/internal/storage"
 )
 
-// maxBatch bounds how many changes go out as one commit, and so how long the
-// first of them waits for the computing of the last.
+// maxBatch bounds how many changes go out as one commit, and so how long the first of them waits for the computing of
+// the last.
 const maxBatch = 128
 
-// shard is a share of the queues, so that carts do not meet on one mutex. Its
-// mutex guards its queues and all that is in them.
+// shard is a share of the queues, so that carts do not meet on one mutex. Its mutex guards its queues and all that is
+// in them.
 type shard struct {
 	mu     sync.Mutex
 	queues map[cart.Key]*queue
 }
 
-// queue has the changes of one cart in this sidecar. Commits leave it one after the
-// other, first come first served; while one is under way, what comes meanwhile
-// gathers and goes out together.
+// queue has the changes of one cart in this sidecar. Commits leave it one after the other, first come first served;
+// while one is under way, what comes meanwhile gathers and goes out together.
 type queue struct {
 	key    cart.Key
 	active bool // somebody serves the queue
-	// exclusive says that what is served is a hand-over, which may take long: it may be waiting for
-	// a lease, and what is done under that lease must not wait for it.
+	// exclusive says that what is served is a hand-over, which may take long: it may be waiting for a lease, and what
+	// is done under that lease must not wait for it.
 	exclusive bool
 	pending   []*op
 	waiters   []*waiter
@@ -41,11 +40,10 @@ type queue struct {
 type op struct {
 	Change
 	forget bool
-	// exclusive, where set, is run in the op's turn instead of a verb: nothing else of this
-	// queue is under way then.
+	// exclusive, where set, is run in the op's turn instead of a verb: nothing else of this queue is under way then.
 	exclusive func(ctx context.Context)
-	// claim, where set, asks for a lease instead: in the op's turn it begins to wait in the
-	// backend, and what comes after it waits behind it. once lets it wait for nobody.
+	// claim, where set, asks for a lease instead: in the op's turn it begins to wait in the backend, and what comes
+	// after it waits behind it. once lets it wait for nobody.
 	claim *storage.Claim
 	once  bool
 	grant storage.Grant // of claim
@@ -91,8 +89,8 @@ func (c *Coordinator) shard(key cart.Key) *shard {
 	return &c.shards[maphash.Comparable(shardSeed, key)%uint64(len(c.shards))]
 }
 
-// submit puts a change in the queue of its cart and waits for the answer. Where the queue is
-// empty the caller serves its change itself, without a switch of goroutines.
+// submit puts a change in the queue of its cart and waits for the answer. Where the queue is empty the caller serves
+// its change itself, without a switch of goroutines.
 func (c *Coordinator) submit(ctx context.Context, key cart.Key, o *op) (Result, error) {
 	if err := c.enter(); err != nil {
 		return Result{}, err
@@ -139,8 +137,7 @@ func (c *Coordinator) submit(ctx context.Context, key cart.Key, o *op) (Result, 
 	return c.await(ctx, sh, q, o)
 }
 
-// queueParts are the parts that decide which waiting changes a change must not
-// overtake.
+// queueParts are the parts that decide which waiting changes a change must not overtake.
 func (c *Coordinator) queueParts(key cart.Key, o *op) []cart.Part {
 	if o.claim != nil {
 		return o.claim.Parts
@@ -158,8 +155,8 @@ func (c *Coordinator) queueParts(key cart.Key, o *op) []cart.Part {
 	return []cart.Part{cart.PartAll}
 }
 
-// waits reports whether the op must wait behind others, although nobody serves the queue. What
-// is done under a lease waits for nobody: whoever waits may be waiting for that lease.
+// waits reports whether the op must wait behind others, although nobody serves the queue. What is done under a lease
+// waits for nobody: whoever waits may be waiting for that lease.
 func (q *queue) waits(o *op) bool {
 	behind := func(p *op) bool { return cart.Overlap(p.parts, o.parts) }
 	return o.Lease == "" && (q.blocks(o) || slices.ContainsFunc(q.pending, behind))
@@ -170,8 +167,7 @@ func (q *queue) blocks(o *op) bool {
 	return slices.ContainsFunc(q.waiters, func(w *waiter) bool { return cart.Overlap(w.claim.Parts, o.parts) })
 }
 
-// enqueue puts the op last: in the waiter that waits for the lock it needs, or in
-// the queue.
+// enqueue puts the op last: in the waiter that waits for the lock it needs, or in the queue.
 func (q *queue) enqueue(o *op) {
 	behind := slices.ContainsFunc(q.pending, func(p *op) bool { return cart.Overlap(p.parts, o.parts) })
 	for _, w := range q.waiters {
@@ -183,8 +179,8 @@ func (q *queue) enqueue(o *op) {
 	q.pending = append(q.pending, o)
 }
 
-// await waits for the answer, or takes the op out of the queue when its time is
-// up. An op that is being served is answered in any case.
+// await waits for the answer, or takes the op out of the queue when its time is up. An op that is being served is
+// answered in any case.
 func (c *Coordinator) await(ctx context.Context, sh *shard, q *queue, o *op) (Result, error) {
 	select {
 	case <-o.done: // served by the caller itself
@@ -280,8 +276,8 @@ func (c *Coordinator) dispatch(sh *shard, q *queue) {
 	}
 }
 
-// dispatchable hands the queue to the caller if nobody serves it and something could go
-// out, and ends a queue in which nothing waits. The shard is locked.
+// dispatchable hands the queue to the caller if nobody serves it and something could go out, and ends a queue in which
+// nothing waits. The shard is locked.
 func (c *Coordinator) dispatchable(sh *shard, q *queue) (b batch, ok bool) {
 	if q.active {
 		return b, false
@@ -312,8 +308,8 @@ func (c *Coordinator) drain(sh *shard, q *queue, b batch) {
 	}
 }
 
-// spent is why the backend is not asked any more: ErrBusy where a bound of the sidecar's own
-// has ended the context, which it says by a cause, and else the context's error.
+// spent is why the backend is not asked any more: ErrBusy where a bound of the sidecar's own has ended the context,
+// which it says by a cause, and else the context's error.
 func spent(ctx context.Context) error {
 	err := ctx.Err()
 	if err == nil || errors.Is(err, context.Canceled) || errors.Is(context.Cause(ctx), err) {

@@ -24,14 +24,12 @@ type serving struct {
 	fresh bool
 }
 
-// serve answers every op of the batch, or lets it wait for a lock. It computes the changes from the
-// last known state and commits them on the condition that this is still the state; a
-// conflict brings the true one.
+// serve answers every op of the batch, or lets it wait for a lock. It computes the changes from the last known state
+// and commits them on the condition that this is still the state; a conflict brings the true one.
 //
-// In locked mode a commit that fails takes its turn in the same round trip: either
-// the lock is granted, and the next attempt cannot fail, or the claim is queued. That
-// is what keeps one sidecar, whose state is fresh because it wrote last, from winning
-// every race.
+// In locked mode a commit that fails takes its turn in the same round trip: either the lock is granted, and the next
+// attempt cannot fail, or the claim is queued. That is what keeps one sidecar, whose state is fresh because it wrote
+// last, from winning every race.
 func (c *Coordinator) serve(ctx context.Context, q *queue, b batch) {
 	if run := b.ops[0].exclusive; run != nil {
 		run(ctx)
@@ -149,9 +147,8 @@ func (s *serving) conflicted(ctx context.Context, p *plan, out storage.Outcome) 
 	return true
 }
 
-// locked lets the changes wait for the lock that their commit met, each set of
-// parts by itself: a lock over the items does not hold up a change of the
-// conditions.
+// locked lets the changes wait for the lock that their commit met, each set of parts by itself: a lock over the items
+// does not hold up a change of the conditions.
 func (s *serving) locked(ctx context.Context, p *plan, out storage.Outcome) (again bool) {
 	s.c.stats.locked.Add(1)
 	if p.commit.UnderLease {
@@ -184,8 +181,8 @@ func (s *serving) split(ctx context.Context, sets [][]*op) (again bool) {
 	return false
 }
 
-// fail answers all ops with err. What the backend has is in doubt then, and a
-// lock that may have been granted meanwhile is given back: that of claim, if the commit had one.
+// fail answers all ops with err. What the backend has is in doubt then, and a lock that may have been granted meanwhile
+// is given back: that of claim, if the commit had one.
 func (s *serving) fail(claim *storage.Claim, err error) (again bool) {
 	s.c.cache.drop(s.q.key)
 	if claim != nil {
@@ -247,8 +244,7 @@ func (o *Options) claim(parts []cart.Part, token string) *storage.Claim {
 	return &storage.Claim{Token: token, Holder: o.Holder, Parts: parts, Duration: min(o.LeaseDuration, turnTTL)}
 }
 
-// NewToken makes an unguessable token of 128 random bits in the form of
-// bsm/redislock: 22 characters of base64url.
+// NewToken makes an unguessable token of 128 random bits in the form of bsm/redislock: 22 characters of base64url.
 func NewToken() string {
 	var b [16]byte
 	_, _ = rand.Read(b[:]) // never fails: crypto/rand ends the process instead

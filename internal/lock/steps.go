@@ -13,8 +13,8 @@ import (
 
 // The steps of a hand-over that is none in one commit, and their end by whoever meets them: see transfer.go.
 
-// life is that of a source whose hand-over has begun. It must not expire before the steps that move its contents, which may
-// have to wait for a lock of the target.
+// life is that of a source whose hand-over has begun. It must not expire before the steps that move its contents, which
+// may have to wait for a lock of the target.
 func (t *transfer) life() time.Duration {
 	if t.o.TTL == 0 {
 		return 0
@@ -44,8 +44,7 @@ func (t *transfer) declare(ctx context.Context, source *cart.Cart, in intent) (s
 	return outs[0].Status, nil
 }
 
-// finish does steps 2 and 3 of a hand-over whose intent stands, unless somebody
-// else has done them.
+// finish does steps 2 and 3 of a hand-over whose intent stands, unless somebody else has done them.
 func (t *transfer) finish(ctx context.Context, in intent) error {
 	err := t.receive(ctx, in)
 	if err == nil {
@@ -144,9 +143,8 @@ func (c *Coordinator) resume(ctx context.Context, key cart.Key, source *cart.Car
 	return err
 }
 
-// readInTransfer answers a read of a source whose hand-over is not finished: it
-// is empty once the target has its contents, and unchanged before. A read never
-// finishes the hand-over, since that may have to wait for a lock.
+// readInTransfer answers a read of a source whose hand-over is not finished: it is empty once the target has its
+// contents, and unchanged before. A read never finishes the hand-over, since that may have to wait for a lock.
 func (c *Coordinator) readInTransfer(ctx context.Context, key cart.Key, source *cart.Cart) (*cart.Cart, error) {
 	in, ok := parseIntent(source.Transfer)
 	if !ok {
@@ -171,8 +169,8 @@ func (c *Coordinator) readInTransfer(ctx context.Context, key cart.Key, source *
 	return k, nil
 }
 
-// settleReceived finishes what the end of a cart would cut off: the id of a
-// hand-over that it has received must not go before that hand-over's source.
+// settleReceived finishes what the end of a cart would cut off: the id of a hand-over that it has received must not go
+// before that hand-over's source.
 func (c *Coordinator) settleReceived(ctx context.Context, k *cart.Cart) error {
 	in, ok := parseIntent(k.Received)
 	if !ok {

@@ -20,8 +20,7 @@ func openMemory(t testing.TB) storage.Locker {
 	return s
 }
 
-// sharedBackends open a backend; what they return opens it once more, as a
-// further sidecar would.
+// sharedBackends open a backend; what they return opens it once more, as a further sidecar would.
 var sharedBackends = map[string]func(t *testing.T) func() storage.Store{
 	"redis": func(t *testing.T) func() storage.Store {
 		c := redis.Config{Addresses: []string{testserver.StartRedis(t).Addr}, Prefix: "cart"}

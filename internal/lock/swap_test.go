@@ -42,8 +42,8 @@ func text(c *cart.Cart) string {
 	return b.String()
 }
 
-// TestSwapMovesTheCart: id, creation, versions, order and tombstones go along, the version rises by one, and the target leaves
-// nothing, in one step and in several, onto a cart and onto none.
+// TestSwapMovesTheCart: id, creation, versions, order and tombstones go along, the version rises by one, and the target
+// leaves nothing, in one step and in several, onto a cart and onto none.
 func TestSwapMovesTheCart(t *testing.T) {
 	for _, atomically := range []bool{true, false} {
 		for _, there := range []bool{true, false} {
@@ -98,8 +98,8 @@ func TestSwapMovesTheCart(t *testing.T) {
 	}
 }
 
-// TestSwapInStepsIsResumed: a swap that died after any of its steps is finished once, by whoever comes, and no two names ever
-// show one id.
+// TestSwapInStepsIsResumed: a swap that died after any of its steps is finished once, by whoever comes, and no two
+// names ever show one id.
 func TestSwapInStepsIsResumed(t *testing.T) {
 	for name, resume := range map[string]func(t *testing.T, c *lock.Coordinator){
 		"the same again": func(t *testing.T, c *lock.Coordinator) {
@@ -143,8 +143,8 @@ func TestSwapInStepsIsResumed(t *testing.T) {
 	}
 }
 
-// TestSwapSettlesWhatWasReceived: a cart that was received in steps of which the last is missing, and goes on in one step, is not
-// received again when somebody finishes them.
+// TestSwapSettlesWhatWasReceived: a cart that was received in steps of which the last is missing, and goes on in one
+// step, is not received again when somebody finishes them.
 func TestSwapSettlesWhatWasReceived(t *testing.T) {
 	for _, strategy := range []cart.Strategy{cart.StrategySwap, cart.StrategyAddQuantities} {
 		store := openMemory(t)
@@ -185,8 +185,8 @@ func TestHandOverOutlivesItsSource(t *testing.T) {
 	}
 }
 
-// slowSteps is a store that has the guest's cart read again, after the first step, when the life that it was given before would
-// be over.
+// slowSteps is a store that has the guest's cart read again, after the first step, when the life that it was given
+// before would be over.
 type slowSteps struct {
 	split
 	*testing.T
@@ -209,8 +209,8 @@ func (s *slowSteps) Load(ctx context.Context, key cart.Key) (*cart.Cart, error) 
 	return s.split.Load(ctx, key)
 }
 
-// TestHandOverWaitsForOneLockOnly: where the wait for the first cart's lock takes the whole wait time, that is a lock timeout, and no
-// fault of the backend.
+// TestHandOverWaitsForOneLockOnly: where the wait for the first cart's lock takes the whole wait time, that is a lock
+// timeout, and no fault of the backend.
 func TestHandOverWaitsForOneLockOnly(t *testing.T) {
 	left := new(atomic.Int32)
 	left.Store(1 << 20)

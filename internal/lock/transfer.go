@@ -9,9 +9,8 @@ import (
 	"github.com/sidecart/sidecart/internal/storage"
 )
 
-// Where two carts share one atomic step, a hand-over is one commit of two carts.
-// Where they do not, it is three steps, each atomic, that anybody who meets
-// them unfinished can finish:
+// Where two carts share one atomic step, a hand-over is one commit of two carts. Where they do not, it is three steps,
+// each atomic, that anybody who meets them unfinished can finish:
 //
 //  1. The source is given an intent (PartTransfer), which closes it to every
 //     other change.
@@ -19,11 +18,9 @@ import (
 //     condition of the version it had before the intent was seen.
 //  3. The source is forgotten.
 //
-// The order of reads makes step 2 happen once: first the target, then the
-// source. If the intent still stands after the target was read, then either the target
-// shows its id, or nobody has received it yet and the condition on the version
-// keeps a second one from doing so. The id may be overwritten only after step 3 of
-// its hand-over. See docs/design.
+// The order of reads makes step 2 happen once: first the target, then the source. If the intent still stands after the
+// target was read, then either the target shows its id, or nobody has received it yet and the condition on the version
+// keeps a second one from doing so. The id may be overwritten only after step 3 of its hand-over. See docs/design.
 
 // intent is the value of PartTransfer, and in the target that of PartReceived.
 type intent struct {
@@ -42,8 +39,8 @@ type transfer struct {
 	o *Options
 	// tokens are the locks that it holds.
 	tokens map[cart.Key]string
-	// under is the change with the lease that the source is handed over under, if any; of
-	// that cart no turn is taken, since it would wait for the lease.
+	// under is the change with the lease that the source is handed over under, if any; of that cart no turn is taken,
+	// since it would wait for the lease.
 	under  Change
 	leased cart.Key
 	// capped are the items that the last hand-over of this run, its own or one that it finished, has capped.
@@ -52,9 +49,8 @@ type transfer struct {
 	depth int
 }
 
-// maxDepth bounds how many unfinished hand-overs are finished one for the other.
-// Both turns are taken before an intent is declared, so they cannot form a ring;
-// the bound keeps one that was made by hand from holding a request for ever.
+// maxDepth bounds how many unfinished hand-overs are finished one for the other. Both turns are taken before an intent
+// is declared, so they cannot form a ring; the bound keeps one that was made by hand from holding a request for ever.
 const maxDepth = 16
 
 func (t *transfer) abandon() {
@@ -63,8 +59,8 @@ func (t *transfer) abandon() {
 	}
 }
 
-// takeTurns waits for the locks over whole carts. Everybody takes them in the
-// same order, so that two never wait for each other.
+// takeTurns waits for the locks over whole carts. Everybody takes them in the same order, so that two never wait for
+// each other.
 func (t *transfer) takeTurns(ctx context.Context, deadline time.Time, keys ...cart.Key) error {
 	if t.c.locker == nil {
 		return nil
@@ -146,8 +142,7 @@ func (t *transfer) try(ctx context.Context, from, to cart.Key, strategy cart.Str
 	return Result{Cart: target, Changed: true, Capped: t.capped}, storage.Committed, err
 }
 
-// load loads a cart and first finishes the hand-over that it is the source of,
-// if any, whose intent it returns.
+// load loads a cart and first finishes the hand-over that it is the source of, if any, whose intent it returns.
 func (t *transfer) load(ctx context.Context, key cart.Key) (*cart.Cart, intent, error) {
 	var met intent
 	for {
@@ -161,8 +156,8 @@ func (t *transfer) load(ctx context.Context, key cart.Key) (*cart.Cart, intent, 
 	}
 }
 
-// arrival is the commit by which the contents of source come to target, and the cart that it leaves there, but for
-// its times. received is what the target remembers of the hand-over, nil where that is one step.
+// arrival is the commit by which the contents of source come to target, and the cart that it leaves there, but for its
+// times. received is what the target remembers of the hand-over, nil where that is one step.
 func (t *transfer) arrival(source, target *cart.Cart, in intent, received []byte, limits cart.Limits) (storage.Commit, *cart.Cart, error) {
 	take := storage.Commit{
 		Key: in.To, Expect: storage.Expect{ID: target.ID, Version: target.Version}, TTL: t.o.TTL, Touch: true,

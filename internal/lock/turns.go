@@ -9,9 +9,8 @@ import (
 	"github.com/sidecart/sidecart/internal/storage"
 )
 
-// dequeue takes out what is to be served next: a waiter whose lock has come, with
-// all that the lock covers; else the first changes that no waiting waiter and no
-// earlier change holds up. The shard is locked.
+// dequeue takes out what is to be served next: a waiter whose lock has come, with all that the lock covers; else the
+// first changes that no waiting waiter and no earlier change holds up. The shard is locked.
 func (c *Coordinator) dequeue(q *queue) (batch, bool) {
 	for _, w := range slices.Clone(q.waiters) {
 		if !w.granted {
@@ -33,9 +32,9 @@ func (c *Coordinator) dequeue(q *queue) (batch, bool) {
 	return b, len(b.ops) > 0
 }
 
-// gather moves pending ops to b, in order, none before one it overlaps, and lets those that
-// ask for a lease begin to wait for it. What is done under a lease passes everybody but those under
-// the same lease: those it passes may be waiting for that lease.
+// gather moves pending ops to b, in order, none before one it overlaps, and lets those that ask for a lease begin to
+// wait for it. What is done under a lease passes everybody but those under the same lease: those it passes may be
+// waiting for that lease.
 func (c *Coordinator) gather(q *queue, b *batch, wanted func(*op) bool) {
 	var (
 		ahead   cart.PartSet
@@ -81,9 +80,8 @@ func (c *Coordinator) gather(q *queue, b *batch, wanted func(*op) bool) {
 	})
 }
 
-// awaitTurn lets changes wait for a lock without holding up the rest of the queue, or
-// keeps the place for those that will come until then. queued says that the
-// claim stands in the backend's queue already.
+// awaitTurn lets changes wait for a lock without holding up the rest of the queue, or keeps the place for those that
+// will come until then. queued says that the claim stands in the backend's queue already.
 func (c *Coordinator) awaitTurn(q *queue, ops []*op, claim storage.Claim, queued bool) {
 	ctx, cancel := context.WithCancel(context.Background())
 	w := &waiter{claim: claim, ops: ops, cancel: cancel}
@@ -128,8 +126,7 @@ func (c *Coordinator) leaveQueues() {
 	}
 }
 
-// acquire waits for the waiter's lock and then serves the queue itself, since it is
-// awake, unless somebody does.
+// acquire waits for the waiter's lock and then serves the queue itself, since it is awake, unless somebody does.
 func (c *Coordinator) acquire(ctx context.Context, sh *shard, q *queue, w *waiter, queued bool) {
 	var grant storage.Grant
 	err := c.tryOnce(ctx, q.key, w)
@@ -167,8 +164,8 @@ func (c *Coordinator) acquire(ctx context.Context, sh *shard, q *queue, w *waite
 	}
 }
 
-// abandon gives a lock back that nobody needs, without making anybody wait for
-// it. If it fails the lock ends with its lease.
+// abandon gives a lock back that nobody needs, without making anybody wait for it. If it fails the lock ends with its
+// lease.
 func (c *Coordinator) abandon(key cart.Key, token string) {
 	c.inFlight.Go(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), turnTTL)

@@ -7,8 +7,7 @@ import (
 	"google.golang.org/grpc/codes"
 )
 
-// What is not there has an etag by either front, with which one of two clients that open a cart at
-// once is refused.
+// What is not there has an etag by either front, with which one of two clients that open a cart at once is refused.
 func TestAbsentETags(t *testing.T) {
 	eachFront(t, func(t *testing.T, w *world, call func(ask) reply) {
 		reads := []ask{{rpc: "GetCart"}, {rpc: "GetItems"}, {rpc: "GetConditions"}, {rpc: "GetMetadata"}, {rpc: "GetMetadataValue", params: p{"key": "k"}}}

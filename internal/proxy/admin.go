@@ -49,8 +49,8 @@ type statusPage struct {
 	Config     statusConfig  `json:"config"`
 	Backend    statusBackend `json:"backend"`
 	Locking    statusLocking `json:"locking"`
-	// Queues and Leases name whose carts they are, and are empty for whoever does not ask
-	// over loopback. Counters count them for everybody.
+	// Queues and Leases name whose carts they are, and are empty for whoever does not ask over loopback. Counters count
+	// them for everybody.
 	Queues   []statusQueue `json:"queues"`
 	Leases   []statusLease `json:"leases"`
 	Counters statusCounts  `json:"counters"`
@@ -70,7 +70,8 @@ type statusConfig struct {
 
 type statusBackend struct {
 	Type string `json:"type"`
-	// Place is where it is, Prefix how the names of carts begin there, and TTL how long a cart lives from its last change.
+	// Place is where it is, Prefix how the names of carts begin there, and TTL how long a cart lives from its last
+	// change.
 	Place   string `json:"place,omitempty"`
 	Prefix  string `json:"prefix,omitempty"`
 	TTL     string `json:"ttl,omitempty"`
@@ -121,8 +122,8 @@ type statusCounts struct {
 	Locked    uint64 `json:"locked"`
 	Acquired  uint64 `json:"acquired"`
 	Timeouts  uint64 `json:"timeouts"`
-	// ChangesPerSecond is the mean since the backend was opened. Errors are calls by the reason with which they ended, since the
-	// process began.
+	// ChangesPerSecond is the mean since the backend was opened. Errors are calls by the reason with which they ended,
+	// since the process began.
 	ChangesPerSecond float64           `json:"changesPerSecond"`
 	Errors           map[string]uint64 `json:"errors"`
 
@@ -218,9 +219,9 @@ var parseStatusPage = sync.OnceValue(func() *template.Template {
 // adminHandler serves probes, metrics and the status page.
 func (s *Server) adminHandler(version string) http.Handler {
 	mux := http.NewServeMux()
-	// "?started" is for a start-up probe: who starts after that finds a ready sidecar as a rule, and one that says what is
-	// wrong where the backend is away, since that is known then. It is no path of its own: a release before this one, which
-	// does not know it, answers too.
+	// "?started" is for a start-up probe: who starts after that finds a ready sidecar as a rule, and one that says what
+	// is wrong where the backend is away, since that is known then. It is no path of its own: a release before this
+	// one, which does not know it, answers too.
 	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 		if r.URL.Query().Has("started") && !s.pulse.looked() {
@@ -258,8 +259,8 @@ const (
 	pageWait = 2 * time.Second
 )
 
-// few has h make few answers at once, whoever asks. An answer is whole before it is sent,
-// so that who reads slowly holds up nobody.
+// few has h make few answers at once, whoever asks. An answer is whole before it is sent, so that who reads slowly
+// holds up nobody.
 func few(h http.Handler) http.Handler {
 	places := make(chan struct{}, atOnce)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

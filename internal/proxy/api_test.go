@@ -12,8 +12,7 @@ import (
 
 type p = map[string]string
 
-// The script is run by both fronts, each on an empty store; every answer must be
-// the same, to the byte.
+// The script is run by both fronts, each on an empty store; every answer must be the same, to the byte.
 var script = []struct {
 	name string
 	ask  ask
@@ -157,8 +156,8 @@ func quoted(etag string) string {
 	return `"` + etag + `"`
 }
 
-// Each resource has its own etag, the cart's is good for all, and the one of a cart
-// that was forgotten is good for nothing.
+// Each resource has its own etag, the cart's is good for all, and the one of a cart that was forgotten is good for
+// nothing.
 func TestPreconditions(t *testing.T) {
 	changes := []ask{
 		{rpc: "PutItems", body: `{"items":{"%d":{"quantity":1}}}`},

@@ -27,8 +27,8 @@ type Coordinator interface {
 	Status() lock.Status
 }
 
-// Backend is what calls are served with. All fields but Generation, Place, Prefix, TTL,
-// MemoryBytes, AllowFlush, Beat, Advice and Count are required.
+// Backend is what calls are served with. All fields but Generation, Place, Prefix, TTL, MemoryBytes, AllowFlush, Beat,
+// Advice and Count are required.
 type Backend struct {
 	Coordinator Coordinator
 	// Ping has the store do all that a change needs.
@@ -41,8 +41,8 @@ type Backend struct {
 	Count func(ctx context.Context, most int) (n int, more bool, err error)
 	// Name is the backend's type as in the configuration: "Redis".
 	Name string
-	// Place is where the carts are, for people; it names no user and no password. Prefix begins their
-	// names, and TTL is how long they live, 0 for ever. All three are for the status page alone.
+	// Place is where the carts are, for people; it names no user and no password. Prefix begins their names, and TTL is
+	// how long they live, 0 for ever. All three are for the status page alone.
 	Place, Prefix string
 	TTL           time.Duration
 	// Mode is the locking mode as in the configuration: "auto".
@@ -53,15 +53,14 @@ type Backend struct {
 	Limits cart.Limits
 	// RequestTimeout bounds one call, the wait for a lock included.
 	RequestTimeout time.Duration
-	// MemoryBytes is how much memory the process may use, less what the backend has outside of
-	// Go's heap; 0 or math.MaxInt64 where there is no limit.
+	// MemoryBytes is how much memory the process may use, less what the backend has outside of Go's heap; 0 or
+	// math.MaxInt64 where there is no limit.
 	MemoryBytes int64
 	// AllowFlush permits the call that removes all carts of the prefix.
 	AllowFlush bool
 }
 
-// maxBodyBytes bounds the body of one HTTP request: two documents in a spacious
-// notation, and the envelope.
+// maxBodyBytes bounds the body of one HTTP request: two documents in a spacious notation, and the envelope.
 func (b *Backend) maxBodyBytes() int64 {
 	return 2*int64(min(b.Limits.MaxDocumentBytes, b.Limits.MaxCartBytes)) + 64<<10
 }
@@ -70,8 +69,7 @@ func (b *Backend) maxBodyBytes() int64 {
 type served struct {
 	Backend // whose Coordinator keeps to the budget
 	budget  *budget
-	// calls are those under way, and one more until the backend is retired; at 0
-	// the backend takes no call any more.
+	// calls are those under way, and one more until the backend is retired; at 0 the backend takes no call any more.
 	calls atomic.Int64
 	empty chan struct{} // closed at 0
 	// opened is since when it serves.
@@ -123,8 +121,7 @@ func (s *backends) peek() *served { return s.current.Load() }
 // Retired is a Backend that gets no new calls any more.
 type Retired struct{ backend *served }
 
-// Wait returns when no call uses the Backend any more, so that it can be closed,
-// or when ctx ends.
+// Wait returns when no call uses the Backend any more, so that it can be closed, or when ctx ends.
 func (r *Retired) Wait(ctx context.Context) error {
 	select {
 	case <-r.backend.empty:

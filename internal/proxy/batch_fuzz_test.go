@@ -61,8 +61,7 @@ func steps(raw []byte) (list []step) {
 	return list
 }
 
-// cartState is what a batch may change. The order of metadata's keys is not compared: it is that of
-// the changes.
+// cartState is what a batch may change. The order of metadata's keys is not compared: it is that of the changes.
 type cartState struct {
 	Version           uint64
 	Items, Conditions json.RawMessage
@@ -77,9 +76,8 @@ func (s *fuzzed) state(t *testing.T, path string) (c cartState) {
 	return c
 }
 
-// FuzzBatch makes the same operations as one batch and one by one. Both end with the same cart; if
-// one of them is refused, the batch is refused for the same reason and has changed
-// nothing. A batch raises the version by one at most.
+// FuzzBatch makes the same operations as one batch and one by one. Both end with the same cart; if one of them is
+// refused, the batch is refused for the same reason and has changed nothing. A batch raises the version by one at most.
 func FuzzBatch(f *testing.F) {
 	for kind := range byte(9) {
 		f.Add(true, []byte{kind, 0, 0, 0})
@@ -107,8 +105,8 @@ func FuzzBatch(f *testing.F) {
 		body := `{"operations":[` + strings.Join(operations, ",") + `]}`
 		batch := s.ask(t, http.MethodPost, together+":batch", body, header())
 
-		// What is found in the text goes before what is found in the cart, so that the batch may
-		// tell of another operation than the first that is refused alone.
+		// What is found in the text goes before what is found in the cart, so that the batch may tell of another
+		// operation than the first that is refused alone.
 		reasons := map[string]bool{}
 		if len(list) == 0 {
 			reasons["INVALID"] = true

@@ -15,8 +15,8 @@ import (
 	"github.com/sidecart/sidecart/internal/cart"
 )
 
-// requestBody is a body that was read. It carries the error of its decoding
-// past the gateway, which keeps only the text of one.
+// requestBody is a body that was read. It carries the error of its decoding past the gateway, which keeps only the text
+// of one.
 type requestBody struct {
 	bytes.Reader
 	text []byte
@@ -34,8 +34,7 @@ const answerGrace = 30 * time.Second
 // firstRead is how much memory a body is given before any of it has come.
 const firstRead = 4 << 10
 
-// readBody reads the whole body, of at most most bytes and within timeout, when there is
-// memory for it.
+// readBody reads the whole body, of at most most bytes and within timeout, when there is memory for it.
 func (g *gateway) readBody(w http.ResponseWriter, r *http.Request, a *admission, most int64, timeout time.Duration) (*requestBody, error) {
 	body := &requestBody{}
 	ctx, budget := r.Context(), a.budget
@@ -82,8 +81,8 @@ func (g *gateway) readBody(w http.ResponseWriter, r *http.Request, a *admission,
 	return body, checkContent(r.Header, g.grpcAddress)
 }
 
-// checkContent refuses a body that is not said to be JSON. That is more than order: what a
-// web page may send to another site without being asked first is never application/json.
+// checkContent refuses a body that is not said to be JSON. That is more than order: what a web page may send to another
+// site without being asked first is never application/json.
 func checkContent(h http.Header, grpcAddress func() string) error {
 	refused := func(header, format string, args ...any) error {
 		return fmt.Errorf("%w: %w", errMediaType, cart.Invalidf(header, format, args...))
@@ -106,14 +105,12 @@ func checkContent(h http.Header, grpcAddress func() string) error {
 	return nil
 }
 
-// leaveGrace is how long a change is served whose client has closed the connection, or
-// its side of it, which looks the same. It is more than a change takes that waits for
-// nobody, so that such a change is made alike on every backend; and those who gave up do
-// not wait for a lock much longer.
+// leaveGrace is how long a change is served whose client has closed the connection, or its side of it, which looks the
+// same. It is more than a change takes that waits for nobody, so that such a change is made alike on every backend; and
+// those who gave up do not wait for a lock much longer.
 const leaveGrace = 2 * time.Second
 
-// whileServed is ctx without its end, but for a while after that. A deadline that the client
-// named stays as it is.
+// whileServed is ctx without its end, but for a while after that. A deadline that the client named stays as it is.
 func whileServed(ctx context.Context) (context.Context, context.CancelFunc) {
 	served, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	if d, ok := ctx.Deadline(); ok {

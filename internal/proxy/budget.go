@@ -15,13 +15,12 @@ import (
 	"github.com/sidecart/sidecart/internal/cart"
 )
 
-// A sidecar has the memory of a small neighbour of an app, and a request costs a multiple
-// of its bytes: received, parsed, merged into the cart, sent to the backend and answered.
-// So requests are let in by what they cost. Who does not fit waits, in order, and is told
-// BUSY after a while.
+// A sidecar has the memory of a small neighbour of an app, and a request costs a multiple of its bytes: received,
+// parsed, merged into the cart, sent to the backend and answered. So requests are let in by what they cost. Who does
+// not fit waits, in order, and is told BUSY after a while.
 //
-// The budget has pools that are asked for in one order only, so that nobody who has what
-// another waits for waits himself:
+// The budget has pools that are asked for in one order only, so that nobody who has what another waits for waits
+// himself:
 //
 //	small   requests of little carts, with all that belongs to them
 //	bodies  large requests, while they are received and parsed
@@ -39,17 +38,16 @@ const (
 
 	// smallBytes is up to where a request or a cart is small.
 	smallBytes = 32 << 10
-	// callCost is what a small request costs beside its bytes: a goroutine, a stream, its
-	// contexts, and a small cart.
+	// callCost is what a small request costs beside its bytes: a goroutine, a stream, its contexts, and a small cart.
 	callCost   = 16 << 10
 	smallTimes = 4
-	// bodyTimes and workTimes are what a byte of a large request and of a large cart cost,
-	// measured as the peak of the process over that of an idle one.
+	// bodyTimes and workTimes are what a byte of a large request and of a large cart cost, measured as the peak of the
+	// process over that of an idle one.
 	bodyTimes = 3
 	workTimes = 7
 
-	// busyWait is how long a request waits for memory. It is less than the request timeout
-	// by default, so that BUSY is what clients hear.
+	// busyWait is how long a request waits for memory. It is less than the request timeout by default, so that BUSY is
+	// what clients hear.
 	busyWait = 5 * time.Second
 	// maxWaiting bounds those who wait. Each may hold a window of received bytes.
 	maxWaiting = 512
@@ -165,8 +163,7 @@ func (a *admission) release() {
 	a.work.release()
 }
 
-// begin lets a request work on carts of size bytes together, which is a guess where it is not
-// known.
+// begin lets a request work on carts of size bytes together, which is a guess where it is not known.
 func (a *admission) begin(ctx context.Context, size int64, known, leased bool) (err error) {
 	if size = max(size, a.bytes); size <= smallBytes {
 		return nil
@@ -182,9 +179,8 @@ func (a *admission) begin(ctx context.Context, size int64, known, leased bool) (
 	return err
 }
 
-// learned says that the carts are of size bytes. It reports whether there is memory for the
-// answer without that of the unseen, which is not for answers: a client that reads slowly
-// would keep it from carts that nobody has seen.
+// learned says that the carts are of size bytes. It reports whether there is memory for the answer without that of the
+// unseen, which is not for answers: a client that reads slowly would keep it from carts that nobody has seen.
 func (a *admission) learned(size int64) bool {
 	if size = max(size, a.bytes); size <= smallBytes {
 		a.work.release()
@@ -204,8 +200,8 @@ func (a *admission) learned(size int64) bool {
 	return true
 }
 
-// answered leaves to an answer of n bytes what it needs until it is written, and returns
-// who is to be told then; nil where it needs nothing.
+// answered leaves to an answer of n bytes what it needs until it is written, and returns who is to be told then; nil
+// where it needs nothing.
 func (a *admission) answered(n int64) *receipt {
 	a.arrive.release()
 	a.work.shrink(2 * n)
@@ -214,8 +210,7 @@ func (a *admission) answered(n int64) *receipt {
 	}
 	r := &receipt{&owed{lot: a.work}}
 	a.work = lot{}
-	// gRPC may drop the buffers of a connection that broke. What the collector has taken
-	// is free as well.
+	// gRPC may drop the buffers of a connection that broke. What the collector has taken is free as well.
 	runtime.AddCleanup(r, (*owed).settle, r.owed)
 	return r
 }
@@ -250,8 +245,8 @@ type sizes struct {
 	seed maphash.Seed
 	// known has sets of four, for keys whose hashes are alike: the upper half of the hash, and the size.
 	known [1024][4]atomic.Uint64
-	// guess is the size of a cart that is not known: as large as those seen lately. It
-	// begins with the largest, so that a sidecar which starts among large carts survives.
+	// guess is the size of a cart that is not known: as large as those seen lately. It begins with the largest, so that
+	// a sidecar which starts among large carts survives.
 	guess atomic.Int64
 }
 

@@ -40,8 +40,8 @@ func TestEncode(t *testing.T) {
 	}
 }
 
-// Every field that comes in the path is marked as such: otherwise a body could
-// name another cart than the path does, and be believed.
+// Every field that comes in the path is marked as such: otherwise a body could name another cart than the path does,
+// and be believed.
 func TestPathFieldsAreOutsideOfBodies(t *testing.T) {
 	methods := pb.File_sidecart_v1_service_proto.Services().ByName("CartService").Methods()
 	for i := range methods.Len() {
@@ -94,8 +94,7 @@ func FuzzHTTPDecode(f *testing.F) {
 	})
 }
 
-// checkDecoded compares what was decoded with what encoding/json finds in the
-// text, as far as its documents are JSON.
+// checkDecoded compares what was decoded with what encoding/json finds in the text, as far as its documents are JSON.
 func checkDecoded(t *testing.T, text []byte, m proto.Message) {
 	t.Helper()
 	if !json.Valid(text) {

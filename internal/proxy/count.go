@@ -26,7 +26,8 @@ type countAnswer struct {
 	More bool `json:"more"`
 }
 
-// cartCount serves the number of carts. One count at most is under way, and is told to all who ask meanwhile or soon after.
+// cartCount serves the number of carts. One count at most is under way, and is told to all who ask meanwhile or soon
+// after.
 type cartCount struct {
 	count      func(ctx context.Context) (countAnswer, int, string)
 	generation func() int64 // of the configuration now

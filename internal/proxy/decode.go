@@ -19,16 +19,15 @@ import (
 // bodyField is the path of the body as a whole in errors.
 const bodyField = "body"
 
-// decoder reads an envelope: the part of a body that is not documents. What
-// stands for a document is only delimited here; that it is JSON, and strictly
-// so, is checked by whoever reads it as a document, once.
+// decoder reads an envelope: the part of a body that is not documents. What stands for a document is only delimited
+// here; that it is JSON, and strictly so, is checked by whoever reads it as a document, once.
 type decoder struct {
 	text []byte
 	at   int
 }
 
-// decodeBody reads a whole body into m. An empty body returns io.EOF, which the
-// gateway takes for an envelope without fields.
+// decodeBody reads a whole body into m. An empty body returns io.EOF, which the gateway takes for an envelope without
+// fields.
 func decodeBody(text []byte, m protoreflect.Message) error {
 	d := &decoder{text: text}
 	if d.space(); d.at == len(text) {
@@ -129,8 +128,7 @@ func (d *decoder) quoted(path string) (string, error) {
 
 var durationName = (*durationpb.Duration)(nil).ProtoReflect().Descriptor().FullName()
 
-// duration reads a duration as Go writes it, "1.5s" or "500ms", which includes how
-// protobuf does.
+// duration reads a duration as Go writes it, "1.5s" or "500ms", which includes how protobuf does.
 func (d *decoder) duration(path string, fd protoreflect.FieldDescriptor, m protoreflect.Message) error {
 	if d.peek() != '"' {
 		return d.wrongType(path, `a duration such as "2s" or "500ms"`)
@@ -178,8 +176,7 @@ func (d *decoder) list(path string, kind protoreflect.Kind, l protoreflect.List)
 	}
 }
 
-// surplus counts the elements of a list from the one at i, for none of which there is room, and makes
-// nothing of them.
+// surplus counts the elements of a list from the one at i, for none of which there is room, and makes nothing of them.
 func (d *decoder) surplus(path string, i int) error {
 	for n := i + 1; ; n++ {
 		d.space()
@@ -259,8 +256,7 @@ func (d *decoder) str(path string) (string, error) {
 		d.at = start
 		return "", d.syntax("a string without control characters and with valid escapes")
 	}
-	// encoding/json writes U+FFFD for half of a surrogate pair; any other one was
-	// in the text, itself or escaped.
+	// encoding/json writes U+FFFD for half of a surrogate pair; any other one was in the text, itself or escaped.
 	if n := strings.Count(s, "\uFFFD"); n > 0 {
 		lower := bytes.ToLower(raw)
 		if n > bytes.Count(raw, []byte("\uFFFD"))+bytes.Count(lower, []byte(`\ufffd`)) {
@@ -270,8 +266,7 @@ func (d *decoder) str(path string) (string, error) {
 	return s, nil
 }
 
-// raw delimits one value without reading it. It does not call itself, so that
-// it may meet any depth.
+// raw delimits one value without reading it. It does not call itself, so that it may meet any depth.
 func (d *decoder) raw(path string) ([]byte, error) {
 	start, depth := d.at, 0
 scan:

@@ -12,8 +12,8 @@ import (
 	"time"
 )
 
-// How many connections a front has. A connection costs about 20 KiB before it has asked for
-// anything, and one of gRPC 40 KiB.
+// How many connections a front has. A connection costs about 20 KiB before it has asked for anything, and one of gRPC
+// 40 KiB.
 const (
 	maxHTTPConns   = 512
 	maxGRPCConns   = 256
@@ -21,8 +21,8 @@ const (
 	maxAdminConns  = 256
 )
 
-// newcomer is how long a connection is given to ask for something before it makes room for
-// others. Meanwhile there may be twice as many as above.
+// newcomer is how long a connection is given to ask for something before it makes room for others. Meanwhile there may
+// be twice as many as above.
 const newcomer = 100 * time.Millisecond
 
 // How long an accept that failed is waited out: descriptors come back when connections end.
@@ -33,9 +33,9 @@ const (
 	acceptReport = 10 * time.Second
 )
 
-// door is a listener that bounds how many connections there are at once. When it is full, the
-// oldest one that is not being answered makes room: who sends half a request holds
-// nobody off, and whoever asks at once, as a probe does, is answered.
+// door is a listener that bounds how many connections there are at once. When it is full, the oldest one that is not
+// being answered makes room: who sends half a request holds nobody off, and whoever asks at once, as a probe does, is
+// answered.
 //
 // An accept that fails for want of descriptors is tried again and is never the end.
 type door struct {
@@ -50,8 +50,8 @@ type door struct {
 type crowd struct {
 	name string
 	max  int
-	// brief says that every answer is quick, so that whoever is answered for long is one
-	// who does not read, and makes room too.
+	// brief says that every answer is quick, so that whoever is answered for long is one who does not read, and makes
+	// room too.
 	brief bool
 	log   *slog.Logger
 
@@ -126,8 +126,7 @@ func (d *crowd) admit(c net.Conn) *guest {
 	return g
 }
 
-// turnOut closes one connection, if there is one that can be spared; must says that it
-// may be a newcomer.
+// turnOut closes one connection, if there is one that can be spared; must says that it may be a newcomer.
 func (d *crowd) turnOut(must bool) {
 	d.mu.Lock()
 	out := d.spared(must || d.in.Len() > 2*d.max)
@@ -137,8 +136,8 @@ func (d *crowd) turnOut(must bool) {
 	}
 }
 
-// spared is the oldest connection that is not being answered, of the host that has most of
-// them: a probe is not lost among those of one stranger.
+// spared is the oldest connection that is not being answered, of the host that has most of them: a probe is not lost
+// among those of one stranger.
 func (d *crowd) spared(must bool) *guest {
 	var idle []*guest
 	byHost, most := map[string]int{}, 0
@@ -172,8 +171,7 @@ type guest struct {
 	came  time.Time
 	place *list.Element
 	gone  sync.Once
-	// busy says that a handler answers, or that gRPC has taken the connection on. It is
-	// not closed to make room.
+	// busy says that a handler answers, or that gRPC has taken the connection on. It is not closed to make room.
 	busy atomic.Bool
 	// plain takes the place of what net/http answers by itself, where that is not nil.
 	plain func(status []byte) []byte
@@ -189,8 +187,8 @@ func (g *guest) Close() error {
 	return g.Conn.Close()
 }
 
-// CloseWrite is what net/http ends a connection with whose request it did not read to
-// the end, so that the answer arrives.
+// CloseWrite is what net/http ends a connection with whose request it did not read to the end, so that the answer
+// arrives.
 func (g *guest) CloseWrite() error {
 	if c, ok := g.Conn.(interface{ CloseWrite() error }); ok {
 		return c.CloseWrite()
@@ -198,8 +196,8 @@ func (g *guest) CloseWrite() error {
 	return errors.ErrUnsupported
 }
 
-// SetDeadline implements [net.Conn]. gRPC takes its deadline off a connection when the
-// client has shown that it speaks HTTP/2: from then on the connection is one to keep.
+// SetDeadline implements [net.Conn]. gRPC takes its deadline off a connection when the client has shown that it speaks
+// HTTP/2: from then on the connection is one to keep.
 func (g *guest) SetDeadline(t time.Time) error {
 	if t.IsZero() && g.plain == nil {
 		g.busy.Store(true)

@@ -57,9 +57,8 @@ func shapeOf(d protoreflect.MessageDescriptor) *shape {
 	return v.(*shape)
 }
 
-// appendMessage appends a message as JSON: every field in the order of the
-// .proto file, documents inlined, times to the millisecond, what is unset as zero value
-// or, for messages, as null.
+// appendMessage appends a message as JSON: every field in the order of the .proto file, documents inlined, times to the
+// millisecond, what is unset as zero value or, for messages, as null.
 func appendMessage(b []byte, m protoreflect.Message) ([]byte, error) {
 	var err error
 	b = append(b, '{')

@@ -36,8 +36,7 @@ var (
 	errBusy = errors.New("too many requests are under way for the sidecar's memory")
 	// errStreams is matched when there are too many streams already.
 	errStreams = fmt.Errorf("%d streams are open, which is the most that are allowed", maxStreams)
-	// errRequestTimeout is the cause of a context that ended with the sidecar's own
-	// request timeout.
+	// errRequestTimeout is the cause of a context that ended with the sidecar's own request timeout.
 	errRequestTimeout = errors.New("request timeout")
 	// errNoRoute and errNoMethod are matched when HTTP asks for what is not there.
 	errNoRoute  = errors.New("no such path")
@@ -113,8 +112,7 @@ var kinds = []struct {
 	{errStreams, manyStreams},
 }
 
-// failure is an error as clients see it, whatever front they came by. It is an
-// error that gRPC understands.
+// failure is an error as clients see it, whatever front they came by. It is an error that gRPC understands.
 type failure struct {
 	kind
 	text     string
@@ -137,8 +135,7 @@ func (f *failure) GRPCStatus() *status.Status {
 	return with
 }
 
-// unexpected reports whether the cause is for the log, since clients are not
-// told it.
+// unexpected reports whether the cause is for the log, since clients are not told it.
 func (f *failure) unexpected() bool { return f.code == codes.Internal || f.code == codes.DataLoss }
 
 // classify maps an error to what clients are told. ctx is that of the call.
@@ -199,8 +196,7 @@ func kindOf(ctx context.Context, err error) kind {
 	return unavailable // a bound of the sidecar's own on one exchange
 }
 
-// httpStatus is the status of a failure over HTTP; conditional says that the
-// request had If-Match or If-None-Match.
+// httpStatus is the status of a failure over HTTP; conditional says that the request had If-Match or If-None-Match.
 func (f *failure) httpStatus(conditional bool) int {
 	if conditional && f.reason == conflict.reason {
 		return http.StatusPreconditionFailed
@@ -208,8 +204,7 @@ func (f *failure) httpStatus(conditional bool) int {
 	return f.http
 }
 
-// errorBody is a failure as JSON. Its fields are in the order in which they are
-// served.
+// errorBody is a failure as JSON. Its fields are in the order in which they are served.
 type errorBody struct {
 	Code     codes.Code        `json:"code"`
 	Message  string            `json:"message"`

@@ -17,8 +17,7 @@ import (
 	"github.com/sidecart/sidecart/internal/storage"
 )
 
-// Every sentinel of the rooms below has its place here, and a new one fails the
-// test until it has.
+// Every sentinel of the rooms below has its place here, and a new one fails the test until it has.
 func TestEverySentinelIsMapped(t *testing.T) {
 	type want struct {
 		code        codes.Code
@@ -199,8 +198,8 @@ func TestFlushIsForbiddenUnlessAllowed(t *testing.T) {
 	}
 }
 
-// A call that the backend does not answer ends with the request timeout of the sidecar;
-// one that its client gave up ends at once.
+// A call that the backend does not answer ends with the request timeout of the sidecar; one that its client gave up
+// ends at once.
 func TestRequestTimeout(t *testing.T) {
 	b := realBackend(t)
 	b.RequestTimeout = 20 * time.Millisecond

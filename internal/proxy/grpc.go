@@ -22,18 +22,15 @@ import (
 )
 
 const (
-	// maxControlBytes bounds messages of health and reflection. Those of carts are
-	// bounded by the limits of carts.
+	// maxControlBytes bounds messages of health and reflection. Those of carts are bounded by the limits of carts.
 	maxControlBytes = 64 << 10
-	// connBuffer is the read and the write buffer of a connection. Documents are small
-	// and connections are many.
+	// connBuffer is the read and the write buffer of a connection. Documents are small and connections are many.
 	connBuffer = 8 << 10
 	// streamWindow is how much of a message is received before there is a budget for it.
 	streamWindow = 64 << 10
 	// connStreams is how many calls and streams one connection carries at once.
 	connStreams = 250
-	// streamWorkers serve streams without a new goroutine, and so without growing a
-	// new stack, for each.
+	// streamWorkers serve streams without a new goroutine, and so without growing a new stack, for each.
 	streamWorkers = 4
 	// handshakeTimeout is how long a client may take to show that it speaks HTTP/2.
 	handshakeTimeout = 10 * time.Second
@@ -80,13 +77,11 @@ func (s *service) screen(ctx context.Context, info *tap.Info) (context.Context, 
 	return ctx, nil
 }
 
-// streamGrace is how long a stream lives on when the sidecar stops, so that those who
-// watch its health hear of it.
+// streamGrace is how long a stream lives on when the sidecar stops, so that those who watch its health hear of it.
 const streamGrace = 500 * time.Millisecond
 
-// endStreams bounds how many streams there are, and ends them when stopping is closed:
-// those of health and reflection last as long as their client likes, and a graceful stop
-// waits for them.
+// endStreams bounds how many streams there are, and ends them when stopping is closed: those of health and reflection
+// last as long as their client likes, and a graceful stop waits for them.
 func (s *service) endStreams(stopping <-chan struct{}) grpc.StreamServerInterceptor {
 	return func(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handle grpc.StreamHandler) error {
 		if err := s.openStream(); err != nil {
@@ -120,8 +115,8 @@ func (s *service) openStream() error {
 	return nil
 }
 
-// describe is the generated description of the service, with handlers that receive their
-// message by [service.receive] and whose answers keep their memory until they are written.
+// describe is the generated description of the service, with handlers that receive their message by [service.receive]
+// and whose answers keep their memory until they are written.
 func (s *service) describe() *grpc.ServiceDesc {
 	d := pb.CartService_ServiceDesc
 	d.Methods = slices.Clone(d.Methods)

@@ -102,8 +102,8 @@ func start(t *testing.T, b Backend, set ...func(*Options)) *world {
 // ask is one call, that can go by either front.
 type ask struct {
 	rpc string
-	// params are the fields outside of the body, by their JSON name; identifier and
-	// instance are u1 and default where they are not given.
+	// params are the fields outside of the body, by their JSON name; identifier and instance are u1 and default where
+	// they are not given.
 	params map[string]string
 	body   string
 	// ifMatch and ifNoneMatch are headers over HTTP, fields over gRPC.
@@ -267,8 +267,7 @@ func (w *world) message(d protoreflect.MessageDescriptor) protoreflect.Message {
 	return mt.New()
 }
 
-// grpc makes the same call by the other front. The body must be an envelope that
-// can be read.
+// grpc makes the same call by the other front. The body must be an envelope that can be read.
 func (w *world) grpc(a ask) reply {
 	w.t.Helper()
 	m := method(w.t, a.rpc)
@@ -367,8 +366,7 @@ func etagOf(t *testing.T, r reply) string {
 	return v.Etag
 }
 
-// rawHTTP sends text as it is and reads one answer, after which the connection
-// must be closed.
+// rawHTTP sends text as it is and reads one answer, after which the connection must be closed.
 func rawHTTP(t *testing.T, w *world, text string) reply {
 	t.Helper()
 	c, err := net.Dial("tcp", w.Addr("http"))

@@ -24,8 +24,8 @@ const contentJSON = "application/json"
 
 // gateway serves the HTTP API. It calls the handlers in process.
 //
-// It stands alone, without a net/http.ServeMux before it: that would clean paths,
-// and "..", "//" and encoded slashes are names like others here.
+// It stands alone, without a net/http.ServeMux before it: that would clean paths, and "..", "//" and encoded slashes
+// are names like others here.
 type gateway struct {
 	service *service
 	mux     *runtime.ServeMux
@@ -36,9 +36,8 @@ type gateway struct {
 func newGateway(s *service, grpcAddress func() string) (*gateway, error) {
 	g := &gateway{service: s, grpcAddress: grpcAddress}
 	g.mux = runtime.NewServeMux(
-		// The gateway decodes a whole path segment in every mode but the legacy one;
-		// UnescapingModeAllCharacters would also split segments at %2F, so that a name
-		// could not hold a slash.
+		// The gateway decodes a whole path segment in every mode but the legacy one; UnescapingModeAllCharacters would
+		// also split segments at %2F, so that a name could not hold a slash.
 		runtime.WithUnescapingMode(runtime.UnescapingModeAllExceptReserved),
 		runtime.WithMarshalerOption(runtime.MIMEWildcard, codec{}),
 		runtime.WithErrorHandler(g.serveError),
@@ -155,8 +154,7 @@ func (c codec) NewEncoder(w io.Writer) runtime.Encoder {
 	})
 }
 
-// setETag puts an answer's etag into its header, and ends a read of what the
-// client has already.
+// setETag puts an answer's etag into its header, and ends a read of what the client has already.
 func setETag(ctx context.Context, w http.ResponseWriter, m proto.Message) error {
 	a, ok := m.(interface {
 		GetEtag() string
@@ -175,8 +173,8 @@ func setETag(ctx context.Context, w http.ResponseWriter, m proto.Message) error 
 	return nil
 }
 
-// listsETag reports whether the value of If-None-Match names an etag; weak ones
-// count, as RFC 9110 has it for reads, and "*" is that of all that is there.
+// listsETag reports whether the value of If-None-Match names an etag; weak ones count, as RFC 9110 has it for reads,
+// and "*" is that of all that is there.
 func listsETag(list, etag string, there bool) bool {
 	for given := range strings.SplitSeq(list, ",") {
 		given = strings.TrimSpace(given)
@@ -243,8 +241,7 @@ func (g *gateway) serveRoutingError(ctx context.Context, _ *runtime.ServeMux, _ 
 	}
 }
 
-// emptyName is the field that is empty in a path which ends where a name should be,
-// "" for other paths.
+// emptyName is the field that is empty in a path which ends where a name should be, "" for other paths.
 func emptyName(path string) string {
 	rest, ok := strings.CutPrefix(path, "/v1/carts/")
 	if !ok || rest != "" && !strings.HasSuffix(rest, "/") {
@@ -268,8 +265,8 @@ func withoutToken(path string) string {
 	return before + "/locks/…"
 }
 
-// serveError is the gateway's error handler: of errors of handlers, which are
-// counted already, and of what the gateway itself finds.
+// serveError is the gateway's error handler: of errors of handlers, which are counted already, and of what the gateway
+// itself finds.
 func (g *gateway) serveError(ctx context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w http.ResponseWriter, r *http.Request, err error) {
 	var f *failure
 	if errors.As(err, &f) {

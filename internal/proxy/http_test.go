@@ -48,8 +48,7 @@ func TestPaths(t *testing.T) {
 	}
 }
 
-// A verb is what stands plainly at the end of the path of a POST; an encoded colon is part
-// of the name.
+// A verb is what stands plainly at the end of the path of a POST; an encoded colon is part of the name.
 func TestVerbsAndColons(t *testing.T) {
 	w := start(t, realBackend(t))
 	put := func(instance string) {

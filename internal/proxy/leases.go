@@ -126,8 +126,8 @@ func (s *service) hold(ctx context.Context, r *pb.HoldLeaseRequest, send func(*p
 				s.metrics.waited(nil, time.Since(asked))
 			}
 			granted = true
-			// From here on the coordinator itself knows that it is used. A backend that is kept
-			// for the life of a lease would hold up the swap of backends.
+			// From here on the coordinator itself knows that it is used. A backend that is kept for the life of a lease
+			// would hold up the swap of backends.
 			leave()
 			return send(grantAnswer(key, l))
 		})

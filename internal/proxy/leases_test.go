@@ -36,8 +36,8 @@ func until(t *testing.T, what string, ok func() bool) {
 	}
 }
 
-// Every call that changes a cart is held off by a lease of somebody else, passes under its own,
-// and can give it back; locking is off in this sidecar. Reads pass.
+// Every call that changes a cart is held off by a lease of somebody else, passes under its own, and can give it back;
+// locking is off in this sidecar. Reads pass.
 func TestEveryChangeHonoursLeases(t *testing.T) {
 	changes := []ask{
 		{rpc: "PutCart", body: `{"items":{"a":{}}}`}, items(`{"a":{}}`), raw("AddItem", `{"item":{"id":"a"}}`),

@@ -18,8 +18,8 @@ func document(n int) string {
 	return `{"a":{"x":"` + strings.Repeat("x", n-len(frame)) + `"}}`
 }
 
-// A whole cart has a limit, by whatever change it would come to be over it, and what is within it
-// is answered to clients of every kind.
+// A whole cart has a limit, by whatever change it would come to be over it, and what is within it is answered to
+// clients of every kind.
 func TestWholeCart(t *testing.T) {
 	eachFront(t, func(t *testing.T, _ *world, call func(ask) reply) {
 		fits := func(what string, r reply) {

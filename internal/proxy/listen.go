@@ -13,8 +13,8 @@ import (
 	"time"
 )
 
-// listenLoopback listens where only programs of this machine, or of this pod, can
-// reach it: clients are not authenticated.
+// listenLoopback listens where only programs of this machine, or of this pod, can reach it: clients are not
+// authenticated.
 func listenLoopback(what, address string) (net.Listener, error) {
 	host, _, err := net.SplitHostPort(address)
 	if err != nil {
@@ -34,9 +34,8 @@ func listenLoopback(what, address string) (net.Listener, error) {
 	return l, nil
 }
 
-// listenTwin listens on [::1] where l listens on 127.0.0.1 itself, at the same port, since
-// to most clients "localhost" is both. It is nil where l is another address, and where that
-// one cannot be had, which why says.
+// listenTwin listens on [::1] where l listens on 127.0.0.1 itself, at the same port, since to most clients "localhost"
+// is both. It is nil where l is another address, and where that one cannot be had, which why says.
 func listenTwin(l net.Listener) (twin net.Listener, why error) {
 	a, ok := l.Addr().(*net.TCPAddr)
 	if !ok || !a.IP.Equal(net.IPv4(127, 0, 0, 1)) {
@@ -52,8 +51,8 @@ func listenTwin(l net.Listener) (twin net.Listener, why error) {
 // socketMode lets the owner and the group of a pod's user in, and nobody else.
 const socketMode = 0o660
 
-// listenSocket listens on a Unix socket. A socket file that a dead process left is
-// replaced, one that somebody answers on is not.
+// listenSocket listens on a Unix socket. A socket file that a dead process left is replaced, one that somebody answers
+// on is not.
 func listenSocket(path string) (net.Listener, error) {
 	if err := removeStale(path); err != nil {
 		return nil, err

@@ -33,8 +33,7 @@ const unknownMethod = "unknown"
 type metrics struct {
 	registry *prometheus.Registry
 	requests *prometheus.CounterVec
-	// Nearly all calls succeed: their series are looked up once, when they are first
-	// called for.
+	// Nearly all calls succeed: their series are looked up once, when they are first called for.
 	quick    map[string]*[fronts]func() series
 	inFlight atomic.Int64
 	// leaseWait is how long acquisitions of leases waited, by how they ended.

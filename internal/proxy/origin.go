@@ -11,17 +11,15 @@ import (
 	"google.golang.org/grpc/metadata"
 )
 
-// Localhost proves nothing: a web page that is open on this machine can send requests
-// here, and a name that a stranger lets point to 127.0.0.1 makes them "same origin", so
-// that the page can read the answers too. Both are told by what a browser must send:
-// the name that it asked for, and the site that the page is from.
+// Localhost proves nothing: a web page that is open on this machine can send requests here, and a name that a stranger
+// lets point to 127.0.0.1 makes them "same origin", so that the page can read the answers too. Both are told by what a
+// browser must send: the name that it asked for, and the site that the page is from.
 //
-// http.CrossOriginProtection is not enough: it lets every read through and compares the
-// origin with the Host, which is the stranger's own where the name was rebound. It also
-// refuses other ports of this machine, where the shop's own page may be in development.
+// http.CrossOriginProtection is not enough: it lets every read through and compares the origin with the Host, which is
+// the stranger's own where the name was rebound. It also refuses other ports of this machine, where the shop's own page
+// may be in development.
 
-// checkSite refuses a request that came over loopback and that a program of this machine
-// did not send by itself.
+// checkSite refuses a request that came over loopback and that a program of this machine did not send by itself.
 func checkSite(host string, h http.Header) error {
 	if !loopbackHost(host) {
 		return foreignHost("Host", host)
@@ -81,8 +79,8 @@ type foreign struct{ field, text string }
 func (f *foreign) Error() string        { return f.text }
 func (f *foreign) Is(target error) bool { return target == errForeign }
 
-// loopbackHost reports whether host, with or without a port, is a name or an address of
-// loopback: localhost, 127.0.0.0/8 or [::1].
+// loopbackHost reports whether host, with or without a port, is a name or an address of loopback: localhost,
+// 127.0.0.0/8 or [::1].
 func loopbackHost(host string) bool {
 	if strings.HasPrefix(host, "127.0.0.1:") || strings.HasPrefix(host, "localhost:") {
 		return portOnly(host[len("127.0.0.1:"):]) // both are as long
@@ -113,8 +111,8 @@ func portOnly(s string) bool {
 	return len(s) <= 5
 }
 
-// overLoopback reports whether the peer at addr is on this machine and came by TCP; it is
-// false for a Unix socket, which no browser can reach.
+// overLoopback reports whether the peer at addr is on this machine and came by TCP; it is false for a Unix socket,
+// which no browser can reach.
 func overLoopback(addr net.Addr) bool {
 	a, ok := addr.(*net.TCPAddr)
 	return ok && a.IP.IsLoopback()

@@ -10,9 +10,9 @@ import (
 	"google.golang.org/grpc/codes"
 )
 
-// net/http answers a request that it cannot read before any handler is asked, in plain
-// text and straight to the connection. Everything that this API answers is JSON, so the
-// connection puts a body of ours in the place of that text.
+// net/http answers a request that it cannot read before any handler is asked, in plain text and straight to the
+// connection. Everything that this API answers is JSON, so the connection puts a body of ours in the place of that
+// text.
 //
 // An answer is net/http's own if no handler has begun since the request's first byte.
 
@@ -52,8 +52,7 @@ func (g *guest) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// refusal is the answer to a request that net/http could not read; p is its own, which
-// begins with "HTTP/1.1 431 ".
+// refusal is the answer to a request that net/http could not read; p is its own, which begins with "HTTP/1.1 431 ".
 func refusal(p []byte, refused func(*failure)) []byte {
 	status := http.StatusBadRequest
 	if f := bytes.Fields(p[:min(len(p), len("HTTP/1.1 000 "))]); len(f) == 2 {

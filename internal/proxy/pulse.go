@@ -11,18 +11,18 @@ import (
 	"github.com/sidecart/sidecart/internal/storage"
 )
 
-// How the backend is watched. A single lost answer does not make a sidecar
-// unready, and a single lucky one does not make it ready.
+// How the backend is watched. A single lost answer does not make a sidecar unready, and a single lucky one does not
+// make it ready.
 const (
 	pingInterval = time.Second
-	// pingPause is the least time from one ping to one that a failed call asks for:
-	// many calls fail at once, and all say the same.
+	// pingPause is the least time from one ping to one that a failed call asks for: many calls fail at once, and all
+	// say the same.
 	pingPause    = 200 * time.Millisecond
 	pingTimeout  = 2 * time.Second
 	failuresDown = 3
 	successesUp  = 2
-	// probeInterval is how often the backend is asked to do all that a change needs while nothing seems to be
-	// wrong, and how safe carts are there; in between a sign of life does. The jitter keeps sidecars apart.
+	// probeInterval is how often the backend is asked to do all that a change needs while nothing seems to be wrong,
+	// and how safe carts are there; in between a sign of life does. The jitter keeps sidecars apart.
 	probeInterval = 10 * time.Second
 	probeJitter   = 2 * time.Second
 )
@@ -189,8 +189,8 @@ func (h *pulse) stop() {
 	h.changed(false)
 }
 
-// state says whether the backend does what a change needs, and why not. Where it does, and has refused
-// some calls all the same, it says so.
+// state says whether the backend does what a change needs, and why not. Where it does, and has refused some calls all
+// the same, it says so.
 func (h *pulse) state() (up bool, message string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()

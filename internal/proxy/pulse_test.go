@@ -251,8 +251,8 @@ func TestWarnings(t *testing.T) {
 	})
 }
 
-// TestRefusedEverywhere: clients, probes, the status page and the metrics tell of a backend that refuses changes, and of
-// how safe carts are there.
+// TestRefusedEverywhere: clients, probes, the status page and the metrics tell of a backend that refuses changes, and
+// of how safe carts are there.
 func TestRefusedEverywhere(t *testing.T) {
 	refusal := fmt.Errorf("redis: commit s3ssion: %w: %w", storage.ErrUnavailable, &storage.Refusal{Words: "OOM command not allowed"})
 	b := realBackend(t)

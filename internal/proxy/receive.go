@@ -17,13 +17,12 @@ import (
 	"github.com/sidecart/sidecart/internal/cart"
 )
 
-// A message of gRPC says how long it is before it comes. grpc-go looks at that only to
-// refuse what is over one fixed limit, with an error that says neither reason nor limit;
-// what is under it is read whole, before any handler is asked. Here the length decides
-// whether there is memory for the message, and one over the limit is told as TOO_LARGE.
+// A message of gRPC says how long it is before it comes. grpc-go looks at that only to refuse what is over one fixed
+// limit, with an error that says neither reason nor limit; what is under it is read whole, before any handler is asked.
+// Here the length decides whether there is memory for the message, and one over the limit is told as TOO_LARGE.
 
-// transportStream is a stream of grpc-go's transport. Its type is internal, its methods are not;
-// should a new version name them otherwise, every call fails, and so does every test.
+// transportStream is a stream of grpc-go's transport. Its type is internal, its methods are not; should a new version
+// name them otherwise, every call fails, and so does every test.
 type transportStream interface {
 	ReadMessageHeader(header []byte) error
 	Read(n int) (mem.BufferSlice, error)
@@ -31,8 +30,8 @@ type transportStream interface {
 	WriteStatus(*status.Status) error
 }
 
-// messageHeader is how long the header of a message is: a byte that says whether it is
-// compressed, and four with its length.
+// messageHeader is how long the header of a message is: a byte that says whether it is compressed, and four with its
+// length.
 const messageHeader = 5
 
 // receive reads the only message of a call into m, when there is memory for it.
@@ -45,8 +44,7 @@ func (s *service) receive(ctx context.Context, method string, a *admission, m an
 	most, patience, budget := l.maxBodyBytes(), l.RequestTimeout+bodyGrace, l.budget
 
 	if stream.RecvCompress() != "" {
-		// The answer would be compressed likewise. Both ends are on one machine, and a
-		// compressor takes a megabyte.
+		// The answer would be compressed likewise. Both ends are on one machine, and a compressor takes a megabyte.
 		_ = grpc.SetSendCompressor(ctx, encoding.Identity)
 	}
 	// A client that stops in the middle of a message holds nothing for ever.
@@ -155,8 +153,7 @@ type outgoing struct {
 	admission *admission
 }
 
-// heavy makes of an answer one that keeps its memory until it is written. Small ones
-// give it back at once.
+// heavy makes of an answer one that keeps its memory until it is written. Small ones give it back at once.
 func heavy(message any, a *admission) any {
 	m, ok := message.(proto.Message)
 	if !ok || a.work.cost == 0 {

@@ -19,8 +19,7 @@ import (
 	"github.com/sidecart/sidecart/internal/storage/memory"
 )
 
-// fuzzed is a server without listeners: its HTTP handler is called. Each iteration uses a cart of
-// its own.
+// fuzzed is a server without listeners: its HTTP handler is called. Each iteration uses a cart of its own.
 type fuzzed struct {
 	*Server
 	carts int
@@ -53,8 +52,7 @@ func (s *fuzzed) fresh() string {
 	return fmt.Sprintf("/v1/carts/u%d/default", s.carts)
 }
 
-// ask calls the handler and checks what holds of every answer: it is JSON, and no failure of
-// the sidecar itself.
+// ask calls the handler and checks what holds of every answer: it is JSON, and no failure of the sidecar itself.
 func (s *fuzzed) ask(t *testing.T, method, path, body string, header http.Header) *httptest.ResponseRecorder {
 	t.Helper()
 	r := httptest.NewRequestWithContext(t.Context(), method, path, strings.NewReader(body))
@@ -93,8 +91,7 @@ func (s *fuzzed) must(t *testing.T, method, path, body string) string {
 	return w.Body.String()
 }
 
-// headerRoutes are the calls that FuzzHeaders makes. scope is where the etag of what the call is
-// about is read.
+// headerRoutes are the calls that FuzzHeaders makes. scope is where the etag of what the call is about is read.
 var headerRoutes = []struct{ method, path, body, scope string }{
 	{http.MethodPut, "", `{"items":{"b":{"id":"b","quantity":7}}}`, ""},
 	{http.MethodPut, "/items", `{"items":{"b":{"id":"b","quantity":7}}}`, "/items"},
@@ -122,9 +119,8 @@ var headerRoutes = []struct{ method, path, body, scope string }{
 
 var headerName = regexp.MustCompile("^[A-Za-z0-9!#$%&'*+.^_`|~-]+$")
 
-// parseHeaders reads "Name: value" lines as net/http would, and leaves out what it refuses or
-// keeps to itself. $E stands for the etag of the scope, $C for that of the cart, $T for the
-// token of a lease.
+// parseHeaders reads "Name: value" lines as net/http would, and leaves out what it refuses or keeps to itself. $E
+// stands for the etag of the scope, $C for that of the cart, $T for the token of a lease.
 func parseHeaders(text string, replace *strings.Replacer) http.Header {
 	h := http.Header{}
 	for line := range strings.SplitSeq(text, "\n") {
@@ -140,8 +136,8 @@ func parseHeaders(text string, replace *strings.Replacer) http.Header {
 	return h
 }
 
-// FuzzHeaders sends every kind of call with random headers. No header makes the sidecar fail; and
-// where one of them demands something, a call that succeeds has kept it.
+// FuzzHeaders sends every kind of call with random headers. No header makes the sidecar fail; and where one of them
+// demands something, a call that succeeds has kept it.
 func FuzzHeaders(f *testing.F) {
 	for route := range headerRoutes {
 		for _, text := range []string{
@@ -197,8 +193,8 @@ func FuzzHeaders(f *testing.F) {
 	})
 }
 
-// unkept says which demand of the headers does not hold, "" where all do. It reads them in
-// its own, simple way, and lets through what it is not sure of.
+// unkept says which demand of the headers does not hold, "" where all do. It reads them in its own, simple way, and
+// lets through what it is not sure of.
 func unkept(h http.Header, reads, there, locks, body bool, etags []string, token string) string {
 	for _, name := range []string{"If-Match", "If-None-Match", headerLease, headerRelease, "Idempotency-Key"} {
 		for _, value := range h[name] {

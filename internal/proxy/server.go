@@ -16,9 +16,8 @@ import (
 
 // Options say where a [Server] serves.
 type Options struct {
-	// GRPC and HTTP are host:port on loopback, Admin is host:port anywhere; "" for
-	// no such front. Port 0 takes a free one. Who listens on 127.0.0.1 listens on [::1]
-	// too, at the same port, where that is there and free.
+	// GRPC and HTTP are host:port on loopback, Admin is host:port anywhere; "" for no such front. Port 0 takes a free
+	// one. Who listens on 127.0.0.1 listens on [::1] too, at the same port, where that is there and free.
 	GRPC, HTTP, Admin string
 	// Socket is the path of a Unix socket that serves gRPC and HTTP; "" for none.
 	Socket string
@@ -51,8 +50,8 @@ type Server struct {
 	stopOnce sync.Once
 }
 
-// Start opens all listeners and serves on them. It does not wait for the backend
-// to answer: until then the sidecar is alive and not ready.
+// Start opens all listeners and serves on them. It does not wait for the backend to answer: until then the sidecar is
+// alive and not ready.
 func Start(o Options, b Backend) (*Server, error) {
 	s := &Server{log: o.Log, addrs: map[string]net.Addr{}, failed: make(chan error, 1), stopping: make(chan struct{}), health: health.NewServer()}
 	s.owner = statusOwner{Pod: o.Pod, Namespace: o.Namespace, CartStorage: o.CartStorage}
@@ -94,8 +93,8 @@ const (
 	adminHeaderBytes = 8 << 10
 )
 
-// newHTTP bounds what a client may take its time for. The API sets its own bounds for
-// bodies and answers, by the request timeout.
+// newHTTP bounds what a client may take its time for. The API sets its own bounds for bodies and answers, by the
+// request timeout.
 func (s *Server) newHTTP(h http.Handler) *http.Server {
 	srv := &http.Server{
 		Handler:           s.sameSite(h),
@@ -200,8 +199,7 @@ func (s *Server) ended(front string, err error) {
 // Failed tells of a front that stopped serving by itself.
 func (s *Server) Failed() <-chan error { return s.failed }
 
-// Addr is where a front serves: "grpc", "http", "admin" or "socket"; "" for a
-// front that there is not.
+// Addr is where a front serves: "grpc", "http", "admin" or "socket"; "" for a front that there is not.
 func (s *Server) Addr(front string) string {
 	if a, ok := s.addrs[front]; ok {
 		return a.String()
@@ -209,24 +207,21 @@ func (s *Server) Addr(front string) string {
 	return ""
 }
 
-// Swap serves new calls with b. Those under way end on what they began with: wait
-// for them before closing it.
+// Swap serves new calls with b. Those under way end on what they began with: wait for them before closing it.
 func (s *Server) Swap(b Backend) *Retired {
 	old := s.service.backends.swap(b)
 	s.pulse.suspect()
 	return old
 }
 
-// SetConfig says what became of the newest configuration: "Accepted" or
-// "ConfigRejected", and every problem in message.
+// SetConfig says what became of the newest configuration: "Accepted" or "ConfigRejected", and every problem in message.
 func (s *Server) SetConfig(state, message string) { s.config.set(state, message) }
 
 // Ready reports whether the sidecar should get traffic, and why not.
 func (s *Server) Ready() (bool, string) { return s.pulse.ready() }
 
-// Shutdown says NOT_SERVING, takes no new connections and returns when the calls
-// under way have ended, or when ctx does, after having cut them off. The admin
-// front answers until the end. The Backend is the caller's to close.
+// Shutdown says NOT_SERVING, takes no new connections and returns when the calls under way have ended, or when ctx
+// does, after having cut them off. The admin front answers until the end. The Backend is the caller's to close.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.pulse.stop()
 	s.stopOnce.Do(func() { close(s.stopping) })

@@ -174,8 +174,7 @@ func (g *gate) Read(ctx context.Context, _ cart.Key) (*cart.Cart, error) {
 
 func (g *gate) Status() lock.Status { return lock.Status{Locking: true, Reason: "MultipleReplicas"} }
 
-// A swap fails no call: one under way ends on the old backend, which is in use until
-// then, new ones go to the new.
+// A swap fails no call: one under way ends on the old backend, which is in use until then, new ones go to the new.
 func TestSwap(t *testing.T) {
 	for _, front := range []string{"http", "grpc"} {
 		t.Run(front, func(t *testing.T) {

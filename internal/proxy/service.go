@@ -16,8 +16,8 @@ import (
 	pb "github.com/sidecart/sidecart/proto/sidecart/v1"
 )
 
-// service is the handlers behind both fronts. Interceptors of gRPC do not run for
-// calls of the gateway, so that what every call needs is in [call].
+// service is the handlers behind both fronts. Interceptors of gRPC do not run for calls of the gateway, so that what
+// every call needs is in [call].
 type service struct {
 	pb.UnimplementedCartServiceServer
 
@@ -32,8 +32,7 @@ type service struct {
 	stopping <-chan struct{}
 }
 
-// httpCall is what the HTTP front knows of a call and a request message does
-// not.
+// httpCall is what the HTTP front knows of a call and a request message does not.
 type httpCall struct {
 	ifMatch, ifNoneMatch string
 	lease, release       string // Sidecart-Lease, Sidecart-Release
@@ -48,8 +47,7 @@ func httpCallOf(ctx context.Context) *httpCall {
 	return c
 }
 
-// call runs one call on the current backend: it bounds its time, maps its error
-// and counts it.
+// call runs one call on the current backend: it bounds its time, maps its error and counts it.
 func call[R any](ctx context.Context, s *service, run func(context.Context, *Backend) (R, error)) (R, error) {
 	start, front, method := time.Now(), frontOf(ctx), methodOf(ctx)
 	l := s.backends.enter()
@@ -104,8 +102,7 @@ func (s *service) failed(ctx context.Context, by front, method string, start tim
 	return f
 }
 
-// report logs what clients are not told, and has the backend looked at when it
-// did not answer or refused.
+// report logs what clients are not told, and has the backend looked at when it did not answer or refused.
 func (s *service) report(ctx context.Context, method string, f *failure, err error) {
 	switch {
 	case f.unexpected():
@@ -142,8 +139,8 @@ func keyOf(r keyed) (cart.Key, error) {
 	return k, nil
 }
 
-// unconditional refuses the preconditions and the lease of a call that cannot keep them: to
-// ignore one would change what the client wanted to protect.
+// unconditional refuses the preconditions and the lease of a call that cannot keep them: to ignore one would change
+// what the client wanted to protect.
 func unconditional(ctx context.Context) error { return without(ctx, "the call is about many carts") }
 
 // without refuses the headers that a call cannot keep.

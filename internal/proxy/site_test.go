@@ -239,8 +239,8 @@ func TestPromisesInMetadata(t *testing.T) {
 	}
 }
 
-// A program of another place, by a browser or not, learns from the admin port neither whose carts
-// are waited for nor who holds them.
+// A program of another place, by a browser or not, learns from the admin port neither whose carts are waited for nor
+// who holds them.
 func TestStatusNamesNobodyAfar(t *testing.T) {
 	w := start(t, realBackend(t), func(o *Options) { o.Admin = ":0" })
 	_, port, _ := net.SplitHostPort(w.Addr("admin"))

@@ -14,8 +14,7 @@ var preface = []byte("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
 // prefaceTimeout is how long a client may take to show what it speaks.
 const prefaceTimeout = 10 * time.Second
 
-// splitter gives the connections of one listener to two: those that begin with
-// the preface, and all others.
+// splitter gives the connections of one listener to two: those that begin with the preface, and all others.
 type splitter struct {
 	net.Listener
 	http2, http1 *branch

@@ -13,8 +13,8 @@ import (
 	pb "github.com/sidecart/sidecart/proto/sidecart/v1"
 )
 
-// contentLines is the type of a stream: one JSON object per line, in the form of the
-// gateway's streams: {"result": …}, and {"error": …} at an end that is not the client's wish.
+// contentLines is the type of a stream: one JSON object per line, in the form of the gateway's streams: {"result": …},
+// and {"error": …} at an end that is not the client's wish.
 const contentLines = "application/x-ndjson"
 
 // serveHold serves HoldLease over HTTP.

@@ -19,8 +19,8 @@ import (
 
 // held is a stream of HoldLease by either front.
 type held struct {
-	// next is the next message in the form of the HTTP front, or the failure that ended it; io.EOF
-	// for an end without one.
+	// next is the next message in the form of the HTTP front, or the failure that ended it; io.EOF for an end without
+	// one.
 	next func() (string, *reply, error)
 	// leave ends it as a client does that goes away.
 	leave context.CancelFunc

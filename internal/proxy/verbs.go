@@ -7,8 +7,7 @@ import (
 	pb "github.com/sidecart/sidecart/proto/sidecart/v1"
 )
 
-// The makers of verbs are shared by single calls and batches. prefix is put before
-// the names of their fields.
+// The makers of verbs are shared by single calls and batches. prefix is put before the names of their fields.
 
 func putItems(field string, raw []byte, l cart.Limits) (cart.Verb, error) {
 	items, err := cart.ParseItems(field, raw, l)

@@ -8,11 +8,10 @@ import (
 	"github.com/sidecart/sidecart/internal/lock"
 )
 
-// weighed is an [Coordinator] that works on large carts only while there is memory for it.
-// What a call has of the budget lasts until its answer is written.
+// weighed is an [Coordinator] that works on large carts only while there is memory for it. What a call has of the
+// budget lasts until its answer is written.
 //
-// The coordinator is no embedded field: a new method does not compile until it is decided
-// here what it costs.
+// The coordinator is no embedded field: a new method does not compile until it is decided here what it costs.
 type weighed struct {
 	coordinator Coordinator
 	budget      *budget
@@ -34,8 +33,7 @@ func (w weighed) begin(ctx context.Context, leased bool, keys ...cart.Key) error
 	return a.begin(ctx, total, known, leased)
 }
 
-// saw takes in that the cart of key is as c, and reports whether there is memory for an
-// answer with it.
+// saw takes in that the cart of key is as c, and reports whether there is memory for an answer with it.
 func (w weighed) saw(ctx context.Context, key cart.Key, c *cart.Cart) bool {
 	size := sizeOf(c)
 	w.budget.sizes.saw(key, size)

@@ -32,8 +32,8 @@ func whole(path string) string {
 	return "locking: {timeout: 24h}, timeouts: {request: 24h}"
 }
 
-// What the API server lets pass, every sidecar accepts: each number and each duration of the CRD is tried at both of its bounds, and each
-// word. Beyond its bounds the API server refuses it, so that nobody learns of it from a sidecar.
+// What the API server lets pass, every sidecar accepts: each number and each duration of the CRD is tried at both of
+// its bounds, and each word. Beyond its bounds the API server refuses it, so that nobody learns of it from a sidecar.
 func TestBoundsAreTheSidecars(t *testing.T) {
 	cluster := envtest.Start(t)
 	namespace := cluster.Namespace(t)

@@ -57,8 +57,8 @@ func asStrings(in []v1alpha1.Address) []string {
 	return out
 }
 
-// Moved reports whether the carts of was are not those of is, so that a change from one to the other leaves them behind. Two
-// names of one Service are the same place.
+// Moved reports whether the carts of was are not those of is, so that a change from one to the other leaves them
+// behind. Two names of one Service are the same place.
 func Moved(was, is *v1alpha1.CartStorage) bool {
 	if ownStore(was) != ownStore(is) || scattered(was) != scattered(is) {
 		return true
@@ -67,7 +67,8 @@ func Moved(was, is *v1alpha1.CartStorage) bool {
 	return slices.ContainsFunc(places(was), func(p place) bool { return !slices.ContainsFunc(now, p.overlaps) })
 }
 
-// ownStore is what [places] does not know: a store that belongs to a pod, by its kind and prefix; "" where pods share one.
+// ownStore is what [places] does not know: a store that belongs to a pod, by its kind and prefix; "" where pods share
+// one.
 func ownStore(cs *v1alpha1.CartStorage) string {
 	b := &cs.Spec.Backend
 	switch d := dataSource(cs); {
@@ -87,8 +88,8 @@ func scattered(cs *v1alpha1.CartStorage) bool {
 	return r != nil && r.Mode == v1alpha1.RedisCluster
 }
 
-// NeedsRestart names what a change from was to is alters of a pod's sidecar itself, so that it is in force in pods that start from
-// then on: "image", "ports". Everything else reaches running sidecars.
+// NeedsRestart names what a change from was to is alters of a pod's sidecar itself, so that it is in force in pods that
+// start from then on: "image", "ports". Everything else reaches running sidecars.
 func NeedsRestart(was, is *v1alpha1.CartStorage) []string {
 	return WantedOf(is, PodOptions{}).facts.differences(WantedOf(was, PodOptions{}).facts)
 }

@@ -16,8 +16,8 @@ import (
 // maxTimeout is the longest time that a configuration may name.
 const maxTimeout = 24 * time.Hour
 
-// Config is what the sidecars of cs run on, with locking as decided. Whatever
-// the resource leaves open is as in [config.Default].
+// Config is what the sidecars of cs run on, with locking as decided. Whatever the resource leaves open is as in
+// [config.Default].
 //
 // The result is not validated: [ConfigMap] does that.
 func Config(cs *v1alpha1.CartStorage, locking v1alpha1.LockingStatus, generation int64) *config.Config {
@@ -160,8 +160,7 @@ func database(d *v1alpha1.DatabaseBackend) *config.Database {
 	return c
 }
 
-// databaseTLS is how the URL asks for TLS: in the terms of libpq for PostgreSQL,
-// of the driver for MySQL.
+// databaseTLS is how the URL asks for TLS: in the terms of libpq for PostgreSQL, of the driver for MySQL.
 func databaseTLS(d *v1alpha1.DatabaseBackend) url.Values {
 	q := url.Values{}
 	t := d.TLS

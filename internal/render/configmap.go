@@ -15,16 +15,15 @@ import (
 // ConfigMapName is the name of the ConfigMap of a CartStorage.
 func ConfigMapName(cartStorage string) string { return cartStorage + "-sidecart" }
 
-// ConfigMap is what the sidecars of cs mount. Current is the one that is there,
-// nil if none is. If nothing else has changed, the generation stays as it is; otherwise it
-// is one more than that of current and than floor, the highest that any
-// sidecar is known to run.
+// ConfigMap is what the sidecars of cs mount. Current is the one that is there, nil if none is. If nothing else has
+// changed, the generation stays as it is; otherwise it is one more than that of current and than floor, the highest
+// that any sidecar is known to run.
 //
-// It has no owner: running pods outlive their CartStorage, and so must what they
-// mount. The operator removes it when nothing uses it any more.
+// It has no owner: running pods outlive their CartStorage, and so must what they mount. The operator removes it when
+// nothing uses it any more.
 //
-// The error says why the resource gives no valid configuration; it is a
-// [config.Problems] where single fields are wrong.
+// The error says why the resource gives no valid configuration; it is a [config.Problems] where single fields are
+// wrong.
 func ConfigMap(cs *v1alpha1.CartStorage, locking v1alpha1.LockingStatus, current *corev1.ConfigMap, floor int64) (*corev1.ConfigMap, error) {
 	generation := ConfigGeneration(current)
 	data, err := marshal(cs, locking, generation)
@@ -51,8 +50,8 @@ func ConfigMap(cs *v1alpha1.CartStorage, locking v1alpha1.LockingStatus, current
 	}, nil
 }
 
-// WithLastGood is a ConfigMap of [ConfigMap] whose configuration sidecars have accepted: it stays in it as the last good
-// one when another takes its place. It is nil where current says so already. Current is not changed.
+// WithLastGood is a ConfigMap of [ConfigMap] whose configuration sidecars have accepted: it stays in it as the last
+// good one when another takes its place. It is nil where current says so already. Current is not changed.
 func WithLastGood(current *corev1.ConfigMap) *corev1.ConfigMap {
 	data := current.Data[ConfigFile]
 	if data == "" || current.Data[LastGoodFile] == data {
@@ -68,8 +67,8 @@ func WithLastGood(current *corev1.ConfigMap) *corev1.ConfigMap {
 	}
 }
 
-// ConfigGeneration is the generation of the configuration that a ConfigMap
-// holds or that a pod was stamped with; 0 where the object is nil or has none.
+// ConfigGeneration is the generation of the configuration that a ConfigMap holds or that a pod was stamped with; 0
+// where the object is nil or has none.
 func ConfigGeneration(o metav1.Object) int64 {
 	if o == nil || o == (*corev1.ConfigMap)(nil) || o == (*corev1.Pod)(nil) {
 		return 0
@@ -103,7 +102,8 @@ func marshal(cs *v1alpha1.CartStorage, locking v1alpha1.LockingStatus, generatio
 	return string(data), nil
 }
 
-// notBuilt says what cs asks for that this version does not have. A URL in a Secret does not show the dialect, and cs does.
+// notBuilt says what cs asks for that this version does not have. A URL in a Secret does not show the dialect, and cs
+// does.
 func notBuilt(cs *v1alpha1.CartStorage, c *config.Config) config.Problems {
 	if d := cs.Spec.Backend.Database; c.Backend.Type == config.BackendDatabase && d != nil && !config.IsBuilt(config.BackendDatabase, string(d.Dialect)) {
 		return config.Problems{{Path: "backend.database.dialect", Message: string(d.Dialect) + " is not built into this version; available are " + config.BuiltNames()}}

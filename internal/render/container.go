@@ -20,15 +20,15 @@ const adminPort = "sidecart-admin"
 // it saw there. A sidecar of the release before, which a CartStorage may name, takes it for /livez, and starts as well.
 const startedPath = "/livez?started"
 
-// container is the sidecar: an init container that keeps running, so that it is
-// there before and after all others. It meets the restricted Pod Security Standard.
+// container is the sidecar: an init container that keeps running, so that it is there before and after all others. It
+// meets the restricted Pod Security Standard.
 //
 // The start-up probe does not wait for the backend, which may be behind a proxy that starts later in the same pod. The
 // readiness probe is for who asks for it: without its backend a shop cannot sell, but it can show what it has.
 //
-// What the pod is told of the sidecar it is told once, so the sidecar is told the same in its arguments, which
-// win over the file: the file follows the CartStorage, the pod does not. Settings that a sidecar of the release
-// before does not know are variables, which it ignores; it would not start with unknown arguments.
+// What the pod is told of the sidecar it is told once, so the sidecar is told the same in its arguments, which win over
+// the file: the file follows the CartStorage, the pod does not. Settings that a sidecar of the release before does not
+// know are variables, which it ignores; it would not start with unknown arguments.
 func container(cs *v1alpha1.CartStorage, image string, data bool) corev1.Container {
 	always := corev1.ContainerRestartPolicyAlways
 	c := corev1.Container{
@@ -56,7 +56,8 @@ func container(cs *v1alpha1.CartStorage, image string, data bool) corev1.Contain
 		},
 	}
 	if cs.Spec.Sidecar.Readiness == v1alpha1.ReadyBackend {
-		// The sidecar itself waits until several pings have failed; the second failure here is for an answer that got lost.
+		// The sidecar itself waits until several pings have failed; the second failure here is for an answer that got
+		// lost.
 		c.ReadinessProbe = probe("/readyz", 2, 2)
 	}
 	c.Env = append(c.Env, identity(cs)...)

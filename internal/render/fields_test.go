@@ -29,8 +29,8 @@ var notRendered = map[string]string{
 	"criticalBackend.database.volume.sizeLimit": "for SQLite, which the API server refuses there",
 }
 
-// Every field of the resource must change something of what is rendered: a
-// setting that nobody reads is a lie to whoever sets it.
+// Every field of the resource must change something of what is rendered: a setting that nobody reads is a lie to
+// whoever sets it.
 func TestEveryFieldIsRendered(t *testing.T) {
 	ref := `{name: s}`
 	variants := map[string]string{

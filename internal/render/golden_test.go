@@ -142,8 +142,7 @@ func TestPodGolden(t *testing.T) {
 	}
 }
 
-// A real API server must accept the pods, in a namespace that enforces the restricted
-// Pod Security Standard.
+// A real API server must accept the pods, in a namespace that enforces the restricted Pod Security Standard.
 func TestPodsAreAccepted(t *testing.T) {
 	cluster := envtest.Start(t)
 	namespace := cluster.Namespace(t)

@@ -15,9 +15,9 @@ import (
 type Topology struct {
 	// Workloads are what runs pods with its sidecar, in a fixed order.
 	Workloads []Workload
-	// Sharers are the names of other CartStorages of the same namespace on the same backend
-	// with the same prefix; see [SameCarts]. Strangers is how many there are in other namespaces:
-	// their names are not for those who read this one.
+	// Sharers are the names of other CartStorages of the same namespace on the same backend with the same prefix; see
+	// [SameCarts]. Strangers is how many there are in other namespaces: their names are not for those who read this
+	// one.
 	Sharers   []string
 	Strangers int
 }
@@ -32,8 +32,8 @@ type Workload struct {
 	Surge int32
 	// Unbounded says that its spec sets no number of pods.
 	Unbounded bool
-	// Autoscaler names what may change Replicas, "HorizontalPodAutoscaler web",
-	// and MaxReplicas is how far; 0 where there is none.
+	// Autoscaler names what may change Replicas, "HorizontalPodAutoscaler web", and MaxReplicas is how far; 0 where
+	// there is none.
 	Autoscaler  string
 	MaxReplicas int32
 	// Pods is how many of its pods live, ending ones included.
@@ -48,9 +48,8 @@ func (w *Workload) writes() bool {
 	return w.Replicas > 0 || w.MaxReplicas > 0 || w.Pods > 0 || w.Unbounded
 }
 
-// DecideLocking says whether the sidecars lock, why, and since when. In mode Auto
-// the question is whether more than one writer can exist, not how many do:
-// locking comes on at once, and goes off only when one writer has been alone for
+// DecideLocking says whether the sidecars lock, why, and since when. In mode Auto the question is whether more than one
+// writer can exist, not how many do: locking comes on at once, and goes off only when one writer has been alone for
 // AutoDisableAfter. Previous is the decision before; nil at the first time.
 //
 // Recheck is how long the decision holds if nothing changes; 0 is for ever.
@@ -112,8 +111,8 @@ func (t *Topology) writers() (w []Workload) {
 	return w
 }
 
-// severalWriters says why more than one writer can exist; "" if none can. What
-// people have set comes first: it explains what is seen.
+// severalWriters says why more than one writer can exist; "" if none can. What people have set comes first: it explains
+// what is seen.
 func (t *Topology) severalWriters() (reason, message string) {
 	writers := t.writers()
 	for _, rule := range []func(*Workload) (string, string){replicas, autoscaler, unbounded, surge} {

@@ -82,8 +82,7 @@ func TestDecideLocking(t *testing.T) {
 	}
 }
 
-// On at once, off only after a time alone, and the time starts anew whenever a
-// second writer shows.
+// On at once, off only after a time alone, and the time starts anew whenever a second writer shows.
 func TestLockingOverTime(t *testing.T) {
 	spec := v1alpha1.Locking{Mode: v1alpha1.LockingAuto, AutoDisableAfter: metav1.Duration{Duration: 5 * time.Minute}}
 	one := Topology{Workloads: []Workload{{Kind: "Deployment", Name: "web", Replicas: 1, Pods: 1}}}

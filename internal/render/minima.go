@@ -13,8 +13,8 @@ import (
 	"github.com/sidecart/sidecart/api/v1alpha1"
 )
 
-// Minima are the least that each container must ask for, by the LimitRanges of its namespace. Kubernetes refuses a pod with a container
-// that asks for less.
+// Minima are the least that each container must ask for, by the LimitRanges of its namespace. Kubernetes refuses a pod
+// with a container that asks for less.
 func Minima(ranges []corev1.LimitRange) corev1.ResourceList {
 	least := corev1.ResourceList{}
 	for i := range ranges {
@@ -41,8 +41,9 @@ func defaultLimits() corev1.ResourceList {
 	return corev1.ResourceList{corev1.ResourceMemory: resource.MustParse("128Mi")}
 }
 
-// belowMinima refuses what the spec sets itself and the namespace does not admit. What is as by default is raised instead, see
-// raise: the API server fills the defaults in, so that they cannot be told from the same values written by hand.
+// belowMinima refuses what the spec sets itself and the namespace does not admit. What is as by default is raised
+// instead, see raise: the API server fills the defaults in, so that they cannot be told from the same values written by
+// hand.
 func belowMinima(cs *v1alpha1.CartStorage, minima corev1.ResourceList) error {
 	var errs []error
 	r := resources(cs)

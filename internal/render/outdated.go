@@ -13,9 +13,9 @@ import (
 	"github.com/sidecart/sidecart/api/v1alpha1"
 )
 
-// facts are what a sidecar was injected with and keeps until its pod is made anew, by name. They are compared, and not the container
-// itself: other webhooks and limit ranges change that after us. What is short stands for itself, the rest for its hash, so that a
-// message can name what differs.
+// facts are what a sidecar was injected with and keeps until its pod is made anew, by name. They are compared, and not
+// the container itself: other webhooks and limit ranges change that after us. What is short stands for itself, the rest
+// for its hash, so that a message can name what differs.
 type facts map[string]string
 
 // Names of facts, as messages say them.
@@ -101,8 +101,8 @@ func (w Wanted) Key(cs *v1alpha1.CartStorage) string {
 	return hash([]any{w.facts, cs.Generation})
 }
 
-// Outdated names what the sidecar of the pod was injected with otherwise than it would be now; nil if nothing differs. Only
-// a new pod has it otherwise.
+// Outdated names what the sidecar of the pod was injected with otherwise than it would be now; nil if nothing differs.
+// Only a new pod has it otherwise.
 func (w Wanted) Outdated(pod *corev1.Pod) (names []string) {
 	have := noted(pod)
 	if have == nil {

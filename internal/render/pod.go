@@ -52,9 +52,8 @@ type PodOptions struct {
 
 // Pod is pod with the sidecar of cs. The pod that was given is not changed.
 //
-// A pod that has our sidecar already keeps it as it is, with what other
-// webhooks made of it; containers that came later are given the environment
-// variables, and by order Last the sidecar comes behind them. So Pod of Pod is Pod.
+// A pod that has our sidecar already keeps it as it is, with what other webhooks made of it; containers that came later
+// are given the environment variables, and by order Last the sidecar comes behind them. So Pod of Pod is Pod.
 //
 // The error says everything that stands in the way, and what to write instead.
 func Pod(pod *corev1.Pod, cs *v1alpha1.CartStorage, o PodOptions) (*corev1.Pod, error) {
@@ -147,8 +146,8 @@ func inject(pod *corev1.Pod, cs *v1alpha1.CartStorage, image string, generation 
 	pod.Annotations[v1alpha1.InjectedAsAnnotation] = factsOf(pod.Spec.InitContainers[0], pod.Spec.Volumes[given:], cs).note()
 }
 
-// noToken holds nothing but the pod's name, which is its host name too. An empty folder would be an emptyDir: a drain of
-// the node refuses to throw one away, and the cluster autoscaler keeps the node for it.
+// noToken holds nothing but the pod's name, which is its host name too. An empty folder would be an emptyDir: a drain
+// of the node refuses to throw one away, and the cluster autoscaler keeps the node for it.
 func noToken() *corev1.ProjectedVolumeSource {
 	mode := int32(0o444)
 	name := corev1.DownwardAPIVolumeFile{Path: "pod", FieldRef: &corev1.ObjectFieldSelector{FieldPath: "metadata.name"}}
@@ -167,9 +166,8 @@ func keepNode(pod *corev1.Pod, data *corev1.VolumeSource) {
 	}
 }
 
-// projected holds configuration and secrets in one volume, since the kubelet
-// replaces all files of a volume at one instant: a new configuration never meets
-// old secrets.
+// projected holds configuration and secrets in one volume, since the kubelet replaces all files of a volume at one
+// instant: a new configuration never meets old secrets.
 func projected(cs *v1alpha1.CartStorage) *corev1.ProjectedVolumeSource {
 	config := corev1.VolumeProjection{ConfigMap: &corev1.ConfigMapProjection{
 		LocalObjectReference: corev1.LocalObjectReference{Name: ConfigMapName(cs.Name)},
@@ -182,8 +180,7 @@ func projected(cs *v1alpha1.CartStorage) *corev1.ProjectedVolumeSource {
 		Items:                []corev1.KeyToPath{{Key: LastGoodFile, Path: LastGoodFile}},
 		Optional:             &optional,
 	}}
-	// The files belong to root and the sidecar is another user. Nobody else mounts
-	// the volume.
+	// The files belong to root and the sidecar is another user. Nobody else mounts the volume.
 	mode := int32(0o444)
 	return &corev1.ProjectedVolumeSource{DefaultMode: &mode, Sources: append([]corev1.VolumeProjection{config, lastGood}, secrets(cs)...)}
 }
@@ -210,8 +207,8 @@ func dataSource(cs *v1alpha1.CartStorage) *corev1.VolumeSource {
 	return &corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{SizeLimit: v.SizeLimit}}
 }
 
-// ownClaim lets the sidecar write to a claim, whose files belong to root as a
-// rule. A group that the pod has chosen serves as well.
+// ownClaim lets the sidecar write to a claim, whose files belong to root as a rule. A group that the pod has chosen
+// serves as well.
 func ownClaim(pod *corev1.Pod, data *corev1.VolumeSource) {
 	if data.PersistentVolumeClaim == nil {
 		return
@@ -228,8 +225,7 @@ func ownClaim(pod *corev1.Pod, data *corev1.VolumeSource) {
 	}
 }
 
-// environment tells the containers of the app where the sidecar is. What they
-// set by themselves stays.
+// environment tells the containers of the app where the sidecar is. What they set by themselves stays.
 func environment(containers []corev1.Container, p v1alpha1.Ports) {
 	for i := range containers {
 		c := &containers[i]
@@ -247,9 +243,8 @@ func environment(containers []corev1.Container, p v1alpha1.Ports) {
 	}
 }
 
-// Missing are the files that the configuration of cs names and that the sidecar
-// of the pod does not have, because they were named after the pod was made: it
-// must be made anew.
+// Missing are the files that the configuration of cs names and that the sidecar of the pod does not have, because they
+// were named after the pod was made: it must be made anew.
 func Missing(pod *corev1.Pod, cs *v1alpha1.CartStorage) (paths []string) {
 	have := map[string]bool{}
 	for _, v := range pod.Spec.Volumes {
@@ -270,8 +265,8 @@ func Missing(pod *corev1.Pod, cs *v1alpha1.CartStorage) (paths []string) {
 	return paths
 }
 
-// MountedVolumes are the volumes of the pod that [Missing] looks at, with nothing else in them. Whoever makes a pod may call a
-// volume of any content by their names: no more is kept than a sidecar can have.
+// MountedVolumes are the volumes of the pod that [Missing] looks at, with nothing else in them. Whoever makes a pod may
+// call a volume of any content by their names: no more is kept than a sidecar can have.
 func MountedVolumes(pod *corev1.Pod) (volumes []corev1.Volume) {
 	const mostPaths, longestPath = 64, 1024
 	for _, v := range pod.Spec.Volumes {

@@ -62,8 +62,8 @@ func TestPodRefusals(t *testing.T) {
 	}
 }
 
-// What came after the first invocation: a container of another webhook, which is
-// given the environment, and a change to ours, which stays.
+// What came after the first invocation: a container of another webhook, which is given the environment, and a change to
+// ours, which stays.
 func TestPodAgain(t *testing.T) {
 	shop := read[v1alpha1.CartStorage](t, "{metadata: {name: shop}, spec: {backend: {type: Memory}}}")
 	pod, err := Pod(&corev1.Pod{Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "web"}}}}, shop, PodOptions{Image: "one"})
@@ -100,8 +100,8 @@ func TestPodWithCopiedAnnotation(t *testing.T) {
 	}
 }
 
-// A pod is told its sidecar's ports once. A container that comes to it after the ports of the CartStorage have changed is
-// told where the sidecar listens, and not where that of a new pod would.
+// A pod is told its sidecar's ports once. A container that comes to it after the ports of the CartStorage have changed
+// is told where the sidecar listens, and not where that of a new pod would.
 func TestPortsStayWithThePod(t *testing.T) {
 	shop := read[v1alpha1.CartStorage](t, "{metadata: {name: shop}, spec: {backend: {type: Memory}}}")
 	pod, err := Pod(&corev1.Pod{Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "web"}}}}, shop, PodOptions{Image: "one"})
@@ -165,8 +165,8 @@ func TestLastIsLast(t *testing.T) {
 	}
 }
 
-// What a drain of the node and the cluster autoscaler count as local, an emptyDir or a hostPath, is in a pod only if carts
-// are in it, and then its eviction is said to lose something, unless the owner of the pod has said otherwise.
+// What a drain of the node and the cluster autoscaler count as local, an emptyDir or a hostPath, is in a pod only if
+// carts are in it, and then its eviction is said to lose something, unless the owner of the pod has said otherwise.
 func TestLocalVolumes(t *testing.T) {
 	for _, r := range []struct{ name, backend, annotations, local, evict string }{
 		{"redis", `{type: Redis, redis: {addresses: ["a:1"], credentialsSecretRef: {name: s}}}`, "{}", "", ""},

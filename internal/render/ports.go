@@ -25,8 +25,8 @@ func ports(cs *v1alpha1.CartStorage) v1alpha1.Ports {
 	return v1alpha1.Ports{GRPC: cmp.Or(p.GRPC, 7420), HTTP: cmp.Or(p.HTTP, 7421), Admin: cmp.Or(p.Admin, 7422)}
 }
 
-// local is an address on loopback. It names IPv4, which every pod has on
-// its loopback interface, also in a cluster of IPv6.
+// local is an address on loopback. It names IPv4, which every pod has on its loopback interface, also in a cluster of
+// IPv6.
 func local(port int32) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(int(port))) }
 
 // anywhere is an address on all interfaces of a pod.

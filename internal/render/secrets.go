@@ -23,9 +23,8 @@ const (
 	secretDirectory = "secrets"
 )
 
-// secretFile is where a key of a secret is mounted. The name of the secret is
-// part of the path, so that a sidecar whose pod still mounts another secret
-// refuses the configuration, and does not go on with the wrong password.
+// secretFile is where a key of a secret is mounted. The name of the secret is part of the path, so that a sidecar whose
+// pod still mounts another secret refuses the configuration, and does not go on with the wrong password.
 func secretFile(secret, key string) string {
 	return configDirectory + "/" + secretPath(secret, key)
 }
@@ -119,8 +118,7 @@ func (s secretKeys) database(d *v1alpha1.DatabaseBackend) {
 	}
 }
 
-// secrets are all that the configuration of cs names, as sources of a projected
-// volume, sorted.
+// secrets are all that the configuration of cs names, as sources of a projected volume, sorted.
 func secrets(cs *v1alpha1.CartStorage) []corev1.VolumeProjection {
 	keys := secretKeys{}
 	b := &cs.Spec.Backend

@@ -11,8 +11,8 @@ import (
 	"github.com/sidecart/sidecart/api/v1alpha1"
 )
 
-// LocksAcrossReplicas reports whether the backend can hold off writers of other
-// pods. Memory, a file and SQLite cannot: each pod has its own.
+// LocksAcrossReplicas reports whether the backend can hold off writers of other pods. Memory, a file and SQLite cannot:
+// each pod has its own.
 func LocksAcrossReplicas(b *v1alpha1.Backend) bool {
 	switch b.Type {
 	case v1alpha1.BackendMemory, v1alpha1.BackendFile:
@@ -23,9 +23,8 @@ func LocksAcrossReplicas(b *v1alpha1.Backend) bool {
 	return true
 }
 
-// SameCarts reports whether two CartStorages keep their carts, or their
-// checkouts, under the same names in the same place, as far as can be seen: a
-// backend that goes by two names, or by a URL in a secret of its own, is not
+// SameCarts reports whether two CartStorages keep their carts, or their checkouts, under the same names in the same
+// place, as far as can be seen: a backend that goes by two names, or by a URL in a secret of its own, is not
 // recognised.
 func SameCarts(a, b *v1alpha1.CartStorage) bool {
 	for _, p := range places(a) {
@@ -36,8 +35,8 @@ func SameCarts(a, b *v1alpha1.CartStorage) bool {
 	return false
 }
 
-// place is where carts live. Two are the same if they agree in what they are and in what names begin with, and share
-// an address.
+// place is where carts live. Two are the same if they agree in what they are and in what names begin with, and share an
+// address.
 type place struct {
 	what      string
 	addresses []string
@@ -94,8 +93,7 @@ func durable(dynamo *v1alpha1.DynamoDBBackend, db *v1alpha1.DatabaseBackend, nam
 	return all
 }
 
-// claim is a volume that several pods could mount; one without a claim belongs
-// to its pod.
+// claim is a volume that several pods could mount; one without a claim belongs to its pod.
 func claim(what string, v *v1alpha1.Volume, namespace string) []place {
 	if v == nil || v.ClaimName == "" {
 		return nil
@@ -111,8 +109,8 @@ func canonical(addresses []v1alpha1.Address, namespace string) []string {
 	return out
 }
 
-// canonicalAddress makes one of the names that a Service goes by: "redis:6379" in
-// namespace shop is "redis.shop:6379" and "redis.shop.svc.cluster.local:6379".
+// canonicalAddress makes one of the names that a Service goes by: "redis:6379" in namespace shop is "redis.shop:6379"
+// and "redis.shop.svc.cluster.local:6379".
 func canonicalAddress(address, namespace string) string {
 	host, port, err := net.SplitHostPort(address)
 	if err != nil {

@@ -11,8 +11,7 @@ import (
 // lockingVariable is where the sidecar finds --locking; it wins over the file.
 const lockingVariable = "SIDECART_LOCKING"
 
-// Locks reports whether a ConfigMap of [ConfigMap] turns locking on. One that is
-// not there or cannot be read does not.
+// Locks reports whether a ConfigMap of [ConfigMap] turns locking on. One that is not there or cannot be read does not.
 func Locks(current *corev1.ConfigMap) bool {
 	if current == nil {
 		return false
@@ -21,9 +20,8 @@ func Locks(current *corev1.ConfigMap) bool {
 	return err == nil && c.Locking.Mode == config.LockingEnabled
 }
 
-// StartLocked makes the sidecar of pod lock whatever its file says, for as long
-// as the pod lives. It is for a pod that is admitted beside another one before the
-// file says so. The pod that was given is not changed.
+// StartLocked makes the sidecar of pod lock whatever its file says, for as long as the pod lives. It is for a pod that
+// is admitted beside another one before the file says so. The pod that was given is not changed.
 func StartLocked(pod *corev1.Pod) *corev1.Pod {
 	pod = pod.DeepCopy()
 	for i := range pod.Spec.InitContainers {

@@ -9,9 +9,9 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 )
 
-// WorkloadOf is what the spec of a workload says about its pods: Deployment, StatefulSet,
-// ReplicaSet, ReplicationController, DaemonSet, Job, CronJob or Pod. Pods and Autoscaler are left to
-// the caller. Of any other kind nothing is known: ok is false; see [ScaledWorkload].
+// WorkloadOf is what the spec of a workload says about its pods: Deployment, StatefulSet, ReplicaSet,
+// ReplicationController, DaemonSet, Job, CronJob or Pod. Pods and Autoscaler are left to the caller. Of any other kind
+// nothing is known: ok is false; see [ScaledWorkload].
 func WorkloadOf(o runtime.Object) (w Workload, ok bool) {
 	switch o := o.(type) {
 	case *appsv1.Deployment:
@@ -46,8 +46,8 @@ func WorkloadOf(o runtime.Object) (w Workload, ok bool) {
 	return Workload{}, false
 }
 
-// ScaledWorkload is a workload of a kind of which only the scale subresource is
-// known. How it rolls out is not: one pod more must be reckoned with.
+// ScaledWorkload is a workload of a kind of which only the scale subresource is known. How it rolls out is not: one pod
+// more must be reckoned with.
 func ScaledWorkload(kind, name string, replicas int32) Workload {
 	return Workload{Kind: kind, Name: name, Replicas: replicas, Surge: 1}
 }
@@ -65,9 +65,8 @@ func one(n *int32) int32 {
 	return *n
 }
 
-// maxSurge is how many pods a rollout may run beyond n: a percentage rounds up, as
-// the deployment controller has it. What is scaled to zero is taken for one, which it
-// would be before it writes.
+// maxSurge is how many pods a rollout may run beyond n: a percentage rounds up, as the deployment controller has it.
+// What is scaled to zero is taken for one, which it would be before it writes.
 func maxSurge(s *appsv1.DeploymentStrategy, n int32) int32 {
 	if s.Type == appsv1.RecreateDeploymentStrategyType {
 		return 0
@@ -109,8 +108,7 @@ func Live(pod *corev1.Pod) bool {
 	return pod.Status.Phase != corev1.PodSucceeded && pod.Status.Phase != corev1.PodFailed
 }
 
-// Owner is what made a pod: its controller, or the pod itself where nothing
-// owns it.
+// Owner is what made a pod: its controller, or the pod itself where nothing owns it.
 func Owner(pod *corev1.Pod) metav1.OwnerReference {
 	if ref := metav1.GetControllerOf(pod); ref != nil {
 		return *ref

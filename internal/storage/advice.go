@@ -6,7 +6,8 @@ import (
 )
 
 // Beater is a store with a sign of life that costs less than Ping and proves less: that the backend answers and takes
-// writes. What else stands in the way of a change, such as a right that is missing, it may not see. The fallback is Ping.
+// writes. What else stands in the way of a change, such as a right that is missing, it may not see. The fallback is
+// Ping.
 type Beater interface {
 	Beat(ctx context.Context) error
 }

@@ -27,8 +27,8 @@ func (s *State) Lease(token string) (Lease, error) {
 	return Lease{}, ErrLockUnknown
 }
 
-// Renew makes the lease that token has end in lease from now, which becomes its own duration; 0 stands for
-// the duration that it has. Where it has none, nothing changes.
+// Renew makes the lease that token has end in lease from now, which becomes its own duration; 0 stands for the duration
+// that it has. Where it has none, nothing changes.
 func (s *State) Renew(token string, lease time.Duration, now time.Time) (Lease, error) {
 	if h := s.leased(token); h != nil {
 		if lease > 0 {
@@ -47,9 +47,9 @@ func (s *State) Renew(token string, lease time.Duration, now time.Time) (Lease, 
 // millis rounds down, as far as a millisecond, which is the least.
 func millis(d time.Duration) int64 { return max(d.Milliseconds(), 1) }
 
-// outlive lets the cart live until the last lease on it has ended, whoever holds it: what a client does
-// under its lease, it does to the cart that it was given with it. It is called where a lease begins or is renewed, and
-// where the cart is given its life anew. A lease that ends before its time leaves the expiry as it was promised.
+// outlive lets the cart live until the last lease on it has ended, whoever holds it: what a client does under its
+// lease, it does to the cart that it was given with it. It is called where a lease begins or is renewed, and where the
+// cart is given its life anew. A lease that ends before its time leaves the expiry as it was promised.
 func (s *State) outlive() {
 	k := &s.Cart
 	if !k.Exists() || k.ExpiresAt.IsZero() {
@@ -63,8 +63,7 @@ func (s *State) outlive() {
 	}
 }
 
-// Release gives back the lease that token has, and returns the tokens of those that
-// this let in.
+// Release gives back the lease that token has, and returns the tokens of those that this let in.
 func (s *State) Release(token string, now time.Time) (granted []string, err error) {
 	if _, err := s.Lease(token); err != nil {
 		return nil, err
@@ -72,8 +71,8 @@ func (s *State) Release(token string, now time.Time) (granted []string, err erro
 	return s.Abandon(token, now), nil
 }
 
-// GiveFences gives each lease that has none yet its fence, in the order in which
-// they were granted. next must return a greater number each time, for ever.
+// GiveFences gives each lease that has none yet its fence, in the order in which they were granted. next must return a
+// greater number each time, for ever.
 func (s *State) GiveFences(next func() uint64) {
 	for i := range s.Held {
 		if h := &s.Held[i]; h.Leased && h.Fence == 0 {
@@ -82,8 +81,8 @@ func (s *State) GiveFences(next func() uint64) {
 	}
 }
 
-// expire drops the locks that have ended. Of those that were leases, and that somebody may know of, it
-// remembers the tokens, in the order of their ends, and forgets the oldest.
+// expire drops the locks that have ended. Of those that were leases, and that somebody may know of, it remembers the
+// tokens, in the order of their ends, and forgets the oldest.
 func (s *State) expire(now time.Time) {
 	before := len(s.Lost)
 	s.Held = slices.DeleteFunc(s.Held, func(h Hold) bool {
@@ -117,8 +116,8 @@ func (s *State) lost(token string) bool {
 	return slices.ContainsFunc(s.Lost, func(l Lost) bool { return l.Token == token })
 }
 
-// gather makes h all that its token holds, as one lease. What it holds is not cut short by more that
-// it is granted from the queue.
+// gather makes h all that its token holds, as one lease. What it holds is not cut short by more that it is granted from
+// the queue.
 func (s *State) gather(h *Hold) {
 	h.Leased = true
 	var parts []cart.Part

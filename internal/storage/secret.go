@@ -10,12 +10,11 @@ import (
 	"strings"
 )
 
-// Secret is text that came from a secret file: a password, a user name, a URL. However it
-// is printed, logged or encoded, it shows the name of that file. The zero value is no
-// secret and prints as nothing.
+// Secret is text that came from a secret file: a password, a user name, a URL. However it is printed, logged or
+// encoded, it shows the name of that file. The zero value is no secret and prints as nothing.
 type Secret struct {
-	// content is a pointer, since fmt cannot call the methods of a Secret in an
-	// unexported field: it then prints an address.
+	// content is a pointer, since fmt cannot call the methods of a Secret in an unexported field: it then prints an
+	// address.
 	content *string
 	file    string
 }
@@ -69,9 +68,8 @@ func (s Secret) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 // LogValue is String.
 func (s Secret) LogValue() slog.Value { return slog.StringValue(s.String()) }
 
-// Hide is err with a text that shows none of the secrets: servers and drivers quote what they
-// were sent, whole or in part. errors.Is finds the cause as before; errors.As does
-// not, since the cause has the text that is hidden.
+// Hide is err with a text that shows none of the secrets: servers and drivers quote what they were sent, whole or in
+// part. errors.Is finds the cause as before; errors.As does not, since the cause has the text that is hidden.
 func Hide(err error, secrets ...Secret) error {
 	if err == nil {
 		return nil
@@ -101,15 +99,13 @@ type hiddenError struct {
 func (e *hiddenError) Error() string        { return e.text }
 func (e *hiddenError) Is(target error) bool { return e.is(target) }
 
-// leastHidden is how many bytes of a secret in a row are taken for a part of it. Fewer occur
-// by chance in every text.
+// leastHidden is how many bytes of a secret in a row are taken for a part of it. Fewer occur by chance in every text.
 const leastHidden = 6
 
 // lineless is how Redis quotes what would break its line.
 var lineless = strings.NewReplacer("\r", " ", "\n", " ")
 
-// hideIn is text without the secret and without parts of it, as it is and as programs
-// quote it.
+// hideIn is text without the secret and without parts of it, as it is and as programs quote it.
 func (s Secret) hideIn(text string) string {
 	content := s.Reveal()
 	if content == "" {
@@ -154,8 +150,8 @@ func partOf(form, text string, i int) int {
 	return n
 }
 
-// standsAlone reports whether no letter or digit touches text[from:to]: a user name of two
-// letters is in half of all words.
+// standsAlone reports whether no letter or digit touches text[from:to]: a user name of two letters is in half of all
+// words.
 func standsAlone(text string, from, to int) bool {
 	return (from == 0 || !isWord(text[from-1])) && (to == len(text) || !isWord(text[to]))
 }

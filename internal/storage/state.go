@@ -8,15 +8,14 @@ import (
 	"github.com/sidecart/sidecart/internal/cart"
 )
 
-// State is everything that a backend keeps under one cart's name: the cart, who
-// holds locks on it, who waits for one, and which leases have expired lately. The
-// zero value is a name that nobody has used.
+// State is everything that a backend keeps under one cart's name: the cart, who holds locks on it, who waits for one,
+// and which leases have expired lately. The zero value is a name that nobody has used.
 //
-// [Apply], [State.Acquire], [State.Abandon], [State.Lease], [State.Renew] and [State.Release] are the
-// reference of what the contract means. Whatever else a backend keeps elsewhere, the source of fences is its own:
-// it calls [State.GiveFences] on each state that it is about to store. A backend that reads a whole State, calls one of them and
-// writes it back in one atomic step, is right by construction; one that does it
-// otherwise (Redis, by scripts) must be indistinguishable from it.
+// [Apply], [State.Acquire], [State.Abandon], [State.Lease], [State.Renew] and [State.Release] are the reference of what
+// the contract means. Whatever else a backend keeps elsewhere, the source of fences is its own: it calls
+// [State.GiveFences] on each state that it is about to store. A backend that reads a whole State, calls one of them and
+// writes it back in one atomic step, is right by construction; one that does it otherwise (Redis, by scripts) must be
+// indistinguishable from it.
 type State struct {
 	Cart  cart.Cart
 	Held  []Hold
@@ -33,14 +32,14 @@ type Hold struct {
 	Holder  string      `json:"holder,omitempty"`
 	Parts   []cart.Part `json:"parts"`
 	Expires time.Time   `json:"expires"`
-	// Unconfirmed says that it was granted from the queue, and that its waiter has not claimed it again yet, as it
-	// must ([Claim.Confirms]). Nobody has been told its token as that of a lease.
+	// Unconfirmed says that it was granted from the queue, and that its waiter has not claimed it again yet, as it must
+	// ([Claim.Confirms]). Nobody has been told its token as that of a lease.
 	Unconfirmed bool `json:"unconfirmed,omitempty"`
 	// Leased says that it is a client's lease, and Fence is its fence, once it has been given one.
 	Leased bool   `json:"leased,omitempty"`
 	Fence  uint64 `json:"fence,omitempty"`
-	// DurationMillis is for how long a lease is renewed where nobody says for how long; 0 where a release
-	// that did not know of it wrote the lease.
+	// DurationMillis is for how long a lease is renewed where nobody says for how long; 0 where a release that did not
+	// know of it wrote the lease.
 	DurationMillis int64 `json:"durationMillis,omitempty"`
 }
 
@@ -51,18 +50,16 @@ type Waiter struct {
 	Alive time.Time
 }
 
-// Heartbeat is how often a waiter must renew its place in the queue, and
-// WaiterTTL how long a place lasts without, and the most for which a lock is granted
-// from the queue until its waiter has claimed it again: a dead waiter delays those
+// Heartbeat is how often a waiter must renew its place in the queue, and WaiterTTL how long a place lasts without, and
+// the most for which a lock is granted from the queue until its waiter has claimed it again: a dead waiter delays those
 // behind it by no more than that, whatever lease it has asked for.
 const (
 	Heartbeat = 250 * time.Millisecond
 	WaiterTTL = 3 * Heartbeat
 )
 
-// Settle drops what has ended by now: an expired cart, expired locks, dead
-// waiters, leases whose memory is over. It then grants free locks in the order of the queue and
-// returns the tokens of those it granted.
+// Settle drops what has ended by now: an expired cart, expired locks, dead waiters, leases whose memory is over. It
+// then grants free locks in the order of the queue and returns the tokens of those it granted.
 func (s *State) Settle(now time.Time) (granted []string) {
 	if s.Cart.Exists() && !s.Cart.ExpiresAt.IsZero() && !now.Before(s.Cart.ExpiresAt) {
 		s.Cart = cart.Cart{}
@@ -73,8 +70,8 @@ func (s *State) Settle(now time.Time) (granted []string) {
 	return s.promote(now)
 }
 
-// promote grants, first come first served: a waiter passes those before it only
-// where it shares no part with any of them.
+// promote grants, first come first served: a waiter passes those before it only where it shares no part with any of
+// them.
 func (s *State) promote(now time.Time) (granted []string) {
 	var ahead []cart.Part
 	s.Queue = slices.DeleteFunc(s.Queue, func(w Waiter) bool {
@@ -89,9 +86,8 @@ func (s *State) promote(now time.Time) (granted []string) {
 	return granted
 }
 
-// Apply makes the commits on their states, all or none: states[i] is that of
-// commits[i].Key, settled. A state must be stored if its outcome is Committed or
-// has something Claimed, and must not be stored otherwise.
+// Apply makes the commits on their states, all or none: states[i] is that of commits[i].Key, settled. A state must be
+// stored if its outcome is Committed or has something Claimed, and must not be stored otherwise.
 //
 // granted are the tokens of waiters that a release let in.
 func Apply(states []*State, commits []Commit, now time.Time) (outs []Outcome, granted []string) {
@@ -195,11 +191,10 @@ func (s *State) write(c *Commit, now time.Time) Outcome {
 	return out
 }
 
-// Acquire grants the claim or puts it in the queue. A token that holds the parts
-// already gets their lease anew, and keeps what else it holds as it is, unless it is
-// a lease, which ends as a whole; one that waits already keeps its place. A claim for a lease that is
-// lost is neither granted nor queued: it is one that was under way for longer than its lease, and whoever was told the token would
-// find it valid again, after others have had the lock.
+// Acquire grants the claim or puts it in the queue. A token that holds the parts already gets their lease anew, and
+// keeps what else it holds as it is, unless it is a lease, which ends as a whole; one that waits already keeps its
+// place. A claim for a lease that is lost is neither granted nor queued: it is one that was under way for longer than
+// its lease, and whoever was told the token would find it valid again, after others have had the lock.
 func (s *State) Acquire(c Claim, now time.Time) Claimed {
 	if s.Holds(c.Token, c.Parts) {
 		if !c.Leased && s.leased(c.Token) == nil {
@@ -232,8 +227,7 @@ func (s *State) Acquire(c Claim, now time.Time) Claimed {
 	return Claimed{Granted: true}
 }
 
-// Abandon gives back what token holds and its place in the queue, and returns
-// the tokens of those that this let in.
+// Abandon gives back what token holds and its place in the queue, and returns the tokens of those that this let in.
 func (s *State) Abandon(token string, now time.Time) (granted []string) {
 	s.Held = slices.DeleteFunc(s.Held, func(h Hold) bool { return h.Token == token })
 	s.Queue = slices.DeleteFunc(s.Queue, func(w Waiter) bool { return w.Token == token })
@@ -251,8 +245,7 @@ func (s *State) Holds(token string, parts []cart.Part) bool {
 	return len(held) > 0 && cart.Covers(held, parts)
 }
 
-// letGo takes parts out of what token holds. What it holds of the whole cart
-// stays, unless parts are the whole cart.
+// letGo takes parts out of what token holds. What it holds of the whole cart stays, unless parts are the whole cart.
 func (s *State) letGo(token string, parts []cart.Part) {
 	s.Held = slices.DeleteFunc(s.Held, func(h Hold) bool { return h.Token == token && cart.Covers(parts, h.Parts) })
 	for i := range s.Held {
@@ -262,8 +255,8 @@ func (s *State) letGo(token string, parts []cart.Part) {
 	}
 }
 
-// hold grants a claim. Where it comes from the queue, its waiter may have died since its last sign
-// of life, and is given a longer lease when it has claimed again.
+// hold grants a claim. Where it comes from the queue, its waiter may have died since its last sign of life, and is
+// given a longer lease when it has claimed again.
 func (s *State) hold(c Claim, now time.Time, queued bool) {
 	h := Hold{Token: c.Token, Holder: c.Holder, Parts: c.Parts, Expires: now.Add(c.Duration), Leased: c.Leased}
 	if c.Leased {

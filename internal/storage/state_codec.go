@@ -11,8 +11,8 @@ import (
 	"github.com/sidecart/sidecart/internal/cart"
 )
 
-// A state as one value is: the number of its format, then its fields in a fixed order. A whole number is a varint, and text is
-// its length and its bytes. The documents come last, as they were written: who changes only a lock copies them.
+// A state as one value is: the number of its format, then its fields in a fixed order. A whole number is a varint, and
+// text is its length and its bytes. The documents come last, as they were written: who changes only a lock copies them.
 //
 //	format 1: cart, held, queue, lost, fence, items, conditions
 const stateFormat = 1
@@ -55,8 +55,8 @@ func EncodeState(s *State, items, conditions []byte) []byte {
 	return e.buf
 }
 
-// DecodeState reads what [EncodeState] wrote. The cart in s has the versions of its documents but not their text, which is
-// returned beside it, is a part of value, and has not been parsed. No value at all is the zero state.
+// DecodeState reads what [EncodeState] wrote. The cart in s has the versions of its documents but not their text, which
+// is returned beside it, is a part of value, and has not been parsed. No value at all is the zero state.
 //
 // A format that this release does not know is an ErrUnsupported that names it, and everything else that is no state an
 // ErrCorrupt.
@@ -216,8 +216,8 @@ func (d *decoder) took(size int) {
 	d.rest = d.rest[size:]
 }
 
-// count is the length of a list, each entry of which has a byte at least: so a damaged one does not ask for memory without
-// end.
+// count is the length of a list, each entry of which has a byte at least: so a damaged one does not ask for memory
+// without end.
 func (d *decoder) count() int {
 	n := d.uint()
 	if n > uint64(len(d.rest)) {

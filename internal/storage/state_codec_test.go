@@ -138,7 +138,8 @@ func TestEnds(t *testing.T) {
 		if got.IsZero() {
 			continue
 		}
-		// Until then something counts, and from then on nothing does. A waiter's place ends sooner, unless it is granted.
+		// Until then something counts, and from then on nothing does. A waiter's place ends sooner, unless it is
+		// granted.
 		before, last := test.state.Clone(), got.Add(-time.Nanosecond)
 		if before.Settle(last); before.Empty() && len(test.state.Queue) == 0 {
 			t.Errorf("%s: a moment before its end nothing is left", name)
@@ -151,8 +152,8 @@ func TestEnds(t *testing.T) {
 	}
 }
 
-// TestNextFence: the fallback never goes back, whatever the clocks of those who give fences, as long as they differ by less than the
-// time for which leases are remembered.
+// TestNextFence: the fallback never goes back, whatever the clocks of those who give fences, as long as they differ by
+// less than the time for which leases are remembered.
 func TestNextFence(t *testing.T) {
 	s := &storage.State{}
 	last := uint64(0)

@@ -11,8 +11,7 @@ func (s *State) Empty() bool {
 }
 
 // Ends is when nothing of the state counts any more unless somebody changes it: cart, locks, queue, and the memory of
-// leases have all ended then. A backend may delete the record from that instant on, and not before. Zero means
-// never.
+// leases have all ended then. A backend may delete the record from that instant on, and not before. Zero means never.
 func (s *State) Ends() time.Time {
 	var end time.Time
 	until := func(t time.Time) {
@@ -47,10 +46,10 @@ func (s *State) Ends() time.Time {
 	return end
 }
 
-// NextFence is a fence for a backend that counts none itself. It is the time in microseconds, or one more than the last where
-// the clock has not gone on since. So fences rise with the clock once the record has been deleted, and by
-// themselves before that: the record outlives its last fence by [LeaseMemory], so clocks that differ by less than
-// that make no fence smaller than an earlier one. Only after a flush does the clock alone decide.
+// NextFence is a fence for a backend that counts none itself. It is the time in microseconds, or one more than the last
+// where the clock has not gone on since. So fences rise with the clock once the record has been deleted, and by
+// themselves before that: the record outlives its last fence by [LeaseMemory], so clocks that differ by less than that
+// make no fence smaller than an earlier one. Only after a flush does the clock alone decide.
 func (s *State) NextFence(now time.Time) uint64 {
 	s.Fence = max(s.Fence+1, uint64(now.UnixMicro()))
 	return s.Fence

@@ -230,8 +230,7 @@ func TestApplyStatus(t *testing.T) {
 	}
 }
 
-// TestApplyAllOrNone: one failure leaves the other cart alone, and only the
-// failed one claims.
+// TestApplyAllOrNone: one failure leaves the other cart alone, and only the failed one claims.
 func TestApplyAllOrNone(t *testing.T) {
 	ask := claim("x", items)
 	good := storage.Commit{Expect: storage.Expect{ID: "id", Version: 1}, Steps: 1, Parts: []cart.Part{items}, Token: "t", Release: true, Claim: &ask}
@@ -273,8 +272,7 @@ func TestApplyAllOrNone(t *testing.T) {
 	}
 }
 
-// TestApplyAgain: a claim for the next turn stands behind those who wait, and is
-// not made where nobody does.
+// TestApplyAgain: a claim for the next turn stands behind those who wait, and is not made where nobody does.
 func TestApplyAgain(t *testing.T) {
 	again := claim("x", items)
 	commit := storage.Commit{Expect: storage.Expect{ID: "id"}, Steps: 1, Parts: []cart.Part{items}, Token: "a", Release: true, Again: &again}

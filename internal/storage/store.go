@@ -7,21 +7,18 @@ import (
 	"github.com/sidecart/sidecart/internal/cart"
 )
 
-// Store is a place where carts live. All methods are safe for concurrent use,
-// honour the context's deadline, return errors that match a sentinel of this
-// package (or the context's error, when the context ended), and
-// return [ErrClosed] after Close.
+// Store is a place where carts live. All methods are safe for concurrent use, honour the context's deadline, return
+// errors that match a sentinel of this package (or the context's error, when the context ended), and return [ErrClosed]
+// after Close.
 type Store interface {
-	// Load returns the cart, by one read. A cart that does not exist or has expired is the zero
-	// cart, never an error and never nil. To load never creates and does not
-	// touch the expiry. All parts are of one instant.
+	// Load returns the cart, by one read. A cart that does not exist or has expired is the zero cart, never an error
+	// and never nil. To load never creates and does not touch the expiry. All parts are of one instant.
 	Load(ctx context.Context, key cart.Key) (*cart.Cart, error)
 
-	// Commit makes all commits in one atomic step, or none of them, and returns
-	// one Outcome for each. There is one commit, or two on different keys for which
-	// Atomic holds. If the status of any is not Committed, nothing was changed, but for
-	// the lock or the place in the queue that a Claim asked for; the others then
-	// have the status NotTried if nothing was wrong with them.
+	// Commit makes all commits in one atomic step, or none of them, and returns one Outcome for each. There is one
+	// commit, or two on different keys for which Atomic holds. If the status of any is not Committed, nothing was
+	// changed, but for the lock or the place in the queue that a Claim asked for; the others then have the status
+	// NotTried if nothing was wrong with them.
 	Commit(ctx context.Context, commits ...Commit) ([]Outcome, error)
 
 	// Atomic reports whether both keys can be changed in one Commit.
@@ -30,20 +27,19 @@ type Store interface {
 	// Instances lists the instances of an identifier that exist, sorted.
 	Instances(ctx context.Context, identifier string) ([]string, error)
 
-	// Flush removes every cart under the store's prefix, with its locks, and
-	// nothing else of what the backend holds. It is not atomic.
+	// Flush removes every cart under the store's prefix, with its locks, and nothing else of what the backend holds. It
+	// is not atomic.
 	Flush(ctx context.Context) error
 
 	// Ping proves that a change would work, by making one of its own, away from all carts, and taking it back: it fails
-	// where the backend is gone, and where it refuses changes for whatever reason. A store that has a cheaper
-	// sign of life for most of the time is a [Beater].
+	// where the backend is gone, and where it refuses changes for whatever reason. A store that has a cheaper sign of
+	// life for most of the time is a [Beater].
 	Ping(ctx context.Context) error
 
 	// Capabilities say what this store can do; they do not change.
 	Capabilities() Capabilities
 
-	// Close frees what the store holds. Calls under way end with ErrClosed or
-	// their result.
+	// Close frees what the store holds. Calls under way end with ErrClosed or their result.
 	Close() error
 }
 
@@ -51,8 +47,8 @@ type Store interface {
 type Capabilities struct {
 	// Backend is the name as in the configuration: "Redis", "Memory", ….
 	Backend string
-	// Shared says that several sidecars on different machines can use the same
-	// carts. Where false, locks cannot hold off writers of other replicas.
+	// Shared says that several sidecars on different machines can use the same carts. Where false, locks cannot hold
+	// off writers of other replicas.
 	Shared bool
 	// Locks says that the store is a [Locker].
 	Locks bool
@@ -60,63 +56,56 @@ type Capabilities struct {
 	Durable bool
 }
 
-// Commit is one conditional change of one cart: if Expect holds and the locks of
-// Parts are free or Token's, then write Writes, raise the version by Steps, set the
-// expiry, and release if asked.
+// Commit is one conditional change of one cart: if Expect holds and the locks of Parts are free or Token's, then write
+// Writes, raise the version by Steps, set the expiry, and release if asked.
 //
-// A commit without writes, with Steps 0, is a check: it changes nothing but the
-// expiry (with Touch) and tells whether Expect holds and the locks are free.
+// A commit without writes, with Steps 0, is a check: it changes nothing but the expiry (with Touch) and tells whether
+// Expect holds and the locks are free.
 type Commit struct {
 	Key cart.Key
 	// Expect is what the change was computed from.
 	Expect Expect
 
-	// Writes are the parts to store, in order. A metadata key that was removed and set again is
-	// there twice: its place in the cart and the tombstones are those that the writes leave one after the other.
+	// Writes are the parts to store, in order. A metadata key that was removed and set again is there twice: its place
+	// in the cart and the tombstones are those that the writes leave one after the other.
 	Writes []Write
 	// Steps is by how many the cart's version rises.
 	Steps uint64
-	// Forget removes the cart; locks, queue and fences stay. Nothing of Writes is
-	// stored then, but a write of PartTransfer among them still says that the
-	// commit knows of a pending transfer.
+	// Forget removes the cart; locks, queue and fences stay. Nothing of Writes is stored then, but a write of
+	// PartTransfer among them still says that the commit knows of a pending transfer.
 	Forget bool
-	// Place, where set, is stored whole in place of what stands there: id, creation time, versions, order and
-	// internal parts are as it has them; UpdatedAt and ExpiresAt are set. So does a cart come under another
-	// name. The commit has neither Writes nor Steps nor Forget then. It is not written to.
+	// Place, where set, is stored whole in place of what stands there: id, creation time, versions, order and internal
+	// parts are as it has them; UpdatedAt and ExpiresAt are set. So does a cart come under another name. The commit has
+	// neither Writes nor Steps nor Forget then. It is not written to.
 	Place *cart.Cart
 	// NewID is the UUID of the cart where this commit creates it.
 	NewID string
-	// TTL is the whole life that the cart is given when it is written or
-	// touched; 0 means that it does not expire. While a client's lease is held on any part of it, the cart lives until
-	// that has ended at least.
+	// TTL is the whole life that the cart is given when it is written or touched; 0 means that it does not expire.
+	// While a client's lease is held on any part of it, the cart lives until that has ended at least.
 	TTL time.Duration
 	// Touch renews the expiry although nothing is written.
 	Touch bool
 
-	// Parts are the parts whose locks must be free or held by Token; PartAll for
-	// the whole cart.
+	// Parts are the parts whose locks must be free or held by Token; PartAll for the whole cart.
 	Parts []cart.Part
 	// Token is the lock under which the commit is made; "" for none.
 	Token string
-	// UnderLease demands that Token still holds its lock, in this same step;
-	// otherwise the status is LockLost or LockUnknown. Parts that the lock does
-	// not cover must be free. Where false, Token only opens what it happens to hold still.
+	// UnderLease demands that Token still holds its lock, in this same step; otherwise the status is LockLost or
+	// LockUnknown. Parts that the lock does not cover must be free. Where false, Token only opens what it happens to
+	// hold still.
 	UnderLease bool
-	// Release gives back what Token holds, and its place in the queue, if the
-	// commit succeeds, and hands the lock to the next in the queue.
+	// Release gives back what Token holds, and its place in the queue, if the commit succeeds, and hands the lock to
+	// the next in the queue.
 	Release bool
 
-	// Claim asks, where the commit fails on a conflict or a lock, to take the
-	// lock in the same step, or to queue for it where it is held. Its
-	// token may be Token: a claim of a token that holds the parts already renews them. nil asks for
-	// nothing. Stores that are no [Locker] ignore it.
+	// Claim asks, where the commit fails on a conflict or a lock, to take the lock in the same step, or to queue for it
+	// where it is held. Its token may be Token: a claim of a token that holds the parts already renews them. nil asks
+	// for nothing. Stores that are no [Locker] ignore it.
 	Claim *Claim
 
-	// Again queues for the next turn in the same step: where the commit succeeds
-	// and its Release lets somebody else in, this claim takes its place behind all
-	// who wait, and Claimed is Queued. Where nobody waits it does nothing. Under
-	// contention it saves the round trip in which the next change would find
-	// the lock held. nil asks for nothing.
+	// Again queues for the next turn in the same step: where the commit succeeds and its Release lets somebody else in,
+	// this claim takes its place behind all who wait, and Claimed is Queued. Where nobody waits it does nothing. Under
+	// contention it saves the round trip in which the next change would find the lock held. nil asks for nothing.
 	Again *Claim
 }
 
@@ -126,20 +115,19 @@ type Expect struct {
 	ID string
 	// Version is the cart's version; 0 leaves it open.
 	Version uint64
-	// Parts are the versions of single parts; 0 expects that the part was never
-	// set. Keys are items, conditions or metadata keys.
+	// Parts are the versions of single parts; 0 expects that the part was never set. Keys are items, conditions or
+	// metadata keys.
 	Parts map[cart.Part]uint64
 }
 
 // Write stores one part.
 type Write struct {
 	Part cart.Part
-	// Value is compact JSON (or opaque bytes for PartTransfer and PartReceived);
-	// nil removes a metadata key, leaving a tombstone, or clears an internal part.
+	// Value is compact JSON (or opaque bytes for PartTransfer and PartReceived); nil removes a metadata key, leaving a
+	// tombstone, or clears an internal part.
 	Value []byte
-	// Step says which of the commit's steps was the last to alter the part:
-	// its version becomes the cart's version before the commit plus Step. 1 ≤ Step ≤ Steps.
-	// Ignored for internal parts.
+	// Step says which of the commit's steps was the last to alter the part: its version becomes the cart's version
+	// before the commit plus Step. 1 ≤ Step ≤ Steps. Ignored for internal parts.
 	Step uint64
 }
 
@@ -151,50 +139,46 @@ const (
 	NotTried Status = iota
 	// Committed: everything was done.
 	Committed
-	// Conflict: Expect does not hold, or the cart has a pending transfer and the
-	// commit does not write PartTransfer.
+	// Conflict: Expect does not hold, or the cart has a pending transfer and the commit does not write PartTransfer.
 	Conflict
 	// Locked: a lock of another holder covers one of Parts.
 	Locked
 	// LockLost: UnderLease was demanded, and Token's lease has expired or was taken.
 	LockLost
-	// LockUnknown: UnderLease was demanded, and Token holds nothing and no lease of it is remembered: it
-	// never was, was released, or belongs to another cart. A turn that has ended is
-	// told so too, since ended turns are not remembered.
+	// LockUnknown: UnderLease was demanded, and Token holds nothing and no lease of it is remembered: it never was, was
+	// released, or belongs to another cart. A turn that has ended is told so too, since ended turns are not remembered.
 	LockUnknown
 )
 
 // Outcome is the result of a commit.
 type Outcome struct {
 	Status Status
-	// Cart is the current state: on Conflict always; on Locked when Granted or
-	// when the store has it at hand; on Committed nil.
+	// Cart is the current state: on Conflict always; on Locked when Granted or when the store has it at hand; on
+	// Committed nil.
 	Cart *cart.Cart
-	// Committed only: the cart's id, its version before this commit, and its times now. With Place, the version is
-	// that of what stood there.
+	// Committed only: the cart's id, its version before this commit, and its times now. With Place, the version is that
+	// of what stood there.
 	ID                              string
 	Base                            uint64
 	CreatedAt, UpdatedAt, ExpiresAt time.Time
-	// Claimed says what became of the Claim, or of Again; the zero value where there
-	// was none.
+	// Claimed says what became of the Claim, or of Again; the zero value where there was none.
 	Claimed Claimed
 }
 
 // Claim asks for the lock over some parts of one cart.
 type Claim struct {
-	// Token identifies the holder, 22 characters of base64url (128 random bits),
-	// as bsm/redislock makes them.
+	// Token identifies the holder, 22 characters of base64url (128 random bits), as bsm/redislock makes them.
 	Token string
 	// Holder is shown to people; it is stored behind the token.
 	Holder string
 	// Parts are what to lock, PartAll for everything.
 	Parts []cart.Part
-	// Duration is how long the lock lives once it is granted. Where it had to wait in the queue, that is
-	// WaiterTTL at most until [Locker.Acquire] returns it.
+	// Duration is how long the lock lives once it is granted. Where it had to wait in the queue, that is WaiterTTL at
+	// most until [Locker.Acquire] returns it.
 	Duration time.Duration
-	// Leased asks for a client's lease: it is given a fence, and is remembered for
-	// LeaseMemory after it expired, so that its token can be told from one that
-	// never was, and the cart does not expire while it is held. Claims for a turn leave it false and cost nothing more.
+	// Leased asks for a client's lease: it is given a fence, and is remembered for LeaseMemory after it expired, so
+	// that its token can be told from one that never was, and the cart does not expire while it is held. Claims for a
+	// turn leave it false and cost nothing more.
 	Leased bool
 }
 
@@ -206,52 +190,48 @@ func (c *Claim) Confirms() bool { return c.Leased || c.Duration > WaiterTTL }
 type Claimed struct {
 	// Granted: the lock is held; Expires in this time.
 	Granted bool
-	// Queued: the claim waits in the queue. It must be followed by
-	// [Locker.Acquire] or [Locker.Abandon].
+	// Queued: the claim waits in the queue. It must be followed by [Locker.Acquire] or [Locker.Abandon].
 	Queued bool
 }
 
-// Locker is a store whose locks hold off every sidecar that uses it. Locks of one cart
-// are granted in the order of the claims as far as their parts overlap.
+// Locker is a store whose locks hold off every sidecar that uses it. Locks of one cart are granted in the order of the
+// claims as far as their parts overlap.
 type Locker interface {
 	Store
 
-	// Acquire waits until the claim is granted, and returns the state of the
-	// cart as of then or later. If queued is true the claim is in the queue already,
-	// by a Commit that said so. A release wakes the next at once where the backend
-	// can notify; polling is jittered. It returns ErrLockTimeout when ctx's deadline
-	// has passed, and ctx's error when ctx was cancelled, and has then left the
-	// queue or leaves it within a heartbeat.
+	// Acquire waits until the claim is granted, and returns the state of the cart as of then or later. If queued is
+	// true the claim is in the queue already, by a Commit that said so. A release wakes the next at once where the
+	// backend can notify; polling is jittered. It returns ErrLockTimeout when ctx's deadline has passed, and ctx's
+	// error when ctx was cancelled, and has then left the queue or leaves it within a heartbeat.
 	//
-	// A lock that comes from the queue is granted for min(Claim.Duration, WaiterTTL), since nobody knows
-	// whether its waiter lives. Acquire claims it again where it [Claim.Confirms], before it
-	// returns: the whole of Claim.Duration begins then, with the fence of the grant, and the cart is
-	// as of then. Where that comes too late, the claim goes to the end of the queue, and waits
-	// on. A lease that ended so is not remembered: nobody was told its token.
+	// A lock that comes from the queue is granted for min(Claim.Duration, WaiterTTL), since nobody knows whether its
+	// waiter lives. Acquire claims it again where it [Claim.Confirms], before it returns: the whole of Claim.Duration
+	// begins then, with the fence of the grant, and the cart is as of then. Where that comes too late, the claim goes
+	// to the end of the queue, and waits on. A lease that ended so is not remembered: nobody was told its token.
 	//
-	// A claim's parts are granted at once or not at all, so two claims never wait for each
-	// other. A token that holds them already is granted them again: what it holds of them,
-	// or the whole of it where it is a lease, lives for Claim.Duration from now, with the fence that it
-	// has. One whose lease has expired is told ErrTooLate, an ErrUnavailable: such a claim was under way for too long.
+	// A claim's parts are granted at once or not at all, so two claims never wait for each other. A token that holds
+	// them already is granted them again: what it holds of them, or the whole of it where it is a lease, lives for
+	// Claim.Duration from now, with the fence that it has. One whose lease has expired is told ErrTooLate, an
+	// ErrUnavailable: such a claim was under way for too long.
 	Acquire(ctx context.Context, key cart.Key, claim Claim, queued bool) (Grant, error)
 
-	// Abandon gives back what token holds of key and its place in the queue, and
-	// wakes the next. A token that holds nothing is no error.
+	// Abandon gives back what token holds of key and its place in the queue, and wakes the next. A token that holds
+	// nothing is no error.
 	Abandon(ctx context.Context, key cart.Key, token string) error
 
-	// Lease returns the lease that token has on key. It changes nothing. It returns
-	// ErrLockLost if the lease has expired or was taken, and ErrLockUnknown if there never was
-	// one, or it was released or is forgotten. A turn is no lease.
+	// Lease returns the lease that token has on key. It changes nothing. It returns ErrLockLost if the lease has
+	// expired or was taken, and ErrLockUnknown if there never was one, or it was released or is forgotten. A turn is no
+	// lease.
 	Lease(ctx context.Context, key cart.Key, token string) (Lease, error)
 
-	// Renew makes the lease that token has on key end in lease from now, if it holds still,
-	// in one atomic step, and returns it. That becomes the lease's own duration; 0 stands for the duration that it
-	// has. Where a release before this one wrote the lease, none may be known: then 0 changes nothing, and
-	// Lease.Duration is 0. The cart lives until the lease has ended. The errors are those of Lease.
+	// Renew makes the lease that token has on key end in lease from now, if it holds still, in one atomic step, and
+	// returns it. That becomes the lease's own duration; 0 stands for the duration that it has. Where a release before
+	// this one wrote the lease, none may be known: then 0 changes nothing, and Lease.Duration is 0. The cart lives
+	// until the lease has ended. The errors are those of Lease.
 	Renew(ctx context.Context, key cart.Key, token string, lease time.Duration) (Lease, error)
 
-	// Release gives back the lease that token has on key, and wakes the next; its token is
-	// unknown from then on. The errors are those of Lease.
+	// Release gives back the lease that token has on key, and wakes the next; its token is unknown from then on. The
+	// errors are those of Lease.
 	Release(ctx context.Context, key cart.Key, token string) error
 }
 
@@ -270,8 +250,8 @@ type Lease struct {
 	Parts []cart.Part
 	// Holder is shown to people.
 	Holder string
-	// Fence is greater than that of every earlier lease of the same cart name, also when
-	// lease and cart have expired or were flushed and the backend was restarted. It is less than 2^53.
+	// Fence is greater than that of every earlier lease of the same cart name, also when lease and cart have expired or
+	// were flushed and the backend was restarted. It is less than 2^53.
 	Fence uint64
 	// Expires is when it ends unless it is renewed, by the backend's clock.
 	Expires time.Time

@@ -12,12 +12,11 @@ import (
 	"time"
 )
 
-// Redis is a redis-server process. Stop, Kill, Pause, Resume and PID act on the process;
-// Restart starts it again in the same place.
+// Redis is a redis-server process. Stop, Kill, Pause, Resume and PID act on the process; Restart starts it again in the
+// same place.
 type Redis struct {
 	*process
-	// Addr is where it listens: "127.0.0.1:port", or the path of a unix socket
-	// with [WithSocket].
+	// Addr is where it listens: "127.0.0.1:port", or the path of a unix socket with [WithSocket].
 	Addr string
 
 	args []string
@@ -34,8 +33,7 @@ type redisSetup struct {
 // WithSocket makes the server listen on a unix socket instead of a port.
 func WithSocket() RedisOption { return func(s *redisSetup) { s.socket = true } }
 
-// WithAOF makes every acknowledged write durable (appendfsync always), so that
-// it survives Kill and Restart.
+// WithAOF makes every acknowledged write durable (appendfsync always), so that it survives Kill and Restart.
 func WithAOF() RedisOption {
 	return WithRedisArgs("--appendonly", "yes", "--appendfsync", "always")
 }
@@ -45,8 +43,7 @@ func WithRedisArgs(args ...string) RedisOption {
 	return func(s *redisSetup) { s.args = append(s.args, args...) }
 }
 
-// StartRedis starts a redis-server that is empty, on loopback, and stopped at the
-// end of the test.
+// StartRedis starts a redis-server that is empty, on loopback, and stopped at the end of the test.
 func StartRedis(tb TB, opts ...RedisOption) *Redis {
 	tb.Helper()
 	var s redisSetup
@@ -96,8 +93,7 @@ func (r *Redis) launch(socket bool, first, more []string) error {
 	return err
 }
 
-// Restart stops the server, if it runs, and starts it in the same place with the same
-// data.
+// Restart stops the server, if it runs, and starts it in the same place with the same data.
 func (r *Redis) Restart() {
 	r.tb.Helper()
 	r.Stop()
@@ -106,8 +102,8 @@ func (r *Redis) Restart() {
 	}
 }
 
-// ready is nil once the server serves: an error of the kind that asks for a password
-// counts, an error that says that data is being loaded does not.
+// ready is nil once the server serves: an error of the kind that asks for a password counts, an error that says that
+// data is being loaded does not.
 func (r *Redis) ready() error {
 	reply, err := r.Do("PING")
 	if err != nil && strings.HasPrefix(err.Error(), "NOAUTH") {
@@ -122,9 +118,8 @@ func (r *Redis) ready() error {
 	return nil
 }
 
-// Do sends one command over a connection of its own and returns the reply where it is
-// a status, a number or a string; the empty string where it is anything else. An error
-// reply is an error.
+// Do sends one command over a connection of its own and returns the reply where it is a status, a number or a string;
+// the empty string where it is anything else. An error reply is an error.
 func (r *Redis) Do(args ...string) (string, error) {
 	network := "tcp"
 	if filepath.IsAbs(r.Addr) {

@@ -16,8 +16,8 @@ type RedisCluster struct {
 
 const slots = 16384
 
-// StartRedisCluster starts a cluster of n masters that share the slots, and waits until
-// every node knows the whole cluster.
+// StartRedisCluster starts a cluster of n masters that share the slots, and waits until every node knows the whole
+// cluster.
 func StartRedisCluster(tb TB, n int) *RedisCluster {
 	tb.Helper()
 	c := &RedisCluster{}
@@ -90,8 +90,7 @@ func (c *RedisCluster) Addrs() []string {
 // SentinelMaster is the name under which [StartSentinel] watches its master.
 const SentinelMaster = "shop"
 
-// StartSentinel starts a Redis Sentinel that watches master, alone: one vote suffices for a
-// failover.
+// StartSentinel starts a Redis Sentinel that watches master, alone: one vote suffices for a failover.
 func StartSentinel(tb TB, master *Redis) *Redis {
 	tb.Helper()
 	s := &Redis{process: newProcess(tb, "redis-server")}

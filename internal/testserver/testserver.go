@@ -12,8 +12,7 @@ import (
 	"time"
 )
 
-// TB is what this package needs of a *testing.T or *testing.B; a program that is no
-// test can bring its own.
+// TB is what this package needs of a *testing.T or *testing.B; a program that is no test can bring its own.
 type TB interface {
 	Helper()
 	Fatalf(format string, args ...any)
@@ -123,8 +122,7 @@ func (p *process) PID() int {
 // Stop asks the server to stop and waits until it has.
 func (p *process) Stop() { p.end(syscall.SIGTERM) }
 
-// Kill ends the server at once, as a crash does, and waits until it is gone. A server that
-// does not run is left alone.
+// Kill ends the server at once, as a crash does, and waits until it is gone. A server that does not run is left alone.
 func (p *process) Kill() { p.end(syscall.SIGKILL) }
 
 func (p *process) end(sig syscall.Signal) {
@@ -176,8 +174,8 @@ func (p *process) tail() []byte {
 	return bytes.Join(lines[max(0, len(lines)-last):], []byte("\n"))
 }
 
-// freePort is a TCP port on loopback that nobody listens on now. Somebody may take it
-// before the server does: whoever starts one tries again with another.
+// freePort is a TCP port on loopback that nobody listens on now. Somebody may take it before the server does: whoever
+// starts one tries again with another.
 func freePort() (int, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

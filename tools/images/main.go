@@ -1,6 +1,6 @@
 // Command images builds Sidecart's container images without a container engine: it compiles static programs, lays each
-// into an OCI image of its own, and writes archives that `ctr images import`, `docker load` and `skopeo copy oci-archive:`
-// read. The same commit, version and Go toolchain give the same digest on every machine.
+// into an OCI image of its own, and writes archives that `ctr images import`, `docker load` and
+// `skopeo copy oci-archive:` read. The same commit, version and Go toolchain give the same digest on every machine.
 //
 // `make images` runs it.
 package main

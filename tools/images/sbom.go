@@ -14,8 +14,8 @@ import (
 // authoritiesModule is where the certificate authorities of the images come from.
 const authoritiesModule = "golang.org/x/crypto/x509roots/fallback"
 
-// billOfMaterials says as CycloneDX JSON what the image is made of: the modules that the linker recorded in the program,
-// Go's standard library, and the certificate authorities.
+// billOfMaterials says as CycloneDX JSON what the image is made of: the modules that the linker recorded in the
+// program, Go's standard library, and the certificate authorities.
 func billOfMaterials(p program, version, platform string, info *debug.BuildInfo, created time.Time) ([]byte, error) {
 	main := module(cdx.ComponentTypeApplication, info.Main.Path, version, "")
 	main.Name = info.Main.Path + strings.TrimPrefix(p.pkg, ".")

@@ -1,5 +1,5 @@
-// Command promql says what PromQL expressions ask for, by Prometheus' own parser. It reads a JSON
-// array of expressions from standard input and prints an array of the same length:
+// Command promql says what PromQL expressions ask for, by Prometheus' own parser. It reads a JSON array of expressions
+// from standard input and prints an array of the same length:
 //
 //	[{"selectors": [{"metric": "up", "matchers": [{"label": "job", "operator": "=", "value": "x"}]}], "grouping": ["job"], "error": ""}]
 //

@@ -1,5 +1,5 @@
-// Wrap fills prose to one width: comments of Go, proto and Lua, and paragraphs of Markdown. What is laid out by hand stays as it
-// is: indented lines, lists, tables, code, headings and directives.
+// Wrap fills prose to one width: comments of Go, proto and Lua, and paragraphs of Markdown. What is laid out by hand
+// stays as it is: indented lines, lists, tables, code, headings and directives.
 //
 //	wrap [-dir FOLDER] [-check] FILE...
 //
@@ -180,8 +180,8 @@ func fill(text []byte, prose []bool, mark string) []byte {
 	return []byte(strings.Join(out, "\n"))
 }
 
-// paragraphLine splits a line into its indentation, the mark of a comment included, and its words. It is not ok where the
-// line is no part of a paragraph.
+// paragraphLine splits a line into its indentation, the mark of a comment included, and its words. It is not ok where
+// the line is no part of a paragraph.
 func paragraphLine(line, mark string) (indent, words string, ok bool) {
 	body := strings.TrimLeft(line, " \t")
 	indent = line[:len(line)-len(body)]

@@ -1,5 +1,5 @@
-// Command cmd runs the cluster of the tests by hand, to look around in it. A cluster that
-// was brought up stays until it is brought down.
+// Command cmd runs the cluster of the tests by hand, to look around in it. A cluster that was brought up stays until it
+// is brought down.
 package main
 
 import (
@@ -173,8 +173,7 @@ func attach() (*cluster.Cluster, error) {
 	return cluster.Attach(strings.TrimSpace(string(dir)))
 }
 
-// interact runs a command on this terminal; it is told of Ctrl-C by itself, so that ends
-// it by its own rules.
+// interact runs a command on this terminal; it is told of Ctrl-C by itself, so that ends it by its own rules.
 func interact(c *cluster.Cluster, args ...string) error {
 	cmd := c.Command(context.Background(), args[0], args[1:]...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr

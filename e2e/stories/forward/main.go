@@ -1,5 +1,5 @@
-// Command forward is a TCP proxy, as a pod has one beside its app to reach a database: it listens on the first argument and
-// connects each caller to the second.
+// Command forward is a TCP proxy, as a pod has one beside its app to reach a database: it listens on the first argument
+// and connects each caller to the second.
 package main
 
 import (

@@ -225,8 +225,7 @@ func testHolderPassesHandOver(t *testing.T, w *world) {
 	}
 }
 
-// A change under a lease that needs more than the lease covers waits until that is free, for
-// no longer than any change.
+// A change under a lease that needs more than the lease covers waits until that is free, for no longer than any change.
 func testMoreThanTheLease(t *testing.T, w *world) {
 	mine := w.acquire(w.a, items)
 	other := w.acquire(w.b, []cart.Part{cart.PartConditions})

@@ -15,8 +15,8 @@ import (
 	"github.com/sidecart/sidecart/internal/storage"
 )
 
-// Under a lease a client may read, think and put, without a condition: nobody else is there, and
-// nothing is lost, also to those who change the cart without one.
+// Under a lease a client may read, think and put, without a condition: nobody else is there, and nothing is lost, also
+// to those who change the cart without one.
 func testExclusion(t *testing.T, w *world) {
 	const clients, rounds = 3, 8
 	var (
@@ -108,8 +108,8 @@ func testFirstInFirstOut(t *testing.T, w *world) {
 	}
 	w.release(w.a, first)
 	wg.Wait()
-	// Whoever was served notes it a moment later, when the next may have been served: the carts
-	// above prove the order of changes, the notes that of leases.
+	// Whoever was served notes it a moment later, when the next may have been served: the carts above prove the order
+	// of changes, the notes that of leases.
 	leases := func(names []string) []string {
 		return slices.DeleteFunc(slices.Clone(names), func(n string) bool { return n[0] == 'c' })
 	}
@@ -207,8 +207,8 @@ func testCrashedHolder(t *testing.T, w *world) {
 	w.is(w.add(w.a, "x", dead.Token, false), storage.ErrLockLost, "a change of the dead")
 }
 
-// A waiter that died stops those behind it for no longer than it takes to find that out, also where its turn comes before
-// that, and whatever lease it asked for.
+// A waiter that died stops those behind it for no longer than it takes to find that out, also where its turn comes
+// before that, and whatever lease it asked for.
 func testDeadWaiter(t *testing.T, w *world) {
 	store := w.open()
 	for _, test := range []struct {

@@ -13,9 +13,8 @@ import (
 	"github.com/sidecart/sidecart/internal/storage"
 )
 
-// Open starts an empty backend; what it returns opens that once more, as a further
-// sidecar would, or returns the same store where there can be but one. Stores are closed by the
-// test's cleanup.
+// Open starts an empty backend; what it returns opens that once more, as a further sidecar would, or returns the same
+// store where there can be but one. Stores are closed by the test's cleanup.
 type Open func(t *testing.T) func() storage.Locker
 
 // Run runs the suite.
@@ -63,8 +62,8 @@ var (
 	items = []cart.Part{cart.PartItems}
 )
 
-// late is by when what happens at once has happened, on a slow machine with the race
-// detector. All leases of the suite that are not meant to end live much longer.
+// late is by when what happens at once has happened, on a slow machine with the race detector. All leases of the suite
+// that are not meant to end live much longer.
 const late = 5 * time.Second
 
 // world is one backend with two sidecars.

@@ -262,8 +262,8 @@ func openHostile(t *testing.T, d *toy) (*Store, *hostile) {
 	return s, h
 }
 
-// TestUpdateStartsOver: an update that met another one counts from what stands there then, and tells of nothing that it had in mind
-// before.
+// TestUpdateStartsOver: an update that met another one counts from what stands there then, and tells of nothing that it
+// had in mind before.
 func TestUpdateStartsOver(t *testing.T) {
 	d := newToy()
 	s, h := openHostile(t, d)
@@ -310,8 +310,8 @@ func TestUnknownClaimIsAbandoned(t *testing.T) {
 	}
 }
 
-// TestDocumentsStay: who changes only a lock neither parses the documents nor alters them; who asks for them is told that they are
-// damaged.
+// TestDocumentsStay: who changes only a lock neither parses the documents nor alters them; who asks for them is told
+// that they are damaged.
 func TestDocumentsStay(t *testing.T) {
 	d := newToy()
 	s := d.open(t)
@@ -347,7 +347,8 @@ func TestDocumentsStay(t *testing.T) {
 	}
 }
 
-// queueUpDamaged puts a lease into the record of key without reading its documents, as a renewal or a turn of the queue does.
+// queueUpDamaged puts a lease into the record of key without reading its documents, as a renewal or a turn of the queue
+// does.
 func queueUpDamaged(t *testing.T, s *Store) storage.Claim {
 	t.Helper()
 	claim := storage.Claim{Token: "client", Parts: []cart.Part{cart.PartItems}, Duration: time.Minute, Leased: true}

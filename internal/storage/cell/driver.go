@@ -9,19 +9,20 @@ import (
 	"github.com/sidecart/sidecart/internal/storage"
 )
 
-// Driver keeps records and changes them in transactions. All methods are safe for concurrent use, honour the context, and
-// return errors that match a sentinel of package storage, or the context's. The engine has looked at the context before it
-// calls, and whether the store is closed; both may end at any time after that.
+// Driver keeps records and changes them in transactions. All methods are safe for concurrent use, honour the context,
+// and return errors that match a sentinel of package storage, or the context's. The engine has looked at the context
+// before it calls, and whether the store is closed; both may end at any time after that.
 type Driver interface {
-	// Load reads the record of key at one instant, and the time by the driver's clock. A record that is not there is the zero
-	// one. The documents may be left out where documents is false; Record.Documents and Record.NextFence are not asked.
+	// Load reads the record of key at one instant, and the time by the driver's clock. A record that is not there is
+	// the zero one. The documents may be left out where documents is false; Record.Documents and Record.NextFence are
+	// not asked.
 	Load(ctx context.Context, key cart.Key, documents bool) (Record, time.Time, error)
 
 	// Update reads the records of keys, calls change, and stores those that have Save set, in one transaction in which
 	// nobody else writes these records. There are two keys only where the driver is a [Pairer] that pairs them. If
-	// change fails, nothing is stored, and its error is returned as it is. An error after which the change may have been
-	// made all the same matches [ErrOutcomeUnknown]: change may be running still. The records belong to change for as long as it
-	// runs.
+	// change fails, nothing is stored, and its error is returned as it is. An error after which the change may have
+	// been made all the same matches [ErrOutcomeUnknown]: change may be running still. The records belong to change for
+	// as long as it runs.
 	Update(ctx context.Context, keys []cart.Key, change Change) error
 
 	// Capabilities say what the store can do; they do not change. Locks is set by the engine.
@@ -31,25 +32,25 @@ type Driver interface {
 	Close() error
 }
 
-// Change changes records, at the time of the driver's clock within the transaction. A driver may call it again with records that
-// it has read again, so nothing but the last call counts.
+// Change changes records, at the time of the driver's clock within the transaction. A driver may call it again with
+// records that it has read again, so nothing but the last call counts.
 type Change func(now time.Time, records []*Record) error
 
 // Record is what is kept under one cart's name.
 type Record struct {
-	// State is what is stored: the zero State where nothing is. A driver that keeps documents apart leaves their text out of it,
-	// and sets Documents.
+	// State is what is stored: the zero State where nothing is. A driver that keeps documents apart leaves their text
+	// out of it, and sets Documents.
 	State storage.State
 	// Documents reads the stored documents into a cart; nil means that State has them.
 	Documents func(into *cart.Cart) error
-	// NextFence gives the next fence of a counter in the backend, which outlives carts and flushes, in the transaction. nil stands for
-	// the fallback, [storage.State.NextFence].
+	// NextFence gives the next fence of a counter in the backend, which outlives carts and flushes, in the transaction.
+	// nil stands for the fallback, [storage.State.NextFence].
 	NextFence func() (uint64, error)
 
 	// Save asks to store State, or to delete the record where State is [storage.State.Empty].
 	Save bool
-	// Items and Conditions are the documents to store beside State; nil keeps the stored ones. A driver whose State has the documents
-	// need not look at them.
+	// Items and Conditions are the documents to store beside State; nil keeps the stored ones. A driver whose State has
+	// the documents need not look at them.
 	Items, Conditions []byte
 
 	stored string // the id of the stored cart

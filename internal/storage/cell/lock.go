@@ -11,8 +11,8 @@ import (
 	"github.com/sidecart/sidecart/internal/storage"
 )
 
-// Acquire implements [storage.Locker]. A waiter reads the record, which disturbs no writer, and writes only to
-// renew its place or to take a lock that ended by itself.
+// Acquire implements [storage.Locker]. A waiter reads the record, which disturbs no writer, and writes only to renew
+// its place or to take a lock that ended by itself.
 func (s *Store) Acquire(ctx context.Context, key cart.Key, claim storage.Claim, queued bool) (storage.Grant, error) {
 	w := waiter{store: s, key: key, claim: claim, queued: queued}
 	g, granted, err := storage.Grant{}, false, error(nil)
@@ -56,8 +56,8 @@ type waiter struct {
 	ends   time.Duration // after so long, the record is another by itself
 }
 
-// How long a waiter pauses between two looks, where nobody can notify it. It begins anew with the shortest
-// when it was woken.
+// How long a waiter pauses between two looks, where nobody can notify it. It begins anew with the shortest when it was
+// woken.
 const (
 	shortestPause = 2 * time.Millisecond
 	longestPause  = 20 * time.Millisecond
@@ -105,8 +105,8 @@ func (w *waiter) sleep(ctx context.Context, pause time.Duration, renew time.Time
 	return woken, ctx.Err()
 }
 
-// look reads whether the claim was granted, and the cart with it. stale means that it takes a write: the lock has ended by
-// itself, the claim is not in the queue any more, or it was granted and must be claimed again.
+// look reads whether the claim was granted, and the cart with it. stale means that it takes a write: the lock has ended
+// by itself, the claim is not in the queue any more, or it was granted and must be claimed again.
 func (w *waiter) look(ctx context.Context) (g storage.Grant, granted, stale bool, err error) {
 	if err := w.store.enter(ctx); err != nil {
 		return g, false, false, err
@@ -159,7 +159,8 @@ func grant(s *storage.State, token string) storage.Grant {
 
 // ask takes the lock, or the place in the queue, or renews either.
 func (w *waiter) ask(ctx context.Context) (storage.Grant, bool, error) {
-	// What the change writes to is read only when the update has ended well: it may go on after an outcome that is unknown.
+	// What the change writes to is read only when the update has ended well: it may go on after an outcome that is
+	// unknown.
 	got := new(struct {
 		grant   storage.Grant
 		granted bool

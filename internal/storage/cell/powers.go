@@ -6,11 +6,11 @@ import (
 	"github.com/sidecart/sidecart/internal/cart"
 )
 
-// Powers that only some drivers have. [storage.Beater] and [storage.Advisor] are two more, with the fallbacks that stand there,
-// and so is Record.NextFence.
+// Powers that only some drivers have. [storage.Beater] and [storage.Advisor] are two more, with the fallbacks that
+// stand there, and so is Record.NextFence.
 
-// Pairer is a driver that changes two carts in one step. The fallback is that no two share a step: a hand-over between them runs as
-// two steps, which the layer above can resume. A [Swapper] has this power never.
+// Pairer is a driver that changes two carts in one step. The fallback is that no two share a step: a hand-over between
+// them runs as two steps, which the layer above can resume. A [Swapper] has this power never.
 type Pairer interface {
 	Pairs(a, b cart.Key) bool
 }
@@ -33,10 +33,11 @@ type Flusher interface {
 	Flush(ctx context.Context) error
 }
 
-// Notifier is a driver whose stores hear of each other's releases. A message may get lost, but rarely. The fallback is that a
-// waiter looks at the record every 2 to 20 ms, with jitter. Releases in the same store wake without it.
+// Notifier is a driver whose stores hear of each other's releases. A message may get lost, but rarely. The fallback is
+// that a waiter looks at the record every 2 to 20 ms, with jitter. Releases in the same store wake without it.
 type Notifier interface {
-	// Notify tells the other stores of the same data that a change let in the waiters of these tokens. It waits for nobody.
+	// Notify tells the other stores of the same data that a change let in the waiters of these tokens. It waits for
+	// nobody.
 	Notify(key cart.Key, tokens []string)
 	// Listen is called once, before all else: wake is to be called with the tokens that others notify of.
 	Listen(wake func(tokens []string))

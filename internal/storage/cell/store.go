@@ -125,8 +125,8 @@ func apply(records []*Record, commits []storage.Commit, now time.Time) ([]storag
 	return outs, granted, nil
 }
 
-// update is an Update of settled records, which wakes those whom it let in: those that change says, and those that were next
-// when a lock ended by itself.
+// update is an Update of settled records, which wakes those whom it let in: those that change says, and those that were
+// next when a lock ended by itself.
 func (s *Store) update(ctx context.Context, keys []cart.Key, change func(now time.Time, records []*Record) (granted []string, err error)) error {
 	if err := s.enter(ctx); err != nil {
 		return err

@@ -11,16 +11,16 @@ import (
 	"github.com/sidecart/sidecart/internal/storage"
 )
 
-// Swapper keeps one value for each cart and replaces it only where it is still the one that was read. What is said of all
-// methods of a [Driver] holds here too.
+// Swapper keeps one value for each cart and replaces it only where it is still the one that was read. What is said of
+// all methods of a [Driver] holds here too.
 type Swapper interface {
-	// Get returns the value of key and its revision, a number other than 0 that no value of this key has had before. Without a value
-	// both are zero.
+	// Get returns the value of key and its revision, a number other than 0 that no value of this key has had before.
+	// Without a value both are zero.
 	Get(ctx context.Context, key cart.Key) (value []byte, revision uint64, err error)
 
 	// Swap replaces the value that has revision, 0 meaning that there is none, and reports whether it did. A nil value
-	// deletes. The backend may delete the value by itself from ends on; zero means never. An error leaves open whether it was
-	// replaced, unless it is ErrTooLarge or ErrClosed.
+	// deletes. The backend may delete the value by itself from ends on; zero means never. An error leaves open whether
+	// it was replaced, unless it is ErrTooLarge or ErrClosed.
 	Swap(ctx context.Context, key cart.Key, revision uint64, value []byte, ends time.Time) (swapped bool, err error)
 
 	// Capabilities and Close are those of a [Driver].
@@ -28,14 +28,15 @@ type Swapper interface {
 	Close() error
 }
 
-// Clock is the power of a Swapper that knows a better clock than that of the process, such as one that its server tells. The fallback
-// is the clock of the process: those of all who share the data must then agree, or locks and carts end early for some.
+// Clock is the power of a Swapper that knows a better clock than that of the process, such as one that its server
+// tells. The fallback is the clock of the process: those of all who share the data must then agree, or locks and carts
+// end early for some.
 type Clock interface {
 	Now() time.Time
 }
 
-// Swapping makes a driver of a compare-and-swap: an update starts over when somebody else was quicker. Its values are those of
-// [storage.EncodeState].
+// Swapping makes a driver of a compare-and-swap: an update starts over when somebody else was quicker. Its values are
+// those of [storage.EncodeState].
 func Swapping(s Swapper) Driver {
 	d := &swapping{Swapper: s, now: time.Now}
 	if c, ok := s.(Clock); ok {

@@ -11,8 +11,8 @@ import (
 	"github.com/sidecart/sidecart/internal/storage/storagetest"
 )
 
-// toy is the smallest complete driver: a map with compare-and-swap, which several stores share. Revisions are never used
-// twice.
+// toy is the smallest complete driver: a map with compare-and-swap, which several stores share. Revisions are never
+// used twice.
 type toy struct {
 	mu       sync.Mutex
 	revision uint64

@@ -105,8 +105,8 @@ func (d *driver) keep(key cart.Key, s *storage.State) {
 }
 
 // sweep drops a few of the states that have ended. Each update leaves at most two behind and looks at more, so that the
-// dead stay a fraction of the map whatever its size, and no update pays for all of them. Go starts the range of a map at a
-// random place.
+// dead stay a fraction of the map whatever its size, and no update pays for all of them. Go starts the range of a map
+// at a random place.
 func (d *driver) sweep(now time.Time) {
 	looks := 8
 	for key, s := range d.states {

@@ -13,12 +13,10 @@ import (
 	"github.com/sidecart/sidecart/internal/storage"
 )
 
-// maxFileBytes bounds what is read of a secret file: a bundle of every public CA
-// is a fifth of it.
+// maxFileBytes bounds what is read of a secret file: a bundle of every public CA is a fifth of it.
 const maxFileBytes = 1 << 20
 
-// reader reads the files that a configuration names and gathers what is wrong
-// with them, by the path of the field.
+// reader reads the files that a configuration names and gathers what is wrong with them, by the path of the field.
 type reader struct{ problems config.Problems }
 
 func (r *reader) problem(path, format string, args ...any) {
@@ -41,8 +39,7 @@ func (r *reader) bytes(path, file string) []byte {
 	return raw
 }
 
-// secret is the content of a file without the one newline that editors leave at
-// its end.
+// secret is the content of a file without the one newline that editors leave at its end.
 func (r *reader) secret(path, file string) storage.Secret {
 	s := string(r.bytes(path, file))
 	if cut, ok := strings.CutSuffix(s, "\n"); ok {
@@ -78,8 +75,8 @@ func (r *reader) tls(path string, t config.TLS) *tls.Config {
 	return c
 }
 
-// noPair says why a certificate and a key are no pair, in words of our own: those of the
-// library quote what stands in the files.
+// noPair says why a certificate and a key are no pair, in words of our own: those of the library quote what stands in
+// the files.
 func (r *reader) noPair(path string, t config.TLS, cert, key []byte) {
 	leaf := firstBlock(cert, func(kind string) bool { return kind == "CERTIFICATE" })
 	if leaf == nil {

@@ -14,14 +14,12 @@ import (
 	"github.com/sidecart/sidecart/internal/storage/sqlite"
 )
 
-// Check says what a valid configuration asks for that this build does not have.
-// It is a rule for [config.Builder.Rule].
+// Check says what a valid configuration asks for that this build does not have. It is a rule for [config.Builder.Rule].
 func Check(c *config.Config) config.Problems { return config.NotBuilt(c) }
 
-// Store opens the store that c names, which must be valid. It does not demand
-// that a server answers: ask Ping. An error of the type [config.Problems] says
-// that the configuration, or a file that it names, is wrong; any other, that
-// what it names cannot be opened now.
+// Store opens the store that c names, which must be valid. It does not demand that a server answers: ask Ping. An error
+// of the type [config.Problems] says that the configuration, or a file that it names, is wrong; any other, that what it
+// names cannot be opened now.
 func Store(ctx context.Context, c *config.Config) (storage.Store, error) {
 	if err := Check(c).Err(); err != nil {
 		return nil, err
@@ -107,9 +105,8 @@ func redisConfig(c *config.Config) (redis.Config, error) {
 	return rc, files.problems.Err()
 }
 
-// Identity is a digest of everything that the store of c is opened from, the
-// contents of secret files included: where it is the same, the open store can stay.
-// A file that cannot be read counts by its error.
+// Identity is a digest of everything that the store of c is opened from, the contents of secret files included: where
+// it is the same, the open store can stay. A file that cannot be read counts by its error.
 func Identity(c *config.Config) string {
 	h := sha256.New()
 	write := func(s string) { _, _ = fmt.Fprintf(h, "%d:%s", len(s), s) }

@@ -12,8 +12,8 @@ import (
 	"github.com/sidecart/sidecart/internal/storage"
 )
 
-// How often a waiter asks that nobody will tell: it begins quickly, since most locks are short,
-// and slows down. The jitter keeps waiters apart.
+// How often a waiter asks that nobody will tell: it begins quickly, since most locks are short, and slows down. The
+// jitter keeps waiters apart.
 const (
 	pollMin  = 5 * time.Millisecond
 	pollMax  = 25 * time.Millisecond
@@ -24,9 +24,9 @@ const (
 	leaveTimeout = 500 * time.Millisecond
 )
 
-// Acquire waits for a wake-up that carries the cart, or that makes it claim again where the lease is
-// longer than what the queue grants, or a client's. It asks again by itself once per heartbeat, when a lock before
-// it ends, or often where another program holds the lock.
+// Acquire waits for a wake-up that carries the cart, or that makes it claim again where the lease is longer than what
+// the queue grants, or a client's. It asks again by itself once per heartbeat, when a lock before it ends, or often
+// where another program holds the lock.
 func (s *Store) Acquire(ctx context.Context, key cart.Key, claim storage.Claim, queued bool) (storage.Grant, error) {
 	if !s.begin() {
 		return storage.Grant{}, s.translate(ctx, goredis.ErrClosed, "lock", key)
@@ -51,8 +51,8 @@ func (s *Store) Acquire(ctx context.Context, key cart.Key, claim storage.Claim, 
 	return storage.Grant{}, err
 }
 
-// wait is the loop of Acquire; ask says that it begins with a claim, since there is none yet or
-// it may have been granted before anybody listened.
+// wait is the loop of Acquire; ask says that it begins with a claim, since there is none yet or it may have been
+// granted before anybody listened.
 func (s *Store) wait(ctx context.Context, key cart.Key, claim *storage.Claim, w *waiter, ask bool) (storage.Grant, error) {
 	slow := pollMax
 	timer := time.NewTimer(time.Hour)
@@ -89,8 +89,8 @@ func (s *Store) wait(ctx context.Context, key cart.Key, claim *storage.Claim, w 
 			if !claim.Leased && claim.Duration <= s.life() {
 				return s.grant(ctx, key, g)
 			}
-			// Claimed again, it is given its lease; or a place at the end, if it is too late. A wake-up may itself be late:
-			// it says that the lock was granted, not that it is held.
+			// Claimed again, it is given its lease; or a place at the end, if it is too late. A wake-up may itself be
+			// late: it says that the lock was granted, not that it is held.
 		case <-timer.C:
 		case <-ctx.Done():
 		case <-s.done:
@@ -154,8 +154,7 @@ func (s *Store) abandon(ctx context.Context, key cart.Key, token string) error {
 	return err
 }
 
-// abandonNow gives back what token has, for a caller that has gone. An error leaves it to
-// the end of its lease.
+// abandonNow gives back what token has, for a caller that has gone. An error leaves it to the end of its lease.
 func (s *Store) abandonNow(ctx context.Context, key cart.Key, token string) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaveTimeout)
 	defer cancel()

@@ -146,8 +146,8 @@ func (s *Store) healthOf(ctx context.Context, node goredis.Cmdable) (health, err
 // was evicted within this time, by a server that evicted nothing before.
 const healthLife = time.Second
 
-// eviction remembers whether the server evicts. It never forgets that it did: what went with an index is
-// not told later, also when the policy was mended and the counters began anew.
+// eviction remembers whether the server evicts. It never forgets that it did: what went with an index is not told
+// later, also when the policy was mended and the counters began anew.
 type eviction struct {
 	seen  atomic.Bool
 	asked atomic.Pointer[time.Time]

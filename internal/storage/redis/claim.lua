@@ -1,10 +1,9 @@
 -- Claim a lock, or renew it, or renew a place in the queue.
 --
--- KEYS: cart, index of instances, queue, lock of the whole cart.
--- ARGV: token, holder, lease (ms), channel to wake, life of a place in the queue (ms),
--- number of parts, parts, 'f' for a lease.
--- Reply, packed: granted, milliseconds until it is worth asking again (-1: none known, -2: never, the lease was lost),
--- whether to poll, and where granted the cart; for a lease also fence and end (ms).
+-- KEYS: cart, index of instances, queue, lock of the whole cart. ARGV: token, holder, lease (ms), channel to wake, life
+-- of a place in the queue (ms), number of parts, parts, 'f' for a lease. Reply, packed: granted, milliseconds until it
+-- is worth asking again (-1: none known, -2: never, the lease was lost), whether to poll, and where granted the cart;
+-- for a lease also fence and end (ms).
 
 local claim = read_claim()
 claim.fence = arg() == 'f' or nil

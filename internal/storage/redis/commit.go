@@ -34,8 +34,8 @@ func (s *Store) Commit(ctx context.Context, commits ...storage.Commit) ([]storag
 			}
 			s.waiters.leave(claim.Token)
 			if err != nil && claim.Token != commits[i].Token {
-				// What was claimed, if anything, nobody will hear of; but what Token
-				// held before is the caller's to give back.
+				// What was claimed, if anything, nobody will hear of; but what Token held before is the caller's to
+				// give back.
 				s.abandonLater(ctx, commits[i].Key, claim.Token)
 			}
 		}
@@ -146,8 +146,8 @@ func (s *Store) commitArgs(commits []storage.Commit) []any {
 	return args
 }
 
-// declaresFence reports whether a commit has to do with leases, where the server must know which
-// keys that takes. An ordinary one is spared the key.
+// declaresFence reports whether a commit has to do with leases, where the server must know which keys that takes. An
+// ordinary one is spared the key.
 func (s *Store) declaresFence(c *storage.Commit) bool {
 	return s.space.cluster && (c.UnderLease || fences(c.Claim) || fences(c.Again))
 }

@@ -1,10 +1,8 @@
--- Make one commit, or two in one step: all of them or none. First everything is checked, then
--- everything is written, so that no error leaves half a change behind. The rules are those of
--- Apply in state.go of package storage.
+-- Make one commit, or two in one step: all of them or none. First everything is checked, then everything is written, so
+-- that no error leaves half a change behind. The rules are those of Apply in state.go of package storage.
 --
--- KEYS: for each cart: cart, index of instances, queue, lock of the whole cart. Then, for one
--- cart or in a Cluster, the locks of the parts.
--- ARGV: number of commits, and for each, in this order
+-- KEYS: for each cart: cart, index of instances, queue, lock of the whole cart. Then, for one cart or in a Cluster, the
+-- locks of the parts. ARGV: number of commits, and for each, in this order
 --   instance as in the key, id and version expected ('' and 0 for none), new id, steps, ttl (ms),
 --   flags (f forget, p place, t touch, l lease demanded, r release, c and a: claim and again are for a lease, i look
 --   whether the index lost the cart), token,
@@ -15,15 +13,14 @@
 --   number of parts, parts,
 --   again: another claim,
 --   with place: twice the number of fields, and field and value of each, all of the cart but updated, expires and indexed.
--- Reply, packed: for each commit a list of status (as storage.Status), granted, queued,
--- milliseconds until it is worth asking again, whether to poll, id, version before, created,
--- updated, expires, cart (a list of fields and values, or false).
+-- Reply, packed: for each commit a list of status (as storage.Status), granted, queued, milliseconds until it is worth
+-- asking again, whether to poll, id, version before, created, updated, expires, cart (a list of fields and values, or
+-- false).
 --
--- Fields of a cart: id, version, created, updated, expires (ms, 0 for never); the documents
--- items, conditions, metadata.<key>, each with its version in v:<part>, which stays when a
--- metadata key goes; s:metadata.<key> and seq keep the order in which keys came; floor is the
--- version of what is neither there nor remembered; transfer and received are opaque; indexed
--- tells until when the index of instances is sure to live (0: for ever).
+-- Fields of a cart: id, version, created, updated, expires (ms, 0 for never); the documents items, conditions,
+-- metadata.<key>, each with its version in v:<part>, which stays when a metadata key goes; s:metadata.<key> and seq
+-- keep the order in which keys came; floor is the version of what is neither there nor remembered; transfer and
+-- received are opaque; indexed tells until when the index of instances is sure to live (0: for ever).
 
 local NOT_TRIED, COMMITTED, CONFLICT, LOCKED, LOCK_LOST, LOCK_UNKNOWN = 0, 1, 2, 3, 4, 5
 local TOMBSTONES = 64 -- cart.MaxTombstones
@@ -177,8 +174,8 @@ local function tombstones(c)
   return removed
 end
 
--- bury leaves a tombstone. When there are too many, the older half goes, by version and then
--- by name, as in package cart.
+-- bury leaves a tombstone. When there are too many, the older half goes, by version and then by name, as in package
+-- cart.
 local function bury(c, fields, removed, part, version)
   if not removed.at[part] then
     removed.n = removed.n + 1
@@ -301,8 +298,8 @@ local function write(m)
   if c.stale then
     redis.call('DEL', c.hash)
   end
-  -- The first thing that is written must be something that a full server refuses: Redis lets
-  -- a script that has written go on.
+  -- The first thing that is written must be something that a full server refuses: Redis lets a script that has written
+  -- go on.
   local set, del = {}, {}
   for f, v in pairs(fields) do
     if v then

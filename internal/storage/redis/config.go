@@ -27,8 +27,8 @@ const (
 
 // Config is what a [Store] runs with. Addresses and Prefix have no default.
 type Config struct {
-	// Addresses are host:port: of the one server, of the sentinels, or of some
-	// nodes of the Cluster. A path is the unix socket of a single server.
+	// Addresses are host:port: of the one server, of the sentinels, or of some nodes of the Cluster. A path is the unix
+	// socket of a single server.
 	Addresses []string
 	// Mode is Standalone where it is empty.
 	Mode Mode
@@ -52,13 +52,11 @@ type Config struct {
 
 	// DialTimeout is 1 s where it is 0, ReadTimeout and WriteTimeout 500 ms.
 	DialTimeout, ReadTimeout, WriteTimeout time.Duration
-	// PoolSize is how many connections a server is given at most at ordinary times; 0 for
-	// ten per CPU.
+	// PoolSize is how many connections a server is given at most at ordinary times; 0 for ten per CPU.
 	PoolSize int
 }
 
-// Validate says everything that is wrong, each as an [*cart.InvalidError] on the
-// name of the field.
+// Validate says everything that is wrong, each as an [*cart.InvalidError] on the name of the field.
 func (c *Config) Validate() error {
 	var problems []error
 	invalid := func(field, format string, args ...any) {
@@ -107,28 +105,26 @@ func (c *Config) Validate() error {
 	return errors.Join(problems...)
 }
 
-// secrets are what no error may quote. Servers do: the user whom they refuse, and the words of a
-// command that they do not know, AUTH included.
+// secrets are what no error may quote. Servers do: the user whom they refuse, and the words of a command that they do
+// not know, AUTH included.
 func (c *Config) secrets() []storage.Secret {
 	return []storage.Secret{c.Password, c.SentinelPassword, c.Username, c.SentinelUsername}
 }
 
 func isSocket(address string) bool { return strings.HasPrefix(address, "/") }
 
-// quiet keeps the driver from writing to standard error: what matters comes as
-// an error of a call, and no other package uses the driver.
+// quiet keeps the driver from writing to standard error: what matters comes as an error of a call, and no other package
+// uses the driver.
 var quiet = sync.OnceFunc(logging.Disable)
 
-// connect makes the client; it does not dial. Retries are off everywhere: a commit must
-// never be sent twice, since the first may have been made although no
-// answer came.
+// connect makes the client; it does not dial. Retries are off everywhere: a commit must never be sent twice, since the
+// first may have been made although no answer came.
 func (c *Config) connect() goredis.UniversalClient {
 	quiet()
 	const (
 		noRetries = -1
 		minIdle   = 1
-		// RESP2: the replies are single strings or flat lists, so that RESP3 would only
-		// cost a longer handshake.
+		// RESP2: the replies are single strings or flat lists, so that RESP3 would only cost a longer handshake.
 		protocol = 2
 	)
 	dial, read, write := c.DialTimeout, c.ReadTimeout, c.WriteTimeout

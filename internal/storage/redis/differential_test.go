@@ -59,8 +59,8 @@ type twins struct {
 	began time.Time
 }
 
-// slow is by how much longer everything lasts in the store than in the reference, since its heartbeat is an hour and not
-// storage.Heartbeat: nothing ends by itself while this runs, and as long as a waiter lives is the same to both.
+// slow is by how much longer everything lasts in the store than in the reference, since its heartbeat is an hour and
+// not storage.Heartbeat: nothing ends by itself while this runs, and as long as a waiter lives is the same to both.
 const slow = 4 * 60 * 60
 
 // now is the reference's clock.
@@ -79,8 +79,8 @@ func slowed(c *storage.Claim) *storage.Claim {
 // ends is when what the reference has is over for the store.
 func (w *twins) ends(t time.Time) time.Time { return w.began.Add(t.Sub(w.began) * slow) }
 
-// TestDifferential makes random sequences of commits, claims and releases on the store and
-// on the reference, and compares answers, carts, locks and queues after each.
+// TestDifferential makes random sequences of commits, claims and releases on the store and on the reference, and
+// compares answers, carts, locks and queues after each.
 func TestDifferential(t *testing.T) {
 	r := testserver.StartRedis(t)
 	c := testserver.StartRedisCluster(t, 3)
@@ -271,8 +271,7 @@ func (w *twins) commit(i int) {
 	}
 }
 
-// turn is the commit of one who has the turn over the items, or seems to, with something amiss
-// now and then.
+// turn is the commit of one who has the turn over the items, or seems to, with something amiss now and then.
 func (w *twins) turn(i int) storage.Commit {
 	now := &w.states[i].Cart
 	items := []cart.Part{cart.PartItems}

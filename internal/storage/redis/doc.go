@@ -1,16 +1,13 @@
-// Package redis keeps carts in Redis 6.2 or later (or Valkey): one server, a master
-// that Sentinel watches, or a Cluster.
+// Package redis keeps carts in Redis 6.2 or later (or Valkey): one server, a master that Sentinel watches, or a
+// Cluster.
 //
-// A commit is one script and one round trip, for one cart or for two of one slot; so it
-// is atomic for every client, and locks hold off every sidecar and every
-// program that uses bsm/redislock on the same keys. Expiry is by the server's
-// clock, to the millisecond. A document may be as large as Redis takes a value
-// (512 MB).
+// A commit is one script and one round trip, for one cart or for two of one slot; so it is atomic for every client, and
+// locks hold off every sidecar and every program that uses bsm/redislock on the same keys. Expiry is by the server's
+// clock, to the millisecond. A document may be as large as Redis takes a value (512 MB).
 //
-// What a restart or a failover loses is the server's affair: with appendonly and
-// appendfsync always, nothing; with replication, which is asynchronous, the last
-// changes and locks. A stale holder is still refused then wherever
-// the version tells, and fences of leases go on rising by the server's clock.
+// What a restart or a failover loses is the server's affair: with appendonly and appendfsync always, nothing; with
+// replication, which is asynchronous, the last changes and locks. A stale holder is still refused then wherever the
+// version tells, and fences of leases go on rising by the server's clock.
 //
 // Keys, with the default prefix:
 //

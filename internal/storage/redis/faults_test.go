@@ -132,8 +132,7 @@ func TestDamagedKeys(t *testing.T) {
 	}
 }
 
-// TestKill: what was acknowledged is there after a crash, and the store finds the server again
-// by itself.
+// TestKill: what was acknowledged is there after a crash, and the store finds the server again by itself.
 func TestKill(t *testing.T) {
 	r := testserver.StartRedis(t, testserver.WithAOF())
 	s := open(t, Config{Addresses: []string{r.Addr}})
@@ -211,8 +210,8 @@ func TestCredentials(t *testing.T) {
 	}
 }
 
-// Servers quote what they were sent: the user whom they refuse, and the words of a command that
-// they do not know. Who reads the error learns the file's name instead.
+// Servers quote what they were sent: the user whom they refuse, and the words of a command that they do not know. Who
+// reads the error learns the file's name instead.
 func TestErrorsQuoteNoSecret(t *testing.T) {
 	r := testserver.StartParrot(t)
 	c := Config{
@@ -341,8 +340,7 @@ func nodes(name string, r *testserver.Redis, c *testserver.RedisCluster) []*test
 	return []*testserver.Redis{r}
 }
 
-// TestNotSentTwice: a commit whose answer did not come in time may have been made, so it must
-// not be sent again.
+// TestNotSentTwice: a commit whose answer did not come in time may have been made, so it must not be sent again.
 func TestNotSentTwice(t *testing.T) {
 	r := testserver.StartRedis(t)
 	c := testserver.StartRedisCluster(t, 3)

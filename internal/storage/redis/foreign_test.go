@@ -52,8 +52,8 @@ var foreignLocks = []foreignLock{
 	}},
 }
 
-// TestLeaseAndForeignLocks: leases and the locks of other programs on the same keys hold each
-// other off, in every commit and both ways.
+// TestLeaseAndForeignLocks: leases and the locks of other programs on the same keys hold each other off, in every
+// commit and both ways.
 func TestLeaseAndForeignLocks(t *testing.T) {
 	r := testserver.StartRedis(t)
 	s := open(t, Config{Addresses: []string{r.Addr}})

@@ -1,5 +1,5 @@
--- List the instances of an identifier that exist. The index may name carts that have expired:
--- it forgets them here. It may also lack some, where the server evicts keys: it is given here what was found without it.
+-- List the instances of an identifier that exist. The index may name carts that have expired: it forgets them here. It
+-- may also lack some, where the server evicts keys: it is given here what was found without it.
 --
 -- KEYS: index of instances. ARGV: what stands before an instance in a cart's key, and then instances that were found.
 

@@ -14,13 +14,12 @@ const (
 	MaxNamespaceBytes = 128
 )
 
-// kinds are the first components of keys that are no carts. "fence" is also that of the
-// probe of Ping, which has no second name.
+// kinds are the first components of keys that are no carts. "fence" is also that of the probe of Ping, which has no
+// second name.
 var kinds = []string{"lock", "queue", "index", "fence"}
 
-// ValidatePrefix checks a prefix of keys: 1 to [MaxPrefixBytes] of the characters
-// A-Z a-z 0-9 _ : . - of which the part before the first dot is none of lock, queue,
-// index and fence. The error is an [*cart.InvalidError] on field.
+// ValidatePrefix checks a prefix of keys: 1 to [MaxPrefixBytes] of the characters A-Z a-z 0-9 _ : . - of which the part
+// before the first dot is none of lock, queue, index and fence. The error is an [*cart.InvalidError] on field.
 func ValidatePrefix(field, prefix string) error {
 	if prefix == "" || len(prefix) > MaxPrefixBytes {
 		return cart.Invalidf(field, "is %d bytes long, must be 1 to %d", len(prefix), MaxPrefixBytes)
@@ -37,9 +36,9 @@ func ValidatePrefix(field, prefix string) error {
 	return nil
 }
 
-// ValidateNamespace checks what stands before every key: up to [MaxNamespaceBytes] of the characters
-// of a prefix. Its part before the first dot must be none of lock, queue, index and fence either: carts would have the
-// keys of locks of another store. The error is an [*cart.InvalidError] on field.
+// ValidateNamespace checks what stands before every key: up to [MaxNamespaceBytes] of the characters of a prefix. Its
+// part before the first dot must be none of lock, queue, index and fence either: carts would have the keys of locks of
+// another store. The error is an [*cart.InvalidError] on field.
 func ValidateNamespace(field, namespace string) error {
 	if len(namespace) > MaxNamespaceBytes {
 		return cart.Invalidf(field, "is %d bytes long, must be at most %d", len(namespace), MaxNamespaceBytes)
@@ -63,9 +62,8 @@ func validateCharacters(field, text string) error {
 	return nil
 }
 
-// space makes and reads the keys of one prefix. Components are separated by dots and
-// names are escaped, so that by their number and their first word no two keys of any
-// two prefixes are the same.
+// space makes and reads the keys of one prefix. Components are separated by dots and names are escaped, so that by
+// their number and their first word no two keys of any two prefixes are the same.
 type space struct {
 	namespace string // stands before every key
 	prefix    string
@@ -98,8 +96,7 @@ func (s space) tag(id string) string {
 	return id
 }
 
-// owner is the index of an identifier's instances, and what stands before an instance in
-// a cart's key.
+// owner is the index of an identifier's instances, and what stands before an instance in a cart's key.
 func (s space) owner(identifier string) (index, before string) {
 	owner := s.prefix + "." + s.tag(escape(identifier))
 	return s.namespace + "index." + owner, s.namespace + owner + "."
@@ -131,8 +128,8 @@ func (s space) owns(key string) bool {
 	return ok && s.reads("cart", rest)
 }
 
-// reads reports whether rest, which follows kind and prefix, names something: the
-// components must be as many as that kind has, and be what the escape functions write.
+// reads reports whether rest, which follows kind and prefix, names something: the components must be as many as that
+// kind has, and be what the escape functions write.
 func (s space) reads(kind, rest string) bool {
 	c := strings.Split(rest, ".")
 	write, want := escape, 2
@@ -193,9 +190,9 @@ func (s space) probes(key string) bool {
 
 const hexDigits = "0123456789ABCDEF"
 
-// escape writes a name as one component: what separates components, what delimits a
-// hash tag and the sign of the escape itself are written in percent form. The names of
-// probes, which no cart can have, become components that no other name becomes.
+// escape writes a name as one component: what separates components, what delimits a hash tag and the sign of the escape
+// itself are written in percent form. The names of probes, which no cart can have, become components that no other name
+// becomes.
 func escape(name string) string {
 	if strings.HasPrefix(name, probeName) {
 		return probeComponent + name[len(probeName):]
@@ -218,9 +215,9 @@ func escape(name string) string {
 	return b.String()
 }
 
-// escapeLock is escape for keys of locks. These end with the part's name or without, so
-// that a cart of a prefix with a dot could have the same key as a part of another: a
-// name that is itself the name of a part has its first letter in percent form.
+// escapeLock is escape for keys of locks. These end with the part's name or without, so that a cart of a prefix with a
+// dot could have the same key as a part of another: a name that is itself the name of a part has its first letter in
+// percent form.
 func escapeLock(name string) string {
 	switch name {
 	case "items", "conditions", "metadata":

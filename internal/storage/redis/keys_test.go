@@ -70,8 +70,7 @@ func TestOwnsNothingElse(t *testing.T) {
 	}
 }
 
-// FuzzKeys: no two names have the same key, whatever prefixes they have, and each key
-// is known for what it is.
+// FuzzKeys: no two names have the same key, whatever prefixes they have, and each key is known for what it is.
 func FuzzKeys(f *testing.F) {
 	f.Add("a", "b", "c", "d", "a.b", "c", "d", "e")
 	f.Add("a", "b", "items", "k", "a.b", "items", "items", "metadata")

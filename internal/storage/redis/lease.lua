@@ -1,10 +1,9 @@
--- Look at a lease, renew it or give it back. The rules are those of State in lease.go of package
--- storage.
+-- Look at a lease, renew it or give it back. The rules are those of State in lease.go of package storage.
 --
--- KEYS: cart, index of instances, queue, lock of the whole cart.
--- ARGV: what to do ('look', 'renew', 'release'), token, lease (ms; 0 for the duration that it has).
--- Reply, packed: 'held', 'lost' or 'unknown'; where held, parts, holder, fence, end (ms) and duration (ms; 0 where
--- a release that did not know of it wrote the lease, which a renewal by 0 leaves alone).
+-- KEYS: cart, index of instances, queue, lock of the whole cart. ARGV: what to do ('look', 'renew', 'release'), token,
+-- lease (ms; 0 for the duration that it has). Reply, packed: 'held', 'lost' or 'unknown'; where held, parts, holder,
+-- fence, end (ms) and duration (ms; 0 where a release that did not know of it wrote the lease, which a renewal by 0
+-- leaves alone).
 
 local doing, token, lease = arg(), arg(), tonumber(arg())
 local c = open_cart(0)

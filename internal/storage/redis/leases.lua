@@ -1,6 +1,6 @@
--- What is kept of leases. A lease is a hold with a fence. Beside the registry, which ends with its locks, it stands in a
--- sorted set that outlives it by MEMORY: its token by the time when it ends or ended, and the last fence
--- under the name 'fence'. Nobody but leases and those who ask for them touches the set.
+-- What is kept of leases. A lease is a hold with a fence. Beside the registry, which ends with its locks, it stands in
+-- a sorted set that outlives it by MEMORY: its token by the time when it ends or ended, and the last fence under the
+-- name 'fence'. Nobody but leases and those who ask for them touches the set.
 
 local MEMORY = 3600000 -- storage.LeaseMemory, in ms
 local MAX_LOST = 1000 -- storage.MaxLost
@@ -13,24 +13,23 @@ local function leased(c, token)
   end
 end
 
--- last_fence is the last that was given. What may come to give one reads it before anything is
--- written, since an error then does no harm.
+-- last_fence is the last that was given. What may come to give one reads it before anything is written, since an error
+-- then does no harm.
 local function last_fence(c)
   c.last = c.last or tonumber(redis.call('ZSCORE', c.fence, 'fence') or 0)
   return c.last
 end
 
--- next_fence rises with the clock, so that it rises also where the last one was forgotten, with all
--- else that this server held; and by itself where the clock does not rise. As text, since
--- cjson writes numbers with 14 digits.
+-- next_fence rises with the clock, so that it rises also where the last one was forgotten, with all else that this
+-- server held; and by itself where the clock does not rise. As text, since cjson writes numbers with 14 digits.
 local function next_fence(c)
   c.last = math.max(last_fence(c) + 1, time[1] * 1000000 + time[2])
   c.given = true
   return string.format('%.0f', c.last)
 end
 
--- lost says whether a token that holds nothing had a lease that is remembered. One that was taken may have
--- its end still before it.
+-- lost says whether a token that holds nothing had a lease that is remembered. One that was taken may have its end
+-- still before it.
 local function lost(c, token)
   redis.call('SETRANGE', c.queue, 0, '') -- changes nothing, but a replica, which may not know yet, refuses it
   local ends = tonumber(redis.call('ZSCORE', c.fence, token) or 0)
@@ -40,8 +39,8 @@ local function lost(c, token)
   return redis.call('ZCOUNT', c.fence, '-inf', now) - redis.call('ZRANK', c.fence, token) <= MAX_LOST
 end
 
--- save_leases writes the set that outlives the leases, where one began, was renewed or ended
--- before its time. c.ends is the last end of those that were granted, also of such as are not entered yet.
+-- save_leases writes the set that outlives the leases, where one began, was renewed or ended before its time. c.ends is
+-- the last end of those that were granted, also of such as are not entered yet.
 local function save_leases(c)
   local last = c.ends or 0
   for token, ends in pairs(c.leases) do

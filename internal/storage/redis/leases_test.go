@@ -55,8 +55,8 @@ func wantLost(t *testing.T, s *Store, key cart.Key, token string) {
 	mustCommit(t, s, storage.LockLost, c)
 }
 
-// TestFenceSources: a fence is greater than the one before also where the clock is not, and greater than
-// those of before also where the server has lost all it had.
+// TestFenceSources: a fence is greater than the one before also where the clock is not, and greater than those of
+// before also where the server has lost all it had.
 func TestFenceSources(t *testing.T) {
 	r := testserver.StartRedis(t, testserver.WithAOF())
 	s := open(t, Config{Addresses: []string{r.Addr}})
@@ -191,8 +191,8 @@ func TestLeaseMemoryEnds(t *testing.T) {
 	}
 }
 
-// TestLeaseRoundTrips: an uncontended lease that reads, changes and gives back costs two commands,
-// and who has nothing to do with leases does not pay for them.
+// TestLeaseRoundTrips: an uncontended lease that reads, changes and gives back costs two commands, and who has nothing
+// to do with leases does not pay for them.
 func TestLeaseRoundTrips(t *testing.T) {
 	r := testserver.StartRedis(t)
 	s := open(t, Config{Addresses: []string{r.Addr}})
@@ -279,7 +279,8 @@ func TestLeaseByPush(t *testing.T) {
 	}
 }
 
-// TestStaleWakeUp: a lease is told by the answer to a claim and not by a wake-up, which may be late: the lock may have gone on by then.
+// TestStaleWakeUp: a lease is told by the answer to a claim and not by a wake-up, which may be late: the lock may have
+// gone on by then.
 func TestStaleWakeUp(t *testing.T) {
 	r := testserver.StartRedis(t)
 	s := open(t, Config{Addresses: []string{r.Addr}})
@@ -306,8 +307,8 @@ func TestStaleWakeUp(t *testing.T) {
 	}
 }
 
-// TestLeaseConfirmed: a lease that waited is one round trip more than one that did not, which
-// brings the cart; the wake-up does not.
+// TestLeaseConfirmed: a lease that waited is one round trip more than one that did not, which brings the cart; the
+// wake-up does not.
 func TestLeaseConfirmed(t *testing.T) {
 	r := testserver.StartRedis(t)
 	one, two := open(t, Config{Addresses: []string{r.Addr}}), open(t, Config{Addresses: []string{r.Addr}})
@@ -359,8 +360,9 @@ func TestMemoryOfDeadWaiterEnds(t *testing.T) {
 	}
 }
 
-// TestLeaseOfOlderSidecar: a lease that the release before this one took has no duration of its own. A renewal that does not say for
-// how long leaves it as it is, one that says so sets it, and a commit or a renewal by that release keeps what is there.
+// TestLeaseOfOlderSidecar: a lease that the release before this one took has no duration of its own. A renewal that
+// does not say for how long leaves it as it is, one that says so sets it, and a commit or a renewal by that release
+// keeps what is there.
 func TestLeaseOfOlderSidecar(t *testing.T) {
 	r := testserver.StartRedis(t)
 	s := open(t, Config{Addresses: []string{r.Addr}})

@@ -1,8 +1,9 @@
 -- How long a cart lives, and the index of instances with it. A cart that expires does so no sooner than the last lease
--- on it, whoever holds that: outlive in lease.go of package storage. Turns and the locks of other programs are no leases.
+-- on it, whoever holds that: outlive in lease.go of package storage. Turns and the locks of other programs are no
+-- leases.
 
--- index enters the cart in the index of instances, which must live as long as any cart in it: until last, 0 for
--- ever. It comes after the cart is written, and an error of it must not part two carts.
+-- index enters the cart in the index of instances, which must live as long as any cart in it: until last, 0 for ever.
+-- It comes after the cart is written, and an error of it must not part two carts.
 local function index(c, instance, last)
   local left = redis.call('PTTL', c.index)
   redis.pcall('SADD', c.index, instance)
@@ -27,7 +28,8 @@ local function lease_end(c)
 end
 
 -- outlive lets the cart live until the leases that were granted or renewed have ended. c.ends is the last of their
--- ends, and nil where there was none, so that nobody else pays for it. c.expires tells afterwards when the cart expires.
+-- ends, and nil where there was none, so that nobody else pays for it. c.expires tells afterwards when the cart
+-- expires.
 local function outlive(c)
   if not c.ends then
     return

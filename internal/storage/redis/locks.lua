@@ -1,12 +1,10 @@
 -- The locks of a cart and the queue for them.
 --
--- A lock that a sidecar holds stands in two places. The lock keys, one for each part,
--- are what other programs see: their values are those of bsm/redislock, a token of 22
--- characters and then text about the holder. The registry, one JSON string, has the
--- same locks by holder, and the queue; it exists only while somebody holds or waits, so that
--- an undisturbed commit sees at one MGET that there is nothing to think about. A hold counts
--- while it has not ended and each of its keys still starts with its token; a lock
--- key that no hold explains is the lock of another program.
+-- A lock that a sidecar holds stands in two places. The lock keys, one for each part, are what other programs see:
+-- their values are those of bsm/redislock, a token of 22 characters and then text about the holder. The registry, one
+-- JSON string, has the same locks by holder, and the queue; it exists only while somebody holds or waits, so that an
+-- undisturbed commit sees at one MGET that there is nothing to think about. A hold counts while it has not ended and
+-- each of its keys still starts with its token; a lock key that no hold explains is the lock of another program.
 --
 -- The rules are those of State in state.go of package storage, whose names are used.
 
@@ -68,9 +66,8 @@ local function reject(list, refuse)
   end
 end
 
--- hold and drop note the parts whose keys are not as they should be any more, for save. What
--- belongs to another program is left alone, also where it was taken beneath a lock of the
--- whole cart, of which that program knows nothing.
+-- hold and drop note the parts whose keys are not as they should be any more, for save. What belongs to another program
+-- is left alone, also where it was taken beneath a lock of the whole cart, of which that program knows nothing.
 local function touch(c, parts, token)
   for _, p in ipairs(parts) do
     local v = c.values[p]
@@ -85,9 +82,9 @@ local function drop(c, h)
   touch(c, h.parts, h.token)
 end
 
--- gather_lease makes h all that its token holds, as one lease. One that is short for now does not cut that, and
--- is entered when it is confirmed: nobody knows of it yet. One of the whole cart has the keys of items and
--- conditions too: other programs know nothing of locks of the whole cart.
+-- gather_lease makes h all that its token holds, as one lease. One that is short for now does not cut that, and is
+-- entered when it is confirmed: nobody knows of it yet. One of the whole cart has the keys of items and conditions too:
+-- other programs know nothing of locks of the whole cart.
 local function gather_lease(c, h, short)
   local parts, has, fence, ends, duration = {}, {}, nil, h.expires, nil
   local function add(list)
@@ -119,8 +116,8 @@ local function gather_lease(c, h, short)
   c.ends = math.max(c.ends or 0, h.expires)
 end
 
--- hold grants a claim. Where it comes from the queue, its waiter may have died since its last sign of
--- life, and is given a longer lease, or a client's, when it has claimed again.
+-- hold grants a claim. Where it comes from the queue, its waiter may have died since its last sign of life, and is
+-- given a longer lease, or a client's, when it has claimed again.
 local function hold(c, claim, queued)
   local short = queued and (claim.fence or claim.lease > claim.life)
   local h = {
@@ -135,8 +132,8 @@ local function hold(c, claim, queued)
   touch(c, h.parts, h.token)
 end
 
--- promote grants, first come first served: a waiter passes those before it only where it
--- shares no part with any of them.
+-- promote grants, first come first served: a waiter passes those before it only where it shares no part with any of
+-- them.
 local function promote(c)
   local ahead = {}
   reject(c.waiting, function(w)
@@ -152,8 +149,8 @@ local function promote(c)
   end)
 end
 
--- look reads who holds the parts, given as lists, and who waits, and settles it: what has
--- ended is dropped, and what is free is granted to those who wait for it.
+-- look reads who holds the parts, given as lists, and who waits, and settles it: what has ended is dropped, and what is
+-- free is granted to those who wait for it.
 local function look(c, ...)
   local names, seen, all, from = {'*'}, {['*'] = true}, false, 1
   local function want(list)
@@ -259,8 +256,8 @@ local function look(c, ...)
   promote(c)
 end
 
--- renew gives what token holds of the parts their lease anew, where it holds them all, and
--- leaves what else it holds as it is, unless it is a lease, which ends as a whole.
+-- renew gives what token holds of the parts their lease anew, where it holds them all, and leaves what else it holds as
+-- it is, unless it is a lease, which ends as a whole.
 local function renew(c, claim)
   local has = {}
   for _, h in ipairs(c.held) do
@@ -347,9 +344,8 @@ local function release(c, token)
   promote(c)
 end
 
--- outlook says when a queued claim should ask again: in how many milliseconds the first
--- of those before it ends by itself (-1: never), and whether only another
--- program's lock stands in its way, of whose end nobody tells.
+-- outlook says when a queued claim should ask again: in how many milliseconds the first of those before it ends by
+-- itself (-1: never), and whether only another program's lock stands in its way, of whose end nobody tells.
 local function outlook(c, claim)
   local first, foreign, ahead = -1, false, false
   local function ends(when)
@@ -379,8 +375,8 @@ local function outlook(c, claim)
   return first, foreign and not ahead
 end
 
--- save writes locks and queue, where anything changed. Keys end one millisecond early, since
--- Redis drops a key after its time, and here what ends at an instant is over at it.
+-- save writes locks and queue, where anything changed. Keys end one millisecond early, since Redis drops a key after
+-- its time, and here what ends at an instant is over at it.
 local function save(c)
   if not c.dirty then
     return
@@ -437,9 +433,8 @@ local function snapshot(c)
   return flat
 end
 
--- wake tells those who were granted a lock by what was saved, with the cart where it is small,
--- so that they need not read it; those who must claim again get it with that. It is only a hint: they
--- ask again by themselves.
+-- wake tells those who were granted a lock by what was saved, with the cart where it is small, so that they need not
+-- read it; those who must claim again get it with that. It is only a hint: they ask again by themselves.
 local function wake(c)
   if not c.saved or #c.woken == 0 then
     return

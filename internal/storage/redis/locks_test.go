@@ -106,8 +106,8 @@ func receive(t testing.TB, done <-chan acquired) *cart.Cart {
 	return nil
 }
 
-// TestLockOfRedislock: a lock that another program took with bsm/redislock holds us off, and
-// ours holds that program off.
+// TestLockOfRedislock: a lock that another program took with bsm/redislock holds us off, and ours holds that program
+// off.
 func TestLockOfRedislock(t *testing.T) {
 	r := testserver.StartRedis(t)
 	s := open(t, Config{Addresses: []string{r.Addr}})
@@ -184,8 +184,8 @@ func TestForeignTokenIsALease(t *testing.T) {
 	mustCommit(t, s, storage.LockUnknown, c)
 }
 
-// TestLockBeneathLock: a program that knows nothing of locks on the whole cart may take one beneath
-// it; what it took is not overwritten.
+// TestLockBeneathLock: a program that knows nothing of locks on the whole cart may take one beneath it; what it took is
+// not overwritten.
 func TestLockBeneathLock(t *testing.T) {
 	r := testserver.StartRedis(t)
 	s := open(t, Config{Addresses: []string{r.Addr}})
@@ -230,8 +230,8 @@ func TestBrokenLock(t *testing.T) {
 	mustCommit(t, s, storage.Committed, c)
 }
 
-// TestHandOverByPush: with a heartbeat that never comes, only the wake-up can end the wait, and
-// it carries the cart, or lets it be read where it is large.
+// TestHandOverByPush: with a heartbeat that never comes, only the wake-up can end the wait, and it carries the cart, or
+// lets it be read where it is large.
 func TestHandOverByPush(t *testing.T) {
 	r := testserver.StartRedis(t)
 	c := testserver.StartRedisCluster(t, 3)
@@ -295,8 +295,7 @@ func acquireAgain(t *testing.T, s *Store, key cart.Key) <-chan acquired {
 	return done
 }
 
-// TestGrantBeforeListening: a lock that was granted before the waiter could hear of it is found
-// without a heartbeat.
+// TestGrantBeforeListening: a lock that was granted before the waiter could hear of it is found without a heartbeat.
 func TestGrantBeforeListening(t *testing.T) {
 	r := testserver.StartRedis(t)
 	s := open(t, Config{Addresses: []string{r.Addr}})
@@ -314,8 +313,7 @@ func TestGrantBeforeListening(t *testing.T) {
 	receive(t, acquireLater(t.Context(), s, u1, second, true))
 }
 
-// TestGrantWhileSubscribing: the same where the grant comes between the claim and the
-// confirmation of the subscription.
+// TestGrantWhileSubscribing: the same where the grant comes between the claim and the confirmation of the subscription.
 func TestGrantWhileSubscribing(t *testing.T) {
 	r := testserver.StartRedis(t)
 	s := open(t, Config{Addresses: []string{r.Addr}})
@@ -333,8 +331,8 @@ func TestGrantWhileSubscribing(t *testing.T) {
 	receive(t, done)
 }
 
-// TestLeaseEndWakes: with a heartbeat that never comes, a waiter still asks when the lease
-// before it ends, since a crashed holder wakes nobody.
+// TestLeaseEndWakes: with a heartbeat that never comes, a waiter still asks when the lease before it ends, since a
+// crashed holder wakes nobody.
 func TestLeaseEndWakes(t *testing.T) {
 	r := testserver.StartRedis(t)
 	s := open(t, Config{Addresses: []string{r.Addr}})
@@ -381,8 +379,8 @@ func TestGrantAfterTimeout(t *testing.T) {
 	})
 }
 
-// TestTurns: two that change a cart again and again let each other in by their commits, which also
-// queue for the turn after. Each turn is one command, and nobody asks by itself.
+// TestTurns: two that change a cart again and again let each other in by their commits, which also queue for the turn
+// after. Each turn is one command, and nobody asks by itself.
 func TestTurns(t *testing.T) {
 	r := testserver.StartRedis(t)
 	config := Config{Addresses: []string{r.Addr}}

@@ -30,8 +30,8 @@ func (s *Store) Beat(ctx context.Context) error {
 	return s.translate(ctx, err, "ping")
 }
 
-// Ping takes a lease on a cart of its own, makes that cart, changes it, lists it, and forgets it, by the scripts that do
-// this for clients; in a Cluster on each master.
+// Ping takes a lease on a cart of its own, makes that cart, changes it, lists it, and forgets it, by the scripts that
+// do this for clients; in a Cluster on each master.
 func (s *Store) Ping(ctx context.Context) error {
 	select {
 	case s.probing <- struct{}{}:
@@ -97,8 +97,8 @@ func (s *Store) probeTwice(ctx context.Context, identifier string) error {
 }
 
 func (s *Store) probe(ctx context.Context, identifier string) error {
-	// Several sidecars probe at once: the name is this one's own. It is the same each time, so that probes that break off
-	// do not pile up.
+	// Several sidecars probe at once: the name is this one's own. It is the same each time, so that probes that break
+	// off do not pile up.
 	key := cart.Key{Identifier: identifier, Instance: s.probeInstance}
 	work := s.probeScripts(ctx, key)
 	if work != nil && !isReply(work) && !errors.Is(work, errProbe) {
@@ -118,8 +118,8 @@ func (s *Store) probe(ctx context.Context, identifier string) error {
 	return work
 }
 
-// whichKey adds to the error of a script which of its keys, as probe.lua has them, may not be used: the server does
-// not say.
+// whichKey adds to the error of a script which of its keys, as probe.lua has them, may not be used: the server does not
+// say.
 func (s *Store) whichKey(ctx context.Context, err error, keys []string) error {
 	if !goredis.HasErrorPrefix(err, "NOPERM") {
 		return err

@@ -1,8 +1,8 @@
 -- Prove that every command that the scripts use may be used on every kind of key, and works. It works on keys of its
 -- own and leaves nothing behind, of what the scripts before it left there either.
 --
--- KEYS: cart, index of instances, queue, lock of the whole cart, fence, locks of two parts. ARGV: channel.
--- Reply: why nobody can be woken, '' if all can. An error names the command, and the key by its kind.
+-- KEYS: cart, index of instances, queue, lock of the whole cart, fence, locks of two parts. ARGV: channel. Reply: why
+-- nobody can be woken, '' if all can. An error names the command, and the key by its kind.
 
 local hash, index, queue, lock, fence, part, other = unpack(KEYS)
 local KINDS = {[hash] = 'a cart', [index] = 'an index', [queue] = 'a queue', [lock] = 'a lock', [fence] = 'a fence', [part] = 'a lock', [other] = 'a lock'}

@@ -1,14 +1,13 @@
--- The two ordinary commits, written out. Both are of one cart that exists, whose items or conditions
--- are written. 'q', in place of the number of commits: nobody holds or waits for anything. 't': the
--- caller has the turn over one part, others wait for just that, the next of them is let in, and the
--- caller goes to the end of the queue. In neither case is there a lease that the cart would have to outlive: it
--- would be in the queue's key as another hold. This stands before everything else in commit.lua and takes its
--- KEYS and ARGV. Whatever else it meets, it has written nothing and leaves it to the general
--- way below. It is worth its lines: to set up the general way takes several times
--- as long as all of this.
+-- The two ordinary commits, written out. Both are of one cart that exists, whose items or conditions are written. 'q',
+-- in place of the number of commits: nobody holds or waits for anything. 't': the caller has the turn over one part,
+-- others wait for just that, the next of them is let in, and the caller goes to the end of the queue. In neither case
+-- is there a lease that the cart would have to outlive: it would be in the queue's key as another hold. This stands
+-- before everything else in commit.lua and takes its KEYS and ARGV. Whatever else it meets, it has written nothing and
+-- leaves it to the general way below. It is worth its lines: to set up the general way takes several times as long as
+-- all of this.
 --
--- Reply: '+' and version before, created, updated and expires, separated by spaces; with the turn,
--- also the milliseconds until the first of those before the caller ends by itself.
+-- Reply: '+' and version before, created, updated and expires, separated by spaces; with the turn, also the
+-- milliseconds until the first of those before the caller ends by itself.
 
 if ARGV[1] == 'q' or ARGV[1] == 't' then
   local hash, index, queue, part_lock = KEYS[1], KEYS[2], KEYS[3], KEYS[5]

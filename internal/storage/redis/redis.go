@@ -43,8 +43,8 @@ type Store struct {
 
 var _ storage.Locker = (*Store)(nil)
 
-// New makes a store. It does not dial, so that a server that is down is no error here: ask
-// Ping. The error names every field that is wrong.
+// New makes a store. It does not dial, so that a server that is down is no error here: ask Ping. The error names every
+// field that is wrong.
 func New(_ context.Context, c Config) (*Store, error) {
 	if err := c.Validate(); err != nil {
 		return nil, fmt.Errorf("redis: %w", err)
@@ -85,14 +85,13 @@ type onceList struct{ *goredis.StringSliceCmd }
 // NoRetry makes the client leave it at one attempt, so that an error comes when it happens.
 func (onceList) NoRetry() bool { return true }
 
-// Atomic holds for any two carts, in a Cluster for those whose identifiers are of
-// one slot.
+// Atomic holds for any two carts, in a Cluster for those whose identifiers are of one slot.
 func (s *Store) Atomic(a, b cart.Key) bool {
 	return !s.space.cluster || a.Identifier == b.Identifier || slot(escape(a.Identifier)) == slot(escape(b.Identifier))
 }
 
-// Instances asks the index, and which of its carts are there still. Where the server may have evicted an index it
-// looks for the carts themselves, and mends the index.
+// Instances asks the index, and which of its carts are there still. Where the server may have evicted an index it looks
+// for the carts themselves, and mends the index.
 func (s *Store) Instances(ctx context.Context, identifier string) ([]string, error) {
 	doing := "list carts of " + strconv.Quote(identifier)
 	var found []string
@@ -144,8 +143,8 @@ func (s *Store) Flush(ctx context.Context) error {
 	return s.translate(ctx, err, "flush")
 }
 
-// flushNode lets the server sort out most keys by a pattern, which no character of a prefix can
-// disturb, and then reads each exactly.
+// flushNode lets the server sort out most keys by a pattern, which no character of a prefix can disturb, and then reads
+// each exactly.
 func (s *Store) flushNode(ctx context.Context, node goredis.Cmdable) error {
 	const page = 1000
 	var cursor uint64
@@ -171,8 +170,8 @@ func (s *Store) flushNode(ctx context.Context, node goredis.Cmdable) error {
 	}
 }
 
-// Capabilities are those of Redis. Whether a change is on disk when it is acknowledged is the
-// server's setting; Durable says that it does not depend on this process.
+// Capabilities are those of Redis. Whether a change is on disk when it is acknowledged is the server's setting; Durable
+// says that it does not depend on this process.
 func (s *Store) Capabilities() storage.Capabilities {
 	return storage.Capabilities{Backend: "Redis", Shared: true, Locks: true, Durable: true}
 }

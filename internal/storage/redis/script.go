@@ -97,12 +97,12 @@ func scriptsOf(namespace string) map[string]script {
 	return all
 }
 
-// once is a command that is sent once: a Cluster client would send others
-// again after an error of the network, when the first may have done its work.
+// once is a command that is sent once: a Cluster client would send others again after an error of the network, when the
+// first may have done its work.
 type once struct{ *goredis.StringCmd }
 
-// NoRetry makes the client leave it at one attempt. Redirections are followed all the same: a
-// node that redirects has not run the command.
+// NoRetry makes the client leave it at one attempt. Redirections are followed all the same: a node that redirects has
+// not run the command.
 func (once) NoRetry() bool { return true }
 
 // scriptArgs begins the arguments of a script; the script's own follow the keys.
@@ -129,8 +129,8 @@ func (s *Store) run(ctx context.Context, sc script, args []any) (string, error) 
 		case goredis.HasErrorPrefix(err, "NOSCRIPT") && args[0] == "evalsha":
 			args[0], args[1] = "eval", sc.source
 		case goredis.IsTryAgainError(err):
-			// The slot is on its way to another node and the keys are on both: nothing was
-			// done, and it is over in a moment.
+			// The slot is on its way to another node and the keys are on both: nothing was done, and it is over in a
+			// moment.
 			if err := pause(ctx, jitter(5*time.Millisecond, 25*time.Millisecond)); err != nil {
 				return "", err
 			}
@@ -153,8 +153,8 @@ func pause(ctx context.Context, d time.Duration) error {
 
 func jitter(from, to time.Duration) time.Duration { return from + rand.N(to-from) }
 
-// translate turns the driver's errors into those of package storage, with the cause kept, and
-// says what was being done to what.
+// translate turns the driver's errors into those of package storage, with the cause kept, and says what was being done
+// to what.
 func (s *Store) translate(ctx context.Context, err error, doing string, keys ...cart.Key) error {
 	if err == nil {
 		return nil
@@ -178,15 +178,14 @@ func (s *Store) translate(ctx context.Context, err error, doing string, keys ...
 	case isReply(err):
 		return fmt.Errorf("redis: %s: %w: %w", doing, storage.ErrUnavailable, &storage.Refusal{Words: s.words(err)})
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
-		// A deadline of the driver's own; the caller's context is alive and must not
-		// seem to have ended.
+		// A deadline of the driver's own; the caller's context is alive and must not seem to have ended.
 		return fmt.Errorf("redis: %s: %w: %v", doing, storage.ErrUnavailable, storage.Hide(err, s.secrets...))
 	}
 	return fmt.Errorf("redis: %s: %w: %w", doing, storage.ErrUnavailable, storage.Hide(err, s.secrets...))
 }
 
-// corrupt is how the scripts say that they looked at a key, and that it holds something else than it should; Redis
-// puts its own words around that.
+// corrupt is how the scripts say that they looked at a key, and that it holds something else than it should; Redis puts
+// its own words around that.
 var corrupt = regexp.MustCompile(`(^|ERR |user_script:\d+: )CORRUPT `)
 
 // isCorrupt reports whether the server says that a key holds something else than it should: the scripts say so, or it

@@ -8,9 +8,8 @@ import (
 	goredis "github.com/redis/go-redis/v9"
 )
 
-// waiters are the claims of this process that wait, and the one subscription by which
-// they are woken. Nobody subscribes before the first claim has to wait, so that a store without
-// contention has no connection for it.
+// waiters are the claims of this process that wait, and the one subscription by which they are woken. Nobody subscribes
+// before the first claim has to wait, so that a store without contention has no connection for it.
 type waiters struct {
 	channel     string
 	subscribing chan struct{} // holds an element while somebody subscribes
@@ -38,8 +37,8 @@ type waiter struct {
 	outlook   granted
 }
 
-// join registers a token, or finds it registered. It must come before the claim is
-// sent, since the answer may be overtaken by the wake-up.
+// join registers a token, or finds it registered. It must come before the claim is sent, since the answer may be
+// overtaken by the wake-up.
 func (ws *waiters) join(token string) *waiter {
 	ws.mu.Lock()
 	defer ws.mu.Unlock()
@@ -66,9 +65,8 @@ func (ws *waiters) leave(token string) {
 	delete(ws.byToken, token)
 }
 
-// listen subscribes, unless that was done, and returns when the server has confirmed it. A
-// connection that breaks is made anew by the driver; what it missed, waiters find at
-// their next heartbeat.
+// listen subscribes, unless that was done, and returns when the server has confirmed it. A connection that breaks is
+// made anew by the driver; what it missed, waiters find at their next heartbeat.
 func (ws *waiters) listen(ctx context.Context, client goredis.UniversalClient) error {
 	select {
 	case ws.subscribing <- struct{}{}:

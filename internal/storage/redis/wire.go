@@ -13,8 +13,8 @@ import (
 	"github.com/sidecart/sidecart/internal/storage"
 )
 
-// unpacker reads what the scripts pack with cmsgpack: lists, text, whole numbers and
-// booleans. After an error everything reads as zero.
+// unpacker reads what the scripts pack with cmsgpack: lists, text, whole numbers and booleans. After an error
+// everything reads as zero.
 type unpacker struct {
 	rest string
 	err  error
@@ -127,8 +127,8 @@ func instant(ms int64) time.Time {
 // granted is what a script says of a claim.
 type granted struct {
 	yes bool
-	// first is when the first of those before it ends by itself, in milliseconds; -1
-	// for never. poll says that only another program's lock stands in the way.
+	// first is when the first of those before it ends by itself, in milliseconds; -1 for never. poll says that only
+	// another program's lock stands in the way.
 	first int64
 	poll  bool
 	// flat is the cart where the lock was granted; fence and expires are those of a lease.
@@ -261,8 +261,8 @@ func decodeCart(flat []string) (*cart.Cart, error) {
 	return c, nil
 }
 
-// appendCart appends the fields of a cart's hash, name and value by turns, as decodeCart reads them, but for what
-// the server adds: updated, expires and indexed.
+// appendCart appends the fields of a cart's hash, name and value by turns, as decodeCart reads them, but for what the
+// server adds: updated, expires and indexed.
 func appendCart(args []any, c *cart.Cart) []any {
 	args = append(args, "id", c.ID, "version", c.Version, "created", c.CreatedAt.UnixMilli())
 	document := func(p cart.Part, d *cart.Document) {

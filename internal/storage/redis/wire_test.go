@@ -25,8 +25,7 @@ func TestUnpack(t *testing.T) {
 	}
 }
 
-// FuzzReply: whatever comes instead of a reply, it is an error or a value, never a panic and
-// never much memory.
+// FuzzReply: whatever comes instead of a reply, it is an error or a value, never a panic and never much memory.
 func FuzzReply(f *testing.F) {
 	f.Add("\x91\x9b\x01\xc2\xc2\xff\xc2\xa0\x00\x00\x00\x00\x92\xa2id\xa1x")
 	f.Add("\x94\xc3\xff\xc2\x90")

@@ -1,5 +1,5 @@
-// Package sql is what drivers of relational databases share: how a record becomes a row, and how a schema is brought up to
-// date. It speaks no SQL and knows no dialect; each database has a package of its own, with its statements, its
+// Package sql is what drivers of relational databases share: how a record becomes a row, and how a schema is brought up
+// to date. It speaks no SQL and knows no dialect; each database has a package of its own, with its statements, its
 // connections and its clock.
 //
 // It imports storage, storage/cell, cart and the standard library, never a database's driver.

@@ -7,8 +7,8 @@ import (
 	"github.com/sidecart/sidecart/internal/storage"
 )
 
-// Schema is a database within one transaction that holds a lock on its schema: of several processes that start at once, the
-// first migrates.
+// Schema is a database within one transaction that holds a lock on its schema: of several processes that start at once,
+// the first migrates.
 type Schema interface {
 	// Version is that of the schema; 0 for an empty database.
 	Version() (int, error)
@@ -16,8 +16,8 @@ type Schema interface {
 	Apply(version int, statements string) error
 }
 
-// Migrate brings a schema up to date. files has one for each version, by whose names they sort in order, and which never change
-// once they were released. A schema that is newer than the files is refused.
+// Migrate brings a schema up to date. files has one for each version, by whose names they sort in order, and which
+// never change once they were released. A schema that is newer than the files is refused.
 func Migrate(s Schema, files fs.FS) error {
 	names, err := fs.Glob(files, "*.sql")
 	if err != nil {

@@ -15,8 +15,8 @@ import (
 	"github.com/sidecart/sidecart/internal/storage/cell"
 )
 
-// Row is the row of one cart, in the types that every database has. Times are in milliseconds; the zero time is NULL, as are
-// nil and an empty ID.
+// Row is the row of one cart, in the types that every database has. Times are in milliseconds; the zero time is NULL,
+// as are nil and an empty ID.
 type Row struct {
 	ID                                       string
 	Version, ItemsVersion, ConditionsVersion uint64
@@ -67,8 +67,7 @@ func Documents(items, conditions []byte, into *cart.Cart) (err error) {
 	return nil
 }
 
-// The JSON of the columns metadata and locks. It is for people as well, so it
-// has names, and times that can be read.
+// The JSON of the columns metadata and locks. It is for people as well, so it has names, and times that can be read.
 type (
 	metadataColumn struct {
 		Entries []entryColumn     `json:"entries,omitempty"`

@@ -33,8 +33,8 @@ func full() storage.State {
 	}
 }
 
-// What releases have stored since the schema's version 2, letter by letter: the release before this one reads it beside this one, and this
-// one what that one wrote.
+// What releases have stored since the schema's version 2, letter by letter: the release before this one reads it beside
+// this one, and this one what that one wrote.
 const (
 	storedLocks = `{"held":[{"token":"t1","holder":"pod","parts":["items","metadata.notes"],"expires":"2026-03-01T11:00:00.123456789Z","leased":true,"fence":4503599627370496,"durationMillis":5000},` +
 		`{"token":"t2","parts":["conditions"],"expires":"2999-01-01T00:00:00.000000001Z","unconfirmed":true}],` +

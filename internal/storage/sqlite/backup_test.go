@@ -44,8 +44,8 @@ func shell(t *testing.T, folder, commands string) {
 	}
 }
 
-// TestBackupAndRestore does what the documentation says: a backup that is made while carts change is one instant, holds up nobody,
-// and after it was restored fences rise above those that were given since.
+// TestBackupAndRestore does what the documentation says: a backup that is made while carts change is one instant, holds
+// up nobody, and after it was restored fences rise above those that were given since.
 func TestBackupAndRestore(t *testing.T) {
 	t.Parallel()
 	folder := t.TempDir()

@@ -12,8 +12,7 @@ import (
 	"github.com/sidecart/sidecart/internal/storage"
 )
 
-// connection is one connection with its statements. It is for one goroutine at
-// a time.
+// connection is one connection with its statements. It is for one goroutine at a time.
 type connection struct {
 	*sqlite3.Conn
 	prefix     string
@@ -111,8 +110,8 @@ func (d *driver) connect(ctx context.Context) (_ *connection, err error) {
 	return &connection{Conn: conn, prefix: d.prefix}, nil
 }
 
-// busy waits for other processes, as long as ctx allows. SQLite's own handler
-// sleeps up to 100 ms at a time, which is many commits.
+// busy waits for other processes, as long as ctx allows. SQLite's own handler sleeps up to 100 ms at a time, which is
+// many commits.
 func (d *driver) busy(ctx context.Context, _ int) bool {
 	timer := time.NewTimer(time.Millisecond/2 + rand.N(time.Millisecond))
 	defer timer.Stop()
@@ -213,9 +212,9 @@ func columnBlob(stmt *sqlite3.Stmt, col int) []byte {
 // largeRow is from where a row is large.
 const largeRow = 256 << 10
 
-// tidy drops the page cache after a row of size bytes was read, if that is a large one. The
-// pages of cache would lie between the buffers of large rows, so that no hole is large enough for the
-// next one: a connection that has read a few dozen carts of 2 MiB would have 45 MiB.
+// tidy drops the page cache after a row of size bytes was read, if that is a large one. The pages of cache would lie
+// between the buffers of large rows, so that no hole is large enough for the next one: a connection that has read a few
+// dozen carts of 2 MiB would have 45 MiB.
 func (c *connection) tidy(size int) {
 	if size > largeRow {
 		_ = c.Exec(`PRAGMA shrink_memory`) // which only spares memory

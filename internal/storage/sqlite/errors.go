@@ -13,7 +13,8 @@ import (
 	"github.com/sidecart/sidecart/internal/storage"
 )
 
-// words are SQLite's own. It knows a full disk by what the driver tells of a failed write, and the driver tells nothing.
+// words are SQLite's own. It knows a full disk by what the driver tells of a failed write, and the driver tells
+// nothing.
 func words(code sqlite3.ErrorCode, err error) string {
 	var extended sqlite3.ExtendedErrorCode
 	if errors.As(err, &extended) {
@@ -54,8 +55,7 @@ func bounded(ctx context.Context, timeout time.Duration) (context.Context, conte
 	return context.WithTimeout(ctx, timeout)
 }
 
-// ended tells how a call ends whose context did: a deadline means that the
-// database did not answer in time.
+// ended tells how a call ends whose context did: a deadline means that the database did not answer in time.
 func ended(ctx context.Context, cause error) error {
 	err := ctx.Err()
 	if errors.Is(err, context.DeadlineExceeded) {
@@ -89,8 +89,8 @@ type pathlessError struct {
 func (e *pathlessError) Error() string { return e.text }
 func (e *pathlessError) Unwrap() error { return e.cause }
 
-// withoutPath leaves the path out of what the operating system says of a file, also where the
-// driver passes it on: "open: is a directory".
+// withoutPath leaves the path out of what the operating system says of a file, also where the driver passes it on:
+// "open: is a directory".
 func withoutPath(err error) error {
 	p, ok := errors.AsType[*fs.PathError](err)
 	if !ok {

@@ -106,8 +106,7 @@ func TestLogIsMoved(t *testing.T) {
 	}
 }
 
-// TestFullDatabase: a commit that finds no room fails as a whole, and the next
-// works once there is room.
+// TestFullDatabase: a commit that finds no room fails as a whole, and the next works once there is room.
 func TestFullDatabase(t *testing.T) {
 	t.Parallel()
 	s, e := newStore(t)

@@ -28,7 +28,8 @@ func steadyStore(t *testing.T, c Config) (*cell.Store, *driver) {
 	return newStoreIn(t, folder, c)
 }
 
-// TestQueueIsNoFailure: many large changes at once on a slow disk take longer together than one may take, and all are made.
+// TestQueueIsNoFailure: many large changes at once on a slow disk take longer together than one may take, and all are
+// made.
 func TestQueueIsNoFailure(t *testing.T) { // alone, since each change has its time
 	const (
 		limit   = 8 * time.Second
@@ -85,7 +86,8 @@ func TestLongReadsAreNoFailure(t *testing.T) {
 	wg.Wait()
 }
 
-// TestStandingQueueFails: where SQLite does not get on, all who wait are told so when the limit has passed, and not one after the other.
+// TestStandingQueueFails: where SQLite does not get on, all who wait are told so when the limit has passed, and not one
+// after the other.
 func TestStandingQueueFails(t *testing.T) {
 	const limit = 200 * time.Millisecond
 	s, d := steadyStore(t, Config{Write: limit})

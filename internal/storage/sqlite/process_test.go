@@ -20,8 +20,8 @@ import (
 	"github.com/sidecart/sidecart/internal/storage/sqlite"
 )
 
-// The test binary is also the other processes of these tests: told so by the
-// environment, it does its part on the file that it is given.
+// The test binary is also the other processes of these tests: told so by the environment, it does its part on the file
+// that it is given.
 const (
 	childVar = "SQL_TEST_CHILD"
 	pathVar  = "SQL_TEST_PATH"
@@ -60,8 +60,7 @@ func openIn(path string) (*cell.Store, error) {
 	return sqlite.Open(context.Background(), sqlite.Config{URL: "sqlite:" + path, Prefix: "cart", Dial: patience, Read: patience, Write: patience})
 }
 
-// commitForEver changes carts on several goroutines, and writes "cart version"
-// for each change that was acknowledged.
+// commitForEver changes carts on several goroutines, and writes "cart version" for each change that was acknowledged.
 func commitForEver(path string) error {
 	s, err := openIn(path)
 	if err != nil {
@@ -108,8 +107,7 @@ func increment(s *cell.Store, key cart.Key, at *cart.Cart) (storage.Outcome, err
 	return outs[0], nil
 }
 
-// TestKill: every change that was acknowledged before the process was killed in
-// the middle of others is there, whole.
+// TestKill: every change that was acknowledged before the process was killed in the middle of others is there, whole.
 func TestKill(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "carts.db")
@@ -226,8 +224,7 @@ func count(path, name string) error {
 	return s.Close()
 }
 
-// TestProcesses: five processes start at once on a file that is not there yet,
-// and nothing of what they write is lost.
+// TestProcesses: five processes start at once on a file that is not there yet, and nothing of what they write is lost.
 func TestProcesses(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "carts.db")

@@ -72,8 +72,8 @@ func (s schema) Apply(version int, statements string) error {
 	return s.c.exec(saveSchema, uint64(version), time.Now())
 }
 
-// raiseFences lets fences rise above those that a file has given since the backup that it was restored from, of which its
-// counter does not know. They are all less than the time, since none is given faster than one in a microsecond.
+// raiseFences lets fences rise above those that a file has given since the backup that it was restored from, of which
+// its counter does not know. They are all less than the time, since none is given faster than one in a microsecond.
 func (c *connection) raiseFences(now time.Time) error {
 	stmt, _, err := c.Prepare(raiseFences)
 	if err != nil {

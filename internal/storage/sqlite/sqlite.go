@@ -19,13 +19,13 @@ import (
 type Config struct {
 	// URL names the file: "sqlite:" and its path. It is made where it is not there.
 	URL string
-	// SecretURL is the URL where it comes from a secret file. Errors then show that file's
-	// name in place of the database's.
+	// SecretURL is the URL where it comes from a secret file. Errors then show that file's name in place of the
+	// database's.
 	SecretURL storage.Secret
 	// Prefix keeps the carts of several stores in one file apart.
 	Prefix string
-	// Dial bounds Open. Read and Write bound how long SQLite may take for one read or write, other processes included; what
-	// waits in this process behind others does not count. 0 leaves it to the context.
+	// Dial bounds Open. Read and Write bound how long SQLite may take for one read or write, other processes included;
+	// what waits in this process behind others does not count. 0 leaves it to the context.
 	Dial, Read, Write time.Duration
 }
 

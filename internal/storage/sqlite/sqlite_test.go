@@ -239,8 +239,8 @@ func TestDamagedRow(t *testing.T) {
 	}
 }
 
-// TestEndedRowsAreDeleted: commits delete rows whose cart and locks have ended,
-// and leave alone those that have a lock still.
+// TestEndedRowsAreDeleted: commits delete rows whose cart and locks have ended, and leave alone those that have a lock
+// still.
 func TestEndedRowsAreDeleted(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "carts.db")

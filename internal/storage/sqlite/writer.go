@@ -22,8 +22,8 @@ type request struct {
 	// done is closed when err is set.
 	done chan struct{}
 	err  error
-	// state decides who is first: the writer that starts on the work, or the caller that
-	// goes away. So a caller that gave up knows that nothing was done.
+	// state decides who is first: the writer that starts on the work, or the caller that goes away. So a caller that
+	// gave up knows that nothing was done.
 	state atomic.Int32
 }
 
@@ -58,8 +58,8 @@ func (d *driver) enqueue(ctx context.Context, r *request) error {
 	}
 }
 
-// await waits for the answer to a request that the writer has. What it waited before, behind others, does not count against the
-// bound of one write.
+// await waits for the answer to a request that the writer has. What it waited before, behind others, does not count
+// against the bound of one write.
 func (d *driver) await(ctx context.Context, r *request) error {
 	var late <-chan time.Time
 	taken := time.Now()
@@ -96,9 +96,8 @@ func (d *driver) sinceBegun() time.Duration {
 	return time.Since(d.born) - time.Duration(d.begun.Load())
 }
 
-// writer makes the transactions, for one goroutine. What waits when it has the
-// write lock goes into one transaction, and so shares one sync of the disk, which is nearly all that
-// a commit costs.
+// writer makes the transactions, for one goroutine. What waits when it has the write lock goes into one transaction,
+// and so shares one sync of the disk, which is nearly all that a commit costs.
 type writer struct {
 	*connection
 	driver *driver
@@ -114,8 +113,8 @@ type writer struct {
 	standing time.Time
 }
 
-// A transaction takes at most so many requests, and no more after so long or so much text: the write lock
-// is held meanwhile, and others wait. On a slow disk it is the text that takes the time, when it is synced.
+// A transaction takes at most so many requests, and no more after so long or so much text: the write lock is held
+// meanwhile, and others wait. On a slow disk it is the text that takes the time, when it is synced.
 const (
 	maxBatch      = 128
 	maxBatchTime  = 20 * time.Millisecond
@@ -190,8 +189,8 @@ func (w *writer) batch(first *request) {
 	w.yield()
 }
 
-// checkpoint moves the log into the database when it has grown long. It is done when those who asked for the changes have
-// their answers: on a slow disk it takes longer than the change of any of them, which is safe without it.
+// checkpoint moves the log into the database when it has grown long. It is done when those who asked for the changes
+// have their answers: on a slow disk it takes longer than the change of any of them, which is safe without it.
 func (w *writer) checkpoint() {
 	const long = 1000 // pages, as SQLite has it by default
 	if w.pages < long {
@@ -201,8 +200,8 @@ func (w *writer) checkpoint() {
 	_, _, _ = w.WALCheckpoint("main", sqlite3.CHECKPOINT_PASSIVE) // the next one does what this one cannot
 }
 
-// begin takes the write lock of the file. It waits for other processes as long as first's context allows, and the bound of one
-// write, which counts from when the writer began to wait: of those who have waited as long, none waits anew.
+// begin takes the write lock of the file. It waits for other processes as long as first's context allows, and the bound
+// of one write, which counts from when the writer began to wait: of those who have waited as long, none waits anew.
 func (w *writer) begin(first *request) error {
 	if w.standing.IsZero() {
 		w.standing = time.Now()
@@ -264,10 +263,9 @@ func (w *writer) rollback() error {
 // rest is how long the write lock is left to others at the shortest.
 const rest = time.Millisecond
 
-// yield leaves the write lock to other processes. They poll for it every
-// millisecond or so, and would hardly ever meet the moment between two
-// transactions of a busy writer. Where nobody was seen to write lately, a short rest now
-// and then finds out whether somebody wants to.
+// yield leaves the write lock to other processes. They poll for it every millisecond or so, and would hardly ever meet
+// the moment between two transactions of a busy writer. Where nobody was seen to write lately, a short rest now and
+// then finds out whether somebody wants to.
 func (w *writer) yield() {
 	const (
 		interval = 40 * time.Millisecond

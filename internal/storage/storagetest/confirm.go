@@ -7,8 +7,8 @@ import (
 	"github.com/sidecart/sidecart/internal/storage"
 )
 
-// handOver lets the claims queue behind a lease, and gives that back: the first of them is granted, and has shown
-// no sign of life since it came.
+// handOver lets the claims queue behind a lease, and gives that back: the first of them is granted, and has shown no
+// sign of life since it came.
 func (s *subject) handOver(l storage.Locker, claims ...storage.Claim) (before storage.Grant) {
 	s.Helper()
 	holder := newToken()
@@ -28,8 +28,8 @@ func (s *subject) eachKind(f func(claim func() storage.Claim)) {
 	f(func() storage.Claim { return claim(newToken(), cart.PartItems) })
 }
 
-// testQueueGrantsShort: a lock from the queue is short until its waiter claims again, which gives it the whole
-// of its lease, and the cart as of then.
+// testQueueGrantsShort: a lock from the queue is short until its waiter claims again, which gives it the whole of its
+// lease, and the cart as of then.
 func testQueueGrantsShort(s *subject) {
 	l, ok := s.locker()
 	if !ok {

@@ -17,8 +17,8 @@ func (s *subject) passed(t time.Time) {
 	s.eventually("the clock", func() bool { return time.Now().After(t) })
 }
 
-// inTime repeats f until it was done before the end that it returns: a test that
-// was held up beyond a short life has seen nothing.
+// inTime repeats f until it was done before the end that it returns: a test that was held up beyond a short life has
+// seen nothing.
 func (s *subject) inTime(f func() (end time.Time)) {
 	s.Helper()
 	s.eventually("a round that is not held up", func() bool { return time.Now().Before(f()) })
@@ -70,8 +70,8 @@ func testExpiredIsGone(s *subject) {
 	if s.caps.NoInstances == "" && time.Now().Before(out.ExpiresAt) {
 		s.instances([]string{key.Instance}, key.Identifier)
 	}
-	// Load and check do not renew: the cart goes although it is read all the time.
-	// It goes in time, whenever the backend deletes it.
+	// Load and check do not renew: the cart goes although it is read all the time. It goes in time, whenever the
+	// backend deletes it.
 	const grace = 100 * time.Millisecond
 	late := out.ExpiresAt.Add(s.caps.Tick + grace)
 	s.eventually("expiry", func() bool {

@@ -42,8 +42,8 @@ func testClientLeasesRemembered(s *subject) {
 	s.wantNone("the oldest remembered", l, key, tokens[more], storage.ErrLockLost)
 }
 
-// testStaleHolders: no commit and no renewal is made under a lease that has ended, whether or not
-// somebody took the lock since, a thousand times each.
+// testStaleHolders: no commit and no renewal is made under a lease that has ended, whether or not somebody took the
+// lock since, a thousand times each.
 func testStaleHolders(s *subject) {
 	l, ok := s.locker()
 	if !ok {
@@ -100,8 +100,7 @@ func testStaleHolders(s *subject) {
 	})
 }
 
-// testFences: fences rise over a thousand leases of a name, however they ended and whatever became of
-// the cart.
+// testFences: fences rise over a thousand leases of a name, however they ended and whatever became of the cart.
 func testFences(s *subject) {
 	l, ok := s.locker()
 	if !ok {

@@ -181,8 +181,8 @@ func testClientLeaseRenewed(s *subject) {
 	s.wantNone("ended", l, key, token, storage.ErrLockLost)
 }
 
-// testClientLeaseReentrant: a lease is one, and has one fence, however often and for whatever of its
-// parts its token asks.
+// testClientLeaseReentrant: a lease is one, and has one fence, however often and for whatever of its parts its token
+// asks.
 func testClientLeaseReentrant(s *subject) {
 	l, ok := s.locker()
 	if !ok {

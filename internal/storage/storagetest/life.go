@@ -141,8 +141,8 @@ func testCartOutlivesRenewal(s *subject) {
 	}
 }
 
-// testCartOutlivesQueuedLease: a lease that comes from the queue counts from its grant, and in whole when it is confirmed. A turn
-// does not count.
+// testCartOutlivesQueuedLease: a lease that comes from the queue counts from its grant, and in whole when it is
+// confirmed. A turn does not count.
 func testCartOutlivesQueuedLease(s *subject) {
 	l, ok := s.locker()
 	if !ok {
@@ -172,8 +172,8 @@ func testCartOutlivesQueuedLease(s *subject) {
 	}
 }
 
-// testRenewalKeepsDuration: a renewal that does not say for how long keeps the duration of the lease, and one that says so
-// sets it.
+// testRenewalKeepsDuration: a renewal that does not say for how long keeps the duration of the lease, and one that says
+// so sets it.
 func testRenewalKeepsDuration(s *subject) {
 	l, ok := s.locker()
 	if !ok {

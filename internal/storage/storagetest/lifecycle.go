@@ -98,8 +98,7 @@ func testClosed(s *subject) {
 	}
 }
 
-// testConcurrentClose: calls under way end with their result or ErrClosed, and
-// what was acknowledged is there.
+// testConcurrentClose: calls under way end with their result or ErrClosed, and what was acknowledged is there.
 func testConcurrentClose(s *subject) {
 	second := s.second()
 	var acknowledged [6]uint64

@@ -8,8 +8,8 @@ import (
 	"github.com/sidecart/sidecart/internal/storage"
 )
 
-// locker is the store as a Locker. Tests of locks end early where the store is
-// none: testNoLocker has what it owes then.
+// locker is the store as a Locker. Tests of locks end early where the store is none: testNoLocker has what it owes
+// then.
 func (s *subject) locker() (storage.Locker, bool) {
 	l, ok := s.store.(storage.Locker)
 	return l, ok && s.caps.NoLocks == ""

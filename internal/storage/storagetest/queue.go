@@ -10,8 +10,8 @@ import (
 	"github.com/sidecart/sidecart/internal/storage"
 )
 
-// enqueue claims parts by a commit, which must say that the claim is queued. The
-// order of these commits is the order of the queue.
+// enqueue claims parts by a commit, which must say that the claim is queued. The order of these commits is the order of
+// the queue.
 func (s *subject) enqueue(key cart.Key, c storage.Claim) {
 	s.Helper()
 	commit := check(key, s.load(key), c.Parts...)
@@ -301,8 +301,7 @@ func testQueueDisjoint(s *subject) {
 	s.granted("late", w4)
 }
 
-// testQueueCrowd counts under the lock alone, without a version expected: a lock
-// that two hold at once loses a count.
+// testQueueCrowd counts under the lock alone, without a version expected: a lock that two hold at once loses a count.
 func testQueueCrowd(s *subject) {
 	a, ok := s.locker()
 	if !ok {

@@ -50,8 +50,7 @@ func testLostUpdates(s *subject) { s.count(s.store, s.store) }
 
 func testLostUpdatesTwoStores(s *subject) { s.count(s.store, s.second().store) }
 
-// count lets writers count in one cart over two stores, by read, add and
-// conditional write.
+// count lets writers count in one cart over two stores, by read, add and conditional write.
 func (s *subject) count(a, b storage.Store) {
 	stores := []storage.Store{a, b}
 	s.together(writers, func(i int) error {

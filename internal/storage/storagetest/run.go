@@ -8,23 +8,20 @@ import (
 	"github.com/sidecart/sidecart/internal/storage"
 )
 
-// Harness is a store to test and the ways into the data below it. The suite
-// closes none of its stores but where closing is what it tests: whoever opens
-// one closes it with t.Cleanup.
+// Harness is a store to test and the ways into the data below it. The suite closes none of its stores but where closing
+// is what it tests: whoever opens one closes it with t.Cleanup.
 type Harness struct {
 	// Store is empty and used by nobody else.
 	Store storage.Store
-	// Second opens another store on the same data under the same prefix, as a
-	// second sidecar has it; nil where the data belongs to one store
-	// ([Caps.NoSecond]).
+	// Second opens another store on the same data under the same prefix, as a second sidecar has it; nil where the data
+	// belongs to one store ([Caps.NoSecond]).
 	Second func(t *testing.T) storage.Store
-	// Other opens a store on the same data under another prefix; nil where the
-	// data knows no prefixes ([Caps.NoPrefix]).
+	// Other opens a store on the same data under another prefix; nil where the data knows no prefixes
+	// ([Caps.NoPrefix]).
 	Other func(t *testing.T) storage.Store
 }
 
-// Caps names what a backend lacks. Each string is the reason, and "" means that
-// the backend can.
+// Caps names what a backend lacks. Each string is the reason, and "" means that the backend can.
 type Caps struct {
 	// NoLocks: the store is no [storage.Locker]. Claims are ignored.
 	NoLocks string
@@ -42,16 +39,15 @@ type Caps struct {
 	NoSecond string
 	// NoPrefix: no two prefixes live in the same data.
 	NoPrefix string
-	// MaxCartBytes is the size of a cart that the backend refuses with
-	// ErrTooLarge; 0 means that three documents of 1 MiB fit.
+	// MaxCartBytes is the size of a cart that the backend refuses with ErrTooLarge; 0 means that three documents of 1
+	// MiB fit.
 	MaxCartBytes int
-	// Tick is the backend's precision of expiry where it is coarser than a
-	// millisecond: carts may live longer by as much.
+	// Tick is the backend's precision of expiry where it is coarser than a millisecond: carts may live longer by as
+	// much.
 	Tick time.Duration
 }
 
-// Run tests the stores that open makes, one for each subtest. The subtests run
-// in parallel.
+// Run tests the stores that open makes, one for each subtest. The subtests run in parallel.
 func Run(t *testing.T, open func(t *testing.T) Harness, caps Caps) {
 	for _, test := range []struct {
 		name string

@@ -17,11 +17,11 @@ import (
 )
 
 const (
-	// patience is how long the suite waits for what must happen: long enough for
-	// a loaded machine, since a healthy store never needs it.
+	// patience is how long the suite waits for what must happen: long enough for a loaded machine, since a healthy
+	// store never needs it.
 	patience = 30 * time.Second
-	// long is a life that does not end during a test, and longer that of a cart, which so outlives every lease of
-	// a test by itself.
+	// long is a life that does not end during a test, and longer that of a cart, which so outlives every lease of a
+	// test by itself.
 	long   = 10 * time.Minute
 	longer = time.Hour
 	// brief is a life whose end a test waits for.
@@ -30,8 +30,7 @@ const (
 
 var key = cart.Key{Identifier: "u1", Instance: "default"}
 
-// subject is the store under test with what the tests do to it. Its methods fail
-// the test on any error.
+// subject is the store under test with what the tests do to it. Its methods fail the test on any error.
 type subject struct {
 	*testing.T
 	ctx     context.Context // ends only where something hangs
@@ -47,8 +46,7 @@ func (s *subject) on(store storage.Store) *subject {
 	return &other
 }
 
-// second is the same test on a second store with the same data, or on the store
-// itself where there can be none.
+// second is the same test on a second store with the same data, or on the store itself where there can be none.
 func (s *subject) second() *subject {
 	if s.harness.Second == nil {
 		return s
@@ -225,8 +223,8 @@ func (s *subject) instances(want []string, identifier string) {
 	}
 }
 
-// eventually polls until done says so. It polls, instead of sleeping once,
-// since what it waits for happens by the backend's clock.
+// eventually polls until done says so. It polls, instead of sleeping once, since what it waits for happens by the
+// backend's clock.
 func (s *subject) eventually(what string, done func() bool) {
 	s.Helper()
 	for deadline := time.Now().Add(patience); !done(); time.Sleep(5 * time.Millisecond) {

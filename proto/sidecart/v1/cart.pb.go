@@ -411,8 +411,7 @@ type MetadataValue struct {
 	Key   string                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
 	// Any JSON; null where the key is not there.
 	Value []byte `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"`
-	// The cart's version at the last change of this key, its removal included; 0
-	// where never set.
+	// The cart's version at the last change of this key, its removal included; 0 where never set.
 	Version uint64 `protobuf:"varint,3,opt,name=version,proto3" json:"version,omitempty"`
 	// The etag of this key; empty where never set.
 	Etag          string `protobuf:"bytes,4,opt,name=etag,proto3" json:"etag,omitempty"`
@@ -632,8 +631,8 @@ type MergeResponse struct {
 	Merged bool `protobuf:"varint,1,opt,name=merged,proto3" json:"merged,omitempty"`
 	// The target.
 	Cart *Cart `protobuf:"bytes,2,opt,name=cart,proto3" json:"cart,omitempty"`
-	// Ids of the items whose merged quantity came to more than is allowed and became the largest
-	// that is, in the order of the cart's items.
+	// Ids of the items whose merged quantity came to more than is allowed and became the largest that is, in the order of
+	// the cart's items.
 	Capped        []string `protobuf:"bytes,3,rep,name=capped,proto3" json:"capped,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

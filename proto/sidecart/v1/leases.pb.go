@@ -29,19 +29,17 @@ type AcquireLeaseRequest struct {
 	state      protoimpl.MessageState `protogen:"open.v1"`
 	Identifier string                 `protobuf:"bytes,1,opt,name=identifier,proto3" json:"identifier,omitempty"`
 	Instance   string                 `protobuf:"bytes,2,opt,name=instance,proto3" json:"instance,omitempty"`
-	// What to lock, all at once or not at all; at most 64, none twice. None is the
-	// whole cart.
+	// What to lock, all at once or not at all; at most 64, none twice. None is the whole cart.
 	Parts []string `protobuf:"bytes,3,rep,name=parts,proto3" json:"parts,omitempty"`
-	// How long to wait for the lock, at most the sidecar's request timeout; 0 tries
-	// once. Unset is the configured wait time.
+	// How long to wait for the lock, at most the sidecar's request timeout; 0 tries once. Unset is the configured wait
+	// time.
 	WaitTimeout *durationpb.Duration `protobuf:"bytes,4,opt,name=wait_timeout,json=waitTimeout,proto3" json:"wait_timeout,omitempty"`
-	// How long the lease lives unless it is renewed, from 10 milliseconds to 1 hour.
-	// Unset is the configured lease duration, or with lease the duration that it has.
+	// How long the lease lives unless it is renewed, from 10 milliseconds to 1 hour. Unset is the configured lease
+	// duration, or with lease the duration that it has.
 	LeaseDuration *durationpb.Duration `protobuf:"bytes,5,opt,name=lease_duration,json=leaseDuration,proto3" json:"lease_duration,omitempty"`
 	// Who asks, for people who look at the lock. Empty is the sidecar's name.
 	Holder string `protobuf:"bytes,6,opt,name=holder,proto3" json:"holder,omitempty"`
-	// The token of a lease that holds all of these parts already: it is renewed, and
-	// keeps its token and its fence.
+	// The token of a lease that holds all of these parts already: it is renewed, and keeps its token and its fence.
 	Lease         string `protobuf:"bytes,14,opt,name=lease,proto3" json:"lease,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -131,8 +129,7 @@ type LeaseGrant struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// What proves to hold the lease: unguessable, and to be kept secret.
 	Token string `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
-	// Greater than that of every earlier lease of a cart of this name; fits in 53
-	// bits.
+	// Greater than that of every earlier lease of a cart of this name; fits in 53 bits.
 	Fence uint64 `protobuf:"varint,2,opt,name=fence,proto3" json:"fence,omitempty"`
 	// When it ends unless it is renewed, by the backend's clock.
 	ExpiresAt *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=expires_at,json=expiresAt,proto3" json:"expires_at,omitempty"`
@@ -367,8 +364,8 @@ type RenewLeaseRequest struct {
 	Identifier string                 `protobuf:"bytes,1,opt,name=identifier,proto3" json:"identifier,omitempty"`
 	Instance   string                 `protobuf:"bytes,2,opt,name=instance,proto3" json:"instance,omitempty"`
 	Token      string                 `protobuf:"bytes,3,opt,name=token,proto3" json:"token,omitempty"`
-	// How long the lease lives from now, from 10 milliseconds to 1 hour, which becomes
-	// its own duration. Unset is the duration that it has.
+	// How long the lease lives from now, from 10 milliseconds to 1 hour, which becomes its own duration. Unset is the
+	// duration that it has.
 	LeaseDuration *durationpb.Duration `protobuf:"bytes,4,opt,name=lease_duration,json=leaseDuration,proto3" json:"lease_duration,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -539,8 +536,8 @@ type HoldLeaseRequest struct {
 	Parts []string `protobuf:"bytes,3,rep,name=parts,proto3" json:"parts,omitempty"`
 	// As in AcquireLeaseRequest.
 	WaitTimeout *durationpb.Duration `protobuf:"bytes,4,opt,name=wait_timeout,json=waitTimeout,proto3" json:"wait_timeout,omitempty"`
-	// How long the lease outlives a sidecar that dies, from 10 milliseconds to 1 hour.
-	// It is renewed at every third of it. Less than 1 second is raised to that.
+	// How long the lease outlives a sidecar that dies, from 10 milliseconds to 1 hour. It is renewed at every third of
+	// it. Less than 1 second is raised to that.
 	LeaseDuration *durationpb.Duration `protobuf:"bytes,5,opt,name=lease_duration,json=leaseDuration,proto3" json:"lease_duration,omitempty"`
 	// As in AcquireLeaseRequest.
 	Holder        string `protobuf:"bytes,6,opt,name=holder,proto3" json:"holder,omitempty"`

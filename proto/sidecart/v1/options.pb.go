@@ -42,13 +42,12 @@ var file_sidecart_v1_options_proto_extTypes = []protoimpl.ExtensionInfo{
 
 // Extension fields to descriptorpb.FieldOptions.
 var (
-	// A bytes field that holds one JSON text: over gRPC these bytes, over HTTP
-	// the JSON itself, inlined. The text of numbers and the order of keys survive.
+	// A bytes field that holds one JSON text: over gRPC these bytes, over HTTP the JSON itself, inlined. The text of
+	// numbers and the order of keys survive.
 	//
 	// optional bool json = 50201;
 	E_Json = &file_sidecart_v1_options_proto_extTypes[0]
-	// Over HTTP the field comes from the path or a header. In a body it is an
-	// unknown field.
+	// Over HTTP the field comes from the path or a header. In a body it is an unknown field.
 	//
 	// optional bool outside_body = 50202;
 	E_OutsideBody = &file_sidecart_v1_options_proto_extTypes[1]

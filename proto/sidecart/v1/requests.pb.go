@@ -120,8 +120,7 @@ func (x *ListInstancesRequest) GetIdentifier() string {
 	return ""
 }
 
-// PutCartRequest replaces items, conditions or both. One of them is required; one that
-// is missing is left alone.
+// PutCartRequest replaces items, conditions or both. One of them is required; one that is missing is left alone.
 type PutCartRequest struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
 	Identifier  string                 `protobuf:"bytes,1,opt,name=identifier,proto3" json:"identifier,omitempty"`
@@ -380,8 +379,8 @@ type AddItemRequest struct {
 	IfNoneMatch string                 `protobuf:"bytes,4,opt,name=if_none_match,json=ifNoneMatch,proto3" json:"if_none_match,omitempty"`
 	Lease       string                 `protobuf:"bytes,14,opt,name=lease,proto3" json:"lease,omitempty"`
 	Release     bool                   `protobuf:"varint,15,opt,name=release,proto3" json:"release,omitempty"`
-	// The item with its id. A missing quantity is 1. Where an item with this id is there,
-	// the quantity is added and the other members given replace its own. Required.
+	// The item with its id. A missing quantity is 1. Where an item with this id is there, the quantity is added and the
+	// other members given replace its own. Required.
 	Item          []byte `protobuf:"bytes,5,opt,name=item,proto3" json:"item,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -466,8 +465,7 @@ func (x *AddItemRequest) GetItem() []byte {
 	return nil
 }
 
-// UpdateItemRequest changes an item that is there. One of item and quantity_delta is
-// required.
+// UpdateItemRequest changes an item that is there. One of item and quantity_delta is required.
 type UpdateItemRequest struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
 	Identifier  string                 `protobuf:"bytes,1,opt,name=identifier,proto3" json:"identifier,omitempty"`
@@ -1501,8 +1499,7 @@ func (x *RemoveMetadataValueRequest) GetRelease() bool {
 	return false
 }
 
-// BatchRequest makes several changes one. Field paths in its errors start with
-// "operations[i]".
+// BatchRequest makes several changes one. Field paths in its errors start with "operations[i]".
 type BatchRequest struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
 	Identifier  string                 `protobuf:"bytes,1,opt,name=identifier,proto3" json:"identifier,omitempty"`
@@ -2382,8 +2379,7 @@ func (x *ForgetAllRequest) GetIdentifier() string {
 	return ""
 }
 
-// SwapRequest moves a cart. identifier and instance name the source, and the
-// preconditions are about it.
+// SwapRequest moves a cart. identifier and instance name the source, and the preconditions are about it.
 type SwapRequest struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
 	Identifier  string                 `protobuf:"bytes,1,opt,name=identifier,proto3" json:"identifier,omitempty"`
@@ -2477,8 +2473,7 @@ func (x *SwapRequest) GetToIdentifier() string {
 	return ""
 }
 
-// MergeRequest merges a guest's cart. identifier and instance name that cart, and the
-// preconditions are about it.
+// MergeRequest merges a guest's cart. identifier and instance name that cart, and the preconditions are about it.
 type MergeRequest struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
 	Identifier  string                 `protobuf:"bytes,1,opt,name=identifier,proto3" json:"identifier,omitempty"`
@@ -2489,9 +2484,8 @@ type MergeRequest struct {
 	Release     bool                   `protobuf:"varint,15,opt,name=release,proto3" json:"release,omitempty"`
 	// Whose cart takes it in. Required.
 	ToIdentifier string `protobuf:"bytes,5,opt,name=to_identifier,json=toIdentifier,proto3" json:"to_identifier,omitempty"`
-	// What becomes of an item that both carts have: "add_quantities",
-	// "keep_highest_quantity", "keep_target" or "replace". All other items are kept;
-	// conditions and metadata of the target win. Required.
+	// What becomes of an item that both carts have: "add_quantities", "keep_highest_quantity", "keep_target" or
+	// "replace". All other items are kept; conditions and metadata of the target win. Required.
 	Strategy      string `protobuf:"bytes,6,opt,name=strategy,proto3" json:"strategy,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -57,31 +57,26 @@ const (
 //
 // CartService serves the carts of one backend.
 //
-// A cart is named by an identifier (whose it is: a user id, a session id) and an
-// instance (which of theirs: "default", "wishlist"). It exists from its first
-// change until it is forgotten or expires. To read never creates: a cart that is
+// A cart is named by an identifier (whose it is: a user id, a session id) and an instance (which of theirs: "default",
+// "wishlist"). It exists from its first change until it is forgotten or expires. To read never creates: a cart that is
 // not there reads as empty, with version 0 and no id.
 //
-// Every change is atomic, raises the cart's version by one and gives the whole
-// cart its full life again. A change that alters nothing succeeds and leaves the
-// version as it is.
+// Every change is atomic, raises the cart's version by one and gives the whole cart its full life again. A change that
+// alters nothing succeeds and leaves the version as it is.
 //
 // Errors carry a google.rpc.ErrorInfo of the domain "sidecart.dev":
 //
-// | code | reason | when |
-// |---|---|---|
-// | INVALID_ARGUMENT | INVALID | a document, field or name breaks a rule; metadata "field" says which |
-// | INVALID_ARGUMENT | TOO_LARGE | a limit on size or number was passed; metadata "field", "limit" and "actual" |
-// | NOT_FOUND | NOT_FOUND | an item to update is not there; a lease never was, or was released |
-// | ABORTED | CONFLICT | if_match or if_none_match does not hold; metadata "attemptedVersion", "currentVersion" |
-// | ABORTED | LOCK_TIMEOUT | the whole wait time passed without the lock; comes with a RetryInfo |
-// | FAILED_PRECONDITION | LOCK_LOST | the lease expired or was taken |
-// | UNIMPLEMENTED | UNSUPPORTED | the backend cannot do this |
-// | UNAVAILABLE | BACKEND_UNAVAILABLE | the backend does not answer; after a change the outcome is unknown |
-// | UNAVAILABLE | SHUTTING_DOWN | the sidecar is stopping |
-// | RESOURCE_EXHAUSTED | BUSY | the sidecar has no memory for it now or did not get to it in time, nothing was changed; comes with a RetryInfo |
-// | RESOURCE_EXHAUSTED | TOO_MANY_STREAMS | so many streams are open already; comes with a RetryInfo |
-// | PERMISSION_DENIED | FORBIDDEN | the configuration does not allow this |
+// | code | reason | when | |---|---|---| | INVALID_ARGUMENT | INVALID | a document, field or name breaks a rule;
+// metadata "field" says which | | INVALID_ARGUMENT | TOO_LARGE | a limit on size or number was passed; metadata
+// "field", "limit" and "actual" | | NOT_FOUND | NOT_FOUND | an item to update is not there; a lease never was, or was
+// released | | ABORTED | CONFLICT | if_match or if_none_match does not hold; metadata "attemptedVersion",
+// "currentVersion" | | ABORTED | LOCK_TIMEOUT | the whole wait time passed without the lock; comes with a RetryInfo | |
+// FAILED_PRECONDITION | LOCK_LOST | the lease expired or was taken | | UNIMPLEMENTED | UNSUPPORTED | the backend cannot
+// do this | | UNAVAILABLE | BACKEND_UNAVAILABLE | the backend does not answer; after a change the outcome is
+// unknown | | UNAVAILABLE | SHUTTING_DOWN | the sidecar is stopping | | RESOURCE_EXHAUSTED | BUSY | the sidecar has no
+// memory for it now or did not get to it in time, nothing was changed; comes with a RetryInfo | | RESOURCE_EXHAUSTED |
+// TOO_MANY_STREAMS | so many streams are open already; comes with a RetryInfo | | PERMISSION_DENIED | FORBIDDEN | the
+// configuration does not allow this |
 type CartServiceClient interface {
 	// GetCart reads a whole cart.
 	GetCart(ctx context.Context, in *GetCartRequest, opts ...grpc.CallOption) (*Cart, error)
@@ -117,8 +112,7 @@ type CartServiceClient interface {
 	GetMetadataValue(ctx context.Context, in *GetMetadataValueRequest, opts ...grpc.CallOption) (*MetadataValue, error)
 	// PutMetadataValue sets one metadata key.
 	PutMetadataValue(ctx context.Context, in *PutMetadataValueRequest, opts ...grpc.CallOption) (*MetadataValue, error)
-	// RemoveMetadataValue removes one metadata key. One that is not there is no
-	// error.
+	// RemoveMetadataValue removes one metadata key. One that is not there is no error.
 	RemoveMetadataValue(ctx context.Context, in *RemoveMetadataValueRequest, opts ...grpc.CallOption) (*MetadataValue, error)
 	// Batch makes several changes one, in order, all or nothing.
 	Batch(ctx context.Context, in *BatchRequest, opts ...grpc.CallOption) (*Cart, error)
@@ -128,17 +122,15 @@ type CartServiceClient interface {
 	Forget(ctx context.Context, in *ForgetRequest, opts ...grpc.CallOption) (*ForgetResponse, error)
 	// ForgetAll removes every cart of an identifier, each as one change.
 	ForgetAll(ctx context.Context, in *ForgetAllRequest, opts ...grpc.CallOption) (*ForgetAllResponse, error)
-	// Swap moves a cart to another identifier, same instance: its id, its creation
-	// time and the versions of its parts go along, and its version rises by one. What
-	// was there is replaced as a whole; the source is gone afterwards. Onto itself, or
-	// with an empty source, it is a no-op.
+	// Swap moves a cart to another identifier, same instance: its id, its creation time and the versions of its parts go
+	// along, and its version rises by one. What was there is replaced as a whole; the source is gone afterwards. Onto
+	// itself, or with an empty source, it is a no-op.
 	Swap(ctx context.Context, in *SwapRequest, opts ...grpc.CallOption) (*SwapResponse, error)
-	// Merge moves the contents of a guest's cart into the cart of another
-	// identifier, same instance. The guest's cart is gone afterwards.
+	// Merge moves the contents of a guest's cart into the cart of another identifier, same instance. The guest's cart is
+	// gone afterwards.
 	Merge(ctx context.Context, in *MergeRequest, opts ...grpc.CallOption) (*MergeResponse, error)
-	// AcquireLease locks parts of a cart for some time and reads the cart, in one
-	// step. A lease holds off every change of its parts, by whatever sidecar, in
-	// whatever mode, but those made with its token; reads never wait. The cart does
+	// AcquireLease locks parts of a cart for some time and reads the cart, in one step. A lease holds off every change of
+	// its parts, by whatever sidecar, in whatever mode, but those made with its token; reads never wait. The cart does
 	// not expire before the lease.
 	AcquireLease(ctx context.Context, in *AcquireLeaseRequest, opts ...grpc.CallOption) (*LeaseGrant, error)
 	// GetLease says how a lease stands.
@@ -147,14 +139,11 @@ type CartServiceClient interface {
 	RenewLease(ctx context.Context, in *RenewLeaseRequest, opts ...grpc.CallOption) (*Lease, error)
 	// ReleaseLease gives a lease back.
 	ReleaseLease(ctx context.Context, in *ReleaseLeaseRequest, opts ...grpc.CallOption) (*ReleaseLeaseResponse, error)
-	// HoldLease takes a lease and renews it as long as the call lasts: the first
-	// message has the cart, and one without follows at each renewal. When the client
-	// ends the call, goes away or dies, or the sidecar stops, the lease is given back
-	// at once. The call ends with LOCK_LOST if the lease is lost, and with OK if it
-	// was released with its token.
+	// HoldLease takes a lease and renews it as long as the call lasts: the first message has the cart, and one without
+	// follows at each renewal. When the client ends the call, goes away or dies, or the sidecar stops, the lease is given
+	// back at once. The call ends with LOCK_LOST if the lease is lost, and with OK if it was released with its token.
 	HoldLease(ctx context.Context, in *HoldLeaseRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[LeaseGrant], error)
-	// Flush removes all carts of the prefix, for tests. It is refused unless the
-	// configuration allows it.
+	// Flush removes all carts of the prefix, for tests. It is refused unless the configuration allows it.
 	Flush(ctx context.Context, in *FlushRequest, opts ...grpc.CallOption) (*FlushResponse, error)
 }
 
@@ -481,31 +470,26 @@ func (c *cartServiceClient) Flush(ctx context.Context, in *FlushRequest, opts ..
 //
 // CartService serves the carts of one backend.
 //
-// A cart is named by an identifier (whose it is: a user id, a session id) and an
-// instance (which of theirs: "default", "wishlist"). It exists from its first
-// change until it is forgotten or expires. To read never creates: a cart that is
+// A cart is named by an identifier (whose it is: a user id, a session id) and an instance (which of theirs: "default",
+// "wishlist"). It exists from its first change until it is forgotten or expires. To read never creates: a cart that is
 // not there reads as empty, with version 0 and no id.
 //
-// Every change is atomic, raises the cart's version by one and gives the whole
-// cart its full life again. A change that alters nothing succeeds and leaves the
-// version as it is.
+// Every change is atomic, raises the cart's version by one and gives the whole cart its full life again. A change that
+// alters nothing succeeds and leaves the version as it is.
 //
 // Errors carry a google.rpc.ErrorInfo of the domain "sidecart.dev":
 //
-// | code | reason | when |
-// |---|---|---|
-// | INVALID_ARGUMENT | INVALID | a document, field or name breaks a rule; metadata "field" says which |
-// | INVALID_ARGUMENT | TOO_LARGE | a limit on size or number was passed; metadata "field", "limit" and "actual" |
-// | NOT_FOUND | NOT_FOUND | an item to update is not there; a lease never was, or was released |
-// | ABORTED | CONFLICT | if_match or if_none_match does not hold; metadata "attemptedVersion", "currentVersion" |
-// | ABORTED | LOCK_TIMEOUT | the whole wait time passed without the lock; comes with a RetryInfo |
-// | FAILED_PRECONDITION | LOCK_LOST | the lease expired or was taken |
-// | UNIMPLEMENTED | UNSUPPORTED | the backend cannot do this |
-// | UNAVAILABLE | BACKEND_UNAVAILABLE | the backend does not answer; after a change the outcome is unknown |
-// | UNAVAILABLE | SHUTTING_DOWN | the sidecar is stopping |
-// | RESOURCE_EXHAUSTED | BUSY | the sidecar has no memory for it now or did not get to it in time, nothing was changed; comes with a RetryInfo |
-// | RESOURCE_EXHAUSTED | TOO_MANY_STREAMS | so many streams are open already; comes with a RetryInfo |
-// | PERMISSION_DENIED | FORBIDDEN | the configuration does not allow this |
+// | code | reason | when | |---|---|---| | INVALID_ARGUMENT | INVALID | a document, field or name breaks a rule;
+// metadata "field" says which | | INVALID_ARGUMENT | TOO_LARGE | a limit on size or number was passed; metadata
+// "field", "limit" and "actual" | | NOT_FOUND | NOT_FOUND | an item to update is not there; a lease never was, or was
+// released | | ABORTED | CONFLICT | if_match or if_none_match does not hold; metadata "attemptedVersion",
+// "currentVersion" | | ABORTED | LOCK_TIMEOUT | the whole wait time passed without the lock; comes with a RetryInfo | |
+// FAILED_PRECONDITION | LOCK_LOST | the lease expired or was taken | | UNIMPLEMENTED | UNSUPPORTED | the backend cannot
+// do this | | UNAVAILABLE | BACKEND_UNAVAILABLE | the backend does not answer; after a change the outcome is
+// unknown | | UNAVAILABLE | SHUTTING_DOWN | the sidecar is stopping | | RESOURCE_EXHAUSTED | BUSY | the sidecar has no
+// memory for it now or did not get to it in time, nothing was changed; comes with a RetryInfo | | RESOURCE_EXHAUSTED |
+// TOO_MANY_STREAMS | so many streams are open already; comes with a RetryInfo | | PERMISSION_DENIED | FORBIDDEN | the
+// configuration does not allow this |
 type CartServiceServer interface {
 	// GetCart reads a whole cart.
 	GetCart(context.Context, *GetCartRequest) (*Cart, error)
@@ -541,8 +525,7 @@ type CartServiceServer interface {
 	GetMetadataValue(context.Context, *GetMetadataValueRequest) (*MetadataValue, error)
 	// PutMetadataValue sets one metadata key.
 	PutMetadataValue(context.Context, *PutMetadataValueRequest) (*MetadataValue, error)
-	// RemoveMetadataValue removes one metadata key. One that is not there is no
-	// error.
+	// RemoveMetadataValue removes one metadata key. One that is not there is no error.
 	RemoveMetadataValue(context.Context, *RemoveMetadataValueRequest) (*MetadataValue, error)
 	// Batch makes several changes one, in order, all or nothing.
 	Batch(context.Context, *BatchRequest) (*Cart, error)
@@ -552,17 +535,15 @@ type CartServiceServer interface {
 	Forget(context.Context, *ForgetRequest) (*ForgetResponse, error)
 	// ForgetAll removes every cart of an identifier, each as one change.
 	ForgetAll(context.Context, *ForgetAllRequest) (*ForgetAllResponse, error)
-	// Swap moves a cart to another identifier, same instance: its id, its creation
-	// time and the versions of its parts go along, and its version rises by one. What
-	// was there is replaced as a whole; the source is gone afterwards. Onto itself, or
-	// with an empty source, it is a no-op.
+	// Swap moves a cart to another identifier, same instance: its id, its creation time and the versions of its parts go
+	// along, and its version rises by one. What was there is replaced as a whole; the source is gone afterwards. Onto
+	// itself, or with an empty source, it is a no-op.
 	Swap(context.Context, *SwapRequest) (*SwapResponse, error)
-	// Merge moves the contents of a guest's cart into the cart of another
-	// identifier, same instance. The guest's cart is gone afterwards.
+	// Merge moves the contents of a guest's cart into the cart of another identifier, same instance. The guest's cart is
+	// gone afterwards.
 	Merge(context.Context, *MergeRequest) (*MergeResponse, error)
-	// AcquireLease locks parts of a cart for some time and reads the cart, in one
-	// step. A lease holds off every change of its parts, by whatever sidecar, in
-	// whatever mode, but those made with its token; reads never wait. The cart does
+	// AcquireLease locks parts of a cart for some time and reads the cart, in one step. A lease holds off every change of
+	// its parts, by whatever sidecar, in whatever mode, but those made with its token; reads never wait. The cart does
 	// not expire before the lease.
 	AcquireLease(context.Context, *AcquireLeaseRequest) (*LeaseGrant, error)
 	// GetLease says how a lease stands.
@@ -571,14 +552,11 @@ type CartServiceServer interface {
 	RenewLease(context.Context, *RenewLeaseRequest) (*Lease, error)
 	// ReleaseLease gives a lease back.
 	ReleaseLease(context.Context, *ReleaseLeaseRequest) (*ReleaseLeaseResponse, error)
-	// HoldLease takes a lease and renews it as long as the call lasts: the first
-	// message has the cart, and one without follows at each renewal. When the client
-	// ends the call, goes away or dies, or the sidecar stops, the lease is given back
-	// at once. The call ends with LOCK_LOST if the lease is lost, and with OK if it
-	// was released with its token.
+	// HoldLease takes a lease and renews it as long as the call lasts: the first message has the cart, and one without
+	// follows at each renewal. When the client ends the call, goes away or dies, or the sidecar stops, the lease is given
+	// back at once. The call ends with LOCK_LOST if the lease is lost, and with OK if it was released with its token.
 	HoldLease(*HoldLeaseRequest, grpc.ServerStreamingServer[LeaseGrant]) error
-	// Flush removes all carts of the prefix, for tests. It is refused unless the
-	// configuration allows it.
+	// Flush removes all carts of the prefix, for tests. It is refused unless the configuration allows it.
 	Flush(context.Context, *FlushRequest) (*FlushResponse, error)
 	mustEmbedUnimplementedCartServiceServer()
 }
