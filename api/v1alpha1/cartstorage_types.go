@@ -18,7 +18,7 @@ import (
 // +kubebuilder:printcolumn:name="Sidecars",type=string,JSONPath=`.status.sidecars`,description="Sidecars that run the current configuration / all sidecars"
 // +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`,description="Whether all is as the spec says"
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
-// +kubebuilder:printcolumn:name="Outdated",type=integer,priority=1,JSONPath=`.status.outdated`,description="Pods whose sidecar was injected otherwise than it would be now"
+// +kubebuilder:printcolumn:name="Outdated",type=integer,priority=1,JSONPath=`.status.outdated`,description="Pods whose sidecar differs from what a new pod would be given"
 // +kubebuilder:printcolumn:name="Why locking",type=string,priority=1,JSONPath=`.status.locking.message`,description="What decided whether locking is on"
 // +kubebuilder:printcolumn:name="Status",type=string,priority=1,JSONPath=`.status.conditions[?(@.type=="Ready")].message`,description="What is missing, if it is not ready"
 type CartStorage struct {

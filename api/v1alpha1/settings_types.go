@@ -197,7 +197,7 @@ type Sidecar struct {
 	// +kubebuilder:default={grpc: 7420, http: 7421, admin: 7422}
 	Ports Ports `json:"ports,omitzero"`
 
-	// What becomes of pods whose sidecar was injected otherwise than it would be now: with OnRestart they keep it until
+	// What becomes of pods whose sidecar differs from what a new pod would be given: with OnRestart they keep it until
 	// something restarts them, and the status counts them; with Restart the operator restarts their Deployments,
 	// StatefulSets and DaemonSets, one at a time and only while all is well.
 	// +optional

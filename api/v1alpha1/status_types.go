@@ -30,7 +30,7 @@ type CartStorageStatus struct {
 	// +kubebuilder:validation:MaxLength=32
 	Sidecars string `json:"sidecars,omitempty"`
 
-	// How many pods have a sidecar that was injected otherwise than it would be now.
+	// How many pods have a sidecar that differs from what a new pod would be given.
 	// +optional
 	// +kubebuilder:default=0
 	Outdated int32 `json:"outdated"`

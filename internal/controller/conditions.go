@@ -226,7 +226,7 @@ func (c *conclusion) ready(cs *v1alpha1.CartStorage) (metav1.ConditionStatus, st
 	}
 	message := plural(c.present, "the sidecar runs", "all %d sidecars run") + fmt.Sprintf(" configuration %d", c.generation)
 	if n := cs.Status.Outdated; n > 0 {
-		message += "; " + plural(int(n), "one was injected", "%d were injected") + " otherwise than it would be now, see status.workloads"
+		message += "; " + plural(int(n), "one is outdated", "%d are outdated") + ", see status.workloads"
 	}
 	return metav1.ConditionTrue, v1alpha1.ReasonAllUpdated, message + c.elsewhere()
 }

@@ -12,7 +12,7 @@ type perStorage struct{ *prometheus.GaugeVec }
 // outdatedPods is for an alert on sidecars that wait for somebody to restart them.
 var outdatedPods = perStorage{prometheus.NewGaugeVec(prometheus.GaugeOpts{
 	Name: "sidecart_operator_outdated_pods",
-	Help: "Pods whose sidecar was injected otherwise than it would be now, by CartStorage.",
+	Help: "Pods whose sidecar differs from what a new pod would be given, by CartStorage.",
 }, []string{"namespace", "cartstorage"})}
 
 func init() { metrics.Registry.MustRegister(outdatedPods) }

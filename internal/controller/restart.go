@@ -87,7 +87,7 @@ func (o *outdated) what() string {
 	if slices.Equal(o.facts, []string{render.OlderOperator}) {
 		return render.OlderOperator
 	}
-	return strings.Join(o.facts, ", ") + " would be otherwise now"
+	return strings.Join(o.facts, ", ") + " changed since its pods were made"
 }
 
 // unwell is why nothing may be restarted now, "" for nothing. What is wrong with an outdated sidecar is no reason: it

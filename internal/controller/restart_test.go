@@ -41,14 +41,14 @@ func TestOutdatedIsVisible(t *testing.T) {
 		t.Errorf("what was just injected is outdated: %+v", cs.Status)
 	}
 	update(w, "shop", &v1alpha1.CartStorage{}, func(cs *v1alpha1.CartStorage) { cs.Spec.Sidecar.Image = "sidecar:2" })
-	const want = "image would be otherwise now; kubectl rollout restart deployment/web"
+	const want = "image changed since its pods were made; kubectl rollout restart deployment/web"
 	cs = w.settles("shop", func(cs *v1alpha1.CartStorage) string {
 		if c := is(cs, "Ready", "True", "AllUpdated"); c != "" {
 			return c
 		}
 		return outdatedIs(cs, "web", 2, want)
 	})
-	if m := condition(cs, "Ready").Message; !strings.Contains(m, "2 were injected otherwise than it would be now") {
+	if m := condition(cs, "Ready").Message; !strings.Contains(m, "2 are outdated") {
 		t.Errorf("the message of Ready is %q", m)
 	}
 	told := func() (n int) {

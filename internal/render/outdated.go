@@ -101,8 +101,8 @@ func (w Wanted) Key(cs *v1alpha1.CartStorage) string {
 	return hash([]any{w.facts, cs.Generation})
 }
 
-// Outdated names what the sidecar of the pod was injected with otherwise than it would be now; nil if nothing differs.
-// Only a new pod has it otherwise.
+// Outdated names what the sidecar of the pod has other than a new pod would be given; nil if nothing differs. Only a
+// new pod has it otherwise.
 func (w Wanted) Outdated(pod *corev1.Pod) (names []string) {
 	have := noted(pod)
 	if have == nil {
