@@ -69,7 +69,7 @@ func TestLastGood(t *testing.T) {
 		return nil
 	})
 
-	s.patch(`{"backend":{"redis":{"addresses":["nowhere:6379"]}}}`)
+	s.patch(`{"orphanedCarts":"Accept","backend":{"redis":{"addresses":["nowhere:6379"]}}}`)
 	refused := func(sidecars int) {
 		t.Helper()
 		s.settles("redis", func(cs *v1alpha1.CartStorage) string {
@@ -90,7 +90,7 @@ func TestLastGood(t *testing.T) {
 	for _, p := range s.pods("web") {
 		s.eventually(p.Name+" to serve", func(ctx context.Context) error { return buy(ctx, &p) })
 	}
-	s.change(`{"backend":{"redis":{"addresses":["redis:6379"]}}}`, 3)
+	s.change(`{"orphanedCarts":"Accept","backend":{"redis":{"addresses":["redis:6379"]}}}`, 3)
 	s.settled(3)
 }
 
