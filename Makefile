@@ -128,8 +128,8 @@ bench-crowd: ## Measure a hundred clients on one cart, for throughput, waits and
 	go run ./bench -crowd 20s $(ARGS)
 
 .PHONY: scale
-scale: setup ## Measure the operator with 200 CartStorages and 2,000 pods
-	KUBEBUILDER_ASSETS=$$(hack/envtest-dir.sh) go test -count=1 -v -run TestManyCartStorages ./internal/controller | grep -v 'TLS handshake'
+scale: setup ## Measure the operator with 200 CartStorages and 2,000 pods (ARGS='-scale.rounds 240 -timeout 2h' for a quiet hour)
+	KUBEBUILDER_ASSETS=$$(hack/envtest-dir.sh) go test -count=1 -v -run TestManyCartStorages ./internal/controller $(ARGS) | grep -v 'TLS handshake'
 
 ##@ Change
 

@@ -2,6 +2,7 @@ package controller
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"runtime"
 	"sync"
@@ -88,6 +89,8 @@ func heap() float64 {
 	return float64(m.HeapAlloc) / (1 << 20)
 }
 
+var quietRounds = flag.Int("scale.rounds", 4, "how often each sidecar is asked while nothing happens; an hour has 240 rounds")
+
 // Many CartStorages with 10 pods each: how long, how often, how much.
 func TestManyCartStorages(t *testing.T) {
 	const storages, each = manyStorages, 10
@@ -159,7 +162,7 @@ func quietAndOutage(t *testing.T, w *world, storages, each int) {
 	rounds := func(n int) {
 		t.Helper()
 		want := w.nodes.asked() + n*storages*each
-		w.within(5*time.Minute, func() string {
+		w.within(time.Minute+time.Duration(n)*time.Minute, func() string {
 			if asked := w.nodes.asked(); asked < want {
 				return fmt.Sprintf("%d questions are missing", want-asked)
 			}
@@ -168,7 +171,7 @@ func quietAndOutage(t *testing.T, w *world, storages, each int) {
 	}
 	// Whoever is new is asked more often at first.
 	rounds(int(changeLasts/askLatest) + 1)
-	const quiet = 4
+	quiet := *quietRounds
 	all, writes := requests(t)
 	start := time.Now()
 	rounds(quiet)
