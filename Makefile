@@ -141,7 +141,7 @@ generate: ## Regenerate code from proto and from the API types
 .PHONY: fmt
 fmt: ## Format Go code, sort imports, and fill prose to one width
 	$(GOLANGCI_LINT) fmt
-	git ls-files -z '*.go' '*.lua' '*.proto' '*.md' | xargs -0 go -C tools run ./wrap -dir '$(CURDIR)'
+	git ls-files -z '*.go' '*.lua' '*.proto' '*.md' | xargs -0 go -C tools/wrap run . -dir '$(CURDIR)'
 
 .PHONY: clean
 clean: ## Remove what was built here

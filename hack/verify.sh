@@ -32,7 +32,7 @@ formatted() {
 
 filled() {
   git ls-files -z --cached --others --exclude-standard '*.go' '*.lua' '*.proto' '*.md' | xargs -0 ls -d 2>/dev/null |
-    xargs go -C tools run ./wrap -dir "$PWD" -check
+    xargs go -C tools/wrap run . -dir "$PWD" -check
 }
 
 compatible() { # against the last release; before the first, against where this branch left main
