@@ -60,7 +60,7 @@ run() { # name timeout package...
 
 all=$(go list -e -f '{{if or .TestGoFiles .XTestGoFiles .Error}}{{.ImportPath}}{{end}}' "${packages[@]:-./...}") || exit
 others=$(grep -v '/e2e/' <<<"$all")
-[ -z "$others" ] || run packages 10m $others
+[ -z "$others" ] || run packages 15m $others
 for package in $(grep '/e2e/' <<<"$all"); do
   name=${package##*/e2e/}
   case $name in

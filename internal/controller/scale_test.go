@@ -89,7 +89,7 @@ func heap() float64 {
 	return float64(m.HeapAlloc) / (1 << 20)
 }
 
-var quietRounds = flag.Int("scale.rounds", 4, "how often each sidecar is asked while nothing happens; an hour has 240 rounds")
+var quietRounds = flag.Int("scale.rounds", quietTimes, "how often each sidecar is asked while nothing happens; an hour has 240 rounds")
 
 // Many CartStorages with 10 pods each: how long, how often, how much.
 func TestManyCartStorages(t *testing.T) {
