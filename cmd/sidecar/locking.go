@@ -12,9 +12,9 @@ const (
 	reasonNotShared  = "BackendIsNotShared" // auto: nobody else can use them
 )
 
-// decideLocking says whether locks are to be taken, and why. What the backend can do with that is the coordinator's
+// lockingOf says whether locks are to be taken, and why. What the backend can do with that is the coordinator's
 // affair.
-func decideLocking(l config.Locking, caps storage.Capabilities) (on bool, reason string) {
+func lockingOf(l config.Locking, caps storage.Capabilities) (on bool, reason string) {
 	switch {
 	case l.Mode == config.LockingEnabled:
 		on, reason = true, reasonConfigured

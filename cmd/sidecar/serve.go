@@ -151,7 +151,7 @@ func (s *sidecar) warn(c *config.Config) {
 }
 
 func (s *sidecar) options(c *config.Config, store storage.Store) lock.Options {
-	on, reason := decideLocking(c.Locking, store.Capabilities())
+	on, reason := lockingOf(c.Locking, store.Capabilities())
 	return lock.Options{
 		Locking:       on,
 		Reason:        reason,

@@ -123,7 +123,7 @@ func (b *Builder) derive() {
 	wait, request := b.given["locking.waitTimeout"], b.given["timeouts.request"]
 	switch {
 	case !request:
-		t.Request = l.WaitTimeout + Default().Timeouts.Request - Default().Locking.WaitTimeout
+		t.Request = RequestTimeout(l.WaitTimeout)
 	case !wait && t.Request > 0:
 		l.WaitTimeout = min(l.WaitTimeout, t.Request/6*5)
 	}

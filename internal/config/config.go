@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"go.yaml.in/yaml/v3"
+	"net"
+	"strconv"
 )
 
 // APIVersion and Kind are what a configuration file must say that it is.
@@ -182,6 +184,23 @@ type Listen struct {
 	Socket string `yaml:"socket,omitempty"`
 }
 
+// Ports where a sidecar listens unless it is told otherwise.
+const (
+	GRPCPort  = 7420
+	HTTPPort  = 7421
+	AdminPort = 7422
+)
+
+// defaultWait is how long a change waits for a lock, and how long a lock lives whose holder has died.
+const defaultWait = Duration(5 * time.Second)
+
+// RequestTimeout is how long a request may take where nobody says so: its wait for a lock, and a second for the work.
+func RequestTimeout(wait Duration) Duration {
+	return min(wait+Duration(time.Second), Duration(MaxTimeout))
+}
+
+func onLoopback(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
+
 // Default is what a sidecar runs on that is told nothing: carts in a SQLite file beside it.
 func Default() *Config {
 	return &Config{
@@ -192,17 +211,17 @@ func Default() *Config {
 		TTL:        Duration(24 * time.Hour),
 		Locking: Locking{
 			Mode:          LockingAuto,
-			WaitTimeout:   Duration(5 * time.Second),
-			LeaseDuration: Duration(5 * time.Second),
+			WaitTimeout:   defaultWait,
+			LeaseDuration: defaultWait,
 		},
 		Timeouts: Timeouts{
 			Dial:    Duration(time.Second),
 			Read:    Duration(500 * time.Millisecond),
 			Write:   Duration(500 * time.Millisecond),
-			Request: Duration(6 * time.Second),
+			Request: RequestTimeout(defaultWait),
 		},
 		Limits:    Limits{MaxItems: 1000, MaxDocumentBytes: 1 << 20, MaxCartBytes: 2 << 20, MaxMetadataKeys: 1000, MaxQuantity: 10_000},
-		Listen:    Listen{GRPC: "127.0.0.1:7420", HTTP: "127.0.0.1:7421", Admin: "127.0.0.1:7422"},
+		Listen:    Listen{GRPC: onLoopback(GRPCPort), HTTP: onLoopback(HTTPPort), Admin: onLoopback(AdminPort)},
 		LogLevel:  LogInfo,
 		LogFormat: LogText,
 	}

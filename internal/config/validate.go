@@ -14,9 +14,11 @@ import (
 	"time"
 )
 
+// MaxTimeout is the longest time that a configuration may name.
+const MaxTimeout = 24 * time.Hour
+
 // Bounds that say "this is a slip" rather than "this is a lot".
 const (
-	maxTimeout       = 24 * time.Hour
 	maxMaxItems      = 1_000_000
 	maxDocumentBytes = 64 << 20
 	// maxCartBytes leaves room for the envelope of an answer within the 4 MiB that gRPC clients take.
@@ -109,8 +111,8 @@ func (v *validator) times(c *Config) {
 		{"timeouts.write", t.Write},
 		{"timeouts.request", t.Request},
 	} {
-		if f.d.Std() < time.Millisecond || f.d.Std() > maxTimeout {
-			v.problem(f.path, "must be between 1ms and %s, is %s", Duration(maxTimeout), f.d)
+		if f.d.Std() < time.Millisecond || f.d.Std() > MaxTimeout {
+			v.problem(f.path, "must be between 1ms and %s, is %s", Duration(MaxTimeout), f.d)
 			bad = true
 		}
 	}

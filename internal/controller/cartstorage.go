@@ -63,7 +63,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (result ct
 	if err != nil {
 		return ctrl.Result{}, err
 	}
-	recheck := r.decideLocking(ctx, cs, fleet)
+	recheck := r.updateLocking(ctx, cs, fleet)
 	generation, err := r.applyConfig(ctx, cs, fleet)
 	if stalled := (*unrenderable)(nil); errors.As(err, &stalled) {
 		conclude(cs, &conclusion{fleet: fleet, stalled: stalled, now: r.now()})
@@ -110,8 +110,8 @@ func soonest(a, b time.Duration) time.Duration {
 	return min(a, b)
 }
 
-// decideLocking writes the decision to the status, which is also its memory.
-func (r *Reconciler) decideLocking(ctx context.Context, cs *v1alpha1.CartStorage, f *fleet) (recheck time.Duration) {
+// updateLocking writes the decision to the status, which is also its memory.
+func (r *Reconciler) updateLocking(ctx context.Context, cs *v1alpha1.CartStorage, f *fleet) (recheck time.Duration) {
 	// The API keeps whole seconds; to decide by less would move Since at each write.
 	now := r.now().Truncate(time.Second)
 	decision, recheck := render.DecideLocking(cs.Spec.Locking, f.topology, cs.Status.Locking, now)

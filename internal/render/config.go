@@ -5,16 +5,12 @@ import (
 	"net"
 	"net/url"
 	"strconv"
-	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/sidecart/sidecart/api/v1alpha1"
 	"github.com/sidecart/sidecart/internal/config"
 )
-
-// maxTimeout is the longest time that a configuration may name.
-const maxTimeout = 24 * time.Hour
 
 // Config is what the sidecars of cs run on, with locking as decided. Whatever the resource leaves open is as in
 // [config.Default].
@@ -63,13 +59,11 @@ func renderLocking(c *config.Config, spec *v1alpha1.CartStorageSpec, decided v1a
 }
 
 func renderTimeouts(c *config.Config, t *v1alpha1.Timeouts) {
-	// A request takes its wait and, as in the defaults, a second for the work.
-	request := config.Duration(min(c.Locking.WaitTimeout.Std()+time.Second, maxTimeout))
 	c.Timeouts = config.Timeouts{
 		Dial:    duration(c.Timeouts.Dial, t.Dial),
 		Read:    duration(c.Timeouts.Read, t.Read),
 		Write:   duration(c.Timeouts.Write, t.Write),
-		Request: duration(request, t.Request),
+		Request: duration(config.RequestTimeout(c.Locking.WaitTimeout), t.Request),
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/sidecart/sidecart/api/v1alpha1"
+	"github.com/sidecart/sidecart/internal/config"
 )
 
 // Arguments that tell a sidecar where to listen.
@@ -22,7 +23,7 @@ const (
 // ports are those that a new pod is given.
 func ports(cs *v1alpha1.CartStorage) v1alpha1.Ports {
 	p := cs.Spec.Sidecar.Ports
-	return v1alpha1.Ports{GRPC: cmp.Or(p.GRPC, 7420), HTTP: cmp.Or(p.HTTP, 7421), Admin: cmp.Or(p.Admin, 7422)}
+	return v1alpha1.Ports{GRPC: cmp.Or(p.GRPC, config.GRPCPort), HTTP: cmp.Or(p.HTTP, config.HTTPPort), Admin: cmp.Or(p.Admin, config.AdminPort)}
 }
 
 // local is an address on loopback. It names IPv4, which every pod has on its loopback interface, also in a cluster of
