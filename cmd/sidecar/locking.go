@@ -12,8 +12,7 @@ const (
 	reasonNotShared  = "BackendIsNotShared" // auto: nobody else can use them
 )
 
-// lockingOf says whether locks are to be taken, and why. What the backend can do with that is the coordinator's
-// affair.
+// lockingOf says whether locks are to be taken, and why. What the backend can do with that is the coordinator's affair.
 func lockingOf(l config.Locking, caps storage.Capabilities) (on bool, reason string) {
 	switch {
 	case l.Mode == config.LockingEnabled:

@@ -4,9 +4,10 @@ import (
 	"bytes"
 	"time"
 
-	"go.yaml.in/yaml/v3"
 	"net"
 	"strconv"
+
+	"go.yaml.in/yaml/v3"
 )
 
 // APIVersion and Kind are what a configuration file must say that it is.
