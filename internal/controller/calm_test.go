@@ -11,9 +11,12 @@ import (
 	"testing/synctest"
 	"time"
 
+	kstatus "github.com/fluxcd/cli-utils/pkg/kstatus/status"
 	corev1 "k8s.io/api/core/v1"
 	eventsv1 "k8s.io/api/events/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -286,12 +289,53 @@ func TestReadyIsCalm(t *testing.T) {
 		if c := is(cs, "Ready", r.ready, r.reason); c != "" {
 			t.Errorf("%s: %s, but %+v", r.name, c, condition(cs, "Ready"))
 		}
+		want := kstatus.CurrentStatus
+		switch {
+		case r.stalls != "":
+			want = kstatus.FailedStatus
+		case r.reconciling != "":
+			want = kstatus.InProgressStatus
+		}
+		if got := deployed(t, cs); got != want {
+			t.Errorf("%s: Flux and other users of kstatus see %s, want %s", r.name, got, want)
+		}
 		for kind, want := range map[string]string{"Reconciling": r.reconciling, "Stalled": r.stalls} {
 			if c := condition(cs, kind); want == "" && c != nil || want != "" && (c == nil || c.Reason != want || c.Status != "True" || c.ObservedGeneration != cs.Generation) {
 				t.Errorf("%s: %s is %+v, want reason %q", r.name, kind, c, want)
 			}
 		}
 	}
+}
+
+// A generation that the operator has not looked at yet is in progress, whatever the conditions of the one before say.
+func TestUnseenGenerationIsInProgress(t *testing.T) {
+	now := time.Now()
+	good := &Report{Generation: 1}
+	good.Config.State, good.Backend.Healthy = "Accepted", true
+	cs := &v1alpha1.CartStorage{ObjectMeta: metav1.ObjectMeta{Generation: 1}}
+	cs.Spec.Backend.Type = v1alpha1.BackendRedis
+	concluded(cs, now, sidecar{pod: runningPods(1)[0], present: true, report: good, since: now.Add(-time.Hour)})
+	if got := deployed(t, cs); got != kstatus.CurrentStatus {
+		t.Errorf("when all is well, it is %s", got)
+	}
+	cs.Generation++
+	if got := deployed(t, cs); got != kstatus.InProgressStatus {
+		t.Errorf("after a change of the spec, it is %s", got)
+	}
+}
+
+// deployed is what the kstatus library makes of the conditions, which Flux and others ask.
+func deployed(t *testing.T, cs *v1alpha1.CartStorage) kstatus.Status {
+	t.Helper()
+	object, err := runtime.DefaultUnstructuredConverter.ToUnstructured(cs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	result, err := kstatus.Compute(&unstructured.Unstructured{Object: object})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return result.Status
 }
 
 // If nothing comes back from any pod, a NetworkPolicy is suspected; a refusal is none.
