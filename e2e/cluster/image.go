@@ -19,7 +19,8 @@ import (
 type Image struct {
 	// Name is what pods call it, such as "sidecart:e2e".
 	Name string
-	// Files are the paths in the image, by the paths here. Static programs run as they are.
+	// Files are the paths in the image, by the paths here. A folder stands for all files in it. Static programs run as
+	// they are.
 	Files map[string]string
 	// Libraries adds the shared libraries that the files need.
 	Libraries bool
@@ -63,6 +64,49 @@ func Redis(name string) Image {
 		Cmd:        []string{"--bind", "0.0.0.0", "--protected-mode", "no", "--dir", "/data", "--save", "", "--appendonly", "yes", "--appendfsync", "always"},
 		User:       "999:999",
 	}
+}
+
+// Memcached is an image of Debian's memcached, which runs as user 999.
+func Memcached(name string) Image {
+	return Image{
+		Name:       name,
+		Files:      map[string]string{"/usr/bin/memcached": "/usr/bin/memcached"},
+		Libraries:  true,
+		Entrypoint: "/usr/bin/memcached",
+		User:       "999:999",
+	}
+}
+
+// Postgres is an image of Debian's PostgreSQL server, which runs as user 65534. In an empty folder /data it makes a
+// database "shop" that user "shop" owns, with the password in the environment variable PASSWORD. The socket is in /data.
+func Postgres(name string) (Image, error) {
+	programs, err := filepath.Glob("/usr/lib/postgresql/*/bin")
+	if err != nil || len(programs) == 0 {
+		return Image{}, fmt.Errorf("image %s: no PostgreSQL server is installed: apt-get install postgresql", name)
+	}
+	slices.Sort(programs)
+	bin := programs[len(programs)-1]
+	version := filepath.Base(filepath.Dir(bin))
+	// initdb wants its user to have a name; nobody has one everywhere.
+	files := map[string]string{"/bin/sh": "/bin/sh", "/etc/passwd": "/etc/passwd", "/usr/share/zoneinfo": "/usr/share/zoneinfo"}
+	lib := filepath.Join(filepath.Dir(bin), "lib")
+	for _, path := range []string{bin + "/postgres", bin + "/initdb", lib + "/plpgsql.so", lib + "/dict_snowball.so", "/usr/share/postgresql/" + version} {
+		files[path] = path
+	}
+	// The server makes everything in single-user mode, before anybody can connect.
+	begin := fmt.Sprintf(`set -eu
+cd /data; data=/data/db
+if [ ! -s $data/PG_VERSION ]; then
+  echo "$PASSWORD" >password
+  %[1]s/initdb -D $data -U shop --pwfile=password -A scram-sha-256 -E UTF8 --locale=C >/dev/null
+  echo 'CREATE DATABASE shop' | %[1]s/postgres --single -D $data postgres >/dev/null
+  echo 'host all all all scram-sha-256' >>$data/pg_hba.conf
+fi
+exec %[1]s/postgres -D $data -c listen_addresses=* -c unix_socket_directories=/data`, bin)
+	return Image{
+		Name: name, Files: files, Libraries: true, Dirs: []string{"/data"},
+		Entrypoint: "/bin/sh", Cmd: []string{"-c", begin}, User: "65534:65534",
+	}, nil
 }
 
 func systemImages() []string {

@@ -45,6 +45,9 @@ func TestOutdated(t *testing.T) {
 		{"secrets", func(cs *v1alpha1.CartStorage) {
 			cs.Spec.Backend.Redis.CredentialsSecretRef = &v1alpha1.RedisCredentials{Name: "redis-auth"}
 		}, []string{"secrets"}},
+		{"order", func(cs *v1alpha1.CartStorage) { cs.Spec.Injection.Order = v1alpha1.InjectLast }, []string{"order"}},
+		{"order as by default", func(cs *v1alpha1.CartStorage) { cs.Spec.Injection.Order = v1alpha1.InjectFirst }, nil},
+		{"readiness", func(cs *v1alpha1.CartStorage) { cs.Spec.Sidecar.Readiness = v1alpha1.ReadyBackend }, []string{"readiness"}},
 		{"volumes", func(cs *v1alpha1.CartStorage) { cs.Spec.Backend = v1alpha1.Backend{Type: v1alpha1.BackendFile} }, []string{"container", "volumes"}},
 	} {
 		cs := base.DeepCopy()
