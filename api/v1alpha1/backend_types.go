@@ -179,6 +179,11 @@ type DynamoDBBackend struct {
 	// +kubebuilder:validation:XValidation:rule="isURL(self) && (url(self).getScheme() == 'https' || url(self).getScheme() == 'http')",message="must be a URL, for example http://dynamodb:8000"
 	Endpoint string `json:"endpoint,omitempty"`
 
+	// Make the table where it is missing, paid by request and with expiry by its field expires. Without it somebody has
+	// to make it.
+	// +optional
+	CreateTable bool `json:"createTable,omitempty"`
+
 	// The secret with the access key. Without it the sidecar takes what the pod has: the role of its service account or
 	// of its node.
 	// +optional
@@ -204,7 +209,6 @@ const (
 // +kubebuilder:validation:XValidation:rule="!has(self.urlSecretRef) || !(has(self.port) || has(self.name) || has(self.tls))",fieldPath=".urlSecretRef",message="the URL names port, database and TLS already: remove port, name and tls, or write host in place of urlSecretRef"
 // +kubebuilder:validation:XValidation:rule="self.dialect != 'SQLite' || !(has(self.host) || has(self.port) || has(self.name) || has(self.credentialsSecretRef) || has(self.urlSecretRef) || has(self.tls))",fieldPath=".dialect",message="SQLite is a file of the pod: remove host, port, name, credentialsSecretRef, urlSecretRef and tls"
 // +kubebuilder:validation:XValidation:rule="self.dialect == 'SQLite' || !has(self.volume)",fieldPath=".volume",message="volume is for dialect SQLite: remove it"
-// +kubebuilder:validation:XValidation:rule="self.dialect != 'MySQL' || !has(self.tls) || !(has(self.tls.caSecretRef) || has(self.tls.certificateSecretRef))",fieldPath=".tls",message="MySQL trusts the usual authorities only and shows no certificate: remove caSecretRef and certificateSecretRef"
 type DatabaseBackend struct {
 	// The product. Built into this version is SQLite, a file of one pod, which cannot lock across replicas; PostgreSQL
 	// and MySQL are names for later ones.

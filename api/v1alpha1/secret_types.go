@@ -124,10 +124,10 @@ type DatabaseTLS struct {
 	// +optional
 	Enabled bool `json:"enabled,omitempty"`
 	// The secret with the certificate of the authority that signed the server's. Without it the usual public
-	// authorities are trusted. PostgreSQL only.
+	// authorities are trusted.
 	// +optional
 	CASecretRef *CASecretRef `json:"caSecretRef,omitempty"`
-	// The secret of type kubernetes.io/tls with the certificate that the sidecar shows. PostgreSQL only.
+	// The secret of type kubernetes.io/tls with the certificate that the sidecar shows.
 	// +optional
 	CertificateSecretRef *CertificateSecretRef `json:"certificateSecretRef,omitempty"`
 	// Accept any certificate. Whoever is on the way can then read and change carts.

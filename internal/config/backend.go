@@ -51,7 +51,8 @@ func (b *Backend) files() []fileField {
 		f = append(f, fileField{"dynamodb.accessKeyIdFile", d.AccessKeyIDFile}, fileField{"dynamodb.secretAccessKeyFile", d.SecretAccessKeyFile})
 	}
 	if d := b.Database; d != nil {
-		f = append(f, fileField{"database.urlFile", d.URLFile}, fileField{"database.usernameFile", d.UsernameFile}, fileField{"database.passwordFile", d.PasswordFile})
+		f = append(f, fileField{"database.urlFile", d.URLFile}, fileField{"database.usernameFile", d.UsernameFile}, fileField{"database.passwordFile", d.PasswordFile},
+			fileField{"database.tls.caFile", d.TLS.CAFile}, fileField{"database.tls.certFile", d.TLS.CertFile}, fileField{"database.tls.keyFile", d.TLS.KeyFile})
 	}
 	return f
 }
@@ -82,7 +83,7 @@ func (v *validator) backend(path string, b *Backend) {
 	case b.Type == BackendRedis && b.Redis != nil:
 		v.redis(path+".redis", b.Redis)
 	case b.Type == BackendMemcached && b.Memcached != nil:
-		v.servers(path+".memcached.servers", b.Memcached.Servers)
+		v.servers(path+".memcached.addresses", b.Memcached.Addresses)
 	case b.Type == BackendDynamoDB && b.DynamoDB != nil:
 		v.dynamodb(path+".dynamodb", b.DynamoDB)
 	case b.Type == BackendDatabase && b.Database != nil:
@@ -125,8 +126,12 @@ func (v *validator) redis(path string, r *Redis) {
 	}
 	v.together(path, "usernameFile", r.UsernameFile, "passwordFile", r.PasswordFile)
 	v.together(path, "sentinelUsernameFile", r.SentinelUsernameFile, "sentinelPasswordFile", r.SentinelPasswordFile)
-	v.together(path+".tls", "certFile", r.TLS.CertFile, "keyFile", r.TLS.KeyFile)
-	v.together(path+".tls", "keyFile", r.TLS.KeyFile, "certFile", r.TLS.CertFile)
+	v.tls(path+".tls", r.TLS)
+}
+
+func (v *validator) tls(path string, t TLS) {
+	v.together(path, "certFile", t.CertFile, "keyFile", t.KeyFile)
+	v.together(path, "keyFile", t.KeyFile, "certFile", t.CertFile)
 }
 
 // together demands other where one is given.
@@ -155,8 +160,8 @@ var (
 )
 
 func (v *validator) dynamodb(path string, d *DynamoDB) {
-	if !tablePattern.MatchString(d.Table) {
-		v.problem(path+".table", "must be 3 to 255 characters of A-Z a-z 0-9 _ . and -, is %q", d.Table)
+	if !tablePattern.MatchString(d.TableName) {
+		v.problem(path+".tableName", "must be 3 to 255 characters of A-Z a-z 0-9 _ . and -, is %q", d.TableName)
 	}
 	if !regionPattern.MatchString(d.Region) {
 		v.problem(path+".region", "must be a region, for example eu-central-1, is %q", d.Region)
@@ -169,6 +174,7 @@ func (v *validator) dynamodb(path string, d *DynamoDB) {
 }
 
 func (v *validator) database(path string, d *Database) {
+	v.tls(path+".tls", d.TLS)
 	switch {
 	case d.URL == "" && d.URLFile == "":
 		v.problem(path+".url", "is missing: write sqlite:PATH, postgres://… or mysql://…, or name a file that holds it in urlFile")
@@ -187,6 +193,9 @@ func (v *validator) database(path string, d *Database) {
 	}
 	if d.URL.Scheme() == "sqlite" && (d.UsernameFile != "" || d.PasswordFile != "") {
 		v.problem(path+".passwordFile", "is not for SQLite, which knows no users")
+	}
+	if d.URL.Scheme() == "sqlite" && d.TLS.Active() {
+		v.problem(path+".tls", "is not for SQLite, which is a file")
 	}
 }
 

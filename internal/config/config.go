@@ -93,16 +93,18 @@ func (t TLS) Active() bool { return t != TLS{} }
 
 // Memcached is a set of Memcached servers.
 type Memcached struct {
-	// Servers are host:port.
-	Servers []string `yaml:"servers"`
+	// Addresses are host:port.
+	Addresses []string `yaml:"addresses"`
 }
 
 // DynamoDB is a table.
 type DynamoDB struct {
-	Table  string `yaml:"table"`
-	Region string `yaml:"region"`
+	TableName string `yaml:"tableName"`
+	Region    string `yaml:"region"`
 	// Endpoint is the URL of another server than Amazon's.
 	Endpoint string `yaml:"endpoint,omitempty"`
+	// CreateTable makes the table where it is missing.
+	CreateTable bool `yaml:"createTable,omitempty"`
 	// AccessKeyIDFile and SecretAccessKeyFile hold static credentials; without them those of the environment are used.
 	AccessKeyIDFile     string `yaml:"accessKeyIdFile,omitempty"`
 	SecretAccessKeyFile string `yaml:"secretAccessKeyFile,omitempty"`
@@ -116,6 +118,8 @@ type Database struct {
 	URLFile      string `yaml:"urlFile,omitempty"`
 	UsernameFile string `yaml:"usernameFile,omitempty"`
 	PasswordFile string `yaml:"passwordFile,omitempty"`
+	// TLS is not for SQLite. Where it is not active, the URL says how to speak TLS, in the terms of its driver.
+	TLS TLS `yaml:"tls,omitempty"`
 }
 
 // File is a folder with a file for each cart.

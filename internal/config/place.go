@@ -20,9 +20,9 @@ func (b *Backend) Place() string {
 		}
 		return place
 	case b.Memcached != nil:
-		return strings.Join(b.Memcached.Servers, ", ")
+		return strings.Join(b.Memcached.Addresses, ", ")
 	case b.DynamoDB != nil:
-		return fmt.Sprintf("table %s, %s", b.DynamoDB.Table, cmp.Or(b.DynamoDB.Endpoint, b.DynamoDB.Region))
+		return fmt.Sprintf("table %s, %s", b.DynamoDB.TableName, cmp.Or(b.DynamoDB.Endpoint, b.DynamoDB.Region))
 	case b.Database != nil && b.Database.URLFile != "":
 		return "where " + b.Database.URLFile + " says"
 	case b.Database != nil:

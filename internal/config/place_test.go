@@ -13,8 +13,8 @@ func TestPlace(t *testing.T) {
 		want    string
 	}{
 		{config.Backend{Redis: &config.Redis{Addresses: []string{"a:1", "b:2"}, Database: 3, MasterName: "shop"}}, "a:1, b:2, database 3, master shop"},
-		{config.Backend{Memcached: &config.Memcached{Servers: []string{"a:1"}}}, "a:1"},
-		{config.Backend{DynamoDB: &config.DynamoDB{Table: "carts", Region: "eu-central-1"}}, "table carts, eu-central-1"},
+		{config.Backend{Memcached: &config.Memcached{Addresses: []string{"a:1"}}}, "a:1"},
+		{config.Backend{DynamoDB: &config.DynamoDB{TableName: "carts", Region: "eu-central-1"}}, "table carts, eu-central-1"},
 		{config.Backend{Database: &config.Database{URL: "postgres://user:hunter2@db:5432/carts?password=hunter2"}}, "db:5432/carts"},
 		{config.Backend{Database: &config.Database{URL: "mysql://user:hun@ter2@db/carts"}}, "db/carts"},
 		{config.Backend{Database: &config.Database{URL: "sqlite:carts.db"}}, "sqlite:carts.db"},

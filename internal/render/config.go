@@ -86,7 +86,7 @@ func backend(b *v1alpha1.Backend) config.Backend {
 		}
 	case v1alpha1.BackendMemcached:
 		if b.Memcached != nil {
-			c.Memcached = &config.Memcached{Servers: addresses(b.Memcached.Addresses)}
+			c.Memcached = &config.Memcached{Addresses: addresses(b.Memcached.Addresses)}
 		}
 	case v1alpha1.BackendDynamoDB:
 		if b.DynamoDB != nil {
@@ -122,7 +122,7 @@ func redis(r *v1alpha1.RedisBackend) *config.Redis {
 }
 
 func dynamodb(d *v1alpha1.DynamoDBBackend) *config.DynamoDB {
-	c := &config.DynamoDB{Table: d.TableName, Region: d.Region, Endpoint: d.Endpoint}
+	c := &config.DynamoDB{TableName: d.TableName, Region: d.Region, Endpoint: d.Endpoint, CreateTable: d.CreateTable}
 	if ref := d.CredentialsSecretRef; ref != nil {
 		id, secret := awsKeys(ref)
 		c.AccessKeyIDFile, c.SecretAccessKeyFile = secretFile(ref.Name, id), secretFile(ref.Name, secret)
@@ -149,34 +149,12 @@ func database(d *v1alpha1.DatabaseBackend) *config.Database {
 		u.Scheme, defaultPort = "mysql", 3306
 	}
 	u.Host = net.JoinHostPort(d.Host, strconv.Itoa(int(cmp.Or(d.Port, defaultPort))))
-	u.RawQuery = databaseTLS(d).Encode()
 	c.URL = config.URL(u.String())
-	return c
-}
-
-// databaseTLS is how the URL asks for TLS: in the terms of libpq for PostgreSQL, of the driver for MySQL.
-func databaseTLS(d *v1alpha1.DatabaseBackend) url.Values {
-	q := url.Values{}
-	t := d.TLS
-	switch {
-	case !t.On():
-	case d.Dialect == v1alpha1.MySQL && t.InsecureSkipVerify:
-		q.Set("tls", "skip-verify")
-	case d.Dialect == v1alpha1.MySQL:
-		q.Set("tls", "true")
-	default:
-		q.Set("sslmode", "verify-full")
-		if t.InsecureSkipVerify {
-			q.Set("sslmode", "require")
-		}
-		ca, cert, key := tlsFiles(t.CASecretRef, t.CertificateSecretRef)
-		for name, file := range map[string]string{"sslrootcert": ca, "sslcert": cert, "sslkey": key} {
-			if file != "" {
-				q.Set(name, file)
-			}
-		}
+	if t := d.TLS; t.On() {
+		c.TLS = config.TLS{Enabled: true, InsecureSkipVerify: t.InsecureSkipVerify}
+		c.TLS.CAFile, c.TLS.CertFile, c.TLS.KeyFile = tlsFiles(t.CASecretRef, t.CertificateSecretRef)
 	}
-	return q
+	return c
 }
 
 func addresses(in []v1alpha1.Address) []string {

@@ -12,8 +12,8 @@ func TestBuilt(t *testing.T) {
 	dir := t.TempDir()
 	backends := map[config.Product]config.Backend{
 		{Type: config.BackendRedis}:                           {Type: config.BackendRedis, Redis: &config.Redis{Addresses: []string{"127.0.0.1:1"}}},
-		{Type: config.BackendMemcached}:                       {Type: config.BackendMemcached, Memcached: &config.Memcached{Servers: []string{"127.0.0.1:1"}}},
-		{Type: config.BackendDynamoDB}:                        {Type: config.BackendDynamoDB, DynamoDB: &config.DynamoDB{Table: "carts", Region: "local"}},
+		{Type: config.BackendMemcached}:                       {Type: config.BackendMemcached, Memcached: &config.Memcached{Addresses: []string{"127.0.0.1:1"}}},
+		{Type: config.BackendDynamoDB}:                        {Type: config.BackendDynamoDB, DynamoDB: &config.DynamoDB{TableName: "carts", Region: "local"}},
 		{Type: config.BackendDatabase, Dialect: "SQLite"}:     {Type: config.BackendDatabase, Database: &config.Database{URL: config.URL("sqlite:" + dir + "/carts.db")}},
 		{Type: config.BackendDatabase, Dialect: "PostgreSQL"}: {Type: config.BackendDatabase, Database: &config.Database{URL: "postgres://127.0.0.1:1/shop"}},
 		{Type: config.BackendDatabase, Dialect: "MySQL"}:      {Type: config.BackendDatabase, Database: &config.Database{URL: "mysql://127.0.0.1:1/shop"}},
@@ -57,7 +57,7 @@ func TestBuilt(t *testing.T) {
 	}
 	c := config.Default()
 	c.Backend = config.Backend{Type: config.BackendMemory}
-	c.CriticalBackend = &config.Backend{Type: config.BackendDynamoDB, DynamoDB: &config.DynamoDB{Table: "carts", Region: "local"}}
+	c.CriticalBackend = &config.Backend{Type: config.BackendDynamoDB, DynamoDB: &config.DynamoDB{TableName: "carts", Region: "local"}}
 	if _, err := Store(t.Context(), c); (err == nil) != config.CriticalBackendBuilt {
 		t.Errorf("a critical backend, built: %t: %v", config.CriticalBackendBuilt, err)
 	}

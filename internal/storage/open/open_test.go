@@ -131,8 +131,8 @@ func TestStoreRefuses(t *testing.T) {
 		c    *config.Config
 		want string // problems, without the text of the operating system
 	}{
-		"memcached":    {of(config.Backend{Type: config.BackendMemcached, Memcached: &config.Memcached{Servers: []string{"m:1"}}}), "backend: type Memcached is not built into this version; available are Redis, Database (SQLite) and Memory"},
-		"dynamodb":     {of(config.Backend{Type: config.BackendDynamoDB, DynamoDB: &config.DynamoDB{Table: "carts", Region: "x"}}), "backend: type DynamoDB is not built into this version; available are Redis, Database (SQLite) and Memory"},
+		"memcached":    {of(config.Backend{Type: config.BackendMemcached, Memcached: &config.Memcached{Addresses: []string{"m:1"}}}), "backend: type Memcached is not built into this version; available are Redis, Database (SQLite) and Memory"},
+		"dynamodb":     {of(config.Backend{Type: config.BackendDynamoDB, DynamoDB: &config.DynamoDB{TableName: "carts", Region: "x"}}), "backend: type DynamoDB is not built into this version; available are Redis, Database (SQLite) and Memory"},
 		"file":         {of(config.Backend{Type: config.BackendFile, File: &config.File{Directory: "d"}}), "backend: type File is not built into this version; available are Redis, Database (SQLite) and Memory"},
 		"postgres":     {of(config.Backend{Type: config.BackendDatabase, Database: &config.Database{URL: "postgres://db/shop"}}), "backend.database.url: postgres is not built into this version; available are Redis, Database (SQLite) and Memory"},
 		"mysql, file":  {of(config.Backend{Type: config.BackendDatabase, Database: &config.Database{URLFile: write(t, "url", "mysql://u:s3cret@db/shop")}}), "names a database that is not built into this version; available are Redis, Database (SQLite) and Memory"},
