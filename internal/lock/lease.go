@@ -114,7 +114,7 @@ func (c *Coordinator) tryOnce(ctx context.Context, key cart.Key, g *waiter) erro
 	if !g.once {
 		return nil
 	}
-	outs, err := c.store.Commit(ctx, storage.Commit{Key: key, Parts: g.claim.Parts})
+	outs, err := c.store.Commit(ctx, storage.Commit{Key: key, Locks: storage.Locks{Parts: g.claim.Parts}})
 	if err == nil && outs[0].Status == storage.Locked {
 		err = storage.ErrLockTimeout
 	}

@@ -691,7 +691,7 @@ func TestConflictTakesTheTurn(t *testing.T) {
 			if n := after.Commits - before.Commits; n != 2 || after.Conflicts-before.Conflicts != 1 || after.Acquired != before.Acquired {
 				t.Errorf("a change that met a conflict: before %+v, after %+v", before, after)
 			}
-			outs, err := store().Commit(t.Context(), storage.Commit{Key: key, Expect: storage.Expect{ID: read(t, b, key).ID}, Parts: []cart.Part{cart.PartAll}})
+			outs, err := store().Commit(t.Context(), storage.Commit{Key: key, Expect: storage.Expect{ID: read(t, b, key).ID}, Locks: storage.Locks{Parts: []cart.Part{cart.PartAll}}})
 			if err != nil || outs[0].Status != storage.Committed {
 				t.Errorf("after it, a check of the whole cart: %+v, %v", outs, err)
 			}

@@ -14,7 +14,7 @@ type plan struct {
 	ops     []*op
 	answers []answer
 	commit  storage.Commit
-	locked  cart.PartSet // commit.Parts, once there are many
+	locked  cart.PartSet // commit.Locks.Parts, once there are many
 	after   *cart.Cart
 }
 
@@ -28,28 +28,28 @@ type answer struct {
 func compute(o *Options, key cart.Key, b *batch, view *cart.Cart) *plan {
 	p := &plan{view: view, ops: b.ops, answers: make([]answer, len(b.ops))}
 	c := &p.commit
-	*c = storage.Commit{Key: key, TTL: o.TTL, Token: b.token, Release: b.token != ""}
+	*c = storage.Commit{Key: key, Change: storage.Change{TTL: o.TTL}, Locks: storage.Locks{Token: b.token, Release: b.token != ""}}
 	c.Expect = storage.Expect{ID: view.ID, Parts: make(map[cart.Part]uint64, 1)}
 	if !view.Exists() {
-		c.NewID = newUUID()
+		c.Change.NewID = newUUID()
 	}
 	if first := b.ops[0]; first.Lease != "" {
-		c.Token, c.UnderLease, c.Release = first.Lease, true, first.Release
+		c.Locks.Token, c.Locks.UnderLease, c.Locks.Release = first.Lease, true, first.Release
 	}
-	d := cart.NewDraft(view, o.Limits, c.NewID)
+	d := cart.NewDraft(view, o.Limits, c.Change.NewID)
 	for i, o := range b.ops {
 		p.depend(o, d.Cart())
 		p.answers[i] = p.apply(o, d)
 		if p.answers[i].err != nil && o.Lease != "" {
-			c.Release = false // only a change that is made gives its lease back
+			c.Locks.Release = false // only a change that is made gives its lease back
 		}
 	}
-	if p.after = d.Cart(); c.Forget {
+	if p.after = d.Cart(); c.Change.Forget {
 		p.after = &cart.Cart{}
 		return p
 	}
-	c.Steps = p.after.Version - view.Version
-	c.Writes = writes(d, view.Version)
+	c.Change.Steps = p.after.Version - view.Version
+	c.Change.Writes = writes(d, view.Version)
 	return p
 }
 
@@ -94,22 +94,22 @@ func (p *plan) depend(o *op, now *cart.Cart) {
 // lock notes a part whose lock must be free.
 func (p *plan) lock(part cart.Part) {
 	const few = 16
-	c := &p.commit
+	l := &p.commit.Locks
 	switch {
-	case len(c.Parts) == 1 && c.Parts[0] == cart.PartAll:
+	case len(l.Parts) == 1 && l.Parts[0] == cart.PartAll:
 	case part == cart.PartAll:
-		c.Parts = []cart.Part{cart.PartAll}
-	case len(c.Parts) < few:
-		if !slices.Contains(c.Parts, part) {
-			c.Parts = append(c.Parts, part)
+		l.Parts = []cart.Part{cart.PartAll}
+	case len(l.Parts) < few:
+		if !slices.Contains(l.Parts, part) {
+			l.Parts = append(l.Parts, part)
 		}
 	default:
 		if p.locked.Len() == 0 {
-			p.locked.Add(c.Parts...)
+			p.locked.Add(l.Parts...)
 		}
 		if !p.locked.Has(part) {
 			p.locked.Add(part)
-			c.Parts = append(c.Parts, part)
+			l.Parts = append(l.Parts, part)
 		}
 	}
 }
@@ -127,7 +127,7 @@ func (p *plan) apply(o *op, d *cart.Draft) answer {
 		return answer{err: err}
 	}
 	if o.forget {
-		p.commit.Forget = p.view.Exists()
+		p.commit.Change.Forget = p.view.Exists()
 		return answer{cart: &cart.Cart{}, changed: p.view.Exists()}
 	}
 	changed, err := d.Change(o.Verb)
@@ -135,14 +135,14 @@ func (p *plan) apply(o *op, d *cart.Draft) answer {
 		return answer{err: err}
 	}
 	// What alters nothing still is a change: it gives the cart its full life again.
-	p.commit.Touch = p.commit.Touch || !changed && p.view.Exists()
+	p.commit.Change.Touch = p.commit.Change.Touch || !changed && p.view.Exists()
 	return answer{cart: d.Cart(), changed: changed}
 }
 
 // idle reports whether the commit would neither write nor touch nor release.
 func (p *plan) idle() bool {
 	c := &p.commit
-	return c.Steps == 0 && !c.Forget && !c.Touch && !c.Release && !c.UnderLease
+	return !c.Change.Any() && !c.Locks.Release && !c.Locks.UnderLease
 }
 
 // answer answers the ops of a plan that was carried out, and returns the cart as it is now.

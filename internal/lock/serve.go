@@ -70,7 +70,7 @@ func (s *serving) try(ctx context.Context) (again bool) {
 		return s.split(ctx, singly(s.ops))
 	}
 	if err != nil {
-		return s.fail(p.commit.Claim, err)
+		return s.fail(p.commit.Locks.Claim, err)
 	}
 	switch out := outs[0]; out.Status {
 	case storage.Committed:
@@ -99,10 +99,10 @@ func (s *serving) plan(ctx context.Context) (*plan, error) {
 		}
 	}
 	p := compute(o, s.q.key, &s.batch, s.view)
-	if known && s.c.locker != nil && s.c.mode.locking.Load() && !p.commit.UnderLease {
-		p.commit.Claim = o.claim(p.commit.Parts, s.token)
+	if l := &p.commit.Locks; known && s.c.locker != nil && s.c.mode.locking.Load() && !l.UnderLease {
+		l.Claim = o.claim(l.Parts, s.token)
 		if s.token != "" && s.c.cache.takesTurns(s.q.key) && !s.c.closing.Load() {
-			p.commit.Again = o.claim(p.commit.Parts, "")
+			l.Again = o.claim(l.Parts, "")
 		}
 	}
 	return p, nil
@@ -115,7 +115,7 @@ func (s *serving) committed(p *plan, out storage.Outcome) (again bool) {
 	}
 	after := p.answer(s.c, out)
 	s.c.cache.remember(s.q.key, after, out.Base == s.view.Version && !s.beside)
-	if next := p.commit.Again; out.Claimed.Queued {
+	if next := p.commit.Locks.Again; out.Claimed.Queued {
 		s.c.awaitTurn(s.q, nil, *next, true) // for what comes meanwhile
 	} else if out.Claimed.Granted {
 		s.c.release(s.q.key, next.Token)
@@ -130,11 +130,11 @@ func (s *serving) conflicted(ctx context.Context, p *plan, out storage.Outcome) 
 		s.c.foreignWriter(s.q.key)
 	}
 	if out.Claimed.Queued {
-		s.c.awaitTurn(s.q, s.ops, *p.commit.Claim, true)
+		s.c.awaitTurn(s.q, s.ops, *p.commit.Locks.Claim, true)
 		return false
 	}
 	if out.Claimed.Granted {
-		s.token = p.commit.Claim.Token
+		s.token = p.commit.Locks.Claim.Token
 	}
 	s.view, s.own, s.fresh = out.Cart, !s.beside, true
 	s.c.cache.set(s.q.key, s.view)
@@ -151,14 +151,14 @@ func (s *serving) conflicted(ctx context.Context, p *plan, out storage.Outcome) 
 // does not hold up a change of the conditions.
 func (s *serving) locked(ctx context.Context, p *plan, out storage.Outcome) (again bool) {
 	s.c.stats.locked.Add(1)
-	if p.commit.UnderLease {
+	if p.commit.Locks.UnderLease {
 		s.ops[0].answer(Result{}, errHeld)
 		return false
 	}
 	if s.c.locker == nil {
 		return s.fail(nil, fmt.Errorf("a lock is held that this store cannot wait for: %w", storage.ErrUnsupported))
 	}
-	claim := p.commit.Claim
+	claim := p.commit.Locks.Claim
 	if sets := byParts(s.ops, p.view); len(sets) > 1 {
 		if out.Claimed.Queued {
 			s.c.release(s.q.key, claim.Token)
@@ -166,7 +166,7 @@ func (s *serving) locked(ctx context.Context, p *plan, out storage.Outcome) (aga
 		return s.split(ctx, sets)
 	}
 	if claim == nil {
-		claim = s.c.opts.Load().claim(p.commit.Parts, s.token)
+		claim = s.c.opts.Load().claim(p.commit.Locks.Parts, s.token)
 	}
 	s.c.awaitTurn(s.q, s.ops, *claim, out.Claimed.Queued)
 	return false

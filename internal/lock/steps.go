@@ -34,8 +34,8 @@ func (t *transfer) declare(ctx context.Context, source *cart.Cart, in intent) (s
 	}
 	outs, err := t.c.store.Commit(ctx, storage.Commit{
 		Key: in.From, Expect: storage.Expect{ID: source.ID, Version: source.Version},
-		Writes: []storage.Write{{Part: cart.PartTransfer, Value: value}}, TTL: t.life(),
-		Parts: []cart.Part{cart.PartAll}, Token: token, UnderLease: token != "",
+		Change: storage.Change{Writes: []storage.Write{{Part: cart.PartTransfer, Value: value}}, TTL: t.life()},
+		Locks:  storage.Locks{Parts: []cart.Part{cart.PartAll}, Token: token, UnderLease: token != ""},
 	})
 	t.c.stats.commits.Add(1)
 	if err != nil {
@@ -117,7 +117,7 @@ func (c *Coordinator) giveUp(ctx context.Context, in intent) error {
 	}
 	_, err = c.store.Commit(ctx, storage.Commit{
 		Key: in.From, Expect: storage.Expect{ID: source.ID, Version: source.Version},
-		Writes: []storage.Write{{Part: cart.PartTransfer}}, Forget: true,
+		Change: storage.Change{Writes: []storage.Write{{Part: cart.PartTransfer}}, Forget: true},
 	})
 	c.stats.commits.Add(1)
 	c.cache.drop(in.From)

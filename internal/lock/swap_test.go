@@ -196,7 +196,7 @@ type slowSteps struct {
 
 func (s *slowSteps) Commit(ctx context.Context, cs ...storage.Commit) ([]storage.Outcome, error) {
 	outs, err := s.split.Commit(ctx, cs...)
-	for _, w := range cs[0].Writes {
+	for _, w := range cs[0].Change.Writes {
 		s.begun.Store(s.begun.Load() || w.Part == cart.PartTransfer)
 	}
 	return outs, err

@@ -160,14 +160,15 @@ func (t *transfer) load(ctx context.Context, key cart.Key) (*cart.Cart, intent, 
 // times. received is what the target remembers of the hand-over, nil where that is one step.
 func (t *transfer) arrival(source, target *cart.Cart, in intent, received []byte, limits cart.Limits) (storage.Commit, *cart.Cart, error) {
 	take := storage.Commit{
-		Key: in.To, Expect: storage.Expect{ID: target.ID, Version: target.Version}, TTL: t.o.TTL, Touch: true,
-		Parts: []cart.Part{cart.PartAll}, Token: t.tokens[in.To],
+		Key: in.To, Expect: storage.Expect{ID: target.ID, Version: target.Version},
+		Change: storage.Change{TTL: t.o.TTL, Touch: true},
+		Locks:  storage.Locks{Parts: []cart.Part{cart.PartAll}, Token: t.tokens[in.To]},
 	}
 	t.capped = nil
 	if in.Strategy == cart.StrategySwap {
-		take.Place = source.Moved()
-		take.Place.Received = received
-		arrived := *take.Place
+		take.Change.Place = source.Moved()
+		take.Change.Place.Received = received
+		arrived := *take.Change.Place
 		return take, &arrived, nil
 	}
 	d := cart.NewDraft(target, limits, newUUID())
@@ -176,20 +177,21 @@ func (t *transfer) arrival(source, target *cart.Cart, in intent, received []byte
 	}
 	t.capped = d.Capped()
 	arrived := d.Cart()
-	take.Writes, take.Steps, take.NewID = writes(d, target.Version), arrived.Version-target.Version, arrived.ID
+	take.Change.Writes, take.Change.Steps, take.Change.NewID = writes(d, target.Version), arrived.Version-target.Version, arrived.ID
 	return take, arrived, nil
 }
 
 // atOnce changes both carts in one step.
 func (t *transfer) atOnce(ctx context.Context, from cart.Key, source *cart.Cart, take storage.Commit, target *cart.Cart) (Result, storage.Status, error) {
 	give := storage.Commit{
-		Key: from, Expect: storage.Expect{ID: source.ID, Version: source.Version}, Forget: true,
-		Parts: []cart.Part{cart.PartAll}, Token: t.tokens[from], Release: t.tokens[from] != "",
+		Key: from, Expect: storage.Expect{ID: source.ID, Version: source.Version},
+		Change: storage.Change{Forget: true},
+		Locks:  storage.Locks{Parts: []cart.Part{cart.PartAll}, Token: t.tokens[from], Release: t.tokens[from] != ""},
 	}
 	if t.under.Lease != "" {
-		give.Token, give.UnderLease, give.Release = t.under.Lease, true, t.under.Release
+		give.Locks.Token, give.Locks.UnderLease, give.Locks.Release = t.under.Lease, true, t.under.Release
 	}
-	take.Release = take.Token != ""
+	take.Locks.Release = take.Locks.Token != ""
 	outs, err := t.c.store.Commit(ctx, give, take)
 	t.c.stats.commits.Add(1)
 	if err != nil {

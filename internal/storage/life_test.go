@@ -66,39 +66,39 @@ func TestCartOutlivesLeases(t *testing.T) {
 			acquired(lease)(s)
 			s.Settle(start.Add(10*second - 1))
 			_, _ = s.Release("a", start)
-			commit(s, storage.Commit{Touch: true, TTL: 2 * second})
+			commit(s, storage.Commit{Change: storage.Change{Touch: true, TTL: 2 * second}})
 		}, 2 * second},
 		{"written by a stranger", second, func(s *storage.State) {
 			acquired(lease)(s)
-			commit(s, storage.Commit{Steps: 1, TTL: 2 * second})
+			commit(s, storage.Commit{Change: storage.Change{Steps: 1, TTL: 2 * second}})
 		}, 10 * second},
 		{"written for longer", second, func(s *storage.State) {
 			acquired(lease)(s)
-			commit(s, storage.Commit{Steps: 1, TTL: 20 * second})
+			commit(s, storage.Commit{Change: storage.Change{Steps: 1, TTL: 20 * second}})
 		}, 20 * second},
 		{"written for ever", second, func(s *storage.State) {
 			acquired(lease)(s)
-			commit(s, storage.Commit{Steps: 1})
+			commit(s, storage.Commit{Change: storage.Change{Steps: 1}})
 		}, 0},
 		{"the last of several", second, func(s *storage.State) {
 			b := leaseClaim("b", conditions)
 			b.Duration = 30 * second
 			acquired(lease, b)(s)
-			commit(s, storage.Commit{Touch: true, TTL: second})
+			commit(s, storage.Commit{Change: storage.Change{Touch: true, TTL: second}})
 		}, 30 * second},
 		{"let in by a commit", second, func(s *storage.State) {
 			acquired(claim("b", items), lease)(s)
-			commit(s, storage.Commit{Steps: 1, TTL: second / 10, Token: "b", Release: true})
+			commit(s, storage.Commit{Change: storage.Change{Steps: 1, TTL: second / 10}, Locks: storage.Locks{Token: "b", Release: true}})
 		}, storage.WaiterTTL},
 		{"claimed by a commit", second, func(s *storage.State) {
-			outs, _ := storage.Apply([]*storage.State{s}, []storage.Commit{{Expect: storage.Expect{ID: "other"}, Claim: &lease}}, start)
+			outs, _ := storage.Apply([]*storage.State{s}, []storage.Commit{{Expect: storage.Expect{ID: "other"}, Locks: storage.Locks{Claim: &lease}}}, start)
 			if outs[0].Cart.ExpiresAt != s.Cart.ExpiresAt {
 				t.Errorf("answered %v, stored %v", outs[0].Cart.ExpiresAt, s.Cart.ExpiresAt)
 			}
 		}, 10 * second},
 		{"put in its place", second, func(s *storage.State) {
 			acquired(lease)(s)
-			commit(s, storage.Commit{Place: &cart.Cart{ID: "new", Version: 1}, TTL: second})
+			commit(s, storage.Commit{Change: storage.Change{Place: &cart.Cart{ID: "new", Version: 1}, TTL: second}})
 		}, 10 * second},
 	} {
 		s := living(test.life)

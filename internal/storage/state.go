@@ -103,16 +103,16 @@ func Apply(states []*State, commits []Commit, now time.Time) (outs []Outcome, gr
 		case failed && outs[i].Status == Committed:
 			outs[i] = Outcome{Status: NotTried}
 		case failed:
-			if c.Claim != nil && outs[i].Status != LockLost && outs[i].Status != LockUnknown {
-				outs[i].Claimed = s.Acquire(*c.Claim, now)
+			if claim := c.Locks.Claim; claim != nil && outs[i].Status != LockLost && outs[i].Status != LockUnknown {
+				outs[i].Claimed = s.Acquire(*claim, now)
 				outs[i].Cart.ExpiresAt = s.Cart.ExpiresAt // it outlives a lease that was granted
 			}
 		default:
-			outs[i] = s.write(c, now)
-			if c.Release && c.Token != "" {
-				next := s.Abandon(c.Token, now)
-				if c.Again != nil && len(next) > 0 {
-					outs[i].Claimed = s.Acquire(*c.Again, now)
+			outs[i] = s.write(&c.Change, now)
+			if l := &c.Locks; l.Release && l.Token != "" {
+				next := s.Abandon(l.Token, now)
+				if l.Again != nil && len(next) > 0 {
+					outs[i].Claimed = s.Acquire(*l.Again, now)
 				}
 				granted = append(granted, next...)
 			}
@@ -124,22 +124,23 @@ func Apply(states []*State, commits []Commit, now time.Time) (outs []Outcome, gr
 
 // check tells how a commit would end, and changes nothing.
 func (s *State) check(c *Commit) Outcome {
-	if c.UnderLease && !slices.ContainsFunc(s.Held, func(h Hold) bool { return h.Token == c.Token }) {
-		if s.lost(c.Token) {
+	l := &c.Locks
+	if l.UnderLease && !slices.ContainsFunc(s.Held, func(h Hold) bool { return h.Token == l.Token }) {
+		if s.lost(l.Token) {
 			return Outcome{Status: LockLost}
 		}
 		return Outcome{Status: LockUnknown}
 	}
-	if s.heldBy(c.Parts, c.Token) {
+	if s.heldBy(l.Parts, l.Token) {
 		return Outcome{Status: Locked, Cart: s.snapshot()}
 	}
-	if !c.Expect.holds(&s.Cart) || s.Cart.Transfer != nil && !c.writes(cart.PartTransfer) {
+	if !c.Expect.holds(&s.Cart) || s.Cart.Transfer != nil && !c.Change.writes(cart.PartTransfer) {
 		return Outcome{Status: Conflict, Cart: s.snapshot()}
 	}
 	return Outcome{Status: Committed}
 }
 
-func (c *Commit) writes(p cart.Part) bool {
+func (c *Change) writes(p cart.Part) bool {
 	return slices.ContainsFunc(c.Writes, func(w Write) bool { return w.Part == p })
 }
 
@@ -156,7 +157,7 @@ func (e *Expect) holds(c *cart.Cart) bool {
 	return true
 }
 
-func (s *State) write(c *Commit, now time.Time) Outcome {
+func (s *State) write(c *Change, now time.Time) Outcome {
 	now = now.UTC().Truncate(time.Millisecond)
 	out := Outcome{Status: Committed, ID: s.Cart.ID, Base: s.Cart.Version}
 	if c.Forget {
@@ -180,7 +181,7 @@ func (s *State) write(c *Commit, now time.Time) Outcome {
 		written[i] = cart.Written{Part: w.Part, Value: w.Value, Version: out.Base + w.Step}
 	}
 	_ = k.StoreParts(written) // values come from a Draft
-	if k.Exists() && (c.Steps > 0 || len(c.Writes) > 0 || c.Touch || c.Place != nil) {
+	if k.Exists() && c.Any() {
 		k.ExpiresAt = time.Time{}
 		if c.TTL > 0 {
 			k.ExpiresAt = now.Add(c.TTL)

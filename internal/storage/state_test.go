@@ -178,13 +178,13 @@ func one(s *storage.State, c storage.Commit) storage.Outcome {
 
 func TestApplyTimes(t *testing.T) {
 	var s storage.State
-	out := one(&s, storage.Commit{NewID: "id", Steps: 1, TTL: time.Minute})
+	out := one(&s, storage.Commit{Change: storage.Change{NewID: "id", Steps: 1, TTL: time.Minute}})
 	now := time.Date(2026, 3, 1, 11, 0, 0, 123_000_000, time.UTC)
 	want := storage.Outcome{Status: storage.Committed, ID: "id", CreatedAt: now, UpdatedAt: now, ExpiresAt: now.Add(time.Minute)}
 	if d := cmp.Diff(want, out); d != "" {
 		t.Errorf("outcome (-want +got):\n%s", d)
 	}
-	if out := one(&s, storage.Commit{Expect: storage.Expect{ID: "id"}, Touch: true}); !out.ExpiresAt.IsZero() || !s.Cart.ExpiresAt.IsZero() {
+	if out := one(&s, storage.Commit{Expect: storage.Expect{ID: "id"}, Change: storage.Change{Touch: true}}); !out.ExpiresAt.IsZero() || !s.Cart.ExpiresAt.IsZero() {
 		t.Errorf("TTL 0 expires at %v", out.ExpiresAt)
 	}
 }
@@ -203,16 +203,16 @@ func TestApplyStatus(t *testing.T) {
 		{"no cart expected", nil, storage.Commit{}, storage.Conflict},
 		{"stale", nil, storage.Commit{Expect: storage.Expect{ID: "id", Version: 2}}, storage.Conflict},
 		{"stale part", nil, storage.Commit{Expect: storage.Expect{ID: "id", Parts: map[cart.Part]uint64{conditions: 1}}}, storage.Conflict},
-		{"locked", lock, storage.Commit{Expect: storage.Expect{ID: "id"}, Parts: []cart.Part{items}}, storage.Locked},
-		{"locked and stale", lock, storage.Commit{Parts: []cart.Part{items}}, storage.Locked},
-		{"own lock", lock, storage.Commit{Expect: storage.Expect{ID: "id"}, Parts: []cart.Part{items}, Token: "a", UnderLease: true}, storage.Committed},
-		{"another part's lock", lock, storage.Commit{Expect: storage.Expect{ID: "id"}, Parts: []cart.Part{conditions}}, storage.Committed},
-		{"no lease", lock, storage.Commit{Expect: storage.Expect{ID: "id"}, Parts: []cart.Part{items}, Token: "b", UnderLease: true}, storage.LockUnknown},
-		{"lease lost", lost, storage.Commit{Expect: storage.Expect{ID: "id"}, Parts: []cart.Part{items}, Token: "b", UnderLease: true}, storage.LockLost},
-		{"no lease, nothing demanded", nil, storage.Commit{Expect: storage.Expect{ID: "id"}, Parts: []cart.Part{items}, Token: "b"}, storage.Committed},
+		{"locked", lock, storage.Commit{Expect: storage.Expect{ID: "id"}, Locks: storage.Locks{Parts: []cart.Part{items}}}, storage.Locked},
+		{"locked and stale", lock, storage.Commit{Locks: storage.Locks{Parts: []cart.Part{items}}}, storage.Locked},
+		{"own lock", lock, storage.Commit{Expect: storage.Expect{ID: "id"}, Locks: storage.Locks{Parts: []cart.Part{items}, Token: "a", UnderLease: true}}, storage.Committed},
+		{"another part's lock", lock, storage.Commit{Expect: storage.Expect{ID: "id"}, Locks: storage.Locks{Parts: []cart.Part{conditions}}}, storage.Committed},
+		{"no lease", lock, storage.Commit{Expect: storage.Expect{ID: "id"}, Locks: storage.Locks{Parts: []cart.Part{items}, Token: "b", UnderLease: true}}, storage.LockUnknown},
+		{"lease lost", lost, storage.Commit{Expect: storage.Expect{ID: "id"}, Locks: storage.Locks{Parts: []cart.Part{items}, Token: "b", UnderLease: true}}, storage.LockLost},
+		{"no lease, nothing demanded", nil, storage.Commit{Expect: storage.Expect{ID: "id"}, Locks: storage.Locks{Parts: []cart.Part{items}, Token: "b"}}, storage.Committed},
 		{"transfer", transfer, storage.Commit{Expect: storage.Expect{ID: "id"}}, storage.Conflict},
-		{"transfer, forgotten blindly", transfer, storage.Commit{Expect: storage.Expect{ID: "id"}, Forget: true}, storage.Conflict},
-		{"transfer, known", transfer, storage.Commit{Expect: storage.Expect{ID: "id"}, Writes: []storage.Write{{Part: cart.PartTransfer}}}, storage.Committed},
+		{"transfer, forgotten blindly", transfer, storage.Commit{Expect: storage.Expect{ID: "id"}, Change: storage.Change{Forget: true}}, storage.Conflict},
+		{"transfer, known", transfer, storage.Commit{Expect: storage.Expect{ID: "id"}, Change: storage.Change{Writes: []storage.Write{{Part: cart.PartTransfer}}}}, storage.Committed},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			s := storage.State{Cart: cart.Cart{ID: "id", Version: 3}}
@@ -233,7 +233,7 @@ func TestApplyStatus(t *testing.T) {
 // TestApplyAllOrNone: one failure leaves the other cart alone, and only the failed one claims.
 func TestApplyAllOrNone(t *testing.T) {
 	ask := claim("x", items)
-	good := storage.Commit{Expect: storage.Expect{ID: "id", Version: 1}, Steps: 1, Parts: []cart.Part{items}, Token: "t", Release: true, Claim: &ask}
+	good := storage.Commit{Expect: storage.Expect{ID: "id", Version: 1}, Change: storage.Change{Steps: 1}, Locks: storage.Locks{Parts: []cart.Part{items}, Token: "t", Release: true, Claim: &ask}}
 	bad := good
 	bad.Expect.Version = 9
 	newStates := func() []*storage.State {
@@ -275,7 +275,7 @@ func TestApplyAllOrNone(t *testing.T) {
 // TestApplyAgain: a claim for the next turn stands behind those who wait, and is not made where nobody does.
 func TestApplyAgain(t *testing.T) {
 	again := claim("x", items)
-	commit := storage.Commit{Expect: storage.Expect{ID: "id"}, Steps: 1, Parts: []cart.Part{items}, Token: "a", Release: true, Again: &again}
+	commit := storage.Commit{Expect: storage.Expect{ID: "id"}, Change: storage.Change{Steps: 1}, Locks: storage.Locks{Parts: []cart.Part{items}, Token: "a", Release: true, Again: &again}}
 	for _, test := range []struct {
 		name          string
 		waiting       []storage.Claim

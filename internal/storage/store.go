@@ -56,16 +56,33 @@ type Capabilities struct {
 	Durable bool
 }
 
-// Commit is one conditional change of one cart: if Expect holds and the locks of Parts are free or Token's, then write
-// Writes, raise the version by Steps, set the expiry, and release if asked.
+// Commit is one conditional change of one cart: if Expect holds and the locks of Locks.Parts are free or the commit's
+// own, then Change is made, and what Locks says is done. The zero value of each group stands for nothing.
 //
-// A commit without writes, with Steps 0, is a check: it changes nothing but the expiry (with Touch) and tells whether
-// Expect holds and the locks are free.
+// A commit without a Change is a check: it changes nothing and tells whether Expect holds and the locks are free.
 type Commit struct {
 	Key cart.Key
 	// Expect is what the change was computed from.
 	Expect Expect
+	// Change is what is written.
+	Change Change
+	// Locks are the locks that it needs, uses, gives back and asks for.
+	Locks Locks
+}
 
+// Expect is the state that a commit is conditional on. The zero value expects that there is no cart.
+type Expect struct {
+	// ID is the cart's UUID; "" expects that there is no cart.
+	ID string
+	// Version is the cart's version; 0 leaves it open.
+	Version uint64
+	// Parts are the versions of single parts; 0 expects that the part was never set. Keys are items, conditions or
+	// metadata keys.
+	Parts map[cart.Part]uint64
+}
+
+// Change is what a commit writes. The zero value writes nothing and leaves the expiry alone.
+type Change struct {
 	// Writes are the parts to store, in order. A metadata key that was removed and set again is there twice: its place
 	// in the cart and the tombstones are those that the writes leave one after the other.
 	Writes []Write
@@ -75,17 +92,25 @@ type Commit struct {
 	// PartTransfer among them still says that the commit knows of a pending transfer.
 	Forget bool
 	// Place, where set, is stored whole in place of what stands there: id, creation time, versions, order and internal
-	// parts are as it has them; UpdatedAt and ExpiresAt are set. So does a cart come under another name. The commit has
-	// neither Writes nor Steps nor Forget then. It is not written to.
+	// parts are as it has them; UpdatedAt and ExpiresAt are set. A swap moves a cart so. The change has neither Writes
+	// nor Steps nor Forget then. The cart is not written to.
 	Place *cart.Cart
-	// NewID is the UUID of the cart where this commit creates it.
+	// NewID is the UUID of the cart where this change creates it.
 	NewID string
 	// TTL is the whole life that the cart is given when it is written or touched; 0 means that it does not expire.
 	// While a client's lease is held on any part of it, the cart lives until that has ended at least.
 	TTL time.Duration
 	// Touch renews the expiry although nothing is written.
 	Touch bool
+}
 
+// Any reports whether anything is to be stored.
+func (c *Change) Any() bool {
+	return c.Steps > 0 || len(c.Writes) > 0 || c.Touch || c.Forget || c.Place != nil
+}
+
+// Locks are what a commit has to do with locks. The zero value looks at none, has none and asks for none.
+type Locks struct {
 	// Parts are the parts whose locks must be free or held by Token; PartAll for the whole cart.
 	Parts []cart.Part
 	// Token is the lock under which the commit is made; "" for none.
@@ -109,17 +134,6 @@ type Commit struct {
 	Again *Claim
 }
 
-// Expect is the state that a commit is conditional on.
-type Expect struct {
-	// ID is the cart's UUID; "" expects that there is no cart.
-	ID string
-	// Version is the cart's version; 0 leaves it open.
-	Version uint64
-	// Parts are the versions of single parts; 0 expects that the part was never set. Keys are items, conditions or
-	// metadata keys.
-	Parts map[cart.Part]uint64
-}
-
 // Write stores one part.
 type Write struct {
 	Part cart.Part
@@ -139,9 +153,9 @@ const (
 	NotTried Status = iota
 	// Committed: everything was done.
 	Committed
-	// Conflict: Expect does not hold, or the cart has a pending transfer and the commit does not write PartTransfer.
+	// Conflict: Expect does not hold, or the cart has a pending transfer and the change does not write PartTransfer.
 	Conflict
-	// Locked: a lock of another holder covers one of Parts.
+	// Locked: a lock of another holder covers one of Locks.Parts.
 	Locked
 	// LockLost: UnderLease was demanded, and Token's lease has expired or was taken.
 	LockLost

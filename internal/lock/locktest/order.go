@@ -223,7 +223,7 @@ func testDeadWaiter(t *testing.T, w *world) {
 	} {
 		l := w.acquire(w.a, items)
 		dead := storage.Claim{Token: lock.NewToken(), Parts: items, Duration: time.Hour, Leased: test.fence}
-		outs, err := store.Commit(t.Context(), storage.Commit{Key: key, Parts: items, Claim: &dead})
+		outs, err := store.Commit(t.Context(), storage.Commit{Key: key, Locks: storage.Locks{Parts: items, Claim: &dead}})
 		if err != nil || !outs[0].Claimed.Queued {
 			t.Fatalf("%s: the one who dies is not in the queue: %+v, %v", test.name, outs, err)
 		}

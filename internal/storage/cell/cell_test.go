@@ -162,8 +162,9 @@ func TestFallbacks(t *testing.T) {
 // commit changes a cart by one step, of at.
 func commit(ctx context.Context, s storage.Store, key cart.Key, at *cart.Cart) (storage.Outcome, error) {
 	outs, err := s.Commit(ctx, storage.Commit{
-		Key: key, Expect: storage.Expect{ID: at.ID, Version: at.Version}, NewID: "id", Steps: 1, TTL: time.Hour,
-		Parts: []cart.Part{cart.PartItems}, Writes: []storage.Write{{Part: cart.PartItems, Value: []byte(`{"a":1}`), Step: 1}},
+		Key: key, Expect: storage.Expect{ID: at.ID, Version: at.Version},
+		Change: storage.Change{NewID: "id", Steps: 1, TTL: time.Hour, Writes: []storage.Write{{Part: cart.PartItems, Value: []byte(`{"a":1}`), Step: 1}}},
+		Locks:  storage.Locks{Parts: []cart.Part{cart.PartItems}},
 	})
 	if err == nil && outs[0].Status != storage.Committed {
 		err = errors.New("not committed")
@@ -182,7 +183,7 @@ func queueUp(t *testing.T, s storage.Locker, key cart.Key, fence bool) storage.C
 		t.Fatal(err)
 	}
 	claim.Token, claim.Leased = "next", fence
-	outs, err := s.Commit(t.Context(), storage.Commit{Key: key, Parts: claim.Parts, Claim: &claim})
+	outs, err := s.Commit(t.Context(), storage.Commit{Key: key, Locks: storage.Locks{Parts: claim.Parts, Claim: &claim}})
 	if err != nil || !outs[0].Claimed.Queued {
 		t.Fatalf("Commit: %+v, %v", outs, err)
 	}
@@ -196,7 +197,7 @@ func TestReleaseWakes(t *testing.T) {
 	for name, release := range map[string]func(key cart.Key) error{
 		"Abandon": func(key cart.Key) error { return s.Abandon(t.Context(), key, "holder") },
 		"Commit": func(key cart.Key) error {
-			_, err := s.Commit(t.Context(), storage.Commit{Key: key, Token: "holder", UnderLease: true, Release: true})
+			_, err := s.Commit(t.Context(), storage.Commit{Key: key, Locks: storage.Locks{Token: "holder", UnderLease: true, Release: true}})
 			return err
 		},
 	} {
@@ -370,9 +371,9 @@ func TestExpiredIsNotRevived(t *testing.T) {
 	r := Record{State: storage.State{Cart: cart.Cart{ID: "id", Version: 3, ExpiresAt: time.Now().Add(-time.Hour)}}}
 	now := time.Now()
 	r.begin(now)
-	if _, _, err := apply([]*Record{&r}, []storage.Commit{{NewID: "id", Steps: 1, Writes: []storage.Write{
+	if _, _, err := apply([]*Record{&r}, []storage.Commit{{Change: storage.Change{NewID: "id", Steps: 1, Writes: []storage.Write{
 		{Part: cart.PartItems, Value: []byte(`{"a":1}`), Step: 1},
-	}}}, now); err != nil {
+	}}}}, now); err != nil {
 		t.Fatal(err)
 	}
 	if err := r.finish(now); err != nil || string(r.Items) != `{"a":1}` || string(r.Conditions) != "{}" {
@@ -410,7 +411,7 @@ func TestStoredLeaseHasItsFence(t *testing.T) {
 func TestTwoCartsInOneStep(t *testing.T) {
 	d := newToy()
 	s := d.open(t)
-	one := storage.Commit{Key: key, NewID: "id", Steps: 1}
+	one := storage.Commit{Key: key, Change: storage.Change{NewID: "id", Steps: 1}}
 	for name, other := range map[string]cart.Key{"two carts": {Identifier: "u2", Instance: "default"}, "one cart twice": key} {
 		two := one
 		two.Key = other

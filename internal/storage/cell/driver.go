@@ -111,8 +111,8 @@ func (r *Record) fill(c *cart.Cart) error {
 	return r.Documents(c)
 }
 
-// write notes the documents that a commit which was made stores.
-func (r *Record) write(c *storage.Commit) {
+// write notes the documents that a change which was made stores.
+func (r *Record) write(c *storage.Change) {
 	if c.Place != nil {
 		r.Items, r.Conditions = c.Place.Items.Object.Bytes(), c.Place.Conditions.Object.Bytes()
 	}

@@ -119,8 +119,8 @@ func apply(records []*Record, commits []storage.Commit, now time.Time) ([]storag
 			r.Save = outs[i].Claimed != storage.Claimed{}
 			continue
 		}
-		r.Save = c.Steps > 0 || c.Forget || c.Touch || c.Release || len(c.Writes) > 0 || c.Place != nil
-		r.write(c)
+		r.Save = c.Change.Any() || c.Locks.Release
+		r.write(&c.Change)
 	}
 	return outs, granted, nil
 }

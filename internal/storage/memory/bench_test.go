@@ -14,12 +14,12 @@ import (
 // commitOnce changes the cart of key by one step, from version 0 or from at.
 func commitOnce(ctx context.Context, s storage.Store, key cart.Key, at *cart.Cart, release string) (storage.Outcome, error) {
 	c := storage.Commit{
-		Key: key, Expect: storage.Expect{ID: at.ID, Version: at.Version}, NewID: "id", Steps: 1, TTL: time.Hour,
-		Parts:  []cart.Part{cart.PartItems},
-		Writes: []storage.Write{{Part: cart.PartItems, Value: []byte(`{"a":1}`), Step: 1}},
+		Key: key, Expect: storage.Expect{ID: at.ID, Version: at.Version},
+		Change: storage.Change{NewID: "id", Steps: 1, TTL: time.Hour, Writes: []storage.Write{{Part: cart.PartItems, Value: []byte(`{"a":1}`), Step: 1}}},
+		Locks:  storage.Locks{Parts: []cart.Part{cart.PartItems}},
 	}
 	if release != "" {
-		c.Token, c.UnderLease, c.Release = release, true, true
+		c.Locks.Token, c.Locks.UnderLease, c.Locks.Release = release, true, true
 	}
 	outs, err := s.Commit(ctx, c)
 	if err == nil && outs[0].Status != storage.Committed {

@@ -39,7 +39,7 @@ func TestLeaseOfEndedLock(t *testing.T) {
 				t.Fatal(err)
 			}
 			claim.Token = "next"
-			outs, err := s.Commit(t.Context(), storage.Commit{Key: key, Parts: claim.Parts, Claim: &claim})
+			outs, err := s.Commit(t.Context(), storage.Commit{Key: key, Locks: storage.Locks{Parts: claim.Parts, Claim: &claim}})
 			if err != nil || !outs[0].Claimed.Queued {
 				t.Fatalf("Commit: %+v, %v", outs, err)
 			}
@@ -58,7 +58,8 @@ func TestExpiredCartsAreDropped(t *testing.T) {
 	create := func(name string, ttl time.Duration) {
 		t.Helper()
 		outs, err := s.Commit(t.Context(), storage.Commit{
-			Key: cart.Key{Identifier: name, Instance: "default"}, NewID: name, Steps: 1, TTL: ttl,
+			Key:    cart.Key{Identifier: name, Instance: "default"},
+			Change: storage.Change{NewID: name, Steps: 1, TTL: ttl},
 		})
 		if err != nil || outs[0].Status != storage.Committed {
 			t.Fatalf("Commit: %v, %v", outs, err)

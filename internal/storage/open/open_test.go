@@ -63,8 +63,9 @@ func commit(t *testing.T, s storage.Store) {
 	t.Helper()
 	key := cart.Key{Identifier: "u1", Instance: "default"}
 	outs, err := s.Commit(t.Context(), storage.Commit{
-		Key: key, NewID: "0b37a9a0-7a54-4b35-9d4e-3f1f5a7a5a11", Steps: 1, TTL: time.Hour, Parts: []cart.Part{cart.PartItems},
-		Writes: []storage.Write{{Part: cart.PartItems, Value: []byte(`{"a":{"id":"a"}}`), Step: 1}},
+		Key:    key,
+		Change: storage.Change{NewID: "0b37a9a0-7a54-4b35-9d4e-3f1f5a7a5a11", Steps: 1, TTL: time.Hour, Writes: []storage.Write{{Part: cart.PartItems, Value: []byte(`{"a":{"id":"a"}}`), Step: 1}}},
+		Locks:  storage.Locks{Parts: []cart.Part{cart.PartItems}},
 	})
 	if err != nil || outs[0].Status != storage.Committed {
 		t.Fatalf("Commit = %v, %v", outs, err)

@@ -178,7 +178,7 @@ func TestLostIndex(t *testing.T) {
 			}
 			// A cart without end: nor has its index one.
 			forever := replace(key(0), mustLoad(t, s, key(0)), `{"b":1}`)
-			forever.TTL = 0
+			forever.Change.TTL = 0
 			mustCommit(t, s, storage.Committed, forever)
 			lose()
 			if list, err := s.Instances(t.Context(), identifier); err != nil || !slices.Equal(list, all) {

@@ -51,9 +51,9 @@ func BenchmarkCommit(b *testing.B) {
 
 func put(s *Store, b testing.TB, key cart.Key, version uint64, id string) storage.Outcome {
 	outs, err := s.Commit(b.Context(), storage.Commit{
-		Key: key, Expect: storage.Expect{ID: id, Version: version}, NewID: "4f0c", Steps: 1, TTL: time.Hour,
-		Writes: []storage.Write{{Part: cart.PartItems, Value: []byte(benchItems), Step: 1}},
-		Parts:  []cart.Part{cart.PartItems},
+		Key: key, Expect: storage.Expect{ID: id, Version: version},
+		Change: storage.Change{NewID: "4f0c", Steps: 1, TTL: time.Hour, Writes: []storage.Write{{Part: cart.PartItems, Value: []byte(benchItems), Step: 1}}},
+		Locks:  storage.Locks{Parts: []cart.Part{cart.PartItems}},
 	})
 	if err != nil || outs[0].Status != storage.Committed {
 		b.Fatalf("%+v, %v", outs, err)
@@ -89,9 +89,9 @@ func contend(ctx context.Context, s *Store, key cart.Key, id string, n int, name
 			return err
 		}
 		outs, err := s.Commit(ctx, storage.Commit{
-			Key: key, Expect: storage.Expect{ID: id, Version: now.Cart.Version}, Steps: 1, TTL: time.Hour, Parts: parts,
-			Token: claim.Token, UnderLease: true, Release: true,
-			Writes: []storage.Write{{Part: cart.PartItems, Value: []byte(benchItems), Step: 1}},
+			Key: key, Expect: storage.Expect{ID: id, Version: now.Cart.Version},
+			Change: storage.Change{Steps: 1, TTL: time.Hour, Writes: []storage.Write{{Part: cart.PartItems, Value: []byte(benchItems), Step: 1}}},
+			Locks:  storage.Locks{Parts: parts, Token: claim.Token, UnderLease: true, Release: true},
 		})
 		if err != nil || outs[0].Status != storage.Committed {
 			return fmt.Errorf("%+v, %w", outs, err)

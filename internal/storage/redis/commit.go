@@ -22,18 +22,18 @@ func (s *Store) Commit(ctx context.Context, commits ...storage.Commit) ([]storag
 		return nil, fmt.Errorf("redis: commit %v: two slots in one step: %w", keysOf(commits), storage.ErrUnsupported)
 	}
 	for i := range commits {
-		for _, claim := range claims(&commits[i]) {
+		for _, claim := range claims(&commits[i].Locks) {
 			s.waiters.join(claim.Token) // before the claim can be granted
 		}
 	}
 	outs, err := s.commit(ctx, commits)
 	for i := range commits {
-		for _, claim := range claims(&commits[i]) {
+		for _, claim := range claims(&commits[i].Locks) {
 			if err == nil && outs[i].Claimed.Queued && claim.Token == queued(&commits[i], &outs[i]).Token {
 				continue
 			}
 			s.waiters.leave(claim.Token)
-			if err != nil && claim.Token != commits[i].Token {
+			if err != nil && claim.Token != commits[i].Locks.Token {
 				// What was claimed, if anything, nobody will hear of; but what Token held before is the caller's to
 				// give back.
 				s.abandonLater(ctx, commits[i].Key, claim.Token)
@@ -55,7 +55,7 @@ func (s *Store) commit(ctx context.Context, commits []storage.Commit) ([]storage
 	if numbers, ok := strings.CutPrefix(reply, "+"); ok {
 		var g granted
 		if outs[0], g, err = decodeQuick(numbers, commits[0].Expect.ID); outs[0].Claimed.Queued {
-			s.waiters.queued(commits[0].Again.Token, g)
+			s.waiters.queued(commits[0].Locks.Again.Token, g)
 		}
 		return outs, err
 	}
@@ -74,12 +74,12 @@ func (s *Store) commit(ctx context.Context, commits []storage.Commit) ([]storage
 }
 
 // claims are those of a commit.
-func claims(c *storage.Commit) (list []*storage.Claim) {
-	if c.Claim != nil {
-		list = append(list, c.Claim)
+func claims(l *storage.Locks) (list []*storage.Claim) {
+	if l.Claim != nil {
+		list = append(list, l.Claim)
 	}
-	if c.Again != nil {
-		list = append(list, c.Again)
+	if l.Again != nil {
+		list = append(list, l.Again)
 	}
 	return list
 }
@@ -87,9 +87,9 @@ func claims(c *storage.Commit) (list []*storage.Claim) {
 // queued is the claim that an outcome is about.
 func queued(c *storage.Commit, out *storage.Outcome) *storage.Claim {
 	if out.Status == storage.Committed {
-		return c.Again
+		return c.Locks.Again
 	}
-	return c.Claim
+	return c.Locks.Claim
 }
 
 func keysOf(commits []storage.Commit) []cart.Key {
@@ -108,9 +108,9 @@ func (s *Store) commitArgs(commits []storage.Commit) []any {
 	for i := range commits {
 		c := &commits[i]
 		ns[i] = s.space.names(c.Key)
-		room += 20 + 2*len(c.Parts) + 2*len(c.Expect.Parts) + 3*len(c.Writes)
+		room += 20 + 2*len(c.Locks.Parts) + 2*len(c.Expect.Parts) + 3*len(c.Change.Writes)
 		if locks {
-			nkeys += len(c.Parts)
+			nkeys += len(c.Locks.Parts)
 		}
 		if s.declaresFence(c) {
 			nkeys++
@@ -121,7 +121,7 @@ func (s *Store) commitArgs(commits []storage.Commit) []any {
 		args = append(args, ns[i].cart, ns[i].index, ns[i].queue, ns[i].lock)
 	}
 	for i := range commits {
-		for _, p := range commits[i].Parts {
+		for _, p := range commits[i].Locks.Parts {
 			if locks {
 				args = append(args, ns[i].lockKey(p))
 			}
@@ -133,7 +133,7 @@ func (s *Store) commitArgs(commits []storage.Commit) []any {
 	switch {
 	case len(commits) > 1 || !isOrdinary(&commits[0]):
 		args = append(args, len(commits))
-	case commits[0].Token == "":
+	case commits[0].Locks.Token == "":
 		args = append(args, "q")
 	case isTurn(&commits[0]):
 		args = append(args, "t")
@@ -149,14 +149,14 @@ func (s *Store) commitArgs(commits []storage.Commit) []any {
 // declaresFence reports whether a commit has to do with leases, where the server must know which keys that takes. An
 // ordinary one is spared the key.
 func (s *Store) declaresFence(c *storage.Commit) bool {
-	return s.space.cluster && (c.UnderLease || fences(c.Claim) || fences(c.Again))
+	return s.space.cluster && (c.Locks.UnderLease || fences(c.Locks.Claim) || fences(c.Locks.Again))
 }
 
 func fences(c *storage.Claim) bool { return c != nil && c.Leased }
 
 func (s *Store) appendCommit(args []any, c *storage.Commit, instance string) []any {
-	args = append(args, instance, c.Expect.ID, c.Expect.Version, c.NewID, c.Steps, millis(c.TTL), s.flags(c), c.Token)
-	args = appendParts(args, c.Parts)
+	args = append(args, instance, c.Expect.ID, c.Expect.Version, c.Change.NewID, c.Change.Steps, millis(c.Change.TTL), s.flags(c), c.Locks.Token)
+	args = appendParts(args, c.Locks.Parts)
 	args = append(args, len(c.Expect.Parts))
 	first := len(args)
 	for p := range c.Expect.Parts {
@@ -165,24 +165,24 @@ func (s *Store) appendCommit(args []any, c *storage.Commit, instance string) []a
 	for _, field := range args[first:] {
 		args = append(args, c.Expect.Parts[partOf(field.(string))])
 	}
-	args = append(args, len(c.Writes))
-	for _, w := range c.Writes {
+	args = append(args, len(c.Change.Writes))
+	for _, w := range c.Change.Writes {
 		step, value := int64(w.Step), w.Value
 		if value == nil {
 			step, value = -max(step, 1), []byte{}
 		}
 		args = append(args, string(w.Part), step, value)
 	}
-	for _, claim := range []*storage.Claim{c.Claim, c.Again} {
+	for _, claim := range []*storage.Claim{c.Locks.Claim, c.Locks.Again} {
 		if claim == nil {
 			args = append(args, "")
 		} else {
 			args = s.appendClaim(args, claim)
 		}
 	}
-	if c.Place != nil {
+	if c.Change.Place != nil {
 		at := len(args)
-		args = appendCart(append(args, 0), c.Place)
+		args = appendCart(append(args, 0), c.Change.Place)
 		args[at] = len(args) - at - 1
 	}
 	return args
@@ -190,13 +190,17 @@ func (s *Store) appendCommit(args []any, c *storage.Commit, instance string) []a
 
 // isTurn reports whether an ordinary commit with a token is one that quick.lua can make.
 func isTurn(c *storage.Commit) bool {
-	return c.Release && len(c.Parts) == 1 && c.Again != nil && slices.Equal(c.Again.Parts, c.Parts) &&
-		(c.Claim == nil || len(c.Claim.Parts) == 1)
+	l := &c.Locks
+	return l.Release && len(l.Parts) == 1 && l.Again != nil && slices.Equal(l.Again.Parts, l.Parts) &&
+		(l.Claim == nil || len(l.Claim.Parts) == 1)
 }
 
 // isOrdinary reports whether a commit is one that quick.lua can make, if its locks are.
 func isOrdinary(c *storage.Commit) bool {
-	if c.UnderLease || fences(c.Claim) || fences(c.Again) || c.Expect.ID == "" || c.Steps == 0 || c.TTL <= 0 || c.Forget || c.Place != nil || slices.Contains(c.Parts, cart.PartAll) {
+	change, locks := &c.Change, &c.Locks
+	if locks.UnderLease || fences(locks.Claim) || fences(locks.Again) ||
+		c.Expect.ID == "" || change.Steps == 0 || change.TTL <= 0 || change.Forget ||
+		change.Place != nil || slices.Contains(locks.Parts, cart.PartAll) {
 		return false
 	}
 	for p := range c.Expect.Parts {
@@ -204,7 +208,7 @@ func isOrdinary(c *storage.Commit) bool {
 			return false
 		}
 	}
-	for _, w := range c.Writes {
+	for _, w := range c.Change.Writes {
 		if w.Part != cart.PartItems && w.Part != cart.PartConditions {
 			return false
 		}
@@ -245,25 +249,25 @@ func (s *Store) flags(c *storage.Commit) string {
 	if s.eviction.seen.Load() {
 		f = "i"
 	}
-	if c.Forget {
+	if c.Change.Forget {
 		f += "f"
 	}
-	if c.Place != nil {
+	if c.Change.Place != nil {
 		f += "p"
 	}
-	if c.Touch {
+	if c.Change.Touch {
 		f += "t"
 	}
-	if c.UnderLease {
+	if c.Locks.UnderLease {
 		f += "l"
 	}
-	if c.Release {
+	if c.Locks.Release {
 		f += "r"
 	}
-	if fences(c.Claim) {
+	if fences(c.Locks.Claim) {
 		f += "c"
 	}
-	if fences(c.Again) {
+	if fences(c.Locks.Again) {
 		f += "a"
 	}
 	return f

@@ -235,7 +235,7 @@ func (w *twins) commit(i int) {
 	for _, i := range which {
 		c := w.randomCommit(i)
 		commits = append(commits, c)
-		c.Claim, c.Again, c.TTL = slowed(c.Claim), slowed(c.Again), c.TTL/slow
+		c.Locks.Claim, c.Locks.Again, c.Change.TTL = slowed(c.Locks.Claim), slowed(c.Locks.Again), c.Change.TTL/slow
 		twin = append(twin, c)
 		s := *w.states[i]
 		s.Held, s.Queue, s.Lost = slices.Clone(s.Held), slices.Clone(s.Queue), slices.Clone(s.Lost)
@@ -282,36 +282,37 @@ func (w *twins) turn(i int) storage.Commit {
 	}
 	c := storage.Commit{
 		Key: w.keys[i], Expect: storage.Expect{ID: now.ID, Parts: map[cart.Part]uint64{cart.PartItems: now.Items.Version}},
-		NewID: randomName(), Steps: 1 + w.rand.Uint64N(2), TTL: time.Hour, Parts: items, Release: true, Again: claim(),
+		Change: storage.Change{NewID: randomName(), Steps: 1 + w.rand.Uint64N(2), TTL: time.Hour},
+		Locks:  storage.Locks{Parts: items, Release: true, Again: claim()},
 	}
-	c.Writes = []storage.Write{{Part: cart.PartItems, Value: fmt.Appendf(nil, `{"n":%d}`, w.rand.IntN(1000)), Step: c.Steps}}
-	c.Token = w.token()
+	c.Change.Writes = []storage.Write{{Part: cart.PartItems, Value: fmt.Appendf(nil, `{"n":%d}`, w.rand.IntN(1000)), Step: c.Change.Steps}}
+	c.Locks.Token = w.token()
 	if held := w.states[i].Held; len(held) > 0 && !slices.Contains(w.foreigners, held[0].Token) && !w.yes(8) {
-		c.Token = held[0].Token
+		c.Locks.Token = held[0].Token
 	}
 	if w.yes(2) {
-		c.Claim = claim()
-		c.Claim.Token = c.Token
+		c.Locks.Claim = claim()
+		c.Locks.Claim.Token = c.Locks.Token
 	}
 	switch w.rand.IntN(20) {
 	case 0:
 		c.Expect.Parts[cart.PartItems]++
 	case 1:
-		c.Again.Token = c.Token
+		c.Locks.Again.Token = c.Locks.Token
 	case 2:
 		if q := w.states[i].Queue; len(q) > 0 {
-			c.Again.Token = q[w.rand.IntN(len(q))].Token
+			c.Locks.Again.Token = q[w.rand.IntN(len(q))].Token
 		}
 	case 3:
-		c.Again.Parts = w.parts()
+		c.Locks.Again.Parts = w.parts()
 	case 4:
-		c.Parts = []cart.Part{cart.PartConditions}
+		c.Locks.Parts = []cart.Part{cart.PartConditions}
 	case 5:
-		c.UnderLease = true
+		c.Locks.UnderLease = true
 	case 6:
-		c.Again = nil
+		c.Locks.Again = nil
 	case 7:
-		c.TTL = 0
+		c.Change.TTL = 0
 	}
 	return c
 }
@@ -322,20 +323,21 @@ func (w *twins) randomCommit(i int) storage.Commit {
 	}
 	now := &w.states[i].Cart
 	c := storage.Commit{
-		Key: w.keys[i], Expect: storage.Expect{ID: now.ID}, NewID: randomName(), Parts: w.parts(),
-		TTL: time.Duration(w.rand.IntN(3)) * time.Hour, Touch: w.yes(4), Release: w.yes(3),
+		Key: w.keys[i], Expect: storage.Expect{ID: now.ID},
+		Change: storage.Change{NewID: randomName(), TTL: time.Duration(w.rand.IntN(3)) * time.Hour, Touch: w.yes(4)},
+		Locks:  storage.Locks{Parts: w.parts(), Release: w.yes(3)},
 	}
 	if w.yes(2) && !w.quiet {
-		c.Token, c.UnderLease = w.anyToken(), w.yes(2)
+		c.Locks.Token, c.Locks.UnderLease = w.anyToken(), w.yes(2)
 	}
 	if w.yes(2) && !w.quiet {
-		c.Claim = w.claim()
-		if slices.Contains(w.tokens, c.Token) && w.yes(2) {
-			c.Claim.Token = c.Token
+		c.Locks.Claim = w.claim()
+		if slices.Contains(w.tokens, c.Locks.Token) && w.yes(2) {
+			c.Locks.Claim.Token = c.Locks.Token
 		}
 	}
-	if c.Release && w.yes(2) && !w.quiet {
-		c.Again = w.claim()
+	if c.Locks.Release && w.yes(2) && !w.quiet {
+		c.Locks.Again = w.claim()
 	}
 	if w.yes(2) {
 		c.Expect.Version = now.Version
@@ -356,41 +358,41 @@ func (w *twins) randomCommit(i int) storage.Commit {
 		c.Expect.Parts[cart.PartAll] = now.Version
 	}
 	if w.yes(60) {
-		c.Forget = true
+		c.Change.Forget = true
 		return c
 	}
 	if w.yes(12) {
-		c.Place = w.place()
+		c.Change.Place = w.place()
 		return c
 	}
 	if !now.Exists() && w.yes(4) {
 		return c // a check
 	}
-	c.Steps = w.rand.Uint64N(3)
+	c.Change.Steps = w.rand.Uint64N(3)
 	if !now.Exists() {
-		c.Steps++
+		c.Change.Steps++
 	}
-	if c.Steps > 0 {
+	if c.Change.Steps > 0 {
 		w.fill(&c)
 	}
-	if (c.Steps > 0 || now.Exists()) && w.yes(10) {
-		c.Writes = append(c.Writes, storage.Write{Part: cart.PartTransfer, Value: []byte("\x00\xffopen")})
+	if (c.Change.Steps > 0 || now.Exists()) && w.yes(10) {
+		c.Change.Writes = append(c.Change.Writes, storage.Write{Part: cart.PartTransfer, Value: []byte("\x00\xffopen")})
 	} else if now.Transfer != nil && !w.yes(3) {
-		c.Writes = append(c.Writes, storage.Write{Part: cart.PartTransfer})
+		c.Change.Writes = append(c.Change.Writes, storage.Write{Part: cart.PartTransfer})
 	}
-	if c.Steps > 0 && w.yes(6) {
-		c.Writes = append(c.Writes, storage.Write{Part: cart.PartReceived, Value: []byte(randomName())})
+	if c.Change.Steps > 0 && w.yes(6) {
+		c.Change.Writes = append(c.Change.Writes, storage.Write{Part: cart.PartReceived, Value: []byte(randomName())})
 	}
 	return c
 }
 
 // fill adds writes: of documents one each, of metadata keys several.
 func (w *twins) fill(c *storage.Commit) {
-	step := func() uint64 { return 1 + w.rand.Uint64N(c.Steps) }
+	step := func() uint64 { return 1 + w.rand.Uint64N(c.Change.Steps) }
 	value := func() []byte { return fmt.Appendf(nil, `{"n":%d.50,"é":[]}`, w.rand.IntN(1000)) }
 	for _, p := range []cart.Part{cart.PartItems, cart.PartConditions} {
 		if w.yes(2) {
-			c.Writes = append(c.Writes, storage.Write{Part: p, Value: value(), Step: step()})
+			c.Change.Writes = append(c.Change.Writes, storage.Write{Part: p, Value: value(), Step: step()})
 		}
 	}
 	if w.yes(2) {
@@ -410,7 +412,7 @@ func (w *twins) fill(c *storage.Commit) {
 			if w.rand.IntN(2) == 0 {
 				write.Value = value()
 			}
-			c.Writes = append(c.Writes, write)
+			c.Change.Writes = append(c.Change.Writes, write)
 		}
 	}
 }

@@ -35,13 +35,13 @@ func wantUnavailable(t *testing.T, s *Store, what string) {
 	}
 	// Nor is a lease unknown to a server that may not have heard of it yet.
 	c := replace(u1, &cart.Cart{}, `{}`)
-	c.Token, c.UnderLease = randomName(), true
+	c.Locks.Token, c.Locks.UnderLease = randomName(), true
 	if outs, err := s.Commit(t.Context(), c); !errors.Is(err, storage.ErrUnavailable) {
 		t.Errorf("%s: Commit under a lease: %+v, %v, want ErrUnavailable", what, outs, err)
 	}
-	_, look := s.Lease(t.Context(), u1, c.Token)
-	_, renew := s.Renew(t.Context(), u1, c.Token, time.Hour)
-	for doing, err := range map[string]error{"Lease": look, "Renew": renew, "Release": s.Release(t.Context(), u1, c.Token)} {
+	_, look := s.Lease(t.Context(), u1, c.Locks.Token)
+	_, renew := s.Renew(t.Context(), u1, c.Locks.Token, time.Hour)
+	for doing, err := range map[string]error{"Lease": look, "Renew": renew, "Release": s.Release(t.Context(), u1, c.Locks.Token)} {
 		if !errors.Is(err, storage.ErrUnavailable) {
 			t.Errorf("%s: %s: %v, want ErrUnavailable", what, doing, err)
 		}
@@ -82,7 +82,7 @@ func TestRefusedCommitChangesNothing(t *testing.T) {
 	other := cart.Key{Identifier: "u2", Instance: "default"}
 	do(t, r, "CONFIG", "SET", "maxmemory", "1")
 	c := replace(u1, was, `{"b":1}`)
-	c.Writes = append(c.Writes, storage.Write{Part: cart.PartMetadata("m"), Value: []byte("1"), Step: 1})
+	c.Change.Writes = append(c.Change.Writes, storage.Write{Part: cart.PartMetadata("m"), Value: []byte("1"), Step: 1})
 	if _, err := s.Commit(t.Context(), c, replace(other, &cart.Cart{}, `{}`)); !errors.Is(err, storage.ErrUnavailable) {
 		t.Errorf("Commit: %v, want ErrUnavailable", err)
 	}
@@ -154,7 +154,7 @@ func TestKill(t *testing.T) {
 	}
 	c := replace(u1, was, `{"b":1}`)
 	mustCommit(t, s, storage.Locked, c)
-	c.Token, c.UnderLease = claim.Token, true
+	c.Locks.Token, c.Locks.UnderLease = claim.Token, true
 	mustCommit(t, s, storage.Committed, c)
 }
 

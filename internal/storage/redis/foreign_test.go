@@ -76,7 +76,7 @@ func TestLeaseAndForeignLocks(t *testing.T) {
 					t.Fatalf("the other program does not obtain a free lock: %v", err)
 				}
 				change := replace(u1, mustLoad(t, s, u1), `{"b":1}`) // as a sidecar in simple mode does
-				change.Parts = test.parts
+				change.Locks.Parts = test.parts
 				mustCommit(t, s, storage.Locked, change)
 				claim := leaseOf(test.parts...)
 				done := acquireLater(t.Context(), s, u1, claim, false)
@@ -88,7 +88,7 @@ func TestLeaseAndForeignLocks(t *testing.T) {
 				if _, ok, err := foreign.obtain(t.Context(), s, test.key, time.Hour); ok || err != nil {
 					t.Fatalf("the other program obtains what is leased: %v, %v", ok, err)
 				}
-				change.Token, change.UnderLease = claim.Token, true
+				change.Locks.Token, change.Locks.UnderLease = claim.Token, true
 				mustCommit(t, s, storage.Committed, change)
 				if err := s.Release(t.Context(), u1, claim.Token); err != nil {
 					t.Fatal(err)

@@ -21,11 +21,11 @@ var u1 = cart.Key{Identifier: "u1", Instance: "default"}
 func replace(key cart.Key, was *cart.Cart, items string) storage.Commit {
 	c := storage.Commit{
 		Key: key, Expect: storage.Expect{ID: was.ID, Parts: map[cart.Part]uint64{cart.PartItems: was.Items.Version}},
-		Steps: 1, TTL: time.Hour, Parts: []cart.Part{cart.PartItems},
-		Writes: []storage.Write{{Part: cart.PartItems, Value: []byte(items), Step: 1}},
+		Change: storage.Change{Steps: 1, TTL: time.Hour, Writes: []storage.Write{{Part: cart.PartItems, Value: []byte(items), Step: 1}}},
+		Locks:  storage.Locks{Parts: []cart.Part{cart.PartItems}},
 	}
 	if !was.Exists() {
-		c.NewID = randomName()
+		c.Change.NewID = randomName()
 	}
 	return c
 }
@@ -129,10 +129,10 @@ func TestLockOfRedislock(t *testing.T) {
 			}
 			was := mustLoad(t, s, u1)
 			c := replace(u1, was, `{"b":1}`)
-			c.Parts = test.parts
+			c.Locks.Parts = test.parts
 			mustCommit(t, s, storage.Locked, c)
 			claim := claimOf(test.parts...)
-			c.Claim = &claim
+			c.Locks.Claim = &claim
 			if out := mustCommit(t, s, storage.Locked, c); !out.Claimed.Queued {
 				t.Fatalf("claim %+v, want it queued", out.Claimed)
 			}
@@ -176,7 +176,7 @@ func TestForeignTokenIsALease(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := replace(u1, &cart.Cart{}, `{"a":1}`)
-	c.Token, c.UnderLease, c.Release = lock.Token(), true, true
+	c.Locks.Token, c.Locks.UnderLease, c.Locks.Release = lock.Token(), true, true
 	mustCommit(t, s, storage.Committed, c)
 	if err := lock.Release(t.Context()); !errors.Is(err, redislock.ErrLockNotHeld) {
 		t.Errorf("the commit did not give the lock back: %v", err)
@@ -202,7 +202,7 @@ func TestLockBeneathLock(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := replace(u1, &cart.Cart{}, `{}`)
-	c.Token, c.UnderLease = claim.Token, true
+	c.Locks.Token, c.Locks.UnderLease = claim.Token, true
 	mustCommit(t, s, storage.Locked, c)
 	if err := s.Abandon(t.Context(), u1, claim.Token); err != nil {
 		t.Fatal(err)
@@ -224,9 +224,9 @@ func TestBrokenLock(t *testing.T) {
 		t.Fatalf("DEL = %s, %v", n, err)
 	}
 	c := replace(u1, &cart.Cart{}, `{"a":1}`)
-	c.Token, c.UnderLease = claim.Token, true
+	c.Locks.Token, c.Locks.UnderLease = claim.Token, true
 	mustCommit(t, s, storage.LockUnknown, c)
-	c.Token, c.UnderLease = "", false
+	c.Locks.Token, c.Locks.UnderLease = "", false
 	mustCommit(t, s, storage.Committed, c)
 }
 
@@ -256,14 +256,14 @@ func TestHandOverByPush(t *testing.T) {
 				}
 				second := claimOf(cart.PartItems)
 				ask := replace(u1, was, `{}`)
-				ask.Claim = &second
+				ask.Locks.Claim = &second
 				if out := mustCommit(t, two, storage.Locked, ask); !out.Claimed.Queued {
 					t.Fatalf("claim %+v, want it queued", out.Claimed)
 				}
 				done := acquireLater(t.Context(), two, u1, second, true)
 				done2 := acquireAgain(t, two, u1)
 				change := replace(u1, was, items)
-				change.Token, change.UnderLease, change.Release = first.Token, true, true
+				change.Locks.Token, change.Locks.UnderLease, change.Locks.Release = first.Token, true, true
 				mustCommit(t, one, storage.Committed, change)
 				got := receive(t, done)
 				if string(got.Items.Object.Bytes()) != items || got.Version != 1 {
@@ -305,7 +305,7 @@ func TestGrantBeforeListening(t *testing.T) {
 		t.Fatal(err)
 	}
 	ask := replace(u1, &cart.Cart{}, `{}`)
-	ask.Claim = &second
+	ask.Locks.Claim = &second
 	mustCommit(t, s, storage.Locked, ask)
 	if err := s.Abandon(t.Context(), u1, first.Token); err != nil {
 		t.Fatal(err)
@@ -344,7 +344,7 @@ func TestLeaseEndWakes(t *testing.T) {
 	}
 	receive(t, acquireLater(t.Context(), s, u1, claimOf(cart.PartItems), false))
 	c := replace(u1, &cart.Cart{}, `{}`)
-	c.Token, c.UnderLease = first.Token, true
+	c.Locks.Token, c.Locks.UnderLease = first.Token, true
 	mustCommit(t, s, storage.LockUnknown, c)
 }
 
@@ -400,9 +400,9 @@ func TestTurns(t *testing.T) {
 			}
 			was := g.Cart
 			create := replace(key, was, `{}`)
-			create.TTL = time.Hour
+			create.Change.TTL = time.Hour
 			mustCommit(t, two, storage.Locked, create)
-			create.Token = turn.Token
+			create.Locks.Token = turn.Token
 			mustCommit(t, one, storage.Committed, create)
 			next := claimOf(cart.PartItems)
 			waiting := acquireLater(t.Context(), two, key, next, false)
@@ -417,9 +417,9 @@ func TestTurns(t *testing.T) {
 				s := stores[i%2]
 				again := claimOf(cart.PartItems)
 				change := replace(key, was, items)
-				change.TTL, change.Token, change.Release, change.Again = time.Hour, turn.Token, true, &again
+				change.Change.TTL, change.Locks.Token, change.Locks.Release, change.Locks.Again = time.Hour, turn.Token, true, &again
 				if i%2 == 1 {
-					change.Writes[0].Value = []byte(`{"b":2}`)
+					change.Change.Writes[0].Value = []byte(`{"b":2}`)
 				}
 				if out := mustCommit(t, s, storage.Committed, change); !out.Claimed.Queued {
 					t.Fatalf("turn %d: claimed %+v", i, out.Claimed)

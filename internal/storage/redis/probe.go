@@ -147,8 +147,9 @@ func (s *Store) probeScripts(ctx context.Context, key cart.Key) error {
 	}
 	item := storage.Write{Part: cart.PartItems, Value: []byte("{}"), Step: 1}
 	created := storage.Commit{
-		Key: key, NewID: id, Steps: 1, TTL: probeLife, Token: claim.Token, UnderLease: true, Release: true, Parts: parts,
-		Writes: []storage.Write{item, {Part: parts[1], Value: []byte("1"), Step: 1}},
+		Key:    key,
+		Change: storage.Change{NewID: id, Steps: 1, TTL: probeLife, Writes: []storage.Write{item, {Part: parts[1], Value: []byte("1"), Step: 1}}},
+		Locks:  storage.Locks{Token: claim.Token, UnderLease: true, Release: true, Parts: parts},
 	}
 	if err := s.probeCommit(ctx, "create", created); err != nil {
 		return err
@@ -161,12 +162,14 @@ func (s *Store) probeScripts(ctx context.Context, key cart.Key) error {
 		return fmt.Errorf("%w: the cart is not in the index", errProbe)
 	}
 	changed := storage.Commit{
-		Key: key, Expect: storage.Expect{ID: id, Version: 1}, Steps: 1, TTL: probeLife / 2, Parts: parts[:1], Writes: []storage.Write{item},
+		Key: key, Expect: storage.Expect{ID: id, Version: 1},
+		Change: storage.Change{Steps: 1, TTL: probeLife / 2, Writes: []storage.Write{item}},
+		Locks:  storage.Locks{Parts: parts[:1]},
 	}
 	if err := s.probeCommit(ctx, "change", changed); err != nil {
 		return err
 	}
-	return s.probeCommit(ctx, "forget", storage.Commit{Key: key, Expect: storage.Expect{ID: id, Version: 2}, Forget: true, Parts: []cart.Part{cart.PartAll}})
+	return s.probeCommit(ctx, "forget", storage.Commit{Key: key, Expect: storage.Expect{ID: id, Version: 2}, Change: storage.Change{Forget: true}, Locks: storage.Locks{Parts: []cart.Part{cart.PartAll}}})
 }
 
 func (s *Store) probeCommit(ctx context.Context, what string, c storage.Commit) error {

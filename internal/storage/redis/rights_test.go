@@ -308,7 +308,7 @@ func TestDamagedQueues(t *testing.T) {
 		do(t, r, "SET", "lock.cart.u1.default.items", token)
 		turn := replace(u1, was, `{"a":1}`)
 		again := claimOf(cart.PartItems)
-		turn.Token, turn.Release, turn.Again = token, true, &again
+		turn.Locks.Token, turn.Locks.Release, turn.Locks.Again = token, true, &again
 		_, commit := s.Commit(t.Context(), replace(u1, was, `{"a":1}`))
 		_, inTurn := s.Commit(t.Context(), turn)
 		ctx, cancel := context.WithTimeout(t.Context(), patient) // for a queue that passes for one

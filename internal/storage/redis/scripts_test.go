@@ -66,7 +66,7 @@ func TestRoundTrips(t *testing.T) {
 	// A conflict brings the cart and the lock with it.
 	stale := replace(u1, &cart.Cart{}, `{}`)
 	claim := claimOf(cart.PartItems)
-	stale.Claim = &claim
+	stale.Locks.Claim = &claim
 	reset()
 	out := mustCommit(t, s, storage.Conflict, stale)
 	if !out.Claimed.Granted || out.Cart.Version != n+1 {
@@ -137,7 +137,7 @@ func TestIndexOutlivesCarts(t *testing.T) {
 		key := cart.Key{Identifier: "u1", Instance: fmt.Sprint(i)}
 		for range 3 {
 			c := replace(key, mustLoad(t, s, key), `{}`)
-			c.TTL = ttl
+			c.Change.TTL = ttl
 			mustCommit(t, s, storage.Committed, c)
 		}
 		for j := range i + 1 {
@@ -149,7 +149,7 @@ func TestIndexOutlivesCarts(t *testing.T) {
 	for _, longer := range []time.Duration{1000 * time.Hour, 0} {
 		key := cart.Key{Identifier: "u1", Instance: "0"}
 		c := replace(key, mustLoad(t, s, key), `{}`)
-		c.TTL = longer
+		c.Change.TTL = longer
 		mustCommit(t, s, storage.Committed, c)
 		if cart := s.space.names(key).cart; life(index) < life(cart) || longer == 0 && (life(index) != -1 || life(cart) != -1) {
 			t.Errorf("with a life of %v the index lives %v, the cart %v", longer, life(index), life(cart))

@@ -61,8 +61,9 @@ func TestBackupAndRestore(t *testing.T) {
 				return err
 			}
 			commits[i] = storage.Commit{
-				Key: key, Expect: storage.Expect{ID: is.ID, Version: is.Version}, NewID: "id" + key.Identifier, Steps: 1, TTL: time.Hour,
-				Writes: []storage.Write{{Part: cart.PartItems, Step: 1, Value: []byte(fmt.Sprintf(`{"n":%d,"x":%q}`, n, padding))}}, Parts: []cart.Part{cart.PartItems},
+				Key: key, Expect: storage.Expect{ID: is.ID, Version: is.Version},
+				Change: storage.Change{NewID: "id" + key.Identifier, Steps: 1, TTL: time.Hour, Writes: []storage.Write{{Part: cart.PartItems, Step: 1, Value: []byte(fmt.Sprintf(`{"n":%d,"x":%q}`, n, padding))}}},
+				Locks:  storage.Locks{Parts: []cart.Part{cart.PartItems}},
 			}
 		}
 		outs, err := s.Commit(t.Context(), commits...)

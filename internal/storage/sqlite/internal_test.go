@@ -38,8 +38,8 @@ func newStoreIn(t testing.TB, folder string, c Config) (*cell.Store, *driver) {
 
 func create(ctx context.Context, s *cell.Store, instance, text string) error {
 	outs, err := s.Commit(ctx, storage.Commit{
-		Key: cart.Key{Identifier: "u1", Instance: instance}, NewID: "id", Steps: 1,
-		Writes: []storage.Write{{Part: cart.PartItems, Value: []byte(text), Step: 1}},
+		Key:    cart.Key{Identifier: "u1", Instance: instance},
+		Change: storage.Change{NewID: "id", Steps: 1, Writes: []storage.Write{{Part: cart.PartItems, Value: []byte(text), Step: 1}}},
 	})
 	if err == nil && outs[0].Status != storage.Committed {
 		return errors.New("not committed")
@@ -161,7 +161,7 @@ func TestTimedOutWaiterLeaves(t *testing.T) { // alone, so that giving up has th
 		t.Fatal(err)
 	}
 	claim.Token = "late"
-	outs, err := s.Commit(t.Context(), storage.Commit{Key: key, Parts: claim.Parts, Claim: &claim})
+	outs, err := s.Commit(t.Context(), storage.Commit{Key: key, Locks: storage.Locks{Parts: claim.Parts, Claim: &claim}})
 	if err != nil || !outs[0].Claimed.Queued {
 		t.Fatalf("Commit: %+v, %v", outs, err)
 	}

@@ -177,7 +177,7 @@ func TestOlderSchemaIsMigrated(t *testing.T) {
 		if err != nil || c.Version != 7 {
 			t.Fatalf("Load: %+v, %v", c, err)
 		}
-		outs, err := s.Commit(t.Context(), storage.Commit{Key: leased, Expect: storage.Expect{ID: "id"}, Parts: []cart.Part{cart.PartItems}})
+		outs, err := s.Commit(t.Context(), storage.Commit{Key: leased, Expect: storage.Expect{ID: "id"}, Locks: storage.Locks{Parts: []cart.Part{cart.PartItems}}})
 		if err != nil || outs[0].Status != storage.Locked {
 			t.Errorf("a lock of the first schema: %+v, %v", outs, err)
 		}

@@ -45,7 +45,7 @@ func TestRowsOfEarlierRelease(t *testing.T) {
 		t.Fatal(err)
 	}
 	// The waiter of the earlier release was let in, and holds off a change.
-	outs, err := s.Commit(t.Context(), storage.Commit{Key: leased, Expect: storage.Expect{ID: c.ID}, Parts: []cart.Part{cart.PartItems}})
+	outs, err := s.Commit(t.Context(), storage.Commit{Key: leased, Expect: storage.Expect{ID: c.ID}, Locks: storage.Locks{Parts: []cart.Part{cart.PartItems}}})
 	if err != nil || outs[0].Status != storage.Locked {
 		t.Errorf("Commit: %+v, %v", outs, err)
 	}

@@ -23,9 +23,9 @@ func put(ctx context.Context, s storage.Store, text string) error {
 		return err
 	}
 	outs, err := s.Commit(ctx, storage.Commit{
-		Key: key, Expect: storage.Expect{ID: at.ID, Version: at.Version}, NewID: "id", Steps: 1,
-		Parts:  []cart.Part{cart.PartItems},
-		Writes: []storage.Write{{Part: cart.PartItems, Value: []byte(text), Step: 1}, {Part: cart.PartMetadata("notes"), Value: []byte(`"<x>"`), Step: 1}},
+		Key: key, Expect: storage.Expect{ID: at.ID, Version: at.Version},
+		Change: storage.Change{NewID: "id", Steps: 1, Writes: []storage.Write{{Part: cart.PartItems, Value: []byte(text), Step: 1}, {Part: cart.PartMetadata("notes"), Value: []byte(`"<x>"`), Step: 1}}},
+		Locks:  storage.Locks{Parts: []cart.Part{cart.PartItems}},
 	})
 	if err == nil && outs[0].Status != storage.Committed {
 		return errors.New("not committed")
@@ -229,7 +229,7 @@ func TestDamagedRow(t *testing.T) {
 		if _, err := s.Load(t.Context(), key); !errors.Is(err, storage.ErrCorrupt) {
 			t.Errorf("Load with damaged %s: %v", column, err)
 		}
-		_, err := s.Commit(t.Context(), storage.Commit{Key: key, Parts: []cart.Part{cart.PartAll}})
+		_, err := s.Commit(t.Context(), storage.Commit{Key: key, Locks: storage.Locks{Parts: []cart.Part{cart.PartAll}}})
 		if !errors.Is(err, storage.ErrCorrupt) {
 			t.Errorf("Commit with damaged %s: %v", column, err)
 		}
@@ -246,7 +246,7 @@ func TestEndedRowsAreDeleted(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "carts.db")
 	s := open(t, path, "cart")
 	brief := func(instance string) storage.Commit {
-		return storage.Commit{Key: cart.Key{Identifier: "brief", Instance: instance}, NewID: "id", Steps: 1, TTL: time.Millisecond}
+		return storage.Commit{Key: cart.Key{Identifier: "brief", Instance: instance}, Change: storage.Change{NewID: "id", Steps: 1, TTL: time.Millisecond}}
 	}
 	for _, instance := range []string{"a", "b", "locked"} {
 		if _, err := s.Commit(t.Context(), brief(instance)); err != nil {

@@ -21,7 +21,7 @@ func testMissingCart(s *subject) {
 	s.missing("Cart of the conflict", out.Cart)
 	s.missing("Load after a conflict", s.load(key))
 	forget := check(key, &cart.Cart{}, cart.PartAll)
-	forget.Forget = true
+	forget.Change.Forget = true
 	s.commit(storage.Committed, forget)
 	s.missing("Load after Forget", s.load(key))
 	s.instances(nil, key.Identifier)
@@ -30,14 +30,14 @@ func testMissingCart(s *subject) {
 func testVersions(s *subject) {
 	create := change(key, &cart.Cart{}, items(`{"a":1}`))
 	out := s.commit(storage.Committed, create)
-	if out.ID != create.NewID || out.Base != 0 || out.Cart != nil {
+	if out.ID != create.Change.NewID || out.Base != 0 || out.Cart != nil {
 		s.Errorf("outcome of the creation: %+v", out)
 	}
 	if out.CreatedAt.IsZero() || !out.CreatedAt.Equal(out.UpdatedAt) || !out.ExpiresAt.Equal(out.UpdatedAt.Add(longer)) {
 		s.Errorf("times of the creation: %v, %v, %v", out.CreatedAt, out.UpdatedAt, out.ExpiresAt)
 	}
 	first := s.load(key)
-	s.is("created", first, content{ID: create.NewID, Version: 1, Items: `{"a":1}`, ItemsVersion: 1})
+	s.is("created", first, content{ID: create.Change.NewID, Version: 1, Items: `{"a":1}`, ItemsVersion: 1})
 	if !first.CreatedAt.Equal(out.CreatedAt) || !first.UpdatedAt.Equal(out.UpdatedAt) || !first.ExpiresAt.Equal(out.ExpiresAt) {
 		s.Errorf("the outcome's times are not the cart's: %+v, %+v", out, first)
 	}
@@ -61,9 +61,9 @@ func testVersions(s *subject) {
 func testSteps(s *subject) {
 	s.put(key, items(`{"a":1}`))
 	c := change(key, s.load(key), items(`{"a":5}`), conditions(`{"c":1}`), metadata("m", `1`), metadata("n", `2`))
-	c.Steps = 5
+	c.Change.Steps = 5
 	for i, step := range []uint64{5, 2, 1, 4} {
-		c.Writes[i].Step = step
+		c.Change.Writes[i].Step = step
 	}
 	if out := s.commit(storage.Committed, c); out.Base != 1 {
 		s.Errorf("Base = %d, want 1", out.Base)
@@ -74,7 +74,7 @@ func testSteps(s *subject) {
 	})
 	// Changes that cancel each other out raise the version and write nothing.
 	c = check(key, s.load(key), cart.PartItems)
-	c.Steps = 2
+	c.Change.Steps = 2
 	s.commit(storage.Committed, c)
 	s.is("after two steps without writes", s.load(key), content{
 		Version: 8, Items: `{"a":5}`, ItemsVersion: 6, Conditions: `{"c":1}`, ConditionsVersion: 3,
@@ -114,9 +114,9 @@ func testExpect(s *subject) {
 		s.same("the conflict's cart: "+what, out.Cart, was)
 		s.same("after the conflict: "+what, s.load(key), was)
 		c = check(key, was)
-		c.Expect, c.Touch = e, true
+		c.Expect, c.Change.Touch = e, true
 		s.same("the check's cart: "+what, s.commit(storage.Conflict, c).Cart, was)
-		c.Touch, c.Forget = false, true
+		c.Change.Touch, c.Change.Forget = false, true
 		s.commit(storage.Conflict, c)
 		s.same("after the check: "+what, s.load(key), was)
 	}
@@ -138,7 +138,7 @@ func testExpect(s *subject) {
 func testExpectAfterForget(s *subject) {
 	old := s.put(key, items(`{"a":1}`), metadata("m", `1`))
 	forget := check(key, old, cart.PartAll)
-	forget.Forget = true
+	forget.Change.Forget = true
 	s.commit(storage.Committed, forget)
 	stale := change(key, old, items(`{"old":1}`))
 	s.missing("conflict after Forget", s.commit(storage.Conflict, stale).Cart)
@@ -188,12 +188,12 @@ func testInternalParts(s *subject) {
 
 	// Internal parts change without a step of their own.
 	c := check(key, got, cart.PartAll)
-	c.Writes = []storage.Write{{Part: cart.PartTransfer, Value: []byte(blob + "!")}}
+	c.Change.Writes = []storage.Write{{Part: cart.PartTransfer, Value: []byte(blob + "!")}}
 	s.commit(storage.Committed, c)
 	want.Transfer = blob + "!"
 	s.is("transfer", s.load(key), want)
 
-	c.Writes = []storage.Write{{Part: cart.PartTransfer}, {Part: cart.PartReceived}}
+	c.Change.Writes = []storage.Write{{Part: cart.PartTransfer}, {Part: cart.PartReceived}}
 	s.commit(storage.Committed, c)
 	want.Transfer, want.Received = "", ""
 	s.is("cleared", s.load(key), want)
@@ -205,7 +205,7 @@ func testInternalParts(s *subject) {
 func testPendingTransfer(s *subject) {
 	base := s.put(key, items(`{"a":1}`))
 	open := check(key, base, cart.PartAll)
-	open.Writes = []storage.Write{{Part: cart.PartTransfer, Value: []byte("to u2")}}
+	open.Change.Writes = []storage.Write{{Part: cart.PartTransfer, Value: []byte("to u2")}}
 	s.commit(storage.Committed, open)
 	was := s.load(key)
 
@@ -222,11 +222,11 @@ func testPendingTransfer(s *subject) {
 	open.Expect.Version = now.Version
 	s.commit(storage.Committed, open)
 	forget := check(key, now, cart.PartAll)
-	forget.Forget = true
+	forget.Change.Forget = true
 	s.is("conflict of Forget", s.commit(storage.Conflict, forget).Cart, content{
 		ID: now.ID, Version: 2, Items: `{"b":1}`, ItemsVersion: 2, Transfer: "to u2",
 	})
-	forget.Writes = []storage.Write{{Part: cart.PartTransfer, Value: []byte("not stored")}}
+	forget.Change.Writes = []storage.Write{{Part: cart.PartTransfer, Value: []byte("not stored")}}
 	s.commit(storage.Committed, forget)
 	s.missing("forgotten", s.load(key))
 	s.put(key, items(`{"c":1}`))
@@ -237,7 +237,7 @@ func testForget(s *subject) {
 	other := s.put(cart.Key{Identifier: key.Identifier, Instance: "other"}, items(`{"o":1}`))
 	s.put(key, removed("m"))
 	forget := check(key, s.load(key), cart.PartAll)
-	forget.Forget = true
+	forget.Change.Forget = true
 	if out := s.commit(storage.Committed, forget); out.ID != was.ID || out.Base != 2 {
 		s.Errorf("outcome of Forget: %+v", out)
 	}
@@ -260,7 +260,7 @@ func testCheck(s *subject) {
 	s.same("after a check", s.load(key), was)
 
 	touch := check(key, was, cart.PartAll)
-	touch.Touch, touch.TTL = true, 2*longer
+	touch.Change.Touch, touch.Change.TTL = true, 2*longer
 	out = s.commit(storage.Committed, touch)
 	now := s.load(key)
 	if !now.ExpiresAt.After(was.ExpiresAt) || !now.ExpiresAt.Equal(out.ExpiresAt) {
@@ -271,7 +271,7 @@ func testCheck(s *subject) {
 	s.same("after Touch", now, &want)
 
 	touch = check(cart.Key{Identifier: "nobody", Instance: "default"}, &cart.Cart{})
-	touch.Touch = true
+	touch.Change.Touch = true
 	s.commit(storage.Committed, touch)
 	s.missing("after Touch of a missing cart", s.load(touch.Key))
 	s.instances(nil, "nobody")

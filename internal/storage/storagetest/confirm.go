@@ -122,7 +122,7 @@ func testQueueGrantConfirmedLate(s *subject) {
 			s.Fatalf("granted while held: %+v, %v", w.grant, w.err)
 		}
 		give := under(next.Token, change(key, between, items(`{"between":1}`)))
-		give.Release = true
+		give.Locks.Release = true
 		s.commit(storage.Committed, give)
 		if got := s.granted("the late", w); got.Version != between.Version+1 {
 			s.Errorf("the late was granted version %d, want %d", got.Version, between.Version+1)

@@ -36,12 +36,12 @@ func testCount(s *subject) {
 	all := len(names) + 1
 	expired := cart.Key{Identifier: "gone", Instance: "soon"}
 	short := change(expired, &cart.Cart{}, items(`{"a":1}`))
-	short.TTL = s.short()
+	short.Change.TTL = s.short()
 	s.commit(storage.Committed, short)
 	s.eventually("expired", func() bool { return !s.load(expired).Exists() })
 	forgotten := cart.Key{Identifier: "gone", Instance: "forgotten"}
 	forget := check(forgotten, s.put(forgotten, items(`{"a":1}`)), cart.PartAll)
-	forget.Forget = true
+	forget.Change.Forget = true
 	s.commit(storage.Committed, forget)
 	if l, ok := s.locker(); ok {
 		s.acquire(l, cart.Key{Identifier: "locked", Instance: "only"}, newToken(), cart.PartAll)

@@ -31,12 +31,12 @@ func testExpiryIsRenewed(s *subject) {
 		},
 		"a step without writes": func() storage.Outcome {
 			c := check(key, s.load(key))
-			c.Steps = 1
+			c.Change.Steps = 1
 			return s.try(c)[0]
 		},
 		"Touch": func() storage.Outcome {
 			c := check(key, s.load(key))
-			c.Touch = true
+			c.Change.Touch = true
 			return s.try(c)[0]
 		},
 	} {
@@ -45,7 +45,7 @@ func testExpiryIsRenewed(s *subject) {
 		s.inTime(func() time.Time {
 			was = s.put(key, items(`{"a":1}`), metadata("m", `1`))
 			c := change(key, was, metadata("m", `2`))
-			c.TTL = s.short()
+			c.Change.TTL = s.short()
 			first = s.commit(storage.Committed, c)
 			next = renew()
 			return first.ExpiresAt
@@ -64,7 +64,7 @@ func testExpiryIsRenewed(s *subject) {
 
 func testExpiredIsGone(s *subject) {
 	c := change(key, s.load(key), items(`{"a":1}`), conditions(`{"c":1}`), metadata("m", `1`), storage.Write{Part: cart.PartReceived, Value: []byte("x")})
-	c.TTL = s.short()
+	c.Change.TTL = s.short()
 	out := s.commit(storage.Committed, c)
 	was := s.load(key)
 	if s.caps.NoInstances == "" && time.Now().Before(out.ExpiresAt) {
@@ -94,13 +94,13 @@ func testExpiredIsGone(s *subject) {
 	s.instances(nil, key.Identifier)
 	s.missing("conflict", s.commit(storage.Conflict, change(key, was, items(`{"b":1}`))).Cart)
 	touch := check(key, was)
-	touch.Touch = true
+	touch.Change.Touch = true
 	s.missing("Touch", s.commit(storage.Conflict, touch).Cart)
 
 	// A new cart has nothing of the old one.
 	create := change(key, &cart.Cart{}, conditions(`{"d":1}`))
 	s.commit(storage.Committed, create)
-	s.is("created again", s.load(key), content{ID: create.NewID, Version: 1, Conditions: `{"d":1}`, ConditionsVersion: 1})
+	s.is("created again", s.load(key), content{ID: create.Change.NewID, Version: 1, Conditions: `{"d":1}`, ConditionsVersion: 1})
 	s.instances([]string{key.Instance}, key.Identifier)
 	if s.load(key).PartVersion(cart.PartMetadata("m")) != 0 {
 		s.Errorf("the new cart knows the old one's metadata")
@@ -113,10 +113,10 @@ func testNoExpiry(s *subject) {
 	s.inTime(func() time.Time {
 		was = s.put(key, items(`{"a":1}`))
 		c := change(key, was, items(`{"a":2}`))
-		c.TTL = s.short()
+		c.Change.TTL = s.short()
 		first = s.commit(storage.Committed, c)
 		c = change(key, s.load(key), items(`{"a":3}`))
-		c.TTL = 0
+		c.Change.TTL = 0
 		if out := s.try(c)[0]; !out.ExpiresAt.IsZero() {
 			s.Fatalf("TTL 0 expires at %v", out.ExpiresAt)
 		}

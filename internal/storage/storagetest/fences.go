@@ -75,8 +75,9 @@ func testStaleHolders(s *subject) {
 				time.Sleep(time.Until(g.Expires))
 			}
 			c := under(token, storage.Commit{
-				Key: key, Expect: storage.Expect{ID: id}, Steps: 1, TTL: long, Parts: []cart.Part{cart.PartItems},
-				Writes: []storage.Write{{Part: cart.PartItems, Value: []byte(`{"stale":1}`), Step: 1}},
+				Key: key, Expect: storage.Expect{ID: id},
+				Change: storage.Change{Steps: 1, TTL: long, Writes: []storage.Write{{Part: cart.PartItems, Value: []byte(`{"stale":1}`), Step: 1}}},
+				Locks:  storage.Locks{Parts: []cart.Part{cart.PartItems}},
 			})
 			if outs, err = l.Commit(s.ctx, c); err != nil || outs[0].Status != storage.LockLost {
 				return fmt.Errorf("commit %d of a stale holder (lock taken: %v): %+v, %w", n, taken, outs, err)
@@ -85,7 +86,7 @@ func testStaleHolders(s *subject) {
 				return fmt.Errorf("renewal %d of a stale holder (lock taken: %v): %w", n, taken, err)
 			}
 			if taken {
-				c.Token, c.Release = next.Token, true // the successor's is the only change
+				c.Locks.Token, c.Locks.Release = next.Token, true // the successor's is the only change
 				if outs, err = l.Commit(s.ctx, c); err != nil || outs[0].Status != storage.Committed || outs[0].Base != version {
 					return fmt.Errorf("commit %d of the successor: %+v, %w", n, outs, err)
 				}
@@ -126,7 +127,7 @@ func testFences(s *subject) {
 			s.ended(g)
 		case n%10 == 1: // the cart comes, goes, or expires
 			c := under(token, change(key, g.Cart, items(`{}`)))
-			c.Release, c.Forget, c.TTL = true, n%20 == 1, time.Millisecond
+			c.Locks.Release, c.Change.Forget, c.Change.TTL = true, n%20 == 1, time.Millisecond
 			s.commit(storage.Committed, c)
 		default:
 			err = l.Release(s.ctx, key, token)
@@ -165,7 +166,7 @@ func testFencesOfCrowd(s *subject) {
 				continue
 			}
 			c := under(token, change(key, g.Cart, items(`{}`)))
-			c.Release = true
+			c.Locks.Release = true
 			if outs, err := l.Commit(s.ctx, c); err != nil || outs[0].Status != storage.Committed {
 				return fmt.Errorf("commit: %+v, %w", outs, err)
 			}

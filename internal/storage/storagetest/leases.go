@@ -54,7 +54,7 @@ func (s *subject) wantNone(what string, l storage.Locker, key cart.Key, token st
 	now := s.load(key)
 	c := under(token, change(key, now, items(`{"stale":1}`)))
 	ask := claim(newToken(), cart.PartItems)
-	c.Release, c.Claim = true, &ask
+	c.Locks.Release, c.Locks.Claim = true, &ask
 	if out := s.commit(status, c); out.Claimed != (storage.Claimed{}) {
 		s.Errorf("%s: a commit without its lease claimed %+v", what, out.Claimed)
 	}
@@ -111,7 +111,7 @@ func testClientLease(s *subject) {
 		s.wantNone("another token", l, key, newToken(), storage.ErrLockUnknown)
 		s.wantHeld("afterwards", l, key, token, g, parts...)
 		forget := check(key, was, cart.PartAll)
-		forget.Forget = true
+		forget.Change.Forget = true
 		s.commit(storage.Locked, forget)
 		if err := l.Release(s.ctx, key, token); err != nil {
 			s.Fatalf("Release: %v", err)
@@ -242,7 +242,7 @@ func testClientLeaseInCommit(s *subject) {
 	was := s.put(key, items(`{"a":1}`))
 	ask := leaseClaim(newToken(), long, cart.PartItems)
 	c := change(key, &cart.Cart{}, items(`{"b":1}`))
-	c.Claim = &ask
+	c.Locks.Claim = &ask
 	if out := s.commit(storage.Conflict, c); !out.Claimed.Granted {
 		s.Fatalf("claimed %+v, want it granted", out.Claimed)
 	}
@@ -256,7 +256,7 @@ func testClientLeaseInCommit(s *subject) {
 	s.enqueue(key, turn)
 	w, w2 := s.wait(s.ctx, l, key, next, true), s.wait(s.ctx, l, key, turn, true)
 	give := under(ask.Token, change(key, was, items(`{"b":1}`)))
-	give.Release = true
+	give.Locks.Release = true
 	s.commit(storage.Committed, give)
 	s.granted("the next", w)
 	s.wantLease("the next", w.grant)
@@ -264,7 +264,7 @@ func testClientLeaseInCommit(s *subject) {
 		s.Errorf("the next was granted %+v after fence %d", w.grant, got.Fence)
 	}
 	give = under(next.Token, change(key, w.got, items(`{"c":1}`)))
-	give.Release, give.Again = true, &again
+	give.Locks.Release, give.Locks.Again = true, &again
 	if out := s.commit(storage.Committed, give); !out.Claimed.Queued {
 		s.Fatalf("claimed %+v, want it queued", out.Claimed)
 	}
@@ -274,7 +274,7 @@ func testClientLeaseInCommit(s *subject) {
 		s.Errorf("a turn was granted %+v", w2.grant)
 	}
 	take := change(key, w2.got, items(`{"d":1}`))
-	take.Token, take.Release, take.Again = turn.Token, true, &turn
+	take.Locks.Token, take.Locks.Release, take.Locks.Again = turn.Token, true, &turn
 	s.commit(storage.Committed, take)
 	s.granted("the lease that queued again", w3)
 	s.wantLease("the lease that queued again", w3.grant)

@@ -47,7 +47,7 @@ func testClientLeaseReleasedByCommit(s *subject) {
 		token := newToken()
 		g := s.lease(l, key, token, long, cart.PartItems, cart.PartConditions)
 		c = under(token, c)
-		c.Expect.Version, c.Release = g.Cart.Version+1, true
+		c.Expect.Version, c.Locks.Release = g.Cart.Version+1, true
 		s.commit(storage.Conflict, c)
 		s.wantHeld("after a conflict", l, key, token, g, cart.PartItems, cart.PartConditions)
 		c.Expect.Version = g.Cart.Version
@@ -59,11 +59,11 @@ func testClientLeaseReleasedByCommit(s *subject) {
 	token := newToken()
 	g := s.lease(l, key, token, long, cart.PartAll)
 	forget := under(token, check(key, g.Cart, cart.PartAll))
-	forget.Forget = true
+	forget.Change.Forget = true
 	s.commit(storage.Committed, forget)
 	s.wantHeld("after a forget", l, key, token, g, cart.PartAll)
 	forget = under(token, check(key, s.load(key), cart.PartAll))
-	forget.Forget, forget.Release = true, true
+	forget.Change.Forget, forget.Locks.Release = true, true
 	s.commit(storage.Committed, forget)
 	s.wantNone("released by a forget", l, key, token, storage.ErrLockUnknown)
 }
@@ -96,7 +96,7 @@ func testClientLeaseExpired(s *subject) {
 	}
 	tooLate("taken")
 	forget := under(taker, check(key, s.load(key), cart.PartAll))
-	forget.Forget, forget.Release = true, true
+	forget.Change.Forget, forget.Locks.Release = true, true
 	s.commit(storage.Committed, forget)
 	s.wantNone("forgotten", l, key, token, storage.ErrLockLost)
 	second := s.second()

@@ -21,10 +21,10 @@ func (s *subject) brieflyLiving(f func(was *cart.Cart)) {
 	s.Helper()
 	s.inTime(func() time.Time {
 		forget := check(key, s.load(key), cart.PartAll)
-		forget.Forget = true
+		forget.Change.Forget = true
 		s.commit(storage.Committed, forget)
 		c := change(key, s.load(key), items(`{"a":1}`), metadata("m", `1`))
-		c.TTL = s.short()
+		c.Change.TTL = s.short()
 		end := s.commit(storage.Committed, c).ExpiresAt
 		if was := s.load(key); was.Exists() {
 			f(was)
@@ -68,9 +68,9 @@ func testCartOutlivesLease(s *subject) {
 		for what, c := range map[string]storage.Commit{
 			"a write under the lease": under(token, change(key, was, items(`{"a":2}`))),
 			"a stranger's write":      change(key, was, conditions(`{"c":1}`)),
-			"a touch":                 {Key: key, Touch: true},
+			"a touch":                 {Key: key, Change: storage.Change{Touch: true}},
 		} {
-			c.Expect, c.TTL = storage.Expect{ID: was.ID}, s.short()
+			c.Expect, c.Change.TTL = storage.Expect{ID: was.ID}, s.short()
 			if len(parts) == 1 && parts[0] == cart.PartAll {
 				c = under(token, c)
 			}
@@ -116,14 +116,14 @@ func testCartOutlivesRenewal(s *subject) {
 	})
 	s.passed(was.ExpiresAt)
 	c := under(token, change(key, was, conditions(`{"b":1}`)))
-	c.TTL = s.short()
+	c.Change.TTL = s.short()
 	out := s.commit(storage.Committed, c)
 	if now := s.load(key); now.ID != was.ID || !now.ExpiresAt.Equal(out.ExpiresAt) || time.Until(now.ExpiresAt) < long/2 {
 		s.Errorf("written under the lease: %+v until %v, answered %v", contentOf(now), now.ExpiresAt, out.ExpiresAt)
 	}
 	// A cart that does not expire stays so, and one that is forgotten and made anew under the lease lives as long.
 	c = under(token, change(key, s.load(key), conditions(`{"b":2}`)))
-	c.TTL = 0
+	c.Change.TTL = 0
 	s.commit(storage.Committed, c)
 	if _, err := l.Renew(s.ctx, key, token, 2*long); err != nil {
 		s.Fatal(err)
@@ -132,10 +132,10 @@ func testCartOutlivesRenewal(s *subject) {
 		s.Errorf("a cart without expiry expires at %v", now.ExpiresAt)
 	}
 	forget := under(token, check(key, s.load(key), cart.PartConditions))
-	forget.Forget = true
+	forget.Change.Forget = true
 	s.commit(storage.Committed, forget)
 	c = under(token, change(key, &cart.Cart{}, conditions(`{"b":3}`)))
-	c.TTL = s.short()
+	c.Change.TTL = s.short()
 	if out := s.commit(storage.Committed, c); time.Until(out.ExpiresAt) < long {
 		s.Errorf("made anew under the lease, it expires at %v", out.ExpiresAt)
 	}
@@ -160,7 +160,7 @@ func testCartOutlivesQueuedLease(s *subject) {
 	s.enqueue(key, next)
 	w := s.wait(s.ctx, l, key, next, true)
 	give := change(key, s.load(key), items(`{"b":1}`))
-	give.Token, give.Release, give.TTL = holder, true, s.short()
+	give.Locks.Token, give.Locks.Release, give.Change.TTL = holder, true, s.short()
 	out := s.commit(storage.Committed, give)
 	got := s.granted("the next", w)
 	if out.ExpiresAt.Before(out.UpdatedAt.Add(storage.WaiterTTL)) {

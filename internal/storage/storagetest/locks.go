@@ -41,7 +41,7 @@ func (s *subject) abandon(l storage.Locker, key cart.Key, token string) {
 
 // under is c made under token's lock, which it demands.
 func under(token string, c storage.Commit) storage.Commit {
-	c.Token, c.UnderLease = token, true
+	c.Locks.Token, c.Locks.UnderLease = token, true
 	return c
 }
 
@@ -82,7 +82,7 @@ func testNoLocker(s *subject) {
 	was := s.put(key, items(`{"a":1}`))
 	c := change(key, &cart.Cart{}, items(`{"b":1}`))
 	ask := claim(newToken(), cart.PartAll)
-	c.Claim = &ask
+	c.Locks.Claim = &ask
 	if out := s.commit(storage.Conflict, c); out.Claimed != (storage.Claimed{}) {
 		s.Errorf("a store that is no Locker claimed %+v", out.Claimed)
 	}
@@ -123,9 +123,9 @@ func testLockBlocks(s *subject) {
 			}
 			s.second().wantProbe("lock of "+string(test.lock[0]), want, key, p)
 			c := check(key, s.load(key), p)
-			c.Token = newToken()
+			c.Locks.Token = newToken()
 			s.commit(want, c)
-			c.Token = token
+			c.Locks.Token = token
 			s.commit(storage.Committed, c)
 		}
 		// A commit of several parts is blocked by any of them, and changes none.
@@ -182,7 +182,7 @@ func testLockOutlivesForget(s *subject) {
 	token := newToken()
 	s.acquire(l, key, token, cart.PartItems)
 	forget := check(key, s.load(key), cart.PartAll)
-	forget.Forget = true
+	forget.Change.Forget = true
 	s.commit(storage.Locked, forget)
 	s.commit(storage.Committed, under(token, forget))
 	s.missing("forgotten", s.load(key))
@@ -202,7 +202,7 @@ func testLeaseDemanded(s *subject) {
 		s.Helper()
 		c := under(token, change(key, was, items(`{"stale":1}`)))
 		ask := claim(token, cart.PartItems)
-		c.Claim, c.Release = &ask, true
+		c.Locks.Claim, c.Locks.Release = &ask, true
 		if out := s.commit(storage.LockUnknown, c); out.Claimed != (storage.Claimed{}) {
 			s.Errorf("a lost lease was claimed anew: %+v", out.Claimed)
 		}
@@ -234,14 +234,14 @@ func testLeaseDemanded(s *subject) {
 	lost(token)
 	// Nobody took the lock since, so it is free: without a lease demanded the token does no harm.
 	free := change(key, was, items(`{"b":1}`))
-	free.Token = token
+	free.Locks.Token = token
 	s.commit(storage.Committed, free)
 
 	was = s.load(key)
 	s.acquire(l, key, newToken(), cart.PartItems)
 	lost(token)
 	free = change(key, was, items(`{"c":1}`))
-	free.Token = token
+	free.Locks.Token = token
 	s.commit(storage.Locked, free)
 }
 
@@ -266,7 +266,7 @@ func testLeaseRenewed(s *subject) {
 		wait := check(key, was, cart.PartItems)
 		stranger := claim(newToken(), cart.PartItems)
 		stranger.Duration = brief // should this round be held up, the stranger gets it
-		wait.Claim = &stranger
+		wait.Locks.Claim = &stranger
 		s.try(wait)
 		s.same("renewed", s.acquire(l, key, token, cart.PartItems, cart.PartConditions), was)
 		s.abandon(l, key, stranger.Token)
@@ -288,7 +288,7 @@ func testLeaseRenewed(s *subject) {
 		end = time.Now().Add(brief)
 		c := change(other, was, items(`{}`))
 		ask := claim(token, cart.PartItems)
-		c.Token, c.Claim = token, &ask
+		c.Locks.Token, c.Locks.Claim = token, &ask
 		if out := s.commit(storage.Conflict, c); !out.Claimed.Granted {
 			s.Fatalf("claim of what the token holds: %+v", out.Claimed)
 		}
@@ -325,25 +325,25 @@ func testRelease(s *subject) {
 		token := newToken()
 		s.acquire(l, key, token, cart.PartItems, cart.PartConditions)
 		c := change(key, was, items(`{"b":1}`))
-		c.Token, c.UnderLease, c.Release = token, lease, true
+		c.Locks.Token, c.Locks.UnderLease, c.Locks.Release = token, lease, true
 		s.commit(storage.Committed, c)
 		s.wantProbe("released by a change", storage.Committed, key, cart.PartAll)
 		s.commit(storage.LockUnknown, under(token, check(key, s.load(key), cart.PartItems)))
 
 		s.acquire(l, key, token, cart.PartAll)
 		c = check(key, s.load(key), cart.PartItems)
-		c.Token, c.UnderLease, c.Release = token, lease, true
+		c.Locks.Token, c.Locks.UnderLease, c.Locks.Release = token, lease, true
 		s.commit(storage.Committed, c)
 		s.wantProbe("released by a check", storage.Committed, key, cart.PartAll)
 
 		s.acquire(l, key, token, cart.PartAll)
-		c.Forget, c.Expect.Version = true, 0
+		c.Change.Forget, c.Expect.Version = true, 0
 		s.commit(storage.Committed, c)
 		s.wantProbe("released by Forget", storage.Committed, key, cart.PartAll)
 	}
 	// What was not held is no harm to give back.
 	c := change(key, s.load(key), items(`{"b":1}`))
-	c.Token, c.Release = newToken(), true
+	c.Locks.Token, c.Locks.Release = newToken(), true
 	s.commit(storage.Committed, c)
 }
 
@@ -356,7 +356,7 @@ func testReleaseNeedsSuccess(s *subject) {
 	token := newToken()
 	s.acquire(l, key, token, cart.PartItems)
 	c := under(token, change(key, &cart.Cart{}, items(`{"b":1}`)))
-	c.Release = true
+	c.Locks.Release = true
 	s.commit(storage.Conflict, c)
 	s.wantProbe("after a conflict", storage.Locked, key, cart.PartItems)
 	s.commit(storage.Committed, under(token, check(key, s.load(key), cart.PartItems)))

@@ -20,9 +20,9 @@ func testMetadataOrder(s *subject) {
 		Version: 5, Metadata: []entry{{"apple", `2`, 1}, {"mango", `3`, 2}, {"zebra", `5`, 5}},
 	})
 	both := change(key, got, removed("apple"), metadata("apple", `6`), metadata("fig", `7`), removed("fig"), metadata("fig", `8`), metadata("date", `9`))
-	both.Steps = 3
+	both.Change.Steps = 3
 	for i, step := range []uint64{1, 2, 1, 2, 3, 3} {
-		both.Writes[i].Step = step
+		both.Change.Writes[i].Step = step
 	}
 	s.commit(storage.Committed, both)
 	got = s.load(key)
@@ -62,7 +62,7 @@ func testMetadataTombstones(s *subject) {
 	}
 	base := s.put(key, sets...)
 	c := change(key, base, removals...)
-	c.Steps = many
+	c.Change.Steps = many
 	s.commit(storage.Committed, c)
 	got = s.load(key)
 	s.is("after many removals", got, content{

@@ -83,7 +83,7 @@ func testInstances(s *subject) {
 	s.second().instances([]string{"Default", "a", "default", "wishlist", "z", "é"}, "u1")
 
 	forget := check(cart.Key{Identifier: "u1", Instance: "default"}, s.load(cart.Key{Identifier: "u1", Instance: "default"}), cart.PartAll)
-	forget.Forget = true
+	forget.Change.Forget = true
 	s.commit(storage.Committed, forget)
 	s.put(cart.Key{Identifier: "u1", Instance: "z"}, items(`{}`)) // empty but there
 	s.instances([]string{"Default", "a", "wishlist", "z", "é"}, "u1")

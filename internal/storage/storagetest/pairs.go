@@ -37,7 +37,7 @@ func (s *subject) pair(a, b cart.Key) {
 	// A merge: the target grows, the source goes.
 	source, target := s.put(a, items(`{"a":1}`)), s.put(b, items(`{"b":1}`))
 	forget := check(a, source, cart.PartAll)
-	forget.Forget = true
+	forget.Change.Forget = true
 	merge := change(b, target, items(`{"b":1,"a":1}`))
 
 	status := func(what string, outs []storage.Outcome, first, second storage.Status) {
@@ -75,14 +75,14 @@ func (s *subject) pair(a, b cart.Key) {
 		status("locked target", s.try(forget, merge), storage.NotTried, storage.Locked)
 		unchanged()
 		queued := merge
-		queued.Claim = &storage.Claim{Token: newToken(), Parts: merge.Parts, Duration: long}
+		queued.Locks.Claim = &storage.Claim{Token: newToken(), Parts: merge.Locks.Parts, Duration: long}
 		outs := s.try(forget, queued)
 		status("locked target, claimed", outs, storage.NotTried, storage.Locked)
 		if outs[0].Claimed != (storage.Claimed{}) || outs[1].Claimed != (storage.Claimed{Queued: true}) {
 			s.Errorf("claimed %+v and %+v, want the second queued", outs[0].Claimed, outs[1].Claimed)
 		}
 		unchanged()
-		s.abandon(l, b, queued.Claim.Token)
+		s.abandon(l, b, queued.Locks.Claim.Token)
 		s.abandon(l, b, token)
 	}
 
@@ -97,13 +97,13 @@ func (s *subject) pair(a, b cart.Key) {
 	// A swap, into a cart that is not there and then into one that is: the cart moves.
 	source = s.load(b)
 	forget = check(b, source, cart.PartAll)
-	forget.Forget = true
+	forget.Change.Forget = true
 	status("swap", s.try(forget, placed(a, &cart.Cart{}, source.Moved())), storage.Committed, storage.Committed)
 	s.missing("source", s.load(b))
 	s.is("target", s.load(a), content{ID: source.ID, Version: 3, Items: `{"b":1,"a":1}`, ItemsVersion: 2})
 	source, target = s.put(b, items(`{"c":1}`), metadata("m", `1`)), s.load(a)
 	forget = check(b, source, cart.PartAll)
-	forget.Forget = true
+	forget.Change.Forget = true
 	stale = placed(a, target, source.Moved())
 	stale.Expect.ID = newID()
 	status("stale target", s.try(forget, stale), storage.NotTried, storage.Conflict)
@@ -112,6 +112,6 @@ func (s *subject) pair(a, b cart.Key) {
 	s.missing("source", s.load(b))
 	s.is("target", s.load(a), content{ID: source.ID, Version: 2, Items: `{"c":1}`, ItemsVersion: 1, Metadata: []entry{{"m", `1`, 1}}})
 	forget = check(a, s.load(a), cart.PartAll)
-	forget.Forget = true
+	forget.Change.Forget = true
 	s.commit(storage.Committed, forget)
 }

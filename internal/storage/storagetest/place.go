@@ -10,7 +10,7 @@ import (
 // placed is the commit by which c comes in place of base.
 func placed(key cart.Key, base, c *cart.Cart) storage.Commit {
 	commit := check(key, base, cart.PartAll)
-	commit.Place = c
+	commit.Change.Place = c
 	return commit
 }
 
@@ -59,14 +59,14 @@ func testPlace(s *subject) {
 	empty := cart.Key{Identifier: "nobody", Instance: "default"}
 	bare := &cart.Cart{ID: newID(), Version: 9, CreatedAt: begun}
 	c := placed(empty, &cart.Cart{}, bare)
-	c.TTL = 0
+	c.Change.TTL = 0
 	if out := s.commit(storage.Committed, c); out.Base != 0 || out.ID != bare.ID || !out.ExpiresAt.IsZero() {
 		s.Errorf("in place of nothing: %+v", out)
 	}
 	s.is("in place of nothing", s.load(empty), content{ID: bare.ID, Version: 9})
 	s.instances([]string{"default"}, "nobody")
 	c = placed(empty, s.load(empty), bare)
-	c.TTL = s.short()
+	c.Change.TTL = s.short()
 	s.commit(storage.Committed, c)
 	s.eventually("expiry", func() bool { return !s.load(empty).Exists() })
 	s.instances(nil, "nobody")
@@ -87,7 +87,7 @@ func testPlaceUnderLocks(s *subject) {
 	s.commit(storage.Locked, placed(key, &cart.Cart{}, moved))
 	s.missing("held", s.load(key))
 	c := under(token, placed(key, &cart.Cart{}, moved))
-	c.TTL = s.short()
+	c.Change.TTL = s.short()
 	if out := s.commit(storage.Committed, c); out.ExpiresAt.Before(g.Expires) {
 		s.Errorf("the cart expires at %v, the lease on it at %v", out.ExpiresAt, g.Expires)
 	}
@@ -97,7 +97,7 @@ func testPlaceUnderLocks(s *subject) {
 		s.Fatal(err)
 	}
 	transfer := change(key, s.load(key), storage.Write{Part: cart.PartTransfer, Value: []byte("pending")})
-	transfer.Steps = 0
+	transfer.Change.Steps = 0
 	s.commit(storage.Committed, transfer)
 	s.commit(storage.Conflict, placed(key, s.load(key), moved))
 }

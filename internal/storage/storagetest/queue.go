@@ -16,7 +16,7 @@ func (s *subject) enqueue(key cart.Key, c storage.Claim) {
 	s.Helper()
 	commit := check(key, s.load(key), c.Parts...)
 	commit.Expect.ID = newID() // a conflict, where no lock is in the way
-	commit.Claim = &c
+	commit.Locks.Claim = &c
 	if out := s.try(commit)[0]; out.Claimed != (storage.Claimed{Queued: true}) {
 		s.Fatalf("claim of %v: %s, %+v, want it queued", c.Parts, name(out.Status), out.Claimed)
 	}
@@ -97,7 +97,7 @@ func testClaimOnConflict(s *subject) {
 	was := s.put(key, items(`{"a":1}`))
 	ask := claim(newToken(), cart.PartItems)
 	c := change(key, &cart.Cart{}, items(`{"b":1}`))
-	c.Claim = &ask
+	c.Locks.Claim = &ask
 	out := s.commit(storage.Conflict, c)
 	if out.Claimed != (storage.Claimed{Granted: true}) {
 		s.Fatalf("claimed %+v, want it granted", out.Claimed)
@@ -106,7 +106,7 @@ func testClaimOnConflict(s *subject) {
 	s.wantProbe("claimed", storage.Locked, key, cart.PartItems)
 	s.wantProbe("not claimed", storage.Committed, key, cart.PartConditions)
 	retry := under(ask.Token, change(key, out.Cart, items(`{"b":1}`)))
-	retry.Release = true
+	retry.Locks.Release = true
 	s.commit(storage.Committed, retry)
 	s.wantProbe("released", storage.Committed, key, cart.PartAll)
 
@@ -114,7 +114,7 @@ func testClaimOnConflict(s *subject) {
 	other := cart.Key{Identifier: "u2", Instance: "default"}
 	c = change(other, was, items(`{"b":1}`))
 	ask = claim(newToken(), cart.PartAll)
-	c.Claim = &ask
+	c.Locks.Claim = &ask
 	out = s.commit(storage.Conflict, c)
 	if !out.Claimed.Granted {
 		s.Fatalf("claimed %+v, want it granted", out.Claimed)
@@ -135,13 +135,13 @@ func testClaimWhileHeld(s *subject) {
 	s.acquire(l, key, holder, cart.PartItems)
 	ask := claim(newToken(), cart.PartItems)
 	c := change(key, base, items(`{"b":1}`))
-	c.Claim = &ask
+	c.Locks.Claim = &ask
 	if out := s.commit(storage.Locked, c); out.Claimed != (storage.Claimed{Queued: true}) {
 		s.Fatalf("claimed %+v, want it queued", out.Claimed)
 	}
 	w := s.wait(s.ctx, l, key, ask, true)
 	last := under(holder, change(key, base, items(`{"last":1}`)))
-	last.Release = true
+	last.Locks.Release = true
 	s.commit(storage.Committed, last)
 	got := s.granted("after the release", w)
 	s.is("the state comes with the lock", got, content{ID: base.ID, Version: 2, Items: `{"last":1}`, ItemsVersion: 2})
@@ -157,7 +157,7 @@ func testClaimUnused(s *subject) {
 	}
 	ask := claim(newToken(), cart.PartAll)
 	c := change(key, s.load(key), items(`{"a":1}`))
-	c.Claim = &ask
+	c.Locks.Claim = &ask
 	if out := s.commit(storage.Committed, c); out.Claimed != (storage.Claimed{}) {
 		s.Errorf("claimed %+v by a commit that succeeded", out.Claimed)
 	}
@@ -175,7 +175,7 @@ func testAgain(s *subject) {
 	turn := func(token string, status storage.Status) storage.Outcome {
 		s.Helper()
 		c := under(token, change(key, s.load(key), items(`{"a":1}`)))
-		c.Release, c.Again = true, &again
+		c.Locks.Release, c.Locks.Again = true, &again
 		return s.commit(status, c)
 	}
 
@@ -325,7 +325,7 @@ func testQueueCrowd(s *subject) {
 				return err
 			}
 			c := under(ask.Token, change(key, at, items(fmt.Sprintf(`{"n":%d}`, n+1))))
-			c.Expect.Version, c.Release = 0, true
+			c.Expect.Version, c.Locks.Release = 0, true
 			outs, err := l.Commit(s.ctx, c)
 			if err != nil || outs[0].Status != storage.Committed {
 				return fmt.Errorf("commit under a lock: %v, %w", outs, err)

@@ -24,7 +24,7 @@ func testRacingCreators(s *subject) {
 				return err
 			case outs[0].Status == storage.Committed:
 				won.Add(1)
-				winner.Store(c.NewID)
+				winner.Store(c.Change.NewID)
 			case outs[0].Status != storage.Conflict:
 				return fmt.Errorf("racer %d: %s", i, name(outs[0].Status))
 			case !outs[0].Cart.Exists() || outs[0].Cart.Version != 1:

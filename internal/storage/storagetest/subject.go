@@ -83,7 +83,7 @@ func (s *subject) commit(want storage.Status, c storage.Commit) storage.Outcome 
 	s.Helper()
 	out := s.try(c)[0]
 	if out.Status != want {
-		s.Fatalf("Commit(%q, %v) = %s, want %s", c.Key, c.Parts, name(out.Status), name(want))
+		s.Fatalf("Commit(%q, %v) = %s, want %s", c.Key, c.Locks.Parts, name(out.Status), name(want))
 	}
 	return out
 }
@@ -99,12 +99,12 @@ func (s *subject) put(key cart.Key, writes ...storage.Write) *cart.Cart {
 func change(key cart.Key, base *cart.Cart, writes ...storage.Write) storage.Commit {
 	c := storage.Commit{
 		Key: key, Expect: storage.Expect{ID: base.ID, Version: base.Version},
-		Writes: writes, Steps: 1, NewID: newID(), TTL: longer,
+		Change: storage.Change{Writes: writes, Steps: 1, NewID: newID(), TTL: longer},
 	}
-	for i := range c.Writes {
-		c.Parts = append(c.Parts, c.Writes[i].Part)
-		if c.Writes[i].Step == 0 {
-			c.Writes[i].Step = 1
+	for i := range c.Change.Writes {
+		c.Locks.Parts = append(c.Locks.Parts, c.Change.Writes[i].Part)
+		if c.Change.Writes[i].Step == 0 {
+			c.Change.Writes[i].Step = 1
 		}
 	}
 	return c
@@ -113,7 +113,9 @@ func change(key cart.Key, base *cart.Cart, writes ...storage.Write) storage.Comm
 // check is a commit that changes nothing.
 func check(key cart.Key, base *cart.Cart, parts ...cart.Part) storage.Commit {
 	return storage.Commit{
-		Key: key, Expect: storage.Expect{ID: base.ID, Version: base.Version}, NewID: newID(), TTL: longer, Parts: parts,
+		Key: key, Expect: storage.Expect{ID: base.ID, Version: base.Version},
+		Change: storage.Change{NewID: newID(), TTL: longer},
+		Locks:  storage.Locks{Parts: parts},
 	}
 }
 
