@@ -12,8 +12,12 @@ func (c *Cart) Footprint() int {
 		n += allocated(len(c.Metadata[i].Key)) + allocated(cap(c.Metadata[i].Value))
 	}
 	if len(c.Removed) > 0 {
-		const header, slot = 48, 2 * (16 + 8 + 1) // a Go map is a half to seven eighths full
-		n += header + max(len(c.Removed), 8)*slot
+		const header, slot = 48, 16 + 8 + 1
+		slots := 8 // of the smallest Go map; a larger one is a half to seven eighths full
+		if len(c.Removed) > slots {
+			slots = 2 * len(c.Removed)
+		}
+		n += header + slots*slot
 		for key := range c.Removed {
 			n += allocated(len(key))
 		}
