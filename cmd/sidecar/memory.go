@@ -61,7 +61,7 @@ func fitMemory(limit int64, store storage.Store) int64 {
 		return limit
 	}
 	outside := int64(programMemory)
-	if s, ok := store.(interface{ OutsideHeap() int64 }); ok {
+	if s, ok := storage.As[storage.OutsideHeap](store); ok {
 		outside += s.OutsideHeap()
 	}
 	limit = max(limit/2, limit-outside)

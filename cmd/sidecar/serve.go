@@ -181,13 +181,13 @@ func (s *sidecar) backend(c *config.Config, store storage.Store, carts *lock.Coo
 		MemoryBytes:    fitMemory(s.memory, store),
 		AllowFlush:     c.AllowFlush,
 	}
-	if beater, ok := store.(storage.Beater); ok {
+	if beater, ok := storage.As[storage.Beater](store); ok {
 		b.Beat = beater.Beat
 	}
-	if advisor, ok := store.(storage.Advisor); ok {
+	if advisor, ok := storage.As[storage.Advisor](store); ok {
 		b.Advice = advisor.Advice
 	}
-	if counter, ok := store.(storage.Counter); ok {
+	if counter, ok := storage.As[storage.Counter](store); ok {
 		b.Count = counter.Count
 	}
 	return b

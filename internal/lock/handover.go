@@ -111,10 +111,6 @@ func (c *Coordinator) handOver(ctx context.Context, from, to, first cart.Key, st
 		case status == storage.Committed:
 			c.stats.changes.Add(1)
 			return res, nil
-		case status == storage.Conflict:
-			c.stats.conflicts.Add(1)
-		case status == storage.Locked:
-			c.stats.locked.Add(1)
 		case status == storage.LockLost && ch.Lease != "":
 			return Result{}, storage.ErrLockLost
 		case status == storage.LockUnknown && ch.Lease != "":

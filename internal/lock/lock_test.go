@@ -428,9 +428,10 @@ type gate struct {
 	mu      sync.RWMutex
 }
 
-func newGate(s storage.Locker) *gate { return &gate{Locker: s} }
-func (g *gate) close()               { g.mu.Lock() }
-func (g *gate) open()                { g.mu.Unlock() }
+func newGate(s storage.Locker) *gate  { return &gate{Locker: s} }
+func (g *gate) close()                { g.mu.Lock() }
+func (g *gate) open()                 { g.mu.Unlock() }
+func (g *gate) Unwrap() storage.Store { return g.Locker }
 
 func (g *gate) Commit(ctx context.Context, cs ...storage.Commit) ([]storage.Outcome, error) {
 	g.waiting.Add(1)
@@ -450,6 +451,7 @@ type split struct {
 var errDied = fmt.Errorf("the sidecar died: %w", storage.ErrUnavailable)
 
 func (s split) Atomic(a, b cart.Key) bool { return a == b }
+func (s split) Unwrap() storage.Store     { return s.Locker }
 
 func (s split) Commit(ctx context.Context, cs ...storage.Commit) ([]storage.Outcome, error) {
 	if len(cs) > 1 {

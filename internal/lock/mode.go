@@ -107,10 +107,10 @@ type Queue struct {
 
 // Stats count since the start.
 type Stats struct {
-	// Changes are changes answered with success; Commits the commits that carried them.
-	Changes, Commits uint64
-	// Conflicts are commits refused on a version; Locked, on a held lock.
-	Conflicts, Locked uint64
+	// Changes are changes answered with success.
+	Changes uint64
+	// CommitCounts count the commits that carried them, where the store is a [storage.Meter].
+	storage.CommitCounts
 	// Acquired are locks taken for real; Timeouts, waits that ended without one.
 	Acquired, Timeouts uint64
 	// LeasesGranted are leases granted to clients; LeaseTimeouts, requests for one that waited in vain; LeasesLost,
@@ -121,8 +121,8 @@ type Stats struct {
 }
 
 type stats struct {
-	changes, commits, conflicts, locked, acquired, timeouts atomic.Uint64
-	leasesGranted, leaseTimeouts, leasesLost                atomic.Uint64
+	changes, acquired, timeouts              atomic.Uint64
+	leasesGranted, leaseTimeouts, leasesLost atomic.Uint64
 }
 
 const (
@@ -136,11 +136,12 @@ func (c *Coordinator) Status() Status {
 		Locking:        c.mode.locking.Load(),
 		ForeignWriters: c.mode.foreign.Load(),
 		Stats: Stats{
-			Changes: c.stats.changes.Load(), Commits: c.stats.commits.Load(),
-			Conflicts: c.stats.conflicts.Load(), Locked: c.stats.locked.Load(),
-			Acquired: c.stats.acquired.Load(), Timeouts: c.stats.timeouts.Load(),
+			Changes: c.stats.changes.Load(), Acquired: c.stats.acquired.Load(), Timeouts: c.stats.timeouts.Load(),
 			LeasesGranted: c.stats.leasesGranted.Load(), LeaseTimeouts: c.stats.leaseTimeouts.Load(), LeasesLost: c.stats.leasesLost.Load(),
 		},
+	}
+	if m, ok := storage.As[storage.Meter](c.store); ok {
+		s.Stats.CommitCounts = m.CommitCounts()
 	}
 	c.mode.mu.Lock()
 	s.Reason, s.Since = c.mode.reason, c.mode.since

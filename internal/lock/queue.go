@@ -48,7 +48,8 @@ type op struct {
 	once  bool
 	grant storage.Grant // of claim
 
-	parts   []cart.Part // what it waits for in the queue
+	ctx     context.Context // of its call
+	parts   []cart.Part     // what it waits for in the queue
 	since   time.Time
 	expires time.Time // end of its wait
 	running bool      // taken out of the queue: it will be answered
@@ -81,6 +82,17 @@ type batch struct {
 	view *cart.Cart
 	// beside says that something else of the queue is under way.
 	beside bool
+	// called says that it is one op, which its own call serves.
+	called bool
+}
+
+// callers is ctx as that of the calls of ops, for what is done for them.
+func callers(ctx context.Context, ops []*op) context.Context {
+	all := make([]context.Context, len(ops))
+	for i, o := range ops {
+		all[i] = o.ctx
+	}
+	return storage.WithCallers(ctx, all)
 }
 
 var shardSeed = maphash.MakeSeed()
@@ -99,7 +111,7 @@ func (c *Coordinator) submit(ctx context.Context, key cart.Key, o *op) (Result, 
 	if err := spent(ctx); err != nil {
 		return Result{}, err
 	}
-	o.since = time.Now()
+	o.ctx, o.since = ctx, time.Now()
 	if o.expires.IsZero() {
 		o.expires = o.since.Add(c.opts.Load().WaitTimeout)
 	}
@@ -121,7 +133,7 @@ func (c *Coordinator) submit(ctx context.Context, key cart.Key, o *op) (Result, 
 	case q.exclusive && o.Lease != "" && o.exclusive == nil:
 		o.running = true
 		sh.mu.Unlock()
-		c.serve(ctx, q, batch{ops: []*op{o}, beside: true})
+		c.serve(ctx, q, batch{ops: []*op{o}, beside: true, called: true})
 	case q.active || q.waits(o):
 		q.enqueue(o)
 		sh.mu.Unlock()
@@ -131,7 +143,7 @@ func (c *Coordinator) submit(ctx context.Context, key cart.Key, o *op) (Result, 
 	default:
 		q.active, q.exclusive, o.running = true, o.exclusive != nil, true
 		sh.mu.Unlock()
-		c.serve(ctx, q, batch{ops: []*op{o}})
+		c.serve(ctx, q, batch{ops: []*op{o}, called: true})
 		c.handOn(sh, q)
 	}
 	return c.await(ctx, sh, q, o)

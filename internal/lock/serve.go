@@ -50,6 +50,9 @@ func (s *serving) try(ctx context.Context) (again bool) {
 		s.c.release(s.q.key, s.token)
 		return false
 	}
+	if !s.called {
+		ctx = callers(ctx, s.ops)
+	}
 	p, err := s.plan(ctx)
 	if err != nil {
 		return s.fail(nil, err)
@@ -65,7 +68,6 @@ func (s *serving) try(ctx context.Context) (again bool) {
 	}
 	s.c.cache.begin(s.q.key)
 	outs, err := s.c.store.Commit(ctx, p.commit)
-	s.c.stats.commits.Add(1)
 	if errors.Is(err, storage.ErrTooLarge) && len(s.ops) > 1 {
 		return s.split(ctx, singly(s.ops))
 	}
@@ -125,7 +127,6 @@ func (s *serving) committed(p *plan, out storage.Outcome) (again bool) {
 
 // conflicted takes in the state that stands in the backend.
 func (s *serving) conflicted(ctx context.Context, p *plan, out storage.Outcome) (again bool) {
-	s.c.stats.conflicts.Add(1)
 	if s.own && out.Cart.Exists() && (out.Cart.ID != s.view.ID || out.Cart.Version > s.view.Version) {
 		s.c.foreignWriter(s.q.key)
 	}
@@ -150,7 +151,6 @@ func (s *serving) conflicted(ctx context.Context, p *plan, out storage.Outcome) 
 // locked lets the changes wait for the lock that their commit met, each set of parts by itself: a lock over the items
 // does not hold up a change of the conditions.
 func (s *serving) locked(ctx context.Context, p *plan, out storage.Outcome) (again bool) {
-	s.c.stats.locked.Add(1)
 	if p.commit.Locks.UnderLease {
 		s.ops[0].answer(Result{}, errHeld)
 		return false

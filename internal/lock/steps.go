@@ -37,7 +37,6 @@ func (t *transfer) declare(ctx context.Context, source *cart.Cart, in intent) (s
 		Change: storage.Change{Writes: []storage.Write{{Part: cart.PartTransfer, Value: value}}, TTL: t.life()},
 		Locks:  storage.Locks{Parts: []cart.Part{cart.PartAll}, Token: token, UnderLease: token != ""},
 	})
-	t.c.stats.commits.Add(1)
 	if err != nil {
 		return 0, err
 	}
@@ -92,7 +91,6 @@ func (t *transfer) receive(ctx context.Context, in intent) error {
 			return err
 		}
 		outs, err := t.c.store.Commit(ctx, take)
-		t.c.stats.commits.Add(1)
 		switch {
 		case err != nil:
 			return err
@@ -119,7 +117,6 @@ func (c *Coordinator) giveUp(ctx context.Context, in intent) error {
 		Key: in.From, Expect: storage.Expect{ID: source.ID, Version: source.Version},
 		Change: storage.Change{Writes: []storage.Write{{Part: cart.PartTransfer}}, Forget: true},
 	})
-	c.stats.commits.Add(1)
 	c.cache.drop(in.From)
 	return err // a conflict means that somebody else did it
 }

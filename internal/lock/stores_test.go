@@ -8,6 +8,7 @@ import (
 	"github.com/sidecart/sidecart/internal/storage"
 	"github.com/sidecart/sidecart/internal/storage/cell"
 	"github.com/sidecart/sidecart/internal/storage/memory"
+	"github.com/sidecart/sidecart/internal/storage/middleware"
 	"github.com/sidecart/sidecart/internal/storage/redis"
 	"github.com/sidecart/sidecart/internal/storage/sqlite"
 	"github.com/sidecart/sidecart/internal/testserver"
@@ -15,9 +16,9 @@ import (
 
 func openMemory(t testing.TB) storage.Locker {
 	t.Helper()
-	s := memory.New()
+	s := middleware.Measure(memory.New())
 	t.Cleanup(func() { _ = s.Close() })
-	return s
+	return s.(storage.Locker)
 }
 
 // sharedBackends open a backend; what they return opens it once more, as a further sidecar would.
@@ -40,6 +41,6 @@ func opened[S storage.Store](t *testing.T) func(S, error) storage.Store {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { _ = s.Close() })
-		return s
+		return middleware.Measure(s)
 	}
 }

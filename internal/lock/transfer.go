@@ -193,7 +193,6 @@ func (t *transfer) atOnce(ctx context.Context, from cart.Key, source *cart.Cart,
 	}
 	take.Locks.Release = take.Locks.Token != ""
 	outs, err := t.c.store.Commit(ctx, give, take)
-	t.c.stats.commits.Add(1)
 	if err != nil {
 		return Result{}, 0, err
 	}

@@ -83,7 +83,7 @@ func (c *Coordinator) gather(q *queue, b *batch, wanted func(*op) bool) {
 // awaitTurn lets changes wait for a lock without holding up the rest of the queue, or keeps the place for those that
 // will come until then. queued says that the claim stands in the backend's queue already.
 func (c *Coordinator) awaitTurn(q *queue, ops []*op, claim storage.Claim, queued bool) {
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(callers(context.Background(), ops))
 	w := &waiter{claim: claim, ops: ops, cancel: cancel}
 	sh := c.shard(q.key)
 	sh.mu.Lock()
@@ -100,8 +100,9 @@ func (c *Coordinator) awaitTurn(q *queue, ops []*op, claim storage.Claim, queued
 
 // awaitLease lets an op wait for its lease. The shard is locked.
 func (c *Coordinator) awaitLease(q *queue, o *op) {
-	ctx, cancel := context.WithCancel(context.Background())
-	w := &waiter{claim: *o.claim, once: o.once, ops: []*op{o}, cancel: cancel}
+	ops := []*op{o}
+	ctx, cancel := context.WithCancel(callers(context.Background(), ops))
+	w := &waiter{claim: *o.claim, once: o.once, ops: ops, cancel: cancel}
 	q.waiters = append(q.waiters, w)
 	sh := c.shard(q.key)
 	c.inFlight.Go(func() {

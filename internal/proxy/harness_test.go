@@ -28,6 +28,7 @@ import (
 	"github.com/sidecart/sidecart/internal/cart"
 	"github.com/sidecart/sidecart/internal/lock"
 	"github.com/sidecart/sidecart/internal/storage/memory"
+	"github.com/sidecart/sidecart/internal/storage/middleware"
 	pb "github.com/sidecart/sidecart/proto/sidecart/v1"
 )
 
@@ -61,7 +62,7 @@ func (l *logText) String() string {
 // realBackend is a coordinator over a store in memory.
 func realBackend(t *testing.T) Backend {
 	t.Helper()
-	store := memory.New()
+	store := middleware.Measure(memory.New())
 	t.Cleanup(func() { _ = store.Close() })
 	o := lock.Options{WaitTimeout: 5 * time.Second, LeaseDuration: 5 * time.Second, TTL: time.Hour, Limits: cart.DefaultLimits(), Reason: "Configured"}
 	return Backend{

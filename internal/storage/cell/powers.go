@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/sidecart/sidecart/internal/cart"
+	"github.com/sidecart/sidecart/internal/storage"
 )
 
 // Powers that only some drivers have. [storage.Beater] and [storage.Advisor] are two more, with the fallbacks that
@@ -50,8 +51,5 @@ type Prober interface {
 	Probe(ctx context.Context) error
 }
 
-// OutsideHeap is a driver that takes memory which Go's collector does not know of. The fallback is none.
-type OutsideHeap interface {
-	// OutsideHeap is how much, in bytes.
-	OutsideHeap() int64
-}
+// OutsideHeap is [storage.OutsideHeap], as a power of a driver.
+type OutsideHeap = storage.OutsideHeap

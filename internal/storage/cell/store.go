@@ -13,11 +13,11 @@ import (
 )
 
 var (
-	_ storage.Locker  = (*Store)(nil)
-	_ storage.Beater  = (*Store)(nil)
-	_ storage.Advisor = (*Store)(nil)
-	_ storage.Counter = (*Store)(nil)
-	_ OutsideHeap     = (*Store)(nil)
+	_ storage.Locker      = (*Store)(nil)
+	_ storage.Beater      = (*Store)(nil)
+	_ storage.Advisor     = (*Store)(nil)
+	_ storage.Counter     = (*Store)(nil)
+	_ storage.OutsideHeap = (*Store)(nil)
 )
 
 // Store is a [storage.Locker] over a driver.
@@ -271,7 +271,7 @@ func (s *Store) Advice(ctx context.Context) ([]storage.Advice, error) {
 	return nil, nil
 }
 
-// OutsideHeap implements [OutsideHeap].
+// OutsideHeap implements [storage.OutsideHeap].
 func (s *Store) OutsideHeap() int64 {
 	if o, ok := s.powers.(OutsideHeap); ok {
 		return o.OutsideHeap()

@@ -10,6 +10,7 @@ import (
 	"github.com/sidecart/sidecart/internal/config"
 	"github.com/sidecart/sidecart/internal/storage"
 	"github.com/sidecart/sidecart/internal/storage/memory"
+	"github.com/sidecart/sidecart/internal/storage/middleware"
 	"github.com/sidecart/sidecart/internal/storage/redis"
 	"github.com/sidecart/sidecart/internal/storage/sqlite"
 )
@@ -20,10 +21,21 @@ func Check(c *config.Config) config.Problems { return config.NotBuilt(c) }
 // Store opens the store that c names, which must be valid. It does not demand that a server answers: ask Ping. An error
 // of the type [config.Problems] says that the configuration, or a file that it names, is wrong; any other, that what it
 // names cannot be opened now.
+//
+// What it returns is the backend within the decorators of package middleware.
 func Store(ctx context.Context, c *config.Config) (storage.Store, error) {
 	if err := Check(c).Err(); err != nil {
 		return nil, err
 	}
+	s, err := backend(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	return middleware.Measure(s), nil
+}
+
+// backend opens what the type and the URL of a configuration name.
+func backend(ctx context.Context, c *config.Config) (storage.Store, error) {
 	switch b := &c.Backend; b.Type {
 	case config.BackendRedis:
 		rc, err := redisConfig(c)

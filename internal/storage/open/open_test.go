@@ -96,6 +96,9 @@ func TestStoreOpensWhatTheConfigurationNames(t *testing.T) {
 				t.Error(err)
 			}
 			commit(t, s)
+			if meter, ok := storage.As[storage.Meter](s); !ok || meter.CommitCounts().Commits != 1 {
+				t.Error("the commit was not counted")
+			}
 		})
 	}
 }

@@ -10,7 +10,7 @@ import (
 
 // testCount: what counts are the carts of the prefix that exist, and neither locks nor what has expired, whoever asks.
 func testCount(s *subject) {
-	counter, ok := s.store.(storage.Counter)
+	counter, ok := storage.As[storage.Counter](s.store)
 	if s.caps.NoCount != "" {
 		if ok {
 			if _, _, err := counter.Count(s.ctx, 1); !errors.Is(err, storage.ErrUnsupported) {
@@ -53,5 +53,8 @@ func testCount(s *subject) {
 	count(counter, all, all, false)
 	count(counter, all-1, all-1, true)
 	count(counter, 1, 1, true)
-	count(s.second().store.(storage.Counter), all, all, false)
+	if counter, ok = storage.As[storage.Counter](s.second().store); !ok {
+		s.Fatalf("the second store is no Counter")
+	}
+	count(counter, all, all, false)
 }

@@ -33,7 +33,7 @@ func (s *subject) methods() map[string]func(context.Context) error {
 			return err
 		}
 	}
-	if c, ok := s.store.(storage.Counter); ok && s.caps.NoCount == "" {
+	if c, ok := storage.As[storage.Counter](s.store); ok && s.caps.NoCount == "" {
 		calls["Count"] = func(ctx context.Context) error {
 			_, _, err := c.Count(ctx, 1)
 			return err

@@ -1,0 +1,44 @@
+package storage
+
+// Decorator is a store over another one. Its own methods are those of the contract, written out one by one; a power of
+// the store below that it has nothing to add to is found by [As].
+type Decorator interface {
+	// Unwrap returns the store below.
+	Unwrap() Store
+}
+
+// As finds a power that only some stores have: [Beater], [Advisor], [Counter], [OutsideHeap] or [Meter]. The outermost
+// store that has it answers; false means that the documented fallback holds. Do not ask for a [Locker] this way: a
+// decorator of a Locker is one itself.
+func As[Power any](s Store) (Power, bool) {
+	for {
+		if p, ok := s.(Power); ok {
+			return p, true
+		}
+		d, ok := s.(Decorator)
+		if !ok {
+			var none Power
+			return none, false
+		}
+		s = d.Unwrap()
+	}
+}
+
+// OutsideHeap is a store that takes memory which Go's collector does not know of. The fallback is none.
+type OutsideHeap interface {
+	// OutsideHeap is how much, in bytes.
+	OutsideHeap() int64
+}
+
+// Meter is a store that counts its commits. The fallback is to know of none.
+type Meter interface {
+	CommitCounts() CommitCounts
+}
+
+// CommitCounts count the commits that a store was asked for since it was opened.
+type CommitCounts struct {
+	// Commits are all of them; two that share a step count once.
+	Commits uint64
+	// Conflicts are those that were refused on a version; Locked, on a held lock.
+	Conflicts, Locked uint64
+}
