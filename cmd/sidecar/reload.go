@@ -136,8 +136,8 @@ func needsRestart(old, c *config.Config) error {
 
 // adjust takes over settings; the backend stays open.
 func (s *sidecar) adjust(c *config.Config) {
-	s.carts.Update(s.options(c, s.store))
-	s.server.Swap(s.backend(c, s.store, s.carts))
+	s.coordinator.Update(s.options(c, s.store))
+	s.server.Swap(s.backend(c, s.store, s.coordinator))
 	s.took(c, "settings")
 }
 
@@ -148,13 +148,13 @@ func (s *sidecar) replace(ctx context.Context, c *config.Config, identity string
 	if err != nil {
 		return err
 	}
-	carts := lock.New(store, s.options(c, store))
-	retired := s.server.Swap(s.backend(c, store, carts))
-	s.drain(retired.Wait, s.carts, s.store, s.config)
+	coordinator := lock.New(store, s.options(c, store))
+	retired := s.server.Swap(s.backend(c, store, coordinator))
+	s.drain(retired.Wait, s.coordinator, s.store, s.config)
 	if s.config.Backend.Type == config.BackendMemory {
 		s.log.Warn("carts of the previous backend are gone, since it kept them in this process")
 	}
-	s.store, s.carts, s.identity = store, carts, identity
+	s.store, s.coordinator, s.identity = store, coordinator, identity
 	s.took(c, "backend")
 	s.warn(c)
 	return nil
@@ -176,13 +176,13 @@ func openProbed(ctx context.Context, c *config.Config) (storage.Store, error) {
 }
 
 // drain closes a backend that was replaced when nobody uses it any more.
-func (s *sidecar) drain(wait func(context.Context) error, carts *lock.Coordinator, store storage.Store, old *config.Config) {
+func (s *sidecar) drain(wait func(context.Context) error, coordinator *lock.Coordinator, store storage.Store, old *config.Config) {
 	s.drains.Go(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), min(old.Timeouts.Request.Std()+stopMargin, longestStop))
 		defer cancel()
 		err := wait(ctx)
 		if err == nil {
-			err = carts.Close(ctx)
+			err = coordinator.Close(ctx)
 		}
 		if err != nil {
 			s.log.Warn("calls on the previous backend are cut off", "backend", describe(&old.Backend), "error", err)
@@ -198,7 +198,7 @@ func (s *sidecar) took(c *config.Config, what string) {
 	s.config = c
 	s.style.set(c)
 	s.accept()
-	st := s.carts.Status()
+	st := s.coordinator.Status()
 	s.log.Info("configuration taken over", "changed", what, "generation", c.Generation,
 		"backend", describe(&c.Backend), "locking", st.Locking, "mode", c.Locking.Mode, "reason", st.Reason)
 }

@@ -29,11 +29,11 @@ type sidecar struct {
 	files  *watcher
 	server *proxy.Server
 
-	config   *config.Config
-	identity string // of store
-	store    storage.Store
-	carts    *lock.Coordinator
-	rejected string // what is wrong with the newest configuration, "" if it runs
+	config      *config.Config
+	identity    string // of store
+	store       storage.Store
+	coordinator *lock.Coordinator
+	rejected    string // what is wrong with the newest configuration, "" if it runs
 
 	drains sync.WaitGroup // backends that were replaced and still have calls
 }
@@ -117,13 +117,13 @@ func serve(ctx context.Context, l *layers, signals <-chan os.Signal, stderr io.W
 func (s *sidecar) start(f *first) error {
 	c, store := f.config, f.store
 	s.config, s.store, s.identity = c, store, f.identity
-	s.carts = lock.New(store, s.options(c, store))
+	s.coordinator = lock.New(store, s.options(c, store))
 	var err error
 	s.server, err = proxy.Start(proxy.Options{
 		GRPC: c.Listen.GRPC, HTTP: c.Listen.HTTP, Admin: c.Listen.Admin, Socket: c.Listen.Socket,
 		Version: versionName(), Log: s.log,
 		Pod: s.layers.env[config.PodNameVariable], Namespace: s.layers.env[config.PodNamespaceVariable], CartStorage: s.layers.env[config.CartStorageVariable],
-	}, s.backend(c, store, s.carts))
+	}, s.backend(c, store, s.coordinator))
 	if err != nil {
 		_ = store.Close()
 		return err
@@ -131,7 +131,7 @@ func (s *sidecar) start(f *first) error {
 	s.files = newWatcher(s.log)
 	s.files.follow(append(s.watched(c), f.alsoWatched...))
 
-	st := s.carts.Status()
+	st := s.coordinator.Status()
 	s.log.Info("serving",
 		"grpc", s.server.Addr("grpc"), "http", s.server.Addr("http"), "admin", s.server.Addr("admin"), "socket", s.server.Addr("socket"),
 		"backend", describe(&c.Backend), "locking", st.Locking, "mode", c.Locking.Mode, "reason", st.Reason,
@@ -166,9 +166,9 @@ func (s *sidecar) options(c *config.Config, store storage.Store) lock.Options {
 	}
 }
 
-func (s *sidecar) backend(c *config.Config, store storage.Store, carts *lock.Coordinator) proxy.Backend {
+func (s *sidecar) backend(c *config.Config, store storage.Store, coordinator *lock.Coordinator) proxy.Backend {
 	b := proxy.Backend{
-		Coordinator:    carts,
+		Coordinator:    coordinator,
 		Ping:           store.Ping,
 		Name:           string(c.Backend.Type),
 		Place:          c.Backend.Place(),
@@ -216,7 +216,7 @@ func (s *sidecar) stop(ctx context.Context) error {
 		err = fmt.Errorf("calls under way were cut off: %w", err)
 	}
 	s.drains.Wait() // bounded by the same time, from earlier on
-	return errors.Join(err, s.carts.Close(ctx), s.store.Close())
+	return errors.Join(err, s.coordinator.Close(ctx), s.store.Close())
 }
 
 // holderName names this sidecar to people who look at a lock: in a pod, the host is its name.

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/sidecart/sidecart/internal/cart"
+	"github.com/sidecart/sidecart/internal/storage"
 )
 
 // leases are those that were acquired through this sidecar, for the status page and for those who hold one by a stream.
@@ -14,7 +15,7 @@ import (
 // of an hour on ever new names must not fill the memory.
 type leases struct {
 	mu   sync.Mutex
-	byID map[leaseID]*heldLease
+	byID map[leaseID]*listed
 }
 
 // MaxListed is how many leases a sidecar lists and counts as held.
@@ -25,7 +26,8 @@ type leaseID struct {
 	token string
 }
 
-type heldLease struct {
+// listed is a lease in the list.
+type listed struct {
 	Lease
 	since time.Time
 	ends  time.Time     // by this process's clock
@@ -38,7 +40,7 @@ func (s *leases) add(key cart.Key, l Lease, d time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.byID == nil {
-		s.byID = make(map[leaseID]*heldLease)
+		s.byID = make(map[leaseID]*listed)
 	}
 	now := time.Now()
 	// Each one that is added looks at a few others, so that those that have ended stay few. Go starts the range of a
@@ -61,7 +63,7 @@ func (s *leases) add(key cart.Key, l Lease, d time.Duration) {
 		}
 	}
 	l.Cart = nil
-	s.byID[leaseID{key, l.Token}] = &heldLease{Lease: l, since: now, ends: now.Add(d), gone: make(chan struct{})}
+	s.byID[leaseID{key, l.Token}] = &listed{Lease: l, since: now, ends: now.Add(d), gone: make(chan struct{})}
 }
 
 func (s *leases) renew(key cart.Key, l Lease) {
@@ -101,15 +103,12 @@ func (s *leases) clear() {
 	clear(s.byID)
 }
 
-// HeldLease is a lease for people who look: without its token.
+// HeldLease is a lease as people may see it: without its token.
 type HeldLease struct {
-	Key    cart.Key
-	Parts  []cart.Part
-	Holder string
-	Fence  uint64
-	// Since is when it was granted, by this sidecar's clock; Expires when it ends unless it is renewed, by the
-	// backend's.
-	Since, Expires time.Time
+	Key cart.Key
+	storage.Lease
+	// Since is when it was granted, by this sidecar's clock.
+	Since time.Time
 	// Waiting is how many changes and leases of that cart wait in this sidecar.
 	Waiting int
 }
@@ -125,7 +124,7 @@ func (s *leases) list() []HeldLease {
 			delete(s.byID, id)
 			continue
 		}
-		held = append(held, HeldLease{Key: id.key, Parts: h.Parts, Holder: h.Holder, Fence: h.Fence, Since: h.since, Expires: h.Expires})
+		held = append(held, HeldLease{Key: id.key, Lease: h.Lease.Lease, Since: h.since})
 	}
 	slices.SortFunc(held, func(a, b HeldLease) int { return cmp.Or(a.Since.Compare(b.Since), cmp.Compare(a.Fence, b.Fence)) })
 	return held

@@ -34,7 +34,7 @@ func compute(o *Options, key cart.Key, b *batch, view *cart.Cart) *plan {
 		c.Change.NewID = newUUID()
 	}
 	if first := b.ops[0]; first.Lease != "" {
-		c.Locks.Token, c.Locks.UnderLease, c.Locks.Release = first.Lease, true, first.Release
+		c.Locks.Token, c.Locks.MustHold, c.Locks.Release = first.Lease, true, first.Release
 	}
 	d := cart.NewDraft(view, o.Limits, c.Change.NewID)
 	for i, o := range b.ops {
@@ -142,7 +142,7 @@ func (p *plan) apply(o *op, d *cart.Draft) answer {
 // idle reports whether the commit would neither write nor touch nor release.
 func (p *plan) idle() bool {
 	c := &p.commit
-	return !c.Change.Any() && !c.Locks.Release && !c.Locks.UnderLease
+	return !c.Change.Any() && !c.Locks.Release && !c.Locks.MustHold
 }
 
 // answer answers the ops of a plan that was carried out, and returns the cart as it is now.

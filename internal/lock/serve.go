@@ -101,7 +101,7 @@ func (s *serving) plan(ctx context.Context) (*plan, error) {
 		}
 	}
 	p := compute(o, s.q.key, &s.batch, s.view)
-	if l := &p.commit.Locks; known && s.c.locker != nil && s.c.mode.locking.Load() && !l.UnderLease {
+	if l := &p.commit.Locks; known && s.c.locker != nil && s.c.mode.locking.Load() && !l.MustHold {
 		l.Claim = o.claim(l.Parts, s.token)
 		if s.token != "" && s.c.cache.takesTurns(s.q.key) && !s.c.closing.Load() {
 			l.Again = o.claim(l.Parts, "")
@@ -151,7 +151,7 @@ func (s *serving) conflicted(ctx context.Context, p *plan, out storage.Outcome) 
 // locked lets the changes wait for the lock that their commit met, each set of parts by itself: a lock over the items
 // does not hold up a change of the conditions.
 func (s *serving) locked(ctx context.Context, p *plan, out storage.Outcome) (again bool) {
-	if p.commit.Locks.UnderLease {
+	if p.commit.Locks.MustHold {
 		s.ops[0].answer(Result{}, errHeld)
 		return false
 	}

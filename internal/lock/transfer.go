@@ -189,7 +189,7 @@ func (t *transfer) atOnce(ctx context.Context, from cart.Key, source *cart.Cart,
 		Locks:  storage.Locks{Parts: []cart.Part{cart.PartAll}, Token: t.tokens[from], Release: t.tokens[from] != ""},
 	}
 	if t.under.Lease != "" {
-		give.Locks.Token, give.Locks.UnderLease, give.Locks.Release = t.under.Lease, true, t.under.Release
+		give.Locks.Token, give.Locks.MustHold, give.Locks.Release = t.under.Lease, true, t.under.Release
 	}
 	take.Locks.Release = take.Locks.Token != ""
 	outs, err := t.c.store.Commit(ctx, give, take)

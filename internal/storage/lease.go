@@ -27,17 +27,17 @@ func (s *State) Lease(token string) (Lease, error) {
 	return Lease{}, ErrLockUnknown
 }
 
-// Renew makes the lease that token has end in lease from now, which becomes its own duration; 0 stands for the duration
-// that it has. Where it has none, nothing changes.
-func (s *State) Renew(token string, lease time.Duration, now time.Time) (Lease, error) {
+// Renew makes the lease that token has end after duration from now, which becomes its own duration; 0 stands for the
+// duration that it has. Where that is not known, nothing changes.
+func (s *State) Renew(token string, duration time.Duration, now time.Time) (Lease, error) {
 	if h := s.leased(token); h != nil {
-		if lease > 0 {
-			h.DurationMillis = millis(lease)
+		if duration > 0 {
+			h.DurationMillis = millis(duration)
 		} else {
-			lease = time.Duration(h.DurationMillis) * time.Millisecond
+			duration = time.Duration(h.DurationMillis) * time.Millisecond
 		}
-		if lease > 0 {
-			h.Expires, h.Unconfirmed = now.Add(lease), false
+		if duration > 0 {
+			h.Expires, h.Unconfirmed = now.Add(duration), false
 			s.outlive()
 		}
 	}

@@ -125,7 +125,7 @@ func TestLeaseExpires(t *testing.T) {
 		if _, err := s.Renew("a", time.Hour, now); !errors.Is(err, lease) {
 			t.Errorf("%s: Renew: %v, want %v", what, err, lease)
 		}
-		c := storage.Commit{Locks: storage.Locks{Parts: []cart.Part{items}, Token: "a", UnderLease: true, Claim: new(claim("b", items))}}
+		c := storage.Commit{Locks: storage.Locks{Parts: []cart.Part{items}, Token: "a", MustHold: true, Claim: new(claim("b", items))}}
 		if out := one(&s, c); out.Status != status || out.Claimed != (storage.Claimed{}) {
 			t.Errorf("%s: commit %+v, want status %d", what, out, status)
 		}

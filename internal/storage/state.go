@@ -51,8 +51,8 @@ type Waiter struct {
 }
 
 // Heartbeat is how often a waiter must renew its place in the queue, and WaiterTTL how long a place lasts without, and
-// the most for which a lock is granted from the queue until its waiter has claimed it again: a dead waiter delays those
-// behind it by no more than that, whatever lease it has asked for.
+// the most for which a lock is granted from the queue until its waiter has claimed it again. A dead waiter delays those
+// behind it by no more than that, however long a lock it has asked for.
 const (
 	Heartbeat = 250 * time.Millisecond
 	WaiterTTL = 3 * Heartbeat
@@ -125,7 +125,7 @@ func Apply(states []*State, commits []Commit, now time.Time) (outs []Outcome, gr
 // check tells how a commit would end, and changes nothing.
 func (s *State) check(c *Commit) Outcome {
 	l := &c.Locks
-	if l.UnderLease && !slices.ContainsFunc(s.Held, func(h Hold) bool { return h.Token == l.Token }) {
+	if l.MustHold && !slices.ContainsFunc(s.Held, func(h Hold) bool { return h.Token == l.Token }) {
 		if s.lost(l.Token) {
 			return Outcome{Status: LockLost}
 		}
@@ -192,10 +192,12 @@ func (s *State) write(c *Change, now time.Time) Outcome {
 	return out
 }
 
-// Acquire grants the claim or puts it in the queue. A token that holds the parts already gets their lease anew, and
-// keeps what else it holds as it is, unless it is a lease, which ends as a whole; one that waits already keeps its
-// place. A claim for a lease that is lost is neither granted nor queued: it is one that was under way for longer than
-// its lease, and whoever was told the token would find it valid again, after others have had the lock.
+// Acquire grants the claim or puts it in the queue. If the token holds the parts already, their lock lives for the
+// whole duration again. A turn keeps what else it holds as it is; a lease ends as a whole. A token that waits already
+// keeps its place.
+//
+// A claim for a lease that is lost is neither granted nor queued. Such a claim was under way for longer than the lease
+// lived. If it were granted, the holder of the token would find it valid again after others have had the lock.
 func (s *State) Acquire(c Claim, now time.Time) Claimed {
 	if s.Holds(c.Token, c.Parts) {
 		if !c.Leased && s.leased(c.Token) == nil {
@@ -256,8 +258,8 @@ func (s *State) letGo(token string, parts []cart.Part) {
 	}
 }
 
-// hold grants a claim. Where it comes from the queue, its waiter may have died since its last sign of life, and is
-// given a longer lease when it has claimed again.
+// hold grants a claim. The waiter of a claim that comes from the queue may have died since its last sign of life. So
+// the lock is short, until the waiter has claimed it again.
 func (s *State) hold(c Claim, now time.Time, queued bool) {
 	h := Hold{Token: c.Token, Holder: c.Holder, Parts: c.Parts, Expires: now.Add(c.Duration), Leased: c.Leased}
 	if c.Leased {

@@ -115,10 +115,10 @@ type Locks struct {
 	Parts []cart.Part
 	// Token is the lock under which the commit is made; "" for none.
 	Token string
-	// UnderLease demands that Token still holds its lock, in this same step; otherwise the status is LockLost or
+	// MustHold demands that Token still holds its lock, in this same step; otherwise the status is LockLost or
 	// LockUnknown. Parts that the lock does not cover must be free. Where false, Token only opens what it happens to
 	// hold still.
-	UnderLease bool
+	MustHold bool
 	// Release gives back what Token holds, and its place in the queue, if the commit succeeds, and hands the lock to
 	// the next in the queue.
 	Release bool
@@ -157,10 +157,11 @@ const (
 	Conflict
 	// Locked: a lock of another holder covers one of Locks.Parts.
 	Locked
-	// LockLost: UnderLease was demanded, and Token's lease has expired or was taken.
+	// LockLost: MustHold was demanded, and Token's lease has expired or was taken.
 	LockLost
-	// LockUnknown: UnderLease was demanded, and Token holds nothing and no lease of it is remembered: it never was, was
-	// released, or belongs to another cart. A turn that has ended is told so too, since ended turns are not remembered.
+	// LockUnknown: MustHold was demanded, Token holds nothing, and no lease of it is remembered. It never was one, was
+	// released, or belongs to another cart. A turn that has ended gets this status too, since ended turns are not
+	// remembered.
 	LockUnknown
 )
 
@@ -238,11 +239,11 @@ type Locker interface {
 	// lease.
 	Lease(ctx context.Context, key cart.Key, token string) (Lease, error)
 
-	// Renew makes the lease that token has on key end in lease from now, if it holds still, in one atomic step, and
-	// returns it. That becomes the lease's own duration; 0 stands for the duration that it has. Where a release before
-	// this one wrote the lease, none may be known: then 0 changes nothing, and Lease.Duration is 0. The cart lives
-	// until the lease has ended. The errors are those of Lease.
-	Renew(ctx context.Context, key cart.Key, token string, lease time.Duration) (Lease, error)
+	// Renew makes the lease that token has on key end after duration from now, if it holds still, in one atomic step,
+	// and returns it. That becomes the lease's own duration; 0 stands for the duration that it has. Where a release of
+	// Sidecart before this one wrote the lease, its own duration may not be known. Then 0 leaves the lease as it is,
+	// and Lease.Duration is 0. The cart lives until the lease has ended. The errors are those of Lease.
+	Renew(ctx context.Context, key cart.Key, token string, duration time.Duration) (Lease, error)
 
 	// Release gives back the lease that token has on key, and wakes the next; its token is unknown from then on. The
 	// errors are those of Lease.
@@ -253,7 +254,7 @@ type Locker interface {
 type Grant struct {
 	// Cart is the state of the cart under the lock; never nil.
 	Cart *cart.Cart
-	// Fence and Expires are those of the lease; zero for a turn, whose claim has no Fence.
+	// Fence and Expires are those of the lease; zero for a turn.
 	Fence   uint64
 	Expires time.Time
 }

@@ -208,12 +208,12 @@ func testCrashedHolder(t *testing.T, w *world) {
 }
 
 // A waiter that died stops those behind it for no longer than it takes to find that out, also where its turn comes
-// before that, and whatever lease it asked for.
+// before that, and for however long it asked.
 func testDeadWaiter(t *testing.T, w *world) {
 	store := w.open()
 	for _, test := range []struct {
 		name    string
-		fence   bool
+		leased  bool
 		after   time.Duration // between its death and its turn
 		longest time.Duration
 	}{
@@ -222,7 +222,7 @@ func testDeadWaiter(t *testing.T, w *world) {
 		{"the turn is its next", false, 0, storage.WaiterTTL + 2*storage.Heartbeat},
 	} {
 		l := w.acquire(w.a, items)
-		dead := storage.Claim{Token: lock.NewToken(), Parts: items, Duration: time.Hour, Leased: test.fence}
+		dead := storage.Claim{Token: lock.NewToken(), Parts: items, Duration: time.Hour, Leased: test.leased}
 		outs, err := store.Commit(t.Context(), storage.Commit{Key: key, Locks: storage.Locks{Parts: items, Claim: &dead}})
 		if err != nil || !outs[0].Claimed.Queued {
 			t.Fatalf("%s: the one who dies is not in the queue: %+v, %v", test.name, outs, err)

@@ -176,13 +176,13 @@ func commit(ctx context.Context, s storage.Store, key cart.Key, at *cart.Cart) (
 }
 
 // queueUp has holder hold the whole cart, and next wait for it, by a commit.
-func queueUp(t *testing.T, s storage.Locker, key cart.Key, fence bool) storage.Claim {
+func queueUp(t *testing.T, s storage.Locker, key cart.Key, leased bool) storage.Claim {
 	t.Helper()
 	claim := storage.Claim{Token: "holder", Parts: []cart.Part{cart.PartAll}, Duration: time.Minute}
 	if _, err := s.Acquire(t.Context(), key, claim, false); err != nil {
 		t.Fatal(err)
 	}
-	claim.Token, claim.Leased = "next", fence
+	claim.Token, claim.Leased = "next", leased
 	outs, err := s.Commit(t.Context(), storage.Commit{Key: key, Locks: storage.Locks{Parts: claim.Parts, Claim: &claim}})
 	if err != nil || !outs[0].Claimed.Queued {
 		t.Fatalf("Commit: %+v, %v", outs, err)
@@ -197,7 +197,7 @@ func TestReleaseWakes(t *testing.T) {
 	for name, release := range map[string]func(key cart.Key) error{
 		"Abandon": func(key cart.Key) error { return s.Abandon(t.Context(), key, "holder") },
 		"Commit": func(key cart.Key) error {
-			_, err := s.Commit(t.Context(), storage.Commit{Key: key, Locks: storage.Locks{Token: "holder", UnderLease: true, Release: true}})
+			_, err := s.Commit(t.Context(), storage.Commit{Key: key, Locks: storage.Locks{Token: "holder", MustHold: true, Release: true}})
 			return err
 		},
 	} {

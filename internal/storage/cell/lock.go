@@ -241,10 +241,10 @@ func (s *Store) lease(ctx context.Context, key cart.Key, token string) (lease st
 }
 
 // Renew implements [storage.Locker].
-func (s *Store) Renew(ctx context.Context, key cart.Key, token string, lease time.Duration) (storage.Lease, error) {
+func (s *Store) Renew(ctx context.Context, key cart.Key, token string, duration time.Duration) (storage.Lease, error) {
 	var renewed storage.Lease
 	err := s.change(ctx, key, func(state *storage.State, now time.Time) (_ []string, err error) {
-		renewed, err = state.Renew(token, lease, now)
+		renewed, err = state.Renew(token, duration, now)
 		return nil, err
 	})
 	if err != nil {

@@ -19,7 +19,7 @@ func commitOnce(ctx context.Context, s storage.Store, key cart.Key, at *cart.Car
 		Locks:  storage.Locks{Parts: []cart.Part{cart.PartItems}},
 	}
 	if release != "" {
-		c.Locks.Token, c.Locks.UnderLease, c.Locks.Release = release, true, true
+		c.Locks.Token, c.Locks.MustHold, c.Locks.Release = release, true, true
 	}
 	outs, err := s.Commit(ctx, c)
 	if err == nil && outs[0].Status != storage.Committed {

@@ -93,8 +93,8 @@ func (m *measuredLocker) Lease(ctx context.Context, key cart.Key, token string) 
 	return m.locker.Lease(ctx, key, token)
 }
 
-func (m *measuredLocker) Renew(ctx context.Context, key cart.Key, token string, lease time.Duration) (storage.Lease, error) {
-	return m.locker.Renew(ctx, key, token, lease)
+func (m *measuredLocker) Renew(ctx context.Context, key cart.Key, token string, duration time.Duration) (storage.Lease, error) {
+	return m.locker.Renew(ctx, key, token, duration)
 }
 
 func (m *measuredLocker) Release(ctx context.Context, key cart.Key, token string) error {

@@ -91,7 +91,7 @@ func contend(ctx context.Context, s *Store, key cart.Key, id string, n int, name
 		outs, err := s.Commit(ctx, storage.Commit{
 			Key: key, Expect: storage.Expect{ID: id, Version: now.Cart.Version},
 			Change: storage.Change{Steps: 1, TTL: time.Hour, Writes: []storage.Write{{Part: cart.PartItems, Value: []byte(benchItems), Step: 1}}},
-			Locks:  storage.Locks{Parts: parts, Token: claim.Token, UnderLease: true, Release: true},
+			Locks:  storage.Locks{Parts: parts, Token: claim.Token, MustHold: true, Release: true},
 		})
 		if err != nil || outs[0].Status != storage.Committed {
 			return fmt.Errorf("%+v, %w", outs, err)

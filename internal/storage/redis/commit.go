@@ -149,7 +149,7 @@ func (s *Store) commitArgs(commits []storage.Commit) []any {
 // declaresFence reports whether a commit has to do with leases, where the server must know which keys that takes. An
 // ordinary one is spared the key.
 func (s *Store) declaresFence(c *storage.Commit) bool {
-	return s.space.cluster && (c.Locks.UnderLease || fences(c.Locks.Claim) || fences(c.Locks.Again))
+	return s.space.cluster && (c.Locks.MustHold || fences(c.Locks.Claim) || fences(c.Locks.Again))
 }
 
 func fences(c *storage.Claim) bool { return c != nil && c.Leased }
@@ -198,7 +198,7 @@ func isTurn(c *storage.Commit) bool {
 // isOrdinary reports whether a commit is one that quick.lua can make, if its locks are.
 func isOrdinary(c *storage.Commit) bool {
 	change, locks := &c.Change, &c.Locks
-	if locks.UnderLease || fences(locks.Claim) || fences(locks.Again) ||
+	if locks.MustHold || fences(locks.Claim) || fences(locks.Again) ||
 		c.Expect.ID == "" || change.Steps == 0 || change.TTL <= 0 || change.Forget ||
 		change.Place != nil || slices.Contains(locks.Parts, cart.PartAll) {
 		return false
@@ -258,7 +258,7 @@ func (s *Store) flags(c *storage.Commit) string {
 	if c.Change.Touch {
 		f += "t"
 	}
-	if c.Locks.UnderLease {
+	if c.Locks.MustHold {
 		f += "l"
 	}
 	if c.Locks.Release {

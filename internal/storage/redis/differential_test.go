@@ -308,7 +308,7 @@ func (w *twins) turn(i int) storage.Commit {
 	case 4:
 		c.Locks.Parts = []cart.Part{cart.PartConditions}
 	case 5:
-		c.Locks.UnderLease = true
+		c.Locks.MustHold = true
 	case 6:
 		c.Locks.Again = nil
 	case 7:
@@ -328,7 +328,7 @@ func (w *twins) randomCommit(i int) storage.Commit {
 		Locks:  storage.Locks{Parts: w.parts(), Release: w.yes(3)},
 	}
 	if w.yes(2) && !w.quiet {
-		c.Locks.Token, c.Locks.UnderLease = w.anyToken(), w.yes(2)
+		c.Locks.Token, c.Locks.MustHold = w.anyToken(), w.yes(2)
 	}
 	if w.yes(2) && !w.quiet {
 		c.Locks.Claim = w.claim()

@@ -35,7 +35,7 @@ func wantUnavailable(t *testing.T, s *Store, what string) {
 	}
 	// Nor is a lease unknown to a server that may not have heard of it yet.
 	c := replace(u1, &cart.Cart{}, `{}`)
-	c.Locks.Token, c.Locks.UnderLease = randomName(), true
+	c.Locks.Token, c.Locks.MustHold = randomName(), true
 	if outs, err := s.Commit(t.Context(), c); !errors.Is(err, storage.ErrUnavailable) {
 		t.Errorf("%s: Commit under a lease: %+v, %v, want ErrUnavailable", what, outs, err)
 	}
@@ -154,7 +154,7 @@ func TestKill(t *testing.T) {
 	}
 	c := replace(u1, was, `{"b":1}`)
 	mustCommit(t, s, storage.Locked, c)
-	c.Locks.Token, c.Locks.UnderLease = claim.Token, true
+	c.Locks.Token, c.Locks.MustHold = claim.Token, true
 	mustCommit(t, s, storage.Committed, c)
 }
 

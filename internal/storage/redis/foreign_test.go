@@ -88,7 +88,7 @@ func TestLeaseAndForeignLocks(t *testing.T) {
 				if _, ok, err := foreign.obtain(t.Context(), s, test.key, time.Hour); ok || err != nil {
 					t.Fatalf("the other program obtains what is leased: %v, %v", ok, err)
 				}
-				change.Locks.Token, change.Locks.UnderLease = claim.Token, true
+				change.Locks.Token, change.Locks.MustHold = claim.Token, true
 				mustCommit(t, s, storage.Committed, change)
 				if err := s.Release(t.Context(), u1, claim.Token); err != nil {
 					t.Fatal(err)

@@ -51,7 +51,7 @@ func wantLost(t *testing.T, s *Store, key cart.Key, token string) {
 		t.Errorf("Release: %v, want ErrLockLost", err)
 	}
 	c := replace(key, mustLoad(t, s, key), `{"stale":1}`)
-	c.Locks.Token, c.Locks.UnderLease = token, true
+	c.Locks.Token, c.Locks.MustHold = token, true
 	mustCommit(t, s, storage.LockLost, c)
 }
 
@@ -123,7 +123,7 @@ func TestFenceOfServerWithoutData(t *testing.T) {
 		await(t, "the server is found again", func() bool { return s.Ping(t.Context()) == nil })
 		// The lease went with the data, and so did its memory: nobody knows it any more, and nothing is written.
 		c := replace(u1, &cart.Cart{}, `{}`)
-		c.Locks.Token, c.Locks.UnderLease = claim.Token, true
+		c.Locks.Token, c.Locks.MustHold = claim.Token, true
 		mustCommit(t, s, storage.LockUnknown, c)
 	}
 }
@@ -200,7 +200,7 @@ func TestLeaseRoundTrips(t *testing.T) {
 		claim := leaseOf(parts...)
 		g := mustLease(t, s, u1, claim)
 		c := replace(u1, g.Cart, fmt.Sprintf(`{"n":%d}`, g.Fence))
-		c.Locks.Token, c.Locks.UnderLease, c.Locks.Release = claim.Token, true, true
+		c.Locks.Token, c.Locks.MustHold, c.Locks.Release = claim.Token, true, true
 		mustCommit(t, s, storage.Committed, c)
 	}
 	cycle(cart.PartItems) // loads the scripts
@@ -261,7 +261,7 @@ func TestLeaseByPush(t *testing.T) {
 			done := acquireLater(t.Context(), two, key, second, false)
 			awaitQueue(t, two, key, second.Token)
 			c := replace(key, before.Cart, items)
-			c.Locks.Token, c.Locks.UnderLease, c.Locks.Release = first.Token, true, true
+			c.Locks.Token, c.Locks.MustHold, c.Locks.Release = first.Token, true, true
 			mustCommit(t, one, storage.Committed, c)
 			select {
 			case a := <-done:
@@ -320,7 +320,7 @@ func TestLeaseConfirmed(t *testing.T) {
 	done := acquireLater(t.Context(), two, u1, second, false)
 	awaitQueue(t, two, u1, second.Token)
 	c := replace(u1, before.Cart, `{"a":1}`)
-	c.Locks.Token, c.Locks.UnderLease, c.Locks.Release = first.Token, true, true
+	c.Locks.Token, c.Locks.MustHold, c.Locks.Release = first.Token, true, true
 	do(t, r, "CONFIG", "RESETSTAT")
 	mustCommit(t, one, storage.Committed, c)
 	got := string(receive(t, done).Items.Object.Bytes())

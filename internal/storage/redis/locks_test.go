@@ -176,7 +176,7 @@ func TestForeignTokenIsALease(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := replace(u1, &cart.Cart{}, `{"a":1}`)
-	c.Locks.Token, c.Locks.UnderLease, c.Locks.Release = lock.Token(), true, true
+	c.Locks.Token, c.Locks.MustHold, c.Locks.Release = lock.Token(), true, true
 	mustCommit(t, s, storage.Committed, c)
 	if err := lock.Release(t.Context()); !errors.Is(err, redislock.ErrLockNotHeld) {
 		t.Errorf("the commit did not give the lock back: %v", err)
@@ -202,7 +202,7 @@ func TestLockBeneathLock(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := replace(u1, &cart.Cart{}, `{}`)
-	c.Locks.Token, c.Locks.UnderLease = claim.Token, true
+	c.Locks.Token, c.Locks.MustHold = claim.Token, true
 	mustCommit(t, s, storage.Locked, c)
 	if err := s.Abandon(t.Context(), u1, claim.Token); err != nil {
 		t.Fatal(err)
@@ -224,9 +224,9 @@ func TestBrokenLock(t *testing.T) {
 		t.Fatalf("DEL = %s, %v", n, err)
 	}
 	c := replace(u1, &cart.Cart{}, `{"a":1}`)
-	c.Locks.Token, c.Locks.UnderLease = claim.Token, true
+	c.Locks.Token, c.Locks.MustHold = claim.Token, true
 	mustCommit(t, s, storage.LockUnknown, c)
-	c.Locks.Token, c.Locks.UnderLease = "", false
+	c.Locks.Token, c.Locks.MustHold = "", false
 	mustCommit(t, s, storage.Committed, c)
 }
 
@@ -263,7 +263,7 @@ func TestHandOverByPush(t *testing.T) {
 				done := acquireLater(t.Context(), two, u1, second, true)
 				done2 := acquireAgain(t, two, u1)
 				change := replace(u1, was, items)
-				change.Locks.Token, change.Locks.UnderLease, change.Locks.Release = first.Token, true, true
+				change.Locks.Token, change.Locks.MustHold, change.Locks.Release = first.Token, true, true
 				mustCommit(t, one, storage.Committed, change)
 				got := receive(t, done)
 				if string(got.Items.Object.Bytes()) != items || got.Version != 1 {
@@ -344,7 +344,7 @@ func TestLeaseEndWakes(t *testing.T) {
 	}
 	receive(t, acquireLater(t.Context(), s, u1, claimOf(cart.PartItems), false))
 	c := replace(u1, &cart.Cart{}, `{}`)
-	c.Locks.Token, c.Locks.UnderLease = first.Token, true
+	c.Locks.Token, c.Locks.MustHold = first.Token, true
 	mustCommit(t, s, storage.LockUnknown, c)
 }
 

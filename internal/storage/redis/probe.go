@@ -149,7 +149,7 @@ func (s *Store) probeScripts(ctx context.Context, key cart.Key) error {
 	created := storage.Commit{
 		Key:    key,
 		Change: storage.Change{NewID: id, Steps: 1, TTL: probeLife, Writes: []storage.Write{item, {Part: parts[1], Value: []byte("1"), Step: 1}}},
-		Locks:  storage.Locks{Token: claim.Token, UnderLease: true, Release: true, Parts: parts},
+		Locks:  storage.Locks{Token: claim.Token, MustHold: true, Release: true, Parts: parts},
 	}
 	if err := s.probeCommit(ctx, "create", created); err != nil {
 		return err

@@ -41,7 +41,7 @@ func (s *subject) abandon(l storage.Locker, key cart.Key, token string) {
 
 // under is c made under token's lock, which it demands.
 func under(token string, c storage.Commit) storage.Commit {
-	c.Locks.Token, c.Locks.UnderLease = token, true
+	c.Locks.Token, c.Locks.MustHold = token, true
 	return c
 }
 
@@ -192,7 +192,7 @@ func testLockOutlivesForget(s *subject) {
 	s.commit(storage.Committed, under(token, change(key, s.load(key), items(`{"c":1}`))))
 }
 
-func testLeaseDemanded(s *subject) {
+func testLockDemanded(s *subject) {
 	l, ok := s.locker()
 	if !ok {
 		return
@@ -204,9 +204,9 @@ func testLeaseDemanded(s *subject) {
 		ask := claim(token, cart.PartItems)
 		c.Locks.Claim, c.Locks.Release = &ask, true
 		if out := s.commit(storage.LockUnknown, c); out.Claimed != (storage.Claimed{}) {
-			s.Errorf("a lost lease was claimed anew: %+v", out.Claimed)
+			s.Errorf("a lock that ended was claimed anew: %+v", out.Claimed)
 		}
-		s.same("after a lost lease", s.load(key), was)
+		s.same("after a lock that ended", s.load(key), was)
 	}
 	lost(newToken()) // never held
 
@@ -221,18 +221,18 @@ func testLeaseDemanded(s *subject) {
 	if _, err := l.Acquire(s.ctx, key, c, false); err != nil {
 		s.Fatalf("Acquire: %v", err)
 	}
-	s.eventually("end of the lease", func() bool {
+	s.eventually("end of the turn", func() bool {
 		status := s.try(under(token, check(key, was, cart.PartItems)))[0].Status
 		if status != storage.LockUnknown && status != storage.Committed {
-			s.Fatalf("commit under a lease: %s", name(status))
+			s.Fatalf("commit under a turn: %s", name(status))
 		}
 		return status == storage.LockUnknown
 	})
 	if held := time.Since(begun); held < brief-time.Millisecond {
-		s.Errorf("a lease of %v ended after %v", brief, held)
+		s.Errorf("a turn of %v ended after %v", brief, held)
 	}
 	lost(token)
-	// Nobody took the lock since, so it is free: without a lease demanded the token does no harm.
+	// Nobody took the lock since, so it is free. Where the commit does not demand it, the token does no harm.
 	free := change(key, was, items(`{"b":1}`))
 	free.Locks.Token = token
 	s.commit(storage.Committed, free)
@@ -245,7 +245,7 @@ func testLeaseDemanded(s *subject) {
 	s.commit(storage.Locked, free)
 }
 
-func testLeaseRenewed(s *subject) {
+func testTurnRenewed(s *subject) {
 	l, ok := s.locker()
 	if !ok {
 		return
@@ -274,8 +274,8 @@ func testLeaseRenewed(s *subject) {
 	})
 	s.passed(end)
 	s.commit(storage.Committed, under(token, check(key, was, cart.PartItems)))
-	s.wantProbe("after the first lease", storage.Locked, key, cart.PartItems)
-	s.wantProbe("after the first lease", storage.Locked, key, cart.PartConditions)
+	s.wantProbe("after the first turn", storage.Locked, key, cart.PartItems)
+	s.wantProbe("after the first turn", storage.Locked, key, cart.PartConditions)
 
 	// A claim in a commit renews as well.
 	token = newToken()
@@ -295,10 +295,10 @@ func testLeaseRenewed(s *subject) {
 		return end.Add(-brief / 2)
 	})
 	s.passed(end)
-	s.wantProbe("after the first lease", storage.Locked, other, cart.PartItems)
+	s.wantProbe("after the first turn", storage.Locked, other, cart.PartItems)
 }
 
-func testLeaseOfOtherPartsStays(s *subject) {
+func testTurnOfOtherPartsStays(s *subject) {
 	l, ok := s.locker()
 	if !ok {
 		return
@@ -320,19 +320,19 @@ func testRelease(s *subject) {
 	if !ok {
 		return
 	}
-	for _, lease := range []bool{true, false} {
+	for _, mustHold := range []bool{true, false} {
 		was := s.put(key, items(`{"a":1}`))
 		token := newToken()
 		s.acquire(l, key, token, cart.PartItems, cart.PartConditions)
 		c := change(key, was, items(`{"b":1}`))
-		c.Locks.Token, c.Locks.UnderLease, c.Locks.Release = token, lease, true
+		c.Locks.Token, c.Locks.MustHold, c.Locks.Release = token, mustHold, true
 		s.commit(storage.Committed, c)
 		s.wantProbe("released by a change", storage.Committed, key, cart.PartAll)
 		s.commit(storage.LockUnknown, under(token, check(key, s.load(key), cart.PartItems)))
 
 		s.acquire(l, key, token, cart.PartAll)
 		c = check(key, s.load(key), cart.PartItems)
-		c.Locks.Token, c.Locks.UnderLease, c.Locks.Release = token, lease, true
+		c.Locks.Token, c.Locks.MustHold, c.Locks.Release = token, mustHold, true
 		s.commit(storage.Committed, c)
 		s.wantProbe("released by a check", storage.Committed, key, cart.PartAll)
 
