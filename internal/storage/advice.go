@@ -41,6 +41,8 @@ const (
 	AdviceOneMachine = "OneMachine"
 	// AdviceNoWakeUps: who waits for a lock is not woken, and asks again instead.
 	AdviceNoWakeUps = "NoWakeUps"
+	// AdviceClockDiffers: the clock of this sidecar is not that of the backend, so locks and carts end early or late.
+	AdviceClockDiffers = "ClockDiffers"
 	// AdviceUnknownEviction and AdviceUnknownPersistence: the backend does not say.
 	AdviceUnknownEviction    = "UnknownEviction"
 	AdviceUnknownPersistence = "UnknownPersistence"

@@ -1,0 +1,79 @@
+package cell
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+
+	"github.com/sidecart/sidecart/internal/cart"
+	"github.com/sidecart/sidecart/internal/storage"
+)
+
+// A named value is for a backend that cannot have every cart's name as a key and uses a hash where it must: the value
+// says whose it is.
+//
+//	format 1: mark, format, CRC-32C of what follows, identifier, instance, value
+//
+// A name is its length, a varint, and its bytes.
+const (
+	namedMark   = "\xc5cart"
+	namedFormat = 1
+	namedHeader = len(namedMark) + 1 + crc32.Size
+)
+
+var (
+	castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+	errForeign   = errors.New("somebody else wrote it")
+	errDamaged   = errors.New("its checksum is wrong")
+	errOtherName = errors.New("it is the cart of another name")
+)
+
+// EncodeNamed is value with the name of its cart.
+func EncodeNamed(key cart.Key, value []byte) []byte {
+	buf := make([]byte, namedHeader, namedHeader+len(key.Identifier)+len(key.Instance)+2*binary.MaxVarintLen16+len(value))
+	copy(buf, namedMark)
+	buf[len(namedMark)] = namedFormat
+	for _, name := range []string{key.Identifier, key.Instance} {
+		buf = append(binary.AppendUvarint(buf, uint64(len(name))), name...)
+	}
+	buf = append(buf, value...)
+	binary.BigEndian.PutUint32(buf[namedHeader-crc32.Size:], crc32.Checksum(buf[namedHeader:], castagnoli))
+	return buf
+}
+
+// DecodeNamed is the value that [EncodeNamed] was given for key, a part of stored. A format that this release does not
+// know is an ErrUnsupported that names it; what is anything else, or of another cart, is an ErrCorrupt.
+func DecodeNamed(key cart.Key, stored []byte) ([]byte, error) {
+	found, value, err := ReadNamed(stored)
+	if err == nil && found != key {
+		err = fmt.Errorf("%w: %w", storage.ErrCorrupt, errOtherName)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return value, nil
+}
+
+// ReadNamed is what [EncodeNamed] was given.
+func ReadNamed(stored []byte) (key cart.Key, value []byte, err error) {
+	switch {
+	case len(stored) < namedHeader || string(stored[:len(namedMark)]) != namedMark:
+		return key, nil, fmt.Errorf("%w: %w", storage.ErrCorrupt, errForeign)
+	case stored[len(namedMark)] != namedFormat:
+		return key, nil, fmt.Errorf("%w: the stored cart is in an envelope of format %d, which another release wrote: this one reads format %d",
+			storage.ErrUnsupported, stored[len(namedMark)], namedFormat)
+	case binary.BigEndian.Uint32(stored[namedHeader-crc32.Size:]) != crc32.Checksum(stored[namedHeader:], castagnoli):
+		return key, nil, fmt.Errorf("%w: %w", storage.ErrCorrupt, errDamaged)
+	}
+	rest := stored[namedHeader:]
+	for _, name := range []*string{&key.Identifier, &key.Instance} {
+		n, size := binary.Uvarint(rest)
+		if size <= 0 || n > uint64(len(rest)-size) {
+			return cart.Key{}, nil, fmt.Errorf("%w: %w", storage.ErrCorrupt, errDamaged)
+		}
+		*name, rest = string(rest[size:size+int(n)]), rest[size+int(n):]
+	}
+	return key, rest, nil
+}

@@ -1,0 +1,229 @@
+package memcached
+
+import (
+	"cmp"
+	"context"
+	"crypto/rand"
+	"errors"
+	"math"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/bradfitz/gomemcache/memcache"
+
+	"github.com/sidecart/sidecart/internal/cart"
+	"github.com/sidecart/sidecart/internal/storage"
+	"github.com/sidecart/sidecart/internal/storage/cell"
+)
+
+// Config says which servers to use.
+type Config struct {
+	// Addresses are host:port, in the order in which other clients of the same carts have them.
+	Addresses []string
+	// Prefix begins all keys: letters, digits, and _ : . -.
+	Prefix string
+	// Dial bounds how long a connection may take, Read how long an answer may, and Write how much longer where a value
+	// is sent before it. 0 stands for 1 s, 500 ms and 500 ms.
+	Dial, Read, Write time.Duration
+}
+
+var (
+	_ cell.Swapper    = (*driver)(nil)
+	_ cell.Prober     = (*driver)(nil)
+	_ storage.Beater  = (*driver)(nil)
+	_ storage.Advisor = (*driver)(nil)
+)
+
+// driver is a [cell.Swapper] over some servers.
+type driver struct {
+	names   names
+	ring    ring
+	servers []*server
+	timeouts
+	closing chan struct{}
+}
+
+// New makes a store. It dials when it is used.
+func New(c Config) *cell.Store { return cell.New(cell.Swapping(newDriver(c))) }
+
+func newDriver(c Config) *driver {
+	d := &driver{
+		names: names{c.Prefix}, ring: newRing(c.Addresses), closing: make(chan struct{}),
+		timeouts: timeouts{
+			dial: cmp.Or(c.Dial, time.Second), read: cmp.Or(c.Read, 500*time.Millisecond), write: cmp.Or(c.Write, 500*time.Millisecond),
+		},
+	}
+	for _, address := range c.Addresses {
+		d.servers = append(d.servers, &server{
+			address: address, names: d.names, timeouts: d.timeouts, slots: make(chan struct{}, maxSessions), closing: d.closing,
+		})
+	}
+	return d
+}
+
+// place is where the cart of key is: its server, and the key there.
+func (d *driver) place(key cart.Key) (*server, string) {
+	name := d.names.cart(key)
+	return d.servers[d.ring.server(name)], name
+}
+
+// uniqueBits are those of a revision that hold the unique. A server that makes a million changes a second needs nine
+// years for so many. The others hold the number of the process.
+const uniqueBits = 48
+
+// errOtherProcess is returned where a revision is not of the process that would be asked.
+var errOtherProcess = errors.New("the server was restarted since the value was read")
+
+// Get implements [cell.Swapper].
+func (d *driver) Get(ctx context.Context, key cart.Key) (value []byte, revision uint64, err error) {
+	server, name := d.place(key)
+	var item *memcache.Item
+	err = server.call(ctx, d.read, true, func(c *session) error {
+		var err error
+		if item, err = c.client.Get(name); err != nil {
+			return err
+		}
+		if item.CasID == 0 || item.CasID>>uniqueBits > 0 {
+			return errUnique
+		}
+		revision = uint64(c.epoch)<<uniqueBits | item.CasID
+		return nil
+	})
+	if errors.Is(err, memcache.ErrCacheMiss) {
+		return nil, 0, nil
+	}
+	if err == nil {
+		value, err = cell.DecodeNamed(key, item.Value)
+	}
+	if err != nil {
+		return nil, 0, err
+	}
+	return value, revision, nil
+}
+
+// Swap implements [cell.Swapper]. It is sent once: after an answer that did not come, the value may be stored.
+func (d *driver) Swap(ctx context.Context, key cart.Key, revision uint64, value []byte, ends time.Time) (bool, error) {
+	server, name := d.place(key)
+	item := &memcache.Item{Key: name, CasID: revision & (1<<uniqueBits - 1), Expiration: -1}
+	if value != nil {
+		item.Value, item.Expiration = cell.EncodeNamed(key, value), expiration(time.Now(), ends)
+	}
+	err := server.call(ctx, d.read+d.write, false, func(c *session) error {
+		if err := server.fits(name, item.Value); err != nil {
+			return err
+		}
+		if revision == 0 {
+			return c.client.Add(item)
+		}
+		if uint16(revision>>uniqueBits) != c.epoch {
+			return errOtherProcess
+		}
+		return c.client.CompareAndSwap(item)
+	})
+	if isCondition(err) || errors.Is(err, errOtherProcess) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+const (
+	// maxRelative is the longest expiry that Memcached takes for one from now on. A longer one is a point in time.
+	maxRelative = 30 * 24 * time.Hour
+	// itemMargin is how much longer an item lives than its value counts: a second that the server may round away, and
+	// one more.
+	itemMargin = 2 * time.Second
+)
+
+// expiration is the expiry of an item whose value counts until ends. It is 0, for never, from 2038 on, which the
+// protocol cannot say: the value has the time itself.
+func expiration(now, ends time.Time) int32 {
+	if ends.IsZero() {
+		return 0
+	}
+	left := max(ends.Sub(now), 0) + itemMargin
+	if left <= maxRelative {
+		return int32((left + time.Second - 1) / time.Second)
+	}
+	at := now.Add(left).Unix() + 1
+	if at > math.MaxInt32 {
+		return 0
+	}
+	return int32(at)
+}
+
+// each calls f for all servers at once, and returns the first error in the order of their addresses.
+func (d *driver) each(f func(*server) error) error {
+	errs := make([]error, len(d.servers))
+	var all sync.WaitGroup
+	for i, s := range d.servers {
+		all.Go(func() { errs[i] = f(s) })
+	}
+	all.Wait()
+	if i := slices.IndexFunc(errs, func(err error) bool { return err != nil }); i >= 0 {
+		return errs[i]
+	}
+	return nil
+}
+
+// Probe implements [cell.Prober]. It makes a value on each server, finds it, and deletes it as a cart is deleted.
+func (d *driver) Probe(ctx context.Context) error {
+	const (
+		size = 1 << 10
+		life = 10 // seconds, where the end of the probe does not come
+	)
+	name := d.names.probe(rand.Text())
+	return d.each(func(s *server) error {
+		return s.call(ctx, d.read+d.write, true, func(c *session) error {
+			name := name + rand.Text() // again must not meet what was left behind
+			if err := c.client.Add(&memcache.Item{Key: name, Value: make([]byte, size), Expiration: life}); err != nil {
+				return err
+			}
+			item, err := c.client.Get(name)
+			if err != nil {
+				return err
+			}
+			if item.CasID == 0 || item.CasID>>uniqueBits > 0 {
+				return errUnique
+			}
+			item.Value, item.Expiration = nil, -1
+			return c.client.CompareAndSwap(item)
+		})
+	})
+}
+
+// Beat implements [storage.Beater]: each server answers, and is the process that the connections lead to. To read the
+// epoch also keeps it from being forgotten.
+func (d *driver) Beat(ctx context.Context) error {
+	return d.each(func(s *server) error {
+		return s.call(ctx, d.read, true, func(c *session) error {
+			item, err := c.client.Get(d.names.epoch())
+			switch {
+			case errors.Is(err, memcache.ErrCacheMiss):
+				return errStale
+			case err != nil:
+				return err
+			}
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			if c.epoch != s.known.number || string(item.Value) != s.known.epoch {
+				return errStale
+			}
+			return nil
+		})
+	})
+}
+
+// Capabilities implements [cell.Swapper].
+func (d *driver) Capabilities() storage.Capabilities {
+	return storage.Capabilities{Backend: "Memcached", Shared: true}
+}
+
+// Close implements [cell.Swapper]. Calls under way end with their result, within their timeouts.
+func (d *driver) Close() error {
+	close(d.closing)
+	for _, s := range d.servers {
+		s.close()
+	}
+	return nil
+}
