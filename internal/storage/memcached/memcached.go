@@ -141,16 +141,18 @@ func expiration(now, ends time.Time) int32 {
 	if ends.IsZero() {
 		return 0
 	}
-	left := max(ends.Sub(now), 0) + itemMargin
-	if left <= maxRelative {
-		return int32((left + time.Second - 1) / time.Second)
+	if left := max(ends.Sub(now), 0); left <= maxRelative-itemMargin {
+		return seconds(left + itemMargin)
 	}
-	at := now.Add(left).Unix() + 1
+	at := ends.Add(itemMargin).Unix() + 1
 	if at > math.MaxInt32 {
 		return 0
 	}
 	return int32(at)
 }
+
+// seconds rounds up.
+func seconds(d time.Duration) int32 { return int32((d + time.Second - 1) / time.Second) }
 
 // each calls f for all servers at once, and returns the first error in the order of their addresses.
 func (d *driver) each(f func(*server) error) error {

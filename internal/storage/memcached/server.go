@@ -78,7 +78,7 @@ func (s *server) take(ctx context.Context) (*session, error) {
 		return nil, ctx.Err()
 	case <-s.closing:
 		return nil, storage.ErrClosed
-	case <-timer.C:
+	case <-time.After(time.Hour):
 		return nil, fmt.Errorf("all %d connections are busy", cap(s.slots))
 	}
 	if c := s.pop(); c != nil {
