@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -145,7 +146,28 @@ func (p *process) end(sig syscall.Signal) {
 }
 
 // Pause freezes the server: connections stay open, and nothing answers.
-func (p *process) Pause() { p.signal(syscall.SIGSTOP) }
+func (p *process) Pause() {
+	p.tb.Helper()
+	p.signal(syscall.SIGSTOP)
+	p.awaitStopped()
+}
+
+// awaitStopped waits until every thread has stopped, where the system tells: on a busy machine some go on for a while.
+func (p *process) awaitStopped() {
+	threads := fmt.Sprintf("/proc/%d/task/*/stat", p.PID())
+	for deadline := time.Now().Add(stopTimeout); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+		all, _ := filepath.Glob(threads)
+		running := slices.ContainsFunc(all, func(stat string) bool {
+			raw, err := os.ReadFile(stat)
+			_, state, _ := bytes.Cut(raw, []byte(") ")) // behind the name
+			return err == nil && !bytes.HasPrefix(state, []byte("T"))
+		})
+		if !running {
+			return
+		}
+	}
+	p.tb.Fatalf("%s does not stop", p.name)
+}
 
 // Resume lets a frozen server go on.
 func (p *process) Resume() { p.signal(syscall.SIGCONT) }

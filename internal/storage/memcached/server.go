@@ -67,19 +67,10 @@ func (s *server) call(ctx context.Context, timeout time.Duration, again bool, f 
 	}
 }
 
-// take borrows a connection. It waits no longer for one than for an answer: where all are busy for so long, the server
-// is too.
+// take borrows a connection.
 func (s *server) take(ctx context.Context) (*session, error) {
-	timer := time.NewTimer(s.timeouts.read)
-	defer timer.Stop()
-	select {
-	case s.slots <- struct{}{}:
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	case <-s.closing:
-		return nil, storage.ErrClosed
-	case <-make(chan int):
-		return nil, fmt.Errorf("all %d connections are busy", cap(s.slots))
+	if err := s.waitForSlot(ctx); err != nil {
+		return nil, err
 	}
 	if c := s.pop(); c != nil {
 		return c, nil
@@ -89,6 +80,27 @@ func (s *server) take(ctx context.Context) (*session, error) {
 		<-s.slots
 	}
 	return c, err
+}
+
+// waitForSlot waits no longer than for an answer: where all connections are busy for so long, the server is too.
+func (s *server) waitForSlot(ctx context.Context) error {
+	select {
+	case s.slots <- struct{}{}:
+		return nil
+	default:
+	}
+	timer := time.NewTimer(s.timeouts.read)
+	defer timer.Stop()
+	select {
+	case s.slots <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-s.closing:
+		return storage.ErrClosed
+	case <-timer.C:
+		return fmt.Errorf("all %d connections are busy", cap(s.slots))
+	}
 }
 
 func (s *server) pop() *session {
