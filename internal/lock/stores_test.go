@@ -7,6 +7,7 @@ import (
 
 	"github.com/sidecart/sidecart/internal/storage"
 	"github.com/sidecart/sidecart/internal/storage/cell"
+	"github.com/sidecart/sidecart/internal/storage/memcached"
 	"github.com/sidecart/sidecart/internal/storage/memory"
 	"github.com/sidecart/sidecart/internal/storage/middleware"
 	"github.com/sidecart/sidecart/internal/storage/redis"
@@ -23,6 +24,11 @@ func openMemory(t testing.TB) storage.Locker {
 
 // sharedBackends open a backend; what they return opens it once more, as a further sidecar would.
 var sharedBackends = map[string]func(t *testing.T) func() storage.Store{
+	"memcached": func(t *testing.T) func() storage.Store {
+		c := memcached.Config{Addresses: []string{testserver.StartMemcached(t).Addr}, Prefix: "cart"}
+		c.Dial, c.Read, c.Write = time.Second, 5*time.Second, 5*time.Second
+		return func() storage.Store { return opened[*cell.Store](t)(memcached.New(c), nil) }
+	},
 	"redis": func(t *testing.T) func() storage.Store {
 		c := redis.Config{Addresses: []string{testserver.StartRedis(t).Addr}, Prefix: "cart"}
 		c.DialTimeout, c.ReadTimeout, c.WriteTimeout = time.Second, 5*time.Second, 5*time.Second

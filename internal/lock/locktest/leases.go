@@ -130,10 +130,11 @@ func testFences(t *testing.T, w *world) {
 			}
 			continue
 		case 1:
-			if err := c.Flush(t.Context()); err != nil {
+			if err := c.Flush(t.Context()); err == nil {
+				continue
+			} else if !errors.Is(err, storage.ErrUnsupported) { // a store that cannot find all carts says so
 				t.Fatal(err)
 			}
-			continue
 		}
 		w.release(c, l)
 	}
@@ -199,7 +200,18 @@ func testHolderPassesHandOver(t *testing.T, w *world) {
 		_, err := w.a.HandOver(ctx, key, to, cart.StrategySwap, lock.Change{})
 		moved <- err
 	}()
-	w.until("the hand-over meets the lease", func() bool { return w.a.Status().Stats.Locked > 0 })
+	// Where it is one commit, that is refused. Where it is several, its turn stands in the queue of the cart, and so in
+	// the way of a lease over other parts.
+	w.until("the hand-over meets the lease", func() bool {
+		if w.a.Status().Stats.Locked > 0 {
+			return true
+		}
+		other, err := w.b.AcquireLease(t.Context(), key, lock.LeaseRequest{Parts: []cart.Part{cart.PartConditions}})
+		if err == nil {
+			w.release(w.b, other)
+		}
+		return errors.Is(err, storage.ErrLockTimeout)
+	})
 	for range 5 {
 		if err := w.add(w.a, "x", l.Token, false); err != nil {
 			t.Fatal(err)
