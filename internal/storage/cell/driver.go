@@ -54,6 +54,7 @@ type Record struct {
 	Items, Conditions []byte
 
 	stored string // the id of the stored cart
+	text   text   // of the stored documents, where DecodeRecord made the record
 }
 
 // ErrOutcomeUnknown is below the error of an Update that may have been made.

@@ -50,27 +50,49 @@ type swapping struct {
 	now func() time.Time
 }
 
-// text is the text of the stored documents.
-type text struct{ items, conditions []byte }
-
 // Load implements [Driver].
 func (d *swapping) Load(ctx context.Context, key cart.Key, documents bool) (Record, time.Time, error) {
-	r, stored, _, err := d.get(ctx, key)
+	r, _, err := d.get(ctx, key)
 	if err == nil && documents {
-		err = stored.parse(&r.State.Cart)
+		err = r.Documents(&r.State.Cart)
 	}
 	return r, d.now(), err
 }
 
-func (d *swapping) get(ctx context.Context, key cart.Key) (r Record, stored text, revision uint64, err error) {
+func (d *swapping) get(ctx context.Context, key cart.Key) (Record, uint64, error) {
 	value, revision, err := d.Get(ctx, key)
 	if err != nil {
-		return r, stored, 0, err
+		return Record{}, 0, err
 	}
-	r.State, stored.items, stored.conditions, err = storage.DecodeState(value)
-	r.Documents = stored.parse
-	return r, stored, revision, err
+	r, err := DecodeRecord(value)
+	return r, revision, err
 }
+
+// DecodeRecord is the record of a value that [Record.Encode] made; of no value, one that is not there. The errors are
+// those of [storage.DecodeState].
+func DecodeRecord(value []byte) (r Record, err error) {
+	r.State, r.text.items, r.text.conditions, err = storage.DecodeState(value)
+	r.Documents = r.text.parse
+	return r, err
+}
+
+// Encode is the record as one value, nil where nothing is left to store. It is for a record that [DecodeRecord] made.
+func (r *Record) Encode() []byte {
+	if r.State.Empty() {
+		return nil
+	}
+	t := r.text
+	if r.Items != nil {
+		t.items = r.Items
+	}
+	if r.Conditions != nil {
+		t.conditions = r.Conditions
+	}
+	return storage.EncodeState(&r.State, t.items, t.conditions)
+}
+
+// text is the text of the stored documents.
+type text struct{ items, conditions []byte }
 
 // parse is Record.Documents.
 func (t text) parse(into *cart.Cart) (err error) {
@@ -105,25 +127,19 @@ func (d *swapping) Update(ctx context.Context, keys []cart.Key, change Change) e
 
 // try is one round; false means that somebody else was quicker.
 func (d *swapping) try(ctx context.Context, key cart.Key, change Change) (bool, error) {
-	r, stored, revision, err := d.get(ctx, key)
+	r, revision, err := d.get(ctx, key)
 	if err != nil {
 		return false, err
 	}
 	if err := change(d.now(), []*Record{&r}); err != nil {
 		return false, err
 	}
-	var value []byte
-	switch {
-	case !r.Save, r.State.Empty() && revision == 0:
+	if !r.Save {
 		return true, nil
-	case !r.State.Empty():
-		if r.Items != nil {
-			stored.items = r.Items
-		}
-		if r.Conditions != nil {
-			stored.conditions = r.Conditions
-		}
-		value = storage.EncodeState(&r.State, stored.items, stored.conditions)
+	}
+	value := r.Encode()
+	if value == nil && revision == 0 {
+		return true, nil
 	}
 	swapped, err := d.Swap(ctx, key, revision, value, r.State.Ends())
 	if err != nil && !errors.Is(err, storage.ErrTooLarge) && !errors.Is(err, storage.ErrClosed) {
