@@ -216,6 +216,9 @@ func count(folder, name string) error {
 		return err
 	}
 	ctx := context.Background()
+	// At once, since a lock must not end with another one of the same process.
+	ended := make(chan error, 1)
+	go func() { ended <- countOwn(s, name) }()
 	key := cart.Key{Identifier: "count", Instance: "shared"}
 	for n := 0; n < counts; {
 		at, err := s.Load(ctx, key)
@@ -252,9 +255,16 @@ func count(folder, name string) error {
 			return fmt.Errorf("commit under the lock: %v, %w", outs, err)
 		}
 	}
+	if err := <-ended; err != nil {
+		return err
+	}
+	return s.Close()
+}
+
+func countOwn(s *cell.Store, name string) error {
 	own := cart.Key{Identifier: "count", Instance: name}
 	for range counts {
-		at, err := s.Load(ctx, own)
+		at, err := s.Load(context.Background(), own)
 		if err != nil {
 			return err
 		}
@@ -262,7 +272,7 @@ func count(folder, name string) error {
 			return fmt.Errorf("own cart: %v, %w", out, err)
 		}
 	}
-	return s.Close()
+	return nil
 }
 
 // TestProcesses: five processes start at once on a folder that is not there yet, and nothing of what they write is lost.
