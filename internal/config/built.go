@@ -26,8 +26,10 @@ func (p Product) String() string {
 // and what messages recommend are held against it by tests.
 var Built = []Product{
 	{Type: BackendRedis, Shared: true},
+	{Type: BackendMemcached, Shared: true},
 	{Type: BackendDatabase, Dialect: "SQLite"},
 	{Type: BackendMemory},
+	{Type: BackendFile},
 }
 
 // CriticalBackendBuilt says whether this version knows a second backend for checkouts.
@@ -36,7 +38,7 @@ const CriticalBackendBuilt = false
 // BuiltNames are the backends of this version in words: "Redis, Database (SQLite) and Memory".
 func BuiltNames() string { return names(func(Product) bool { return true }, "and") }
 
-// SharedNames are those that several pods can share: "Redis".
+// SharedNames are those that several pods can share, in words.
 func SharedNames() string { return names(func(p Product) bool { return p.Shared }, "or") }
 
 func names(want func(Product) bool, last string) string {

@@ -7,6 +7,7 @@ import (
 
 	"github.com/sidecart/sidecart/internal/storage"
 	"github.com/sidecart/sidecart/internal/storage/cell"
+	"github.com/sidecart/sidecart/internal/storage/file"
 	"github.com/sidecart/sidecart/internal/storage/memcached"
 	"github.com/sidecart/sidecart/internal/storage/memory"
 	"github.com/sidecart/sidecart/internal/storage/middleware"
@@ -24,6 +25,10 @@ func openMemory(t testing.TB) storage.Locker {
 
 // sharedBackends open a backend; what they return opens it once more, as a further sidecar would.
 var sharedBackends = map[string]func(t *testing.T) func() storage.Store{
+	"file": func(t *testing.T) func() storage.Store {
+		c := file.Config{Directory: t.TempDir(), Prefix: "cart"}
+		return func() storage.Store { return opened[*cell.Store](t)(file.Open(c)) }
+	},
 	"memcached": func(t *testing.T) func() storage.Store {
 		c := memcached.Config{Addresses: []string{testserver.StartMemcached(t).Addr}, Prefix: "cart"}
 		c.Dial, c.Read, c.Write = time.Second, 5*time.Second, 5*time.Second

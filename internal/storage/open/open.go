@@ -9,6 +9,8 @@ import (
 
 	"github.com/sidecart/sidecart/internal/config"
 	"github.com/sidecart/sidecart/internal/storage"
+	"github.com/sidecart/sidecart/internal/storage/file"
+	"github.com/sidecart/sidecart/internal/storage/memcached"
 	"github.com/sidecart/sidecart/internal/storage/memory"
 	"github.com/sidecart/sidecart/internal/storage/middleware"
 	"github.com/sidecart/sidecart/internal/storage/redis"
@@ -43,8 +45,15 @@ func backend(ctx context.Context, c *config.Config) (storage.Store, error) {
 			return nil, err
 		}
 		return redis.New(ctx, rc)
+	case config.BackendMemcached:
+		return memcached.New(memcached.Config{
+			Addresses: b.Memcached.Addresses, Prefix: c.KeyPrefix,
+			Dial: c.Timeouts.Dial.Std(), Read: c.Timeouts.Read.Std(), Write: c.Timeouts.Write.Std(),
+		}), nil
 	case config.BackendDatabase:
 		return openDatabase(ctx, c)
+	case config.BackendFile:
+		return file.Open(file.Config{Directory: b.File.Directory, Prefix: c.KeyPrefix, Write: c.Timeouts.Write.Std()})
 	case config.BackendMemory:
 		return memory.New(), nil
 	}
