@@ -30,8 +30,11 @@ func putFor(ctx context.Context, s storage.Store, key cart.Key, items string, tt
 		return err
 	}
 	outs, err := s.Commit(ctx, storage.Commit{
-		Key: key, Expect: storage.Expect{ID: at.ID, Version: at.Version}, NewID: "id of " + key.String(), Steps: 1, TTL: ttl,
-		Parts: []cart.Part{cart.PartItems}, Writes: []storage.Write{{Part: cart.PartItems, Value: []byte(items), Step: 1}},
+		Key: key, Expect: storage.Expect{ID: at.ID, Version: at.Version},
+		Change: storage.Change{
+			NewID: "id of " + key.String(), Steps: 1, TTL: ttl, Writes: []storage.Write{{Part: cart.PartItems, Value: []byte(items), Step: 1}},
+		},
+		Locks: storage.Locks{Parts: []cart.Part{cart.PartItems}},
 	})
 	if err == nil && outs[0].Status != storage.Committed {
 		err = fmt.Errorf("not committed: %+v", outs[0])
@@ -50,7 +53,7 @@ func mustPut(t *testing.T, s storage.Store, key cart.Key, items string) *cart.Ca
 func forget(t *testing.T, s storage.Store, key cart.Key) error {
 	t.Helper()
 	c := load(t, s, key)
-	_, err := s.Commit(t.Context(), storage.Commit{Key: key, Expect: storage.Expect{ID: c.ID, Version: c.Version}, Forget: true})
+	_, err := s.Commit(t.Context(), storage.Commit{Key: key, Expect: storage.Expect{ID: c.ID, Version: c.Version}, Change: storage.Change{Forget: true}})
 	return err
 }
 

@@ -22,6 +22,6 @@
 //
 // What a system call does cannot be cut short: where a disk hangs, so do calls, whatever their deadline.
 //
-// It needs Linux, for locks that belong to an open file and not to a process. It imports storage, storage/cell, cart and
-// golang.org/x/sys.
+// It needs Linux, for locks that belong to an open file and not to a process. It imports storage, storage/cell, cart
+// and golang.org/x/sys.
 package file

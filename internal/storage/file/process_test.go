@@ -102,12 +102,12 @@ func holdForEver(folder string) error {
 func increment(s *cell.Store, key cart.Key, at *cart.Cart) (storage.Outcome, error) {
 	text := fmt.Appendf(nil, `{"n":%d}`, at.Version+1)
 	outs, err := s.Commit(context.Background(), storage.Commit{
-		Key: key, Expect: storage.Expect{ID: at.ID, Version: at.Version}, NewID: "id", Steps: 1,
-		Parts: []cart.Part{cart.PartAll},
-		Writes: []storage.Write{
+		Key: key, Expect: storage.Expect{ID: at.ID, Version: at.Version},
+		Change: storage.Change{NewID: "id", Steps: 1, Writes: []storage.Write{
 			{Part: cart.PartItems, Value: text, Step: 1},
 			{Part: cart.PartConditions, Value: text, Step: 1},
-		},
+		}},
+		Locks: storage.Locks{Parts: []cart.Part{cart.PartAll}},
 	})
 	if err != nil {
 		return storage.Outcome{}, err
@@ -247,9 +247,9 @@ func count(folder, name string) error {
 		}
 		text := fmt.Appendf(nil, `{"n":%d}`, at.Version+1)
 		outs, err := s.Commit(ctx, storage.Commit{ // the version is not expected: the lock alone protects it
-			Key: key, Expect: storage.Expect{ID: at.ID}, NewID: "id", Steps: 1, Parts: []cart.Part{cart.PartAll},
-			Writes: []storage.Write{{Part: cart.PartItems, Value: text, Step: 1}},
-			Token:  token, UnderLease: true, Release: true,
+			Key: key, Expect: storage.Expect{ID: at.ID},
+			Change: storage.Change{NewID: "id", Steps: 1, Writes: []storage.Write{{Part: cart.PartItems, Value: text, Step: 1}}},
+			Locks:  storage.Locks{Parts: []cart.Part{cart.PartAll}, Token: token, UnderLease: true, Release: true},
 		})
 		if err != nil || outs[0].Status != storage.Committed {
 			return fmt.Errorf("commit under the lock: %v, %w", outs, err)
@@ -275,7 +275,8 @@ func countOwn(s *cell.Store, name string) error {
 	return nil
 }
 
-// TestProcesses: five processes start at once on a folder that is not there yet, and nothing of what they write is lost.
+// TestProcesses: five processes start at once on a folder that is not there yet, and nothing of what they write is
+// lost.
 func TestProcesses(t *testing.T) {
 	t.Parallel()
 	folder := t.TempDir() + "/not/there"

@@ -35,9 +35,10 @@
 // # Clocks
 //
 // Memcached tells its time in whole seconds, which is too coarse for locks. The clocks of the sidecars count, so they
-// must agree, as those of a cluster's nodes do by NTP. Where they differ, a lock or a cart ends early or late for others
-// by the difference. A stale holder writes nothing even then, since its lock is in the value that the cas compares: who
-// took the lock has replaced that value. Advice tells of a sidecar whose clock is seconds away from the server's.
+// must agree, as those of a cluster's nodes do by NTP. Where they differ, a lock or a cart ends early or late for
+// others by the difference. A stale holder writes nothing even then, since its lock is in the value that the cas
+// compares: who took the lock has replaced that value. Advice tells of a sidecar whose clock is seconds away from the
+// server's.
 //
 // Fences are the time in microseconds, and one more than the last where that is not greater. While the value is there,
 // they rise by themselves. When it has gone, the clock alone makes the next one greater: it must not be behind that of
@@ -51,8 +52,8 @@
 // # The library
 //
 // gomemcache speaks the protocol. It was chosen since it has gets and cas and is kept; no library that can be had has
-// contexts as well. So connections are ours: each call borrows one, gives it the deadline of its context, and hands it to
-// a client of gomemcache that has this connection and no other.
+// contexts as well. So connections are ours: each call borrows one, gives it the deadline of its context, and hands it
+// to a client of gomemcache that has this connection and no other.
 //
 // It imports storage, storage/cell, cart and gomemcache.
 package memcached

@@ -21,8 +21,11 @@ var key = cart.Key{Identifier: "u1", Instance: "default"}
 // put changes the cart of key by one step from at, to items.
 func put(ctx context.Context, s storage.Store, key cart.Key, at *cart.Cart, items string) (storage.Outcome, error) {
 	outs, err := s.Commit(ctx, storage.Commit{
-		Key: key, Expect: storage.Expect{ID: at.ID, Version: at.Version}, NewID: newID(), Steps: 1, TTL: time.Hour,
-		Parts: []cart.Part{cart.PartItems}, Writes: []storage.Write{{Part: cart.PartItems, Value: []byte(items), Step: 1}},
+		Key: key, Expect: storage.Expect{ID: at.ID, Version: at.Version},
+		Change: storage.Change{
+			NewID: newID(), Steps: 1, TTL: time.Hour, Writes: []storage.Write{{Part: cart.PartItems, Value: []byte(items), Step: 1}},
+		},
+		Locks: storage.Locks{Parts: []cart.Part{cart.PartItems}},
 	})
 	if err != nil {
 		return storage.Outcome{}, err

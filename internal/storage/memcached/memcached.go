@@ -19,7 +19,7 @@ import (
 
 // Config says which servers to use.
 type Config struct {
-	// Addresses are host:port, in the order in which other clients of the same carts have them.
+	// Addresses are host:port, spelled as other clients of the same servers spell them: a key's place comes of that.
 	Addresses []string
 	// Prefix begins all keys: letters, digits, and _ : . -.
 	Prefix string

@@ -141,7 +141,7 @@ func TestLifeOnServer(t *testing.T) {
 	const day = 24 * time.Hour
 	for _, ttl := range []time.Duration{time.Second, time.Minute, 30*day - time.Second, 30 * day, 31 * day, 365 * day} {
 		c := cart.Key{Identifier: "life", Instance: ttl.String()}
-		outs, err := s.Commit(t.Context(), storage.Commit{Key: c, NewID: newID(), Steps: 1, TTL: ttl})
+		outs, err := s.Commit(t.Context(), storage.Commit{Key: c, Change: storage.Change{NewID: newID(), Steps: 1, TTL: ttl}})
 		if err != nil || outs[0].Status != storage.Committed {
 			t.Fatalf("Commit: %+v, %v", outs, err)
 		}
