@@ -301,7 +301,7 @@ func TestUnbuiltOnesStayWritable(t *testing.T) {
 		}
 	}
 	old := func() *unstructured.Unstructured {
-		return object(t, namespace, "old", `backend: {type: Memcached, memcached: {addresses: ["m:11211"]}}`)
+		return object(t, namespace, "old", `backend: {type: DynamoDB, dynamodb: {region: local, tableName: carts}}`)
 	}
 	accepted := func(want bool) {
 		t.Helper()
@@ -309,7 +309,7 @@ func TestUnbuiltOnesStayWritable(t *testing.T) {
 			o := old()
 			o.SetName("probe")
 			if err := strict(c).Create(t.Context(), o, client.DryRunAll); (err == nil) != want {
-				return fmt.Sprintf("Memcached: %v", err)
+				return fmt.Sprintf("DynamoDB: %v", err)
 			}
 			return ""
 		})
@@ -326,7 +326,7 @@ func TestUnbuiltOnesStayWritable(t *testing.T) {
 		{"label", "cartstorage", "old", "a=b"},
 		{"patch", "cartstorage", "old", "--type=merge", "--patch", `{"spec": {"ttl": "2h"}}`},
 		{"patch", "cartstorage", "old", "--subresource=status", "--type=merge", "--patch", `{"status": {"replicas": 1}}`},
-		{"patch", "cartstorage", "old", "--type=merge", "--patch", `{"spec": {"orphanedCarts": "Accept", "backend": {"type": "Memory", "memcached": null}}}`},
+		{"patch", "cartstorage", "old", "--type=merge", "--patch", `{"spec": {"orphanedCarts": "Accept", "backend": {"type": "Memory", "dynamodb": null}}}`},
 	} {
 		c.Kubectl(t, append(args, "--namespace", namespace)...)
 	}

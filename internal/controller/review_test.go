@@ -15,6 +15,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
 
 	"github.com/sidecart/sidecart/api/v1alpha1"
+	"github.com/sidecart/sidecart/internal/config"
 )
 
 // dryRun is what kubectl says to a change that it does not make.
@@ -67,7 +68,7 @@ func TestChangesAreToldBefore(t *testing.T) {
 		}},
 		{"another type", "backend: {type: Memory, redis: null}\n" + port + accept, []string{
 			"carts stay in Redis " + address + ": 1,204 seen under prefix cart; no sidecar will find them",
-			"each pod will have carts of its own, and Deployment web has 3 replicas: backend Memory is not shared; write Redis for several pods",
+			"each pod will have carts of its own, and Deployment web has 3 replicas: backend Memory is not shared; write Redis or Memcached for several pods",
 		}},
 		{"image and resources", same + fmt.Sprintf("sidecar: {image: other, resources: {limits: {memory: 256Mi}}, ports: {admin: %d}}", w.nodes.port),
 			[]string{"needs a restart of 3 pods (image, resources): until then they go on as they are"}},
@@ -197,15 +198,15 @@ func TestReviewRefuses(t *testing.T) {
 		defer cancel()
 		return v.Handle(ctx, admission.Request{AdmissionRequest: admissionv1.AdmissionRequest{Operation: op, OldObject: was, Object: is, Namespace: w.namespace}})
 	}
-	memcached, memory := storage("backend: {type: Memcached, memcached: {addresses: [\"m:1\"]}}"), storage("backend: {type: Memory}")
-	const says = "type Memcached is not built into this version; available are Redis, Database (SQLite) and Memory"
-	if r := ask(admissionv1.Create, runtime.RawExtension{}, memcached); r.Allowed || !strings.Contains(r.Result.Message, says) {
+	dynamodb, memory := storage("backend: {type: DynamoDB, dynamodb: {region: local, tableName: carts}}"), storage("backend: {type: Memory}")
+	says := "type DynamoDB is not built into this version; available are " + config.BuiltNames()
+	if r := ask(admissionv1.Create, runtime.RawExtension{}, dynamodb); r.Allowed || !strings.Contains(r.Result.Message, says) {
 		t.Errorf("create: %+v", r)
 	}
-	if r := ask(admissionv1.Update, memory, memcached); r.Allowed || !strings.Contains(r.Result.Message, says) {
+	if r := ask(admissionv1.Update, memory, dynamodb); r.Allowed || !strings.Contains(r.Result.Message, says) {
 		t.Errorf("change: %+v", r)
 	}
-	if r := ask(admissionv1.Update, memcached, memcached); !r.Allowed || !strings.Contains(strings.Join(r.Warnings, "\n"), says) {
+	if r := ask(admissionv1.Update, dynamodb, dynamodb); !r.Allowed || !strings.Contains(strings.Join(r.Warnings, "\n"), says) {
 		t.Errorf("as before: %+v", r)
 	}
 	v.namespaces = []string{"another"}

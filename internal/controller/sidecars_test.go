@@ -135,7 +135,7 @@ func TestLockingThatIsNotEffective(t *testing.T) {
 	cs := w.settles("file", func(cs *v1alpha1.CartStorage) string {
 		return is(cs, "LockingEffective", "False", "BackendCannotLock")
 	})
-	if m := condition(cs, "LockingEffective").Message; m != "Deployment files has 2 replicas, and backend Database cannot lock across replicas: run one pod, or use Redis" {
+	if m := condition(cs, "LockingEffective").Message; m != "Deployment files has 2 replicas, and backend Database cannot lock across replicas: run one pod, or use Redis or Memcached" {
 		t.Errorf("message is %q", m)
 	}
 	w.cartStorage("off", "locking: {mode: Disabled}")

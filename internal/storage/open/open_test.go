@@ -85,6 +85,8 @@ func TestStoreOpensWhatTheConfigurationNames(t *testing.T) {
 		"memory":         {config.Backend{Type: config.BackendMemory}, "Memory"},
 		"sqlite":         {config.Backend{Type: config.BackendDatabase, Database: &config.Database{URL: config.URL(sqlite)}}, "Database"},
 		"sqlite by file": {config.Backend{Type: config.BackendDatabase, Database: &config.Database{URLFile: write(t, "url", "sqlite:"+filepath.Join(t.TempDir(), "carts.db")+"\n")}}, "Database"},
+		"memcached":      {config.Backend{Type: config.BackendMemcached, Memcached: &config.Memcached{Addresses: []string{testserver.StartMemcached(t).Addr}}}, "Memcached"},
+		"file":           {config.Backend{Type: config.BackendFile, File: &config.File{Directory: t.TempDir()}}, "File"},
 		"redis":          {config.Backend{Type: config.BackendRedis, Redis: &config.Redis{Addresses: []string{testserver.StartRedis(t).Addr}}}, "Redis"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -135,11 +137,9 @@ func TestStoreRefuses(t *testing.T) {
 		c    *config.Config
 		want string // problems, without the text of the operating system
 	}{
-		"memcached":    {of(config.Backend{Type: config.BackendMemcached, Memcached: &config.Memcached{Addresses: []string{"m:1"}}}), "backend: type Memcached is not built into this version; available are Redis, Database (SQLite) and Memory"},
-		"dynamodb":     {of(config.Backend{Type: config.BackendDynamoDB, DynamoDB: &config.DynamoDB{TableName: "carts", Region: "x"}}), "backend: type DynamoDB is not built into this version; available are Redis, Database (SQLite) and Memory"},
-		"file":         {of(config.Backend{Type: config.BackendFile, File: &config.File{Directory: "d"}}), "backend: type File is not built into this version; available are Redis, Database (SQLite) and Memory"},
-		"postgres":     {of(config.Backend{Type: config.BackendDatabase, Database: &config.Database{URL: "postgres://db/shop"}}), "backend.database.url: postgres is not built into this version; available are Redis, Database (SQLite) and Memory"},
-		"mysql, file":  {of(config.Backend{Type: config.BackendDatabase, Database: &config.Database{URLFile: write(t, "url", "mysql://u:s3cret@db/shop")}}), "names a database that is not built into this version; available are Redis, Database (SQLite) and Memory"},
+		"dynamodb":     {of(config.Backend{Type: config.BackendDynamoDB, DynamoDB: &config.DynamoDB{TableName: "carts", Region: "x"}}), "backend: type DynamoDB is not built into this version; available are " + config.BuiltNames()},
+		"postgres":     {of(config.Backend{Type: config.BackendDatabase, Database: &config.Database{URL: "postgres://db/shop"}}), "backend.database.url: postgres is not built into this version; available are " + config.BuiltNames()},
+		"mysql, file":  {of(config.Backend{Type: config.BackendDatabase, Database: &config.Database{URLFile: write(t, "url", "mysql://u:s3cret@db/shop")}}), "names a database that is not built into this version; available are " + config.BuiltNames()},
 		"junk, file":   {of(config.Backend{Type: config.BackendDatabase, Database: &config.Database{URLFile: write(t, "url", "?:s3cret@")}}), "url must start with sqlite:, postgres:// or mysql://"},
 		"url file":     {of(config.Backend{Type: config.BackendDatabase, Database: &config.Database{URLFile: missing}}), "backend.database.urlFile: open " + missing + ": no such file or directory"},
 		"empty url":    {of(config.Backend{Type: config.BackendDatabase, Database: &config.Database{URLFile: write(t, "url", "")}}), "is empty"},
@@ -147,7 +147,7 @@ func TestStoreRefuses(t *testing.T) {
 		"secrets":      {redisAt(config.Redis{Addresses: []string{"r:1"}, UsernameFile: missing, PasswordFile: missing}), "backend.redis.usernameFile: open " + missing + ": no such file or directory\nbackend.redis.passwordFile: open " + missing + ": no such file or directory"},
 		"ca":           {redisAt(config.Redis{Addresses: []string{"r:1"}, TLS: config.TLS{CAFile: junk}}), "backend.redis.tls.caFile: " + junk + " holds no certificate in PEM"},
 		"key pair":     {redisAt(config.Redis{Addresses: []string{"r:1"}, TLS: config.TLS{CertFile: cert, KeyFile: otherKey}}), "backend.redis.tls.certFile: " + cert + " and " + otherKey + " are no pair: the private key cannot be used, or is not that of the certificate"},
-		"unknown type": {of(config.Backend{Type: "Tape"}), `backend.type: "Tape" is no backend; available are Redis, Database (SQLite) and Memory`},
+		"unknown type": {of(config.Backend{Type: "Tape"}), `backend.type: "Tape" is no backend; available are ` + config.BuiltNames()},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s, err := open.Store(t.Context(), tc.c)
