@@ -178,8 +178,8 @@ func TestReloadKeepsTheLastGood(t *testing.T) {
 		"no YAML": {"{", []string{"line 1"}},
 		"empty":   {"", []string{"file: is empty"}},
 		"not built in": {render(t, func(c *config.Config) {
-			c.Backend = config.Backend{Type: config.BackendFile, File: &config.File{Directory: "d"}}
-		}), []string{"backend: type File is not built into this version"}},
+			c.CriticalBackend = &config.Backend{Type: config.BackendDynamoDB, DynamoDB: &config.DynamoDB{TableName: "carts", Region: "local"}}
+		}), []string{"criticalBackend: a second backend for checkouts is not built into this version"}},
 		"unreachable": {render(t, func(c *config.Config) {
 			c.Backend = config.Backend{Type: config.BackendRedis, Redis: &config.Redis{Addresses: []string{"127.0.0.1:1"}}}
 		}), []string{"backend: Redis 127.0.0.1:1 does not answer: "}},

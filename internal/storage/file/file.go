@@ -259,7 +259,7 @@ func (d *driver) Advice(context.Context) ([]storage.Advice, error) {
 	return []storage.Advice{{
 		Code: storage.AdviceOneMachine,
 		Message: "A folder of carts is shared by the processes of one machine only: a pod elsewhere has carts of its own. " +
-			"Run one pod, or use Redis.",
+			"Run one pod, or use a backend that pods share.",
 	}}, nil
 }
 

@@ -249,7 +249,7 @@ func count(folder, name string) error {
 		outs, err := s.Commit(ctx, storage.Commit{ // the version is not expected: the lock alone protects it
 			Key: key, Expect: storage.Expect{ID: at.ID},
 			Change: storage.Change{NewID: "id", Steps: 1, Writes: []storage.Write{{Part: cart.PartItems, Value: text, Step: 1}}},
-			Locks:  storage.Locks{Parts: []cart.Part{cart.PartAll}, Token: token, UnderLease: true, Release: true},
+			Locks:  storage.Locks{Parts: []cart.Part{cart.PartAll}, Token: token, MustHold: true, Release: true},
 		})
 		if err != nil || outs[0].Status != storage.Committed {
 			return fmt.Errorf("commit under the lock: %v, %w", outs, err)
