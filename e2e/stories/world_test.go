@@ -90,11 +90,18 @@ func create(dir string) error {
 			archives = append(archives, filepath.Join(out, program+".oci.tar"))
 		}
 	}
-	redis := filepath.Join(dir, "redis.tar")
-	if err := cluster.Redis("redis:e2e").Build(ctx, redis); err != nil {
+	postgres, err := cluster.Postgres("postgres:e2e")
+	if err != nil {
 		return err
 	}
-	world.Cluster, err = cluster.New(ctx, cluster.Options{Images: append(archives, redis)})
+	for _, server := range []cluster.Image{cluster.Redis("redis:e2e"), cluster.Memcached("memcached:e2e"), postgres} {
+		archive := filepath.Join(dir, strings.ReplaceAll(server.Name, ":", "-")+".tar")
+		if err := server.Build(ctx, archive); err != nil {
+			return err
+		}
+		archives = append(archives, archive)
+	}
+	world.Cluster, err = cluster.New(ctx, cluster.Options{Images: archives})
 	return err
 }
 
