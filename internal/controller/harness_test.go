@@ -138,7 +138,8 @@ func (w *world) awaitPolicies() {
 func (w *world) asOperator() *rest.Config {
 	w.t.Helper()
 	account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: ownNamespace, Name: "sidecart-operator"}}
-	token := &authenticationv1.TokenRequest{}
+	day := int64(24 * 60 * 60) // an ordinary one ends after an hour, which a long test outlives
+	token := &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{ExpirationSeconds: &day}}
 	if err := w.c.SubResource("token").Create(w.t.Context(), account, token); err != nil {
 		w.t.Fatal(err)
 	}
