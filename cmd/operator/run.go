@@ -36,7 +36,7 @@ var version string
 // as SIGTERM does.
 func Run(ctx context.Context, args, env []string, stdout, stderr io.Writer) int {
 	s := &settings{}
-	environment := environ(env)
+	environment := config.Environment(env)
 	flags := s.flags(environment)
 	err := flags.Parse(args)
 	switch {

@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -20,6 +19,7 @@ import (
 	"github.com/sidecart/sidecart/api/v1alpha1"
 	"github.com/sidecart/sidecart/internal/envtest"
 	"github.com/sidecart/sidecart/internal/render"
+	"github.com/sidecart/sidecart/internal/testlog"
 
 	corev1 "k8s.io/api/core/v1"
 )
@@ -89,24 +89,6 @@ func kubeconfig(t *testing.T) string {
 	return file
 }
 
-// lines is what the program prints, read while it runs.
-type lines struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lines) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lines) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
-
 // The whole program: it becomes leader, serves metrics and health, works, and stops.
 func TestRun(t *testing.T) {
 	cluster := envtest.Start(t)
@@ -125,7 +107,7 @@ func TestRun(t *testing.T) {
 	metrics, probes, port := address(t), address(t), address(t)
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
-	var stderr lines
+	var stderr testlog.Buffer
 	ended := make(chan int, 1)
 	go func() {
 		ended <- Run(ctx, []string{
@@ -185,7 +167,7 @@ func answers(url string) error {
 	return nil
 }
 
-func wait(t *testing.T, stderr *lines, try func() error) {
+func wait(t *testing.T, stderr *testlog.Buffer, try func() error) {
 	t.Helper()
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()

@@ -162,13 +162,3 @@ func (s *settings) logger(w io.Writer) *slog.Logger {
 func list(value string) []string {
 	return strings.FieldsFunc(value, func(r rune) bool { return r == ',' })
 }
-
-// environ is env as a map.
-func environ(env []string) map[string]string {
-	m := make(map[string]string, len(env))
-	for _, e := range env {
-		name, value, _ := strings.Cut(e, "=")
-		m[name] = value
-	}
-	return m
-}

@@ -157,13 +157,3 @@ func (l *layers) warnVariables(log *slog.Logger) {
 }
 
 func (l *layers) has(name string) bool { return l.env[name] != "" }
-
-// environ is env as a map.
-func environ(env []string) map[string]string {
-	m := make(map[string]string, len(env))
-	for _, e := range env {
-		name, value, _ := strings.Cut(e, "=")
-		m[name] = value
-	}
-	return m
-}

@@ -35,7 +35,7 @@ func Run(ctx context.Context, args, env []string, stdout, stderr io.Writer) int 
 		signals := make(chan os.Signal, 4)
 		signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
 		defer signal.Stop(signals)
-		return runServe(ctx, args, environ(env), signals, stdout, stderr)
+		return runServe(ctx, args, config.Environment(env), signals, stdout, stderr)
 	case "validate":
 		return runValidate(args, stdout, stderr)
 	case "version":

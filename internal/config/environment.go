@@ -29,6 +29,16 @@ const (
 	CartStorageVariable  = "SIDECART_CARTSTORAGE"
 )
 
+// Environment are the variables of a process by their names. env has them as [os.Environ] does.
+func Environment(env []string) map[string]string {
+	m := make(map[string]string, len(env))
+	for _, e := range env {
+		name, value, _ := strings.Cut(e, "=")
+		m[name] = value
+	}
+	return m
+}
+
 // UnknownVariable is a variable of the environment that looks like ours and is not.
 type UnknownVariable struct {
 	Name string

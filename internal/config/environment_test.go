@@ -52,3 +52,12 @@ func TestKnownVariables(t *testing.T) {
 		t.Errorf("empty: %v", got)
 	}
 }
+
+// TestEnvironment: a value may hold an equals sign, be empty or missing, and the last of a name counts.
+func TestEnvironment(t *testing.T) {
+	got := config.Environment([]string{"A=1", "URL=host?x=y", "EMPTY=", "BARE", "A=2"})
+	want := map[string]string{"A": "2", "URL": "host?x=y", "EMPTY": "", "BARE": ""}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Errorf("(-want +got):\n%s", d)
+	}
+}

@@ -98,7 +98,7 @@ func TestCommitsKnowTheirCallers(t *testing.T) {
 	want("one and those that it held up", "Commit as ann for [ann]", "Commit as bob for [bob cat dan]")
 
 	// The lock is another's: the wait for it, and the commit under it.
-	turn := storage.Claim{Token: lock.NewToken(), Parts: []cart.Part{cart.PartItems}, Duration: time.Minute}
+	turn := storage.Claim{Token: storage.NewToken(), Parts: []cart.Part{cart.PartItems}, Duration: time.Minute}
 	if _, err := store.Acquire(t.Context(), key, turn, false); err != nil {
 		t.Fatal(err)
 	}

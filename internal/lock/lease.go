@@ -68,7 +68,7 @@ func (c *Coordinator) AcquireLease(ctx context.Context, key cart.Key, r LeaseReq
 	r.Duration = cmp.Or(r.Duration, o.LeaseDuration)
 	start := time.Now()
 	op := &op{claim: &storage.Claim{
-		Token: NewToken(), Holder: cmp.Or(r.Holder, o.Holder), Parts: r.Parts, Duration: r.Duration, Leased: true,
+		Token: storage.NewToken(), Holder: cmp.Or(r.Holder, o.Holder), Parts: r.Parts, Duration: r.Duration, Leased: true,
 	}}
 	switch {
 	case r.Wait == 0:

@@ -316,7 +316,7 @@ func TestHeldLock(t *testing.T) {
 				o.Locking = locking
 				c := lock.New(store(), o)
 				locker := store().(storage.Locker)
-				claim := storage.Claim{Token: lock.NewToken(), Holder: "other", Parts: []cart.Part{cart.PartItems}, Duration: time.Minute}
+				claim := storage.Claim{Token: storage.NewToken(), Holder: "other", Parts: []cart.Part{cart.PartItems}, Duration: time.Minute}
 				if _, err := locker.Acquire(t.Context(), key, claim, false); err != nil {
 					t.Fatal(err)
 				}
@@ -348,7 +348,7 @@ func TestHeldLock(t *testing.T) {
 					t.Error(err)
 				}
 				// The lock of a holder that never comes back ends with its lease.
-				claim.Token, claim.Duration = lock.NewToken(), 300*time.Millisecond
+				claim.Token, claim.Duration = storage.NewToken(), 300*time.Millisecond
 				if _, err := locker.Acquire(t.Context(), key, claim, false); err != nil {
 					t.Fatal(err)
 				}
@@ -372,7 +372,7 @@ func TestHeldLockDoesNotHoldUpOtherParts(t *testing.T) {
 	store := openMemory(t)
 	gate := newGate(store)
 	c := lock.New(gate, options())
-	claim := storage.Claim{Token: lock.NewToken(), Parts: []cart.Part{cart.PartItems}, Duration: time.Minute}
+	claim := storage.Claim{Token: storage.NewToken(), Parts: []cart.Part{cart.PartItems}, Duration: time.Minute}
 	if _, err := store.Acquire(t.Context(), key, claim, false); err != nil {
 		t.Fatal(err)
 	}
@@ -571,7 +571,7 @@ func TestHandOverHonoursLocks(t *testing.T) {
 	to := cart.Key{Identifier: "u2", Instance: "default"}
 	must(t)(add(t, c, "x"))
 	for _, locked := range []cart.Key{key, to} {
-		claim := storage.Claim{Token: lock.NewToken(), Parts: []cart.Part{cart.PartMetadata("k")}, Duration: time.Minute}
+		claim := storage.Claim{Token: storage.NewToken(), Parts: []cart.Part{cart.PartMetadata("k")}, Duration: time.Minute}
 		if _, err := store.Acquire(t.Context(), locked, claim, false); err != nil {
 			t.Fatal(err)
 		}
@@ -612,7 +612,7 @@ func TestNoOpRenewsTheLife(t *testing.T) {
 }
 
 func TestTokens(t *testing.T) {
-	a, b := lock.NewToken(), lock.NewToken()
+	a, b := storage.NewToken(), storage.NewToken()
 	if len(a) != 22 || a == b || strings.ContainsAny(a, "+/=") {
 		t.Errorf("tokens %q, %q", a, b)
 	}
@@ -727,7 +727,7 @@ func TestCloseLeavesTheQueue(t *testing.T) {
 				}
 			}
 			locker := store().(storage.Locker)
-			claim := storage.Claim{Token: lock.NewToken(), Parts: []cart.Part{cart.PartAll}, Duration: time.Second}
+			claim := storage.Claim{Token: storage.NewToken(), Parts: []cart.Part{cart.PartAll}, Duration: time.Second}
 			g, err := locker.Acquire(ctx, key, claim, false)
 			if err != nil || quantity(t, g.Cart, "x") != 200 {
 				t.Errorf("after both have gone: %+v, %v", g, err)

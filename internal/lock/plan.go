@@ -31,7 +31,7 @@ func compute(o *Options, key cart.Key, b *batch, view *cart.Cart) *plan {
 	*c = storage.Commit{Key: key, Change: storage.Change{TTL: o.TTL}, Locks: storage.Locks{Token: b.token, Release: b.token != ""}}
 	c.Expect = storage.Expect{ID: view.ID, Parts: make(map[cart.Part]uint64, 1)}
 	if !view.Exists() {
-		c.Change.NewID = newUUID()
+		c.Change.NewID = storage.NewID()
 	}
 	if first := b.ops[0]; first.Lease != "" {
 		c.Locks.Token, c.Locks.MustHold, c.Locks.Release = first.Lease, true, first.Release

@@ -2,8 +2,6 @@ package lock
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"slices"
@@ -239,22 +237,7 @@ func (c *Coordinator) release(key cart.Key, token string) {
 // claim is one turn over parts, by a token that is made anew where none is given.
 func (o *Options) claim(parts []cart.Part, token string) *storage.Claim {
 	if token == "" {
-		token = NewToken()
+		token = storage.NewToken()
 	}
 	return &storage.Claim{Token: token, Holder: o.Holder, Parts: parts, Duration: min(o.LeaseDuration, turnTTL)}
-}
-
-// NewToken makes an unguessable token of 128 random bits in the form of bsm/redislock: 22 characters of base64url.
-func NewToken() string {
-	var b [16]byte
-	_, _ = rand.Read(b[:]) // never fails: crypto/rand ends the process instead
-	return base64.RawURLEncoding.EncodeToString(b[:])
-}
-
-// newUUID makes a version 4 UUID (RFC 9562).
-func newUUID() string {
-	var b [16]byte
-	_, _ = rand.Read(b[:])
-	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
-	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
 }

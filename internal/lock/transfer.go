@@ -110,7 +110,7 @@ func (t *transfer) try(ctx context.Context, from, to cart.Key, strategy cart.Str
 	if source.Empty() {
 		return Result{Cart: target}, storage.Committed, c.ifLeased(ctx, from, ch)
 	}
-	in := intent{ID: newUUID(), From: from, To: to, Strategy: strategy}
+	in := intent{ID: storage.NewID(), From: from, To: to, Strategy: strategy}
 	take, arrived, err := t.arrival(source, target, in, nil, t.o.Limits)
 	if err != nil {
 		return Result{}, 0, err
@@ -171,7 +171,7 @@ func (t *transfer) arrival(source, target *cart.Cart, in intent, received []byte
 		arrived := *take.Change.Place
 		return take, &arrived, nil
 	}
-	d := cart.NewDraft(target, limits, newUUID())
+	d := cart.NewDraft(target, limits, storage.NewID())
 	if _, err := d.Change(cart.Receive{From: source, Strategy: in.Strategy, ID: string(received)}); err != nil {
 		return take, nil, err
 	}

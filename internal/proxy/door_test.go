@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sidecart/sidecart/internal/testlog"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
@@ -151,7 +152,7 @@ func TestAcceptOutOfDescriptors(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	log := new(logText)
+	log := new(testlog.Buffer)
 	d := newDoor(&emfile{broke{Listener: l, left: 5}}, "http", 10, slog.New(slog.NewTextHandler(log, nil)))
 	defer d.Close()
 	c, err := net.Dial("tcp", l.Addr().String())

@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"encoding/json"
 	"io"
@@ -11,7 +10,6 @@ import (
 	"net/http"
 	"regexp"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -29,6 +27,7 @@ import (
 	"github.com/sidecart/sidecart/internal/lock"
 	"github.com/sidecart/sidecart/internal/storage/memory"
 	"github.com/sidecart/sidecart/internal/storage/middleware"
+	"github.com/sidecart/sidecart/internal/testlog"
 	pb "github.com/sidecart/sidecart/proto/sidecart/v1"
 )
 
@@ -38,25 +37,7 @@ type world struct {
 	t    *testing.T
 	base string
 	conn *grpc.ClientConn
-	log  *logText
-}
-
-// logText is what a server logged, while it logs.
-type logText struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (l *logText) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(p)
-}
-
-func (l *logText) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.String()
+	log  *testlog.Buffer
 }
 
 // realBackend is a coordinator over a store in memory.
@@ -73,7 +54,7 @@ func realBackend(t *testing.T) Backend {
 
 func start(t *testing.T, b Backend, set ...func(*Options)) *world {
 	t.Helper()
-	w := &world{t: t, log: new(logText)}
+	w := &world{t: t, log: new(testlog.Buffer)}
 	o := Options{GRPC: "127.0.0.1:0", HTTP: "127.0.0.1:0", Admin: "127.0.0.1:0", Version: "test", Log: slog.New(slog.NewTextHandler(w.log, nil))}
 	for _, f := range set {
 		f(&o)

@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -16,6 +15,7 @@ import (
 
 	"github.com/sidecart/sidecart/internal/cart"
 	"github.com/sidecart/sidecart/internal/storage"
+	"github.com/sidecart/sidecart/internal/testlog"
 )
 
 // moody is a backend that does what it is told.
@@ -118,7 +118,7 @@ func TestProbeWhenItMatters(t *testing.T) {
 // TestRefusalIsTold: a backend that answers and refuses is told as such, in its own words.
 func TestRefusalIsTold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var log lockedBuffer
+		var log testlog.Buffer
 		noperm := fmt.Errorf("redis: ping: %w: %w", storage.ErrUnavailable, &storage.Refusal{Words: "NOPERM No permissions to access a key"})
 		m := &moody{ping: noperm}
 		var l backends
@@ -190,7 +190,7 @@ func TestRefusalIsTold(t *testing.T) {
 // TestWarnings: what the backend says of how safe carts are is logged once when it begins and once when it is over.
 func TestWarnings(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var log lockedBuffer
+		var log testlog.Buffer
 		m := &moody{}
 		var l backends
 		l.swap(m.backend("Redis"))
@@ -327,30 +327,6 @@ type refusing struct {
 }
 
 func (r refusing) Read(context.Context, cart.Key) (*cart.Cart, error) { return nil, r.err }
-
-// lockedBuffer is a log that is read while it is written.
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
-
-func (l *lockedBuffer) Reset() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.b.Reset()
-}
 
 func waitFor(t *testing.T, what string, holds func() bool) {
 	t.Helper()

@@ -182,7 +182,7 @@ type Outcome struct {
 
 // Claim asks for the lock over some parts of one cart.
 type Claim struct {
-	// Token identifies the holder, 22 characters of base64url (128 random bits), as bsm/redislock makes them.
+	// Token identifies the holder. [NewToken] makes one.
 	Token string
 	// Holder is shown to people; it is stored behind the token.
 	Holder string

@@ -87,7 +87,7 @@ func testUnknownAndLost(t *testing.T, w *world) {
 	if err := w.add(w.a, "x", "", false); err != nil {
 		t.Fatal(err)
 	}
-	every("never was", lock.NewToken(), storage.ErrLockUnknown)
+	every("never was", storage.NewToken(), storage.ErrLockUnknown)
 	every("no token", "x", storage.ErrLockUnknown)
 	l := w.acquire(w.a, items)
 	w.release(w.b, l)

@@ -222,7 +222,7 @@ func testDeadWaiter(t *testing.T, w *world) {
 		{"the turn is its next", false, 0, storage.WaiterTTL + 2*storage.Heartbeat},
 	} {
 		l := w.acquire(w.a, items)
-		dead := storage.Claim{Token: lock.NewToken(), Parts: items, Duration: time.Hour, Leased: test.leased}
+		dead := storage.Claim{Token: storage.NewToken(), Parts: items, Duration: time.Hour, Leased: test.leased}
 		outs, err := store.Commit(t.Context(), storage.Commit{Key: key, Locks: storage.Locks{Parts: items, Claim: &dead}})
 		if err != nil || !outs[0].Claimed.Queued {
 			t.Fatalf("%s: the one who dies is not in the queue: %+v, %v", test.name, outs, err)

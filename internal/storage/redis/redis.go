@@ -2,8 +2,6 @@ package redis
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/base64"
 	"fmt"
 	"slices"
 	"strconv"
@@ -62,12 +60,8 @@ func New(_ context.Context, c Config) (*Store, error) {
 	return s, nil
 }
 
-// randomName is 128 random bits as 22 characters, as tokens of bsm/redislock are.
-func randomName() string {
-	var raw [16]byte
-	_, _ = rand.Read(raw[:]) // never fails
-	return base64.RawURLEncoding.EncodeToString(raw[:])
-}
+// randomName is the last part of a name that nobody else uses.
+func randomName() string { return storage.NewToken() }
 
 // Load reads the cart by one HGETALL.
 func (s *Store) Load(ctx context.Context, key cart.Key) (*cart.Cart, error) {

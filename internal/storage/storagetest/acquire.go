@@ -15,7 +15,7 @@ func testAcquireReturnsCart(s *subject) {
 		return
 	}
 	was := s.put(key, items(texts[1]), conditions(texts[2]), metadata("m", texts[1]), storage.Write{Part: cart.PartReceived, Value: []byte("x")})
-	token := newToken()
+	token := storage.NewToken()
 	s.same("Acquire", s.acquire(l, key, token, cart.PartItems), was)
 	s.same("Acquire anew", s.acquire(l, key, token, cart.PartItems), was)
 	s.same("the cart is as it was", s.load(key), was)
@@ -27,7 +27,7 @@ func (s *subject) leaves(l storage.Locker, key cart.Key, holder, gone string) {
 	s.Helper()
 	s.passed(time.Now().Add(storage.WaiterTTL))
 	s.abandon(l, key, holder)
-	s.acquire(l, key, newToken(), cart.PartItems)
+	s.acquire(l, key, storage.NewToken(), cart.PartItems)
 	s.commit(storage.LockUnknown, under(gone, check(key, s.load(key), cart.PartItems)))
 }
 
@@ -37,7 +37,7 @@ func testAcquireTimesOut(s *subject) {
 		return
 	}
 	const wait = 2 * brief // time enough to get an answer from a loaded machine
-	holder, late := newToken(), newToken()
+	holder, late := storage.NewToken(), storage.NewToken()
 	s.acquire(l, key, holder, cart.PartItems)
 	ctx, cancel := context.WithTimeout(s.ctx, wait)
 	defer cancel()
@@ -57,7 +57,7 @@ func testAcquireCancelled(s *subject) {
 	if !ok {
 		return
 	}
-	holder, late := newToken(), claim(newToken(), cart.PartItems)
+	holder, late := storage.NewToken(), claim(storage.NewToken(), cart.PartItems)
 	s.acquire(l, key, holder, cart.PartItems)
 	ctx, cancel := context.WithCancel(s.ctx)
 	defer cancel()
@@ -80,8 +80,8 @@ func testAcquireClosed(s *subject) {
 	if !ok {
 		return
 	}
-	s.acquire(l, key, newToken(), cart.PartItems)
-	queued := claim(newToken(), cart.PartItems)
+	s.acquire(l, key, storage.NewToken(), cart.PartItems)
+	queued := claim(storage.NewToken(), cart.PartItems)
 	s.enqueue(key, queued)
 	w := s.wait(s.ctx, l, key, queued, true)
 	if err := l.Close(); err != nil {
@@ -103,7 +103,7 @@ func testHeartbeat(s *subject) {
 	if !ok {
 		return
 	}
-	holder, first, second := newToken(), claim(newToken(), cart.PartItems), claim(newToken(), cart.PartItems)
+	holder, first, second := storage.NewToken(), claim(storage.NewToken(), cart.PartItems), claim(storage.NewToken(), cart.PartItems)
 	s.acquire(l, key, holder, cart.PartItems)
 	begun := time.Now()
 	s.enqueue(key, first)

@@ -17,7 +17,7 @@ func testMissingCart(s *subject) {
 		s.Errorf("outcome of a check of a missing cart: %+v", out)
 	}
 	s.missing("Load after a check", s.load(key))
-	out = s.commit(storage.Conflict, change(key, &cart.Cart{ID: newID(), Version: 1}, items(`{"a":1}`)))
+	out = s.commit(storage.Conflict, change(key, &cart.Cart{ID: storage.NewID(), Version: 1}, items(`{"a":1}`)))
 	s.missing("Cart of the conflict", out.Cart)
 	s.missing("Load after a conflict", s.load(key))
 	forget := check(key, &cart.Cart{}, cart.PartAll)
@@ -92,8 +92,8 @@ func testExpect(s *subject) {
 
 	for what, e := range map[string]storage.Expect{
 		"no cart":                  {},
-		"another id":               {ID: newID()},
-		"another id, same version": {ID: newID(), Version: 3},
+		"another id":               {ID: storage.NewID()},
+		"another id, same version": {ID: storage.NewID(), Version: 3},
 		"an older version":         {ID: was.ID, Version: 2},
 		"a later version":          {ID: was.ID, Version: 4},
 		"items older":              {ID: was.ID, Parts: parts{cart.PartItems: 0}},

@@ -11,7 +11,7 @@ import (
 // sign of life since it came.
 func (s *subject) handOver(l storage.Locker, claims ...storage.Claim) (before storage.Grant) {
 	s.Helper()
-	holder := newToken()
+	holder := storage.NewToken()
 	before = s.lease(l, key, holder, long, claims[0].Parts...)
 	for _, c := range claims {
 		s.enqueue(key, c)
@@ -24,8 +24,8 @@ func (s *subject) handOver(l storage.Locker, claims ...storage.Claim) (before st
 
 // eachKind runs f for a lease and for a turn of the same length.
 func (s *subject) eachKind(f func(claim func() storage.Claim)) {
-	f(func() storage.Claim { return leaseClaim(newToken(), long, cart.PartItems) })
-	f(func() storage.Claim { return claim(newToken(), cart.PartItems) })
+	f(func() storage.Claim { return leaseClaim(storage.NewToken(), long, cart.PartItems) })
+	f(func() storage.Claim { return claim(storage.NewToken(), cart.PartItems) })
 }
 
 // testQueueGrantsShort: a lock from the queue is short until its waiter claims again, which gives it the whole of its
@@ -103,7 +103,7 @@ func testQueueGrantConfirmedLate(s *subject) {
 		return
 	}
 	s.eachKind(func(claim func() storage.Claim) {
-		late, next := leaseClaim(newToken(), long, cart.PartItems), claim()
+		late, next := leaseClaim(storage.NewToken(), long, cart.PartItems), claim()
 		s.handOver(l, late)
 		s.passed(time.Now().Add(storage.WaiterTTL))
 		s.wantNone("granted, and not confirmed", l, key, late.Token, storage.ErrLockUnknown)

@@ -44,7 +44,7 @@ func testCount(s *subject) {
 	forget.Change.Forget = true
 	s.commit(storage.Committed, forget)
 	if l, ok := s.locker(); ok {
-		s.acquire(l, cart.Key{Identifier: "locked", Instance: "only"}, newToken(), cart.PartAll)
+		s.acquire(l, cart.Key{Identifier: "locked", Instance: "only"}, storage.NewToken(), cart.PartAll)
 	}
 	if s.harness.Other != nil {
 		s.on(s.harness.Other(s.T)).put(key, items(`{"theirs":1}`))

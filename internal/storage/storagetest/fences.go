@@ -20,7 +20,7 @@ func testClientLeasesRemembered(s *subject) {
 	var tokens []string
 	var last storage.Grant
 	for range storage.MaxLost + more {
-		token := newToken()
+		token := storage.NewToken()
 		tokens = append(tokens, token)
 		g := s.lease(l, key, token, time.Millisecond, cart.PartItems) // waits for the end of the one before
 		if g.Fence <= last.Fence {
@@ -58,14 +58,14 @@ func testStaleHolders(s *subject) {
 		}
 		version, id := uint64(1), outs[0].ID
 		for n := range tries {
-			token := newToken()
+			token := storage.NewToken()
 			g, err := l.Acquire(s.ctx, key, leaseClaim(token, time.Millisecond, cart.PartItems), false)
 			if err != nil {
 				return err
 			}
 			var next storage.Claim
 			if taken { // by a turn or by a lease, by turns
-				next = claim(newToken(), cart.PartItems)
+				next = claim(storage.NewToken(), cart.PartItems)
 				next.Leased = n%2 == 0
 				if _, err := l.Acquire(s.ctx, key, next, false); err != nil {
 					return err
@@ -112,7 +112,7 @@ func testFences(s *subject) {
 	parts := [][]cart.Part{{cart.PartItems}, {cart.PartAll}, {cart.PartMetadata("m"), cart.PartConditions}}
 	for n := range 1000 {
 		l := []storage.Locker{l, l2}[n%2]
-		token, life := newToken(), long
+		token, life := storage.NewToken(), long
 		if n%10 == 0 {
 			life = time.Millisecond
 		}
@@ -151,7 +151,7 @@ func testFencesOfCrowd(s *subject) {
 	s.together(crowd, func(i int) error {
 		l := []storage.Locker{a, b}[i%2]
 		for n := range rounds {
-			token := newToken()
+			token := storage.NewToken()
 			g, err := l.Acquire(s.ctx, key, leaseClaim(token, long, cart.PartItems), false)
 			if err != nil {
 				return err
@@ -182,7 +182,7 @@ func testFencesAfterFlush(s *subject) {
 	}
 	var last uint64
 	for range 20 {
-		held, lost, next := newToken(), newToken(), newToken()
+		held, lost, next := storage.NewToken(), storage.NewToken(), storage.NewToken()
 		s.ended(s.lease(l, key, lost, time.Millisecond, cart.PartAll))
 		g := s.lease(l, key, held, long, cart.PartAll)
 		if g.Fence <= last {

@@ -53,7 +53,7 @@ func (s *subject) wantNone(what string, l storage.Locker, key cart.Key, token st
 	}
 	now := s.load(key)
 	c := under(token, change(key, now, items(`{"stale":1}`)))
-	ask := claim(newToken(), cart.PartItems)
+	ask := claim(storage.NewToken(), cart.PartItems)
 	c.Locks.Release, c.Locks.Claim = true, &ask
 	if out := s.commit(status, c); out.Claimed != (storage.Claimed{}) {
 		s.Errorf("%s: a commit without its lease claimed %+v", what, out.Claimed)
@@ -92,7 +92,7 @@ func testClientLease(s *subject) {
 		{cart.PartMetadata("n.{}%")},
 		{cart.PartAll},
 	} {
-		token := newToken()
+		token := storage.NewToken()
 		begun := time.Now().Truncate(time.Millisecond)
 		g := s.lease(l, key, token, long, parts...)
 		s.same("the cart comes with the lease", g.Cart, was)
@@ -108,7 +108,7 @@ func testClientLease(s *subject) {
 		s.same("a read", s.load(key), was)
 		s.commit(storage.Committed, under(token, check(key, was, parts...)))
 		s.wantNone("another cart", l, other, token, storage.ErrLockUnknown)
-		s.wantNone("another token", l, key, newToken(), storage.ErrLockUnknown)
+		s.wantNone("another token", l, key, storage.NewToken(), storage.ErrLockUnknown)
 		s.wantHeld("afterwards", l, key, token, g, parts...)
 		forget := check(key, was, cart.PartAll)
 		forget.Change.Forget = true
@@ -125,7 +125,7 @@ func testClientLeaseIsNoTurn(s *subject) {
 	if !ok {
 		return
 	}
-	token := newToken()
+	token := storage.NewToken()
 	s.acquire(l, key, token, cart.PartItems)
 	for doing, err := range s.leaseErrors(l, key, token) {
 		if !errors.Is(err, storage.ErrLockUnknown) {
@@ -149,7 +149,7 @@ func testClientLeaseRenewed(s *subject) {
 	if !ok {
 		return
 	}
-	token := newToken()
+	token := storage.NewToken()
 	var first storage.Grant
 	s.inTime(func() time.Time {
 		s.abandon(l, key, token)
@@ -188,7 +188,7 @@ func testClientLeaseReentrant(s *subject) {
 	if !ok {
 		return
 	}
-	token, m := newToken(), cart.PartMetadata("m")
+	token, m := storage.NewToken(), cart.PartMetadata("m")
 	first := s.lease(l, key, token, long, cart.PartItems, m)
 	again := s.lease(l, key, token, 2*long, m)
 	if again.Fence != first.Fence || again.Expires.Before(first.Expires.Add(long)) {
@@ -223,7 +223,7 @@ func testClientLeaseCovers(s *subject) {
 		return
 	}
 	s.put(key, items(`{"a":1}`))
-	token, other := newToken(), newToken()
+	token, other := storage.NewToken(), storage.NewToken()
 	s.lease(l, key, token, long, cart.PartItems)
 	s.commit(storage.Committed, under(token, change(key, s.load(key), items(`{"b":1}`), conditions(`{"b":1}`))))
 	s.lease(l, key, other, long, cart.PartConditions)
@@ -240,7 +240,7 @@ func testClientLeaseInCommit(s *subject) {
 		return
 	}
 	was := s.put(key, items(`{"a":1}`))
-	ask := leaseClaim(newToken(), long, cart.PartItems)
+	ask := leaseClaim(storage.NewToken(), long, cart.PartItems)
 	c := change(key, &cart.Cart{}, items(`{"b":1}`))
 	c.Locks.Claim = &ask
 	if out := s.commit(storage.Conflict, c); !out.Claimed.Granted {
@@ -251,7 +251,7 @@ func testClientLeaseInCommit(s *subject) {
 		s.Fatalf("Lease: %+v, %v", got, err)
 	}
 	// The next is queued by a commit, lets a turn in by its own, and queues again.
-	next, turn, again := leaseClaim(newToken(), long, cart.PartItems), claim(newToken(), cart.PartItems), leaseClaim(newToken(), long, cart.PartItems)
+	next, turn, again := leaseClaim(storage.NewToken(), long, cart.PartItems), claim(storage.NewToken(), cart.PartItems), leaseClaim(storage.NewToken(), long, cart.PartItems)
 	s.enqueue(key, next)
 	s.enqueue(key, turn)
 	w, w2 := s.wait(s.ctx, l, key, next, true), s.wait(s.ctx, l, key, turn, true)
@@ -290,13 +290,13 @@ func testClientLeaseQueue(s *subject) {
 		return
 	}
 	l2, _ := s.second().locker()
-	holder := newToken()
+	holder := storage.NewToken()
 	last := s.lease(l, key, holder, long, cart.PartItems)
 	claims := []storage.Claim{
-		leaseClaim(newToken(), long, cart.PartItems),
-		claim(newToken(), cart.PartItems),
-		leaseClaim(newToken(), long, cart.PartAll),
-		leaseClaim(newToken(), long, cart.PartItems),
+		leaseClaim(storage.NewToken(), long, cart.PartItems),
+		claim(storage.NewToken(), cart.PartItems),
+		leaseClaim(storage.NewToken(), long, cart.PartAll),
+		leaseClaim(storage.NewToken(), long, cart.PartItems),
 	}
 	var waiters []*waiter
 	for i, c := range claims {

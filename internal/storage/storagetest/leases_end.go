@@ -14,11 +14,11 @@ func testClientLeaseReleased(s *subject) {
 	if !ok {
 		return
 	}
-	token, next := newToken(), claim(newToken(), cart.PartItems)
+	token, next := storage.NewToken(), claim(storage.NewToken(), cart.PartItems)
 	s.lease(l, key, token, long, cart.PartAll)
 	s.enqueue(key, next)
 	w := s.wait(s.ctx, l, key, next, true)
-	if err := l.Release(s.ctx, key, newToken()); !errors.Is(err, storage.ErrLockUnknown) {
+	if err := l.Release(s.ctx, key, storage.NewToken()); !errors.Is(err, storage.ErrLockUnknown) {
 		s.Errorf("a stranger's Release: %v", err)
 	}
 	if !w.waiting() {
@@ -44,7 +44,7 @@ func testClientLeaseReleasedByCommit(s *subject) {
 		check(key, s.load(key), cart.PartItems), // alters nothing, releases all the same
 		check(key, s.load(key)),
 	} {
-		token := newToken()
+		token := storage.NewToken()
 		g := s.lease(l, key, token, long, cart.PartItems, cart.PartConditions)
 		c = under(token, c)
 		c.Expect.Version, c.Locks.Release = g.Cart.Version+1, true
@@ -56,7 +56,7 @@ func testClientLeaseReleasedByCommit(s *subject) {
 		s.wantProbe("released", storage.Committed, key, cart.PartAll)
 	}
 	// Without a release it stays, also when the cart goes.
-	token := newToken()
+	token := storage.NewToken()
 	g := s.lease(l, key, token, long, cart.PartAll)
 	forget := under(token, check(key, g.Cart, cart.PartAll))
 	forget.Change.Forget = true
@@ -75,7 +75,7 @@ func testClientLeaseExpired(s *subject) {
 	}
 	s.put(key, items(`{"a":1}`))
 	other := cart.Key{Identifier: key.Identifier, Instance: "other"}
-	token := newToken()
+	token := storage.NewToken()
 	g := s.lease(l, key, token, brief, cart.PartItems)
 	// Nobody looks at the cart for longer than the lock itself leaves a trace.
 	s.passed(g.Expires.Add(1500 * time.Millisecond))
@@ -83,7 +83,7 @@ func testClientLeaseExpired(s *subject) {
 	s.wantNone("expired, on another cart", l, other, token, storage.ErrLockUnknown)
 	s.put(key, items(`{"b":1}`))
 	s.wantNone("the cart was written", l, key, token, storage.ErrLockLost)
-	taker := newToken()
+	taker := storage.NewToken()
 	taken := s.lease(l, key, taker, long, cart.PartAll)
 	s.wantNone("taken", l, key, token, storage.ErrLockLost)
 	s.wantHeld("the taker's", l, key, taker, taken, cart.PartAll)
@@ -117,7 +117,7 @@ func testClientLeaseGivenUp(s *subject) {
 	if !ok {
 		return
 	}
-	holder, late := newToken(), newToken()
+	holder, late := storage.NewToken(), storage.NewToken()
 	held := s.lease(l, key, holder, long, cart.PartItems)
 	ctx, cancel := context.WithTimeout(s.ctx, brief)
 	defer cancel()
@@ -130,6 +130,6 @@ func testClientLeaseGivenUp(s *subject) {
 	if err := l.Release(s.ctx, key, holder); err != nil {
 		s.Fatalf("Release: %v", err)
 	}
-	s.lease(l, key, newToken(), long, cart.PartItems)
+	s.lease(l, key, storage.NewToken(), long, cart.PartItems)
 	s.wantNone("timed out, and the lock was free since", l, key, late, storage.ErrLockUnknown)
 }

@@ -46,7 +46,7 @@ func testCartOutlivesLease(s *subject) {
 		var g storage.Grant
 		var token string
 		s.brieflyLiving(func(now *cart.Cart) {
-			was, token = now, newToken()
+			was, token = now, storage.NewToken()
 			g = s.lease(l, key, token, life, parts...)
 			if g.Cart.ID != was.ID || g.Cart.Version != was.Version || g.Cart.ETag() != was.ETag() || !g.Cart.UpdatedAt.Equal(was.UpdatedAt) {
 				s.Errorf("the lease altered the cart: %+v, was %+v", contentOf(g.Cart), contentOf(was))
@@ -57,7 +57,7 @@ func testCartOutlivesLease(s *subject) {
 				s.Fatal(err)
 			}
 			s.wantLife("released early", s.load(key).ExpiresAt, g) // it was promised
-			token = newToken()
+			token = storage.NewToken()
 			g = s.lease(l, key, token, life, parts...)
 		})
 		s.passed(was.ExpiresAt)
@@ -102,7 +102,7 @@ func testCartOutlivesRenewal(s *subject) {
 	if !ok {
 		return
 	}
-	token := newToken()
+	token := storage.NewToken()
 	var was *cart.Cart
 	s.brieflyLiving(func(now *cart.Cart) {
 		was = now
@@ -148,7 +148,7 @@ func testCartOutlivesQueuedLease(s *subject) {
 	if !ok {
 		return
 	}
-	holder, next := newToken(), leaseClaim(newToken(), long, cart.PartItems)
+	holder, next := storage.NewToken(), leaseClaim(storage.NewToken(), long, cart.PartItems)
 	s.brieflyLiving(func(was *cart.Cart) {
 		s.acquire(l, key, holder, cart.PartItems)
 		if now := s.load(key); now.Exists() && !now.ExpiresAt.Equal(was.ExpiresAt) {
@@ -179,7 +179,7 @@ func testRenewalKeepsDuration(s *subject) {
 	if !ok {
 		return
 	}
-	token := newToken()
+	token := storage.NewToken()
 	s.lease(l, key, token, long, cart.PartItems, cart.PartMetadata("m"))
 	renew := func(what string, by, want time.Duration) {
 		s.Helper()
@@ -201,7 +201,7 @@ func testRenewalKeepsDuration(s *subject) {
 	renew("by another", 2*long, 2*long)
 	renew("by that", 0, 2*long)
 	// A turn by the token of the lease leaves it as it is, and a claim for the lease sets it.
-	s.abandon(l, key, newToken())
+	s.abandon(l, key, storage.NewToken())
 	if _, err := l.Acquire(s.ctx, key, storage.Claim{Token: token, Holder: "client", Parts: []cart.Part{cart.PartItems}, Duration: time.Minute}, false); err != nil {
 		s.Fatal(err)
 	}
@@ -215,7 +215,7 @@ func testRenewalKeepsDuration(s *subject) {
 		s.Errorf("released: %v, want ErrLockUnknown", err)
 	}
 	// Out of the queue it is that of the claim, and not what the queue granted.
-	next := leaseClaim(newToken(), long, cart.PartItems)
+	next := leaseClaim(storage.NewToken(), long, cart.PartItems)
 	s.handOver(l, next)
 	token = next.Token
 	s.granted("the next", s.wait(s.ctx, l, key, next, true))

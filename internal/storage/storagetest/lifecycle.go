@@ -41,19 +41,19 @@ func (s *subject) methods() map[string]func(context.Context) error {
 	}
 	if l, ok := s.locker(); ok {
 		calls["Acquire"] = func(ctx context.Context) error {
-			_, err := l.Acquire(ctx, key, storage.Claim{Token: newToken(), Parts: []cart.Part{cart.PartAll}, Duration: long}, false)
+			_, err := l.Acquire(ctx, key, storage.Claim{Token: storage.NewToken(), Parts: []cart.Part{cart.PartAll}, Duration: long}, false)
 			return err
 		}
-		calls["Abandon"] = func(ctx context.Context) error { return l.Abandon(ctx, key, newToken()) }
+		calls["Abandon"] = func(ctx context.Context) error { return l.Abandon(ctx, key, storage.NewToken()) }
 		calls["Lease"] = func(ctx context.Context) error {
-			_, err := l.Lease(ctx, key, newToken())
+			_, err := l.Lease(ctx, key, storage.NewToken())
 			return err
 		}
 		calls["Renew"] = func(ctx context.Context) error {
-			_, err := l.Renew(ctx, key, newToken(), long)
+			_, err := l.Renew(ctx, key, storage.NewToken(), long)
 			return err
 		}
-		calls["Release"] = func(ctx context.Context) error { return l.Release(ctx, key, newToken()) }
+		calls["Release"] = func(ctx context.Context) error { return l.Release(ctx, key, storage.NewToken()) }
 	}
 	return calls
 }

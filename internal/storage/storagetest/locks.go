@@ -67,13 +67,13 @@ func testNoLocker(s *subject) {
 		return
 	}
 	if ok { // a wrapper, around a store that is none
-		if _, err := l.Acquire(s.ctx, key, claim(newToken(), cart.PartAll), false); !errors.Is(err, storage.ErrUnsupported) {
+		if _, err := l.Acquire(s.ctx, key, claim(storage.NewToken(), cart.PartAll), false); !errors.Is(err, storage.ErrUnsupported) {
 			s.Errorf("Acquire: %v, want ErrUnsupported, since %s", err, s.caps.NoLocks)
 		}
-		if err := l.Abandon(s.ctx, key, newToken()); !errors.Is(err, storage.ErrUnsupported) {
+		if err := l.Abandon(s.ctx, key, storage.NewToken()); !errors.Is(err, storage.ErrUnsupported) {
 			s.Errorf("Abandon: %v, want ErrUnsupported, since %s", err, s.caps.NoLocks)
 		}
-		for doing, err := range s.leaseErrors(l, key, newToken()) {
+		for doing, err := range s.leaseErrors(l, key, storage.NewToken()) {
 			if !errors.Is(err, storage.ErrUnsupported) {
 				s.Errorf("%s: %v, want ErrUnsupported, since %s", doing, err, s.caps.NoLocks)
 			}
@@ -81,7 +81,7 @@ func testNoLocker(s *subject) {
 	}
 	was := s.put(key, items(`{"a":1}`))
 	c := change(key, &cart.Cart{}, items(`{"b":1}`))
-	ask := claim(newToken(), cart.PartAll)
+	ask := claim(storage.NewToken(), cart.PartAll)
 	c.Locks.Claim = &ask
 	if out := s.commit(storage.Conflict, c); out.Claimed != (storage.Claimed{}) {
 		s.Errorf("a store that is no Locker claimed %+v", out.Claimed)
@@ -106,7 +106,7 @@ func testLockBlocks(s *subject) {
 		{[]cart.Part{cart.PartItems, n}, []cart.Part{cart.PartConditions, m}},
 		{[]cart.Part{cart.PartAll}, nil},
 	} {
-		token := newToken()
+		token := storage.NewToken()
 		s.acquire(l, key, token, test.lock...)
 		blocked := func(p cart.Part) bool {
 			for _, f := range test.free {
@@ -123,7 +123,7 @@ func testLockBlocks(s *subject) {
 			}
 			s.second().wantProbe("lock of "+string(test.lock[0]), want, key, p)
 			c := check(key, s.load(key), p)
-			c.Locks.Token = newToken()
+			c.Locks.Token = storage.NewToken()
 			s.commit(want, c)
 			c.Locks.Token = token
 			s.commit(storage.Committed, c)
@@ -148,7 +148,7 @@ func testLockedBeforeConflict(s *subject) {
 		return
 	}
 	was := s.put(key, items(`{"a":1}`))
-	s.acquire(l, key, newToken(), cart.PartItems)
+	s.acquire(l, key, storage.NewToken(), cart.PartItems)
 	c := change(key, &cart.Cart{}, items(`{"b":1}`))
 	s.commit(storage.Locked, c)
 	s.same("afterwards", s.load(key), was)
@@ -159,7 +159,7 @@ func testLockOfMissingCart(s *subject) {
 	if !ok {
 		return
 	}
-	token := newToken()
+	token := storage.NewToken()
 	s.missing("Acquire", s.acquire(l, key, token, cart.PartItems))
 	s.missing("Load", s.load(key))
 	s.instances(nil, key.Identifier)
@@ -179,7 +179,7 @@ func testLockOutlivesForget(s *subject) {
 	}
 	s.put(key, items(`{"a":1}`), metadata("m", `1`))
 	s.put(key, removed("m")) // leaves a tombstone, which must go
-	token := newToken()
+	token := storage.NewToken()
 	s.acquire(l, key, token, cart.PartItems)
 	forget := check(key, s.load(key), cart.PartAll)
 	forget.Change.Forget = true
@@ -208,9 +208,9 @@ func testLockDemanded(s *subject) {
 		}
 		s.same("after a lock that ended", s.load(key), was)
 	}
-	lost(newToken()) // never held
+	lost(storage.NewToken()) // never held
 
-	token := newToken()
+	token := storage.NewToken()
 	s.acquire(l, key, token, cart.PartItems)
 	s.abandon(l, key, token)
 	lost(token)
@@ -238,7 +238,7 @@ func testLockDemanded(s *subject) {
 	s.commit(storage.Committed, free)
 
 	was = s.load(key)
-	s.acquire(l, key, newToken(), cart.PartItems)
+	s.acquire(l, key, storage.NewToken(), cart.PartItems)
 	lost(token)
 	free = change(key, was, items(`{"c":1}`))
 	free.Locks.Token = token
@@ -251,7 +251,7 @@ func testTurnRenewed(s *subject) {
 		return
 	}
 	was := s.put(key, items(`{"a":1}`))
-	token := newToken()
+	token := storage.NewToken()
 	short := claim(token, cart.PartItems, cart.PartConditions)
 	short.Duration = brief
 	var end time.Time
@@ -264,7 +264,7 @@ func testTurnRenewed(s *subject) {
 		end = time.Now().Add(brief)
 		// The same token asks again, while a stranger waits for it.
 		wait := check(key, was, cart.PartItems)
-		stranger := claim(newToken(), cart.PartItems)
+		stranger := claim(storage.NewToken(), cart.PartItems)
 		stranger.Duration = brief // should this round be held up, the stranger gets it
 		wait.Locks.Claim = &stranger
 		s.try(wait)
@@ -278,7 +278,7 @@ func testTurnRenewed(s *subject) {
 	s.wantProbe("after the first turn", storage.Locked, key, cart.PartConditions)
 
 	// A claim in a commit renews as well.
-	token = newToken()
+	token = storage.NewToken()
 	other := cart.Key{Identifier: "u2", Instance: "default"}
 	s.inTime(func() time.Time {
 		s.abandon(l, other, token)
@@ -303,7 +303,7 @@ func testTurnOfOtherPartsStays(s *subject) {
 	if !ok {
 		return
 	}
-	token := newToken()
+	token := storage.NewToken()
 	s.acquire(l, key, token, cart.PartItems, cart.PartConditions)
 	s.acquire(l, key, token, cart.PartItems)
 	s.wantProbe("a part that was not renewed", storage.Locked, key, cart.PartConditions)
@@ -322,7 +322,7 @@ func testRelease(s *subject) {
 	}
 	for _, mustHold := range []bool{true, false} {
 		was := s.put(key, items(`{"a":1}`))
-		token := newToken()
+		token := storage.NewToken()
 		s.acquire(l, key, token, cart.PartItems, cart.PartConditions)
 		c := change(key, was, items(`{"b":1}`))
 		c.Locks.Token, c.Locks.MustHold, c.Locks.Release = token, mustHold, true
@@ -343,7 +343,7 @@ func testRelease(s *subject) {
 	}
 	// What was not held is no harm to give back.
 	c := change(key, s.load(key), items(`{"b":1}`))
-	c.Locks.Token, c.Locks.Release = newToken(), true
+	c.Locks.Token, c.Locks.Release = storage.NewToken(), true
 	s.commit(storage.Committed, c)
 }
 
@@ -353,7 +353,7 @@ func testReleaseNeedsSuccess(s *subject) {
 		return
 	}
 	s.put(key, items(`{"a":1}`))
-	token := newToken()
+	token := storage.NewToken()
 	s.acquire(l, key, token, cart.PartItems)
 	c := under(token, change(key, &cart.Cart{}, items(`{"b":1}`)))
 	c.Locks.Release = true

@@ -108,7 +108,7 @@ func testFlush(s *subject) {
 		theirs = other.put(key, items(`{"theirs":1}`))
 		s.missing("the same key under this prefix", s.load(key))
 	}
-	token := newToken()
+	token := storage.NewToken()
 	for i := range 300 {
 		s.put(cart.Key{Identifier: fmt.Sprint("u", i%100), Instance: fmt.Sprint(i)}, items(`{"a":1}`))
 	}

@@ -61,7 +61,7 @@ func (s *subject) pair(a, b cart.Key) {
 	}
 	unchanged()
 	staleForget := forget
-	staleForget.Expect.ID = newID()
+	staleForget.Expect.ID = storage.NewID()
 	status("stale source", s.try(staleForget, merge), storage.Conflict, storage.NotTried)
 	unchanged()
 	status("both stale", s.try(staleForget, stale), storage.Conflict, storage.Conflict)
@@ -70,12 +70,12 @@ func (s *subject) pair(a, b cart.Key) {
 	unchanged()
 
 	if l, ok := s.locker(); ok {
-		token := newToken()
+		token := storage.NewToken()
 		s.acquire(l, b, token, cart.PartItems)
 		status("locked target", s.try(forget, merge), storage.NotTried, storage.Locked)
 		unchanged()
 		queued := merge
-		queued.Locks.Claim = &storage.Claim{Token: newToken(), Parts: merge.Locks.Parts, Duration: long}
+		queued.Locks.Claim = &storage.Claim{Token: storage.NewToken(), Parts: merge.Locks.Parts, Duration: long}
 		outs := s.try(forget, queued)
 		status("locked target, claimed", outs, storage.NotTried, storage.Locked)
 		if outs[0].Claimed != (storage.Claimed{}) || outs[1].Claimed != (storage.Claimed{Queued: true}) {
@@ -105,7 +105,7 @@ func (s *subject) pair(a, b cart.Key) {
 	forget = check(b, source, cart.PartAll)
 	forget.Change.Forget = true
 	stale = placed(a, target, source.Moved())
-	stale.Expect.ID = newID()
+	stale.Expect.ID = storage.NewID()
 	status("stale target", s.try(forget, stale), storage.NotTried, storage.Conflict)
 	s.same("source", s.load(b), source)
 	status("swap", s.try(forget, placed(a, target, source.Moved())), storage.Committed, storage.Committed)

@@ -57,7 +57,7 @@ func testPlace(s *subject) {
 
 	// In place of nothing, without documents, for a short life and for ever.
 	empty := cart.Key{Identifier: "nobody", Instance: "default"}
-	bare := &cart.Cart{ID: newID(), Version: 9, CreatedAt: begun}
+	bare := &cart.Cart{ID: storage.NewID(), Version: 9, CreatedAt: begun}
 	c := placed(empty, &cart.Cart{}, bare)
 	c.Change.TTL = 0
 	if out := s.commit(storage.Committed, c); out.Base != 0 || out.ID != bare.ID || !out.ExpiresAt.IsZero() {
@@ -78,11 +78,11 @@ func testPlaceUnderLocks(s *subject) {
 	if !ok {
 		return
 	}
-	moved := &cart.Cart{ID: newID(), Version: 3, CreatedAt: time.Now().Truncate(time.Millisecond)}
+	moved := &cart.Cart{ID: storage.NewID(), Version: 3, CreatedAt: time.Now().Truncate(time.Millisecond)}
 	if err := moved.StorePart(cart.PartItems, []byte(`{"a":1}`), 2); err != nil {
 		s.Fatal(err)
 	}
-	token := newToken()
+	token := storage.NewToken()
 	g := s.lease(l, key, token, long, cart.PartItems)
 	s.commit(storage.Locked, placed(key, &cart.Cart{}, moved))
 	s.missing("held", s.load(key))

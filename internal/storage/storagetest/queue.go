@@ -15,7 +15,7 @@ import (
 func (s *subject) enqueue(key cart.Key, c storage.Claim) {
 	s.Helper()
 	commit := check(key, s.load(key), c.Parts...)
-	commit.Expect.ID = newID() // a conflict, where no lock is in the way
+	commit.Expect.ID = storage.NewID() // a conflict, where no lock is in the way
 	commit.Locks.Claim = &c
 	if out := s.try(commit)[0]; out.Claimed != (storage.Claimed{Queued: true}) {
 		s.Fatalf("claim of %v: %s, %+v, want it queued", c.Parts, name(out.Status), out.Claimed)
@@ -69,14 +69,14 @@ func testAbandon(s *subject) {
 	if !ok {
 		return
 	}
-	s.abandon(l, key, newToken()) // holds nothing
+	s.abandon(l, key, storage.NewToken()) // holds nothing
 	s.missing("Abandon creates nothing", s.load(key))
 
-	holder, next, last := newToken(), claim(newToken(), cart.PartItems), claim(newToken(), cart.PartItems)
+	holder, next, last := storage.NewToken(), claim(storage.NewToken(), cart.PartItems), claim(storage.NewToken(), cart.PartItems)
 	s.acquire(l, key, holder, cart.PartAll)
 	s.enqueue(key, next)
 	w := s.wait(s.ctx, l, key, next, true)
-	s.abandon(l, key, newToken())
+	s.abandon(l, key, storage.NewToken())
 	s.wantProbe("after a stranger's Abandon", storage.Locked, key, cart.PartItems)
 	s.enqueue(key, last)
 	s.abandon(l, key, last.Token) // gives up its place
@@ -95,7 +95,7 @@ func testClaimOnConflict(s *subject) {
 		return
 	}
 	was := s.put(key, items(`{"a":1}`))
-	ask := claim(newToken(), cart.PartItems)
+	ask := claim(storage.NewToken(), cart.PartItems)
 	c := change(key, &cart.Cart{}, items(`{"b":1}`))
 	c.Locks.Claim = &ask
 	out := s.commit(storage.Conflict, c)
@@ -113,7 +113,7 @@ func testClaimOnConflict(s *subject) {
 	// The same on a cart that does not exist.
 	other := cart.Key{Identifier: "u2", Instance: "default"}
 	c = change(other, was, items(`{"b":1}`))
-	ask = claim(newToken(), cart.PartAll)
+	ask = claim(storage.NewToken(), cart.PartAll)
 	c.Locks.Claim = &ask
 	out = s.commit(storage.Conflict, c)
 	if !out.Claimed.Granted {
@@ -131,9 +131,9 @@ func testClaimWhileHeld(s *subject) {
 		return
 	}
 	base := s.put(key, items(`{"a":1}`))
-	holder := newToken()
+	holder := storage.NewToken()
 	s.acquire(l, key, holder, cart.PartItems)
-	ask := claim(newToken(), cart.PartItems)
+	ask := claim(storage.NewToken(), cart.PartItems)
 	c := change(key, base, items(`{"b":1}`))
 	c.Locks.Claim = &ask
 	if out := s.commit(storage.Locked, c); out.Claimed != (storage.Claimed{Queued: true}) {
@@ -155,7 +155,7 @@ func testClaimUnused(s *subject) {
 	if _, ok := s.locker(); !ok {
 		return
 	}
-	ask := claim(newToken(), cart.PartAll)
+	ask := claim(storage.NewToken(), cart.PartAll)
 	c := change(key, s.load(key), items(`{"a":1}`))
 	c.Locks.Claim = &ask
 	if out := s.commit(storage.Committed, c); out.Claimed != (storage.Claimed{}) {
@@ -171,7 +171,7 @@ func testAgain(s *subject) {
 		return
 	}
 	s.put(key, items(`{"a":0}`))
-	again := claim(newToken(), cart.PartItems)
+	again := claim(storage.NewToken(), cart.PartItems)
 	turn := func(token string, status storage.Status) storage.Outcome {
 		s.Helper()
 		c := under(token, change(key, s.load(key), items(`{"a":1}`)))
@@ -179,18 +179,18 @@ func testAgain(s *subject) {
 		return s.commit(status, c)
 	}
 
-	holder := newToken()
+	holder := storage.NewToken()
 	s.acquire(l, key, holder, cart.PartItems)
 	if out := turn(holder, storage.Committed); out.Claimed != (storage.Claimed{}) {
 		s.Errorf("nobody waits, and yet claimed %+v", out.Claimed)
 	}
 	s.wantProbe("nobody waits", storage.Committed, key, cart.PartAll)
 
-	next := claim(newToken(), cart.PartItems)
+	next := claim(storage.NewToken(), cart.PartItems)
 	s.acquire(l, key, holder, cart.PartItems)
 	s.enqueue(key, next)
 	w := s.wait(s.ctx, l, key, next, true)
-	if out := turn(newToken(), storage.LockUnknown); out.Claimed != (storage.Claimed{}) {
+	if out := turn(storage.NewToken(), storage.LockUnknown); out.Claimed != (storage.Claimed{}) {
 		s.Errorf("a commit that failed claimed %+v", out.Claimed)
 	}
 	if out := turn(holder, storage.Committed); out.Claimed != (storage.Claimed{Queued: true}) {
@@ -223,7 +223,7 @@ func testQueueOrderTwoStores(s *subject) {
 // order lets waiters queue over two stores and wants them served in turn.
 func (s *subject) order(a, b storage.Locker) {
 	lockers := []storage.Locker{a, b}
-	holder := newToken()
+	holder := storage.NewToken()
 	s.acquire(a, key, holder, cart.PartItems)
 	const waiters = 6
 	var (
@@ -232,7 +232,7 @@ func (s *subject) order(a, b storage.Locker) {
 		done  = make(chan error, waiters)
 	)
 	for i := range waiters {
-		c := claim(newToken(), cart.PartItems)
+		c := claim(storage.NewToken(), cart.PartItems)
 		if i == 2 {
 			c.Parts = []cart.Part{cart.PartAll}
 		}
@@ -267,18 +267,18 @@ func testQueueDisjoint(s *subject) {
 		return
 	}
 	m := cart.PartMetadata("m")
-	holder, both := newToken(), claim(newToken(), cart.PartItems, cart.PartConditions)
+	holder, both := storage.NewToken(), claim(storage.NewToken(), cart.PartItems, cart.PartConditions)
 	s.acquire(l, key, holder, cart.PartItems)
 	s.enqueue(key, both)
 	w := s.wait(s.ctx, l, key, both, true)
 
-	passing := newToken()
+	passing := storage.NewToken()
 	s.acquire(l, key, passing, m) // shares nothing with anybody
-	behind := claim(newToken(), cart.PartConditions)
+	behind := claim(storage.NewToken(), cart.PartConditions)
 	s.enqueue(key, behind) // free, but somebody before it waits for it
-	whole := claim(newToken(), cart.PartAll)
+	whole := claim(storage.NewToken(), cart.PartAll)
 	s.enqueue(key, whole)
-	late := claim(newToken(), cart.PartMetadata("late"))
+	late := claim(storage.NewToken(), cart.PartMetadata("late"))
 	s.enqueue(key, late) // the whole cart is waited for
 	w2 := s.wait(s.ctx, l, key, behind, true)
 	w3 := s.wait(s.ctx, l, key, whole, true)
@@ -314,7 +314,7 @@ func testQueueCrowd(s *subject) {
 	s.together(crowd, func(i int) error {
 		l := lockers[i%2]
 		for range rounds {
-			ask := claim(newToken(), cart.PartItems)
+			ask := claim(storage.NewToken(), cart.PartItems)
 			g, err := l.Acquire(s.ctx, key, ask, false)
 			if err != nil {
 				return err
@@ -344,7 +344,7 @@ func testCrashedHolder(s *subject) {
 	if !ok {
 		return
 	}
-	crashed := claim(newToken(), cart.PartAll)
+	crashed := claim(storage.NewToken(), cart.PartAll)
 	crashed.Duration = brief
 	begun := time.Now()
 	if _, err := l.Acquire(s.ctx, key, crashed, false); err != nil {
@@ -352,7 +352,7 @@ func testCrashedHolder(s *subject) {
 	}
 	second := s.second()
 	other, _ := second.locker()
-	second.acquire(other, key, newToken(), cart.PartItems)
+	second.acquire(other, key, storage.NewToken(), cart.PartItems)
 	if waited := time.Since(begun); waited < brief-time.Millisecond {
 		s.Errorf("the lock passed on after %v, in a lease of %v", waited, brief)
 	}
@@ -365,12 +365,12 @@ func testDeadWaiter(s *subject) {
 		return
 	}
 	// The holder's lease outlasts the life of the waiter that nobody renews.
-	holder := claim(newToken(), cart.PartItems)
+	holder := claim(storage.NewToken(), cart.PartItems)
 	holder.Duration = 2 * storage.WaiterTTL
 	if _, err := l.Acquire(s.ctx, key, holder, false); err != nil {
 		s.Fatalf("Acquire: %v", err)
 	}
-	dead, living := claim(newToken(), cart.PartItems), claim(newToken(), cart.PartItems)
+	dead, living := claim(storage.NewToken(), cart.PartItems), claim(storage.NewToken(), cart.PartItems)
 	s.enqueue(key, dead)
 	s.enqueue(key, living)
 	s.granted("the living waiter", s.wait(s.ctx, l, key, living, true))

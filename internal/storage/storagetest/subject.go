@@ -2,10 +2,7 @@ package storagetest
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/base64"
 	"errors"
-	"fmt"
 	"slices"
 	"testing"
 	"time"
@@ -99,7 +96,7 @@ func (s *subject) put(key cart.Key, writes ...storage.Write) *cart.Cart {
 func change(key cart.Key, base *cart.Cart, writes ...storage.Write) storage.Commit {
 	c := storage.Commit{
 		Key: key, Expect: storage.Expect{ID: base.ID, Version: base.Version},
-		Change: storage.Change{Writes: writes, Steps: 1, NewID: newID(), TTL: longer},
+		Change: storage.Change{Writes: writes, Steps: 1, NewID: storage.NewID(), TTL: longer},
 	}
 	for i := range c.Change.Writes {
 		c.Locks.Parts = append(c.Locks.Parts, c.Change.Writes[i].Part)
@@ -114,7 +111,7 @@ func change(key cart.Key, base *cart.Cart, writes ...storage.Write) storage.Comm
 func check(key cart.Key, base *cart.Cart, parts ...cart.Part) storage.Commit {
 	return storage.Commit{
 		Key: key, Expect: storage.Expect{ID: base.ID, Version: base.Version},
-		Change: storage.Change{NewID: newID(), TTL: longer},
+		Change: storage.Change{NewID: storage.NewID(), TTL: longer},
 		Locks:  storage.Locks{Parts: parts},
 	}
 }
@@ -252,19 +249,6 @@ func (s *subject) together(n int, f func(i int) error) {
 	if first != nil {
 		s.Fatal(first)
 	}
-}
-
-func newID() string {
-	var b [16]byte
-	_, _ = rand.Read(b[:])
-	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
-	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
-}
-
-func newToken() string {
-	var b [16]byte
-	_, _ = rand.Read(b[:])
-	return base64.RawURLEncoding.EncodeToString(b[:])
 }
 
 func name(s storage.Status) string {
