@@ -61,7 +61,7 @@ const (
 // Settle drops what has ended by now: an expired cart, expired locks, dead waiters, leases whose memory is over. It
 // then grants free locks in the order of the queue and returns the tokens of those it granted.
 func (s *State) Settle(now time.Time) (granted []string) {
-	if s.Cart.Exists() && !s.Cart.ExpiresAt.IsZero() && !now.Before(s.Cart.ExpiresAt) {
+	if s.Cart.Exists() && !s.Exists(now) {
 		s.Cart = cart.Cart{}
 	}
 	s.expire(now)

@@ -10,6 +10,11 @@ func (s *State) Empty() bool {
 	return !s.Cart.Exists() && len(s.Held) == 0 && len(s.Queue) == 0 && len(s.Lost) == 0 && s.Fence == 0
 }
 
+// Exists reports whether there is a cart that has not expired at now.
+func (s *State) Exists(now time.Time) bool {
+	return s.Cart.Exists() && (s.Cart.ExpiresAt.IsZero() || now.Before(s.Cart.ExpiresAt))
+}
+
 // Ends is when nothing of the state counts any more unless somebody changes it: cart, locks, queue, and the memory of
 // leases have all ended then. A backend may delete the record from that instant on, and not before. Zero means never.
 func (s *State) Ends() time.Time {

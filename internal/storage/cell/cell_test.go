@@ -53,7 +53,7 @@ func (d able) Instances(ctx context.Context, identifier string) (instances []str
 		if err != nil {
 			return nil, err
 		}
-		if s.Settle(time.Now()); key.Identifier == identifier && s.Cart.Exists() {
+		if key.Identifier == identifier && s.Exists(time.Now()) {
 			instances = append(instances, key.Instance)
 		}
 	}

@@ -80,8 +80,8 @@ func (s *Store) load(ctx context.Context, key cart.Key) (*cart.Cart, error) {
 	}
 	// Without its locks: nobody has stored what they would grant just now, and let the cart outlive.
 	c := new(cart.Cart)
-	if k := &r.State.Cart; k.ExpiresAt.IsZero() || now.Before(k.ExpiresAt) {
-		*c = *k
+	if r.State.Exists(now) {
+		*c = r.State.Cart
 	}
 	return c, nil
 }

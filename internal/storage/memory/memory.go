@@ -26,8 +26,8 @@ var (
 // driver keeps states as they are: nothing is encoded.
 type driver struct {
 	mu     sync.Mutex
-	states map[cart.Key]*storage.State // nil once it is closed
-	fence  uint64                      // the last that was given, of any cart
+	states map[cart.Key]storage.State
+	fence  uint64 // the last that was given, of any cart
 
 	// What an update works on, under the mutex: a commit need not allocate it.
 	records  [2]cell.Record
@@ -36,72 +36,43 @@ type driver struct {
 }
 
 func newDriver() *driver {
-	d := &driver{states: map[cart.Key]*storage.State{}}
+	d := &driver{states: map[cart.Key]storage.State{}}
 	d.pointers = [2]*cell.Record{&d.records[0], &d.records[1]}
 	d.draw = d.nextFence
 	return d
 }
 
-// enter takes the mutex for a call, unless the store is closed.
-func (d *driver) enter() error {
-	d.mu.Lock()
-	if d.states == nil {
-		d.mu.Unlock()
-		return storage.ErrClosed
-	}
-	return nil
-}
-
 // Load implements [cell.Driver].
-func (d *driver) Load(_ context.Context, key cart.Key, _ bool) (r cell.Record, now time.Time, err error) {
-	if err := d.enter(); err != nil {
-		return r, now, err
-	}
+func (d *driver) Load(_ context.Context, key cart.Key, _ bool) (cell.Record, time.Time, error) {
+	d.mu.Lock()
 	defer d.mu.Unlock()
-	if s := d.states[key]; s != nil {
-		r.State = s.Clone()
-	}
-	return r, time.Now(), nil
+	s := d.states[key]
+	return cell.Record{State: s.Clone()}, time.Now(), nil
 }
 
 // Update implements [cell.Driver].
 func (d *driver) Update(_ context.Context, keys []cart.Key, change cell.Change) error {
-	if err := d.enter(); err != nil {
-		return err
-	}
+	d.mu.Lock()
 	defer d.mu.Unlock()
 	now := time.Now()
 	for i, key := range keys {
-		d.records[i] = cell.Record{NextFence: d.draw}
-		if s := d.states[key]; s != nil {
-			d.records[i].State = s.Clone()
-		}
+		s := d.states[key]
+		d.records[i] = cell.Record{State: s.Clone(), NextFence: d.draw}
 	}
 	defer clear(d.records[:])
 	if err := change(now, d.pointers[:len(keys)]); err != nil {
 		return err
 	}
 	for i, key := range keys {
-		if d.records[i].Save {
-			d.keep(key, &d.records[i].State)
+		switch r := &d.records[i]; {
+		case r.Save && r.State.Empty():
+			delete(d.states, key)
+		case r.Save:
+			d.states[key] = r.State
 		}
 	}
 	d.sweep(now)
 	return nil
-}
-
-// keep stores a copy of s, or forgets the key where nothing is left to store.
-func (d *driver) keep(key cart.Key, s *storage.State) {
-	if s.Empty() {
-		delete(d.states, key)
-		return
-	}
-	stored := d.states[key]
-	if stored == nil {
-		stored = new(storage.State)
-		d.states[key] = stored
-	}
-	*stored = *s
 }
 
 // sweep drops a few of the states that have ended. Each update leaves at most two behind and looks at more, so that the
@@ -131,13 +102,11 @@ func (d *driver) Pairs(_, _ cart.Key) bool { return true }
 
 // Instances implements [cell.Lister]. It looks at every cart there is.
 func (d *driver) Instances(_ context.Context, identifier string) (instances []string, err error) {
-	if err := d.enter(); err != nil {
-		return nil, err
-	}
+	d.mu.Lock()
 	defer d.mu.Unlock()
 	now := time.Now()
 	for key, s := range d.states {
-		if key.Identifier == identifier && exists(s, now) {
+		if key.Identifier == identifier && s.Exists(now) {
 			instances = append(instances, key.Instance)
 		}
 	}
@@ -146,29 +115,20 @@ func (d *driver) Instances(_ context.Context, identifier string) (instances []st
 
 // Count implements [cell.Counter].
 func (d *driver) Count(_ context.Context, most int) (n int, err error) {
-	if err := d.enter(); err != nil {
-		return 0, err
-	}
+	d.mu.Lock()
 	defer d.mu.Unlock()
 	now := time.Now()
 	for _, s := range d.states {
-		if n < most && exists(s, now) {
+		if n < most && s.Exists(now) {
 			n++
 		}
 	}
 	return n, nil
 }
 
-// exists reports whether there is a cart that has not expired.
-func exists(s *storage.State, now time.Time) bool {
-	return s.Cart.Exists() && (s.Cart.ExpiresAt.IsZero() || now.Before(s.Cart.ExpiresAt))
-}
-
 // Flush implements [cell.Flusher].
 func (d *driver) Flush(context.Context) error {
-	if err := d.enter(); err != nil {
-		return err
-	}
+	d.mu.Lock()
 	defer d.mu.Unlock()
 	clear(d.states)
 	return nil
@@ -191,10 +151,5 @@ func (d *driver) Advice(context.Context) ([]storage.Advice, error) {
 // Capabilities implements [cell.Driver].
 func (d *driver) Capabilities() storage.Capabilities { return storage.Capabilities{Backend: "Memory"} }
 
-// Close implements [cell.Driver]. The carts are gone then.
-func (d *driver) Close() error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.states = nil
-	return nil
-}
+// Close implements [cell.Driver]. The carts end with the store.
+func (d *driver) Close() error { return nil }
