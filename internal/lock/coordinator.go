@@ -261,7 +261,7 @@ func (c *Coordinator) Flush(ctx context.Context) error {
 	return err
 }
 
-// How long one waits before it asks again where nobody will tell.
+// How long a call pauses before it asks again, where nothing wakes it.
 const (
 	pauseMin = 2 * time.Millisecond
 	pauseMax = 50 * time.Millisecond

@@ -43,7 +43,7 @@ type LeaseRequest struct {
 
 // Lease is a lease that was granted.
 type Lease struct {
-	// Token proves to hold it. It is a secret: it opens the lock to whoever has it.
+	// Token proves to hold it. It is a secret: anybody who has it can use the lock.
 	Token string
 	storage.Lease
 	// Cart is the state under the lease; nil where nobody asked for it.
@@ -108,8 +108,7 @@ func (c *Coordinator) AcquireLease(ctx context.Context, key cart.Key, r LeaseReq
 
 var errNoLeases = fmt.Errorf("leases are %w", storage.ErrUnsupported)
 
-// tryOnce looks for an op that waits for nobody whether its parts are free. Whoever takes them after that look makes it
-// wait, but no longer than tryTime.
+// tryOnce checks that the parts are free, for an op that must not wait. If somebody takes them after the check, the op waits for tryTime at most.
 func (c *Coordinator) tryOnce(ctx context.Context, key cart.Key, g *waiter) error {
 	if !g.once {
 		return nil

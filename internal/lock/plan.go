@@ -65,15 +65,14 @@ func writes(d *cart.Draft, base uint64) (ws []storage.Write) {
 	return ws
 }
 
-// depend notes which locks an op needs and what its answer depends on. What is not there is depended on too, as being
-// at version 0.
+// depend notes which locks an op needs and which versions its answer depends on. A part that is not there has version 0.
 func (p *plan) depend(o *op, now *cart.Cart) {
 	c := &p.commit
 	locks := o.lockParts(now)
 	for _, part := range locks {
 		p.lock(part)
 	}
-	// An etag of the whole cart is good for every part: what is compared with one depends on the whole.
+	// An etag of the whole cart may be compared with any part. So an op with an If-Match depends on the whole cart.
 	whole := len(o.If.IfMatch) > 0
 	parts := make([]cart.Part, 0, len(locks)+1)
 	for _, part := range append(locks, o.Scope) {
@@ -134,7 +133,7 @@ func (p *plan) apply(o *op, d *cart.Draft) answer {
 	if err != nil {
 		return answer{err: err}
 	}
-	// What alters nothing still is a change: it gives the cart its full life again.
+	// A change that alters nothing still gives the cart its full life again.
 	p.commit.Change.Touch = p.commit.Change.Touch || !changed && p.view.Exists()
 	return answer{cart: d.Cart(), changed: changed}
 }

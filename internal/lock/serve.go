@@ -16,7 +16,7 @@ type serving struct {
 	batch
 	c *Coordinator
 	q *queue
-	// own says that view is this sidecar's own last change, so that a conflict is another writer's doing.
+	// own says that view is this sidecar's own last change, so that a conflict means another writer.
 	own bool
 	// fresh says that view was read from the backend after the changes came.
 	fresh bool
@@ -26,8 +26,7 @@ type serving struct {
 // and commits them on the condition that this is still the state; a conflict brings the true one.
 //
 // In locked mode a commit that fails takes its turn in the same round trip: either the lock is granted, and the next
-// attempt cannot fail, or the claim is queued. That is what keeps one sidecar, whose state is fresh because it wrote
-// last, from winning every race.
+// attempt cannot fail, or the claim is queued. Without this, the sidecar that wrote last would win every race, since its state is fresh.
 func (c *Coordinator) serve(ctx context.Context, q *queue, b batch) {
 	if run := b.ops[0].exclusive; run != nil {
 		run(ctx)
@@ -61,7 +60,7 @@ func (s *serving) try(ctx context.Context) (again bool) {
 		p.answer(s.c, storage.Outcome{Base: v.Version, ID: v.ID, CreatedAt: v.CreatedAt, UpdatedAt: v.UpdatedAt, ExpiresAt: v.ExpiresAt})
 		return false
 	}
-	if err := spent(ctx); err != nil { // a commit that is sent now would be told as the backend's fault
+	if err := spent(ctx); err != nil { // a commit that is sent now would fail, and the backend would be blamed
 		return s.fail(nil, err)
 	}
 	s.c.cache.begin(s.q.key)
@@ -179,8 +178,7 @@ func (s *serving) split(ctx context.Context, sets [][]*op) (again bool) {
 	return false
 }
 
-// fail answers all ops with err. What the backend has is in doubt then, and a lock that may have been granted meanwhile
-// is given back: that of claim, if the commit had one.
+// fail answers all ops with err. The state of the backend is in doubt then. A lock that may have been granted meanwhile is given back: that of claim, if the commit had one.
 func (s *serving) fail(claim *storage.Claim, err error) (again bool) {
 	s.c.cache.drop(s.q.key)
 	if claim != nil {

@@ -117,7 +117,7 @@ func (t *transfer) try(ctx context.Context, from, to cart.Key, strategy cart.Str
 	}
 	c.cache.begin(from)
 	c.cache.begin(to)
-	if err := c.settleReceived(ctx, source); err != nil { // it ends, in whatever way
+	if err := c.settleReceived(ctx, source); err != nil { // the hand-over it received is finished first
 		return Result{}, 0, err
 	}
 	if c.store.Atomic(from, to) {
@@ -136,7 +136,7 @@ func (t *transfer) try(ctx context.Context, from, to cart.Key, strategy cart.Str
 		return Result{}, 0, err
 	}
 	if ch.Release {
-		_ = c.locker.Release(ctx, from, ch.Lease) // what was done under it is done; else it ends by itself
+		_ = c.locker.Release(ctx, from, ch.Lease) // if this fails, the lease ends by itself
 	}
 	target, err = c.store.Load(ctx, to)
 	return Result{Cart: target, Changed: true, Capped: t.capped}, storage.Committed, err
@@ -156,8 +156,7 @@ func (t *transfer) load(ctx context.Context, key cart.Key) (*cart.Cart, intent, 
 	}
 }
 
-// arrival is the commit by which the contents of source come to target, and the cart that it leaves there, but for its
-// times. received is what the target remembers of the hand-over, nil where that is one step.
+// arrival is the commit that brings the contents of source to target, and the cart that it leaves there, without its times. received is what the target remembers of the hand-over; nil where the hand-over is one step.
 func (t *transfer) arrival(source, target *cart.Cart, in intent, received []byte, limits cart.Limits) (storage.Commit, *cart.Cart, error) {
 	take := storage.Commit{
 		Key: in.To, Expect: storage.Expect{ID: target.ID, Version: target.Version},

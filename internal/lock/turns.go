@@ -9,8 +9,7 @@ import (
 	"github.com/sidecart/sidecart/internal/storage"
 )
 
-// dequeue takes out what is to be served next: a waiter whose lock has come, with all that the lock covers; else the
-// first changes that no waiting waiter and no earlier change holds up. The shard is locked.
+// dequeue takes out what is to be served next. That is a waiter whose lock was granted, with all changes that the lock covers. Otherwise it is the first changes that do not have to wait for a waiter or an earlier change. The shard is locked.
 func (c *Coordinator) dequeue(q *queue) (batch, bool) {
 	for _, w := range slices.Clone(q.waiters) {
 		if !w.granted {
@@ -33,8 +32,7 @@ func (c *Coordinator) dequeue(q *queue) (batch, bool) {
 }
 
 // gather moves pending ops to b, in order, none before one it overlaps, and lets those that ask for a lease begin to
-// wait for it. What is done under a lease passes everybody but those under the same lease: those it passes may be
-// waiting for that lease.
+// wait for it. An op under a lease overtakes all others but those under the same lease, since the others may be waiting for that lease.
 func (c *Coordinator) gather(q *queue, b *batch, wanted func(*op) bool) {
 	var (
 		ahead   cart.PartSet
@@ -80,8 +78,7 @@ func (c *Coordinator) gather(q *queue, b *batch, wanted func(*op) bool) {
 	})
 }
 
-// awaitTurn lets changes wait for a lock without holding up the rest of the queue, or keeps the place for those that
-// will come until then. queued says that the claim stands in the backend's queue already.
+// awaitTurn lets changes wait for a lock without holding up the rest of the queue. Without changes it keeps the place for those that come until then. queued says that the claim stands in the backend's queue already.
 func (c *Coordinator) awaitTurn(q *queue, ops []*op, claim storage.Claim, queued bool) {
 	ctx, cancel := context.WithCancel(callers(context.Background(), ops))
 	w := &waiter{claim: claim, ops: ops, cancel: cancel}
@@ -111,7 +108,7 @@ func (c *Coordinator) awaitLease(q *queue, o *op) {
 	})
 }
 
-// leaveQueues gives up the places that nobody waits at yet.
+// leaveQueues gives up the places that are kept for changes which have not come yet.
 func (c *Coordinator) leaveQueues() {
 	for i := range c.shards {
 		sh := &c.shards[i]
@@ -165,8 +162,7 @@ func (c *Coordinator) acquire(ctx context.Context, sh *shard, q *queue, w *waite
 	}
 }
 
-// abandon gives a lock back that nobody needs, without making anybody wait for it. If it fails the lock ends with its
-// lease.
+// abandon gives back a lock that is not needed, in the background. If that fails, the lock ends with its TTL.
 func (c *Coordinator) abandon(key cart.Key, token string) {
 	c.inFlight.Go(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), turnTTL)

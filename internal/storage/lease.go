@@ -7,7 +7,7 @@ import (
 	"github.com/sidecart/sidecart/internal/cart"
 )
 
-// Lost is a lease that has expired, of which no more is known than that it was.
+// Lost is a lease that has expired. Only its token and its end are remembered.
 type Lost struct {
 	Token   string    `json:"token"`
 	Expired time.Time `json:"expired"`
@@ -47,9 +47,7 @@ func (s *State) Renew(token string, duration time.Duration, now time.Time) (Leas
 // millis rounds down, as far as a millisecond, which is the least.
 func millis(d time.Duration) int64 { return max(d.Milliseconds(), 1) }
 
-// outlive lets the cart live until the last lease on it has ended, whoever holds it: what a client does under its
-// lease, it does to the cart that it was given with it. It is called where a lease begins or is renewed, and where the
-// cart is given its life anew. A lease that ends before its time leaves the expiry as it was promised.
+// outlive lets the cart live until the last lease on it has ended, so that a client changes the same cart that it was given with its lease. It is called where a lease begins or is renewed, and where the cart is given its life anew. If a lease ends before its time, the expiry stays as it was promised.
 func (s *State) outlive() {
 	k := &s.Cart
 	if !k.Exists() || k.ExpiresAt.IsZero() {
@@ -81,8 +79,7 @@ func (s *State) GiveFences(next func() uint64) {
 	}
 }
 
-// expire drops the locks that have ended. Of those that were leases, and that somebody may know of, it remembers the
-// tokens, in the order of their ends, and forgets the oldest.
+// expire drops the locks that have ended. If such a lock was a lease whose token a client may have, the token is remembered. Tokens stand in the order of their ends, and the oldest are forgotten.
 func (s *State) expire(now time.Time) {
 	before := len(s.Lost)
 	s.Held = slices.DeleteFunc(s.Held, func(h Hold) bool {
@@ -116,8 +113,7 @@ func (s *State) lost(token string) bool {
 	return slices.ContainsFunc(s.Lost, func(l Lost) bool { return l.Token == token })
 }
 
-// gather makes h all that its token holds, as one lease. What it holds is not cut short by more that it is granted from
-// the queue.
+// gather makes h one lease over all that its token holds. If the queue grants it more parts, the parts that it holds already do not end earlier.
 func (s *State) gather(h *Hold) {
 	h.Leased = true
 	var parts []cart.Part

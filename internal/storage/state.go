@@ -12,8 +12,7 @@ import (
 // and which leases have expired lately. The zero value is a name that nobody has used.
 //
 // [Apply], [State.Acquire], [State.Abandon], [State.Lease], [State.Renew] and [State.Release] are the reference of what
-// the contract means. Whatever else a backend keeps elsewhere, the source of fences is its own: it calls
-// [State.GiveFences] on each state that it is about to store. A backend that reads a whole State, calls one of them and
+// the contract means. Each backend has a source of fences of its own: it calls [State.GiveFences] on each state that it is about to store. A backend that reads a whole State, calls one of them and
 // writes it back in one atomic step, is right by construction; one that does it otherwise (Redis, by scripts) must be
 // indistinguishable from it.
 type State struct {
@@ -33,13 +32,12 @@ type Hold struct {
 	Parts   []cart.Part `json:"parts"`
 	Expires time.Time   `json:"expires"`
 	// Unconfirmed says that it was granted from the queue, and that its waiter has not claimed it again yet, as it must
-	// ([Claim.Confirms]). Nobody has been told its token as that of a lease.
+	// ([Claim.Confirms]). No client has been given its token yet.
 	Unconfirmed bool `json:"unconfirmed,omitempty"`
 	// Leased says that it is a client's lease, and Fence is its fence, once it has been given one.
 	Leased bool   `json:"leased,omitempty"`
 	Fence  uint64 `json:"fence,omitempty"`
-	// DurationMillis is for how long a lease is renewed where nobody says for how long; 0 where a release that did not
-	// know of it wrote the lease.
+	// DurationMillis is for how long a lease is renewed by a renewal without a duration; 0 where an older release of Sidecart, which did not store it, wrote the lease.
 	DurationMillis int64 `json:"durationMillis,omitempty"`
 }
 

@@ -58,7 +58,7 @@ func EncodeState(s *State, items, conditions []byte) []byte {
 // DecodeState reads what [EncodeState] wrote. The cart in s has the versions of its documents but not their text, which
 // is returned beside it, is a part of value, and has not been parsed. No value at all is the zero state.
 //
-// A format that this release does not know is an ErrUnsupported that names it, and everything else that is no state an
+// A format that this release does not know is an ErrUnsupported that names it. Everything else that is not a state is an
 // ErrCorrupt.
 func DecodeState(value []byte) (s State, items, conditions []byte, err error) {
 	if len(value) == 0 {
@@ -140,7 +140,7 @@ func (e *encoder) millis(t time.Time) {
 	e.int(t.UnixMilli())
 }
 
-// cart is the cart but for its documents; the id alone where there is none.
+// cart encodes the cart without its documents, or an empty id where there is no cart.
 func (e *encoder) cart(c *cart.Cart) {
 	e.text(c.ID)
 	if !c.Exists() {

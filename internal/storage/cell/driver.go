@@ -65,7 +65,7 @@ func (r *Record) begin(now time.Time) (granted []string) {
 	r.stored = r.State.Cart.ID
 	granted = r.State.Settle(now)
 	if r.State.Cart.ID != r.stored {
-		r.stored = "" // it has expired: nothing of it stays, whatever id its successor has
+		r.stored = "" // it has expired: nothing of it stays, even if its successor has the same id
 		r.Items, r.Conditions = emptyDocument, emptyDocument
 	}
 	return granted

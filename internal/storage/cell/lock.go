@@ -16,7 +16,7 @@ import (
 func (s *Store) Acquire(ctx context.Context, key cart.Key, claim storage.Claim, queued bool) (storage.Grant, error) {
 	w := waiter{store: s, key: key, claim: claim, queued: queued}
 	g, granted, err := storage.Grant{}, false, error(nil)
-	if !queued { // mostly it is granted at once, and nobody need be listened for
+	if !queued { // mostly it is granted at once, and there is no need to listen
 		w.asked = time.Now()
 		g, granted, err = w.ask(ctx)
 		w.queued = err == nil
@@ -53,11 +53,10 @@ type waiter struct {
 	wake   <-chan struct{}
 	queued bool          // the claim is in the queue
 	asked  time.Time     // when Acquire put it there
-	ends   time.Duration // after so long, the record is another by itself
+	ends   time.Duration // after this time a lock or a place in the record ends by itself
 }
 
-// How long a waiter pauses between two looks, where nobody can notify it. It begins anew with the shortest when it was
-// woken.
+// How long a waiter pauses between two looks at the record, where it cannot be notified. After it was woken, it begins with the shortest pause again.
 const (
 	shortestPause = 2 * time.Millisecond
 	longestPause  = 20 * time.Millisecond
@@ -151,7 +150,7 @@ func untilChange(s *storage.State, now time.Time) time.Duration {
 	return d
 }
 
-// grant is what token was granted, but for the cart.
+// grant is what token was granted, without the cart.
 func grant(s *storage.State, token string) storage.Grant {
 	lease, _ := s.Lease(token) // none for a turn
 	return storage.Grant{Fence: lease.Fence, Expires: lease.Expires}
@@ -228,7 +227,7 @@ func (s *Store) lease(ctx context.Context, key cart.Key, token string) (lease st
 	if err != nil || lease.Fence > 0 {
 		return lease, err
 	}
-	// Its turn has come just now, since a lock ended by itself. It is stored, so that its fence is nobody else's.
+	// The lease was granted just now, since a lock ended by itself. It is stored, so that no other lease gets its fence.
 	var stored storage.Lease
 	err = s.change(ctx, key, func(state *storage.State, _ time.Time) (_ []string, err error) {
 		stored, err = state.Lease(token)

@@ -78,7 +78,7 @@ func (s *Store) load(ctx context.Context, key cart.Key) (*cart.Cart, error) {
 	if err != nil {
 		return nil, err
 	}
-	// Without its locks: nobody has stored what they would grant just now, and let the cart outlive.
+	// The locks are left aside: a lock that Settle would grant now is not stored yet, so it does not lengthen the cart's life.
 	c := new(cart.Cart)
 	if r.State.Exists(now) {
 		*c = r.State.Cart
@@ -125,8 +125,7 @@ func apply(records []*Record, commits []storage.Commit, now time.Time) ([]storag
 	return outs, granted, nil
 }
 
-// update is an Update of settled records, which wakes those whom it let in: those that change says, and those that were
-// next when a lock ended by itself.
+// update is an Update of settled records. It wakes the waiters that were granted a lock: those that change names, and those that were next when a lock ended by itself.
 func (s *Store) update(ctx context.Context, keys []cart.Key, change func(now time.Time, records []*Record) (granted []string, err error)) error {
 	if err := s.enter(ctx); err != nil {
 		return err

@@ -41,7 +41,7 @@ func RowOf(r *cell.Record) Row {
 	}
 }
 
-// State reads a row but for its documents. It keeps nothing of Locks and Metadata, but all else that is a slice.
+// State reads a row without its documents. It does not keep the memory of Locks and Metadata; it keeps that of the other slices.
 func (row *Row) State() (s storage.State, err error) {
 	if err := decodeLocks(&s, row.Locks); err != nil || row.ID == "" {
 		return s, err

@@ -8,7 +8,7 @@ import (
 	"github.com/sidecart/sidecart/internal/storage"
 )
 
-// testCount: what counts are the carts of the prefix that exist, and neither locks nor what has expired, whoever asks.
+// testCount: only carts of the prefix that exist count, from any store. Locks and expired carts do not.
 func testCount(s *subject) {
 	counter, ok := storage.As[storage.Counter](s.store)
 	if s.caps.NoCount != "" {

@@ -181,7 +181,7 @@ func testClientLeaseRenewed(s *subject) {
 	s.wantNone("ended", l, key, token, storage.ErrLockLost)
 }
 
-// testClientLeaseReentrant: a lease is one, and has one fence, however often and for whatever of its parts its token
+// testClientLeaseReentrant: a token has one lease with one fence, no matter how often and for which of its parts it
 // asks.
 func testClientLeaseReentrant(s *subject) {
 	l, ok := s.locker()

@@ -77,7 +77,7 @@ func testClientLeaseExpired(s *subject) {
 	other := cart.Key{Identifier: key.Identifier, Instance: "other"}
 	token := storage.NewToken()
 	g := s.lease(l, key, token, brief, cart.PartItems)
-	// Nobody looks at the cart for longer than the lock itself leaves a trace.
+	// The test does not look at the cart until the lock itself has left no trace.
 	s.passed(g.Expires.Add(1500 * time.Millisecond))
 	s.wantNone("expired", l, key, token, storage.ErrLockLost)
 	s.wantNone("expired, on another cart", l, other, token, storage.ErrLockUnknown)

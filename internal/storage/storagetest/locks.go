@@ -8,7 +8,7 @@ import (
 	"github.com/sidecart/sidecart/internal/storage"
 )
 
-// locker is the store as a Locker. Tests of locks end early where the store is none: testNoLocker has what it owes
+// locker is the store as a Locker. Tests of locks end early where the store is not one: testNoLocker tests what it owes
 // then.
 func (s *subject) locker() (storage.Locker, bool) {
 	l, ok := s.store.(storage.Locker)

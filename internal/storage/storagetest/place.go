@@ -72,7 +72,7 @@ func testPlace(s *subject) {
 	s.instances(nil, "nobody")
 }
 
-// testPlaceUnderLocks: to place a cart is a change like any other to those who hold locks of its new name.
+// testPlaceUnderLocks: placing a cart waits for the locks of its new name, like every other change.
 func testPlaceUnderLocks(s *subject) {
 	l, ok := s.locker()
 	if !ok {
