@@ -267,8 +267,7 @@ func only(m map[string]string, keys ...string) (out map[string]string) {
 	return out
 }
 
-// maxName is more than any name, kind or API version has that the API server accepts for an object. References to
-// objects are not checked so: what is longer names nothing, and is cut.
+// maxName is longer than every name, kind or API version that the API server accepts for an object. It does not check references to objects in that way. A longer one names nothing, and is cut.
 const maxName = 600
 
 func short(s string) string {
@@ -278,7 +277,7 @@ func short(s string) string {
 	return strings.ToValidUTF8(s[:maxName], "")
 }
 
-// reduceMeta drops of the metadata of any object what nobody here looks at. Of the owners, only the controller is.
+// reduceMeta drops the metadata that the operator does not read. Of the owners it keeps the controller.
 func reduceMeta(o client.Object) {
 	o.SetManagedFields(nil)
 	o.SetFinalizers(nil)
@@ -305,8 +304,7 @@ func reduceCartStorage(in any) (any, error) {
 	return cs, nil
 }
 
-// reduceConfigMap keeps what the operator writes. Anyone may put its label on a ConfigMap of theirs: one that says more
-// than any configuration is not kept, and so differs from what it should be.
+// reduceConfigMap keeps what the operator writes. Anybody can put its label on a ConfigMap. One that is larger than every configuration is not kept, and so differs from what it should be.
 func reduceConfigMap(in any) (any, error) {
 	cm, ok := in.(*corev1.ConfigMap)
 	if !ok {

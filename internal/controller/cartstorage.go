@@ -116,14 +116,14 @@ func (r *Reconciler) updateLocking(ctx context.Context, cs *v1alpha1.CartStorage
 	now := r.now().Truncate(time.Second)
 	decision, recheck := render.DecideLocking(cs.Spec.Locking, f.topology, cs.Status.Locking, now)
 	if before := cs.Status.Locking; len(f.strangers) > 0 && (before == nil || before.Message != decision.Message) {
-		// Only who operates the cluster is told their names.
+		// Their names are only in the operator's log, for those who operate the cluster.
 		ctrl.LoggerFrom(ctx).Info("CartStorages of other namespaces use the same carts", "others", f.strangers[:min(len(f.strangers), 10)])
 	}
 	cs.Status.Locking = &decision
 	return recheck
 }
 
-// unrenderable is why there is no configuration. Only a change of the spec helps, or of what is looked at again.
+// unrenderable is why there is no configuration. It lasts until the spec changes, or what is looked at again does.
 type unrenderable struct {
 	error
 	again time.Duration
@@ -131,8 +131,7 @@ type unrenderable struct {
 
 // applyConfig writes the ConfigMap if it is not as it should be, and returns the generation of the configuration.
 //
-// The cache may be behind, and the generation must not be given twice: what differs from the cache is rendered anew
-// from what the API server has, and written only if nobody else wrote meanwhile.
+// The cache may be behind, and a generation must not be used twice. So if the cache shows a difference, the configuration is rendered again from what the API server has, and is written only if nobody else wrote meanwhile.
 func (r *Reconciler) applyConfig(ctx context.Context, cs *v1alpha1.CartStorage, f *fleet) (int64, error) {
 	for _, reader := range []client.Reader{r.client, r.live} {
 		current, err := currentConfig(ctx, reader, cs.Namespace, cs.Name)

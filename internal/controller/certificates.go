@@ -29,8 +29,7 @@ const (
 )
 
 // Certificates keeps the webhook's certificate in a Secret, its authority in the configurations of the webhooks, and
-// shows it to the API server. Every replica does so, leader or not: whoever writes first wins, the others take that
-// over.
+// shows it to the API server. Every replica does so, leader or not. The first to write wins, and the others take over what it wrote.
 //
 // A new certificate is shown only after its authority has been written where API servers look, beside the authority
 // before. So no call fails while it is renewed.

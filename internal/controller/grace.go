@@ -15,16 +15,14 @@ import (
 
 // How long something may be other than it should before it counts as a failure. Pods start and end all day.
 const (
-	// startGrace is what a sidecar is given from the start of its pod or of its container. It is also how long one that
-	// has ended by itself must run before it is believed to stay: one that ends every few seconds would otherwise be
-	// well in between.
+	// startGrace is what a sidecar is given from the start of its pod or of its container. It is also how long a sidecar that has ended by itself must run before it counts as running. Otherwise one that ends every few seconds would look well in between.
 	startGrace = 10 * time.Second
 	// rolloutPatience is how long an ordinary start may take, with the pull of an image, and how long a kubelet may
 	// take to bring a new configuration.
 	rolloutPatience = time.Minute
-	// silentAfter is for how long a sidecar must not have answered: one late answer of a busy node is no news.
+	// silentAfter is after how long without an answer a sidecar counts as silent. One late answer of a busy node does not matter.
 	silentAfter = 3 * time.Second
-	// askAgain is when one that has not answered is asked again.
+	// askAgain is after how long a sidecar that did not answer is asked again.
 	askAgain = time.Second
 )
 
@@ -71,7 +69,7 @@ func waiting(pod *corev1.Pod, now time.Time) (why string, trouble bool) {
 		case s.State.Waiting != nil:
 			reason := cmp.Or(s.State.Waiting.Reason, "Waiting")
 			why := reason
-			// What the kubelet says of one that keeps ending is how long it waits, which changes each time.
+			// For a container that keeps ending, the kubelet's message is how long it waits, which changes each time.
 			if m := s.State.Waiting.Message; m != "" && reason != "CrashLoopBackOff" {
 				why += ": " + tame(m)
 			}
@@ -101,8 +99,7 @@ func lastWords(t *corev1.ContainerStateTerminated) string {
 	return how
 }
 
-// wasReady reports whether all was well with this very spec before: then what starts, ends or is told of a decision
-// does not make it less so.
+// wasReady reports whether the resource was ready with this very spec before. If so, it stays ready while sidecars start, end or hear of a decision.
 func wasReady(cs *v1alpha1.CartStorage) bool {
 	c := condition(cs, v1alpha1.ConditionReady)
 	return c != nil && c.Status == metav1.ConditionTrue && c.ObservedGeneration == cs.Generation

@@ -27,9 +27,7 @@ const (
 	clientCAAge  = 30 * time.Second // of the authorities, until the file is read again
 )
 
-// guard bounds the calls of a handler. Whoever reaches the port can call: the body's size must be told, memory for it
-// is reserved before any of it is read, and it must come soon. Where there are authorities for clients, only who shows
-// a certificate is heard.
+// guard bounds the calls of a handler. Anybody who reaches the port can call. So a call must say the size of its body, memory for the body is reserved before any of it is read, and the body must come soon. Where there are authorities for clients, a caller must show a certificate.
 type guard struct {
 	handler http.Handler
 	clients *clientCAs // nil is anyone

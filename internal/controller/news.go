@@ -13,10 +13,7 @@ import (
 	"github.com/sidecart/sidecart/api/v1alpha1"
 )
 
-// news remembers which state of each condition was told last, so that an event says something new: states on the way to
-// another are left out, and so is what another condition says already. A backend that comes and goes is told a few
-// times and then once in a while; the state in which it stays is always told. Lost with the process, it begins with the
-// status as it is.
+// news remembers which state of each condition was told last, so that an event says something new: passing states are left out, and so is what another condition says already. A backend that comes and goes causes a few events and then one once in a while; the state in which it stays always causes one. The memory ends with the process; a new one begins with the status as it is.
 type news struct {
 	now func() time.Time
 
@@ -87,8 +84,7 @@ func (n *news) fresh(key types.NamespacedName, c, before *metav1.Condition) bool
 	return true
 }
 
-// first reports whether what is true for that reason is news though it was not false before. What is true is true for
-// whatever reason: only that the first pods are served is news, and what was not known before.
+// first reports whether a condition that becomes true for that reason causes an event although it was not false before. It does when the first pods are served, and when the condition was not known before.
 func first(before metav1.ConditionStatus, reason string) bool {
 	switch reason {
 	case v1alpha1.ReasonAllUpdated:
@@ -117,7 +113,7 @@ func (n *news) forget(key types.NamespacedName) {
 // mostOnes is about how many workloads of one CartStorage is remembered what was told.
 const mostOnes = 1000
 
-// once reports whether what is to be told about something differs from what was told of it last, and takes it for told.
+// once reports whether a message differs from the last one about the same thing, and remembers it as sent.
 func (n *news) once(key types.NamespacedName, about, what string) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()

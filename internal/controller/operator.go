@@ -78,8 +78,7 @@ type WebhookOptions struct {
 	// CertDir is empty.
 	Configuration, Secret string
 	Hosts                 []string
-	// ClientCAFile has the authorities of which callers must show a certificate. If it is empty, whoever reaches the
-	// port is answered.
+	// ClientCAFile has the authorities that sign the certificates of callers. If it is empty, callers need none.
 	ClientCAFile string
 }
 

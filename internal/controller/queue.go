@@ -22,7 +22,7 @@ const (
 
 // fairQueue is a work queue in which no namespace keeps the workers from another. A share is how many requests of one
 // namespace may be in line or in work at once; what it asks for beyond that is held back, in order, outside of the
-// line. So whoever comes next waits for the share of each namespace that is busy, however many requests it has.
+// line. So the next request waits at most for the shares of the busy namespaces, however many requests these have.
 type fairQueue struct {
 	line  workqueue.TypedInterface[reconcile.Request]
 	share int
@@ -35,7 +35,7 @@ type fairQueue struct {
 	progress time.Time // when one took something or was done last, or had something to take
 }
 
-// lane is what is asked for in one namespace.
+// lane has the requests of one namespace.
 type lane struct {
 	admitted int // in line or in work
 	held     []reconcile.Request
@@ -65,7 +65,7 @@ func (q *fairQueue) Add(r reconcile.Request) {
 		q.enter(r)
 	case known.inWork:
 		known.again = true
-	} // whoever is in line or held is yet to be looked at
+	} // a request in line or held will be worked on anyway
 }
 
 func (q *fairQueue) enter(r reconcile.Request) {

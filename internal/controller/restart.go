@@ -155,7 +155,7 @@ func (r *Reconciler) rollOut(ctx context.Context, cs *v1alpha1.CartStorage, c *c
 			}
 		}
 	}
-	if again > 0 { // it goes on by itself, whatever the outdated ones say
+	if again > 0 { // the restarts go on, so nothing is stalled
 		meta.RemoveStatusCondition(&cs.Status.Conditions, v1alpha1.ConditionStalled)
 		set(cs, c.now, v1alpha1.ConditionReconciling, metav1.ConditionTrue, v1alpha1.ReasonRollingOut, "workloads with outdated sidecars are restarted, one after another: see status.workloads")
 	}

@@ -66,9 +66,7 @@ func (l serverLog) Handle(ctx context.Context, r slog.Record) error {
 	return l.Handler.Handle(ctx, r)
 }
 
-// boundedListener bounds how many connections there are at once. When it is full, the oldest one that is not being
-// answered makes room, of the host that has most of them: who sends half a request holds nobody off. If all are being
-// answered, the newcomer is closed.
+// boundedListener bounds how many connections there are at once. When it is full, it closes the oldest one that is not being answered, of the host that has most of them. So half a request holds nobody off. If all are being answered, it closes the new one.
 type boundedListener struct {
 	net.Listener
 	most int
@@ -126,7 +124,7 @@ func (l *boundedListener) admit(v *visitor) bool {
 	return true
 }
 
-// spared is who makes room, nil for nobody.
+// spared is the connection that makes room, nil for none.
 func (l *boundedListener) spared() (out *visitor) {
 	byHost, most := map[string]int{}, 0
 	for e := l.in.Front(); e != nil; e = e.Next() {

@@ -32,7 +32,7 @@ const (
 type sidecar struct {
 	pod     *corev1.Pod
 	present bool
-	// ending says that the pod is being deleted: it is told nothing any more, and whatever becomes of it is no news.
+	// ending says that the pod is being deleted. It gets no configuration any more, and its failures are not reported.
 	ending bool
 	// young says that it is too early to call anything about it a failure.
 	young bool

@@ -21,8 +21,7 @@ import (
 	"github.com/sidecart/sidecart/internal/render"
 )
 
-// Report is what a sidecar says of itself on /statusz, as far as the operator looks at it. Whoever is in the pod can
-// answer in its place, so a [Fetcher] and [Report.tame] bound what is kept.
+// Report is the part of a sidecar's /statusz that the operator reads. Any process in the pod can answer in its place, so a [Fetcher] and [Report.tame] bound what is kept.
 type Report struct {
 	// Generation is that of the configuration that it runs.
 	Generation int64 `json:"generation"`
@@ -80,7 +79,7 @@ func NewHTTPFetcher(timeout time.Duration) *HTTPFetcher {
 			DisableCompression:     true,
 			MaxResponseHeaderBytes: maxReportHeaders,
 		},
-		// Whoever is in a pod must not send the operator elsewhere.
+		// A process in a pod must not send the operator elsewhere.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 	counting := client

@@ -35,7 +35,7 @@ type fleet struct {
 	failing   []workload // whose controller does not make the pods that it should
 }
 
-// Owners are what users write. What is followed and what is asked has an end, whatever they write.
+// Owners are what users write. So both the owners that are followed and the questions that are asked are bounded.
 const (
 	// maxOwners is how many owners above a pod are followed. A chain of Kubernetes' own has two.
 	maxOwners = 16
@@ -240,7 +240,7 @@ func (f *fleet) addCircle(circle []workloadKey) workloadKey {
 	return f.addEndless(first, strings.Join(names, " is controlled by ")+", which is controlled by the first again: remove one of these owner references")
 }
 
-// addChain adds what has more owners above it than are followed. It is the last one that was looked at.
+// addChain adds the last workload of a chain that has more owners than are followed.
 func (f *fleet) addChain(chain []workloadKey) workloadKey {
 	last := chain[len(chain)-1]
 	return f.addEndless(last, fmt.Sprintf("%s %s has more than %d controllers above it: remove the owner reference of one", chain[0].kind, chain[0].name, maxOwners))

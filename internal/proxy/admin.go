@@ -49,8 +49,7 @@ type statusPage struct {
 	Config     statusConfig  `json:"config"`
 	Backend    statusBackend `json:"backend"`
 	Locking    statusLocking `json:"locking"`
-	// Queues and Leases name whose carts they are, and are empty for whoever does not ask over loopback. Counters count
-	// them for everybody.
+	// Queues and Leases name carts. They are empty in an answer that does not go over loopback; Counters count them in every answer.
 	Queues   []statusQueue `json:"queues"`
 	Leases   []statusLease `json:"leases"`
 	Counters statusCounts  `json:"counters"`
@@ -101,7 +100,7 @@ type statusQueue struct {
 	Since      time.Time `json:"since"`
 }
 
-// statusLease has no token: whoever reads it could use it.
+// statusLease has no token, since every reader of the page could use it.
 type statusLease struct {
 	Identifier string      `json:"identifier"`
 	Instance   string      `json:"instance"`
@@ -219,9 +218,7 @@ var parseStatusPage = sync.OnceValue(func() *template.Template {
 // adminHandler serves probes, metrics and the status page.
 func (s *Server) adminHandler(version string) http.Handler {
 	mux := http.NewServeMux()
-	// "?started" is for a start-up probe: who starts after that finds a ready sidecar as a rule, and one that says what
-	// is wrong where the backend is away, since that is known then. It is no path of its own: a release before this
-	// one, which does not know it, answers too.
+	// "?started" is for a start-up probe: it succeeds once the backend was asked for the first time. As a rule the sidecar is ready then; where the backend is away, it can say what is wrong. It is a parameter and not a path of its own, so that the release before this one, which does not know it, answers too.
 	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 		if r.URL.Query().Has("started") && !s.pulse.looked() {
@@ -259,8 +256,7 @@ const (
 	pageWait = 2 * time.Second
 )
 
-// few has h make few answers at once, whoever asks. An answer is whole before it is sent, so that who reads slowly
-// holds up nobody.
+// few lets h make only a few answers at once. An answer is complete before it is sent, so that a slow reader holds up nobody else.
 func few(h http.Handler) http.Handler {
 	places := make(chan struct{}, atOnce)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -105,12 +105,10 @@ func checkContent(h http.Header, grpcAddress func() string) error {
 	return nil
 }
 
-// leaveGrace is how long a change is served whose client has closed the connection, or its side of it, which looks the
-// same. It is more than a change takes that waits for nobody, so that such a change is made alike on every backend; and
-// those who gave up do not wait for a lock much longer.
+// leaveGrace is how long a change is still served after its client has closed the connection, or its side of it, which looks the same. A change that need not wait takes less than that, so it is made on every backend alike. A change that waits for a lock does not wait much longer for a client that gave up.
 const leaveGrace = 2 * time.Second
 
-// whileServed is ctx without its end, but for a while after that. A deadline that the client named stays as it is.
+// whileServed is ctx, which ends only a while after ctx itself. A deadline that the client named stays as it is.
 func whileServed(ctx context.Context) (context.Context, context.CancelFunc) {
 	served, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	if d, ok := ctx.Deadline(); ok {

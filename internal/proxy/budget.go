@@ -16,11 +16,9 @@ import (
 )
 
 // A sidecar has the memory of a small neighbour of an app, and a request costs a multiple of its bytes: received,
-// parsed, merged into the cart, sent to the backend and answered. So requests are let in by what they cost. Who does
-// not fit waits, in order, and is told BUSY after a while.
+// parsed, merged into the cart, sent to the backend and answered. So requests are let in by what they cost. A request that does not fit waits, in order, and ends with BUSY after a while.
 //
-// The budget has pools that are asked for in one order only, so that nobody who has what another waits for waits
-// himself:
+// The budget has pools. Requests take from them in one order only, so that two requests never wait for each other:
 //
 //	small   requests of little carts, with all that belongs to them
 //	bodies  large requests, while they are received and parsed
@@ -180,7 +178,7 @@ func (a *admission) begin(ctx context.Context, size int64, known, leased bool) (
 }
 
 // learned says that the carts are of size bytes. It reports whether there is memory for the answer without that of the
-// unseen, which is not for answers: a client that reads slowly would keep it from carts that nobody has seen.
+// unseen, which is not for answers: a client that reads slowly would keep it from carts whose size is not known.
 func (a *admission) learned(size int64) bool {
 	if size = max(size, a.bytes); size <= smallBytes {
 		a.work.release()
@@ -267,7 +265,7 @@ func (s *sizes) saw(key cart.Key, size int64) {
 	h := maphash.Comparable(s.seed, key)
 	size = min(size, math.MaxUint32)
 	set := &s.known[h%uint64(len(s.known))]
-	at := int(h>>16) % len(set) // whoever it is, where there is no place
+	at := int(h>>16) % len(set) // if there is no place, it replaces any
 	for i := range set {
 		if e := set[i].Load(); e>>32 == h>>32 || e == 0 {
 			at = i

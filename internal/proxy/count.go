@@ -13,7 +13,7 @@ const (
 	mostCounted = 1_000_000
 	// countWithin is how long it may take: it walks the keys of a backend that others use meanwhile.
 	countWithin = time.Second
-	// countLife is how long others are told the last one, so that whoever asks causes one walk in that time at most.
+	// countLife is how long the last count is given to everybody, so that requests cause one walk in that time at most.
 	countLife = 10 * time.Second
 )
 
@@ -26,8 +26,7 @@ type countAnswer struct {
 	More bool `json:"more"`
 }
 
-// cartCount serves the number of carts. One count at most is under way, and is told to all who ask meanwhile or soon
-// after.
+// cartCount serves the number of carts. At most one count is under way. All who ask meanwhile or soon after get its result.
 type cartCount struct {
 	count      func(ctx context.Context) (countAnswer, int, string)
 	generation func() int64 // of the configuration now

@@ -19,8 +19,7 @@ import (
 // bodyField is the path of the body as a whole in errors.
 const bodyField = "body"
 
-// decoder reads an envelope: the part of a body that is not documents. What stands for a document is only delimited
-// here; that it is JSON, and strictly so, is checked by whoever reads it as a document, once.
+// decoder reads an envelope: the part of a body that is not documents. It finds only where a document begins and ends. The code that reads the document checks, once, that it is strict JSON.
 type decoder struct {
 	text []byte
 	at   int

@@ -46,12 +46,11 @@ type door struct {
 	told   time.Time // of the last line about accepts; Accept's own
 }
 
-// crowd is who was let in by the doors of one front.
+// crowd is the connections that the doors of one front have let in.
 type crowd struct {
 	name string
 	max  int
-	// brief says that every answer is quick, so that whoever is answered for long is one who does not read, and makes
-	// room too.
+	// brief says that every answer is quick. Then a connection that is being answered for long belongs to a client that does not read, and makes room too.
 	brief bool
 	log   *slog.Logger
 

@@ -213,7 +213,7 @@ func (g *gateway) allowed(r *http.Request) (methods []string) {
 	return methods
 }
 
-// nowhere is a response that nobody gets.
+// nowhere is a response that is thrown away.
 type nowhere struct{}
 
 func (nowhere) Header() http.Header         { return http.Header{} }
@@ -256,7 +256,7 @@ func emptyName(path string) string {
 	return ""
 }
 
-// withoutToken is a path for an error: whoever reads that must not learn a lease's token.
+// withoutToken is a path for the text of an error, which must not show a lease's token.
 func withoutToken(path string) string {
 	before, _, found := strings.Cut(path, "/locks/")
 	if !found {

@@ -96,7 +96,7 @@ func (s *service) HoldLease(r *pb.HoldLeaseRequest, stream grpc.ServerStreamingS
 	return nil
 }
 
-// hold serves HoldLease by either front. It has no request timeout but for the wait.
+// hold serves HoldLease by either front. The request timeout bounds only its wait.
 func (s *service) hold(ctx context.Context, r *pb.HoldLeaseRequest, send func(*pb.LeaseGrant) error) *failure {
 	start, front, method := time.Now(), frontOf(ctx), methodOf(ctx)
 	l := s.backends.enter()

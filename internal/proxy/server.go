@@ -169,7 +169,7 @@ func (s *Server) listen(o Options) error {
 			opened = append(opened, open{f, d.beside(twin)})
 		}
 	}
-	// All or none: nobody is served by a sidecar that then does not start.
+	// Serve on all listeners or on none: a sidecar that fails to start must not have answered anybody.
 	for _, l := range opened {
 		if l.name == "socket" {
 			s.splitter = newSplitter(l.Listener)

@@ -16,8 +16,7 @@ import (
 	pb "github.com/sidecart/sidecart/proto/sidecart/v1"
 )
 
-// service is the handlers behind both fronts. Interceptors of gRPC do not run for calls of the gateway, so that what
-// every call needs is in [call].
+// service is the handlers behind both fronts. Interceptors of gRPC do not run for calls of the gateway, so what every call needs is in [call].
 type service struct {
 	pb.UnimplementedCartServiceServer
 
@@ -94,7 +93,7 @@ func methodOf(ctx context.Context) string {
 // shortName is the method of "/package.Service/Method".
 func shortName(method string) string { return method[strings.LastIndexByte(method, '/')+1:] }
 
-// failed makes of an error what clients are told, and counts it.
+// failed turns an error into the answer for the client, and counts it.
 func (s *service) failed(ctx context.Context, by front, method string, start time.Time, err error) *failure {
 	f := classify(ctx, err)
 	s.metrics.observe(by, method, f.code, f.reason, time.Since(start))
