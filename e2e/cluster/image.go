@@ -78,7 +78,8 @@ func Memcached(name string) Image {
 }
 
 // Postgres is an image of Debian's PostgreSQL server, which runs as user 65534. In an empty folder /data it makes a
-// database "shop" that user "shop" owns, with the password in the environment variable PASSWORD. The socket is in /data.
+// database "shop" that user "shop" owns, with the password in the environment variable PASSWORD. The socket is in
+// /data.
 func Postgres(name string) (Image, error) {
 	programs, err := filepath.Glob("/usr/lib/postgresql/*/bin")
 	if err != nil || len(programs) == 0 {

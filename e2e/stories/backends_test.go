@@ -36,8 +36,8 @@ stringData: {username: shop, password: correct-horse}
 	account.judge("web")
 }
 
-// TestMemcached keeps carts in Memcached under load, kills a sidecar, and loses nothing. Then it restarts Memcached: the
-// carts are gone, which the CartStorage has said beforehand, and the shops go on with new ones.
+// TestMemcached keeps carts in Memcached under load, kills a sidecar, and loses nothing. Then it restarts Memcached:
+// the carts are gone, which the CartStorage has said beforehand, and the shops go on with new ones.
 func TestMemcached(t *testing.T) {
 	s := tellStory(t)
 	s.server("memcached", 11211, `

@@ -267,7 +267,8 @@ func only(m map[string]string, keys ...string) (out map[string]string) {
 	return out
 }
 
-// maxName is longer than every name, kind or API version that the API server accepts for an object. It does not check references to objects in that way. A longer one names nothing, and is cut.
+// maxName is longer than every name, kind or API version that the API server accepts for an object. It does not check
+// references to objects in that way. A longer one names nothing, and is cut.
 const maxName = 600
 
 func short(s string) string {
@@ -304,7 +305,8 @@ func reduceCartStorage(in any) (any, error) {
 	return cs, nil
 }
 
-// reduceConfigMap keeps what the operator writes. Anybody can put its label on a ConfigMap. One that is larger than every configuration is not kept, and so differs from what it should be.
+// reduceConfigMap keeps what the operator writes. Anybody can put its label on a ConfigMap. One that is larger than
+// every configuration is not kept, and so differs from what it should be.
 func reduceConfigMap(in any) (any, error) {
 	cm, ok := in.(*corev1.ConfigMap)
 	if !ok {

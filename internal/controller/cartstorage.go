@@ -131,7 +131,8 @@ type unrenderable struct {
 
 // applyConfig writes the ConfigMap if it is not as it should be, and returns the generation of the configuration.
 //
-// The cache may be behind, and a generation must not be used twice. So if the cache shows a difference, the configuration is rendered again from what the API server has, and is written only if nobody else wrote meanwhile.
+// The cache may be behind, and a generation must not be used twice. So if the cache shows a difference, the
+// configuration is rendered again from what the API server has, and is written only if nobody else wrote meanwhile.
 func (r *Reconciler) applyConfig(ctx context.Context, cs *v1alpha1.CartStorage, f *fleet) (int64, error) {
 	for _, reader := range []client.Reader{r.client, r.live} {
 		current, err := currentConfig(ctx, reader, cs.Namespace, cs.Name)

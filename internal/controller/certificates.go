@@ -29,7 +29,8 @@ const (
 )
 
 // Certificates keeps the webhook's certificate in a Secret, its authority in the configurations of the webhooks, and
-// shows it to the API server. Every replica does so, leader or not. The first to write wins, and the others take over what it wrote.
+// shows it to the API server. Every replica does so, leader or not. The first to write wins, and the others take over
+// what it wrote.
 //
 // A new certificate is shown only after its authority has been written where API servers look, beside the authority
 // before. So no call fails while it is renewed.

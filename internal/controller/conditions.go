@@ -270,7 +270,8 @@ func (c *conclusion) patient() bool {
 	return true
 }
 
-// unreachable says which sidecars do not answer. If none in the namespace answers and each question runs out of time, something drops what is sent to them. A program that does not run would refuse the connection.
+// unreachable says which sidecars do not answer. If none in the namespace answers and each question runs out of time,
+// something drops what is sent to them. A program that does not run would refuse the connection.
 func (c *conclusion) unreachable() string {
 	message := tell(c.silent, c.present, "sidecars do not answer the operator", func(s *sidecar) string { return s.err.Error() })
 	for _, s := range c.silent {

@@ -16,7 +16,8 @@ const maxWarnings = 8
 // warningCode is what the API server accepts as a reason, and short.
 var warningCode = regexp.MustCompile(`^[A-Z][A-Za-z]{0,62}$`)
 
-// tameWarnings makes what a pod sent fit for a status. An empty list means that there are none; nil, that none are known.
+// tameWarnings makes what a pod sent fit for a status. An empty list means that there are none; nil, that none are
+// known.
 func tameWarnings(in []Warning) []Warning {
 	if in == nil {
 		return nil

@@ -15,12 +15,15 @@ import (
 
 // How long something may be other than it should before it counts as a failure. Pods start and end all day.
 const (
-	// startGrace is what a sidecar is given from the start of its pod or of its container. It is also how long a sidecar that has ended by itself must run before it counts as running. Otherwise one that ends every few seconds would look well in between.
+	// startGrace is what a sidecar is given from the start of its pod or of its container. It is also how long a
+	// sidecar that has ended by itself must run before it counts as running. Otherwise one that ends every few seconds
+	// would look well in between.
 	startGrace = 10 * time.Second
 	// rolloutPatience is how long an ordinary start may take, with the pull of an image, and how long a kubelet may
 	// take to bring a new configuration.
 	rolloutPatience = time.Minute
-	// silentAfter is after how long without an answer a sidecar counts as silent. One late answer of a busy node does not matter.
+	// silentAfter is after how long without an answer a sidecar counts as silent. One late answer of a busy node does
+	// not matter.
 	silentAfter = 3 * time.Second
 	// askAgain is after how long a sidecar that did not answer is asked again.
 	askAgain = time.Second
@@ -99,7 +102,8 @@ func lastWords(t *corev1.ContainerStateTerminated) string {
 	return how
 }
 
-// wasReady reports whether the resource was ready with this very spec before. If so, it stays ready while sidecars start, end or hear of a decision.
+// wasReady reports whether the resource was ready with this very spec before. If so, it stays ready while sidecars
+// start, end or hear of a decision.
 func wasReady(cs *v1alpha1.CartStorage) bool {
 	c := condition(cs, v1alpha1.ConditionReady)
 	return c != nil && c.Status == metav1.ConditionTrue && c.ObservedGeneration == cs.Generation

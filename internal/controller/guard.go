@@ -27,7 +27,9 @@ const (
 	clientCAAge  = 30 * time.Second // of the authorities, until the file is read again
 )
 
-// guard bounds the calls of a handler. Anybody who reaches the port can call. So a call must say the size of its body, memory for the body is reserved before any of it is read, and the body must come soon. Where there are authorities for clients, a caller must show a certificate.
+// guard bounds the calls of a handler. Anybody who reaches the port can call. So a call must say the size of its body,
+// memory for the body is reserved before any of it is read, and the body must come soon. Where there are authorities
+// for clients, a caller must show a certificate.
 type guard struct {
 	handler http.Handler
 	clients *clientCAs // nil is anyone

@@ -7,7 +7,8 @@ import (
 	"time"
 )
 
-// misses remember which CartStorages the API server does not have, and bound how often it is asked, since anybody who makes pods chooses the names. All of it is forgotten after a moment.
+// misses remember which CartStorages the API server does not have, and bound how often it is asked, since anybody who
+// makes pods chooses the names. All of it is forgotten after a moment.
 type misses struct {
 	now func() time.Time
 

@@ -13,7 +13,10 @@ import (
 	"github.com/sidecart/sidecart/api/v1alpha1"
 )
 
-// news remembers which state of each condition was told last, so that an event says something new: passing states are left out, and so is what another condition says already. A backend that comes and goes causes a few events and then one once in a while; the state in which it stays always causes one. The memory ends with the process; a new one begins with the status as it is.
+// news remembers which state of each condition was told last, so that an event says something new: passing states are
+// left out, and so is what another condition says already. A backend that comes and goes causes a few events and then
+// one once in a while; the state in which it stays always causes one. The memory ends with the process; a new one
+// begins with the status as it is.
 type news struct {
 	now func() time.Time
 
@@ -84,7 +87,8 @@ func (n *news) fresh(key types.NamespacedName, c, before *metav1.Condition) bool
 	return true
 }
 
-// first reports whether a condition that becomes true for that reason causes an event although it was not false before. It does when the first pods are served, and when the condition was not known before.
+// first reports whether a condition that becomes true for that reason causes an event although it was not false before.
+// It does when the first pods are served, and when the condition was not known before.
 func first(before metav1.ConditionStatus, reason string) bool {
 	switch reason {
 	case v1alpha1.ReasonAllUpdated:

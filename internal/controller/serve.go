@@ -66,7 +66,9 @@ func (l serverLog) Handle(ctx context.Context, r slog.Record) error {
 	return l.Handler.Handle(ctx, r)
 }
 
-// boundedListener bounds how many connections there are at once. When it is full, it closes the oldest one that is not being answered, of the host that has most of them. So half a request holds nobody off. If all are being answered, it closes the new one.
+// boundedListener bounds how many connections there are at once. When it is full, it closes the oldest one that is not
+// being answered, of the host that has most of them. So half a request holds nobody off. If all are being answered, it
+// closes the new one.
 type boundedListener struct {
 	net.Listener
 	most int

@@ -21,7 +21,8 @@ import (
 	"github.com/sidecart/sidecart/internal/render"
 )
 
-// Report is the part of a sidecar's /statusz that the operator reads. Any process in the pod can answer in its place, so a [Fetcher] and [Report.tame] bound what is kept.
+// Report is the part of a sidecar's /statusz that the operator reads. Any process in the pod can answer in its place,
+// so a [Fetcher] and [Report.tame] bound what is kept.
 type Report struct {
 	// Generation is that of the configuration that it runs.
 	Generation int64 `json:"generation"`

@@ -13,7 +13,8 @@ import (
 // Changed is false when there was nothing to move, and then neither cart was touched. Onto itself it is a no-op with
 // Changed false.
 //
-// ch.Lease is a lease of the source. Nobody may hold a lock on the target, or on a part of the source that the lease does not cover.
+// ch.Lease is a lease of the source. Nobody may hold a lock on the target, or on a part of the source that the lease
+// does not cover.
 func (c *Coordinator) HandOver(ctx context.Context, from, to cart.Key, strategy cart.Strategy, ch Change) (Result, error) {
 	if err := c.canLease(ch); err != nil {
 		return Result{}, err

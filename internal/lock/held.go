@@ -10,7 +10,9 @@ import (
 	"github.com/sidecart/sidecart/internal/storage"
 )
 
-// leases are the leases that were acquired through this sidecar. The status page shows them, and a stream that holds one is told when it is released. Only the backend knows which of them still stand. There are [MaxListed] at most, so that a client which takes long leases on ever new names does not fill the memory.
+// leases are the leases that were acquired through this sidecar. The status page shows them, and a stream that holds
+// one is told when it is released. Only the backend knows which of them still stand. There are [MaxListed] at most, so
+// that a client which takes long leases on ever new names does not fill the memory.
 type leases struct {
 	mu   sync.Mutex
 	byID map[leaseID]*listed
@@ -41,8 +43,8 @@ func (s *leases) add(key cart.Key, l Lease, d time.Duration) {
 		s.byID = make(map[leaseID]*listed)
 	}
 	now := time.Now()
-	// Adding one looks at a few others and drops those that have ended, so that there are never many of these. Go starts the range of a
-	// map at a random place.
+	// Adding one looks at a few others and drops those that have ended, so that there are never many of these. Go
+	// starts the range of a map at a random place.
 	looks := 8
 	for id, h := range s.byID {
 		if !now.Before(h.ends) {

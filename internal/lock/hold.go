@@ -74,7 +74,8 @@ func (c *Coordinator) keep(ctx context.Context, key cart.Key, l Lease, d time.Du
 		case ctx.Err() != nil:
 			return ctx.Err()
 		case time.Now().After(ends):
-			// The backend has not answered for the whole life of the lease. The lease may have ended, so nothing that was done under it is certain to have been protected.
+			// The backend has not answered for the whole life of the lease. The lease may have ended, so nothing that
+			// was done under it is certain to have been protected.
 			return c.noteLease(key, Change{Lease: l.Token}, storage.ErrLockLost)
 		}
 	}

@@ -108,7 +108,8 @@ func (c *Coordinator) AcquireLease(ctx context.Context, key cart.Key, r LeaseReq
 
 var errNoLeases = fmt.Errorf("leases are %w", storage.ErrUnsupported)
 
-// tryOnce checks that the parts are free, for an op that must not wait. If somebody takes them after the check, the op waits for tryTime at most.
+// tryOnce checks that the parts are free, for an op that must not wait. If somebody takes them after the check, the op
+// waits for tryTime at most.
 func (c *Coordinator) tryOnce(ctx context.Context, key cart.Key, g *waiter) error {
 	if !g.once {
 		return nil

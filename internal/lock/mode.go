@@ -66,7 +66,8 @@ func (m *mode) trip() bool {
 	return true
 }
 
-// foreignWriter is the tripwire. It is called when somebody else has changed a cart that this sidecar knew by its own last change.
+// foreignWriter is the tripwire. It is called when somebody else has changed a cart that this sidecar knew by its own
+// last change.
 func (c *Coordinator) foreignWriter(key cart.Key) {
 	if !c.mode.trip() {
 		return

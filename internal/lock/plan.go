@@ -65,7 +65,8 @@ func writes(d *cart.Draft, base uint64) (ws []storage.Write) {
 	return ws
 }
 
-// depend notes which locks an op needs and which versions its answer depends on. A part that is not there has version 0.
+// depend notes which locks an op needs and which versions its answer depends on. A part that is not there has
+// version 0.
 func (p *plan) depend(o *op, now *cart.Cart) {
 	c := &p.commit
 	locks := o.lockParts(now)

@@ -167,7 +167,8 @@ func (c *Coordinator) queueParts(key cart.Key, o *op) []cart.Part {
 	return []cart.Part{cart.PartAll}
 }
 
-// waits reports whether the op must wait behind others, although nobody serves the queue. A change under a lease never waits here: the others may be waiting for that very lease.
+// waits reports whether the op must wait behind others, although nobody serves the queue. A change under a lease never
+// waits here: the others may be waiting for that very lease.
 func (q *queue) waits(o *op) bool {
 	behind := func(p *op) bool { return cart.Overlap(p.parts, o.parts) }
 	return o.Lease == "" && (q.blocks(o) || slices.ContainsFunc(q.pending, behind))

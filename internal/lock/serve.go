@@ -26,7 +26,8 @@ type serving struct {
 // and commits them on the condition that this is still the state; a conflict brings the true one.
 //
 // In locked mode a commit that fails takes its turn in the same round trip: either the lock is granted, and the next
-// attempt cannot fail, or the claim is queued. Without this, the sidecar that wrote last would win every race, since its state is fresh.
+// attempt cannot fail, or the claim is queued. Without this, the sidecar that wrote last would win every race, since
+// its state is fresh.
 func (c *Coordinator) serve(ctx context.Context, q *queue, b batch) {
 	if run := b.ops[0].exclusive; run != nil {
 		run(ctx)
@@ -178,7 +179,8 @@ func (s *serving) split(ctx context.Context, sets [][]*op) (again bool) {
 	return false
 }
 
-// fail answers all ops with err. The state of the backend is in doubt then. A lock that may have been granted meanwhile is given back: that of claim, if the commit had one.
+// fail answers all ops with err. The state of the backend is in doubt then. A lock that may have been granted meanwhile
+// is given back: that of claim, if the commit had one.
 func (s *serving) fail(claim *storage.Claim, err error) (again bool) {
 	s.c.cache.drop(s.q.key)
 	if claim != nil {

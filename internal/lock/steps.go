@@ -11,7 +11,8 @@ import (
 	"github.com/sidecart/sidecart/internal/storage"
 )
 
-// The steps of a hand-over that does not fit in one commit. Anybody who meets them unfinished finishes them: see transfer.go.
+// The steps of a hand-over that does not fit in one commit. Anybody who meets them unfinished finishes them: see
+// transfer.go.
 
 // life is that of a source whose hand-over has begun. It must not expire before the steps that move its contents, which
 // may have to wait for a lock of the target.

@@ -156,7 +156,8 @@ func (t *transfer) load(ctx context.Context, key cart.Key) (*cart.Cart, intent, 
 	}
 }
 
-// arrival is the commit that brings the contents of source to target, and the cart that it leaves there, without its times. received is what the target remembers of the hand-over; nil where the hand-over is one step.
+// arrival is the commit that brings the contents of source to target, and the cart that it leaves there, without its
+// times. received is what the target remembers of the hand-over; nil where the hand-over is one step.
 func (t *transfer) arrival(source, target *cart.Cart, in intent, received []byte, limits cart.Limits) (storage.Commit, *cart.Cart, error) {
 	take := storage.Commit{
 		Key: in.To, Expect: storage.Expect{ID: target.ID, Version: target.Version},

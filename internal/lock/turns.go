@@ -9,7 +9,9 @@ import (
 	"github.com/sidecart/sidecart/internal/storage"
 )
 
-// dequeue takes out what is to be served next. That is a waiter whose lock was granted, with all changes that the lock covers. Otherwise it is the first changes that do not have to wait for a waiter or an earlier change. The shard is locked.
+// dequeue takes out what is to be served next. That is a waiter whose lock was granted, with all changes that the lock
+// covers. Otherwise it is the first changes that do not have to wait for a waiter or an earlier change. The shard is
+// locked.
 func (c *Coordinator) dequeue(q *queue) (batch, bool) {
 	for _, w := range slices.Clone(q.waiters) {
 		if !w.granted {
@@ -32,7 +34,8 @@ func (c *Coordinator) dequeue(q *queue) (batch, bool) {
 }
 
 // gather moves pending ops to b, in order, none before one it overlaps, and lets those that ask for a lease begin to
-// wait for it. An op under a lease overtakes all others but those under the same lease, since the others may be waiting for that lease.
+// wait for it. An op under a lease overtakes all others but those under the same lease, since the others may be waiting
+// for that lease.
 func (c *Coordinator) gather(q *queue, b *batch, wanted func(*op) bool) {
 	var (
 		ahead   cart.PartSet
@@ -78,7 +81,8 @@ func (c *Coordinator) gather(q *queue, b *batch, wanted func(*op) bool) {
 	})
 }
 
-// awaitTurn lets changes wait for a lock without holding up the rest of the queue. Without changes it keeps the place for those that come until then. queued says that the claim stands in the backend's queue already.
+// awaitTurn lets changes wait for a lock without holding up the rest of the queue. Without changes it keeps the place
+// for those that come until then. queued says that the claim stands in the backend's queue already.
 func (c *Coordinator) awaitTurn(q *queue, ops []*op, claim storage.Claim, queued bool) {
 	ctx, cancel := context.WithCancel(callers(context.Background(), ops))
 	w := &waiter{claim: claim, ops: ops, cancel: cancel}

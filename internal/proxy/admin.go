@@ -49,7 +49,8 @@ type statusPage struct {
 	Config     statusConfig  `json:"config"`
 	Backend    statusBackend `json:"backend"`
 	Locking    statusLocking `json:"locking"`
-	// Queues and Leases name carts. They are empty in an answer that does not go over loopback; Counters count them in every answer.
+	// Queues and Leases name carts. They are empty in an answer that does not go over loopback; Counters count them in
+	// every answer.
 	Queues   []statusQueue `json:"queues"`
 	Leases   []statusLease `json:"leases"`
 	Counters statusCounts  `json:"counters"`
@@ -218,7 +219,9 @@ var parseStatusPage = sync.OnceValue(func() *template.Template {
 // adminHandler serves probes, metrics and the status page.
 func (s *Server) adminHandler(version string) http.Handler {
 	mux := http.NewServeMux()
-	// "?started" is for a start-up probe: it succeeds once the backend was asked for the first time. As a rule the sidecar is ready then; where the backend is away, it can say what is wrong. It is a parameter and not a path of its own, so that the release before this one, which does not know it, answers too.
+	// "?started" is for a start-up probe: it succeeds once the backend was asked for the first time. As a rule the
+	// sidecar is ready then; where the backend is away, it can say what is wrong. It is a parameter and not a path of
+	// its own, so that the release before this one, which does not know it, answers too.
 	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 		if r.URL.Query().Has("started") && !s.pulse.looked() {
@@ -256,7 +259,8 @@ const (
 	pageWait = 2 * time.Second
 )
 
-// few lets h make only a few answers at once. An answer is complete before it is sent, so that a slow reader holds up nobody else.
+// few lets h make only a few answers at once. An answer is complete before it is sent, so that a slow reader holds up
+// nobody else.
 func few(h http.Handler) http.Handler {
 	places := make(chan struct{}, atOnce)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

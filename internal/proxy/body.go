@@ -105,7 +105,9 @@ func checkContent(h http.Header, grpcAddress func() string) error {
 	return nil
 }
 
-// leaveGrace is how long a change is still served after its client has closed the connection, or its side of it, which looks the same. A change that need not wait takes less than that, so it is made on every backend alike. A change that waits for a lock does not wait much longer for a client that gave up.
+// leaveGrace is how long a change is still served after its client has closed the connection, or its side of it, which
+// looks the same. A change that need not wait takes less than that, so it is made on every backend alike. A change that
+// waits for a lock does not wait much longer for a client that gave up.
 const leaveGrace = 2 * time.Second
 
 // whileServed is ctx, which ends only a while after ctx itself. A deadline that the client named stays as it is.

@@ -16,7 +16,8 @@ import (
 )
 
 // A sidecar has the memory of a small neighbour of an app, and a request costs a multiple of its bytes: received,
-// parsed, merged into the cart, sent to the backend and answered. So requests are let in by what they cost. A request that does not fit waits, in order, and ends with BUSY after a while.
+// parsed, merged into the cart, sent to the backend and answered. So requests are let in by what they cost. A request
+// that does not fit waits, in order, and ends with BUSY after a while.
 //
 // The budget has pools. Requests take from them in one order only, so that two requests never wait for each other:
 //

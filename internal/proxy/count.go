@@ -26,7 +26,8 @@ type countAnswer struct {
 	More bool `json:"more"`
 }
 
-// cartCount serves the number of carts. At most one count is under way. All who ask meanwhile or soon after get its result.
+// cartCount serves the number of carts. At most one count is under way. All who ask meanwhile or soon after get its
+// result.
 type cartCount struct {
 	count      func(ctx context.Context) (countAnswer, int, string)
 	generation func() int64 // of the configuration now

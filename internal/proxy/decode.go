@@ -19,7 +19,8 @@ import (
 // bodyField is the path of the body as a whole in errors.
 const bodyField = "body"
 
-// decoder reads an envelope: the part of a body that is not documents. It finds only where a document begins and ends. The code that reads the document checks, once, that it is strict JSON.
+// decoder reads an envelope: the part of a body that is not documents. It finds only where a document begins and ends.
+// The code that reads the document checks, once, that it is strict JSON.
 type decoder struct {
 	text []byte
 	at   int

@@ -50,7 +50,8 @@ type door struct {
 type crowd struct {
 	name string
 	max  int
-	// brief says that every answer is quick. Then a connection that is being answered for long belongs to a client that does not read, and makes room too.
+	// brief says that every answer is quick. Then a connection that is being answered for long belongs to a client that
+	// does not read, and makes room too.
 	brief bool
 	log   *slog.Logger
 

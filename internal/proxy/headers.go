@@ -10,7 +10,8 @@ import (
 	"github.com/sidecart/sidecart/internal/cart"
 )
 
-// A header that promises safety is kept or refused, and never ignored, since the client relies on it. An empty one is a mistake of the client, such as an etag that it did not get. It must not be read as "without condition".
+// A header that promises safety is kept or refused, and never ignored, since the client relies on it. An empty one is a
+// mistake of the client, such as an etag that it did not get. It must not be read as "without condition".
 
 // Headers of the HTTP front.
 const (
@@ -84,7 +85,8 @@ func checkTimeout(h http.Header) error {
 	return nil
 }
 
-// checkMetadata refuses metadata with the name of such a header. Over gRPC it is a field of the request, or does not exist, so the metadata would be ignored.
+// checkMetadata refuses metadata with the name of such a header. Over gRPC it is a field of the request, or does not
+// exist, so the metadata would be ignored.
 func checkMetadata(md metadata.MD) error {
 	for i := range promises {
 		p := &promises[i]

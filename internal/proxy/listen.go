@@ -51,7 +51,8 @@ func listenTwin(l net.Listener) (twin net.Listener, why error) {
 // socketMode lets the owner and the group of a pod's user in, and nobody else.
 const socketMode = 0o660
 
-// listenSocket listens on a Unix socket. It replaces a socket file that a dead process left, but not one on which a process answers.
+// listenSocket listens on a Unix socket. It replaces a socket file that a dead process left, but not one on which a
+// process answers.
 func listenSocket(path string) (net.Listener, error) {
 	if err := removeStale(path); err != nil {
 		return nil, err

@@ -12,7 +12,8 @@ import (
 )
 
 // Localhost proves nothing: a web page that is open on this machine can send requests here, and a name that a stranger
-// lets point to 127.0.0.1 makes them "same origin", so that the page can read the answers too. A browser must send the name that it asked for and the site that the page is from. These tell both.
+// lets point to 127.0.0.1 makes them "same origin", so that the page can read the answers too. A browser must send the
+// name that it asked for and the site that the page is from. These tell both.
 //
 // http.CrossOriginProtection is not enough: it lets every read through and compares the origin with the Host, which is
 // the stranger's own where the name was rebound. It also refuses other ports of this machine, where the shop's own page

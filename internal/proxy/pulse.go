@@ -15,7 +15,8 @@ import (
 // make it ready.
 const (
 	pingInterval = time.Second
-	// pingPause is the least time between two pings. Many calls fail at once and each asks for a ping, and one ping is enough for all.
+	// pingPause is the least time between two pings. Many calls fail at once and each asks for a ping, and one ping is
+	// enough for all.
 	pingPause    = 200 * time.Millisecond
 	pingTimeout  = 2 * time.Second
 	failuresDown = 3

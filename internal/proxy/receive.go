@@ -17,9 +17,12 @@ import (
 	"github.com/sidecart/sidecart/internal/cart"
 )
 
-// A message of gRPC says how long it is before it comes. grpc-go uses the length only to refuse messages over one fixed limit, with an error that says neither reason nor limit. It reads all others whole before it calls a handler. Here the length decides whether there is memory for the message, and a message over the limit is refused with TOO_LARGE.
+// A message of gRPC says how long it is before it comes. grpc-go uses the length only to refuse messages over one fixed
+// limit, with an error that says neither reason nor limit. It reads all others whole before it calls a handler. Here
+// the length decides whether there is memory for the message, and a message over the limit is refused with TOO_LARGE.
 
-// transportStream is a stream of grpc-go's transport. Its type is internal, its methods are not. If a new version renames them, every call fails, and so does every test.
+// transportStream is a stream of grpc-go's transport. Its type is internal, its methods are not. If a new version
+// renames them, every call fails, and so does every test.
 type transportStream interface {
 	ReadMessageHeader(header []byte) error
 	Read(n int) (mem.BufferSlice, error)
@@ -150,7 +153,8 @@ type outgoing struct {
 	admission *admission
 }
 
-// heavy turns a large answer into one that keeps its memory until it is written. A small answer gives its memory back at once.
+// heavy turns a large answer into one that keeps its memory until it is written. A small answer gives its memory back
+// at once.
 func heavy(message any, a *admission) any {
 	m, ok := message.(proto.Message)
 	if !ok || a.work.cost == 0 {

@@ -16,7 +16,8 @@ import (
 	pb "github.com/sidecart/sidecart/proto/sidecart/v1"
 )
 
-// service is the handlers behind both fronts. Interceptors of gRPC do not run for calls of the gateway, so what every call needs is in [call].
+// service is the handlers behind both fronts. Interceptors of gRPC do not run for calls of the gateway, so what every
+// call needs is in [call].
 type service struct {
 	pb.UnimplementedCartServiceServer
 

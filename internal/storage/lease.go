@@ -47,7 +47,9 @@ func (s *State) Renew(token string, duration time.Duration, now time.Time) (Leas
 // millis rounds down, as far as a millisecond, which is the least.
 func millis(d time.Duration) int64 { return max(d.Milliseconds(), 1) }
 
-// outlive lets the cart live until the last lease on it has ended, so that a client changes the same cart that it was given with its lease. It is called where a lease begins or is renewed, and where the cart is given its life anew. If a lease ends before its time, the expiry stays as it was promised.
+// outlive lets the cart live until the last lease on it has ended, so that a client changes the same cart that it was
+// given with its lease. It is called where a lease begins or is renewed, and where the cart is given its life anew. If
+// a lease ends before its time, the expiry stays as it was promised.
 func (s *State) outlive() {
 	k := &s.Cart
 	if !k.Exists() || k.ExpiresAt.IsZero() {
@@ -79,7 +81,8 @@ func (s *State) GiveFences(next func() uint64) {
 	}
 }
 
-// expire drops the locks that have ended. If such a lock was a lease whose token a client may have, the token is remembered. Tokens stand in the order of their ends, and the oldest are forgotten.
+// expire drops the locks that have ended. If such a lock was a lease whose token a client may have, the token is
+// remembered. Tokens stand in the order of their ends, and the oldest are forgotten.
 func (s *State) expire(now time.Time) {
 	before := len(s.Lost)
 	s.Held = slices.DeleteFunc(s.Held, func(h Hold) bool {
@@ -113,7 +116,8 @@ func (s *State) lost(token string) bool {
 	return slices.ContainsFunc(s.Lost, func(l Lost) bool { return l.Token == token })
 }
 
-// gather makes h one lease over all that its token holds. If the queue grants it more parts, the parts that it holds already do not end earlier.
+// gather makes h one lease over all that its token holds. If the queue grants it more parts, the parts that it holds
+// already do not end earlier.
 func (s *State) gather(h *Hold) {
 	h.Leased = true
 	var parts []cart.Part

@@ -12,9 +12,9 @@ import (
 // and which leases have expired lately. The zero value is a name that nobody has used.
 //
 // [Apply], [State.Acquire], [State.Abandon], [State.Lease], [State.Renew] and [State.Release] are the reference of what
-// the contract means. Each backend has a source of fences of its own: it calls [State.GiveFences] on each state that it is about to store. A backend that reads a whole State, calls one of them and
-// writes it back in one atomic step, is right by construction; one that does it otherwise (Redis, by scripts) must be
-// indistinguishable from it.
+// the contract means. Each backend has a source of fences of its own: it calls [State.GiveFences] on each state that it
+// is about to store. A backend that reads a whole State, calls one of them and writes it back in one atomic step, is
+// right by construction; one that does it otherwise (Redis, by scripts) must be indistinguishable from it.
 type State struct {
 	Cart  cart.Cart
 	Held  []Hold
@@ -37,7 +37,8 @@ type Hold struct {
 	// Leased says that it is a client's lease, and Fence is its fence, once it has been given one.
 	Leased bool   `json:"leased,omitempty"`
 	Fence  uint64 `json:"fence,omitempty"`
-	// DurationMillis is for how long a lease is renewed by a renewal without a duration; 0 where an older release of Sidecart, which did not store it, wrote the lease.
+	// DurationMillis is for how long a lease is renewed by a renewal without a duration; 0 where an older release of
+	// Sidecart, which did not store it, wrote the lease.
 	DurationMillis int64 `json:"durationMillis,omitempty"`
 }
 

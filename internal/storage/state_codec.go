@@ -58,8 +58,8 @@ func EncodeState(s *State, items, conditions []byte) []byte {
 // DecodeState reads what [EncodeState] wrote. The cart in s has the versions of its documents but not their text, which
 // is returned beside it, is a part of value, and has not been parsed. No value at all is the zero state.
 //
-// A format that this release does not know is an ErrUnsupported that names it. Everything else that is not a state is an
-// ErrCorrupt.
+// A format that this release does not know is an ErrUnsupported that names it. Everything else that is not a state is
+// an ErrCorrupt.
 func DecodeState(value []byte) (s State, items, conditions []byte, err error) {
 	if len(value) == 0 {
 		return State{}, nil, nil, nil

@@ -16,7 +16,9 @@ type Store interface {
 	Load(ctx context.Context, key cart.Key) (*cart.Cart, error)
 
 	// Commit makes all commits in one atomic step, or none of them, and returns one Outcome for each. There is one
-	// commit, or two on different keys for which Atomic holds. If the status of any is not Committed, no cart was changed; only the lock or the place in the queue that a Claim asked for may have been taken. The commits with which nothing was wrong then have the status NotTried.
+	// commit, or two on different keys for which Atomic holds. If the status of any is not Committed, no cart was
+	// changed; only the lock or the place in the queue that a Claim asked for may have been taken. The commits with
+	// which nothing was wrong then have the status NotTried.
 	Commit(ctx context.Context, commits ...Commit) ([]Outcome, error)
 
 	// Atomic reports whether both keys can be changed in one Commit.
@@ -29,7 +31,9 @@ type Store interface {
 	// is not atomic.
 	Flush(ctx context.Context) error
 
-	// Ping proves that a change would work, by making one of its own, away from all carts, and taking it back: it fails where the backend is gone, and where it refuses changes for any reason. A store with a cheaper sign of life is a [Beater].
+	// Ping proves that a change would work, by making one of its own, away from all carts, and taking it back: it fails
+	// where the backend is gone, and where it refuses changes for any reason. A store with a cheaper sign of life is a
+	// [Beater].
 	Ping(ctx context.Context) error
 
 	// Capabilities say what this store can do; they do not change.
@@ -184,13 +188,18 @@ type Claim struct {
 	Holder string
 	// Parts are what to lock, PartAll for everything.
 	Parts []cart.Part
-	// Duration is how long the lock lives once it is granted. If it had to wait in the queue, it lives for WaiterTTL at most until [Locker.Acquire] returns it.
+	// Duration is how long the lock lives once it is granted. If it had to wait in the queue, it lives for WaiterTTL at
+	// most until [Locker.Acquire] returns it.
 	Duration time.Duration
-	// Leased asks for a client's lease. It is given a fence. It is remembered for LeaseMemory after it expired, so that its token can be told from one that never existed. The cart does not expire while it is held. A claim for a turn leaves it false and costs nothing more.
+	// Leased asks for a client's lease. It is given a fence. It is remembered for LeaseMemory after it expired, so that
+	// its token can be told from one that never existed. The cart does not expire while it is held. A claim for a turn
+	// leaves it false and costs nothing more.
 	Leased bool
 }
 
-// Confirms reports whether the claim must be claimed again when the queue has granted it. That is so where it asks for longer than the queue grants. It is so for every lease, since a client must not be given a token that has ended already.
+// Confirms reports whether the claim must be claimed again when the queue has granted it. That is so where it asks for
+// longer than the queue grants. It is so for every lease, since a client must not be given a token that has ended
+// already.
 func (c *Claim) Confirms() bool { return c.Leased || c.Duration > WaiterTTL }
 
 // Claimed says what became of a claim. A claim whose lease has expired is neither granted nor queued.
@@ -206,13 +215,21 @@ type Claimed struct {
 type Locker interface {
 	Store
 
-	// Acquire waits until the claim is granted, and returns the state of the cart as of then or later. If queued is true, a Commit has put the claim in the queue already, as its outcome said. A release wakes the next at once where the
-	// backend can notify; polling is jittered. It returns ErrLockTimeout when ctx's deadline has passed, and ctx's
-	// error when ctx was cancelled, and has then left the queue or leaves it within a heartbeat.
+	// Acquire waits until the claim is granted, and returns the state of the cart as of then or later. If queued is
+	// true, a Commit has put the claim in the queue already, as its outcome said. A release wakes the next at once
+	// where the backend can notify; polling is jittered. It returns ErrLockTimeout when ctx's deadline has passed, and
+	// ctx's error when ctx was cancelled, and has then left the queue or leaves it within a heartbeat.
 	//
-	// A lock that comes from the queue is granted for min(Claim.Duration, WaiterTTL), since its waiter may have died. If the claim [Claim.Confirms], Acquire claims the lock again before it returns. The whole of Claim.Duration begins then, with the fence of the grant, and the cart is as of then. If that comes too late, the claim goes to the end of the queue and waits on. A lease that ended in this way is not remembered, since no client was given its token.
+	// A lock that comes from the queue is granted for min(Claim.Duration, WaiterTTL), since its waiter may have died.
+	// If the claim [Claim.Confirms], Acquire claims the lock again before it returns. The whole of Claim.Duration
+	// begins then, with the fence of the grant, and the cart is as of then. If that comes too late, the claim goes to
+	// the end of the queue and waits on. A lease that ended in this way is not remembered, since no client was given
+	// its token.
 	//
-	// A claim's parts are granted all together or not at all, so two claims never wait for each other. A token that holds the parts already is granted them again. What it holds of them, or the whole of it where it is a lease, then lives for Claim.Duration from now, with the fence that it has. A claim whose lease has expired was under way for too long and ends with ErrTooLate, an ErrUnavailable.
+	// A claim's parts are granted all together or not at all, so two claims never wait for each other. A token that
+	// holds the parts already is granted them again. What it holds of them, or the whole of it where it is a lease,
+	// then lives for Claim.Duration from now, with the fence that it has. A claim whose lease has expired was under way
+	// for too long and ends with ErrTooLate, an ErrUnavailable.
 	Acquire(ctx context.Context, key cart.Key, claim Claim, queued bool) (Grant, error)
 
 	// Abandon gives back what token holds of key and its place in the queue, and wakes the next. A token that holds

@@ -56,7 +56,8 @@ type waiter struct {
 	ends   time.Duration // after this time a lock or a place in the record ends by itself
 }
 
-// How long a waiter pauses between two looks at the record, where it cannot be notified. After it was woken, it begins with the shortest pause again.
+// How long a waiter pauses between two looks at the record, where it cannot be notified. After it was woken, it begins
+// with the shortest pause again.
 const (
 	shortestPause = 2 * time.Millisecond
 	longestPause  = 20 * time.Millisecond
@@ -227,7 +228,8 @@ func (s *Store) lease(ctx context.Context, key cart.Key, token string) (lease st
 	if err != nil || lease.Fence > 0 {
 		return lease, err
 	}
-	// The lease was granted just now, since a lock ended by itself. It is stored, so that no other lease gets its fence.
+	// The lease was granted just now, since a lock ended by itself. It is stored, so that no other lease gets its
+	// fence.
 	var stored storage.Lease
 	err = s.change(ctx, key, func(state *storage.State, _ time.Time) (_ []string, err error) {
 		stored, err = state.Lease(token)

@@ -78,7 +78,8 @@ func (s *Store) load(ctx context.Context, key cart.Key) (*cart.Cart, error) {
 	if err != nil {
 		return nil, err
 	}
-	// The locks are left aside: a lock that Settle would grant now is not stored yet, so it does not lengthen the cart's life.
+	// The locks are left aside: a lock that Settle would grant now is not stored yet, so it does not lengthen the
+	// cart's life.
 	c := new(cart.Cart)
 	if r.State.Exists(now) {
 		*c = r.State.Cart
@@ -125,7 +126,8 @@ func apply(records []*Record, commits []storage.Commit, now time.Time) ([]storag
 	return outs, granted, nil
 }
 
-// update is an Update of settled records. It wakes the waiters that were granted a lock: those that change names, and those that were next when a lock ended by itself.
+// update is an Update of settled records. It wakes the waiters that were granted a lock: those that change names, and
+// those that were next when a lock ended by itself.
 func (s *Store) update(ctx context.Context, keys []cart.Key, change func(now time.Time, records []*Record) (granted []string, err error)) error {
 	if err := s.enter(ctx); err != nil {
 		return err

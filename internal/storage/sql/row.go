@@ -41,7 +41,8 @@ func RowOf(r *cell.Record) Row {
 	}
 }
 
-// State reads a row without its documents. It does not keep the memory of Locks and Metadata; it keeps that of the other slices.
+// State reads a row without its documents. It does not keep the memory of Locks and Metadata; it keeps that of the
+// other slices.
 func (row *Row) State() (s storage.State, err error) {
 	if err := decodeLocks(&s, row.Locks); err != nil || row.ID == "" {
 		return s, err

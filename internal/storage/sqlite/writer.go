@@ -201,7 +201,8 @@ func (w *writer) checkpoint() {
 }
 
 // begin takes the write lock of the file. It waits for other processes as long as first's context allows, and the bound
-// of one write, which counts from when the writer began to wait: a request that has waited that long does not wait again.
+// of one write, which counts from when the writer began to wait: a request that has waited that long does not wait
+// again.
 func (w *writer) begin(first *request) error {
 	if w.standing.IsZero() {
 		w.standing = time.Now()

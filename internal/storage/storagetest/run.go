@@ -8,7 +8,8 @@ import (
 	"github.com/sidecart/sidecart/internal/storage"
 )
 
-// Harness is a store to test and the ways into the data below it. The suite does not close its stores, unless closing is what it tests: the function that opens a store closes it with t.Cleanup.
+// Harness is a store to test and the ways into the data below it. The suite does not close its stores, unless closing
+// is what it tests: the function that opens a store closes it with t.Cleanup.
 type Harness struct {
 	// Store is empty and used by nobody else.
 	Store storage.Store
