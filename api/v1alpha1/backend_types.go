@@ -136,6 +136,15 @@ type RedisBackend struct {
 	// +kubebuilder:validation:XValidation:rule="!self.matches('^(lock|queue|index|fence)[.]')",message="namespace must not begin with lock, queue, index or fence as its first part, these names are Sidecart's own: write another name"
 	Namespace string `json:"namespace,omitempty"`
 
+	// How many replicas of the master must have a change, or a lease, before it is acknowledged, so that a failover
+	// does not lose it. Where fewer confirm it within timeouts.write, the change is answered with UNAVAILABLE: it was
+	// made once or not at all. Each master needs one replica more than this, so that shops go on after one is lost.
+	// +optional
+	// +kubebuilder:default=0
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=16
+	MinReplicas int32 `json:"minReplicas,omitempty"`
+
 	// The secret with the password, and the user name where it is not "default".
 	// +optional
 	CredentialsSecretRef *RedisCredentials `json:"credentialsSecretRef,omitempty"`

@@ -72,6 +72,8 @@ var rules = []struct{ name, old, good, bad, message string }{
 		"sentinelCredentialsSecretRef is for mode Sentinel: remove it, or write mode: Sentinel"},
 	{"cluster with a database", "", redis(`addresses: ["a:1"], database: 3`), redis(`mode: Cluster, addresses: ["a:1"], database: 3`),
 		"a Redis Cluster has database 0 only: remove database, and keep shops apart by keyPrefix"},
+	{"too many replicas", "", redis(`addresses: ["a:1"], minReplicas: 16`), redis(`addresses: ["a:1"], minReplicas: 17`),
+		"spec.backend.redis.minReplicas: Invalid value: 17"},
 	{"void authority", "", redis(`addresses: ["a:1"], tls: {insecureSkipVerify: true}`),
 		redis(`addresses: ["a:1"], tls: {insecureSkipVerify: true, caSecretRef: {name: ca}}`),
 		"insecureSkipVerify makes caSecretRef void: remove one of them"},

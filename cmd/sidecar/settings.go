@@ -56,6 +56,7 @@ var groups = []group{
 		{flag: "redis-master-name", paths: at("backend.redis.masterName"), value: "NAME", usage: "how the sentinels call the master"},
 		{flag: "redis-database", paths: at("backend.redis.database"), value: "N", usage: "number of the logical database (default 0)"},
 		{flag: "redis-namespace", paths: at("backend.redis.namespace"), value: "NAME", usage: "stands before every key, locks included (default nothing)"},
+		{flag: "redis-min-replicas", paths: at("backend.redis.minReplicas"), value: "N", usage: "how many replicas must have a change before it is acknowledged (default 0)"},
 		{flag: "redis-username-file", paths: at("backend.redis.usernameFile"), value: "FILE", usage: "file that holds the user name"},
 		{flag: "redis-password-file", paths: at("backend.redis.passwordFile"), value: "FILE", usage: "file that holds the password"},
 		{flag: "redis-sentinel-username-file", paths: at("backend.redis.sentinelUsernameFile"), value: "FILE", usage: "the same for the sentinels"},

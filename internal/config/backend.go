@@ -121,6 +121,9 @@ func (v *validator) redis(path string, r *Redis) {
 		v.problem(path+".database", "must be 0 in mode Cluster, which has no other, is %d", r.Database)
 	}
 	v.namespace(path+".namespace", r.Namespace)
+	if r.MinReplicas < 0 || r.MinReplicas > maxMinReplicas {
+		v.problem(path+".minReplicas", "must be 0 to %d, is %d", maxMinReplicas, r.MinReplicas)
+	}
 	if mode != RedisSentinel && (r.SentinelUsernameFile != "" || r.SentinelPasswordFile != "") {
 		v.problem(path+".sentinelPasswordFile", "is for mode Sentinel only, the mode is %s", mode)
 	}

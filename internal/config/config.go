@@ -65,7 +65,9 @@ type Redis struct {
 	// Database is the number of the logical database; a cluster has only 0.
 	Database int `yaml:"database,omitempty"`
 	// Namespace stands before every key, locks included: up to 128 of A-Z a-z 0-9 _ : . and -.
-	Namespace            string `yaml:"namespace,omitempty"`
+	Namespace string `yaml:"namespace,omitempty"`
+	// MinReplicas is how many replicas must have a change before it is acknowledged; 0 for none.
+	MinReplicas          int    `yaml:"minReplicas,omitempty"`
 	UsernameFile         string `yaml:"usernameFile,omitempty"`
 	PasswordFile         string `yaml:"passwordFile,omitempty"`
 	SentinelUsernameFile string `yaml:"sentinelUsernameFile,omitempty"`

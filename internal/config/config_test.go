@@ -38,7 +38,7 @@ func TestLoadFull(t *testing.T) {
 	want := &config.Config{
 		APIVersion: config.APIVersion, Kind: config.Kind, Generation: 7,
 		Backend: config.Backend{Type: config.BackendRedis, Redis: &config.Redis{
-			Addresses: []string{"s1:26379", "[::1]:26380"}, Mode: config.RedisSentinel, MasterName: "shop", Database: 3, Namespace: "laravel_cache_",
+			Addresses: []string{"s1:26379", "[::1]:26380"}, Mode: config.RedisSentinel, MasterName: "shop", Database: 3, Namespace: "laravel_cache_", MinReplicas: 2,
 			UsernameFile: "/s/user", PasswordFile: "/s/password", SentinelUsernameFile: "/s/su", SentinelPasswordFile: "/s/sp",
 			TLS: config.TLS{Enabled: true, CAFile: "/s/ca.crt", CertFile: "/s/tls.crt", KeyFile: "/s/tls.key", ServerName: "redis.shop", InsecureSkipVerify: true},
 		}},
@@ -155,6 +155,8 @@ func TestLoadProblems(t *testing.T) {
 		"memcached":           {"backend: {type: Memcached, memcached: {addresses: []}}", []string{"backend.memcached.addresses: must name at least one server as host:port, for example 127.0.0.1:6379"}},
 		"dynamodb":            {"backend: {type: DynamoDB, dynamodb: {tableName: x, region: '', endpoint: here, accessKeyIdFile: a}}", []string{`backend.dynamodb.tableName: must be 3 to 255 characters of A-Z a-z 0-9 _ . and -, is "x"`, `backend.dynamodb.region: must be a region, for example eu-central-1, is ""`, `backend.dynamodb.endpoint: must be a URL without user and password, for example http://127.0.0.1:8000, is "here"`, "backend.dynamodb.secretAccessKeyFile: is missing: accessKeyIdFile needs it"}},
 		"bad namespace":       {redis("addresses: ['r:1'], namespace: 'a b'"), []string{`backend.redis.namespace: must be up to 128 characters of A-Z a-z 0-9 _ : . and -, is "a b"`}},
+		"negative replicas":   {redis("addresses: ['r:1'], minReplicas: -1"), []string{"backend.redis.minReplicas: must be 0 to 16, is -1"}},
+		"too many replicas":   {redis("addresses: ['r:1'], minReplicas: 17"), []string{"backend.redis.minReplicas: must be 0 to 16, is 17"}},
 		"reserved namespace":  {redis("addresses: ['r:1'], namespace: lock.x"), []string{`backend.redis.namespace: must not start with "lock", which names what is kept beside the carts; is "lock.x"`}},
 		"sqlite with options": {database("url: 'sqlite:/x?mode=ro'"), []string{"backend.database.url: must not contain ?: SQLite takes no options here, and the name of its file cannot have one; for example sqlite:sidecart.db"}},
 		"no url":              {database(""), []string{"backend.database.url: is missing: write sqlite:PATH, postgres://… or mysql://…, or name a file that holds it in urlFile"}},

@@ -25,6 +25,7 @@ const (
 	maxCartBytes    = 3 << 20
 	maxMetadataKeys = 10_000
 	maxMaxQuantity  = 1_000_000_000_000
+	maxMinReplicas  = 16
 	// maxSocketBytes is the size of sun_path on Linux without its final NUL.
 	maxSocketBytes = 107
 )

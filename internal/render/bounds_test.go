@@ -72,9 +72,13 @@ func TestBoundsAreTheSidecars(t *testing.T) {
 			}
 		}
 	}
+	minReplicas := spec.Properties["backend"].Properties["redis"].Properties["minReplicas"]
+	sections := map[string]apiextensionsv1.JSONSchemaProps{".backend.redis.minReplicas": minReplicas}
 	for _, section := range []string{"locking", "timeouts", "limits", "ttl"} {
-		s := spec.Properties[section]
-		walkSchema(&s, "."+section, func(path string, s *apiextensionsv1.JSONSchemaProps) {
+		sections["."+section] = spec.Properties[section]
+	}
+	for section, s := range sections {
+		walkSchema(&s, section, func(path string, s *apiextensionsv1.JSONSchemaProps) {
 			if s.Minimum != nil {
 				try(path, int64(*s.Minimum), true)
 				if *s.Minimum > 1 { // 0 in Go is a field that is not set

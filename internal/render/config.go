@@ -111,6 +111,8 @@ func redis(r *v1alpha1.RedisBackend) *config.Redis {
 		MasterName: r.MasterName,
 		Database:   int(r.Database),
 		Namespace:  r.Namespace,
+
+		MinReplicas: int(r.MinReplicas),
 	}
 	c.UsernameFile, c.PasswordFile = redisFiles(r.CredentialsSecretRef)
 	c.SentinelUsernameFile, c.SentinelPasswordFile = redisFiles(r.SentinelCredentialsSecretRef)

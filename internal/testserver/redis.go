@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -19,15 +20,17 @@ type Redis struct {
 	// Addr is where it listens: "127.0.0.1:port", or the path of a unix socket with [WithSocket].
 	Addr string
 
-	args []string
+	args     []string
+	password string
 }
 
 // RedisOption changes how a [Redis] is started.
 type RedisOption func(*redisSetup)
 
 type redisSetup struct {
-	socket bool
-	args   []string
+	socket   bool
+	args     []string
+	password string
 }
 
 // WithSocket makes the server listen on a unix socket instead of a port.
@@ -50,7 +53,7 @@ func StartRedis(tb TB, opts ...RedisOption) *Redis {
 	for _, o := range opts {
 		o(&s)
 	}
-	r := &Redis{process: newProcess(tb, "redis-server")}
+	r := &Redis{process: newProcess(tb, "redis-server"), password: s.password}
 	if s.socket {
 		// Paths of sockets are short by law (108 bytes), test folders are not.
 		dir, err := os.MkdirTemp("", "redis")
@@ -121,25 +124,42 @@ func (r *Redis) ready() error {
 // Do sends one command over a connection of its own and returns the reply where it is a status, a number or a string;
 // the empty string where it is anything else. An error reply is an error.
 func (r *Redis) Do(args ...string) (string, error) {
+	conn, err := r.dial()
+	if err != nil {
+		return "", err
+	}
+	defer func() { _ = conn.Close() }()
+	in := bufio.NewReader(conn)
+	if r.password != "" {
+		if _, err := exchange(conn, in, "AUTH", r.password); err != nil {
+			return "", err
+		}
+	}
+	return exchange(conn, in, args...)
+}
+
+func (r *Redis) dial() (net.Conn, error) {
 	network := "tcp"
 	if filepath.IsAbs(r.Addr) {
 		network = "unix"
 	}
 	conn, err := net.DialTimeout(network, r.Addr, time.Second)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
-	defer func() { _ = conn.Close() }()
-	_ = conn.SetDeadline(time.Now().Add(stopTimeout))
+	return conn, conn.SetDeadline(time.Now().Add(stopTimeout))
+}
+
+// exchange sends one command and reads its reply.
+func exchange(conn io.Writer, in *bufio.Reader, args ...string) (string, error) {
 	var b strings.Builder
 	fmt.Fprintf(&b, "*%d\r\n", len(args))
 	for _, a := range args {
 		fmt.Fprintf(&b, "$%d\r\n%s\r\n", len(a), a)
 	}
-	if _, err := conn.Write([]byte(b.String())); err != nil {
+	if _, err := io.WriteString(conn, b.String()); err != nil {
 		return "", err
 	}
-	in := bufio.NewReader(conn)
 	line, err := in.ReadString('\n')
 	if err != nil {
 		return "", err
@@ -156,14 +176,8 @@ func (r *Redis) Do(args ...string) (string, error) {
 			return "", err
 		}
 		raw := make([]byte, n)
-		for done := 0; done < n; {
-			k, err := in.Read(raw[done:])
-			if err != nil {
-				return "", err
-			}
-			done += k
-		}
-		return string(raw), nil
+		_, err = io.ReadFull(in, raw)
+		return string(raw), err
 	}
 	return "", nil
 }

@@ -3,13 +3,11 @@ package testserver
 import (
 	"fmt"
 	"net"
-	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 )
 
-// RedisCluster is a Redis Cluster of masters without replicas.
+// RedisCluster is a Redis Cluster. Nodes are its masters.
 type RedisCluster struct {
 	Nodes []*Redis
 }
@@ -22,13 +20,8 @@ func StartRedisCluster(tb TB, n int) *RedisCluster {
 	tb.Helper()
 	c := &RedisCluster{}
 	for range n {
-		bus, err := freePort()
-		if err != nil {
-			tb.Fatalf("port for the cluster bus: %v", err)
-		}
-		// By default the bus port is the port plus 10000, which may not exist.
-		c.Nodes = append(c.Nodes, StartRedis(tb, WithRedisArgs("--cluster-enabled", "yes",
-			"--cluster-node-timeout", "2000", "--cluster-port", strconv.Itoa(bus))))
+		node, bus := startClusterNode(tb)
+		c.Nodes = append(c.Nodes, node)
 		if err := c.join(len(c.Nodes)-1, n, bus); err != nil {
 			tb.Fatalf("cluster: %v", err)
 		}
@@ -39,6 +32,17 @@ func StartRedisCluster(tb TB, n int) *RedisCluster {
 		}
 	}
 	return c
+}
+
+// startClusterNode starts a server that can join a cluster, and returns the port of its bus.
+func startClusterNode(tb TB) (node *Redis, bus int) {
+	tb.Helper()
+	bus, err := freePort()
+	if err != nil {
+		tb.Fatalf("port for the cluster bus: %v", err)
+	}
+	// By default the bus port is the port plus 10000, which may not exist.
+	return StartRedis(tb, WithRedisArgs("--cluster-enabled", "yes", "--cluster-node-timeout", "2000", "--cluster-port", strconv.Itoa(bus))), bus
 }
 
 // join gives node i of n its slots and introduces it to the first.
@@ -54,6 +58,11 @@ func (c *RedisCluster) join(i, n, bus int) error {
 	if i == 0 {
 		return nil
 	}
+	return c.meet(node, bus)
+}
+
+// meet introduces a node to the first.
+func (c *RedisCluster) meet(node *Redis, bus int) error {
 	host, port, err := net.SplitHostPort(node.Addr)
 	if err != nil {
 		return err
@@ -87,25 +96,32 @@ func (c *RedisCluster) Addrs() []string {
 	return addrs
 }
 
-// SentinelMaster is the name under which [StartSentinel] watches its master.
-const SentinelMaster = "shop"
-
-// StartSentinel starts a Redis Sentinel that watches master, alone: one vote suffices for a failover.
-func StartSentinel(tb TB, master *Redis) *Redis {
+// AddReplicas gives each master a replica, and waits until every node knows the whole cluster. Replica i follows
+// Nodes[i].
+func (c *RedisCluster) AddReplicas(tb TB) []*Redis {
 	tb.Helper()
-	s := &Redis{process: newProcess(tb, "redis-server")}
-	host, port, err := net.SplitHostPort(master.Addr)
-	if err != nil {
-		tb.Fatalf("address of the master: %v", err)
+	masters := len(c.Nodes)
+	var replicas []*Redis
+	for i, master := range c.Nodes {
+		id, err := master.Do("CLUSTER", "MYID")
+		if err != nil {
+			tb.Fatalf("cluster: %v", err)
+		}
+		r, bus := startClusterNode(tb)
+		replicas = append(replicas, r)
+		if err := c.meet(r, bus); err != nil {
+			tb.Fatalf("cluster: %v", err)
+		}
+		// It cannot follow a node of which it has not heard yet.
+		if err := poll(nil, func() error { _, err := r.Do("CLUSTER", "REPLICATE", id); return err }); err != nil {
+			tb.Fatalf("cluster: replica %d: %v", i, err)
+		}
+		r.AwaitRole("slave")
 	}
-	conf := filepath.Join(s.dir, "sentinel.conf")
-	text := fmt.Sprintf("sentinel monitor %[1]s %[2]s %[3]s 1\nsentinel down-after-milliseconds %[1]s 500\n"+
-		"sentinel failover-timeout %[1]s 2000\n", SentinelMaster, host, port)
-	if err := os.WriteFile(conf, []byte(text), 0o600); err != nil {
-		tb.Fatalf("configuration of the sentinel: %v", err)
+	for _, node := range append(replicas, c.Nodes...) {
+		if err := poll(nil, func() error { return node.clusterOK(masters + len(replicas)) }); err != nil {
+			tb.Fatalf("cluster: node %s: %v", node.Addr, err)
+		}
 	}
-	if err := s.launch(false, []string{conf, "--sentinel"}, nil); err != nil {
-		tb.Fatalf("%v", err)
-	}
-	return s
+	return replicas
 }

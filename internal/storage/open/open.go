@@ -119,6 +119,7 @@ func redisConfig(c *config.Config) (redis.Config, error) {
 		TLS:              files.tls(path+"tls", r.TLS),
 		Prefix:           c.KeyPrefix,
 		Namespace:        r.Namespace,
+		MinReplicas:      r.MinReplicas,
 		DialTimeout:      c.Timeouts.Dial.Std(),
 		ReadTimeout:      c.Timeouts.Read.Std(),
 		WriteTimeout:     c.Timeouts.Write.Std(),

@@ -86,11 +86,12 @@ func (s *Store) wait(ctx context.Context, key cart.Key, claim *storage.Claim, w 
 		timer.Reset(delay)
 		select {
 		case g := <-w.wake:
-			if !claim.Leased && claim.Duration <= s.life() {
+			if !claim.Leased && claim.Duration <= s.life() && !s.confirms {
 				return s.grant(ctx, key, g)
 			}
 			// Claimed again, it is given its lease; or a place at the end, if it is too late. A wake-up may itself be
-			// late: it says that the lock was granted, not that it is held.
+			// late: it says that the lock was granted, not that it is held. Nor does it say that replicas know the cart
+			// that it brings.
 		case <-timer.C:
 		case <-ctx.Done():
 		case <-s.done:

@@ -1,6 +1,7 @@
 package redis
 
 import (
+	"cmp"
 	"crypto/tls"
 	"errors"
 	"net"
@@ -52,6 +53,9 @@ type Config struct {
 
 	// DialTimeout is 1 s where it is 0, ReadTimeout and WriteTimeout 500 ms.
 	DialTimeout, ReadTimeout, WriteTimeout time.Duration
+	// MinReplicas is how many replicas must confirm a change, or a lease, within WriteTimeout before it is
+	// acknowledged. Where fewer do, the answer is ErrUnavailable. 0 asks none.
+	MinReplicas int
 	// PoolSize is how many connections a server is given at most at ordinary times; 0 for ten per CPU.
 	PoolSize int
 }
@@ -93,6 +97,9 @@ func (c *Config) Validate() error {
 			invalid("timeouts."+field, "is %v, must not be negative", d)
 		}
 	}
+	if c.MinReplicas < 0 {
+		invalid("minReplicas", "is %d, must not be negative", c.MinReplicas)
+	}
 	if c.PoolSize < 0 {
 		invalid("poolSize", "is %d, must not be negative", c.PoolSize)
 	}
@@ -117,6 +124,14 @@ func isSocket(address string) bool { return strings.HasPrefix(address, "/") }
 // uses the driver.
 var quiet = sync.OnceFunc(logging.Disable)
 
+// timeouts are those of the configuration, or their defaults.
+type timeouts struct{ dial, read, write time.Duration }
+
+func (c *Config) timeouts() timeouts {
+	const half = 500 * time.Millisecond
+	return timeouts{cmp.Or(c.DialTimeout, time.Second), cmp.Or(c.ReadTimeout, half), cmp.Or(c.WriteTimeout, half)}
+}
+
 // connect makes the client; it does not dial. Retries are off everywhere: a commit must never be sent twice, since the
 // first may have been made although no answer came.
 func (c *Config) connect() goredis.UniversalClient {
@@ -126,44 +141,45 @@ func (c *Config) connect() goredis.UniversalClient {
 		minIdle   = 1
 		// RESP2: the replies are single strings or flat lists, so that RESP3 would only cost a longer handshake.
 		protocol = 2
+		// One pool for everything, so that PoolSize bounds all connections.
+		noPipelinePool = -1
 	)
-	dial, read, write := c.DialTimeout, c.ReadTimeout, c.WriteTimeout
-	if dial == 0 {
-		dial = time.Second
-	}
-	if read == 0 {
-		read = 500 * time.Millisecond
-	}
-	if write == 0 {
-		write = 500 * time.Millisecond
-	}
+	t := c.timeouts()
 	switch c.Mode {
 	case Sentinel:
-		return goredis.NewFailoverClient(&goredis.FailoverOptions{
+		client := goredis.NewFailoverClient(&goredis.FailoverOptions{
 			MasterName: c.MasterName, SentinelAddrs: c.Addresses,
 			SentinelUsername: c.SentinelUsername.Reveal(), SentinelPassword: c.SentinelPassword.Reveal(),
 			Username: c.Username.Reveal(), Password: c.Password.Reveal(), DB: c.Database, TLSConfig: c.TLS,
 			Protocol: protocol, MaxRetries: noRetries, DialerRetries: 1, DisableIdentity: true, ContextTimeoutEnabled: true,
-			DialTimeout: dial, ReadTimeout: read, WriteTimeout: write, PoolSize: c.PoolSize, MinIdleConns: minIdle,
+			DialTimeout: t.dial, ReadTimeout: t.read, WriteTimeout: t.write, PoolSize: c.PoolSize, MinIdleConns: minIdle,
+			PipelinePoolSize: noPipelinePool,
 		})
+		c.confirm(client)
+		return client
 	case Cluster:
 		// MOVED and ASK are followed whatever MaxRetries says; see once for the rest.
-		return goredis.NewClusterClient(&goredis.ClusterOptions{
+		client := goredis.NewClusterClient(&goredis.ClusterOptions{
 			Addrs:    c.Addresses,
 			Username: c.Username.Reveal(), Password: c.Password.Reveal(), TLSConfig: c.TLS,
 			Protocol: protocol, MaxRetries: noRetries, DialerRetries: 1, DisableIdentity: true, ContextTimeoutEnabled: true,
-			DialTimeout: dial, ReadTimeout: read, WriteTimeout: write, PoolSize: c.PoolSize, MinIdleConns: minIdle,
-			DisableRoutingPolicies: true,
+			DialTimeout: t.dial, ReadTimeout: t.read, WriteTimeout: t.write, PoolSize: c.PoolSize, MinIdleConns: minIdle,
+			PipelinePoolSize: noPipelinePool, DisableRoutingPolicies: true,
 		})
+		client.OnNewNode(c.confirm)
+		return client
 	}
 	network := "tcp"
 	if isSocket(c.Addresses[0]) {
 		network = "unix"
 	}
-	return goredis.NewClient(&goredis.Options{
+	client := goredis.NewClient(&goredis.Options{
 		Network: network, Addr: c.Addresses[0],
 		Username: c.Username.Reveal(), Password: c.Password.Reveal(), DB: c.Database, TLSConfig: c.TLS,
 		Protocol: protocol, MaxRetries: noRetries, DialerRetries: 1, DisableIdentity: true, ContextTimeoutEnabled: true,
-		DialTimeout: dial, ReadTimeout: read, WriteTimeout: write, PoolSize: c.PoolSize, MinIdleConns: minIdle,
+		DialTimeout: t.dial, ReadTimeout: t.read, WriteTimeout: t.write, PoolSize: c.PoolSize, MinIdleConns: minIdle,
+		PipelinePoolSize: noPipelinePool,
 	})
+	c.confirm(client)
+	return client
 }

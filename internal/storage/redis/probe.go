@@ -27,7 +27,7 @@ func (s *Store) Beat(ctx context.Context) error {
 	if err == nil && reply != "0" {
 		err = fmt.Errorf("unexpected answer %q", reply)
 	}
-	return s.translate(ctx, err, "ping")
+	return s.translate(ctx, s.wouldNotConfirm(err), "ping")
 }
 
 // Ping takes a lease on a cart of its own, makes that cart, changes it, lists it, and forgets it, by the scripts that
@@ -45,7 +45,7 @@ func (s *Store) Ping(ctx context.Context) error {
 			err = s.probeTwice(ctx, identifier)
 		}
 	}
-	return s.translate(ctx, err, "ping")
+	return s.translate(ctx, s.wouldNotConfirm(err), "ping")
 }
 
 // probeIdentifiers are those of the carts to probe with, one of each master.
@@ -101,7 +101,7 @@ func (s *Store) probe(ctx context.Context, identifier string) error {
 	// off do not pile up.
 	key := cart.Key{Identifier: identifier, Instance: s.probeInstance}
 	work := s.probeScripts(ctx, key)
-	if work != nil && !isReply(work) && !errors.Is(work, errProbe) {
+	if work != nil && !isReply(work) && !isUnconfirmed(work) && !errors.Is(work, errProbe) {
 		return work // nobody answers: the rest would only wait again
 	}
 	// It cleans up, and of what is refused it says what it was.

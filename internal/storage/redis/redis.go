@@ -25,6 +25,7 @@ type Store struct {
 
 	// heartbeat is how often a waiter renews its place; tests make it endless.
 	heartbeat time.Duration
+	confirms  bool // replicas must confirm what is acknowledged
 	waiters   *waiters
 	eviction  eviction
 	// probing holds an element while a probe is under way, of a cart with probeInstance.
@@ -53,6 +54,7 @@ func New(_ context.Context, c Config) (*Store, error) {
 		space:     space{namespace: c.Namespace, prefix: c.Prefix, cluster: c.Mode == Cluster},
 		scripts:   scriptsOf(c.Namespace),
 		heartbeat: storage.Heartbeat,
+		confirms:  c.MinReplicas > 0,
 		waiters:   newWaiters(c.Namespace + "wake." + c.Prefix + "." + randomName()),
 		done:      make(chan struct{}),
 		probing:   make(chan struct{}, 1), probeInstance: probeName + randomName(),

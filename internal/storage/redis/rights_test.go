@@ -86,7 +86,7 @@ func TestEachRightIsProbed(t *testing.T) {
 		"+scan": "flush", "+unlink": "flush",
 		"+info": storage.AdviceUnknownEviction, "+publish": storage.AdviceNoWakeUps, "+subscribe": storage.AdviceNoWakeUps,
 		"&wake.cart.*": storage.AdviceNoWakeUps, "+config|get": storage.AdviceUnknownPersistence,
-		"+ping": "subscriptions that are idle", "+cluster|slots": "Cluster",
+		"+ping": "subscriptions that are idle", "+wait": "minReplicas", "+cluster|slots": "Cluster",
 	}
 	user := leastUser(t)
 	var n atomic.Int64

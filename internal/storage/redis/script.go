@@ -61,26 +61,37 @@ var probeSource string
 var sharedSource = basicsSource + leasesSource + lifeSource + locksSource
 
 var (
-	commitScript    = newScript(registrySource + quickSource + sharedSource + commitSource)
-	claimScript     = newScript(registrySource + sharedSource + claimSource)
+	commitScript    = acknowledging(registrySource + quickSource + sharedSource + commitSource)
+	claimScript     = acknowledging(registrySource + sharedSource + claimSource)
 	abandonScript   = newScript(registrySource + sharedSource + abandonSource)
-	leaseScript     = newScript(registrySource + sharedSource + leaseSource)
+	leaseScript     = acknowledging(registrySource + sharedSource + leaseSource)
 	instancesScript = newScript(instancesSource)
-	pingScript      = newScript(pingSource)
+	pingScript      = acknowledging(pingSource)
 	probeScript     = newScript(probeSource)
 )
 
-type script struct{ source, sha string }
+type script struct {
+	source, sha string
+	// confirms says that its answer may acknowledge something, which replicas must confirm where that is asked for.
+	confirms bool
+}
 
 // newScript makes a script of keys without namespace.
 func newScript(source string) script { return inNamespace("", source) }
+
+// acknowledging is a script that confirms.
+func acknowledging(source string) script {
+	sc := newScript(source)
+	sc.confirms = true
+	return sc
+}
 
 // inNamespace makes a script. What it must know of the namespace is a constant in it, so that no call carries it; the
 // characters of a namespace need no quoting in Lua.
 func inNamespace(namespace, body string) script {
 	source := namespaceLine(namespace) + body
 	sum := sha1.Sum([]byte(source)) // the name by which Redis knows it; no secret
-	return script{source, hex.EncodeToString(sum[:])}
+	return script{source: source, sha: hex.EncodeToString(sum[:])}
 }
 
 func namespaceLine(namespace string) string { return "local NAMESPACE = '" + namespace + "'\n" }
@@ -92,18 +103,25 @@ func scriptsOf(namespace string) map[string]script {
 	}
 	all := map[string]script{}
 	for _, sc := range []script{commitScript, claimScript, abandonScript, leaseScript, instancesScript, pingScript, probeScript} {
-		all[sc.sha] = inNamespace(namespace, strings.TrimPrefix(sc.source, namespaceLine("")))
+		in := inNamespace(namespace, strings.TrimPrefix(sc.source, namespaceLine("")))
+		in.confirms = sc.confirms
+		all[sc.sha] = in
 	}
 	return all
 }
 
 // once is a command that is sent once: a Cluster client would send others again after an error of the network, when the
 // first may have done its work.
-type once struct{ *goredis.StringCmd }
+type once struct {
+	*goredis.StringCmd
+	// confirms is that of the script; confirmed is what the replicas said, nil where they were not asked.
+	confirms  bool
+	confirmed *confirmed
+}
 
 // NoRetry makes the client leave it at one attempt. Redirections are followed all the same: a node that redirects has
 // not run the command.
-func (once) NoRetry() bool { return true }
+func (*once) NoRetry() bool { return true }
 
 // scriptArgs begins the arguments of a script; the script's own follow the keys.
 func scriptArgs(sc script, room int, keys ...string) []any {
@@ -121,11 +139,11 @@ func (s *Store) run(ctx context.Context, sc script, args []any) (string, error) 
 		sc, args[1] = in, in.sha
 	}
 	for {
-		cmd := once{goredis.NewStringCmd(ctx, args...)}
+		cmd := &once{StringCmd: goredis.NewStringCmd(ctx, args...), confirms: sc.confirms}
 		err := s.client.Process(ctx, cmd)
 		switch {
 		case err == nil:
-			return cmd.Val(), nil
+			return cmd.Val(), cmd.confirmed.err()
 		case goredis.HasErrorPrefix(err, "NOSCRIPT") && args[0] == "evalsha":
 			args[0], args[1] = "eval", sc.source
 		case goredis.IsTryAgainError(err):

@@ -1,0 +1,147 @@
+package redis
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sidecart/sidecart/internal/cart"
+	"github.com/sidecart/sidecart/internal/storage"
+	"github.com/sidecart/sidecart/internal/storage/storagetest"
+	"github.com/sidecart/sidecart/internal/testserver"
+)
+
+// replicated are a server and a Cluster, each master with one replica.
+func replicated(t *testing.T) map[string]struct {
+	config            Config
+	masters, replicas []*testserver.Redis
+} {
+	t.Helper()
+	master := testserver.StartRedis(t)
+	cluster := testserver.StartRedisCluster(t, 3)
+	return map[string]struct {
+		config            Config
+		masters, replicas []*testserver.Redis
+	}{
+		"Standalone": {Config{Addresses: []string{master.Addr}, MinReplicas: 1}, []*testserver.Redis{master}, []*testserver.Redis{testserver.StartRedisReplica(t, master)}},
+		"Cluster":    {Config{Addresses: cluster.Addrs(), Mode: Cluster, MinReplicas: 1}, cluster.Nodes, cluster.AddReplicas(t)},
+	}
+}
+
+// TestMinReplicas: what is acknowledged is on a replica, and what no replica confirms is answered as not known.
+func TestMinReplicas(t *testing.T) {
+	for name, servers := range replicated(t) {
+		t.Run(name, func(t *testing.T) {
+			s := open(t, servers.config)
+			onReplica := func(key string) bool {
+				for _, r := range servers.replicas {
+					// A replica of a Cluster answers for its master to those who say READONLY; scripts of its own do not.
+					if strings.Contains(do(t, r, "EVAL", "#!lua flags=no-writes,allow-cross-slot-keys\nreturn table.concat(redis.call('KEYS', '*'), ' ')", "0"), key) {
+						return true
+					}
+				}
+				return false
+			}
+			mustCommit(t, s, storage.Committed, replace(u1, &cart.Cart{}, `{"a":1}`))
+			if !onReplica(s.space.names(u1).cart) {
+				t.Error("a change was acknowledged that no replica has")
+			}
+			lease := leaseOf(cart.PartConditions)
+			mustLease(t, s, u1, lease)
+			if !onReplica(s.space.names(u1).lockKey(cart.PartConditions)) {
+				t.Error("a lease was acknowledged that no replica has")
+			}
+			if err := s.Ping(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+
+			// Frozen, the replicas confirm nothing, although they are connected.
+			for _, r := range servers.replicas {
+				r.Pause()
+			}
+			brief := servers.config
+			brief.WriteTimeout = 100 * time.Millisecond
+			b := open(t, brief)
+			was := mustLoad(t, b, u1)
+			_, commit := b.Commit(t.Context(), replace(u1, was, `{"b":1}`))
+			_, acquire := b.Acquire(t.Context(), u1, leaseOf(cart.PartItems), false)
+			_, renew := b.Renew(t.Context(), u1, lease.Token, time.Hour)
+			for doing, err := range map[string]error{"Commit": commit, "Acquire": acquire, "Renew": renew, "Release": b.Release(t.Context(), u1, lease.Token)} {
+				if !errors.Is(err, storage.ErrUnavailable) || !strings.Contains(err.Error(), "0 of the 1 replicas that minReplicas asks for confirmed it within 100ms") {
+					t.Errorf("%s: %v, want ErrUnavailable that says why", doing, err)
+				}
+				if _, refused := storage.RefusalOf(err); refused {
+					t.Errorf("%s: %v says that nothing was changed", doing, err)
+				}
+			}
+			if now := mustLoad(t, b, u1); now.Version != was.Version+1 {
+				t.Errorf("the master has version %d, want %d", now.Version, was.Version+1)
+			}
+			for asking, err := range map[string]error{"Ping": b.Ping(t.Context()), "Beat": b.Beat(t.Context())} {
+				if words, ok := storage.RefusalOf(err); !errors.Is(err, storage.ErrUnavailable) || !ok || !strings.Contains(words, "minReplicas asks for 1 replicas that confirm it, and 0 did within 100ms") {
+					t.Errorf("%s: %v, want a refusal that says why", asking, err)
+				}
+			}
+			for _, m := range servers.masters {
+				await(t, "the probes leave nothing", func() bool {
+					return !strings.Contains(do(t, m, "EVAL", "#!lua flags=no-writes,allow-cross-slot-keys\nreturn table.concat(redis.call('KEYS', '*'), ' ')", "0"), probeComponent)
+				})
+			}
+			for _, r := range servers.replicas {
+				r.Resume()
+			}
+			await(t, "the replicas confirm again", func() bool { return b.Ping(t.Context()) == nil })
+			mustCommit(t, b, storage.Committed, replace(u1, mustLoad(t, b, u1), `{"c":1}`))
+		})
+	}
+}
+
+// TestMinReplicasAsksBehindEachScript: WAIT goes with what may acknowledge something, over the same connection, and
+// with nothing else.
+func TestMinReplicasAsksBehindEachScript(t *testing.T) {
+	for name, servers := range replicated(t) {
+		t.Run(name, func(t *testing.T) {
+			s := open(t, servers.config)
+			mustCommit(t, s, storage.Committed, replace(u1, &cart.Cart{}, `{"a":1}`))
+			for _, m := range servers.masters {
+				do(t, m, "CONFIG", "RESETSTAT")
+			}
+			for range 10 {
+				mustCommit(t, s, storage.Committed, replace(u1, mustLoad(t, s, u1), `{"a":1}`))
+			}
+			scripts, waits := 0, 0
+			for _, m := range servers.masters {
+				n := calls(t, m)
+				scripts, waits = scripts+n["evalsha"]+n["eval"], waits+n["wait"]
+			}
+			if scripts != 10 || waits != 10 {
+				t.Errorf("%d scripts and %d times WAIT, want 10 of each", scripts, waits)
+			}
+		})
+	}
+}
+
+// TestConformanceWithMinReplicas: whoever waits for replicas keeps the whole contract.
+func TestConformanceWithMinReplicas(t *testing.T) {
+	master := testserver.StartRedis(t)
+	testserver.StartRedisReplica(t, master)
+	storagetest.Run(t, harness(Config{Addresses: []string{master.Addr}, MinReplicas: 1}), storagetest.Caps{})
+}
+
+// TestMinReplicasNeedsTheRight: a user who may not wait for replicas is told so by name.
+func TestMinReplicasNeedsTheRight(t *testing.T) {
+	master := testserver.StartRedis(t)
+	testserver.StartRedisReplica(t, master)
+	do(t, master, "ACL", "SETUSER", "sidecart", "on", ">PASSWORD", "~*", "&*", "+@all", "-wait")
+	s := open(t, Config{
+		Addresses: []string{master.Addr}, MinReplicas: 1,
+		Username: storage.NewSecret("sidecart", "/s/user"), Password: storage.NewSecret("PASSWORD", "/s/password"),
+	})
+	if words, ok := storage.RefusalOf(s.Ping(t.Context())); !ok || !strings.Contains(words, "'wait'") {
+		t.Errorf("Ping: %q, want it to name wait", words)
+	}
+	if _, err := s.Commit(t.Context(), replace(u1, &cart.Cart{}, `{}`)); !errors.Is(err, storage.ErrUnavailable) || strings.Contains(err.Error(), "sidecart") {
+		t.Errorf("Commit: %v, want ErrUnavailable without the user's name", err)
+	}
+}
