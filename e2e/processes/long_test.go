@@ -4,3 +4,18 @@ package processes
 
 // defaultRuns is how many histories each test makes; without the build tag long there are fewer.
 const defaultRuns = 10
+
+// failovers are every strike on every form, with and without replicas that confirm.
+var failovers = func() (all []failover) {
+	for _, form := range []string{"Sentinel", "Cluster"} {
+		for _, strike := range []string{"SIGKILL", "SIGSTOP", "replication breaks, then SIGKILL"} {
+			for _, minReplicas := range []int{0, 1} {
+				all = append(all, failover{form, strike, minReplicas})
+			}
+		}
+	}
+	return all
+}()
+
+// movedSlots is how many slots of a Cluster move.
+const movedSlots = 5461

@@ -3,13 +3,15 @@ package testserver
 import (
 	"fmt"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 )
 
 // RedisCluster is a Redis Cluster. Nodes are its masters.
 type RedisCluster struct {
-	Nodes []*Redis
+	Nodes    []*Redis
+	replicas []*Redis
 }
 
 const slots = 16384
@@ -100,15 +102,14 @@ func (c *RedisCluster) Addrs() []string {
 // Nodes[i].
 func (c *RedisCluster) AddReplicas(tb TB) []*Redis {
 	tb.Helper()
-	masters := len(c.Nodes)
-	var replicas []*Redis
+	var added []*Redis
 	for i, master := range c.Nodes {
 		id, err := master.Do("CLUSTER", "MYID")
 		if err != nil {
 			tb.Fatalf("cluster: %v", err)
 		}
 		r, bus := startClusterNode(tb)
-		replicas = append(replicas, r)
+		added = append(added, r)
 		if err := c.meet(r, bus); err != nil {
 			tb.Fatalf("cluster: %v", err)
 		}
@@ -118,10 +119,12 @@ func (c *RedisCluster) AddReplicas(tb TB) []*Redis {
 		}
 		r.AwaitRole("slave")
 	}
-	for _, node := range append(replicas, c.Nodes...) {
-		if err := poll(nil, func() error { return node.clusterOK(masters + len(replicas)) }); err != nil {
+	c.replicas = append(c.replicas, added...)
+	all := slices.Concat(c.Nodes, c.replicas)
+	for _, node := range all {
+		if err := poll(nil, func() error { return node.clusterOK(len(all)) }); err != nil {
 			tb.Fatalf("cluster: node %s: %v", node.Addr, err)
 		}
 	}
-	return replicas
+	return added
 }
