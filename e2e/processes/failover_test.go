@@ -25,21 +25,28 @@ type burden struct {
 	acked     int
 	failed    map[string]int // answers that are no success
 	tried     int
-	last      time.Time     // of the last success
-	gap, slow time.Duration // the longest time without any success, and the longest call
+	last      []time.Time   // the last success of each client
+	gap, slow time.Duration // the longest time that a client was without success, and the longest call
 	changed   chan struct{} // closed at each answer
 
 	off     chan struct{}
+	stop    func() // closes off
 	clients sync.WaitGroup
 }
 
 // newBurden has so many clients share the carts.
 func newBurden(t *testing.T, fleet []*sidecar, clients int, carts ...string) *burden {
 	b := &burden{
-		t: t, fleet: fleet, carts: carts, known: make([]count, clients), failed: map[string]int{}, last: time.Now(),
+		t: t, fleet: fleet, carts: carts, known: make([]count, clients), failed: map[string]int{}, last: make([]time.Time, clients),
 		changed: make(chan struct{}), off: make(chan struct{}),
 	}
+	b.stop = sync.OnceFunc(func() { close(b.off) })
+	t.Cleanup(func() { // also where the test fails, and before the sidecars end
+		b.stop()
+		b.clients.Wait()
+	})
 	for n := range clients {
+		b.last[n] = time.Now()
 		b.clients.Go(func() { b.client(n) })
 	}
 	return b
@@ -75,8 +82,8 @@ func (b *burden) answered(n int, start time.Time, status int, answer []byte, err
 	case err == nil && status == http.StatusOK:
 		b.known[n].acknowledged++
 		b.acked++
-		b.gap = max(b.gap, now.Sub(b.last))
-		b.last = now
+		b.gap = max(b.gap, now.Sub(b.last[n]))
+		b.last[n] = now
 	case err == nil && (status == http.StatusServiceUnavailable || status == http.StatusLocked):
 		b.known[n].unknown++
 		b.failed[fmt.Sprint(status)]++
@@ -143,7 +150,7 @@ func (o tally) String() string {
 // take ends the burden and counts.
 func (b *burden) take() tally {
 	b.t.Helper()
-	close(b.off)
+	b.stop()
 	b.clients.Wait()
 	o := tally{gap: b.gap, slow: b.slow}
 	for n, k := range b.known {
@@ -191,7 +198,7 @@ var strikes = map[string]func(t *testing.T, s replicaSet, b *burden){
 	// Frozen, it comes back as a master that has been replaced, and nobody may write to it.
 	"SIGSTOP": func(t *testing.T, s replicaSet, b *burden) {
 		s.master.Pause()
-		b.more("the successor serves", 300)
+		b.await("the successor serves", b.eachServed())
 		s.master.Resume()
 		first := evals(t, s.master)
 		s.master.AwaitRole("slave")

@@ -150,7 +150,7 @@ func (c *Config) connect() goredis.UniversalClient {
 		client := goredis.NewFailoverClient(&goredis.FailoverOptions{
 			MasterName: c.MasterName, SentinelAddrs: c.Addresses,
 			SentinelUsername: c.SentinelUsername.Reveal(), SentinelPassword: c.SentinelPassword.Reveal(),
-			Username: c.Username.Reveal(), Password: c.Password.Reveal(), DB: c.Database, TLSConfig: c.TLS,
+			Username: c.Username.Reveal(), Password: c.Password.Reveal(), DB: c.Database, Dialer: c.dialer(),
 			Protocol: protocol, MaxRetries: noRetries, DialerRetries: 1, DisableIdentity: true, ContextTimeoutEnabled: true,
 			DialTimeout: t.dial, ReadTimeout: t.read, WriteTimeout: t.write, PoolSize: c.PoolSize, MinIdleConns: minIdle,
 			PipelinePoolSize: noPipelinePool,
@@ -161,7 +161,7 @@ func (c *Config) connect() goredis.UniversalClient {
 		// MOVED and ASK are followed whatever MaxRetries says; see once for the rest.
 		client := goredis.NewClusterClient(&goredis.ClusterOptions{
 			Addrs:    c.Addresses,
-			Username: c.Username.Reveal(), Password: c.Password.Reveal(), TLSConfig: c.TLS,
+			Username: c.Username.Reveal(), Password: c.Password.Reveal(), Dialer: c.dialer(),
 			Protocol: protocol, MaxRetries: noRetries, DialerRetries: 1, DisableIdentity: true, ContextTimeoutEnabled: true,
 			DialTimeout: t.dial, ReadTimeout: t.read, WriteTimeout: t.write, PoolSize: c.PoolSize, MinIdleConns: minIdle,
 			PipelinePoolSize: noPipelinePool, DisableRoutingPolicies: true,
@@ -175,7 +175,7 @@ func (c *Config) connect() goredis.UniversalClient {
 	}
 	client := goredis.NewClient(&goredis.Options{
 		Network: network, Addr: c.Addresses[0],
-		Username: c.Username.Reveal(), Password: c.Password.Reveal(), DB: c.Database, TLSConfig: c.TLS,
+		Username: c.Username.Reveal(), Password: c.Password.Reveal(), DB: c.Database, Dialer: c.dialer(),
 		Protocol: protocol, MaxRetries: noRetries, DialerRetries: 1, DisableIdentity: true, ContextTimeoutEnabled: true,
 		DialTimeout: t.dial, ReadTimeout: t.read, WriteTimeout: t.write, PoolSize: c.PoolSize, MinIdleConns: minIdle,
 		PipelinePoolSize: noPipelinePool,

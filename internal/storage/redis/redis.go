@@ -18,6 +18,7 @@ import (
 // Store keeps carts in Redis. It is safe for concurrent use.
 type Store struct {
 	client  goredis.UniversalClient
+	master  string // what the sentinels call it
 	space   space
 	secrets []storage.Secret // what no error may quote
 	// scripts are those of the space's namespace; see scriptsOf.
@@ -49,7 +50,7 @@ func New(_ context.Context, c Config) (*Store, error) {
 		return nil, fmt.Errorf("redis: %w", err)
 	}
 	s := &Store{
-		client:    c.connect(),
+		client: c.connect(), master: c.MasterName,
 		secrets:   c.secrets(),
 		space:     space{namespace: c.Namespace, prefix: c.Prefix, cluster: c.Mode == Cluster},
 		scripts:   scriptsOf(c.Namespace),

@@ -181,6 +181,9 @@ func (s *Store) translate(ctx context.Context, err error, doing string, keys ...
 		doing += " " + k.String()
 	}
 	deadline, bounded := ctx.Deadline()
+	if errors.Is(err, goredis.Nil) { // no command of ours is answered with nothing, but the question for the master
+		err = fmt.Errorf("the sentinels know no master called %q", s.master)
+	}
 	switch {
 	case s.isClosed() || errors.Is(err, goredis.ErrClosed):
 		return fmt.Errorf("redis: %s: %w", doing, storage.ErrClosed)
@@ -197,7 +200,8 @@ func (s *Store) translate(ctx context.Context, err error, doing string, keys ...
 		return fmt.Errorf("redis: %s: %w: %w", doing, storage.ErrUnavailable, &storage.Refusal{Words: s.words(err)})
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
 		// A deadline of the driver's own; the caller's context is alive and must not seem to have ended.
-		return fmt.Errorf("redis: %s: %w: %v", doing, storage.ErrUnavailable, storage.Hide(err, s.secrets...))
+		text := errors.New(storage.Hide(err, s.secrets...).Error())
+		return fmt.Errorf("redis: %s: %w: %w", doing, storage.ErrUnavailable, text)
 	}
 	return fmt.Errorf("redis: %s: %w: %w", doing, storage.ErrUnavailable, storage.Hide(err, s.secrets...))
 }
@@ -215,9 +219,18 @@ func isCorrupt(err error) bool {
 }
 
 // isReply reports whether the server answered, with an error.
-func isReply(err error) bool {
+func isReply(err error) bool { return replyOf(err) != "" }
+
+// replyOf is the error that the server answered with, "" where it did not.
+func replyOf(err error) string {
+	if farewell, ok := errors.AsType[*farewellError](err); ok {
+		return farewell.words
+	}
 	var reply goredis.Error
-	return errors.As(err, &reply)
+	if errors.Is(err, goredis.Nil) || !errors.As(err, &reply) {
+		return ""
+	}
+	return reply.Error()
 }
 
 // What the server adds to its words, and nobody needs or may read: where in a script it happened, the arguments of an
@@ -236,11 +249,7 @@ var additions = []struct {
 // words are what the server said, without secrets and additions.
 func (s *Store) words(err error) string {
 	const most = 300
-	var reply goredis.Error
-	if !errors.As(err, &reply) {
-		return ""
-	}
-	text := storage.HideIn(reply.Error(), s.secrets...)
+	text := storage.HideIn(replyOf(err), s.secrets...)
 	for _, a := range additions {
 		text = a.pattern.ReplaceAllString(text, a.instead)
 	}

@@ -1,0 +1,305 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/Shopify/toxiproxy/v2"
+	"github.com/rs/zerolog"
+
+	"github.com/sidecart/sidecart/internal/testserver"
+)
+
+// With the default timeouts: dial 1 s, read and write 500 ms, a request 6 s.
+var redisTroubles = []failure{
+	{"the password is wrong", func(t *testing.T) scene {
+		r := testserver.StartRedis(t, testserver.WithPassword("right"))
+		return scene{args: onRedisAt(r.Addr, "--redis-password-file="+secretFile(t, "wrong"))}
+	}, 2 * time.Second},
+	{"no password, where one is asked for", func(t *testing.T) scene {
+		return scene{args: onRedisAt(testserver.StartRedis(t, testserver.WithPassword("right")).Addr)}
+	}, 2 * time.Second},
+	{"the user lacks a right", func(t *testing.T) scene {
+		r := testserver.StartRedis(t)
+		do(t, r, "ACL", "SETUSER", "shop", "on", ">word", "~*", "&*", "+@all")
+		return scene{
+			args:   onRedisAt(r.Addr, "--redis-username-file="+secretFile(t, "shop"), "--redis-password-file="+secretFile(t, "word")),
+			strike: func() { do(t, r, "ACL", "SETUSER", "shop", "-hset") },
+			mend:   func() { do(t, r, "ACL", "SETUSER", "shop", "+hset") },
+		}
+	}, 2 * time.Second},
+	{"the certificate is for another name", func(t *testing.T) scene {
+		a := newAuthority(t)
+		return scene{args: onRedisAt(startTLS(t, a), "--redis-tls-ca-file="+a.file, "--redis-tls-server-name=other.example")}
+	}, 2 * time.Second},
+	{"the certificate is of an authority that is not trusted", func(t *testing.T) scene {
+		return scene{args: onRedisAt(startTLS(t, newAuthority(t)), "--redis-tls-ca-file="+newAuthority(t).file, "--redis-tls-server-name=redis.example")}
+	}, 2 * time.Second},
+	{"no client certificate, where one is asked for", func(t *testing.T) scene {
+		a := newAuthority(t)
+		return scene{args: onRedisAt(startTLS(t, a, "--tls-auth-clients", "yes"), "--redis-tls-ca-file="+a.file, "--redis-tls-server-name=redis.example")}
+	}, 2 * time.Second},
+	{"no TLS, where the server speaks it", func(t *testing.T) scene {
+		return scene{args: onRedisAt(startTLS(t, newAuthority(t))), hide: []string{"EOF", "read: connection reset by peer"}}
+	}, 2 * time.Second},
+	{"the server is down", func(t *testing.T) scene {
+		r := testserver.StartRedis(t)
+		return scene{args: onRedisAt(r.Addr), strike: r.Kill, mend: r.Restart}
+	}, 2 * time.Second},
+	{"the host is unreachable: packets to it are dropped", func(t *testing.T) scene {
+		return scene{args: onRedisAt(blackHole(t))}
+	}, 3 * time.Second},
+	{"a connection is half-open: packets on it are dropped", func(t *testing.T) scene {
+		r := testserver.StartRedis(t)
+		p := toxiproxy.NewProxy(toxiproxy.NewServer(toxiproxy.NewMetricsContainer(nil), zerolog.Nop()), "redis", "127.0.0.1:0", r.Addr)
+		if err := p.Start(); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(p.Stop)
+		return scene{
+			args: onRedisAt(p.Listen),
+			strike: func() { // with timeout 0 nothing passes, and nothing is closed
+				if _, err := p.Toxics.AddToxicJson(strings.NewReader(`{"name":"drop","type":"timeout","stream":"upstream","attributes":{"timeout":0}}`)); err != nil {
+					t.Error(err)
+				}
+			},
+			mend: func() {
+				if err := p.Toxics.RemoveToxic(t.Context(), "drop"); err != nil {
+					t.Error(err)
+				}
+			},
+		}
+	}, 3 * time.Second},
+	{"the server is frozen (SIGSTOP)", func(t *testing.T) scene {
+		r := testserver.StartRedis(t)
+		return scene{args: onRedisAt(r.Addr), strike: r.Pause, mend: r.Resume}
+	}, 3 * time.Second},
+	{"the server is a replica, which is read-only", func(t *testing.T) scene {
+		r, master := testserver.StartRedis(t), testserver.StartRedis(t)
+		host, port, _ := net.SplitHostPort(master.Addr)
+		return scene{
+			args:   onRedisAt(r.Addr),
+			strike: func() { do(t, r, "REPLICAOF", host, port); r.AwaitRole("slave") },
+			mend:   func() { do(t, r, "REPLICAOF", "NO", "ONE") },
+		}
+	}, 2 * time.Second},
+	{"the server is out of memory (`maxmemory`, `noeviction`)", func(t *testing.T) scene {
+		r := testserver.StartRedis(t)
+		return scene{
+			args:   onRedisAt(r.Addr),
+			strike: func() { do(t, r, "CONFIG", "SET", "maxmemory", "1") },
+			mend:   func() { do(t, r, "CONFIG", "SET", "maxmemory", "0") },
+		}
+	}, 2 * time.Second},
+	{"the server has as many clients as it takes (`maxclients`)", func(t *testing.T) scene {
+		const most = 10
+		r := testserver.StartRedis(t, testserver.WithRedisArgs("--maxclients", strconv.Itoa(most)))
+		var guests []net.Conn
+		for range most {
+			c, err := net.Dial("tcp", r.Addr)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { _ = c.Close() })
+			ping(t, c)
+			guests = append(guests, c)
+		}
+		return scene{args: onRedisAt(r.Addr), mend: func() {
+			for _, c := range guests {
+				_ = c.Close()
+			}
+		}}
+	}, 2 * time.Second},
+	{"no snapshot can be written (`stop-writes-on-bgsave-error`)", func(t *testing.T) scene {
+		r := testserver.StartRedis(t, testserver.WithRedisArgs("--enable-protected-configs", "yes"))
+		folder := filepath.Join(t.TempDir(), "snapshots")
+		if err := os.Mkdir(folder, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		return scene{
+			args: onRedisAt(r.Addr),
+			strike: func() {
+				do(t, r, "CONFIG", "SET", "dir", folder)
+				do(t, r, "CONFIG", "SET", "save", "3600 1")
+				if err := os.Remove(folder); err != nil {
+					t.Fatal(err)
+				}
+				do(t, r, "BGSAVE")
+				awaitInfo(t, r, "persistence", "rdb_last_bgsave_status:err")
+			},
+			mend: func() { do(t, r, "CONFIG", "SET", "save", "") },
+		}
+	}, 2 * time.Second},
+	{"the disk is full (append-only file)", func(t *testing.T) scene {
+		r := testserver.StartRedis(t, testserver.WithRedisArgs("--appendonly", "yes", "--appendfsync", "everysec", "--enable-protected-configs", "yes"))
+		folder := smallDisk(t)
+		filler := filepath.Join(folder, "filler")
+		return scene{
+			args: onRedisAt(r.Addr),
+			strike: func() {
+				do(t, r, "CONFIG", "SET", "appendonly", "no")
+				do(t, r, "CONFIG", "SET", "dir", folder)
+				do(t, r, "CONFIG", "SET", "appendonly", "yes")
+				awaitInfo(t, r, "persistence", "aof_rewrite_in_progress:0")
+				if err := os.WriteFile(filler, bytes.Repeat([]byte("x"), 4<<20), 0o600); !errors.Is(err, syscall.ENOSPC) {
+					t.Fatalf("the disk is not full: %v", err)
+				}
+				// The first writes still fit into the last block of the file.
+				for n := 0; !strings.Contains(info(t, r, "persistence"), "aof_last_write_status:err"); n++ {
+					_, _ = r.Do("SET", "filler", strings.Repeat("x", 1000))
+				}
+			},
+			mend: func() {
+				if err := os.Remove(filler); err != nil {
+					t.Error(err)
+				}
+			},
+		}
+	}, 2 * time.Second},
+	{"fewer replicas are there than `minReplicas` asks for", func(t *testing.T) scene {
+		r := testserver.StartRedis(t)
+		replica := testserver.StartRedisReplica(t, r)
+		return scene{
+			args: onRedisAt(r.Addr, "--redis-min-replicas=1"), strike: replica.Kill,
+			mend: func() { replica.Restart(); replica.AwaitRole("slave") },
+		}
+	}, 3 * time.Second},
+	{"no sentinel answers", func(t *testing.T) scene {
+		master := testserver.StartRedis(t)
+		sentinel := testserver.StartSentinel(t, master)
+		// What is connected to the master goes on without sentinels.
+		sentinel.Kill()
+		return scene{args: []string{"--backend=redis", "--redis-mode=sentinel", "--redis-master-name=" + testserver.SentinelMaster, "--redis-address=" + sentinel.Addr}}
+	}, 3 * time.Second},
+	{"the sentinels know no master of that name", func(t *testing.T) scene {
+		sentinel := testserver.StartSentinel(t, testserver.StartRedis(t))
+		return scene{args: []string{"--backend=redis", "--redis-mode=sentinel", "--redis-master-name=other", "--redis-address=" + sentinel.Addr}}
+	}, 3 * time.Second},
+	{"a Cluster has lost a master (no replica takes over)", func(t *testing.T) scene {
+		c := testserver.StartRedisCluster(t, 3)
+		return scene{
+			args: []string{"--backend=redis", "--redis-mode=cluster", "--redis-address=" + c.Nodes[0].Addr},
+			strike: func() {
+				c.Nodes[2].Kill()
+				awaitInfoOf(t, c.Nodes[0], "cluster_state:fail", "CLUSTER", "INFO")
+				awaitInfoOf(t, c.Nodes[1], "cluster_state:fail", "CLUSTER", "INFO")
+			},
+			mend: c.Nodes[2].Restart,
+		}
+	}, 3 * time.Second},
+}
+
+func onRedisAt(address string, more ...string) []string {
+	return append([]string{"--backend=redis", "--redis-address=" + address}, more...)
+}
+
+// startTLS starts a server that speaks TLS under the name redis.example.
+func startTLS(t *testing.T, a *authority, more ...string) string {
+	t.Helper()
+	cert, key := a.issue(t, "redis.example")
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := l.Addr().String()
+	_ = l.Close()
+	_, port, _ := net.SplitHostPort(address)
+	testserver.StartRedis(t, testserver.WithRedisArgs(append([]string{
+		"--tls-port", port, "--tls-cert-file", cert, "--tls-key-file", key, "--tls-ca-cert-file", a.file, "--tls-auth-clients", "no",
+	}, more...)...))
+	return address
+}
+
+// blackHole is an address whose queue of connections is full, so that the kernel drops what asks for another.
+func blackHole(t *testing.T) string {
+	t.Helper()
+	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = syscall.Close(fd) })
+	if err := syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Listen(fd, 0); err != nil {
+		t.Fatal(err)
+	}
+	name, err := syscall.Getsockname(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := net.JoinHostPort("127.0.0.1", strconv.Itoa(name.(*syscall.SockaddrInet4).Port))
+	for range 10 {
+		c, err := net.DialTimeout("tcp", address, 200*time.Millisecond)
+		if err != nil {
+			return address
+		}
+		t.Cleanup(func() { _ = c.Close() })
+	}
+	t.Fatal("the queue of connections does not fill up")
+	return ""
+}
+
+// smallDisk is a disk of 2 MB.
+func smallDisk(t *testing.T) string {
+	t.Helper()
+	folder := t.TempDir()
+	if err := syscall.Mount("tmpfs", folder, "tmpfs", 0, "size=2m"); err != nil {
+		t.Fatalf("mount, which only root may: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := syscall.Unmount(folder, syscall.MNT_DETACH); err != nil {
+			t.Errorf("unmount: %v", err)
+		}
+	})
+	return folder
+}
+
+// ping has the server take the connection as a client.
+func ping(t *testing.T, c net.Conn) {
+	t.Helper()
+	_ = c.SetDeadline(time.Now().Add(patience))
+	if _, err := fmt.Fprint(c, "PING\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Read(make([]byte, 7)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func info(t *testing.T, r *testserver.Redis, section string) string {
+	t.Helper()
+	return do(t, r, "INFO", section)
+}
+
+func awaitInfo(t *testing.T, r *testserver.Redis, section, want string) {
+	t.Helper()
+	awaitInfoOf(t, r, want, "INFO", section)
+}
+
+// awaitInfoOf asks until the answer has a text.
+func awaitInfoOf(t *testing.T, r *testserver.Redis, want string, command ...string) {
+	t.Helper()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for over := time.After(patience); ; {
+		text := do(t, r, command...)
+		if strings.Contains(text, want) {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-over:
+			t.Fatalf("%v does not say %s:\n%s", command, want, text)
+		}
+	}
+}

@@ -1,0 +1,246 @@
+package main
+
+import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/json"
+	"encoding/pem"
+	"flag"
+	"fmt"
+	"math/big"
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// troubles are what can go wrong with each backend: a file beside this one for each, troubles_<name>_test.go.
+var troubles = []struct {
+	backend string
+	rows    []failure
+}{
+	{"Redis", redisTroubles},
+}
+
+// failure is one thing that goes wrong with a backend.
+type failure struct {
+	// name says what is wrong.
+	name string
+	// setUp starts the servers.
+	setUp func(t *testing.T) scene
+	// within bounds the answer to a change. It is the sum of the timeouts that must pass, rounded up.
+	within time.Duration
+}
+
+// scene is a backend and its trouble.
+type scene struct {
+	// args are the flags of a sidecar on it.
+	args []string
+	// strike breaks what works; nil where nothing works from the start.
+	strike func()
+	// mend makes it work again; nil where that takes other flags.
+	mend func()
+	// hide replaces what is another in each run, such as ports, by what is shown in its place.
+	hide []string
+}
+
+// seen is a row of the table.
+type seen struct{ trouble, change, within, read, ready string }
+
+// TestTroubles has everything go wrong that can, and holds what clients and probes are told against the page that
+// tells people. With -update it writes that page.
+func TestTroubles(t *testing.T) {
+	const page = "../../docs/troubleshooting.md"
+	text, err := os.ReadFile(page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, b := range troubles {
+		rows := make([]seen, len(b.rows))
+		t.Run(b.backend, func(t *testing.T) {
+			for i, trouble := range b.rows {
+				t.Run(trouble.name, func(t *testing.T) { rows[i] = trouble.see(t) })
+			}
+		})
+		if t.Failed() {
+			return // a row may be missing
+		}
+		begin, end := "<!-- "+b.backend+" -->\n", "<!-- end of "+b.backend+" -->\n"
+		before, rest, found := strings.Cut(string(text), begin)
+		was, after, closed := strings.Cut(rest, end)
+		if !found || !closed {
+			t.Fatalf("%s has no place for the table: write %q and %q", page, begin, end)
+		}
+		now := table(rows)
+		if *update {
+			text = []byte(before + begin + now + end + after)
+		} else if diff := cmp.Diff(was, now); diff != "" && !filtered() {
+			t.Errorf("%s is out of date for %s (-page +now); run this test with -update:\n%s", page, b.backend, diff)
+		}
+	}
+	if *update && !filtered() {
+		if err := os.WriteFile(page, text, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// filtered says that only some of the rows were asked for.
+func filtered() bool { return strings.Contains(flag.Lookup("test.run").Value.String(), "/") }
+
+func table(rows []seen) string {
+	var b strings.Builder
+	b.WriteString("\n| what is wrong | a change gets | at most after | a read gets | `/readyz` says |\n|---|---|---|---|---|\n")
+	for _, r := range rows {
+		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s |\n", r.trouble, r.change, r.within, r.read, r.ready)
+	}
+	return b.String() + "\n"
+}
+
+// see runs a sidecar into the trouble and writes down what it says, and then that it serves again by itself.
+func (f *failure) see(t *testing.T) seen {
+	c := f.setUp(t)
+	s := launch(t, c.args...)
+	if c.strike != nil {
+		s.ready(true)
+		s.mustPut("u1", 1)
+		c.strike()
+	}
+	start := time.Now()
+	change := s.answer(t, http.MethodPost, "/v1/carts/u1/default/items", `{"item":{"id":"sku-2","quantity":1}}`)
+	if took := time.Since(start); took > f.within {
+		t.Errorf("the answer took %v, want at most %v", took, f.within)
+	}
+	row := seen{
+		trouble: f.name, change: change, within: f.within.String(),
+		read: s.answer(t, http.MethodGet, "/v1/carts/u1/default", ""),
+	}
+	row.ready = s.refusal()
+	row.ready = strings.TrimSpace(strings.NewReplacer(c.hide...).Replace(row.ready))
+	row.ready = "`" + strings.ReplaceAll(ports.ReplaceAllString(row.ready, "redis:6379"), "|", `\|`) + "`"
+	if c.mend != nil {
+		c.mend()
+		s.ready(true)
+		s.mustPut("u1", 3)
+		if q := s.quantity("u1"); q != 3 {
+			t.Errorf("after it was mended, the quantity is %d, want 3", q)
+		}
+	}
+	return row
+}
+
+// refusal is what readyz says once the backend was asked and did not do.
+func (s *sidecarUnderTest) refusal() string {
+	s.t.Helper()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for over := time.After(patience); ; {
+		code, body := s.get(s.admin + "/readyz")
+		if code != http.StatusOK && strings.HasPrefix(body, "backend ") {
+			return body
+		}
+		select {
+		case <-tick.C:
+		case <-over:
+			s.t.Fatalf("readyz is %d: %s\n%s", code, body, s.logs)
+		}
+	}
+}
+
+// ports are the addresses of servers of a test.
+var ports = regexp.MustCompile(`127\.0\.0\.1:\d+`)
+
+// answer is what a client gets, in short.
+func (s *sidecarUnderTest) answer(t *testing.T, method, path, body string) string {
+	t.Helper()
+	code, text, err := request(method, s.http+path, body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if code == http.StatusOK {
+		return "200"
+	}
+	var e struct {
+		Code            int
+		Reason, Message string
+	}
+	if err := json.Unmarshal([]byte(text), &e); err != nil || e.Reason == "" {
+		t.Fatalf("%s %s: %d %s: %v", method, path, code, text, err)
+	}
+	message, _, _ := strings.Cut(e.Message, ";")
+	return fmt.Sprintf("%d `%s`: %s", code, e.Reason, message)
+}
+
+// secretFile is a file that holds a secret.
+func secretFile(t *testing.T, content string) string {
+	t.Helper()
+	return writeFile(t, filepath.Join(t.TempDir(), "secret"), content)
+}
+
+// authority signs certificates for servers of a test.
+type authority struct {
+	file string // the PEM of its own certificate
+	cert *x509.Certificate
+	key  *ecdsa.PrivateKey
+}
+
+func newAuthority(t *testing.T) *authority {
+	t.Helper()
+	a := &authority{}
+	var raw []byte
+	raw, a.key = a.sign(t, &x509.Certificate{Subject: pkix.Name{CommonName: rand.Text()}, IsCA: true, BasicConstraintsValid: true})
+	var err error
+	if a.cert, err = x509.ParseCertificate(raw); err != nil {
+		t.Fatal(err)
+	}
+	a.file = pemFile(t, "ca.crt", "CERTIFICATE", raw)
+	return a
+}
+
+// issue makes a certificate and its key, as files.
+func (a *authority) issue(t *testing.T, name string) (cert, key string) {
+	t.Helper()
+	raw, private := a.sign(t, &x509.Certificate{Subject: pkix.Name{CommonName: name}, DNSNames: []string{name}})
+	pkcs8, err := x509.MarshalPKCS8PrivateKey(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pemFile(t, "tls.crt", "CERTIFICATE", raw), pemFile(t, "tls.key", "PRIVATE KEY", pkcs8)
+}
+
+func (a *authority) sign(t *testing.T, template *x509.Certificate) ([]byte, *ecdsa.PrivateKey) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template.SerialNumber = big.NewInt(time.Now().UnixNano())
+	template.NotBefore, template.NotAfter = time.Now().Add(-time.Hour), time.Now().Add(time.Hour)
+	parent, signer := a.cert, a.key
+	if parent == nil {
+		parent, signer = template, key
+	}
+	raw, err := x509.CreateCertificate(rand.Reader, template, parent, &key.PublicKey, signer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return raw, key
+}
+
+func pemFile(t *testing.T, name, kind string, raw []byte) string {
+	t.Helper()
+	var b bytes.Buffer
+	if err := pem.Encode(&b, &pem.Block{Type: kind, Bytes: raw}); err != nil {
+		t.Fatal(err)
+	}
+	return writeFile(t, filepath.Join(t.TempDir(), name), b.String())
+}
