@@ -49,15 +49,15 @@ type scene struct {
 	strike func()
 	// mend makes it work again; nil where that takes other flags.
 	mend func()
-	// hide replaces what is another in each run, such as ports, by what is shown in its place.
+	// hide replaces what is another in each run by what is shown in its place. Addresses are replaced everywhere.
 	hide []string
 }
 
 // seen is a row of the table.
 type seen struct{ trouble, change, within, read, ready string }
 
-// TestTroubles has everything go wrong that can, and holds what clients and probes are told against the page that
-// tells people. With -update it writes that page.
+// TestTroubles has everything go wrong that can, and holds what clients and probes are told against the page that tells
+// people. With -update it writes that page.
 func TestTroubles(t *testing.T) {
 	const page = "../../docs/troubleshooting.md"
 	text, err := os.ReadFile(page)

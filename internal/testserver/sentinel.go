@@ -44,8 +44,8 @@ func StartSentinel(tb TB, master *Redis) *Redis {
 	return StartSentinels(tb, 1, master, 0)[0]
 }
 
-// StartSentinels starts n sentinels that watch master, which has so many replicas, and waits until they know each
-// other and the replicas. The majority of them decides. Where master has a password, the sentinels have the same.
+// StartSentinels starts n sentinels that watch master, which has so many replicas, and waits until they know each other
+// and the replicas. The majority of them decides. Where master has a password, the sentinels have the same.
 func StartSentinels(tb TB, n int, master *Redis, replicas int) []*Redis {
 	tb.Helper()
 	host, port, err := net.SplitHostPort(master.Addr)

@@ -1,6 +1,6 @@
 -- Give back what a token holds, and its place in the queue.
 --
--- KEYS: cart, index of instances, queue, lock of the whole cart. ARGV: token.
+-- KEYS: cart, index of instances, queue, lock of the whole cart. ARGV: token. Reply: nothing.
 
 local token = arg()
 local c = open_cart(0)

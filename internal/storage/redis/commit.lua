@@ -23,7 +23,6 @@
 -- received are opaque; indexed tells until when the index of instances is sure to live (0: for ever).
 
 local NOT_TRIED, COMMITTED, CONFLICT, LOCKED, LOCK_LOST, LOCK_UNKNOWN = 0, 1, 2, 3, 4, 5
-local TOMBSTONES = 64 -- cart.MaxTombstones
 
 local function is_metadata(part)
   return string.sub(part, 1, 9) == 'metadata.'
@@ -142,69 +141,6 @@ local function check(m)
   return COMMITTED
 end
 
--- before compares text by bytes; Lua's own comparison depends on the server's language.
-local function before(a, b)
-  for i = 1, math.min(#a, #b) do
-    local x, y = string.byte(a, i), string.byte(b, i)
-    if x ~= y then
-      return x < y
-    end
-  end
-  return #a < #b
-end
-
--- tombstones are the metadata parts that were removed, with their versions.
-local function tombstones(c)
-  local there, versions = {}, {}
-  local fields = c.stale and {} or redis.call('HKEYS', c.hash)
-  for _, f in ipairs(fields) do
-    there[f] = true
-  end
-  for _, f in ipairs(fields) do
-    if string.sub(f, 1, 11) == 'v:metadata.' and not there[string.sub(f, 3)] then
-      versions[#versions + 1] = f
-    end
-  end
-  local removed = {n = #versions, at = {}}
-  if #versions > 0 then
-    for i, v in ipairs(gather('HMGET', c.hash, versions)) do
-      removed.at[string.sub(versions[i], 3)] = tonumber(v)
-    end
-  end
-  return removed
-end
-
--- bury leaves a tombstone. When there are too many, the older half goes, by version and then by name, as in package
--- cart.
-local function bury(c, fields, removed, part, version)
-  if not removed.at[part] then
-    removed.n = removed.n + 1
-  end
-  removed.at[part] = version
-  if removed.n <= TOMBSTONES then
-    return
-  end
-  local parts = {}
-  for p in pairs(removed.at) do
-    parts[#parts + 1] = p
-  end
-  table.sort(parts, function(a, b)
-    local x, y = removed.at[a], removed.at[b]
-    if x ~= y then
-      return x < y
-    end
-    return before(a, b)
-  end)
-  for i = 1, math.floor(#parts / 2) do
-    local p = parts[i]
-    c.floor = math.max(c.floor, removed.at[p])
-    removed.at[p] = nil
-    removed.n = removed.n - 1
-    fields['v:' .. p] = false
-  end
-  fields.floor = c.floor
-end
-
 -- place puts a cart in place of what is there.
 local function place(m)
   local c, base = m.cart, m.cart.id and m.cart.version or 0
@@ -224,7 +160,7 @@ local function place(m)
   redis.call('DEL', c.hash)
   spread('HSET', c.hash, flat)
   if c.expires ~= 0 then
-    redis.call('PEXPIREAT', c.hash, c.expires - 1) -- see save
+    redis.call('PEXPIREAT', c.hash, c.expires - 1) -- see save.lua
   end
   index(c, m.instance, last)
   return new.id, base, tonumber(new.created), now
@@ -317,7 +253,7 @@ local function write(m)
   end
   if renews then
     if expires ~= 0 then
-      redis.call('PEXPIREAT', c.hash, expires - 1) -- see save
+      redis.call('PEXPIREAT', c.hash, expires - 1) -- see save.lua
     elseif not creates and c.expires ~= 0 then
       redis.call('PERSIST', c.hash)
     end

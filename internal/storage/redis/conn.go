@@ -7,6 +7,7 @@ import (
 	"errors"
 	"net"
 	"os"
+	"syscall"
 	"time"
 )
 
@@ -25,6 +26,9 @@ func (c *Config) dialer() func(ctx context.Context, network, address string) (ne
 		if err != nil {
 			return nil, err
 		}
+		if socket, ok := conn.(syscall.Conn); ok {
+			return heardSocket{heard{conn}, socket}, nil
+		}
 		return heard{conn}, nil
 	}
 }
@@ -33,6 +37,12 @@ func (c *Config) dialer() func(ctx context.Context, network, address string) (ne
 // anything of it. The driver takes this for the answer to its greeting, which it ignores, or it learns only that the
 // connection is broken, when it writes.
 type heard struct{ net.Conn }
+
+// heardSocket is one without TLS. The driver looks whether the server has closed it before it uses it again.
+type heardSocket struct {
+	heard
+	syscall.Conn
+}
 
 // farewells are replies after which the server closes the connection, and what they mean.
 var farewells = []struct {

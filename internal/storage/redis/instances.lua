@@ -2,6 +2,7 @@
 -- may also lack some, where the server evicts keys: it is given here what was found without it.
 --
 -- KEYS: index of instances. ARGV: what stands before an instance in a cart's key, and then instances that were found.
+-- Reply, packed: a list of the instances that are there.
 
 local alive, listed = {}, {}
 for _, instance in ipairs(redis.call('SMEMBERS', KEYS[1])) do

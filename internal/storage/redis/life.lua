@@ -41,7 +41,7 @@ local function outlive(c)
   end
   c.expires = c.ends
   redis.call('HSET', c.hash, 'expires', c.ends)
-  redis.call('PEXPIREAT', c.hash, c.ends - 1) -- see save
+  redis.call('PEXPIREAT', c.hash, c.ends - 1) -- see save.lua
   if not indexed or (indexed ~= 0 and indexed < c.ends) then
     local last = 2 * c.ends - now -- as in write: the next renewals need not touch the index
     redis.call('HSET', c.hash, 'indexed', last)

@@ -30,8 +30,7 @@ func (s *Store) Beat(ctx context.Context) error {
 	return s.translate(ctx, s.wouldNotConfirm(err), "ping")
 }
 
-// Ping first does what Beat does, so that a server that refuses everything is told of in the same words by both. It then
-// takes a lease on a cart of its own, makes that cart, changes it, lists it, and forgets it, by the scripts that
+// Ping takes a lease on a cart of its own, makes that cart, changes it, lists it, and forgets it, by the scripts that
 // do this for clients; in a Cluster on each master.
 func (s *Store) Ping(ctx context.Context) error {
 	select {
@@ -39,9 +38,6 @@ func (s *Store) Ping(ctx context.Context) error {
 		defer func() { <-s.probing }()
 	case <-ctx.Done():
 		return s.translate(ctx, ctx.Err(), "ping")
-	}
-	if err := s.Beat(ctx); err != nil {
-		return err
 	}
 	identifiers, err := s.probeIdentifiers(ctx)
 	for _, identifier := range identifiers {

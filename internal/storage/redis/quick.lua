@@ -2,81 +2,90 @@
 -- in place of the number of commits: nobody holds or waits for anything. 't': the caller has the turn over one part,
 -- others wait for just that, the next of them is let in, and the caller goes to the end of the queue. In neither case
 -- is there a lease that the cart would have to outlive: it would be in the queue's key as another hold. This stands
--- before everything else in commit.lua and takes its KEYS and ARGV. Whatever else it meets, it has written nothing and
--- leaves it to the general way below. It is worth its lines: to set up the general way takes several times as long as
--- all of this.
+-- before everything else in commit.lua. Whatever else it meets, it has written nothing and leaves it to the general way
+-- below. It is worth its lines: to set up the general way takes several times as long as all of this.
 --
--- Reply: '+' and version before, created, updated and expires, separated by spaces; with the turn, also the
--- milliseconds until the first of those before the caller ends by itself.
+-- KEYS, ARGV: those of commit.lua, of one commit. Both claims are of one part. Reply: '+' and version before, created,
+-- updated and expires, separated by spaces; with the turn, also the milliseconds until the first of those before the
+-- caller ends by itself.
 
 if ARGV[1] == 'q' or ARGV[1] == 't' then
+  local in_turn = ARGV[1] == 't'
   local hash, index, queue, part_lock = KEYS[1], KEYS[2], KEYS[3], KEYS[5]
   local instance, id, version, steps, ttl, flags, token = ARGV[2], ARGV[3], ARGV[4], ARGV[6], tonumber(ARGV[7]), ARGV[8], ARGV[9]
-  local part = ARGV[11] -- the first part, which is the only one with the turn
+  local parts, part = ARGV[10], ARGV[11] -- their number, and the first, which is the only one with the turn
+  -- Where the rest begins: each list stands behind the number of its elements, and a claim has seven arguments or one.
+  local at_expected = 11 + parts
+  local expected = tonumber(ARGV[at_expected])
+  local at_fields, at_versions = at_expected + 1, at_expected + 1 + expected
+  local at_written = at_versions + expected
+  local at_writes = at_written + 1
+  local at_claim = at_writes + 3 * ARGV[at_written]
+  local at_again = at_claim + (ARGV[at_claim] == '' and 1 or 7)
+  local again = ARGV[at_again] -- its token
+
   local time = redis.call('TIME')
   local ms = time[1] .. string.sub('00000' .. time[2], -6, -4)
   local now = tonumber(ms)
-  -- Queue, lock of the whole cart, locks of the parts.
-  local locks, mine, turn = redis.call('MGET', unpack(KEYS, 3)), true, nil
-  local expects = 11 + ARGV[10] -- number of expected part versions
-  local n = tonumber(ARGV[expects])
-  local writes = expects + 2 * n + 1 -- number of writes
-  local last_write = writes + 3 * ARGV[writes]
-  local again = last_write + 1
-  if ARGV[again] ~= '' then
-    again = again + 6 -- the claim, of one part
-  end
-  again = again + 1
-  if ARGV[1] == 'q' then
-    for i = 1, #KEYS - 2 do
-      mine = mine and not locks[i]
-    end
-  else
-    mine = locks[1] and not locks[2] and locks[3] and string.sub(locks[3], 1, 22) == token
-    if mine then
-      turn = read_registry(locks[1])
-      local h = turn and turn.held[1]
-      mine = h and #turn.held == 1 and h.token == token and now < h.expires and #h.parts == 1 and h.parts[1] == part
-        and #turn.waiting > 0 and not h.fence and not turn.waiting[1].fence
-        and turn.waiting[1].lease <= turn.waiting[1].life
-      for _, w in ipairs(mine and turn.waiting or {}) do
-        mine = mine and #w.parts == 1 and w.parts[1] == part and now < w.alive and w.token ~= ARGV[again]
+
+  -- Whether the locks are as such a commit needs them.
+  local locks = redis.call('MGET', unpack(KEYS, 3)) -- queue, lock of the whole cart, locks of the parts
+  local free, turn = true, nil
+  if in_turn then
+    local registry, cart_lock, held = locks[1], locks[2], locks[3]
+    free = registry and not cart_lock and held and string.sub(held, 1, 22) == token
+    if free then
+      turn = read_registry(registry)
+      local mine, next = turn and turn.held[1], turn and turn.waiting[1]
+      free = mine and #turn.held == 1 and mine.token == token and now < mine.expires and #mine.parts == 1 and mine.parts[1] == part
+        and next and not mine.fence and not next.fence and next.lease <= next.life
+      for _, w in ipairs(free and turn.waiting or {}) do
+        free = free and #w.parts == 1 and w.parts[1] == part and now < w.alive and w.token ~= again
       end
     end
+  else
+    for i = 1, #KEYS - 2 do
+      free = free and not locks[i]
+    end
   end
-  if mine then
+
+  if free then
+    -- Whether the cart is as expected.
     local got = redis.call('HMGET', hash, 'id', 'version', 'created', 'expires', 'indexed', 'transfer',
-      unpack(ARGV, expects + 1, expects + n))
-    local base, expires, indexed = tonumber(got[2]), tonumber(got[4]), tonumber(got[5])
-    local good = got[1] == id and base and got[3] and expires and indexed and not got[6]
-      and (expires == 0 or now < expires) and (version == '0' or version == got[2])
-    for i = 1, n do
-      good = good and (got[6 + i] or '0') == ARGV[expects + n + i]
+      unpack(ARGV, at_fields, at_versions - 1))
+    local got_id, got_version, created, transfer = got[1], got[2], got[3], got[6]
+    local base, expires, indexed = tonumber(got_version), tonumber(got[4]), tonumber(got[5])
+    local good = got_id == id and base and created and expires and indexed and not transfer
+      and (expires == 0 or now < expires) and (version == '0' or version == got_version)
+    for i = 1, expected do
+      good = good and (got[6 + i] or '0') == ARGV[at_versions + i - 1]
     end
     if good and flags ~= '' and string.find(flags, 'i', 1, true) then
       good = redis.call('SISMEMBER', index, instance) == 1
     end
     if good and ttl > 0 and (indexed == 0 or now + ttl <= indexed) then
+      -- The change.
       expires = now + ttl
       local ends = string.format('%d', expires)
       local new_version = string.format('%d', base + steps)
       local set, k = {'version', new_version, 'updated', ms, 'expires', ends}, 6
-      for i = writes + 1, last_write, 3 do
-        local field, step = ARGV[i], ARGV[i + 1]
-        set[k + 1], set[k + 2], set[k + 3] = field, ARGV[i + 2], 'v:' .. field
+      for i = at_writes, at_claim - 1, 3 do
+        local field, step, value = ARGV[i], ARGV[i + 1], ARGV[i + 2]
+        set[k + 1], set[k + 2], set[k + 3] = field, value, 'v:' .. field
         set[k + 4] = step == steps and new_version or string.format('%d', base + step)
         k = k + 4
       end
       redis.call('HSET', hash, unpack(set))
-      redis.call('PEXPIREAT', hash, expires - 1) -- see save in locks.lua
-      local reply = '+' .. got[2] .. ' ' .. got[3] .. ' ' .. ms .. ' ' .. ends
-      if not turn then
+      redis.call('PEXPIREAT', hash, expires - 1) -- see save.lua
+      local reply = '+' .. got_version .. ' ' .. created .. ' ' .. ms .. ' ' .. ends
+      if not in_turn then
         return reply
       end
 
+      -- The turn of the next.
       local last = {
-        token = ARGV[again], holder = ARGV[again + 1], lease = tonumber(ARGV[again + 2]), wake = ARGV[again + 3],
-        life = tonumber(ARGV[again + 4]), parts = {part},
+        token = again, holder = ARGV[at_again + 1], lease = tonumber(ARGV[at_again + 2]), wake = ARGV[at_again + 3],
+        life = tonumber(ARGV[at_again + 4]), parts = {part},
       }
       last.alive = now + last.life
       local next = table.remove(turn.waiting, 1)
@@ -95,7 +104,7 @@ if ARGV[1] == 'q' or ARGV[1] == 't' then
         flat = redis.call('HGETALL', hash)
       end
       local message = cmsgpack.pack({next.token, flat})
-      if #message > 32768 then -- as in locks.lua
+      if #message > 32768 then -- as in wake.lua
         message = cmsgpack.pack({next.token, false})
       end
       redis.pcall('PUBLISH', next.wake, message)

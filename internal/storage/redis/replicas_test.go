@@ -36,7 +36,8 @@ func TestMinReplicas(t *testing.T) {
 			s := open(t, servers.config)
 			onReplica := func(key string) bool {
 				for _, r := range servers.replicas {
-					// A replica of a Cluster answers for its master to those who say READONLY; scripts of its own do not.
+					// A replica of a Cluster answers for its master to those who say READONLY; scripts of its own do
+					// not.
 					if strings.Contains(do(t, r, "EVAL", "#!lua flags=no-writes,allow-cross-slot-keys\nreturn table.concat(redis.call('KEYS', '*'), ' ')", "0"), key) {
 						return true
 					}

@@ -3,7 +3,7 @@ package redis
 import (
 	"context"
 	"crypto/sha1"
-	_ "embed"
+	"embed"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -18,56 +18,34 @@ import (
 	"github.com/sidecart/sidecart/internal/storage"
 )
 
-//go:embed basics.lua
-var basicsSource string
+//go:embed *.lua
+var sources embed.FS
 
-//go:embed registry.lua
-var registrySource string
+// join is the text of some .lua files, one after the other. The first are includes, each of one concept; the last is
+// the script, which begins with its KEYS, ARGV and reply.
+func join(names ...string) string {
+	var b strings.Builder
+	for _, name := range names {
+		text, err := sources.ReadFile(name + ".lua")
+		if err != nil {
+			panic(err) // the name of a file that is not there
+		}
+		b.Write(text)
+	}
+	return b.String()
+}
 
-//go:embed leases.lua
-var leasesSource string
-
-//go:embed life.lua
-var lifeSource string
-
-//go:embed locks.lua
-var locksSource string
-
-//go:embed quick.lua
-var quickSource string
-
-//go:embed commit.lua
-var commitSource string
-
-//go:embed claim.lua
-var claimSource string
-
-//go:embed abandon.lua
-var abandonSource string
-
-//go:embed lease.lua
-var leaseSource string
-
-//go:embed instances.lua
-var instancesSource string
-
-//go:embed ping.lua
-var pingSource string
-
-//go:embed probe.lua
-var probeSource string
-
-// sharedSource is what all scripts about locks begin with.
-var sharedSource = basicsSource + leasesSource + lifeSource + locksSource
+// locking is what all scripts about locks begin with.
+var locking = join("time", "arguments", "calls", "names", "cart", "parts", "leases", "life", "locks", "save", "wake")
 
 var (
-	commitScript    = acknowledging(registrySource + quickSource + sharedSource + commitSource)
-	claimScript     = acknowledging(registrySource + sharedSource + claimSource)
-	abandonScript   = newScript(registrySource + sharedSource + abandonSource)
-	leaseScript     = acknowledging(registrySource + sharedSource + leaseSource)
-	instancesScript = newScript(instancesSource)
-	pingScript      = acknowledging(pingSource)
-	probeScript     = newScript(probeSource)
+	commitScript    = acknowledging(join("registry", "quick") + locking + join("tombstones", "commit"))
+	claimScript     = acknowledging(join("registry") + locking + join("claim"))
+	abandonScript   = newScript(join("registry") + locking + join("abandon"))
+	leaseScript     = acknowledging(join("registry") + locking + join("lease"))
+	instancesScript = newScript(join("instances"))
+	pingScript      = acknowledging(join("ping"))
+	probeScript     = newScript(join("probe"))
 )
 
 type script struct {

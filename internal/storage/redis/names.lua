@@ -1,0 +1,17 @@
+-- The keys of locks.
+
+-- The twin of escapeLock in keys.go: metadata keys of a cart are found here.
+local ESCAPED = {['%'] = '%25', ['.'] = '%2E', ['{'] = '%7B', ['}'] = '%7D'}
+local RESERVED = {items = '%69tems', conditions = '%63onditions', metadata = '%6Detadata'}
+
+local function lock_key(c, part)
+  if part == '*' then
+    return c.lock
+  end
+  if part == 'items' or part == 'conditions' then
+    return c.lock .. '.' .. part
+  end
+  local key = string.sub(part, 10) -- behind 'metadata.'
+  return c.lock .. '.metadata.' .. (RESERVED[key] or (string.gsub(key, '[%%.{}]', ESCAPED)))
+end
+
