@@ -1,10 +1,12 @@
 package redis
 
 import (
+	"context"
 	"errors"
 	"net"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/sidecart/sidecart/internal/cart"
 	"github.com/sidecart/sidecart/internal/storage"
@@ -65,6 +67,54 @@ func TestSlotMigration(t *testing.T) {
 	if do(t, to, "EXISTS", n.cart) != "1" {
 		t.Error("the cart is not on the new node")
 	}
+}
+
+// TestSlotThatStaysOnItsWay: where a move stops halfway, every call answers at its deadline, and none is made.
+func TestSlotThatStaysOnItsWay(t *testing.T) {
+	c := testserver.StartRedisCluster(t, 3)
+	s := open(t, Config{Addresses: c.Addrs(), Mode: Cluster})
+	mustCommit(t, s, storage.Committed, replace(u1, &cart.Cart{}, `{"a":1}`))
+	was := mustLoad(t, s, u1)
+	key := s.space.names(u1).cart
+	slot := do(t, c.Nodes[0], "CLUSTER", "KEYSLOT", key)
+	var from, to *testserver.Redis
+	for _, node := range c.Nodes {
+		if _, err := node.Do("EXISTS", key); err == nil {
+			from = node
+		} else {
+			to = node
+		}
+	}
+	do(t, to, "CLUSTER", "SETSLOT", slot, "IMPORTING", do(t, from, "CLUSTER", "MYID"))
+	do(t, from, "CLUSTER", "SETSLOT", slot, "MIGRATING", do(t, to, "CLUSTER", "MYID"))
+	const most = 300 * time.Millisecond
+	within := func(call func(ctx context.Context) error) error {
+		ctx, cancel := context.WithTimeout(t.Context(), most)
+		defer cancel()
+		start := time.Now()
+		err := call(ctx)
+		if took := time.Since(start); took > most+patient/4 {
+			t.Errorf("a call took %v", took)
+		}
+		return err
+	}
+	commit := within(func(ctx context.Context) error {
+		_, err := s.Commit(ctx, replace(u1, was, `{"b":1}`))
+		return err
+	})
+	acquire := within(func(ctx context.Context) error {
+		_, err := s.Acquire(ctx, u1, claimOf(cart.PartItems), false)
+		return err
+	})
+	if !errors.Is(commit, context.DeadlineExceeded) || !errors.Is(acquire, storage.ErrLockTimeout) {
+		t.Errorf("Commit: %v, Acquire: %v, want their deadlines", commit, acquire)
+	}
+	do(t, from, "CLUSTER", "SETSLOT", slot, "STABLE")
+	do(t, to, "CLUSTER", "SETSLOT", slot, "STABLE")
+	if now := mustLoad(t, s, u1); now.Version != was.Version {
+		t.Errorf("version %d, want %d", now.Version, was.Version)
+	}
+	mustCommit(t, s, storage.Committed, replace(u1, was, `{"c":1}`))
 }
 
 // TestAtomicAcrossSlots: in a Cluster, carts of one slot are one step, others are refused.

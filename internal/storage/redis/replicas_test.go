@@ -2,6 +2,7 @@ package redis
 
 import (
 	"errors"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -145,4 +146,71 @@ func TestMinReplicasNeedsTheRight(t *testing.T) {
 	if _, err := s.Commit(t.Context(), replace(u1, &cart.Cart{}, `{}`)); !errors.Is(err, storage.ErrUnavailable) || strings.Contains(err.Error(), "sidecart") {
 		t.Errorf("Commit: %v, want ErrUnavailable without the user's name", err)
 	}
+}
+
+// TestSentinelsWithPasswords: servers and sentinels ask for a password each, and a failover is followed. The master that
+// was replaced is not written to when it comes back.
+func TestSentinelsWithPasswords(t *testing.T) {
+	master := testserver.StartRedis(t, testserver.WithPassword("s3cret-word"))
+	replica := testserver.StartRedisReplica(t, master, testserver.WithPassword("s3cret-word"))
+	var addrs []string
+	for _, sentinel := range testserver.StartSentinels(t, 3, master, 1) {
+		addrs = append(addrs, sentinel.Addr)
+	}
+	password := storage.NewSecret("s3cret-word", "/s/password")
+	c := Config{Addresses: addrs, Mode: Sentinel, MasterName: testserver.SentinelMaster, Password: password}
+	wantUnavailable(t, open(t, c), "no password for the sentinels")
+	c.SentinelPassword = password
+	s := open(t, c)
+	mustCommit(t, s, storage.Committed, replace(u1, &cart.Cart{}, `{"a":1}`))
+	await(t, "the replica has it", func() bool { return do(t, replica, "EXISTS", s.space.names(u1).cart) == "1" })
+
+	master.Kill()
+	await(t, "the replica is the master", func() bool { return s.Ping(t.Context()) == nil })
+	replica.AwaitRole("master")
+	was := mustLoad(t, s, u1)
+	mustCommit(t, s, storage.Committed, replace(u1, was, `{"b":1}`))
+
+	master.Restart()
+	for n := range 20 {
+		mustCommit(t, s, storage.Committed, replace(u1, mustLoad(t, s, u1), `{"n":`+strconv.Itoa(n)+`}`))
+	}
+	if n := calls(t, master)["evalsha"] + calls(t, master)["eval"]; n != 0 {
+		t.Errorf("the replaced master was asked %d times", n)
+	}
+	if now := mustLoad(t, s, u1); now.Version != was.Version+21 {
+		t.Errorf("version %d, want %d", now.Version, was.Version+21)
+	}
+}
+
+// TestWokenWaiterAsksReplicas: the cart that comes with a wake-up may be one that no replica has, and what is computed
+// from it must not be acknowledged.
+func TestWokenWaiterAsksReplicas(t *testing.T) {
+	master := testserver.StartRedis(t)
+	replica := testserver.StartRedisReplica(t, master)
+	c := Config{Addresses: []string{master.Addr}, MinReplicas: 1}
+	first := claimOf(cart.PartItems)
+	s := open(t, c)
+	if _, err := s.Acquire(t.Context(), u1, first, false); err != nil {
+		t.Fatal(err)
+	}
+	c.WriteTimeout = 200 * time.Millisecond
+	waits := open(t, c)
+	listen(t, waits)
+	granted := make(chan error, 1)
+	go func() {
+		_, err := waits.Acquire(t.Context(), u1, claimOf(cart.PartItems), false)
+		granted <- err
+	}()
+	await(t, "the second waits", func() bool {
+		return strings.Contains(do(t, master, "GET", s.space.names(u1).queue), `"waiting":[{`)
+	})
+	replica.Pause()
+	if err := s.Abandon(t.Context(), u1, first.Token); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-granted; !errors.Is(err, storage.ErrUnavailable) || !isUnconfirmed(err) {
+		t.Errorf("Acquire: %v, want ErrUnavailable, since no replica confirmed", err)
+	}
+	replica.Resume()
 }
