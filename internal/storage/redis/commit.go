@@ -100,7 +100,8 @@ func keysOf(commits []storage.Commit) []cart.Key {
 	return keys
 }
 
-// commitArgs is the twin of read_commit in commit.lua.
+// commitArgs is the twin of read_commit in commit.lua. The arguments have no names, but for their places: as one packed
+// table they are copied once more on each side, and a commit takes 1.05 times as long, of a cart of 25 KB 1.7 times.
 func (s *Store) commitArgs(commits []storage.Commit) []any {
 	var ns [2]names
 	room, nkeys := 1, 4*len(commits)

@@ -6,8 +6,9 @@
 // clock, to the millisecond. A document may be as large as Redis takes a value (512 MB).
 //
 // What a restart or a failover loses is the server's affair: with appendonly and appendfsync always, nothing; with
-// replication, which is asynchronous, the last changes and locks. A stale holder is still refused then wherever the
-// version tells, and fences of leases go on rising by the server's clock.
+// replication, which is asynchronous, the last changes and locks, unless [Config.MinReplicas] has replicas confirm them
+// before they are acknowledged. A stale holder is still refused then wherever the version tells, and fences of leases
+// go on rising by the server's clock.
 //
 // Keys, with the default prefix:
 //

@@ -148,8 +148,8 @@ func TestMinReplicasNeedsTheRight(t *testing.T) {
 	}
 }
 
-// TestSentinelsWithPasswords: servers and sentinels ask for a password each, and a failover is followed. The master that
-// was replaced is not written to when it comes back.
+// TestSentinelsWithPasswords: servers and sentinels ask for a password each, and a failover is followed. The master
+// that was replaced is not written to when it comes back.
 func TestSentinelsWithPasswords(t *testing.T) {
 	master := testserver.StartRedis(t, testserver.WithPassword("s3cret-word"))
 	replica := testserver.StartRedisReplica(t, master, testserver.WithPassword("s3cret-word"))
@@ -197,9 +197,11 @@ func TestWokenWaiterAsksReplicas(t *testing.T) {
 	c.WriteTimeout = 200 * time.Millisecond
 	waits := open(t, c)
 	listen(t, waits)
+	second := claimOf(cart.PartItems)
+	second.Duration = storage.WaiterTTL // a longer one is claimed again in any case
 	granted := make(chan error, 1)
 	go func() {
-		_, err := waits.Acquire(t.Context(), u1, claimOf(cart.PartItems), false)
+		_, err := waits.Acquire(t.Context(), u1, second, false)
 		granted <- err
 	}()
 	await(t, "the second waits", func() bool {
