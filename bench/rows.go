@@ -24,7 +24,7 @@ type sample struct {
 	lost   []int64         // of opsPerRound, by round
 }
 
-// measureRows makes every row once in each round, so that whatever else the machine does meets all of them.
+// measureRows measures every row once in each round, so that other load on the machine affects all rows alike.
 func measureRows(ctx context.Context, b *testbed, rounds int, progress io.Writer) (map[row]*sample, error) {
 	f, err := newFleet(ctx, b)
 	if err != nil {
@@ -117,7 +117,7 @@ func (f *fleet) redis(delay time.Duration) string {
 	return f.bed.redis
 }
 
-// targets is whom each writer talks to.
+// targets are the addresses that the writers talk to, one for each.
 func (f *fleet) targets(ctx context.Context, w *way, r row) (targets []string, done func(), err error) {
 	done = func() {}
 	if !w.viaSidecar() {

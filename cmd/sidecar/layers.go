@@ -69,7 +69,7 @@ func parseFlags(args []string, env map[string]string) (*layers, []string, error)
 // load puts the configuration together. The error is [config.Problems].
 func (l *layers) load() (*config.Config, error) { return l.loadFrom(l.file) }
 
-// loadLastGood does so with the file that worked last; nil where there is none, or it is of no use.
+// loadLastGood loads the file that worked last; nil where it is missing or not valid.
 func (l *layers) loadLastGood() *config.Config {
 	if l.lastGood == "" {
 		return nil

@@ -9,7 +9,7 @@ import (
 const (
 	reasonConfigured = "Configured"         // the mode says so
 	reasonShared     = "BackendIsShared"    // auto: other replicas may use the same carts
-	reasonNotShared  = "BackendIsNotShared" // auto: nobody else can use them
+	reasonNotShared  = "BackendIsNotShared" // auto: no other replica can use them
 )
 
 // lockingOf says whether locks are to be taken, and why. What the backend can do with that is the coordinator's affair.
@@ -30,8 +30,7 @@ func lockingOf(l config.Locking, caps storage.Capabilities) (on bool, reason str
 	return on, reason
 }
 
-// warnLocking is the warning that a backend deserves which cannot hold off the writers of other replicas, "" for none.
-// It is said whatever the mode: nobody should learn it from lost carts.
+// warnLocking is the warning about a backend that cannot hold off the writers of other replicas; "" where it can. It is logged in every mode, so that people do not learn of it from lost carts.
 func warnLocking(l config.Locking, caps storage.Capabilities) string {
 	switch {
 	case caps.Shared && caps.Locks:

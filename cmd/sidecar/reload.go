@@ -69,8 +69,7 @@ func probeTime(c *config.Config) time.Duration {
 	return (c.Timeouts.Dial + c.Timeouts.Write + c.Timeouts.Read).Std()
 }
 
-// reload reads the configuration and, if it differs from the one that runs, takes it over, whole or not at all. Asked
-// says that a person wants to hear of the result whatever it is.
+// reload reads the configuration and, if it differs from the one that runs, takes it over, whole or not at all. Asked says that a person asked for it, so that every result is logged.
 func (s *sidecar) reload(ctx context.Context, asked bool) {
 	c, err := s.layers.load()
 	if err != nil {
@@ -175,7 +174,7 @@ func openProbed(ctx context.Context, c *config.Config) (storage.Store, error) {
 	return store, nil
 }
 
-// drain closes a backend that was replaced when nobody uses it any more.
+// drain closes a backend that was replaced, when no call uses it any more.
 func (s *sidecar) drain(wait func(context.Context) error, coordinator *lock.Coordinator, store storage.Store, old *config.Config) {
 	s.drains.Go(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), min(old.Timeouts.Request.Std()+stopMargin, longestStop))

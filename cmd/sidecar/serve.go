@@ -143,7 +143,7 @@ func (s *sidecar) start(f *first) error {
 	return nil
 }
 
-// warn says what nobody should learn from lost carts.
+// warn logs that the backend cannot lock across replicas.
 func (s *sidecar) warn(c *config.Config) {
 	if w := warnLocking(c.Locking, s.store.Capabilities()); w != "" {
 		s.log.Warn(w)

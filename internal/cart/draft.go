@@ -56,9 +56,7 @@ func (d *Draft) Base() *Cart { return d.base }
 // to more; in the order of the items.
 func (d *Draft) Capped() []string { return d.capped }
 
-// Change makes one change of the draft and reports whether it altered anything. The cart that it leaves must be within
-// the limit on whole carts, or no larger than before: what is too large already may shrink. On an error nothing is left
-// of the change.
+// Change makes one change of the draft and reports whether it altered anything. The cart must then be within the limit on whole carts, or no larger than before, since a cart that is too large already may shrink. An error undoes the change.
 func (d *Draft) Change(v Verb) (changed bool, err error) {
 	d.capped = nil
 	err = v.Apply(d)
@@ -74,8 +72,7 @@ func (d *Draft) Change(v Verb) (changed bool, err error) {
 	return d.Seal(), nil
 }
 
-// sizeBefore is the size of the largest cart that a change works on: one that moves here is as large as where it comes
-// from.
+// sizeBefore is the size of the largest cart that a change works on; for a merge, the source counts too.
 func (d *Draft) sizeBefore(v Verb) int {
 	before := d.sealed.Size()
 	if r, ok := v.(Receive); ok {
@@ -170,7 +167,7 @@ func (d *Draft) Rollback() {
 	d.fresh()
 }
 
-// fresh begins a change: cart is what is sealed.
+// fresh begins a change, when cart is the sealed one.
 func (d *Draft) fresh() {
 	clear(d.opened)
 	d.opened = d.opened[:0]

@@ -10,12 +10,11 @@ import (
 // ETag is the etag of the whole cart, and never "".
 func (c *Cart) ETag() string { return c.PartETag(PartAll) }
 
-// PartETag is the etag of a part; for [PartAll] it is that of the whole cart. It is never "", but for the internal
-// parts, which are not served and have none.
+// PartETag is the etag of a part; for [PartAll] it is that of the whole cart. It is "" only for the internal parts, which are not served.
 //
-// What is not there has an etag too, which is of version 0. What it holds for as If-Match:
+// A cart or part that is not there has an etag too, of version 0. As If-Match it holds:
 //
-//   - that of a cart that is not there, as long as there is none;
+//   - for a cart that is not there, until one is made;
 //   - that of a part, read while there was no cart, as long as the part was never set, also in
 //     a cart that came meanwhile;
 //   - that of a part that was never set in a cart, as long as that is so in that same cart, and

@@ -13,7 +13,7 @@ import (
 // members and nested documents survive as they were written, in compact form. The zero value is {}.
 type Object struct{ o *object }
 
-// object has its text, its members or both; what is missing is made of the other when it is asked for. Many carts are
+// object has its text, its members or both. One is made from the other when it is needed. Many carts are
 // read and never changed, and many drafts are changed again before anybody reads them.
 type object struct {
 	size    int // length of the text

@@ -78,9 +78,7 @@ func mergeMembers(target, source Object, resolve func(key string, target, source
 	return newObject(out).rewritten() // or either text would live as long as one member of it
 }
 
-// resolve makes one item of the two that both carts of a merge have. A quantity that comes to more than is allowed
-// becomes the largest that is: capped says so. A merge happens at a login, where nobody could do anything about a
-// refusal.
+// resolve makes one item of the two that both carts of a merge have. A quantity that would be over the limit becomes the limit, and capped says so. It is not refused: a merge happens at a login, where the customer could do nothing about it.
 func (s Strategy) resolve(target, source []byte, l Limits) (merged []byte, capped bool) {
 	switch s {
 	case StrategyKeepTarget:

@@ -95,7 +95,7 @@ func (b *Builder) Build() (*Config, error) {
 	}
 	for _, p := range c.Validate() {
 		if problems.has(p.Path) {
-			continue // it could not even be read: what is wrong with the default says nothing
+			continue // it could not be read, so this problem is about its default
 		}
 		if s, ok := b.sources[p.Path]; ok {
 			p.Message += " (set by " + s + ")"
@@ -111,8 +111,7 @@ func (b *Builder) Build() (*Config, error) {
 	return c, nil
 }
 
-// derive computes defaults that depend on what was given, so that setting one number never breaks a rule against
-// another that nobody set:
+// derive computes the defaults that depend on what was given, so that setting one number never breaks a rule about a number that was not set:
 //
 //   - the request timeout is the wait for a lock and a second for the work;
 //   - with only the request timeout given, the wait takes at most 5/6 of it,

@@ -59,7 +59,7 @@ func IsBuilt(t BackendType, dialect string) bool {
 	return slices.ContainsFunc(Built, func(p Product) bool { return p.Type == t && (t != BackendDatabase || p.Dialect == dialect) })
 }
 
-// Dialect is the database product of a URL as a CartStorage names it, "" where the scheme is none.
+// Dialect is the database product of a URL as a CartStorage names it; "" for other schemes.
 func (u URL) Dialect() string {
 	switch u.Scheme() {
 	case "sqlite":

@@ -75,8 +75,7 @@ type Redis struct {
 	TLS                  TLS    `yaml:"tls,omitempty"`
 }
 
-// TLS is how to speak TLS to a backend. It is used when Enabled is true or any other field is set: nobody names a CA
-// and wants plain text.
+// TLS is how to speak TLS to a backend. It is used when Enabled is true or any other field is set: a configuration with a CA does not mean plain text.
 type TLS struct {
 	Enabled bool `yaml:"enabled,omitempty"`
 	// CAFile holds the PEM certificates to trust; "" for those of the system.
@@ -191,24 +190,24 @@ type Listen struct {
 	Socket string `yaml:"socket,omitempty"`
 }
 
-// Ports where a sidecar listens unless it is told otherwise.
+// Ports where a sidecar listens by default.
 const (
 	GRPCPort  = 7420
 	HTTPPort  = 7421
 	AdminPort = 7422
 )
 
-// defaultWait is how long a change waits for a lock, and how long a lock lives whose holder has died.
+// defaultWait is how long a change waits for a lock, and how long a lock lives after its holder has died.
 const defaultWait = Duration(5 * time.Second)
 
-// RequestTimeout is how long a request may take where nobody says so: its wait for a lock, and a second for the work.
+// RequestTimeout is the default for how long a request may take: its wait for a lock, and a second for the work.
 func RequestTimeout(wait Duration) Duration {
 	return min(wait+Duration(time.Second), Duration(MaxTimeout))
 }
 
 func onLoopback(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
 
-// Default is what a sidecar runs on that is told nothing: carts in a SQLite file beside it.
+// Default is the configuration of a sidecar without any setting: it keeps carts in a SQLite file in its working folder.
 func Default() *Config {
 	return &Config{
 		APIVersion: APIVersion,

@@ -259,7 +259,7 @@ func describe(n *yaml.Node) string {
 	return fmt.Sprintf("the text %q", n.Value)
 }
 
-// join is the path of a field. A name that nobody would see, or that would break the line, is quoted.
+// join is the path of a field. A name that would be invisible or would break the line is quoted.
 func join(path, name string) string {
 	if name == "" || strings.ContainsFunc(name, func(r rune) bool { return r == ' ' || !unicode.IsPrint(r) }) {
 		name = strconv.Quote(name)

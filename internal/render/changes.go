@@ -73,7 +73,7 @@ func ownStore(cs *v1alpha1.CartStorage) string {
 	b := &cs.Spec.Backend
 	switch d := dataSource(cs); {
 	case b.Type == v1alpha1.BackendMemory:
-		return string(b.Type) // nobody else is in it, so that the prefix does not matter
+		return string(b.Type) // no other pod uses it, so the prefix does not matter
 	case d == nil || d.PersistentVolumeClaim != nil:
 		return ""
 	case b.Database != nil:

@@ -15,7 +15,7 @@ import (
 // ConfigMapName is the name of the ConfigMap of a CartStorage.
 func ConfigMapName(cartStorage string) string { return cartStorage + "-sidecart" }
 
-// ConfigMap is what the sidecars of cs mount. Current is the one that is there, nil if none is. If nothing else has
+// ConfigMap is what the sidecars of cs mount. Current is the one that exists, or nil. If nothing else has
 // changed, the generation stays as it is; otherwise it is one more than that of current and than floor, the highest
 // that any sidecar is known to run.
 //

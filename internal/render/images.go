@@ -16,7 +16,7 @@ import (
 // Names without a registry are those of Docker Hub, as container runtimes read them.
 type Images []string
 
-// ParseImages is the patterns in full. The error names every one that is none.
+// ParseImages returns the patterns in full. The error names every text that is not a pattern.
 func ParseImages(patterns []string) (Images, error) {
 	var images Images
 	var errs []error

@@ -20,7 +20,7 @@ func Locks(current *corev1.ConfigMap) bool {
 	return err == nil && c.Locking.Mode == config.LockingEnabled
 }
 
-// StartLocked makes the sidecar of pod lock whatever its file says, for as long as the pod lives. It is for a pod that
+// StartLocked makes the sidecar of pod lock for as long as the pod lives, even if its file says otherwise. It is for a pod that
 // is admitted beside another one before the file says so. The pod that was given is not changed.
 func StartLocked(pod *corev1.Pod) *corev1.Pod {
 	pod = pod.DeepCopy()

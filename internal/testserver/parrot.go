@@ -12,7 +12,7 @@ import (
 
 // Parrot speaks the protocol of Redis and refuses every command with an error that repeats the whole command, and
 // everything that its connection sent before. Real servers do so in part: one quotes the user whom it refuses, another
-// the words of a command that it does not know. What a client tells of such an error must hold no secret.
+// the words of a command that it does not know. So the text that a client makes of such an error must hold no secret.
 type Parrot struct{ Addr string }
 
 // StartParrot starts one in this process; it ends with the test.

@@ -109,7 +109,7 @@ func run(ctx context.Context, args []string) error {
 	return do(ctx, n)
 }
 
-// redisImage is the image that the tests use, for whoever has no registry.
+// redisImage writes the image that the tests use, for use without a registry.
 func redisImage(ctx context.Context, args []string) error {
 	if len(args) != 2 {
 		return errors.New("redis-image: give a name such as sidecart/redis:dev, and a file")
@@ -173,7 +173,7 @@ func attach() (*cluster.Cluster, error) {
 	return cluster.Attach(strings.TrimSpace(string(dir)))
 }
 
-// interact runs a command on this terminal; it is told of Ctrl-C by itself, so that ends it by its own rules.
+// interact runs a command on this terminal. Ctrl-C reaches the command directly, which decides how to end.
 func interact(c *cluster.Cluster, args ...string) error {
 	cmd := c.Command(context.Background(), args[0], args[1:]...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr

@@ -62,7 +62,7 @@ func (d *driver) protect() {
 	}
 }
 
-// unmoved fails if the path does not lead to the open file any more: what is written to a deleted file is lost.
+// unmoved fails if the path does not lead to the open file any more, since writes to a deleted file are lost.
 func (d *driver) unmoved() error {
 	now, err := os.Stat(d.path)
 	if err == nil && !os.SameFile(now, d.file) {

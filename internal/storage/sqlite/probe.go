@@ -7,12 +7,11 @@ import (
 	"time"
 )
 
-// A probe is a row like that of a cart, of a prefix that no configuration can have. It is as long as to need a page of
-// its own: a disk that is full has room for a shorter one in what SQLite has set aside.
+// A probe is a row like that of a cart, under a prefix that no configuration can have. It is so long that it needs a page of its own. A shorter one would fit into pages that SQLite has set aside, even on a full disk.
 const (
 	probePrefix = "%probe"
 	probeBytes  = 8 << 10
-	// probeLife is after which time the purge takes a row whose probe broke off.
+	// probeLife is after how long the purge removes a row whose probe broke off.
 	probeLife = time.Minute
 )
 
