@@ -19,9 +19,12 @@ type first struct {
 	alsoWatched []string
 }
 
-// first chooses what to start with. A restart obeys the same rules as a change while it runs. If the newest configuration has another backend than the one that worked last, it must be valid and its backend must answer. Otherwise the sidecar starts on the one that worked. If none has worked yet, the newest is used as it is.
+// first chooses what to start with. A restart obeys the same rules as a change while it runs. If the newest
+// configuration has another backend than the one that worked last, it must be valid and its backend must answer.
+// Otherwise the sidecar starts on the one that worked. If none has worked yet, the newest is used as it is.
 //
-// The choice is made before anything is served, so that no change is acknowledged on a backend that the sidecar is about to leave.
+// The choice is made before anything is served, so that no change is acknowledged on a backend that the sidecar is
+// about to leave.
 func (l *layers) first(ctx context.Context) (*first, error) {
 	newest, refused := l.load()
 	good := l.loadLastGood()

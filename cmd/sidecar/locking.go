@@ -30,7 +30,8 @@ func lockingOf(l config.Locking, caps storage.Capabilities) (on bool, reason str
 	return on, reason
 }
 
-// warnLocking is the warning about a backend that cannot hold off the writers of other replicas; "" where it can. It is logged in every mode, so that people do not learn of it from lost carts.
+// warnLocking is the warning about a backend that cannot hold off the writers of other replicas; "" where it can. It is
+// logged in every mode, so that people do not learn of it from lost carts.
 func warnLocking(l config.Locking, caps storage.Capabilities) string {
 	switch {
 	case caps.Shared && caps.Locks:

@@ -35,7 +35,9 @@ func tuneMemory(env map[string]string) int64 {
 	return debug.SetMemoryLimit(-1) // which only asks
 }
 
-// containerLimit is nine tenths of the smaller of two limits: the one that Kubernetes tells the container, and that of its cgroup. For a container without a limit, Kubernetes tells the memory of the node. So if the cgroup has no limit, there is none.
+// containerLimit is nine tenths of the smaller of two limits: the one that Kubernetes tells the container, and that of
+// its cgroup. For a container without a limit, Kubernetes tells the memory of the node. So if the cgroup has no limit,
+// there is none.
 func containerLimit(told, cgroup string, haveCgroup bool) (limit int64, ok bool) {
 	own, bounded := memoryLimit(cgroup)
 	if haveCgroup && !bounded {

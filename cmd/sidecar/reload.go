@@ -69,7 +69,8 @@ func probeTime(c *config.Config) time.Duration {
 	return (c.Timeouts.Dial + c.Timeouts.Write + c.Timeouts.Read).Std()
 }
 
-// reload reads the configuration and, if it differs from the one that runs, takes it over, whole or not at all. Asked says that a person asked for it, so that every result is logged.
+// reload reads the configuration and, if it differs from the one that runs, takes it over, whole or not at all. Asked
+// says that a person asked for it, so that every result is logged.
 func (s *sidecar) reload(ctx context.Context, asked bool) {
 	c, err := s.layers.load()
 	if err != nil {

@@ -135,7 +135,8 @@ func (c *Cluster) startControllers() error {
 }
 
 // startClientProxy makes Services reachable from the control plane's network, where the test's own connections come
-// from. They do not need a node that is alive. The proxy must belong to a node, and the control plane is not one, so it uses the name of node 1.
+// from. They do not need a node that is alive. The proxy must belong to a node, and the control plane is not one, so it
+// uses the name of node 1.
 func (c *Cluster) startClientProxy() error {
 	return c.startProxy(controlPlane, nodeName(1), controlPlaneIP)
 }

@@ -101,7 +101,8 @@ func (c *Cluster) startProxy(machine, node, ip string) error {
 	return c.start(machine, kubeProxy, "kube-proxy", "--config="+etc("kube-proxy.yaml"), "--v=2")
 }
 
-// KillNode pulls the plug of a node. Its programs and containers end at once, without a word to others, and its address does not answer. Its disk stays.
+// KillNode pulls the plug of a node. Its programs and containers end at once, without a word to others, and its address
+// does not answer. Its disk stays.
 func (c *Cluster) KillNode(ctx context.Context, n int) error {
 	if err := c.halt(ctx, nodeName(n)); err != nil {
 		return err

@@ -56,7 +56,9 @@ func (d *Draft) Base() *Cart { return d.base }
 // to more; in the order of the items.
 func (d *Draft) Capped() []string { return d.capped }
 
-// Change makes one change of the draft and reports whether it altered anything. The cart must then be within the limit on whole carts, or no larger than before, since a cart that is too large already may shrink. An error undoes the change.
+// Change makes one change of the draft and reports whether it altered anything. The cart must then be within the limit
+// on whole carts, or no larger than before, since a cart that is too large already may shrink. An error undoes the
+// change.
 func (d *Draft) Change(v Verb) (changed bool, err error) {
 	d.capped = nil
 	err = v.Apply(d)

@@ -10,15 +10,16 @@ import (
 // ETag is the etag of the whole cart, and never "".
 func (c *Cart) ETag() string { return c.PartETag(PartAll) }
 
-// PartETag is the etag of a part; for [PartAll] it is that of the whole cart. It is "" only for the internal parts, which are not served.
+// PartETag is the etag of a part; for [PartAll] it is that of the whole cart. It is "" only for the internal parts,
+// which are not served.
 //
 // A cart or part that is not there has an etag too, of version 0. As If-Match it holds:
 //
 //   - for a cart that is not there, until one is made;
-//   - that of a part, read while there was no cart, as long as the part was never set, also in
-//     a cart that came meanwhile;
-//   - that of a part that was never set in a cart, as long as that is so in that same cart, and
-//     in none that comes after it.
+//   - for a part, read while there was no cart, until the part is set, also in a cart that came
+//     meanwhile;
+//   - for a part that was never set in a cart, until it is set in that same cart; not in a cart
+//     that comes after it.
 //
 // One etag may end early: where the floor of a cart's tombstones rose meanwhile, a metadata key that was never set
 // reads as being at the floor (see [Cart.Floor]).

@@ -193,7 +193,8 @@ func checkCondition(name string, condition []Member) (changed bool, err error) {
 	return changed, nil
 }
 
-// checkName is ValidateName with a hint about half of a surrogate pair, the one way in which JSON can name something that is not UTF-8.
+// checkName is ValidateName with a hint about half of a surrogate pair, the one way in which JSON can name something
+// that is not UTF-8.
 func checkName(field, name string) error {
 	if strings.Contains(name, "\xED") && ValidateName(field, strings.ToValidUTF8(name, "?")) == nil {
 		if err := ValidateName(field, name); err != nil {

@@ -13,8 +13,8 @@ import (
 // members and nested documents survive as they were written, in compact form. The zero value is {}.
 type Object struct{ o *object }
 
-// object has its text, its members or both. One is made from the other when it is needed. Many carts are
-// read and never changed, and many drafts are changed again before anybody reads them.
+// object has its text, its members or both. One is made from the other when it is needed. Many carts are read and never
+// changed, and many drafts are changed again before anybody reads them.
 type object struct {
 	size    int // length of the text
 	mu      sync.Mutex

@@ -78,7 +78,9 @@ func mergeMembers(target, source Object, resolve func(key string, target, source
 	return newObject(out).rewritten() // or either text would live as long as one member of it
 }
 
-// resolve makes one item of the two that both carts of a merge have. A quantity that would be over the limit becomes the limit, and capped says so. It is not refused: a merge happens at a login, where the customer could do nothing about it.
+// resolve makes one item of the two that both carts of a merge have. A quantity that would be over the limit becomes
+// the limit, and capped says so. It is not refused: a merge happens at a login, where the customer could do nothing
+// about it.
 func (s Strategy) resolve(target, source []byte, l Limits) (merged []byte, capped bool) {
 	switch s {
 	case StrategyKeepTarget:

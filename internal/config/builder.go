@@ -111,7 +111,8 @@ func (b *Builder) Build() (*Config, error) {
 	return c, nil
 }
 
-// derive computes the defaults that depend on what was given, so that setting one number never breaks a rule about a number that was not set:
+// derive computes the defaults that depend on what was given, so that setting one number never breaks a rule about a
+// number that was not set:
 //
 //   - the request timeout is the wait for a lock and a second for the work;
 //   - with only the request timeout given, the wait takes at most 5/6 of it,

@@ -75,7 +75,8 @@ type Redis struct {
 	TLS                  TLS    `yaml:"tls,omitempty"`
 }
 
-// TLS is how to speak TLS to a backend. It is used when Enabled is true or any other field is set: a configuration with a CA does not mean plain text.
+// TLS is how to speak TLS to a backend. It is used when Enabled is true or any other field is set: a configuration with
+// a CA does not mean plain text.
 type TLS struct {
 	Enabled bool `yaml:"enabled,omitempty"`
 	// CAFile holds the PEM certificates to trust; "" for those of the system.

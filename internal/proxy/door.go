@@ -33,7 +33,9 @@ const (
 	acceptReport = 10 * time.Second
 )
 
-// door is a listener that bounds how many connections there are at once. When it is full, it closes the oldest one that is not being answered. So half a request holds nobody off, and a client that asks at once, as a probe does, is answered.
+// door is a listener that bounds how many connections there are at once. When it is full, it closes the oldest one that
+// is not being answered. So half a request holds nobody off, and a client that asks at once, as a probe does, is
+// answered.
 //
 // An accept that fails for want of descriptors is tried again and never ends the listener.
 type door struct {

@@ -15,9 +15,9 @@ import (
 // ConfigMapName is the name of the ConfigMap of a CartStorage.
 func ConfigMapName(cartStorage string) string { return cartStorage + "-sidecart" }
 
-// ConfigMap is what the sidecars of cs mount. Current is the one that exists, or nil. If nothing else has
-// changed, the generation stays as it is; otherwise it is one more than that of current and than floor, the highest
-// that any sidecar is known to run.
+// ConfigMap is what the sidecars of cs mount. Current is the one that exists, or nil. If nothing else has changed, the
+// generation stays as it is; otherwise it is one more than that of current and than floor, the highest that any sidecar
+// is known to run.
 //
 // It has no owner: running pods outlive their CartStorage, and so must what they mount. The operator removes it when
 // nothing uses it any more.

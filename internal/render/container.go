@@ -16,16 +16,21 @@ const user = int64(65532)
 // adminPort is the name of the port that probes ask.
 const adminPort = "sidecart-admin"
 
-// startedPath is what the start-up probe asks for. The answer is 200 once the sidecar serves and has asked its backend, even if the backend did not answer. A sidecar of the release before, which a CartStorage may name, takes it for /livez and starts as well.
+// startedPath is what the start-up probe asks for. The answer is 200 once the sidecar serves and has asked its backend,
+// even if the backend did not answer. A sidecar of the release before, which a CartStorage may name, takes it for
+// /livez and starts as well.
 const startedPath = "/livez?started"
 
 // container is the sidecar: an init container that keeps running, so that it is there before and after all others. It
 // meets the restricted Pod Security Standard.
 //
-// The start-up probe does not wait for the backend, which may be behind a proxy that starts later in the same pod. A readiness probe on the backend is there only if the CartStorage asks for it: without its backend a shop cannot sell, but it can show what it has.
+// The start-up probe does not wait for the backend, which may be behind a proxy that starts later in the same pod. A
+// readiness probe on the backend is there only if the CartStorage asks for it: without its backend a shop cannot sell,
+// but it can show what it has.
 //
-// The pod learns where its sidecar listens once, when it is made. So the sidecar has the same in its arguments, which win over the file: the file follows the CartStorage, the pod does not. Settings that a sidecar of the release before does not
-// know are variables, which it ignores; it would not start with unknown arguments.
+// The pod learns where its sidecar listens once, when it is made. So the sidecar has the same in its arguments, which
+// win over the file: the file follows the CartStorage, the pod does not. Settings that a sidecar of the release before
+// does not know are variables, which it ignores; it would not start with unknown arguments.
 func container(cs *v1alpha1.CartStorage, image string, data bool) corev1.Container {
 	always := corev1.ContainerRestartPolicyAlways
 	c := corev1.Container{

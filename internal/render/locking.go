@@ -32,7 +32,8 @@ type Workload struct {
 	Surge int32
 	// Unbounded says that its spec sets no number of pods.
 	Unbounded bool
-	// Autoscaler names what may change Replicas, for example "HorizontalPodAutoscaler web". MaxReplicas is the most that it may set; 0 without an autoscaler.
+	// Autoscaler names what may change Replicas, for example "HorizontalPodAutoscaler web". MaxReplicas is the most
+	// that it may set; 0 without an autoscaler.
 	Autoscaler  string
 	MaxReplicas int32
 	// Pods is how many of its pods live, ending ones included.

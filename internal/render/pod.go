@@ -156,7 +156,8 @@ func noToken() *corev1.ProjectedVolumeSource {
 	}}
 }
 
-// keepNode tells autoscalers that the pod's carts are in a folder of its node and would go with the pod, unless the pod's owner has said whether it may be evicted. Autoscalers that ignore an emptyDir obey this.
+// keepNode tells autoscalers that the pod's carts are in a folder of its node and would go with the pod, unless the
+// pod's owner has said whether it may be evicted. Autoscalers that ignore an emptyDir obey this.
 func keepNode(pod *corev1.Pod, data *corev1.VolumeSource) {
 	_, evict := pod.Annotations[evictAnnotation]
 	_, local := pod.Annotations[localAnnotation]
@@ -264,7 +265,8 @@ func Missing(pod *corev1.Pod, cs *v1alpha1.CartStorage) (paths []string) {
 	return paths
 }
 
-// MountedVolumes are the volumes of the pod that [Missing] looks at, with nothing else in them. Anybody who makes a pod can give these names to volumes of any content, so no more is kept than a sidecar can have.
+// MountedVolumes are the volumes of the pod that [Missing] looks at, with nothing else in them. Anybody who makes a pod
+// can give these names to volumes of any content, so no more is kept than a sidecar can have.
 func MountedVolumes(pod *corev1.Pod) (volumes []corev1.Volume) {
 	const mostPaths, longestPath = 64, 1024
 	for _, v := range pod.Spec.Volumes {

@@ -20,8 +20,8 @@ func Locks(current *corev1.ConfigMap) bool {
 	return err == nil && c.Locking.Mode == config.LockingEnabled
 }
 
-// StartLocked makes the sidecar of pod lock for as long as the pod lives, even if its file says otherwise. It is for a pod that
-// is admitted beside another one before the file says so. The pod that was given is not changed.
+// StartLocked makes the sidecar of pod lock for as long as the pod lives, even if its file says otherwise. It is for a
+// pod that is admitted beside another one before the file says so. The pod that was given is not changed.
 func StartLocked(pod *corev1.Pod) *corev1.Pod {
 	pod = pod.DeepCopy()
 	for i := range pod.Spec.InitContainers {

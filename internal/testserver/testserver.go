@@ -196,7 +196,8 @@ func (p *process) tail() []byte {
 	return bytes.Join(lines[max(0, len(lines)-last):], []byte("\n"))
 }
 
-// freePort is a TCP port on loopback on which nothing listens now. Another process may take it before the server does; then the start is tried again with another port.
+// freePort is a TCP port on loopback on which nothing listens now. Another process may take it before the server does;
+// then the start is tried again with another port.
 func freePort() (int, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -7,7 +7,8 @@ import (
 	"time"
 )
 
-// A probe is a row like that of a cart, under a prefix that no configuration can have. It is so long that it needs a page of its own. A shorter one would fit into pages that SQLite has set aside, even on a full disk.
+// A probe is a row like that of a cart, under a prefix that no configuration can have. It is so long that it needs a
+// page of its own. A shorter one would fit into pages that SQLite has set aside, even on a full disk.
 const (
 	probePrefix = "%probe"
 	probeBytes  = 8 << 10

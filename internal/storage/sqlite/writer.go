@@ -189,7 +189,8 @@ func (w *writer) batch(first *request) {
 	w.yield()
 }
 
-// checkpoint moves the log into the database when it has grown long. It comes after the changes were answered, since on a slow disk it takes longer than a change, and a change is safe without it.
+// checkpoint moves the log into the database when it has grown long. It comes after the changes were answered, since on
+// a slow disk it takes longer than a change, and a change is safe without it.
 func (w *writer) checkpoint() {
 	const long = 1000 // pages, as SQLite has it by default
 	if w.pages < long {
@@ -264,7 +265,8 @@ func (w *writer) rollback() error {
 const rest = time.Millisecond
 
 // yield leaves the write lock to other processes. They poll for it every millisecond or so, and would hardly ever meet
-// the moment between two transactions of a busy writer. While no other process has written lately, a short rest now and then finds out whether one wants to.
+// the moment between two transactions of a busy writer. While no other process has written lately, a short rest now and
+// then finds out whether one wants to.
 func (w *writer) yield() {
 	const (
 		interval = 40 * time.Millisecond
