@@ -28,6 +28,9 @@ type fault struct {
 // longerThanLease is how long a process or a connection stands still: what it held then is lost.
 const longerThanLease = leaseTime + 300*time.Millisecond
 
+// restarts is the fault of a server that comes back with what it had.
+const restarts = "Redis restarts"
+
 var allFaults = []fault{
 	{"SIGKILL", false, func(_ context.Context, w *workshop, _ *rand.Rand, victim int) {
 		w.sidecars[victim].kill()
@@ -54,7 +57,7 @@ var allFaults = []fault{
 		// With timeout 0 nothing passes and nothing is closed.
 		w.toxic(ctx, victim, fmt.Sprintf(`{"type":"timeout","stream":%q,"attributes":{"timeout":0}}`, direction(rnd)), longerThanLease)
 	}},
-	{"Redis restarts", true, func(_ context.Context, w *workshop, _ *rand.Rand, _ int) {
+	{restarts, true, func(_ context.Context, w *workshop, _ *rand.Rand, _ int) {
 		w.server.Kill()
 		w.server.Restart()
 	}},
@@ -79,18 +82,19 @@ var otherVersion = fault{"other version", false, func(_ context.Context, w *work
 
 // fleet is what the sidecars of a history are.
 type fleet struct {
-	// sqlite has them share a file in place of a Redis.
-	sqlite bool
+	// sqlite has them share a file in place of a Redis, folder a folder of files, and memcached a Memcached, each by a way
+	// of its own.
+	sqlite, folder, memcached bool
 	// mutation is one of [mutations], "" for none.
 	mutation string
 	// mixed makes every second one the release before this one.
 	mixed bool
 }
 
-// workshop is five sidecars on one file, or on one Redis, each behind a proxy of its own.
+// workshop is five sidecars on one file or folder, or on one server, each behind a proxy of its own.
 type workshop struct {
 	t        *testing.T
-	server   *testserver.Redis // nil with a file
+	server   *testserver.Redis // nil with another backend
 	proxies  []*toxiproxy.Proxy
 	modes    []*modeFile
 	sidecars []*sidecar
@@ -100,33 +104,29 @@ func newWorkshop(t *testing.T, f fleet) *workshop {
 	t.Helper()
 	w := &workshop{t: t}
 	var backend func(i int) []string
-	if f.sqlite {
+	switch {
+	case f.sqlite:
 		url := "sqlite:" + filepath.Join(t.TempDir(), "carts.db")
 		backend = func(int) []string {
 			return []string{"--backend", "database", "--database-url", url, "--read-timeout", "2s", "--write-timeout", "2s"}
 		}
-	} else {
-		w.server = testserver.StartRedis(t, testserver.WithAOF())
-		net := toxiproxy.NewServer(toxiproxy.NewMetricsContainer(nil), zerolog.Nop())
-		backend = func(i int) []string {
-			p := toxiproxy.NewProxy(net, fmt.Sprintf("sidecar-%d", i), "127.0.0.1:0", w.server.Addr)
-			if err := p.Start(); err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(p.Stop)
-			w.proxies = append(w.proxies, p)
-			return []string{
-				"--backend", "redis", "--redis-address", p.Listen,
-				"--read-timeout", "300ms", "--write-timeout", "300ms", "--dial-timeout", "300ms",
-			}
+	case f.folder:
+		folder := t.TempDir()
+		backend = func(int) []string {
+			return []string{"--backend", "file", "--file-directory", folder, "--write-timeout", "2s"}
 		}
+	case f.memcached:
+		backend = w.proxied(testserver.StartMemcached(t).Addr, "--backend", "memcached", "--memcached-address")
+	default:
+		w.server = testserver.StartRedis(t, testserver.WithAOF())
+		backend = w.proxied(w.server.Addr, "--backend", "redis", "--redis-address")
 	}
 	for i := range sidecars {
 		m := newModeFile(t, "switched")
 		w.modes = append(w.modes, m)
 		s := prepare(t, slices.Concat(backend(i), []string{"--lock-timeout", "2s"}, m.args)...)
 		s.build = variant{clock: true, mutation: f.mutation, before: f.mixed && i%2 == 1}
-		if !f.sqlite { // whose clock is the machine's, the same for all
+		if w.server != nil { // whose clock it is; with another backend that of the machine is the same for all
 			s.env = []string{"SHIFT=" + shifts[i]}
 		}
 		s.run()
@@ -135,11 +135,29 @@ func newWorkshop(t *testing.T, f fleet) *workshop {
 	return w
 }
 
+// proxied is the backend of a sidecar that has a proxy of its own before the server at addr.
+func (w *workshop) proxied(addr string, flags ...string) func(i int) []string {
+	net := toxiproxy.NewServer(toxiproxy.NewMetricsContainer(nil), zerolog.Nop())
+	return func(i int) []string {
+		p := toxiproxy.NewProxy(net, fmt.Sprintf("sidecar-%d", i), "127.0.0.1:0", addr)
+		if err := p.Start(); err != nil {
+			w.t.Fatal(err)
+		}
+		w.t.Cleanup(p.Stop)
+		w.proxies = append(w.proxies, p)
+		return append(slices.Clone(flags), p.Listen, "--read-timeout", "300ms", "--write-timeout", "300ms", "--dial-timeout", "300ms")
+	}
+}
+
+// possible reports whether a fault can be had here: a file has no server, and a server that forgets what it has cannot
+// restart.
+func (w *workshop) possible(f fault) bool {
+	return !f.server || w.server != nil || w.proxies != nil && f.name != restarts
+}
+
 // breakThings breaks one thing after the other until ctx ends, and leaves everything whole.
 func (w *workshop) breakThings(ctx context.Context, rnd *rand.Rand, with []fault, count map[string]int) {
-	if w.server == nil {
-		with = slices.DeleteFunc(slices.Clone(with), func(f fault) bool { return f.server })
-	}
+	with = slices.DeleteFunc(slices.Clone(with), func(f fault) bool { return !w.possible(f) })
 	if len(with) == 0 {
 		return
 	}

@@ -46,6 +46,16 @@ func TestLinearizableFile(t *testing.T) {
 	linearizables(t, fleet{sqlite: true}, max(1, *linearRuns/2), allFaults)
 }
 
+// TestLinearizableFolder is the same on a folder of files.
+func TestLinearizableFolder(t *testing.T) {
+	linearizables(t, fleet{folder: true}, max(1, *linearRuns/2), allFaults)
+}
+
+// TestLinearizableMemcached is the same on a Memcached that does not restart, since it would forget all carts.
+func TestLinearizableMemcached(t *testing.T) {
+	linearizables(t, fleet{memcached: true}, max(1, *linearRuns/2), allFaults)
+}
+
 func linearizables(t *testing.T, f fleet, runs int, with []fault) {
 	t.Helper()
 	seed := cmp.Or(*linearSeed, uint64(time.Now().UnixNano())%1_000_000)
