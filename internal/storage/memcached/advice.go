@@ -27,7 +27,7 @@ func (d *driver) Advice(ctx context.Context) ([]storage.Advice, error) {
 	var mu sync.Mutex
 	found := map[*server]health{}
 	err := d.each(func(s *server) error {
-		h, err := s.health(ctx)
+		h, err := s.health(ctx, d.now)
 		mu.Lock()
 		defer mu.Unlock()
 		found[s] = h
@@ -59,7 +59,7 @@ func (d *driver) Advice(ctx context.Context) ([]storage.Advice, error) {
 		}
 	}
 	if len(evicting) > 0 {
-		advise(storage.AdviceEvictionPolicy, "Memcached %s forgets carts when it is full, instead of refusing changes. Give it memory for all carts (-m), and start it with -M.", strings.Join(evicting, ", "))
+		advise(storage.AdviceEvictionPolicy, "Memcached %s forgets carts when it is full, instead of refusing changes. Give it memory for all carts (-m) and, where it has nothing else, start it with -M.", strings.Join(evicting, ", "))
 	}
 	advise(storage.AdviceNotPersistent, "Memcached has carts in memory only: when a server restarts, its carts are gone. Where that must not be, use another backend.")
 	return all, nil
@@ -68,9 +68,9 @@ func (d *driver) Advice(ctx context.Context) ([]storage.Advice, error) {
 // clockTolerance is from where two clocks differ: a server's is a second or two behind by itself.
 const clockTolerance = 5 * time.Second
 
-func (s *server) health(ctx context.Context) (h health, err error) {
+func (s *server) health(ctx context.Context, clock func() time.Time) (h health, err error) {
 	err = s.call(ctx, s.timeouts.read, true, func(c *session) error {
-		now := time.Now()
+		now := clock()
 		stats, err := c.stats("")
 		if err != nil {
 			return err

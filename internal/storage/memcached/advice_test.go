@@ -130,6 +130,20 @@ func TestRestartIsTold(t *testing.T) {
 	}
 }
 
+// TestClockDiffers: a sidecar whose clock is away from that of a server is told so.
+func TestClockDiffers(t *testing.T) {
+	m := testserver.StartMemcached(t)
+	d := newDriver(Config{Addresses: []string{m.Addr}, Prefix: "cart", Dial: patient, Read: patient, Write: patient})
+	defer d.Close()
+	for ahead, want := range map[time.Duration]bool{0: false, time.Minute: true, -time.Minute: true} {
+		d.now = func() time.Time { return time.Now().Add(ahead) }
+		codes, messages := advice(t, d)
+		if slices.Contains(codes, storage.AdviceClockDiffers) != want || strings.Contains(messages, m.Addr+" differ by ") != want {
+			t.Errorf("%v ahead: %q\n%s", ahead, codes, messages)
+		}
+	}
+}
+
 // TestWithoutCAS: a server that gives no uniques is refused, with the reason.
 func TestWithoutCAS(t *testing.T) {
 	m := testserver.StartMemcached(t, "-C")

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"fmt"
 	"math"
 	"slices"
 	"sync"
@@ -41,6 +42,7 @@ type driver struct {
 	ring    ring
 	servers []*server
 	timeouts
+	now     func() time.Time
 	closing chan struct{}
 }
 
@@ -49,7 +51,7 @@ func New(c Config) *cell.Store { return cell.New(cell.Swapping(newDriver(c))) }
 
 func newDriver(c Config) *driver {
 	d := &driver{
-		names: names{c.Prefix}, ring: newRing(c.Addresses), closing: make(chan struct{}),
+		names: names{c.Prefix}, ring: newRing(c.Addresses), now: time.Now, closing: make(chan struct{}),
 		timeouts: timeouts{
 			dial: cmp.Or(c.Dial, time.Second), read: cmp.Or(c.Read, 500*time.Millisecond), write: cmp.Or(c.Write, 500*time.Millisecond),
 		},
@@ -93,11 +95,11 @@ func (d *driver) Get(ctx context.Context, key cart.Key) (value []byte, revision 
 	if errors.Is(err, memcache.ErrCacheMiss) {
 		return nil, 0, nil
 	}
-	if err == nil {
-		value, err = cell.DecodeNamed(key, item.Value)
-	}
 	if err != nil {
 		return nil, 0, err
+	}
+	if value, err = cell.DecodeNamed(key, item.Value); err != nil {
+		return nil, 0, fmt.Errorf("key %s of memcached %s: %w", name, server.address, err)
 	}
 	return value, revision, nil
 }
@@ -107,7 +109,7 @@ func (d *driver) Swap(ctx context.Context, key cart.Key, revision uint64, value 
 	server, name := d.place(key)
 	item := &memcache.Item{Key: name, CasID: revision & (1<<uniqueBits - 1), Expiration: -1}
 	if value != nil {
-		item.Value, item.Expiration = cell.EncodeNamed(key, value), expiration(time.Now(), ends)
+		item.Value, item.Expiration = cell.EncodeNamed(key, value), expiration(d.now(), ends)
 	}
 	err := server.call(ctx, d.read+d.write, false, func(c *session) error {
 		if err := server.fits(name, item.Value); err != nil {
