@@ -127,6 +127,10 @@ cluster-down: ## Stop it; nothing is left
 bench-crowd: ## Measure a hundred clients on one cart, for throughput, waits and fairness
 	go run ./bench -crowd 20s $(ARGS)
 
+.PHONY: bench-backends
+bench-backends: setup ## Measure every backend beside a plain loop on it, and write docs/benchmarks-backends.md
+	go run ./bench -backends -rounds 5 -markdown docs/benchmarks-backends.md $(ARGS)
+
 .PHONY: scale
 scale: setup ## Measure the operator with 200 CartStorages and 2,000 pods (ARGS='-scale.rounds 240 -timeout 2h' for a quiet hour)
 	KUBEBUILDER_ASSETS=$$(hack/envtest-dir.sh) go test -count=1 -v -run TestManyCartStorages ./internal/controller $(ARGS) | grep -v 'TLS handshake'

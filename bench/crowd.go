@@ -105,44 +105,20 @@ func (f *fleet) face(ctx context.Context, r row, d time.Duration) (*crowd, error
 	}
 	defer done()
 	o := order{Way: r.way, Key: fmt.Sprintf("crowd-%d-%s", r.delay.Microseconds(), r.way), For: d, Clients: crowdClients}
-	writers := f.writers[:r.processes]
-	for i, wr := range writers {
-		o.Target, o.Worker = targets[i], i
-		if err := wr.send(o); err != nil {
-			return nil, err
-		}
-	}
-	for _, wr := range writers {
-		if _, err := wr.answer(); err != nil {
-			return nil, err
-		}
-	}
-	for _, wr := range writers {
-		if _, err := io.WriteString(wr.in, goLine+"\n"); err != nil {
-			return nil, err
-		}
-	}
 	c := &crowd{}
-	var start, end int64
-	for _, wr := range writers {
-		t, err := wr.answer()
-		if err != nil {
-			return nil, err
-		}
-		if start == 0 || t.Start < start {
-			start = t.Start
-		}
-		end = max(end, t.End)
-		for _, op := range t.Ops {
-			c.ops = append(c.ops, time.Duration(op))
-		}
+	var tallies []tally
+	if c.took, tallies, err = drive(f.writers, targets, o); err != nil {
+		return nil, err
+	}
+	for i := range tallies {
+		t := &tallies[i]
+		c.ops = append(c.ops, t.durations()...)
 		c.clients = append(c.clients, t.Clients...)
 		c.failed += t.Failed
 	}
 	if len(c.ops) == 0 {
 		return nil, errors.New("nobody was served")
 	}
-	c.took = time.Duration(end - start)
 	conn, err := w.connect(targets[0])
 	if err != nil {
 		return nil, err
@@ -168,10 +144,8 @@ func writeCrowd(w io.Writer, b *testbed, d time.Duration, crowds map[row]*crowd)
 				milliseconds(quantile(c.ops, 0.99)), milliseconds(quantile(c.ops, 1)), c.fairness(), c.failed, c.lost)
 		}
 	}
-	fmt.Fprint(w, "\n## Targets\n\n| what | target | measured | |\n|---|---|---|---|\n")
-	for _, t := range crowdTargets(crowds) {
-		fmt.Fprintf(w, "| %s | %s | %s | %s |\n", t.what, t.want, t.got, map[bool]string{true: "met", false: "missed"}[t.met])
-	}
+	fmt.Fprint(w, "\n## Targets\n\n")
+	writeTargets(w, crowdTargets(crowds))
 }
 
 func crowdTargets(crowds map[row]*crowd) (ts []target) {

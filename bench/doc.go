@@ -2,5 +2,8 @@
 // sidecars and through what a program would do without one. It starts its own Redis, builds the sidecar as it is
 // released, runs everything interleaved on this machine, and marks each of the project's targets as met or missed.
 //
+// With -backends it measures every backend of this version beside a correct loop of read, change and write by that
+// backend's own means.
+//
 // It is a program and no test: a busy machine gives other numbers, and none of them should fail a build.
 package main

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -24,18 +25,31 @@ type options struct {
 	markdown string
 	sidecar  string
 	crowd    time.Duration
+	backends bool
+	ops      int
+	at       places
 }
 
 func main() {
 	if len(os.Args) > 1 && os.Args[1] == workerCommand {
 		os.Exit(runWorker(os.Stdin, os.Stdout))
 	}
-	var o options
+	o := options{at: places{}}
 	flag.IntVar(&o.rounds, "rounds", 15, "how often each row is measured; the median counts")
 	flag.IntVar(&o.starts, "starts", 15, "how often the start of a sidecar is measured")
 	flag.StringVar(&o.markdown, "markdown", "", "write the result to this `file` as well")
 	flag.StringVar(&o.sidecar, "sidecar", "", "measure this `program` instead of building cmd/sidecar")
 	flag.DurationVar(&o.crowd, "crowd", 0, "measure a crowd of clients on one cart for this `time` for each row, and nothing else")
+	flag.BoolVar(&o.backends, "backends", false, "measure every backend of this version, and nothing else")
+	flag.IntVar(&o.ops, "ops", 1000, "operations in a round, with -backends")
+	flag.Func("at", "with -backends, `NAME=PLACE` of a server that runs already, such as DynamoDB=http://127.0.0.1:8000", func(s string) error {
+		name, place, ok := strings.Cut(s, "=")
+		if !ok {
+			return fmt.Errorf("must be NAME=PLACE")
+		}
+		o.at[name] = place
+		return nil
+	})
 	flag.Parse()
 
 	if err := bounded(o); err != nil {
@@ -44,12 +58,15 @@ func main() {
 	}
 }
 
-// bounded runs everything and ends on a signal. Ten minutes are far more than it takes: a benchmark that hangs must
-// end.
+// bounded runs everything and ends on a signal. The time is far more than it takes: a benchmark that hangs must end.
 func bounded(o options) error {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Minute)
+	most := 10 * time.Minute
+	if o.backends {
+		most = time.Hour
+	}
+	ctx, cancel := context.WithTimeout(ctx, most)
 	defer cancel()
 	return run(ctx, o, os.Stdout, os.Stderr)
 }
@@ -68,6 +85,15 @@ func run(ctx context.Context, o options, out, progress io.Writer) (err error) {
 		}
 		var report bytes.Buffer
 		writeCrowd(&report, bed, o.crowd, crowds)
+		return publish(report.Bytes(), o, out)
+	}
+	if o.backends {
+		outcomes, err := measureBackends(ctx, bed, o, progress)
+		if err != nil {
+			return err
+		}
+		var report bytes.Buffer
+		writeBackends(&report, bed, o, outcomes)
 		return publish(report.Bytes(), o, out)
 	}
 	foot, err := measureFootprint(ctx, bed, o.starts)

@@ -160,37 +160,14 @@ func (f *fleet) measure(ctx context.Context, w *way, r row, key string, s *sampl
 		return err
 	}
 	defer done()
-	writers := f.writers[:r.processes]
-	for i, wr := range writers {
-		if err := wr.send(order{Way: w.name, Target: targets[i], Key: key, Ops: opsPerRound / r.processes}); err != nil {
-			return err
-		}
+	took, tallies, err := drive(f.writers, targets, order{Way: w.name, Key: key, Ops: opsPerRound / r.processes})
+	if err != nil {
+		return err
 	}
-	for _, wr := range writers {
-		if _, err := wr.answer(); err != nil {
-			return err
-		}
+	for i := range tallies {
+		s.ops = append(s.ops, tallies[i].durations()...)
 	}
-	for _, wr := range writers {
-		if _, err := io.WriteString(wr.in, goLine+"\n"); err != nil {
-			return err
-		}
-	}
-	var start, end int64
-	for _, wr := range writers {
-		t, err := wr.answer()
-		if err != nil {
-			return err
-		}
-		if start == 0 || t.Start < start {
-			start = t.Start
-		}
-		end = max(end, t.End)
-		for _, op := range t.Ops {
-			s.ops = append(s.ops, time.Duration(op))
-		}
-	}
-	s.rounds = append(s.rounds, time.Duration(end-start))
+	s.rounds = append(s.rounds, took)
 
 	c, err := w.connect(targets[0])
 	if err != nil {

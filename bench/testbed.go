@@ -114,13 +114,19 @@ type sidecarProcess struct {
 	ready time.Duration
 }
 
+// startSidecar starts a sidecar on a Redis.
 func (b *testbed) startSidecar(ctx context.Context, redisAddr, locking string) (*sidecarProcess, error) {
+	return b.launch(ctx, locking, redisFlags(redisAddr))
+}
+
+// launch starts a sidecar on the backend that the flags name.
+func (b *testbed) launch(ctx context.Context, locking string, backend []string) (*sidecarProcess, error) {
 	ports, err := freeAddresses(3)
 	if err != nil {
 		return nil, err
 	}
-	cmd := exec.Command(b.sidecar, "--backend", "redis", "--redis-address", redisAddr, "--locking", locking,
-		"--grpc-address", ports[0], "--http-address", ports[1], "--admin-address", ports[2], "--log-level", "error")
+	cmd := exec.Command(b.sidecar, append(backend, "--locking", locking,
+		"--grpc-address", ports[0], "--http-address", ports[1], "--admin-address", ports[2], "--log-level", "error")...)
 	cmd.Dir = b.dir
 	log := new(strings.Builder)
 	cmd.Stderr = log
@@ -235,4 +241,40 @@ func (w *writer) answer() (tally, error) {
 		return t, errors.New(t.Error)
 	}
 	return t, nil
+}
+
+// drive has writers make the operations of an order at once, each on its target, and tells how long that took from the
+// first beginning to the last end.
+func drive(writers []*writer, targets []string, o order) (time.Duration, []tally, error) {
+	writers = writers[:len(targets)]
+	for i, wr := range writers {
+		o.Target, o.Worker = targets[i], i
+		if err := wr.send(o); err != nil {
+			return 0, nil, err
+		}
+	}
+	for _, wr := range writers {
+		if _, err := wr.answer(); err != nil {
+			return 0, nil, err
+		}
+	}
+	for _, wr := range writers {
+		if _, err := io.WriteString(wr.in, goLine+"\n"); err != nil {
+			return 0, nil, err
+		}
+	}
+	var tallies []tally
+	var start, end int64
+	for _, wr := range writers {
+		t, err := wr.answer()
+		if err != nil {
+			return 0, nil, err
+		}
+		if start == 0 || t.Start < start {
+			start = t.Start
+		}
+		end = max(end, t.End)
+		tallies = append(tallies, t)
+	}
+	return time.Duration(end - start), tallies, nil
 }

@@ -69,7 +69,10 @@ func wayCalled(name string) (*way, bool) {
 			return &ways[i], true
 		}
 	}
-	return &crowdWay, name == crowdWay.name
+	if name == crowdWay.name {
+		return &crowdWay, true
+	}
+	return backendWay(name)
 }
 
 func (w *way) viaSidecar() bool { return w.locking != "" }
@@ -180,41 +183,31 @@ func (c *redisClient) AddItem(ctx context.Context, key, id string) (err error) {
 		}
 		defer func() { err = errors.Join(err, release(ctx)) }()
 	}
-	items, err := c.get(ctx, key)
+	raw, err := c.get(ctx, key)
 	if err != nil {
 		return err
 	}
-	it, ok := items[id]
-	if !ok {
-		if err := json.Unmarshal(mug(id), &it); err != nil {
-			return err
-		}
-		it.Quantity = 0
-	}
-	it.Quantity++
-	items[id] = it
-	raw, err := json.Marshal(items)
-	if err != nil {
+	if raw, err = withItem(raw, id); err != nil {
 		return err
 	}
 	return c.redis.Set(ctx, "bench-cart."+key, raw, cartTTL).Err()
 }
 
-func (c *redisClient) get(ctx context.Context, key string) (map[string]item, error) {
-	items := map[string]item{}
+// get is the document of a cart, nil where there is none.
+func (c *redisClient) get(ctx context.Context, key string) ([]byte, error) {
 	raw, err := c.redis.Get(ctx, "bench-cart."+key).Bytes()
 	if errors.Is(err, redis.Nil) {
-		return items, nil
+		return nil, nil
 	}
-	if err != nil {
-		return nil, err
-	}
-	return items, json.Unmarshal(raw, &items)
+	return raw, err
 }
 
 func (c *redisClient) Quantity(ctx context.Context, key string) (int64, error) {
-	items, err := c.get(ctx, key)
-	return total(items), err
+	raw, err := c.get(ctx, key)
+	if err != nil {
+		return 0, err
+	}
+	return quantityIn(raw)
 }
 
 func (c *redisClient) Close() error {
@@ -222,17 +215,37 @@ func (c *redisClient) Close() error {
 	return c.redis.Close()
 }
 
-func quantityIn(document []byte) (int64, error) {
+// withItem is a document with one piece more of an item; nil is an empty one.
+func withItem(document []byte, id string) ([]byte, error) {
+	items := map[string]item{}
+	if document != nil {
+		if err := json.Unmarshal(document, &items); err != nil {
+			return nil, err
+		}
+	}
+	it, ok := items[id]
+	if !ok {
+		if err := json.Unmarshal(mug(id), &it); err != nil {
+			return nil, err
+		}
+		it.Quantity = 0
+	}
+	it.Quantity++
+	items[id] = it
+	return json.Marshal(items)
+}
+
+// quantityIn is how many pieces are in a document; nil is an empty one.
+func quantityIn(document []byte) (n int64, err error) {
+	if document == nil {
+		return 0, nil
+	}
 	var items map[string]item
 	if err := json.Unmarshal(document, &items); err != nil {
 		return 0, fmt.Errorf("items of the cart: %w", err)
 	}
-	return total(items), nil
-}
-
-func total(items map[string]item) (n int64) {
 	for _, it := range items {
 		n += it.Quantity
 	}
-	return n
+	return n, nil
 }

@@ -22,6 +22,9 @@ type order struct {
 	Target string `json:"target"` // address of Redis, or of the worker's own sidecar
 	Key    string `json:"key"`
 	Ops    int    `json:"ops"`
+	// Carts, where it is not 0, are over how many carts the operations go, in turn. Writers begin apart from each
+	// other.
+	Carts int `json:"carts,omitempty"`
 	// For, where it is not 0, is how long Clients make operations at once.
 	For     time.Duration `json:"for,omitempty"`
 	Clients int           `json:"clients,omitempty"`
@@ -37,6 +40,22 @@ type tally struct {
 	// Clients are how many operations each client made, Failed how many ended with an error.
 	Clients []int64 `json:"clients,omitempty"`
 	Failed  int64   `json:"failed,omitempty"`
+}
+
+func (t *tally) durations() []time.Duration {
+	ds := make([]time.Duration, len(t.Ops))
+	for i, op := range t.Ops {
+		ds[i] = time.Duration(op)
+	}
+	return ds
+}
+
+// key is the cart of the n-th operation.
+func (o *order) key(n int) string {
+	if o.Carts == 0 {
+		return o.Key
+	}
+	return fmt.Sprintf("%s-%d", o.Key, (n+o.Worker*o.Carts/mostWriters)%o.Carts)
 }
 
 const goLine = "go"
@@ -100,9 +119,9 @@ func (w *worker) carryOut(o order) (t tally, err error) {
 	// This process is the clock, of every way alike: its own collector must not stand among what it measures.
 	defer debug.SetGCPercent(debug.SetGCPercent(-1))
 	t.Start = monotonic()
-	for range o.Ops {
+	for n := range o.Ops {
 		before := monotonic()
-		if err := c.AddItem(ctx, o.Key, itemID); err != nil {
+		if err := c.AddItem(ctx, o.key(n), itemID); err != nil {
 			return t, err
 		}
 		t.Ops = append(t.Ops, monotonic()-before)

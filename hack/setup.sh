@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 # command -> Debian package
-declare -A packages=([redis-server]=redis-server [memcached]=memcached [gcc]=gcc [sqlite3]=sqlite3)
+declare -A packages=([redis-server]=redis-server [memcached]=memcached [gcc]=gcc [sqlite3]=sqlite3 [node]=nodejs [npm]=npm)
 # A cluster's nodes need these, and runc needs a header to be built.
 [ "$(uname)" = Linux ] && [ "$(id -u)" = 0 ] && packages+=([ip]=iproute2 [iptables]=iptables [nft]=nftables [sysctl]=procps [pkg-config]=pkg-config)
 
@@ -33,6 +33,18 @@ if [ ${#missing[@]} -gt 0 ]; then
   # The tests start servers of their own on free ports: keep the packages from starting theirs.
   "${sudo[@]}" apt-get -qq update
   "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get -qq -y --no-install-recommends install "${missing[@]}" </dev/null >/dev/null
+fi
+
+# dynalite, which the tests of DynamoDB run against, in the version that they name.
+dynalite=$(sed -n 's/^const DynaliteVersion = "\(.*\)"$/\1/p' internal/testserver/dynalite.go)
+dir=${XDG_CACHE_HOME:-$HOME/.cache}/sidecart-dynalite/$dynalite
+if [ ! -f "$dir/complete" ]; then
+  echo "setup: installing dynalite $dynalite"
+  rm -rf "$dir"
+  mkdir -p "$dir"
+  # It needs no compiled parts: what would be compiled is a database on disk, which the tests do without.
+  npm install --prefix "$dir" --no-audit --no-fund --omit=optional --ignore-scripts --loglevel=error "dynalite@$dynalite" >/dev/null
+  touch "$dir/complete"
 fi
 
 # Programs are kept across checkouts. Where a whole cluster cannot run, its API server still can.

@@ -28,10 +28,11 @@ const (
 // +kubebuilder:validation:XValidation:rule="!has(self.memory) || self.type == 'Memory'",messageExpression="'the section memory does not belong to type ' + self.type + ': remove it, or write type: Memory'"
 // +kubebuilder:validation:XValidation:rule="!has(self.file) || self.type == 'File'",messageExpression="'the section file does not belong to type ' + self.type + ': remove it, or write type: File'"
 type Backend struct {
-	// The kind of backend. Built into this version are Redis, Memcached, Database with dialect SQLite, Memory and File;
-	// the others are names for later ones. Memory, File and SQLite are of one pod: they cannot lock across replicas.
+	// The kind of backend. Built into this version are Redis, Memcached, DynamoDB, Database with dialect SQLite, Memory
+	// and File; the others are names for later ones. Memory, File and SQLite are of one pod: they cannot lock across
+	// replicas.
 	// +required
-	// +kubebuilder:validation:XValidation:rule="self in ['Redis', 'Memcached', 'Database', 'Memory', 'File']",messageExpression="'backend type ' + self + ' is not in this version: write Redis, Memcached, Memory, File, or Database with dialect: SQLite'"
+	// +kubebuilder:validation:XValidation:rule="self in ['Redis', 'Memcached', 'DynamoDB', 'Database', 'Memory', 'File']",messageExpression="'backend type ' + self + ' is not in this version: write Redis, Memcached, DynamoDB, Memory, File, or Database with dialect: SQLite'"
 	Type BackendType `json:"type"`
 
 	// Redis, Valkey and whatever speaks their protocol.

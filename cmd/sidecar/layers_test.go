@@ -134,7 +134,6 @@ func TestBadSettingsNameTheirSource(t *testing.T) {
 		"rule":      {env: map[string]string{"SIDECART_KEY_PREFIX": "lock.x"}, want: `keyPrefix: must not start with "lock", which names what is kept beside the carts; is "lock.x" (set by SIDECART_KEY_PREFIX)`},
 		"flag":      {args: "--max-items=many", want: `--max-items: "many" is no whole number: write it in decimal digits`},
 		"switch":    {args: "--allow-flush=perhaps", want: `--allow-flush: "perhaps" is no boolean: write true or false`},
-		"absent":    {args: "--dynamodb-table carts --dynamodb-region local --backend dynamodb", want: "backend: type DynamoDB is not built into this version; available are " + config.BuiltNames()},
 		"typo":      {args: "--backend rediss", want: `backend.type: must be one of Redis, Memcached, DynamoDB, Database, Memory, File, is "rediss" (set by --backend)`},
 		"postgres":  {args: "--database-url postgres://u:s3cret@db/x", want: "backend.database.url: postgres is not built into this version; available are " + config.BuiltNames()},
 		"loopback":  {args: "--grpc-address 0.0.0.0:7420", want: `listen.grpc: must be a loopback address (127.0.0.1, ::1 or localhost), since the API has no authentication; is "0.0.0.0:7420" (set by --grpc-address)`},

@@ -53,7 +53,6 @@ func TestRunCommands(t *testing.T) {
 		"left over":        {"--backend memory validate", exitUsage, "", `"validate" is neither a flag nor, at this place, a command`},
 		"bad value":        {"--ttl soon", exitUsage, "", "sidecar: the configuration is wrong: --ttl: \"soon\" is no duration"},
 		"secret not there": {"--backend redis --redis-address r:1 --redis-password-file " + dir + "/none", exitUsage, "", "backend.redis.passwordFile: open " + dir + "/none: no such file"},
-		"not built in":     {"--backend dynamodb", exitUsage, "", "type DynamoDB is not built into this version"},
 		"cannot open":      {"--database-url sqlite:" + dir + "/no/such/folder/carts.db", exitFailed, "", "cannot start"},
 		"validate what":    {"validate", exitUsage, "", "validate takes one argument, the file"},
 		"validate two":     {"validate a b", exitUsage, "", "validate takes one argument, the file"},

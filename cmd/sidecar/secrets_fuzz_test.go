@@ -119,7 +119,7 @@ func secretFiles(dir, parrot, word string, shape byte) (*config.Config, error) {
 		redis.TLS = config.TLS{CertFile: file("crt", pem(word, "MAo=")), KeyFile: file("key", pem(word+" PRIVATE KEY", word)), CAFile: file("ca", word)}
 	case redisShapes:
 		c.Backend = config.Backend{Type: config.BackendDynamoDB, DynamoDB: &config.DynamoDB{
-			TableName: "carts", Region: "x", AccessKeyIDFile: file("id", word), SecretAccessKeyFile: file("access", word),
+			TableName: "carts", Region: "x", Endpoint: "http://" + parrot, AccessKeyIDFile: file("id", word), SecretAccessKeyFile: file("access", word),
 		}}
 		return c, failed
 	default:

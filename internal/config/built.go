@@ -27,6 +27,7 @@ func (p Product) String() string {
 var Built = []Product{
 	{Type: BackendRedis, Shared: true},
 	{Type: BackendMemcached, Shared: true},
+	{Type: BackendDynamoDB, Shared: true},
 	{Type: BackendDatabase, Dialect: "SQLite"},
 	{Type: BackendMemory},
 	{Type: BackendFile},
@@ -35,7 +36,7 @@ var Built = []Product{
 // CriticalBackendBuilt says whether this version knows a second backend for checkouts.
 const CriticalBackendBuilt = false
 
-// BuiltNames are the backends of this version in words: "Redis, Database (SQLite) and Memory".
+// BuiltNames are the backends of this version in words: "Redis, DynamoDB, Database (SQLite) and Memory".
 func BuiltNames() string { return names(func(Product) bool { return true }, "and") }
 
 // SharedNames are those that several pods can share, in words.

@@ -198,15 +198,15 @@ func TestReviewRefuses(t *testing.T) {
 		defer cancel()
 		return v.Handle(ctx, admission.Request{AdmissionRequest: admissionv1.AdmissionRequest{Operation: op, OldObject: was, Object: is, Namespace: w.namespace}})
 	}
-	dynamodb, memory := storage("backend: {type: DynamoDB, dynamodb: {region: local, tableName: carts}}"), storage("backend: {type: Memory}")
-	says := "type DynamoDB is not built into this version; available are " + config.BuiltNames()
-	if r := ask(admissionv1.Create, runtime.RawExtension{}, dynamodb); r.Allowed || !strings.Contains(r.Result.Message, says) {
+	postgres, memory := storage("backend: {type: Database, database: {dialect: PostgreSQL, host: db, name: shop}}"), storage("backend: {type: Memory}")
+	says := "PostgreSQL is not built into this version; available are " + config.BuiltNames()
+	if r := ask(admissionv1.Create, runtime.RawExtension{}, postgres); r.Allowed || !strings.Contains(r.Result.Message, says) {
 		t.Errorf("create: %+v", r)
 	}
-	if r := ask(admissionv1.Update, memory, dynamodb); r.Allowed || !strings.Contains(r.Result.Message, says) {
+	if r := ask(admissionv1.Update, memory, postgres); r.Allowed || !strings.Contains(r.Result.Message, says) {
 		t.Errorf("change: %+v", r)
 	}
-	if r := ask(admissionv1.Update, dynamodb, dynamodb); !r.Allowed || !strings.Contains(strings.Join(r.Warnings, "\n"), says) {
+	if r := ask(admissionv1.Update, postgres, postgres); !r.Allowed || !strings.Contains(strings.Join(r.Warnings, "\n"), says) {
 		t.Errorf("as before: %+v", r)
 	}
 	v.namespaces = []string{"another"}

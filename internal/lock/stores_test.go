@@ -7,6 +7,7 @@ import (
 
 	"github.com/sidecart/sidecart/internal/storage"
 	"github.com/sidecart/sidecart/internal/storage/cell"
+	"github.com/sidecart/sidecart/internal/storage/dynamodb"
 	"github.com/sidecart/sidecart/internal/storage/file"
 	"github.com/sidecart/sidecart/internal/storage/memcached"
 	"github.com/sidecart/sidecart/internal/storage/memory"
@@ -38,6 +39,12 @@ var sharedBackends = map[string]func(t *testing.T) func() storage.Store{
 		c := redis.Config{Addresses: []string{testserver.StartRedis(t).Addr}, Prefix: "cart"}
 		c.DialTimeout, c.ReadTimeout, c.WriteTimeout = time.Second, 5*time.Second, 5*time.Second
 		return func() storage.Store { return opened[*redis.Store](t)(redis.New(t.Context(), c)) }
+	},
+	"dynamodb": func(t *testing.T) func() storage.Store {
+		c := dynamodb.Config{Table: "carts", Region: "local", Endpoint: testserver.StartDynalite(t).Endpoint, CreateTable: true, Prefix: "cart"}
+		c.AccessKeyID, c.SecretAccessKey = storage.NewSecret("AKIDEXAMPLE", "id"), storage.NewSecret("wJalrXUtnFEMI", "secret")
+		c.DialTimeout, c.ReadTimeout, c.WriteTimeout = time.Second, 5*time.Second, 5*time.Second
+		return func() storage.Store { return opened[*cell.Store](t)(dynamodb.New(t.Context(), c)) }
 	},
 	"sqlite": func(t *testing.T) func() storage.Store {
 		c := sqlite.Config{URL: "sqlite:" + filepath.Join(t.TempDir(), "carts.db"), Prefix: "cart"}

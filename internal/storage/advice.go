@@ -43,6 +43,9 @@ const (
 	AdviceNoWakeUps = "NoWakeUps"
 	// AdviceClockDiffers: the clock of this sidecar is not that of the backend, so locks and carts end early or late.
 	AdviceClockDiffers = "ClockDiffers"
+	// AdviceExpiredStay: the backend keeps carts that have expired, which nobody is served, and its room is not given
+	// back.
+	AdviceExpiredStay = "ExpiredStay"
 	// AdviceUnknownEviction and AdviceUnknownPersistence: the backend does not say.
 	AdviceUnknownEviction    = "UnknownEviction"
 	AdviceUnknownPersistence = "UnknownPersistence"

@@ -423,3 +423,67 @@ func TestTwoCartsInOneStep(t *testing.T) {
 		t.Error("something was stored")
 	}
 }
+
+// recalling is a toy that keeps in mind what it is told to, right or wrong.
+type recalling struct {
+	toyStore
+	known map[cart.Key]toyValue
+	gets  int
+}
+
+func (d *recalling) Get(ctx context.Context, key cart.Key) ([]byte, uint64, error) {
+	d.gets++
+	return d.toyStore.Get(ctx, key)
+}
+
+func (d *recalling) Recall(key cart.Key) ([]byte, uint64, bool) {
+	v, ok := d.known[key]
+	return v.value, v.revision, ok
+}
+
+// TestRecall: what is kept in mind saves a read where it is right, and misleads nobody where it is wrong.
+func TestRecall(t *testing.T) {
+	d := newToy()
+	r := &recalling{toyStore: toyStore{d, make(chan struct{})}, known: map[cart.Key]toyValue{}}
+	s := New(Swapping(r))
+	t.Cleanup(func() { _ = s.Close() })
+	r.known[key] = toyValue{}
+	if _, err := commit(t.Context(), s, key, &cart.Cart{}); err != nil || r.gets != 0 {
+		t.Errorf("a cart that is not there was made with %d reads, %v", r.gets, err)
+	}
+	old := d.values[key]
+	r.known[key] = old
+	if _, err := commit(t.Context(), s, key, &cart.Cart{ID: "id", Version: 1}); err != nil || r.gets != 0 {
+		t.Errorf("a cart that is kept in mind was changed with %d reads, %v", r.gets, err)
+	}
+	for name, wrong := range map[string]toyValue{"of before": old, "nothing": {}, "damaged": {value: []byte{99}, revision: 1}} {
+		now, err := s.Load(t.Context(), key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.known[key] = wrong
+		outs, err := s.Commit(t.Context(), storage.Commit{Key: key, Expect: storage.Expect{ID: "id", Version: 1}})
+		if err != nil || outs[0].Status != storage.Conflict || outs[0].Cart.Version != now.Version {
+			t.Errorf("%s: a stale commit: %+v, %v", name, outs, err)
+		}
+		if _, err := commit(t.Context(), s, key, now); err != nil {
+			t.Errorf("%s: a commit: %v", name, err)
+		}
+		if after, err := s.Load(t.Context(), key); err != nil || after.Version != now.Version+1 {
+			t.Errorf("%s: version %d after %d, %v", name, after.Version, now.Version, err)
+		}
+	}
+	// A lease that is kept in mind and was released since is not there.
+	claim := storage.Claim{Token: "t", Parts: []cart.Part{cart.PartAll}, Duration: time.Minute, Leased: true}
+	delete(r.known, key)
+	if _, err := s.Acquire(t.Context(), key, claim, false); err != nil {
+		t.Fatal(err)
+	}
+	r.known[key] = d.values[key]
+	if err := d.open(t).Release(t.Context(), key, claim.Token); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Renew(t.Context(), key, claim.Token, time.Hour); !errors.Is(err, storage.ErrLockUnknown) {
+		t.Errorf("Renew: %v", err)
+	}
+}

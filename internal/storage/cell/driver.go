@@ -14,8 +14,8 @@ import (
 // before it calls, and whether the store is closed; both may end at any time after that.
 type Driver interface {
 	// Load reads the record of key at one instant, and the time by the driver's clock. A record that is not there is
-	// the zero one. The documents may be left out where documents is false; Record.Documents and Record.NextFence are
-	// not asked.
+	// the zero one. The documents may be left out where documents is false; Record.Documents may read them all the
+	// same. Record.NextFence is not asked.
 	Load(ctx context.Context, key cart.Key, documents bool) (Record, time.Time, error)
 
 	// Update reads the records of keys, calls change, and stores those that have Save set, in one transaction in which
@@ -59,6 +59,16 @@ type Record struct {
 
 // ErrOutcomeUnknown is below the error of an Update that may have been made.
 var ErrOutcomeUnknown = errors.New("outcome unknown")
+
+// living is the cart with its documents, or none where it has expired. The locks are left aside: a lock that Settle
+// would grant now is not stored yet, so it does not lengthen the cart's life.
+func (r *Record) living(now time.Time) (*cart.Cart, error) {
+	c := new(cart.Cart)
+	if r.State.Exists(now) {
+		*c = r.State.Cart
+	}
+	return c, r.fill(c)
+}
 
 // begin brings the record up to now, and returns the tokens of the waiters that were granted a lock by that.
 func (r *Record) begin(now time.Time) (granted []string) {

@@ -17,7 +17,7 @@ func (s *Store) Acquire(ctx context.Context, key cart.Key, claim storage.Claim, 
 	w := waiter{store: s, key: key, claim: claim, queued: queued}
 	g, granted, err := storage.Grant{}, false, error(nil)
 	if !queued { // mostly it is granted at once, and there is no need to listen
-		w.asked = time.Now()
+		w.renew = time.Now().Add(storage.Heartbeat)
 		g, granted, err = w.ask(ctx)
 		w.queued = err == nil
 	}
@@ -52,45 +52,51 @@ type waiter struct {
 	claim  storage.Claim
 	wake   <-chan struct{}
 	queued bool          // the claim is in the queue
-	asked  time.Time     // when Acquire put it there
 	ends   time.Duration // after this time a lock or a place in the record ends by itself
+	renew  time.Time     // when its place is to be renewed; zero until a look has found it
+	place  int           // how many stand before it in the queue
 }
 
-// How long a waiter pauses between two looks at the record, where it cannot be notified. After it was woken, it begins
-// with the shortest pause again.
+// How long the first in the queue pauses between two looks at the record, where it cannot be notified: longer each
+// time, and after it was woken, or the queue has moved, the shortest pause again. Those behind it pause longer by their
+// place: their turn is further off, and many of them must not look more often than a few.
 const (
 	shortestPause = 2 * time.Millisecond
 	longestPause  = 20 * time.Millisecond
 )
 
 func (w *waiter) wait(ctx context.Context) (storage.Grant, error) {
-	renew := w.asked.Add(storage.Heartbeat) // a place that a commit took is renewed at once, since some of its life has passed
-	pause := shortestPause
+	shortest, longest := w.store.pauses()
+	pause := shortest
 	for {
+		place := w.place
 		g, granted, stale, err := w.look(ctx)
-		if err == nil && !granted && (stale || !time.Now().Before(renew)) {
-			renew = time.Now().Add(storage.Heartbeat)
+		if err == nil && !granted && (stale || !time.Now().Before(w.renew)) {
+			w.renew = time.Now().Add(storage.Heartbeat)
 			g, granted, err = w.ask(ctx)
 		}
 		if err != nil || granted {
 			return g, err
 		}
-		woken, err := w.sleep(ctx, pause, renew)
+		if w.place < place {
+			pause = shortest
+		}
+		woken, err := w.sleep(ctx, pause*time.Duration(1+w.place))
 		if err != nil {
 			return storage.Grant{}, err
 		}
-		if pause = min(pause*3/2, longestPause); woken {
-			pause = shortestPause
+		if pause = min(pause*3/2, longest); woken {
+			pause = shortest
 		}
 	}
 }
 
 // sleep waits for the next look.
-func (w *waiter) sleep(ctx context.Context, pause time.Duration, renew time.Time) (woken bool, err error) {
-	d := pause/2 + rand.N(pause)
-	if w.store.notifier != nil {
-		// A lock that ends by itself, or a waiter that dies, wakes nobody.
-		d = max(min(time.Until(renew), w.ends), 0)
+func (w *waiter) sleep(ctx context.Context, pause time.Duration) (woken bool, err error) {
+	// A lock that ends by itself, or a waiter that dies, wakes nobody.
+	d := max(min(time.Until(w.renew), w.ends), 0)
+	if w.store.notifier == nil {
+		d = min(d, pause/2+rand.N(pause))
 	}
 	timer := time.NewTimer(d)
 	defer timer.Stop()
@@ -126,17 +132,32 @@ func (w *waiter) look(ctx context.Context) (g storage.Grant, granted, stale bool
 			return g, false, true, nil
 		}
 		g = grant(&held, w.claim.Token)
-		g.Cart, err = w.store.load(ctx, w.key)
+		if r.Documents == nil { // they were left out, or there are none to be read
+			g.Cart, err = w.store.load(ctx, w.key)
+		} else {
+			g.Cart, err = r.living(now)
+		}
 		return g, err == nil, false, err
 	}
 	r.State.Settle(now)
 	w.ends = untilChange(&r.State, now)
-	for i := range r.State.Queue {
-		if r.State.Queue[i].Token == w.claim.Token {
+	for w.place = range r.State.Queue {
+		if q := &r.State.Queue[w.place]; q.Token == w.claim.Token {
+			if w.renew.IsZero() { // a heartbeat after the commit that queued it
+				w.renew = time.Now().Add(q.Alive.Sub(now) - (storage.WaiterTTL - storage.Heartbeat))
+			}
 			return g, false, false, nil
 		}
 	}
 	return g, false, true, nil
+}
+
+// pauses are the shortest and the longest pause between two looks of the first in the queue.
+func (s *Store) pauses() (shortest, longest time.Duration) {
+	if p, ok := s.powers.(Pacer); ok {
+		return p.Pauses()
+	}
+	return shortestPause, longestPause
 }
 
 // untilChange is after how long a hold or the life of a waiter ends, unless it is renewed.

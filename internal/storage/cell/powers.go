@@ -2,6 +2,7 @@ package cell
 
 import (
 	"context"
+	"time"
 
 	"github.com/sidecart/sidecart/internal/cart"
 	"github.com/sidecart/sidecart/internal/storage"
@@ -35,13 +36,21 @@ type Flusher interface {
 }
 
 // Notifier is a driver whose stores hear of each other's releases. A message may get lost, but rarely. The fallback is
-// that a waiter looks at the record every 2 to 20 ms, with jitter. Releases in the same store wake without it.
+// that a waiter looks at the record at the pace of a [Pacer], with jitter. Releases in the same store wake without it.
 type Notifier interface {
 	// Notify tells the other stores of the same data that a change let in the waiters of these tokens. It waits for
 	// nobody.
 	Notify(key cart.Key, tokens []string)
 	// Listen is called once, before all else: wake is to be called with the tokens that others notify of.
 	Listen(wake func(tokens []string))
+}
+
+// Pacer is a driver whose waiters look at the record at another pace, since each look costs money or time. The fallback
+// is 2 to 20 ms.
+type Pacer interface {
+	// Pauses are the shortest and the longest pause between two looks of the first in the queue; those behind it pause
+	// longer by their place.
+	Pauses() (shortest, longest time.Duration)
 }
 
 // Prober is a driver with a probe of its own. The fallback takes a turn on a cart that no client can name, and gives it

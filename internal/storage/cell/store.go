@@ -78,13 +78,8 @@ func (s *Store) load(ctx context.Context, key cart.Key) (*cart.Cart, error) {
 	if err != nil {
 		return nil, err
 	}
-	// The locks are left aside: a lock that Settle would grant now is not stored yet, so it does not lengthen the
-	// cart's life.
-	c := new(cart.Cart)
-	if r.State.Exists(now) {
-		*c = r.State.Cart
-	}
-	return c, nil
+	r.Documents = nil // it has them
+	return r.living(now)
 }
 
 // Commit implements [storage.Store].

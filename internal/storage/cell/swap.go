@@ -20,7 +20,7 @@ type Swapper interface {
 
 	// Swap replaces the value that has revision, 0 meaning that there is none, and reports whether it did. A nil value
 	// deletes. The backend may delete the value by itself from ends on; zero means never. An error leaves open whether
-	// it was replaced, unless it is ErrTooLarge or ErrClosed.
+	// it was replaced, unless it is ErrTooLarge, ErrClosed or has a [storage.Refusal].
 	Swap(ctx context.Context, key cart.Key, revision uint64, value []byte, ends time.Time) (swapped bool, err error)
 
 	// Capabilities and Close are those of a [Driver].
@@ -33,6 +33,14 @@ type Swapper interface {
 // end early for some.
 type Clock interface {
 	Now() time.Time
+}
+
+// Recaller is the power of a Swapper that keeps in mind what it read or stored a moment ago. An update then begins with
+// that in place of a Get, and ends with it only where its Swap proves that it is still there. The fallback is a Get.
+type Recaller interface {
+	// Recall returns the value of key and its revision as this process knows them; somebody else may have replaced it
+	// since. ok is false where nothing is known.
+	Recall(key cart.Key) (value []byte, revision uint64, ok bool)
 }
 
 // Swapping makes a driver of a compare-and-swap: an update starts over when somebody else was quicker. Its values are
@@ -52,20 +60,15 @@ type swapping struct {
 
 // Load implements [Driver].
 func (d *swapping) Load(ctx context.Context, key cart.Key, documents bool) (Record, time.Time, error) {
-	r, _, err := d.get(ctx, key)
+	value, _, err := d.Get(ctx, key)
+	if err != nil {
+		return Record{}, time.Time{}, err
+	}
+	r, err := DecodeRecord(value)
 	if err == nil && documents {
 		err = r.Documents(&r.State.Cart)
 	}
 	return r, d.now(), err
-}
-
-func (d *swapping) get(ctx context.Context, key cart.Key) (Record, uint64, error) {
-	value, revision, err := d.Get(ctx, key)
-	if err != nil {
-		return Record{}, 0, err
-	}
-	r, err := DecodeRecord(value)
-	return r, revision, err
 }
 
 // DecodeRecord is the record of a value that [Record.Encode] made; of no value, one that is not there. The errors are
@@ -110,9 +113,22 @@ func (t text) parse(into *cart.Cart) (err error) {
 
 // Update implements [Driver].
 func (d *swapping) Update(ctx context.Context, keys []cart.Key, change Change) error {
+	key := keys[0]
+	if r, ok := d.Swapper.(Recaller); ok {
+		if value, revision, known := r.Recall(key); known {
+			swapped, tried, err := d.try(ctx, key, value, revision, change)
+			if tried && (swapped || err != nil) {
+				return err
+			}
+		}
+	}
 	for pause := shortestPause / 4; ; pause = min(pause*2, longestPause) {
-		swapped, err := d.try(ctx, keys[0], change)
-		if swapped || err != nil {
+		value, revision, err := d.Get(ctx, key)
+		if err != nil {
+			return err
+		}
+		swapped, tried, err := d.try(ctx, key, value, revision, change)
+		if !tried || swapped || err != nil {
 			return err
 		}
 		timer := time.NewTimer(pause/2 + rand.N(pause))
@@ -125,25 +141,24 @@ func (d *swapping) Update(ctx context.Context, keys []cart.Key, change Change) e
 	}
 }
 
-// try is one round; false means that somebody else was quicker.
-func (d *swapping) try(ctx context.Context, key cart.Key, change Change) (bool, error) {
-	r, revision, err := d.get(ctx, key)
+// try makes the change of a value. Where it is tried and not swapped, somebody else was quicker; where it is not tried,
+// there is nothing to store.
+func (d *swapping) try(ctx context.Context, key cart.Key, value []byte, revision uint64, change Change) (swapped, tried bool, err error) {
+	r, err := DecodeRecord(value)
 	if err != nil {
-		return false, err
+		return false, false, err
 	}
-	if err := change(d.now(), []*Record{&r}); err != nil {
-		return false, err
+	if err := change(d.now(), []*Record{&r}); err != nil || !r.Save {
+		return false, false, err
 	}
-	if !r.Save {
-		return true, nil
-	}
-	value := r.Encode()
+	value = r.Encode()
 	if value == nil && revision == 0 {
-		return true, nil
+		return false, false, nil
 	}
-	swapped, err := d.Swap(ctx, key, revision, value, r.State.Ends())
-	if err != nil && !errors.Is(err, storage.ErrTooLarge) && !errors.Is(err, storage.ErrClosed) {
+	swapped, err = d.Swap(ctx, key, revision, value, r.State.Ends())
+	_, refused := storage.RefusalOf(err)
+	if err != nil && !refused && !errors.Is(err, storage.ErrTooLarge) && !errors.Is(err, storage.ErrClosed) {
 		err = fmt.Errorf("%w: %w", err, ErrOutcomeUnknown)
 	}
-	return swapped, err
+	return swapped, true, err
 }

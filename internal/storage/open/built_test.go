@@ -52,7 +52,7 @@ func TestBuilt(t *testing.T) {
 			t.Errorf("%s is on the list and unknown here", p)
 		}
 	}
-	if got := config.BuiltNames(); got != "Redis, Memcached, Database (SQLite), Memory and File" {
+	if got := config.BuiltNames(); got != "Redis, Memcached, DynamoDB, Database (SQLite), Memory and File" {
 		t.Errorf("in words it is %q", got)
 	}
 	c := config.Default()

@@ -9,6 +9,7 @@ import (
 
 	"github.com/sidecart/sidecart/internal/config"
 	"github.com/sidecart/sidecart/internal/storage"
+	"github.com/sidecart/sidecart/internal/storage/dynamodb"
 	"github.com/sidecart/sidecart/internal/storage/file"
 	"github.com/sidecart/sidecart/internal/storage/memcached"
 	"github.com/sidecart/sidecart/internal/storage/memory"
@@ -50,6 +51,12 @@ func backend(ctx context.Context, c *config.Config) (storage.Store, error) {
 			Addresses: b.Memcached.Addresses, Prefix: c.KeyPrefix,
 			Dial: c.Timeouts.Dial.Std(), Read: c.Timeouts.Read.Std(), Write: c.Timeouts.Write.Std(),
 		}), nil
+	case config.BackendDynamoDB:
+		dc, err := dynamodbConfig(c)
+		if err != nil {
+			return nil, err
+		}
+		return dynamodb.New(ctx, dc)
 	case config.BackendDatabase:
 		return openDatabase(ctx, c)
 	case config.BackendFile:
@@ -125,6 +132,26 @@ func redisConfig(c *config.Config) (redis.Config, error) {
 		WriteTimeout:     c.Timeouts.Write.Std(),
 	}
 	return rc, files.problems.Err()
+}
+
+// dynamodbConfig is the configuration of the DynamoDB room, secrets included.
+func dynamodbConfig(c *config.Config) (dynamodb.Config, error) {
+	const path = "backend.dynamodb."
+	d := c.Backend.DynamoDB
+	var files reader
+	dc := dynamodb.Config{
+		Table:           d.TableName,
+		Region:          d.Region,
+		Endpoint:        d.Endpoint,
+		CreateTable:     d.CreateTable,
+		AccessKeyID:     files.secret(path+"accessKeyIdFile", d.AccessKeyIDFile),
+		SecretAccessKey: files.secret(path+"secretAccessKeyFile", d.SecretAccessKeyFile),
+		Prefix:          c.KeyPrefix,
+		DialTimeout:     c.Timeouts.Dial.Std(),
+		ReadTimeout:     c.Timeouts.Read.Std(),
+		WriteTimeout:    c.Timeouts.Write.Std(),
+	}
+	return dc, files.problems.Err()
 }
 
 // Identity is a digest of everything that the store of c is opened from, the contents of secret files included: where

@@ -85,9 +85,13 @@ func TestStoreOpensWhatTheConfigurationNames(t *testing.T) {
 		"memory":         {config.Backend{Type: config.BackendMemory}, "Memory"},
 		"sqlite":         {config.Backend{Type: config.BackendDatabase, Database: &config.Database{URL: config.URL(sqlite)}}, "Database"},
 		"sqlite by file": {config.Backend{Type: config.BackendDatabase, Database: &config.Database{URLFile: write(t, "url", "sqlite:"+filepath.Join(t.TempDir(), "carts.db")+"\n")}}, "Database"},
-		"memcached":      {config.Backend{Type: config.BackendMemcached, Memcached: &config.Memcached{Addresses: []string{testserver.StartMemcached(t).Addr}}}, "Memcached"},
-		"file":           {config.Backend{Type: config.BackendFile, File: &config.File{Directory: t.TempDir()}}, "File"},
-		"redis":          {config.Backend{Type: config.BackendRedis, Redis: &config.Redis{Addresses: []string{testserver.StartRedis(t).Addr}}}, "Redis"},
+		"dynamodb": {config.Backend{Type: config.BackendDynamoDB, DynamoDB: &config.DynamoDB{
+			TableName: "carts", Region: "local", Endpoint: testserver.StartDynalite(t).Endpoint, CreateTable: true,
+			AccessKeyIDFile: write(t, "id", "AKIDEXAMPLE\n"), SecretAccessKeyFile: write(t, "secret", "s3cret\n"),
+		}}, "DynamoDB"},
+		"memcached": {config.Backend{Type: config.BackendMemcached, Memcached: &config.Memcached{Addresses: []string{testserver.StartMemcached(t).Addr}}}, "Memcached"},
+		"file":      {config.Backend{Type: config.BackendFile, File: &config.File{Directory: t.TempDir()}}, "File"},
+		"redis":     {config.Backend{Type: config.BackendRedis, Redis: &config.Redis{Addresses: []string{testserver.StartRedis(t).Addr}}}, "Redis"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := openStore(t, of(tc.backend))
@@ -137,7 +141,6 @@ func TestStoreRefuses(t *testing.T) {
 		c    *config.Config
 		want string // problems, without the text of the operating system
 	}{
-		"dynamodb":     {of(config.Backend{Type: config.BackendDynamoDB, DynamoDB: &config.DynamoDB{TableName: "carts", Region: "x"}}), "backend: type DynamoDB is not built into this version; available are " + config.BuiltNames()},
 		"postgres":     {of(config.Backend{Type: config.BackendDatabase, Database: &config.Database{URL: "postgres://db/shop"}}), "backend.database.url: postgres is not built into this version; available are " + config.BuiltNames()},
 		"mysql, file":  {of(config.Backend{Type: config.BackendDatabase, Database: &config.Database{URLFile: write(t, "url", "mysql://u:s3cret@db/shop")}}), "names a database that is not built into this version; available are " + config.BuiltNames()},
 		"junk, file":   {of(config.Backend{Type: config.BackendDatabase, Database: &config.Database{URLFile: write(t, "url", "?:s3cret@")}}), "url must start with sqlite:, postgres:// or mysql://"},

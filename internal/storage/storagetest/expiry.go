@@ -8,7 +8,9 @@ import (
 )
 
 // short is a life that the backend can keep and a test can wait for.
-func (s *subject) short() time.Duration { return brief + 2*s.caps.Tick }
+func (s *subject) short() time.Duration {
+	return time.Duration(max(1, s.caps.Slow))*brief + 2*s.caps.Tick
+}
 
 // passed waits until t is over by this process's clock, and a bit more.
 func (s *subject) passed(t time.Time) {

@@ -45,6 +45,9 @@ type Caps struct {
 	// Tick is the backend's precision of expiry where it is coarser than a millisecond: carts may live longer by as
 	// much.
 	Tick time.Duration
+	// Slow is how many times longer than on other servers a call takes on that of the tests: short lives and the time
+	// that a test may take are stretched by it. 0 is 1.
+	Slow int
 }
 
 // Run tests the stores that open makes, one for each subtest. The subtests run in parallel.
@@ -146,7 +149,7 @@ func Run(t *testing.T, open func(t *testing.T) Harness, caps Caps) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
+			ctx, cancel := context.WithTimeout(t.Context(), time.Duration(max(1, caps.Slow))*2*patience)
 			defer cancel()
 			h := open(t)
 			test.run(&subject{T: t, ctx: ctx, harness: h, store: h.Store, caps: caps})

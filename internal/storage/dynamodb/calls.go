@@ -1,0 +1,154 @@
+package dynamodb
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"github.com/sidecart/sidecart/internal/cart"
+	"github.com/sidecart/sidecart/internal/storage"
+)
+
+// How a call is repeated. A server that is too busy is asked for as long as the caller waits; one that does not answer
+// properly, a few times. One that does not answer in time is not asked again: the caller has waited long enough.
+const (
+	shortestPause = 25 * time.Millisecond
+	longestPause  = time.Second
+	attempts      = 3
+)
+
+// call is a call of DynamoDB.
+type call struct {
+	// timeout bounds each attempt once there is a connection; 0 leaves it to the context.
+	timeout time.Duration
+	// once says that no attempt may follow one that may have been carried out.
+	once bool
+	// doubt is set where an attempt may have been carried out although it did not end well.
+	doubt bool
+	// run makes one attempt.
+	run func(ctx context.Context) error
+}
+
+// do makes a call. Its errors are those of the client, or of package storage where the context ended.
+func (d *driver) do(ctx context.Context, c *call) error {
+	ctx, cancel := d.untilClosed(ctx)
+	defer cancel()
+	failed := 0
+	var before error // of the attempt before
+	for pause := shortestPause; ; pause = min(2*pause, longestPause) {
+		err := d.attempt(ctx, c)
+		if err == nil {
+			return nil
+		}
+		if ctx.Err() != nil {
+			c.doubt = true
+			return ended(ctx, before)
+		}
+		switch kindOf(err) {
+		case busy:
+		case unanswered:
+			c.doubt = true
+			if failed++; failed == attempts || c.once {
+				return err
+			}
+		case unsent:
+			if failed++; failed == attempts {
+				return err
+			}
+		case late:
+			c.doubt = true
+			return err
+		default:
+			return err
+		}
+		timer := time.NewTimer(pause/2 + rand.N(pause))
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return ended(ctx, d.translate(err))
+		}
+		before = d.translate(err)
+	}
+}
+
+// attempt makes one attempt. To connect comes on top of its timeout.
+func (d *driver) attempt(ctx context.Context, c *call) error {
+	attempt, cancel := ctx, context.CancelFunc(func() {})
+	if c.timeout > 0 {
+		attempt, cancel = context.WithTimeout(ctx, d.dial+c.timeout)
+	}
+	defer cancel()
+	return c.run(attempt)
+}
+
+// untilClosed is ctx until the driver is closed.
+func (d *driver) untilClosed(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	stop := context.AfterFunc(d.open, func() { cancel(context.Cause(d.open)) })
+	return ctx, func() {
+		stop()
+		cancel(nil)
+	}
+}
+
+// reading is a call that changes nothing.
+func (d *driver) reading(ctx context.Context, run func(ctx context.Context) error) error {
+	if err := d.ready(ctx); err != nil {
+		return err
+	}
+	return d.failed(d.do(ctx, &call{timeout: d.read, run: run}))
+}
+
+// writing is a call that replaces the item of a key that has the revision seen, and gives it the revision made. Where
+// an answer was lost, the item tells by its revision whether the write was made.
+//
+// A write that demands that there is no item is never repeated where the first attempt may have been made: it might
+// arrive late, when the item was made and deleted again, and bring it back.
+func (d *driver) writing(ctx context.Context, key cart.Key, seen, made uint64, run func(ctx context.Context) error) (bool, error) {
+	if err := d.ready(ctx); err != nil {
+		return false, err
+	}
+	c := &call{timeout: d.write, once: seen == 0, run: run}
+	err := d.do(ctx, c)
+	switch {
+	case err == nil:
+		return true, nil
+	case code(err) == codeConditionFailed && !c.doubt:
+		return false, nil
+	case !c.doubt:
+		return false, d.failed(err)
+	case ctx.Err() == nil && kindOf(err) != late:
+		it, lookErr := d.fetch(ctx, key)
+		if lookErr == nil && it != nil && it.revision == made {
+			return true, nil
+		}
+		if code(err) == codeConditionFailed {
+			err = errors.New("an answer was lost, and the cart has changed since")
+		}
+	}
+	return false, inDoubt(ctx, d.failed(err))
+}
+
+// inDoubt is an error of a write of which an attempt may have been made, whatever the last one was told: it is no
+// refusal, which would say that nothing was changed.
+func inDoubt(ctx context.Context, err error) error {
+	words, refused := storage.RefusalOf(err)
+	switch {
+	case !refused:
+		return err
+	case ctx.Err() != nil:
+		return fmt.Errorf("%w: %w: %s", storage.ErrUnavailable, context.Cause(ctx), words)
+	}
+	return fmt.Errorf("%w: %s", storage.ErrUnavailable, words)
+}
+
+// failed is the error of a call as the engine sees it.
+func (d *driver) failed(err error) error {
+	if code(err) == codeTableMissing {
+		d.checked.Store(false) // it is checked again, and made where that is wanted
+	}
+	return d.translate(err)
+}

@@ -1,0 +1,54 @@
+package dynamodb
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
+	awsconfig "github.com/aws/aws-sdk-go-v2/config"
+	"github.com/aws/aws-sdk-go-v2/credentials"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
+	"github.com/aws/smithy-go/logging"
+
+	"github.com/sidecart/sidecart/internal/storage"
+)
+
+// maxIdle is how many connections stay open: a sidecar has a call under way for each busy cart.
+const maxIdle = 64
+
+// idleTimeout is less than that of every server that we know, of which the least is 5 s: a write whose connection is
+// closed by the server in the same instant has an outcome that nobody knows.
+const idleTimeout = 4 * time.Second
+
+// newClient makes the client. Where c has no credentials, those of the environment are used and renewed, in the order
+// of Amazon's own tools: variables, web identity of the pod, shared files, container, machine.
+func newClient(ctx context.Context, c Config, options ...func(*dynamodb.Options)) (*dynamodb.Client, error) {
+	load := []func(*awsconfig.LoadOptions) error{awsconfig.WithRegion(c.Region), awsconfig.WithLogger(logging.Nop{})}
+	if id := c.AccessKeyID.Reveal(); id != "" {
+		load = append(load, awsconfig.WithCredentialsProvider(credentials.NewStaticCredentialsProvider(id, c.SecretAccessKey.Reveal(), "")))
+	}
+	cfg, err := awsconfig.LoadDefaultConfig(ctx, load...)
+	if err != nil {
+		return nil, fmt.Errorf("%w: configuration of the environment: %w", storage.ErrUnavailable, err)
+	}
+	base := func(o *dynamodb.Options) {
+		// The library would repeat a write whose answer was lost, and take its own first attempt for somebody else's.
+		o.Retryer = aws.NopRetryer{}
+		if c.Endpoint != "" {
+			o.BaseEndpoint = &c.Endpoint
+		}
+		if h, ok := cfg.HTTPClient.(*awshttp.BuildableClient); ok {
+			o.HTTPClient = h.WithDialerOptions(func(d *net.Dialer) { d.Timeout = c.DialTimeout }).WithTransportOptions(func(t *http.Transport) {
+				t.TLSHandshakeTimeout = c.DialTimeout
+				t.ResponseHeaderTimeout = max(c.ReadTimeout, c.WriteTimeout)
+				t.MaxIdleConns, t.MaxIdleConnsPerHost = maxIdle, maxIdle
+				t.IdleConnTimeout = idleTimeout
+			})
+		}
+	}
+	return dynamodb.NewFromConfig(cfg, append([]func(*dynamodb.Options){base}, options...)...), nil
+}

@@ -1,0 +1,125 @@
+package dynamodb
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+
+	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
+	"github.com/aws/smithy-go"
+
+	"github.com/sidecart/sidecart/internal/storage"
+)
+
+// kind says what an error of the client means for the call.
+type kind int
+
+const (
+	// refused: the server answered, and did nothing.
+	refused kind = iota
+	// busy: the same, for now.
+	busy
+	// unsent: the server never got the request.
+	unsent
+	// unanswered: it may have been carried out, and nobody waits any longer.
+	unanswered
+	// late: it may be carried out still.
+	late
+)
+
+// Codes of errors, and messages that have none.
+const (
+	codeConditionFailed  = "ConditionalCheckFailedException"
+	codeTableMissing     = "ResourceNotFoundException"
+	codeTableBusy        = "ResourceInUseException"
+	codeUnknownOperation = "UnknownOperationException"
+	codeInvalid          = "ValidationException"
+)
+
+// Codes of a server that is too busy.
+var busyCodes = []string{
+	"ProvisionedThroughputExceededException", "RequestLimitExceeded", "ThrottlingException", "Throttling", "TooManyRequestsException", "SlowDown",
+}
+
+// Codes of credentials that are wrong. The text that comes with them quotes what was signed, which may hold a session
+// token.
+var credentialCodes = []string{
+	"UnrecognizedClientException", "InvalidClientTokenId", "InvalidSignatureException", "IncompleteSignatureException", "IncompleteSignature",
+	"MissingAuthenticationTokenException", "MissingAuthenticationToken", "ExpiredTokenException", "ExpiredToken", "RequestExpired",
+}
+
+func code(err error) string {
+	if api, ok := errors.AsType[smithy.APIError](err); ok {
+		return api.ErrorCode()
+	}
+	return ""
+}
+
+func kindOf(err error) kind {
+	if response, ok := errors.AsType[*awshttp.ResponseError](err); ok {
+		switch c := code(err); {
+		case slices.Contains(busyCodes, c) || response.HTTPStatusCode() == http.StatusTooManyRequests:
+			return busy
+		case c != "" && response.HTTPStatusCode() < 500:
+			return refused
+		}
+		return unanswered
+	}
+	if op, ok := errors.AsType[*net.OpError](err); ok && op.Op == "dial" {
+		return unsent
+	}
+	if timeout, ok := errors.AsType[net.Error](err); ok && timeout.Timeout() || errors.Is(err, context.DeadlineExceeded) {
+		return late
+	}
+	return unanswered
+}
+
+// translate turns the client's errors into those of package storage.
+func (d *driver) translate(err error) error {
+	c := code(err)
+	switch {
+	case err == nil, isStorage(err), errors.Is(err, context.Canceled):
+		return err
+	case slices.Contains(credentialCodes, c):
+		return unavailable(fmt.Sprintf("%s: DynamoDB does not accept the credentials", c))
+	case c == codeInvalid && strings.Contains(err.Error(), "Item size"):
+		return fmt.Errorf("%w: %w", storage.ErrTooLarge, err)
+	case c == codeTableMissing:
+		return d.missingTable()
+	case kindOf(err) == refused || kindOf(err) == busy:
+		api, _ := errors.AsType[smithy.APIError](err)
+		return unavailable(d.hide(strings.TrimSuffix(c+": "+api.ErrorMessage(), ": ")))
+	}
+	return storage.Hide(fmt.Errorf("%w: %w", storage.ErrUnavailable, err), d.accessKeyID, d.secretAccessKey)
+}
+
+func isStorage(err error) bool {
+	return slices.ContainsFunc(storage.Errors, func(s error) bool { return errors.Is(err, s) })
+}
+
+// unavailable is an error of a server that answered and refused, or of a table that cannot be used.
+func unavailable(words string) error {
+	return fmt.Errorf("%w: %w", storage.ErrUnavailable, &storage.Refusal{Words: words})
+}
+
+// hide is text without the credentials.
+func (d *driver) hide(text string) string {
+	return storage.HideIn(text, d.accessKeyID, d.secretAccessKey)
+}
+
+// ended tells how a call ends whose context did. A deadline means that DynamoDB did not answer in time; cause says why,
+// where that is known.
+func ended(ctx context.Context, cause error) error {
+	err := context.Cause(ctx)
+	if errors.Is(err, context.DeadlineExceeded) {
+		err = fmt.Errorf("%w: %w", storage.ErrUnavailable, err)
+	}
+	if cause != nil && !errors.Is(err, storage.ErrClosed) {
+		err = fmt.Errorf("%w: %w", err, cause)
+	}
+	return err
+}
