@@ -37,6 +37,8 @@ type process struct {
 	bin  string
 	dir  string
 	log  string
+	// unprivileged: it runs as a user without rights, and ends with the test whatever becomes of that.
+	unprivileged bool
 
 	mu     sync.Mutex
 	cmd    *exec.Cmd
@@ -70,7 +72,8 @@ func (p *process) start(args []string, ready func() error) error {
 	defer func() { _ = out.Close() }()
 	cmd := exec.Command(p.bin, args...)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = p.dir, out, out
-	if err := cmd.Start(); err != nil {
+	p.isolate(cmd)
+	if err := p.begin(cmd); err != nil {
 		return err
 	}
 	exited := make(chan struct{})

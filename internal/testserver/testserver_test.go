@@ -117,3 +117,49 @@ func TestMissingBinaryFails(t *testing.T) {
 		t.Fatalf("without redis-server StartRedis said %q", f.failed)
 	}
 }
+
+func query(t *testing.T, s *testserver.DatabaseServer, database, statements string) string {
+	t.Helper()
+	out, err := s.Query(database, statements)
+	if err != nil {
+		t.Fatalf("%s: %v", statements, err)
+	}
+	return out
+}
+
+func TestDatabaseServersSurviveKill(t *testing.T) {
+	for name, start := range map[string]func(testserver.TB, ...testserver.DatabaseOption) *testserver.DatabaseServer{
+		"postgres": testserver.StartPostgres, "mariadb": testserver.StartMariaDB,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := start(t)
+			one, two := testserver.DatabaseOf(s.NewDatabase(t)), testserver.DatabaseOf(s.NewDatabase(t))
+			query(t, s, one, "CREATE TABLE t (a int, b int); INSERT INTO t VALUES (1, 2), (3, 4)")
+			before := s.PID()
+			s.Kill()
+			if _, err := s.Query(one, "SELECT 1"); err == nil {
+				t.Fatal("the server answers after Kill")
+			}
+			s.Restart()
+			if s.PID() == before {
+				t.Fatal("Restart did not start a new process")
+			}
+			if got := query(t, s, one, "SELECT a, b FROM t ORDER BY a"); got != "1\t2\n3\t4" {
+				t.Errorf("after Kill and Restart: %q", got)
+			}
+			if _, err := s.Query(two, "SELECT a FROM t"); err == nil {
+				t.Error("another database has the table too")
+			}
+		})
+	}
+}
+
+func TestPgBouncerLendsConnections(t *testing.T) {
+	server := testserver.StartPostgres(t)
+	database := testserver.DatabaseOf(server.NewDatabase(t))
+	bouncer := testserver.StartPgBouncer(t, server)
+	if got := query(t, bouncer, database, "SELECT current_database()"); got != database {
+		t.Errorf("through the pooler it is database %q, want %q", got, database)
+	}
+}

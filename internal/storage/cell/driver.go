@@ -52,6 +52,9 @@ type Record struct {
 	// Items and Conditions are the documents to store beside State; nil keeps the stored ones. A driver whose State has
 	// the documents need not look at them.
 	Items, Conditions []byte
+	// Granted are the tokens of waiters that are let in when State is stored. A [Notifier] that can tell others in the
+	// transaction itself may do it there, in place of Notify.
+	Granted []string
 
 	stored string // the id of the stored cart
 	text   text   // of the stored documents, where DecodeRecord made the record

@@ -70,6 +70,7 @@ func (w *waiter) wait(ctx context.Context) (storage.Grant, error) {
 	pause := shortest
 	for {
 		place := w.place
+		heard := w.store.hears() // before it looks: what happens after that is told
 		g, granted, stale, err := w.look(ctx)
 		if err == nil && !granted && (stale || !time.Now().Before(w.renew)) {
 			w.renew = time.Now().Add(storage.Heartbeat)
@@ -81,7 +82,7 @@ func (w *waiter) wait(ctx context.Context) (storage.Grant, error) {
 		if w.place < place {
 			pause = shortest
 		}
-		woken, err := w.sleep(ctx, pause*time.Duration(1+w.place))
+		woken, err := w.sleep(ctx, pause*time.Duration(1+w.place), heard)
 		if err != nil {
 			return storage.Grant{}, err
 		}
@@ -91,11 +92,11 @@ func (w *waiter) wait(ctx context.Context) (storage.Grant, error) {
 	}
 }
 
-// sleep waits for the next look.
-func (w *waiter) sleep(ctx context.Context, pause time.Duration) (woken bool, err error) {
+// sleep waits for the next look. heard means that somebody tells when the record changes.
+func (w *waiter) sleep(ctx context.Context, pause time.Duration, heard bool) (woken bool, err error) {
 	// A lock that ends by itself, or a waiter that dies, wakes nobody.
 	d := max(min(time.Until(w.renew), w.ends), 0)
-	if w.store.notifier == nil {
+	if !heard {
 		d = min(d, pause/2+rand.N(pause))
 	}
 	timer := time.NewTimer(d)

@@ -53,6 +53,13 @@ type Pacer interface {
 	Pauses() (shortest, longest time.Duration)
 }
 
+// Hearer is a [Notifier] that may be deaf for a time, or for ever. The fallback is that it hears.
+type Hearer interface {
+	// Hears reports whether it hears what others notify of. While it does not, waiters look at the record every 2 to 20
+	// ms, as they do without a Notifier.
+	Hears() bool
+}
+
 // Prober is a driver with a probe of its own. The fallback takes a turn on a cart that no client can name, and gives it
 // back, which is two updates.
 type Prober interface {

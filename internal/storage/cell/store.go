@@ -142,6 +142,9 @@ func (s *Store) update(ctx context.Context, keys []cart.Key, change func(now tim
 			}
 		}
 		granted[0] = append(granted[0], let...)
+		for i, r := range records {
+			r.Granted = granted[i]
+		}
 		return err
 	})
 	if err != nil {

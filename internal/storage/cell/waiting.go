@@ -11,6 +11,14 @@ func (s *Store) listen(token string) <-chan struct{} {
 	return ch
 }
 
+// hears reports whether the releases of other stores wake the waiters of this one.
+func (s *Store) hears() bool {
+	if h, ok := s.notifier.(Hearer); ok {
+		return h.Hears()
+	}
+	return s.notifier != nil
+}
+
 func (s *Store) unlisten(token string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -1,6 +1,7 @@
-// Package sql is what drivers of relational databases share: how a record becomes a row, and how a schema is brought up
-// to date. It speaks no SQL and knows no dialect; each database has a package of its own, with its statements, its
-// connections and its clock.
+// Package sql is what drivers of relational databases share: how a record becomes a row, how a schema is brought up to
+// date, and, for those that are servers, how a transaction runs, when it may run again, and how a call is bounded. It
+// speaks no SQL and knows no dialect; each database has a package of its own, with its statements, its connections and
+// its clock.
 //
 // It imports storage, storage/cell, cart and the standard library, never a database's driver.
 package sql

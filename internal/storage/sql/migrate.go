@@ -10,33 +10,39 @@ import (
 // Schema is a database within one transaction that holds a lock on its schema: of several processes that start at once,
 // the first migrates.
 type Schema interface {
-	// Version is that of the schema; 0 for an empty database.
-	Version() (int, error)
-	// Apply runs statements, and notes that they lead to version.
-	Apply(version int, statements string) error
+	// Version is that of the schema, 0 for an empty database, and the version that a sidecar must know at least to use
+	// it. That is an earlier one where the migrations since then only added what it need not know.
+	Version() (version, needs int, err error)
+	// Apply runs statements, and notes that they lead to version, and what it needs.
+	Apply(version, needs int, statements string) error
 }
 
 // Migrate brings a schema up to date. files has one for each version, by whose names they sort in order, and which
-// never change once they were released. A schema that is newer than the files is refused.
+// never change once they were released. A file that only adds what an earlier version need not know says so in its
+// first line: "-- needs 1". A schema that is newer than the files is used where it needs no more than they know, and
+// refused otherwise.
 func Migrate(s Schema, files fs.FS) error {
 	names, err := fs.Glob(files, "*.sql")
 	if err != nil {
 		return err
 	}
-	version, err := s.Version()
+	version, needs, err := s.Version()
 	if err != nil {
 		return err
 	}
-	if version > len(names) {
+	if needs > len(names) {
 		return fmt.Errorf("%w: the schema has version %d, which a newer sidecar made: this one is too old for it", storage.ErrUnsupported, version)
 	}
-	for i, name := range names[version:] {
-		statements, err := fs.ReadFile(files, name)
+	for i := version; i < len(names); i++ {
+		statements, err := fs.ReadFile(files, names[i])
 		if err != nil {
 			return err
 		}
-		if err := s.Apply(version+i+1, string(statements)); err != nil {
-			return fmt.Errorf("migration %d: %w", version+i+1, err)
+		if _, err := fmt.Sscanf(string(statements), "-- needs %d\n", &needs); err != nil {
+			needs = i + 1
+		}
+		if err := s.Apply(i+1, needs, string(statements)); err != nil {
+			return fmt.Errorf("migration %d: %w", i+1, err)
 		}
 	}
 	return nil

@@ -30,6 +30,115 @@ type Row struct {
 	Items, Conditions []byte
 }
 
+// Columns are those of a row but for its names and its documents, in the order of [Scan.Into] and of [Row.Values], which
+// has removable_at behind them.
+const Columns = "id, version, items_version, conditions_version, created_at, updated_at, expires_at, locks, metadata, transfer, received"
+
+// Values are what a statement stores: text, whole numbers, bytes, and nil for NULL.
+func (row *Row) Values() []any {
+	values := []any{
+		nil, int64(row.Version), int64(row.ItemsVersion), int64(row.ConditionsVersion),
+		millis(row.CreatedAt), millis(row.UpdatedAt), millis(row.ExpiresAt),
+		text(row.Locks), text(row.Metadata), blob(row.Transfer), blob(row.Received), swept(row.RemovableAt),
+	}
+	if row.ID != "" {
+		values[0] = row.ID
+	}
+	return values
+}
+
+// Text is a document as a statement stores it, nil for NULL.
+func Text(document []byte) any { return text(document) }
+
+func text(b []byte) any {
+	if b == nil {
+		return nil
+	}
+	return string(b)
+}
+
+func blob(b []byte) any {
+	if b == nil {
+		return nil
+	}
+	return b
+}
+
+func millis(t time.Time) any {
+	if t.IsZero() {
+		return nil
+	}
+	return t.UnixMilli()
+}
+
+// sweepStep is in which steps the time goes from which a row is swept. It has an index, which a server need not write to
+// where the value stays: that is nearly every commit.
+const sweepStep = time.Hour
+
+func swept(removable time.Time) any {
+	if removable.IsZero() {
+		return nil
+	}
+	return removable.Truncate(sweepStep).Add(sweepStep).UnixMilli()
+}
+
+// Scan reads a row of [Columns]. Where there was none, and the columns are NULL, Found is false.
+type Scan struct {
+	id                                *string
+	version, items, conditions        *int64
+	created, updated, expires         *int64
+	locks, metadata                   []byte
+	transfer, received                []byte
+	itemsDocument, conditionsDocument []byte
+}
+
+// Into are the variables to scan into: those of Columns, and with documents those of items and conditions behind them.
+func (s *Scan) Into(documents bool) []any {
+	into := []any{
+		&s.id, &s.version, &s.items, &s.conditions, &s.created, &s.updated, &s.expires, &s.locks, &s.metadata, &s.transfer, &s.received,
+	}
+	if documents {
+		into = append(into, &s.itemsDocument, &s.conditionsDocument)
+	}
+	return into
+}
+
+// Found reports whether there was a row.
+func (s *Scan) Found() bool { return s.version != nil }
+
+// Record is the record of the row, with its documents where they were scanned.
+func (s *Scan) Record(documents bool) (r cell.Record, err error) {
+	if !s.Found() {
+		return r, nil
+	}
+	row := Row{
+		Version: number(s.version), ItemsVersion: number(s.items), ConditionsVersion: number(s.conditions),
+		CreatedAt: moment(s.created), UpdatedAt: moment(s.updated), ExpiresAt: moment(s.expires),
+		Locks: s.locks, Metadata: s.metadata, Transfer: s.transfer, Received: s.received,
+	}
+	if s.id != nil {
+		row.ID = *s.id
+	}
+	if r.State, err = row.State(); err != nil || !documents {
+		return r, err
+	}
+	return r, Documents(s.itemsDocument, s.conditionsDocument, &r.State.Cart)
+}
+
+func number(n *int64) uint64 {
+	if n == nil {
+		return 0
+	}
+	return uint64(*n)
+}
+
+func moment(ms *int64) time.Time {
+	if ms == nil {
+		return time.Time{}
+	}
+	return time.UnixMilli(*ms).UTC()
+}
+
 // RowOf is how a record is stored.
 func RowOf(r *cell.Record) Row {
 	k := &r.State.Cart

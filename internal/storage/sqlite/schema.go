@@ -57,15 +57,15 @@ func (c *connection) migrate(ctx context.Context) (err error) {
 // schema is a [sql.Schema].
 type schema struct{ c *connection }
 
-func (s schema) Version() (version int, err error) {
+func (s schema) Version() (version, needs int, err error) {
 	err = s.c.query(querySchema, func(stmt *sqlite3.Stmt) error {
 		version = stmt.ColumnInt(0)
 		return nil
 	})
-	return version, err
+	return version, version, err // no sidecar uses a schema that is newer than it
 }
 
-func (s schema) Apply(version int, statements string) error {
+func (s schema) Apply(version, _ int, statements string) error {
 	if err := s.c.Exec(statements); err != nil {
 		return err
 	}

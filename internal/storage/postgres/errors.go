@@ -1,0 +1,83 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/sidecart/sidecart/internal/storage"
+	"github.com/sidecart/sidecart/internal/storage/cell"
+	"github.com/sidecart/sidecart/internal/storage/sql"
+)
+
+// translate turns the driver's errors into those of package storage. bounded is ctx with the bound of the call.
+func (d *driver) translate(ctx, bounded context.Context, err error) error {
+	var (
+		server *pgconn.PgError
+		hidden = storage.Hide(err, d.secrets...)
+	)
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, storage.ErrUnavailable), errors.Is(err, storage.ErrCorrupt), errors.Is(err, storage.ErrClosed):
+		return err
+	case ctx.Err() != nil && !d.life.Over():
+		return sql.Ended(ctx, hidden)
+	case errors.As(err, &server):
+		return d.refusal(server, err)
+	case d.life.Over():
+		return fmt.Errorf("%w: %w", storage.ErrClosed, hidden)
+	case bounded.Err() != nil, pgconn.Timeout(err), isConnect(err), errors.Is(err, cell.ErrOutcomeUnknown):
+		return fmt.Errorf("%w: %w", storage.ErrUnavailable, hidden)
+	default: // the connection was lost, and with it all that was not committed
+		return fmt.Errorf("%w: %w: %w", storage.ErrUnavailable, sql.ErrAgain, hidden)
+	}
+}
+
+// refusal translates what the server says.
+func (d *driver) refusal(server *pgconn.PgError, err error) error {
+	unknown, hidden := errors.Is(err, cell.ErrOutcomeUnknown), storage.Hide(err, d.secrets...)
+	switch code := server.Code; {
+	case code == "57014", code == "55P03", unknown: // no answer in time
+		return fmt.Errorf("%w: %w", storage.ErrUnavailable, hidden)
+	case again(code) && !isConnect(err):
+		return fmt.Errorf("%w: %w: %w", storage.ErrUnavailable, sql.ErrAgain, hidden)
+	case code == "54000": // a limit of the program
+		return fmt.Errorf("%w: %w", storage.ErrTooLarge, hidden)
+	case code == "XX001", code == "XX002": // damaged data, damaged index
+		return fmt.Errorf("%w: %w", storage.ErrCorrupt, hidden)
+	case code == "42P01": // somebody removed the table
+		d.schema.Again()
+	}
+	words := storage.HideIn(server.Message, d.secrets...)
+	return fmt.Errorf("%w: %w: %w", storage.ErrUnavailable, &storage.Refusal{Words: words}, hidden)
+}
+
+// again reports whether a transaction that met this error has changed nothing, and may be repeated: serialization
+// failures and deadlocks, and the end of the connection or the server.
+func again(code string) bool {
+	switch code {
+	case "57P01", "57P02", "57P05", "25P03", "25P04":
+		return true
+	}
+	return strings.HasPrefix(code, "40")
+}
+
+// refused reports whether err says for sure that a transaction whose commit was sent was not committed. An error that
+// ends the connection may have come when it was.
+func refused(err error) bool {
+	var server *pgconn.PgError
+	if errors.As(err, &server) {
+		return server.SeverityUnlocalized == "ERROR" || server.Severity == "ERROR" || server.Code == "25P03"
+	}
+	return pgconn.SafeToRetry(err)
+}
+
+// isConnect reports whether no connection was had.
+func isConnect(err error) bool {
+	var connect *pgconn.ConnectError
+	return errors.As(err, &connect)
+}

@@ -1,0 +1,52 @@
+package postgres
+
+import (
+	"github.com/sidecart/sidecart/internal/storage/sql"
+)
+
+// The time is the server's. Where a row is locked it is asked for outside of what locks the row, so that it is that of
+// when the row was had, not of when it was waited for. A row that is not there is one of NULLs.
+const (
+	isRow    = ` prefix = $1 AND identifier = $2 AND instance = $3`
+	millis   = `(extract(epoch FROM clock_timestamp()) * 1000)::bigint`
+	exists   = `id IS NOT NULL AND (expires_at IS NULL OR expires_at > ` + millis + `)`
+	queryRow = `
+		SELECT clock_timestamp(), ` + sql.Columns + `
+		FROM (SELECT 1) AS one LEFT JOIN sidecart_carts ON` + isRow
+	queryWhole = `
+		SELECT clock_timestamp(), ` + sql.Columns + `, items, conditions
+		FROM (SELECT 1) AS one LEFT JOIN sidecart_carts ON` + isRow
+	lockRow = `
+		WITH mine AS MATERIALIZED (SELECT ` + sql.Columns + ` FROM sidecart_carts WHERE` + isRow + ` FOR UPDATE)
+		SELECT clock_timestamp(), ` + sql.Columns + ` FROM (SELECT 1) AS one LEFT JOIN mine ON true`
+	queryDocuments = `SELECT items, conditions FROM sidecart_carts WHERE` + isRow
+	queryInstances = `SELECT instance FROM sidecart_carts WHERE prefix = $1 AND identifier = $2 AND ` + exists
+	queryCount     = `SELECT count(*) FROM (SELECT 1 FROM sidecart_carts WHERE prefix = $1 AND ` + exists + ` LIMIT $2) AS carts`
+	insertRow      = `
+		INSERT INTO sidecart_carts (prefix, identifier, instance, ` + sql.Columns + `, removable_at, items, conditions)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, coalesce($16, '{}'), coalesce($17, '{}'))
+		ON CONFLICT DO NOTHING`
+	// A document that is NULL stays as it is.
+	updateRow = `
+		UPDATE sidecart_carts SET (` + sql.Columns + `, removable_at, items, conditions)
+			= ROW ($4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, coalesce($16, items), coalesce($17, conditions))
+		WHERE` + isRow
+	deleteRow = `DELETE FROM sidecart_carts WHERE` + isRow
+	// The rows are locked in the order in which others lock them, and named by their key, which stays as it is when
+	// somebody writes to them meanwhile.
+	flush = `
+		DELETE FROM sidecart_carts WHERE prefix = $1 AND (identifier, instance) IN (
+			SELECT identifier, instance FROM sidecart_carts WHERE prefix = $1
+			ORDER BY identifier, instance LIMIT 500 FOR UPDATE)`
+	// Rows that somebody uses just now are left for the next time.
+	sweep = `
+		DELETE FROM sidecart_carts WHERE (prefix, identifier, instance) IN (
+			SELECT prefix, identifier, instance FROM sidecart_carts WHERE removable_at <= ` + millis + `
+			ORDER BY removable_at LIMIT $1 FOR UPDATE SKIP LOCKED)`
+	nextFence = `SELECT nextval('sidecart_fences')`
+	notify    = `SELECT pg_notify($1, $2)`
+	// Not read committed by default, where somebody changed that for the database: a transaction would fail each time that
+	// it had to wait for another.
+	begin  = `BEGIN ISOLATION LEVEL READ COMMITTED`
+	commit = `COMMIT`
+)

@@ -1,0 +1,195 @@
+package sql
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"github.com/sidecart/sidecart/internal/storage"
+)
+
+// ErrAgain is below an error that leaves the database as it was, and that a second try may well not meet: a deadlock, a
+// connection that was lost before the commit, somebody who was quicker to insert the row.
+var ErrAgain = errors.New("nothing was changed")
+
+// How long to pause before another try.
+const (
+	shortestPause = time.Millisecond
+	longestPause  = 50 * time.Millisecond
+)
+
+// Retry calls f until its error is not ErrAgain, or ctx ends.
+func Retry(ctx context.Context, f func() error) error {
+	for pause := shortestPause; ; pause = min(2*pause, longestPause) {
+		err := f()
+		if !errors.Is(err, ErrAgain) {
+			return err
+		}
+		timer := time.NewTimer(pause/2 + rand.N(pause))
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return Ended(ctx, err)
+		}
+	}
+}
+
+// Bounded is ctx with a timeout, where there is one.
+func Bounded(ctx context.Context, timeout time.Duration) (context.Context, context.CancelFunc) {
+	if timeout <= 0 {
+		return ctx, func() {}
+	}
+	return context.WithTimeout(ctx, timeout)
+}
+
+// Ended tells how a call ends whose context did: a deadline means that the database did not answer in time.
+func Ended(ctx context.Context, cause error) error {
+	err := ctx.Err()
+	if errors.Is(err, context.DeadlineExceeded) {
+		err = fmt.Errorf("%w: %w", storage.ErrUnavailable, err)
+	}
+	if cause != nil {
+		err = fmt.Errorf("%w: %w", err, cause)
+	}
+	return err
+}
+
+// Life is how long a store is open.
+type Life struct {
+	closing chan struct{}
+	ctx     context.Context // ends some time after closing is closed
+	cancel  context.CancelFunc
+}
+
+// closingGrace is how long calls that are in the database may take to end by themselves when the store is closed.
+const closingGrace = time.Second
+
+// NewLife begins a life.
+func NewLife() *Life {
+	l := &Life{closing: make(chan struct{})}
+	l.ctx, l.cancel = context.WithCancel(context.Background())
+	return l
+}
+
+// Context lasts as long as ctx and the store.
+func (l *Life) Context(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(ctx)
+	stop := context.AfterFunc(l.ctx, cancel)
+	return ctx, func() {
+		stop()
+		cancel()
+	}
+}
+
+// End ends the life; wait waits for the calls under way, which end with their result, or soon without.
+func (l *Life) End(wait func()) {
+	close(l.closing)
+	timer := time.AfterFunc(closingGrace, l.cancel)
+	wait()
+	timer.Stop()
+	l.cancel()
+}
+
+// Over reports whether the life has ended.
+func (l *Life) Over() bool {
+	select {
+	case <-l.closing:
+		return true
+	default:
+		return false
+	}
+}
+
+// Closing is closed when the life ends.
+func (l *Life) Closing() <-chan struct{} { return l.closing }
+
+// Usable fails where the life or ctx has ended.
+func (l *Life) Usable(ctx context.Context) error {
+	if l.Over() {
+		return storage.ErrClosed
+	}
+	if ctx.Err() != nil {
+		return Ended(ctx, nil)
+	}
+	return nil
+}
+
+// Every calls f now and then until the life ends, at no fixed time, since others do the same.
+func (l *Life) Every(interval time.Duration, f func(ctx context.Context)) {
+	timer := time.NewTimer(interval/2 + rand.N(interval))
+	defer timer.Stop()
+	for {
+		select {
+		case <-timer.C:
+			f(l.ctx)
+			timer.Reset(interval/2 + rand.N(interval))
+		case <-l.closing:
+			return
+		}
+	}
+}
+
+// Sweep calls remove, which removes so many rows at most, until it finds fewer. Rows of carts that have ended are seen by
+// nobody, so an error waits for the next time.
+func Sweep(ctx context.Context, most int64, remove func(ctx context.Context) (int64, error)) {
+	for {
+		removed, err := remove(ctx)
+		if err != nil || removed < most {
+			return
+		}
+		timer := time.NewTimer(longestPause) // others want to work too
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return
+		}
+	}
+}
+
+// SweepInterval is how often a store sweeps, and SweepBatch how many rows it removes at once.
+const (
+	SweepInterval = time.Minute
+	SweepBatch    = 100
+)
+
+// Once does something once and well: until it has ended well, the next who comes does it again.
+type Once struct {
+	turn chan struct{}
+	done chan struct{}
+}
+
+// NewOnce has done nothing yet.
+func NewOnce() *Once { return &Once{turn: make(chan struct{}, 1), done: make(chan struct{}, 1)} }
+
+// Do calls f, unless it ended well before.
+func (o *Once) Do(ctx context.Context, f func(ctx context.Context) error) error {
+	if len(o.done) > 0 {
+		return nil
+	}
+	select {
+	case o.turn <- struct{}{}:
+	case <-ctx.Done():
+		return Ended(ctx, nil)
+	}
+	defer func() { <-o.turn }()
+	if len(o.done) > 0 {
+		return nil
+	}
+	err := f(ctx)
+	if err == nil {
+		o.done <- struct{}{}
+	}
+	return err
+}
+
+// Again forgets that it was done.
+func (o *Once) Again() {
+	select {
+	case <-o.done:
+	default:
+	}
+}

@@ -1,0 +1,34 @@
+package sql
+
+import (
+	"cmp"
+	"crypto/tls"
+	"time"
+
+	"github.com/sidecart/sidecart/internal/storage"
+)
+
+// Config says which server to use, and how.
+type Config struct {
+	// URL names the server and the database. It may hold a user and a password.
+	URL string
+	// SecretURL is the URL where it comes from a secret file.
+	SecretURL storage.Secret
+	// Username and Password take the place of those in the URL; the zero value leaves it to the URL.
+	Username, Password storage.Secret
+	// TLS turns TLS on, with the name of the server verified unless it says otherwise; nil leaves it to the URL.
+	TLS *tls.Config
+	// Prefix keeps the carts of several stores in one database apart.
+	Prefix string
+	// Dial bounds how long it may take to connect, Read a read, and Write each of the two round trips of a change. 0
+	// leaves it to the context.
+	Dial, Read, Write time.Duration
+}
+
+// Address is the URL, wherever it comes from.
+func (c *Config) Address() string { return cmp.Or(c.SecretURL.Reveal(), c.URL) }
+
+// Secrets are what no error may quote. password is that in the URL.
+func (c *Config) Secrets(password string) []storage.Secret {
+	return []storage.Secret{c.SecretURL, c.Username, c.Password, storage.NewSecret(password, "")}
+}
