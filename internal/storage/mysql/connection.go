@@ -1,0 +1,224 @@
+package mysql
+
+import (
+	"context"
+	stdsql "database/sql"
+	sqldriver "database/sql/driver"
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"strings"
+	"time"
+
+	driverlib "github.com/go-sql-driver/mysql"
+
+	"github.com/sidecart/sidecart/internal/storage"
+	"github.com/sidecart/sidecart/internal/storage/sql"
+)
+
+const (
+	// maxConnections is how many connections a sidecar has at most. There may be many sidecars, and a server takes 150
+	// connections by default.
+	maxConnections = 8
+	// idleConnection is after which time a connection that is not used is closed: before the server does it.
+	idleConnection = 20 * time.Second
+	// setUp makes a connection what the statements expect, whatever the server's settings are. A row is waited for no
+	// longer than a second, or a few where a write may take longer. A connection whose sidecar has gone silent in the
+	// middle of a transaction would keep its rows locked: it is ended after 5 seconds by MariaDB, which knows that it is
+	// in one, and after 30 by MySQL.
+	setUp = `SET NAMES utf8mb4;
+		SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION', autocommit = 1, completion_type = 'NO_CHAIN',
+			time_zone = '+00:00', innodb_lock_wait_timeout = ?, wait_timeout = 30 /*M!100301 , idle_transaction_timeout = 5 */;
+		SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED`
+)
+
+// configure makes the pool, which connects later. What is wrong with the URL is said without a word of it.
+func (d *driver) configure() error {
+	where := "database URL"
+	if d.SecretURL != (storage.Secret{}) {
+		where = d.SecretURL.String()
+	}
+	c, err := parse(d.Address())
+	if err != nil {
+		return fmt.Errorf("%w: %s: %w: write mysql://HOST:PORT/DATABASE, such as mysql://db:3306/shop?tls=true", storage.ErrUnsupported, where, err)
+	}
+	d.secrets = d.Secrets(c.Passwd)
+	if user := d.Username.Reveal(); user != "" {
+		c.User = user
+	}
+	if password := d.Password.Reveal(); password != "" {
+		c.Passwd = password
+	}
+	if d.TLS != nil {
+		c.TLSConfig, c.TLS = "", d.TLS
+	}
+	c.Timeout = d.Dial
+	connector, err := driverlib.NewConnector(c)
+	if err != nil {
+		return fmt.Errorf("%w: %s: %w", storage.ErrUnsupported, where, storage.Hide(err, d.secrets...))
+	}
+	d.pool = stdsql.OpenDB(&connecting{connector, d})
+	d.pool.SetMaxOpenConns(maxConnections)
+	d.pool.SetMaxIdleConns(maxConnections)
+	d.pool.SetConnMaxIdleTime(idleConnection)
+	return nil
+}
+
+// parse reads a URL.
+func parse(address string) (*driverlib.Config, error) {
+	u, err := url.Parse(address)
+	if err != nil {
+		return nil, errors.New("it cannot be read")
+	}
+	c := driverlib.NewConfig()
+	c.User = u.User.Username()
+	c.Passwd, _ = u.User.Password()
+	c.Net, c.Addr, c.DBName = "tcp", u.Host, strings.TrimPrefix(u.Path, "/")
+	switch {
+	case u.Scheme != "mysql":
+		return nil, errors.New("its scheme is not mysql")
+	case u.Hostname() == "":
+		return nil, errors.New("it names no host")
+	case c.DBName == "" || strings.Contains(c.DBName, "/"):
+		return nil, errors.New("it names no database")
+	}
+	if u.Port() == "" {
+		c.Addr = net.JoinHostPort(u.Hostname(), "3306")
+	}
+	c.TLSConfig = "preferred"
+	for name, values := range u.Query() {
+		if name != "tls" {
+			return nil, fmt.Errorf("it has the parameter %q, and the only one there is, is tls", name)
+		}
+		switch c.TLSConfig = values[0]; c.TLSConfig {
+		case "true", "false", "skip-verify", "preferred":
+		default:
+			return nil, errors.New("its parameter tls is not true, false, skip-verify or preferred")
+		}
+	}
+	// Parameters are put into the text of a statement by the driver, which knows the server's way of quoting. So several
+	// statements make one round trip, and none must be prepared.
+	c.InterpolateParams, c.MultiStatements = true, true
+	c.ClientFoundRows = true // an update that alters nothing has found its row all the same
+	c.MaxAllowedPacket = 0   // the server's
+	c.Logger = &driverlib.NopLogger{}
+	return c, nil
+}
+
+// connecting makes connections that are set up.
+type connecting struct {
+	sqldriver.Connector
+	driver *driver
+}
+
+// Connect implements [sqldriver.Connector].
+func (c *connecting) Connect(ctx context.Context) (sqldriver.Conn, error) {
+	ctx, cancel := sql.Bounded(ctx, c.driver.Dial)
+	defer cancel()
+	conn, err := c.Connector.Connect(ctx)
+	if err != nil {
+		return nil, &connectError{err}
+	}
+	wait := max(1, int64(c.driver.Write/time.Second)) // the server knows whole seconds only
+	if _, err := execOn(ctx, conn, setUp, wait); err != nil {
+		_ = conn.Close()
+		return nil, &connectError{err}
+	}
+	return conn, nil
+}
+
+// connectError says that no connection was had.
+type connectError struct{ cause error }
+
+func (e *connectError) Error() string { return "connect: " + e.cause.Error() }
+func (e *connectError) Unwrap() error { return e.cause }
+
+// exec runs statements in one round trip.
+func exec(ctx context.Context, conn *stdsql.Conn, statements string, args ...any) (result driverlib.Result, err error) {
+	err = conn.Raw(func(raw any) error {
+		result, err = execOn(ctx, raw, statements, args...)
+		return err
+	})
+	return result, err
+}
+
+// execOn is exec on a connection of the driver: only there are the results of all statements to be had, and an error
+// that says that they are too long to be sent at once.
+func execOn(ctx context.Context, raw any, statements string, args ...any) (driverlib.Result, error) {
+	named := make([]sqldriver.NamedValue, len(args))
+	for i, arg := range args {
+		named[i] = sqldriver.NamedValue{Ordinal: i + 1, Value: arg}
+	}
+	result, err := raw.(sqldriver.ExecerContext).ExecContext(ctx, statements, named)
+	if errors.Is(err, sqldriver.ErrSkip) {
+		return nil, driverlib.ErrPktTooLarge
+	}
+	if err != nil {
+		return nil, err
+	}
+	return result.(driverlib.Result), nil
+}
+
+// discard closes a connection instead of keeping it for others.
+func discard(conn *stdsql.Conn) {
+	_ = conn.Raw(func(any) error { return sqldriver.ErrBadConn })
+}
+
+// acquire takes a connection from the pool, to a database whose schema is up to date.
+func (d *driver) acquire(ctx context.Context) (*stdsql.Conn, error) {
+	if err := d.schema.Do(ctx, d.migrate); err != nil {
+		return nil, err
+	}
+	return d.connection(ctx)
+}
+
+// connection takes a connection from the pool.
+func (d *driver) connection(ctx context.Context) (*stdsql.Conn, error) {
+	if err := d.life.Usable(ctx); err != nil {
+		return nil, err
+	}
+	limit := time.Duration(0)
+	if d.Dial > 0 && d.Write > 0 {
+		limit = d.Dial + d.Write // of which the second is for those before it
+	}
+	bounded, cancel := sql.Bounded(ctx, limit)
+	defer cancel()
+	conn, err := d.pool.Conn(bounded)
+	if err != nil {
+		return nil, d.translate(ctx, bounded, err)
+	}
+	return conn, nil
+}
+
+// read is a call that is bounded as a read is.
+func (d *driver) read(ctx context.Context, f func(ctx context.Context, conn *stdsql.Conn) error) error {
+	return d.call(ctx, d.Read, f)
+}
+
+// call lends a connection to f, again where it is lost: f may be done twice.
+func (d *driver) call(ctx context.Context, limit time.Duration, f func(ctx context.Context, conn *stdsql.Conn) error) error {
+	if err := d.life.Usable(ctx); err != nil {
+		return err
+	}
+	ctx, cancel := d.life.Context(ctx)
+	defer cancel()
+	return sql.Retry(ctx, func() error {
+		conn, err := d.acquire(ctx)
+		if err != nil {
+			return err
+		}
+		defer conn.Close()
+		bounded, cancel := sql.Bounded(ctx, limit)
+		defer cancel()
+		return d.translate(ctx, bounded, f(bounded, conn))
+	})
+}
+
+// drain waits until no call has a connection. The pool's own Close waits for none.
+func (d *driver) drain() {
+	const pause = 2 * time.Millisecond
+	for deadline := time.Now().Add(2 * time.Second); d.pool.Stats().InUse > 0 && time.Now().Before(deadline); {
+		time.Sleep(pause)
+	}
+}

@@ -1,0 +1,111 @@
+package mysql
+
+import (
+	"context"
+	sqldriver "database/sql/driver"
+	"errors"
+	"fmt"
+	"slices"
+
+	driverlib "github.com/go-sql-driver/mysql"
+
+	"github.com/sidecart/sidecart/internal/storage"
+	"github.com/sidecart/sidecart/internal/storage/cell"
+	"github.com/sidecart/sidecart/internal/storage/sql"
+)
+
+// Errors of the server by number.
+const (
+	errDuplicate = 1062
+	errNoTable   = 1146
+)
+
+var (
+	// again: the transaction has changed nothing, and may be repeated: a deadlock, the end of the connection or the
+	// server.
+	again = []uint16{1213, 1053, 1927, 4031}
+	// late: no answer in time: a lock was waited for too long, a statement took too long.
+	late = []uint16{1205, 1317, 1969, 3024}
+	// large: what does not fit.
+	large = []uint16{1118, 1153, 1301, 1406}
+	// unsure: a commit that was answered so may have been made.
+	unsure = []uint16{1053, 1105, 1180, 1196, 1317, 1927, 1969, 3024, 4031}
+	// denied are errors of which the server's words are about itself, and quote nothing of a statement but the names of
+	// tables, users and databases.
+	denied = []uint16{
+		1021, 1040, 1041, 1044, 1045, 1047, 1049, 1114, 1129, 1130, 1142, 1143, 1146, 1203, 1206, 1226, 1227, 1290, 1665, 1698, 1792, 1836, 1932, 3098, 3100, 4151,
+	}
+)
+
+// translate turns the driver's errors into those of package storage. bounded is ctx with the bound of the call.
+func (d *driver) translate(ctx, bounded context.Context, err error) error {
+	hidden := storage.Hide(err, d.secrets...)
+	server, isServer := errors.AsType[*driverlib.MySQLError](err)
+	connect, isConnect := errors.AsType[*connectError](err)
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, storage.ErrUnavailable), errors.Is(err, storage.ErrCorrupt), errors.Is(err, storage.ErrClosed):
+		return err
+	case ctx.Err() != nil && !d.life.Over():
+		return sql.Ended(ctx, hidden)
+	case errors.Is(err, driverlib.ErrPktTooLarge):
+		return fmt.Errorf("%w: %w", storage.ErrTooLarge, hidden)
+	case isServer:
+		return d.refusal(server, isConnect, err)
+	case d.life.Over():
+		return fmt.Errorf("%w: %w", storage.ErrClosed, hidden)
+	case isConnect && isRefusal(connect):
+		return fmt.Errorf("%w: %w: %w", storage.ErrUnavailable, &storage.Refusal{Words: hidden.Error()}, hidden)
+	case bounded.Err() != nil, isConnect, errors.Is(err, cell.ErrOutcomeUnknown), !isLost(err):
+		return fmt.Errorf("%w: %w", storage.ErrUnavailable, hidden)
+	default: // the connection was lost, and with it all that was not committed
+		return fmt.Errorf("%w: %w: %w", storage.ErrUnavailable, sql.ErrAgain, hidden)
+	}
+}
+
+// refusal translates what the server says.
+func (d *driver) refusal(server *driverlib.MySQLError, connecting bool, err error) error {
+	unknown, hidden := errors.Is(err, cell.ErrOutcomeUnknown), storage.Hide(err, d.secrets...)
+	switch n := server.Number; {
+	case unknown, slices.Contains(late, n):
+		return fmt.Errorf("%w: %w", storage.ErrUnavailable, hidden)
+	case slices.Contains(again, n) && !connecting:
+		return fmt.Errorf("%w: %w: %w", storage.ErrUnavailable, sql.ErrAgain, hidden)
+	case slices.Contains(large, n):
+		return fmt.Errorf("%w: %w", storage.ErrTooLarge, hidden)
+	case n == errNoTable: // somebody removed the table
+		d.schema.Again()
+	}
+	words := fmt.Sprintf("error %d", server.Number)
+	if slices.Contains(denied, server.Number) {
+		words = storage.HideIn(server.Message, d.secrets...)
+	}
+	return fmt.Errorf("%w: %w: %w", storage.ErrUnavailable, &storage.Refusal{Words: words}, hidden)
+}
+
+// refused reports whether err says for sure that a transaction whose commit was sent was not committed.
+func refused(err error) bool {
+	server, ok := errors.AsType[*driverlib.MySQLError](err)
+	if ok {
+		return !slices.Contains(unsure, server.Number)
+	}
+	return errors.Is(err, sqldriver.ErrBadConn) || errors.Is(err, driverlib.ErrPktTooLarge) // nothing was sent
+}
+
+// isLost reports whether the connection ended.
+func isLost(err error) bool {
+	return errors.Is(err, sqldriver.ErrBadConn) || errors.Is(err, driverlib.ErrInvalidConn)
+}
+
+// isRefusal reports whether the server did answer to an attempt to connect, and the driver did not like the answer.
+func isRefusal(err error) bool {
+	for _, refusal := range []error{
+		driverlib.ErrNoTLS, driverlib.ErrCleartextPassword, driverlib.ErrNativePassword, driverlib.ErrOldPassword, driverlib.ErrUnknownPlugin,
+	} {
+		if errors.Is(err, refusal) {
+			return true
+		}
+	}
+	return false
+}
