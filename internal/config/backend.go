@@ -197,9 +197,26 @@ func (v *validator) database(path string, d *Database) {
 	if d.URL.Scheme() == "sqlite" && (d.UsernameFile != "" || d.PasswordFile != "") {
 		v.problem(path+".passwordFile", "is not for SQLite, which knows no users")
 	}
-	if d.URL.Scheme() == "sqlite" && d.TLS.Active() {
-		v.problem(path+".tls", "is not for SQLite, which is a file")
+	if p := d.TLSProblem(d.URL); p != "" {
+		v.problem(path+".tls", "%s", p)
 	}
+}
+
+// saysTLS finds the parameters by which a URL says how to speak TLS.
+var saysTLS = regexp.MustCompile(`(?i)[?&](ssl[a-z]*|tls)=`)
+
+// TLSProblem says what is wrong with TLS beside a URL, "" where nothing is. It quotes nothing of the URL, since that may
+// come from a secret file.
+func (d *Database) TLSProblem(url URL) string {
+	switch {
+	case !d.TLS.Active():
+		return ""
+	case url.Scheme() == "sqlite":
+		return "is not for SQLite, which is a file"
+	case saysTLS.MatchString(string(url)):
+		return "must not be set beside a URL that says how to speak TLS: remove sslmode and the like from the URL, or remove tls"
+	}
+	return ""
 }
 
 // Problem says what is wrong with a database URL, "" where nothing is. It quotes nothing of it, since the URL may come
@@ -215,7 +232,10 @@ func (u URL) Problem() string {
 			return "must not contain ?: SQLite takes no options here, and the name of its file cannot have one; for example " + string(DefaultDatabaseURL)
 		}
 	case "postgres", "postgresql", "mysql":
-		if !strings.HasPrefix(rest, "//") {
+		host, name, _ := strings.Cut(strings.TrimPrefix(rest, "//"), "/")
+		host = host[strings.LastIndexByte(host, '@')+1:]
+		name, _, _ = strings.Cut(name, "?")
+		if !strings.HasPrefix(rest, "//") || host == "" || name == "" || strings.HasPrefix(host, ":") || strings.IndexByte(rest, 0) >= 0 {
 			return "must be " + scheme + "://host/name"
 		}
 	default:

@@ -28,6 +28,8 @@ var Built = []Product{
 	{Type: BackendRedis, Shared: true},
 	{Type: BackendMemcached, Shared: true},
 	{Type: BackendDynamoDB, Shared: true},
+	{Type: BackendDatabase, Dialect: "PostgreSQL", Shared: true},
+	{Type: BackendDatabase, Dialect: "MySQL", Shared: true},
 	{Type: BackendDatabase, Dialect: "SQLite"},
 	{Type: BackendMemory},
 	{Type: BackendFile},
@@ -36,7 +38,7 @@ var Built = []Product{
 // CriticalBackendBuilt says whether this version knows a second backend for checkouts.
 const CriticalBackendBuilt = false
 
-// BuiltNames are the backends of this version in words: "Redis, DynamoDB, Database (SQLite) and Memory".
+// BuiltNames are the backends of this version in words: "Redis, Database (PostgreSQL), … and Memory".
 func BuiltNames() string { return names(func(Product) bool { return true }, "and") }
 
 // SharedNames are those that several pods can share, in words.

@@ -12,7 +12,10 @@ import (
 	"github.com/sidecart/sidecart/internal/storage/memcached"
 	"github.com/sidecart/sidecart/internal/storage/memory"
 	"github.com/sidecart/sidecart/internal/storage/middleware"
+	"github.com/sidecart/sidecart/internal/storage/mysql"
+	"github.com/sidecart/sidecart/internal/storage/postgres"
 	"github.com/sidecart/sidecart/internal/storage/redis"
+	"github.com/sidecart/sidecart/internal/storage/sql"
 	"github.com/sidecart/sidecart/internal/storage/sqlite"
 	"github.com/sidecart/sidecart/internal/testserver"
 )
@@ -46,10 +49,24 @@ var sharedBackends = map[string]func(t *testing.T) func() storage.Store{
 		c.DialTimeout, c.ReadTimeout, c.WriteTimeout = time.Second, 5*time.Second, 5*time.Second
 		return func() storage.Store { return opened[*cell.Store](t)(dynamodb.New(t.Context(), c)) }
 	},
+	"postgres": func(t *testing.T) func() storage.Store {
+		c := database(testserver.SharedPostgres(t).NewDatabase(t))
+		return func() storage.Store { return opened[*cell.Store](t)(postgres.Open(t.Context(), c)) }
+	},
+	"mariadb": func(t *testing.T) func() storage.Store {
+		c := database(testserver.SharedMariaDB(t).NewDatabase(t))
+		return func() storage.Store { return opened[*cell.Store](t)(mysql.Open(t.Context(), c)) }
+	},
 	"sqlite": func(t *testing.T) func() storage.Store {
 		c := sqlite.Config{URL: "sqlite:" + filepath.Join(t.TempDir(), "carts.db"), Prefix: "cart"}
 		return func() storage.Store { return opened[*cell.Store](t)(sqlite.Open(t.Context(), c)) }
 	},
+}
+
+func TestMain(m *testing.M) { testserver.Main(m) }
+
+func database(url string) sql.Config {
+	return sql.Config{URL: url, Prefix: "cart", Dial: 5 * time.Second, Read: 5 * time.Second, Write: 5 * time.Second}
 }
 
 func opened[S storage.Store](t *testing.T) func(S, error) storage.Store {

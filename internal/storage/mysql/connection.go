@@ -43,7 +43,8 @@ func (d *driver) configure() error {
 	if err != nil {
 		return fmt.Errorf("%w: %s: %w: write mysql://HOST:PORT/DATABASE, such as mysql://db:3306/shop?tls=true", storage.ErrUnsupported, where, err)
 	}
-	d.secrets = d.Secrets(c.Passwd)
+	host, _, _ := net.SplitHostPort(c.Addr)
+	d.secrets = d.Secrets(c.Passwd, c.User, c.DBName, host, c.Addr)
 	if user := d.Username.Reveal(); user != "" {
 		c.User = user
 	}

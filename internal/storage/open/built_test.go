@@ -40,7 +40,7 @@ func TestBuilt(t *testing.T) {
 			t.Errorf("%s opens a store of %s", product, caps.Backend)
 		}
 		// Files, SQLite's too, are shared by the processes of one machine, and not by pods.
-		if shared := caps.Shared && product.Type != config.BackendDatabase && product.Type != config.BackendFile; shared != config.Built[i].Shared {
+		if shared := caps.Shared && product.Dialect != "SQLite" && product.Type != config.BackendFile; shared != config.Built[i].Shared {
 			t.Errorf("%s is said to be shared: %t, and is: %t", product, config.Built[i].Shared, shared)
 		}
 		if err := store.Close(); err != nil {
@@ -52,7 +52,7 @@ func TestBuilt(t *testing.T) {
 			t.Errorf("%s is on the list and unknown here", p)
 		}
 	}
-	if got := config.BuiltNames(); got != "Redis, Memcached, DynamoDB, Database (SQLite), Memory and File" {
+	if got := config.BuiltNames(); got != "Redis, Memcached, DynamoDB, Database (PostgreSQL), Database (MySQL), Database (SQLite), Memory and File" {
 		t.Errorf("in words it is %q", got)
 	}
 	c := config.Default()

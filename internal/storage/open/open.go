@@ -4,17 +4,22 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"strings"
 
 	"github.com/sidecart/sidecart/internal/config"
 	"github.com/sidecart/sidecart/internal/storage"
+	"github.com/sidecart/sidecart/internal/storage/cell"
 	"github.com/sidecart/sidecart/internal/storage/dynamodb"
 	"github.com/sidecart/sidecart/internal/storage/file"
 	"github.com/sidecart/sidecart/internal/storage/memcached"
 	"github.com/sidecart/sidecart/internal/storage/memory"
 	"github.com/sidecart/sidecart/internal/storage/middleware"
+	"github.com/sidecart/sidecart/internal/storage/mysql"
+	"github.com/sidecart/sidecart/internal/storage/postgres"
 	"github.com/sidecart/sidecart/internal/storage/redis"
+	"github.com/sidecart/sidecart/internal/storage/sql"
 	"github.com/sidecart/sidecart/internal/storage/sqlite"
 )
 
@@ -81,6 +86,10 @@ func openDatabase(ctx context.Context, c *config.Config) (storage.Store, error) 
 		url = config.URL(secret.Reveal())
 	}
 	switch scheme := url.Scheme(); scheme {
+	case "postgres", "postgresql":
+		return openServer(ctx, c, secret, postgres.Open)
+	case "mysql":
+		return openServer(ctx, c, secret, mysql.Open)
 	case "sqlite":
 		return sqlite.Open(ctx, sqlite.Config{
 			URL: string(d.URL), SecretURL: secret, Prefix: c.KeyPrefix,
@@ -89,6 +98,34 @@ func openDatabase(ctx context.Context, c *config.Config) (storage.Store, error) 
 	default:
 		return nil, config.Problems{{Path: "backend.database.url", Message: fmt.Sprintf("%q is no scheme of a database; available are %s", scheme, config.BuiltNames())}}
 	}
+}
+
+// openServer opens the database of a server, whose URL is url where it comes from a file.
+func openServer(ctx context.Context, c *config.Config, url storage.Secret, open func(context.Context, sql.Config) (*cell.Store, error)) (storage.Store, error) {
+	const path = "backend.database."
+	d := c.Backend.Database
+	var files reader
+	sc := sql.Config{
+		URL: string(d.URL), SecretURL: url, Prefix: c.KeyPrefix,
+		Username: files.secret(path+"usernameFile", d.UsernameFile), Password: files.secret(path+"passwordFile", d.PasswordFile),
+		TLS:  files.tls(path+"tls", d.TLS),
+		Dial: c.Timeouts.Dial.Std(), Read: c.Timeouts.Read.Std(), Write: c.Timeouts.Write.Std(),
+	}
+	if err := files.problems.Err(); err != nil {
+		return nil, err
+	}
+	store, err := open(ctx, sc)
+	if err == nil {
+		return store, nil
+	}
+	if errors.Is(err, storage.ErrUnsupported) {
+		field := "url"
+		if d.URL == "" {
+			field = "urlFile"
+		}
+		err = config.Problems{{Path: path + field, Message: err.Error()}}
+	}
+	return nil, err // and no typed nil
 }
 
 // url is the URL in urlFile. What is wrong with it is said without a word of it.
@@ -103,7 +140,9 @@ func (r *reader) url(path string, d *config.Database) storage.Secret {
 		r.problem(path, "the URL in %s %s", d.URLFile, url.Problem())
 	case len(config.NotBuiltURL(path, url)) > 0:
 		r.problem(path, "the URL in %s names a database that is not built into this version; available are %s", d.URLFile, config.BuiltNames())
-	case d.UsernameFile != "" || d.PasswordFile != "":
+	case d.TLSProblem(url) != "":
+		r.problem(strings.TrimSuffix(path, "urlFile")+"tls", "%s", d.TLSProblem(url))
+	case url.Scheme() == "sqlite" && (d.UsernameFile != "" || d.PasswordFile != ""):
 		r.problem(path, "%s names an SQLite file, which knows no users: remove usernameFile and passwordFile", d.URLFile)
 	}
 	return storage.NewSecret(string(url), d.URLFile)

@@ -141,9 +141,10 @@ func TestStoreRefuses(t *testing.T) {
 		c    *config.Config
 		want string // problems, without the text of the operating system
 	}{
-		"postgres":     {of(config.Backend{Type: config.BackendDatabase, Database: &config.Database{URL: "postgres://db/shop"}}), "backend.database.url: postgres is not built into this version; available are " + config.BuiltNames()},
-		"mysql, file":  {of(config.Backend{Type: config.BackendDatabase, Database: &config.Database{URLFile: write(t, "url", "mysql://u:s3cret@db/shop")}}), "names a database that is not built into this version; available are " + config.BuiltNames()},
 		"junk, file":   {of(config.Backend{Type: config.BackendDatabase, Database: &config.Database{URLFile: write(t, "url", "?:s3cret@")}}), "url must start with sqlite:, postgres:// or mysql://"},
+		"parameter":    {of(config.Backend{Type: config.BackendDatabase, Database: &config.Database{URL: "mysql://db/shop?sslmode=require"}}), `backend.database.url: open database: unsupported by this backend: database URL: it has the parameter "sslmode", and the only one there is, is tls: write mysql://HOST:PORT/DATABASE`},
+		"tls, twice":   {of(config.Backend{Type: config.BackendDatabase, Database: &config.Database{URLFile: write(t, "url", "postgres://u:s3cret@db/shop?sslmode=require"), TLS: config.TLS{Enabled: true}}}), "backend.database.tls: must not be set beside a URL that says how to speak TLS"},
+		"database ca":  {of(config.Backend{Type: config.BackendDatabase, Database: &config.Database{URL: "postgres://db/shop", TLS: config.TLS{CAFile: junk}}}), "backend.database.tls.caFile: " + junk + " holds no certificate in PEM"},
 		"url file":     {of(config.Backend{Type: config.BackendDatabase, Database: &config.Database{URLFile: missing}}), "backend.database.urlFile: open " + missing + ": no such file or directory"},
 		"empty url":    {of(config.Backend{Type: config.BackendDatabase, Database: &config.Database{URLFile: write(t, "url", "")}}), "is empty"},
 		"critical":     {&config.Config{Backend: config.Backend{Type: config.BackendMemory}, CriticalBackend: &config.Backend{}}, "criticalBackend: a second backend for checkouts is not built into this version: remove it, and everything goes to backend"},
@@ -187,7 +188,8 @@ func TestNoErrorQuotesTheURLOfAFile(t *testing.T) {
 		"a user as name":  "hush-hush:word@db/shop",
 		"another scheme":  "hush-hush://db/shop",
 		"no host":         "postgres:hush-hush",
-		"not built in":    "postgres://hush:hush@hush-hush/shop?password=hush",
+		"no port":         "postgres://hush:hush@db:hush/shop",
+		"no parameter":    "mysql://hush:hush@hush-hush/shop?password=hush",
 		"a DSN":           "host=hush-hush password=hush",
 		"NUL":             "sqlite:hush\x00hush",
 		"no folder":       "sqlite:" + folder + "/hush-hush/carts.db",
@@ -210,6 +212,14 @@ func TestNoErrorQuotesTheURLOfAFile(t *testing.T) {
 				t.Errorf("the error tells of the URL, or not of the file %s: %v", file, err)
 			}
 		})
+	}
+	// Servers are found when they are asked, by a name that the resolver does not know either.
+	for _, url := range []string{"postgres://hush:hushhush@hush-hush.invalid/hush", "mysql://hush:hushhush@hush-hush.invalid/hush"} {
+		c, file := of(url)
+		s := openStore(t, c)
+		if err := s.Ping(t.Context()); !errors.Is(err, storage.ErrUnavailable) || strings.Contains(err.Error(), "hush") || !strings.Contains(err.Error(), file) {
+			t.Errorf("%.8s: %v", url, err)
+		}
 	}
 	path := filepath.Join(folder, "hush-hush.db")
 	c, file := of("sqlite:" + path + "\n")

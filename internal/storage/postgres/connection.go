@@ -41,10 +41,14 @@ func (d *driver) configure() (*pgxpool.Config, error) {
 			storage.ErrUnsupported, where, problem(err))
 	}
 	cc := &c.ConnConfig.Config
+	parts := []string{cc.User, cc.Database, cc.Host}
+	for _, f := range cc.Fallbacks {
+		parts = append(parts, f.Host)
+	}
+	d.secrets = d.Secrets(cc.Password, parts...)
 	if user := d.Username.Reveal(); user != "" {
 		cc.User = user
 	}
-	d.secrets = d.Secrets(cc.Password)
 	if password := d.Password.Reveal(); password != "" {
 		cc.Password = password
 	}

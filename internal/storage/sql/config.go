@@ -28,7 +28,14 @@ type Config struct {
 // Address is the URL, wherever it comes from.
 func (c *Config) Address() string { return cmp.Or(c.SecretURL.Reveal(), c.URL) }
 
-// Secrets are what no error may quote. password is that in the URL.
-func (c *Config) Secrets(password string) []storage.Secret {
-	return []storage.Secret{c.SecretURL, c.Username, c.Password, storage.NewSecret(password, "")}
+// Secrets are what no error may quote. password is that in the URL; parts are its others, such as user, host and
+// database, which are secret where the URL is.
+func (c *Config) Secrets(password string, parts ...string) []storage.Secret {
+	secrets := []storage.Secret{c.SecretURL, c.Username, c.Password, storage.NewSecret(password, c.SecretURL.File())}
+	if c.SecretURL != (storage.Secret{}) {
+		for _, part := range parts {
+			secrets = append(secrets, storage.NewSecret(part, c.SecretURL.File()))
+		}
+	}
+	return secrets
 }
