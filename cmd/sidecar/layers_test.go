@@ -135,7 +135,7 @@ func TestBadSettingsNameTheirSource(t *testing.T) {
 		"flag":      {args: "--max-items=many", want: `--max-items: "many" is no whole number: write it in decimal digits`},
 		"switch":    {args: "--allow-flush=perhaps", want: `--allow-flush: "perhaps" is no boolean: write true or false`},
 		"typo":      {args: "--backend rediss", want: `backend.type: must be one of Redis, Memcached, DynamoDB, Database, Memory, File, is "rediss" (set by --backend)`},
-		"postgres":  {args: "--database-url postgres://u:s3cret@db/x", want: "backend.database.url: postgres is not built into this version; available are " + config.BuiltNames()},
+		"postgres":  {args: "--database-url postgres://u:s3cret@db", want: `backend.database.url: must be postgres://host/name, is "postgres://u:xxxxx@db" (set by --database-url)`},
 		"loopback":  {args: "--grpc-address 0.0.0.0:7420", want: `listen.grpc: must be a loopback address (127.0.0.1, ::1 or localhost), since the API has no authentication; is "0.0.0.0:7420" (set by --grpc-address)`},
 		"no server": {args: "--backend redis", want: "backend.redis: is missing: a backend of type Redis needs it"},
 		"no file":   {args: "--config /does/not/exist", want: "file: open /does/not/exist: no such file or directory"},
