@@ -29,8 +29,9 @@ type DatabaseServer struct {
 type DatabaseOption func(*databaseSetup)
 
 type databaseSetup struct {
-	durable bool
-	args    []string
+	durable   bool
+	cert, key []byte
+	args      []string
 }
 
 // WithSync makes every acknowledged change survive a crash of the machine, as servers do unless they are told not to.
@@ -40,6 +41,27 @@ func WithSync() DatabaseOption { return func(s *databaseSetup) { s.durable = tru
 // WithServerArgs adds arguments to the command line of the server.
 func WithServerArgs(args ...string) DatabaseOption {
 	return func(s *databaseSetup) { s.args = append(s.args, args...) }
+}
+
+// WithTLS lets the server speak TLS with a certificate and a key in PEM.
+func WithTLS(cert, key []byte) DatabaseOption {
+	return func(s *databaseSetup) { s.cert, s.key = cert, key }
+}
+
+// files writes certificate and key where the server finds them, readable by nobody else.
+func (s *DatabaseServer) files(setup databaseSetup) (cert, key string) {
+	s.tb.Helper()
+	cert, key = filepath.Join(s.dir, "tls.crt"), filepath.Join(s.dir, "tls.key")
+	for path, content := range map[string][]byte{cert: setup.cert, key: setup.key} {
+		err := os.WriteFile(path, content, 0o600)
+		if err == nil {
+			err = s.giveAway(path)
+		}
+		if err != nil {
+			s.tb.Fatalf("%v", err)
+		}
+	}
+	return cert, key
 }
 
 // launch finds a port and starts the server, again where somebody took the port.

@@ -17,10 +17,17 @@ func StartPostgres(tb TB, opts ...DatabaseOption) *DatabaseServer {
 	data := filepath.Join(s.dir, "data")
 	s.run(findProgram(tb, "initdb"), "--pgdata", data, "--username", s.user, "--auth", "trust", "--encoding", "UTF8",
 		"--locale", "C", "--no-sync", "--no-instructions")
+	if setup.key != nil {
+		cert, key := s.files(setup)
+		setup.args = append(setup.args, "-c", "ssl=on", "-c", "ssl_cert_file="+cert, "-c", "ssl_key_file="+key)
+	}
 	s.args = func(port int) []string {
 		args := []string{
 			"-D", data, "-p", strconv.Itoa(port), "-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=",
-			"-c", "max_connections=300", "-c", "shared_buffers=32MB", "-c", "timezone=Asia/Kathmandu",
+			"-c", "max_connections=300", "-c", "shared_buffers=32MB",
+			// Settings that a program must not rest on.
+			"-c", "timezone=Asia/Kathmandu", "-c", "default_transaction_isolation=serializable", "-c", "datestyle=SQL, DMY",
+			"-c", "bytea_output=escape", "-c", "standard_conforming_strings=off",
 		}
 		if !setup.durable {
 			args = append(args, "-c", "fsync=off", "-c", "full_page_writes=off")

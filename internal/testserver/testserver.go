@@ -186,6 +186,7 @@ func (p *process) signal(sig syscall.Signal) {
 	if err := p.cmd.Process.Signal(sig); err != nil {
 		p.tb.Fatalf("%s: %v: %v", p.name, sig, err)
 	}
+	p.signalChildren(sig)
 }
 
 // tail is the end of what the server wrote.

@@ -1,9 +1,13 @@
 package testserver
 
 import (
+	"bytes"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
+	"strconv"
+	"strings"
 	"syscall"
 )
 
@@ -49,4 +53,23 @@ func init() {
 			start()
 		}
 	}()
+}
+
+// signalChildren signals the processes that a server has started, of which each may serve a client.
+func (p *process) signalChildren(sig syscall.Signal) {
+	if !p.unprivileged {
+		return
+	}
+	pid := strconv.Itoa(p.cmd.Process.Pid)
+	stats, _ := filepath.Glob("/proc/[0-9]*/stat")
+	for _, file := range stats {
+		raw, _ := os.ReadFile(file) // one that has ended is gone
+		// pid (name) state ppid …, where the name may hold anything.
+		fields := strings.Fields(string(raw[bytes.LastIndexByte(raw, ')')+1:]))
+		if len(fields) > 1 && fields[1] == pid {
+			if child, err := strconv.Atoi(filepath.Base(filepath.Dir(file))); err == nil {
+				_ = syscall.Kill(child, sig)
+			}
+		}
+	}
 }

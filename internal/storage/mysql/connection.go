@@ -124,12 +124,12 @@ func (c *connecting) Connect(ctx context.Context) (sqldriver.Conn, error) {
 	wait := max(1, int64(c.driver.Write/time.Second)) // the server knows whole seconds only
 	if _, err := execOn(ctx, conn, setUp, wait); err != nil {
 		_ = conn.Close()
-		return nil, &connectError{err}
+		return nil, err
 	}
 	return conn, nil
 }
 
-// connectError says that no connection was had.
+// connectError says that no server was reached.
 type connectError struct{ cause error }
 
 func (e *connectError) Error() string { return "connect: " + e.cause.Error() }

@@ -52,7 +52,7 @@ func (d *driver) translate(ctx, bounded context.Context, err error) error {
 	case errors.Is(err, driverlib.ErrPktTooLarge):
 		return fmt.Errorf("%w: %w", storage.ErrTooLarge, hidden)
 	case isServer:
-		return d.refusal(server, isConnect, err)
+		return d.refusal(server, err)
 	case d.life.Over():
 		return fmt.Errorf("%w: %w", storage.ErrClosed, hidden)
 	case isConnect && isRefusal(connect):
@@ -65,12 +65,12 @@ func (d *driver) translate(ctx, bounded context.Context, err error) error {
 }
 
 // refusal translates what the server says.
-func (d *driver) refusal(server *driverlib.MySQLError, connecting bool, err error) error {
+func (d *driver) refusal(server *driverlib.MySQLError, err error) error {
 	unknown, hidden := errors.Is(err, cell.ErrOutcomeUnknown), storage.Hide(err, d.secrets...)
 	switch n := server.Number; {
 	case unknown, slices.Contains(late, n):
 		return fmt.Errorf("%w: %w", storage.ErrUnavailable, hidden)
-	case slices.Contains(again, n) && !connecting:
+	case slices.Contains(again, n):
 		return fmt.Errorf("%w: %w: %w", storage.ErrUnavailable, sql.ErrAgain, hidden)
 	case slices.Contains(large, n):
 		return fmt.Errorf("%w: %w", storage.ErrTooLarge, hidden)

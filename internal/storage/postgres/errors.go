@@ -43,7 +43,7 @@ func (d *driver) refusal(server *pgconn.PgError, err error) error {
 	switch code := server.Code; {
 	case code == "57014", code == "55P03", unknown: // no answer in time
 		return fmt.Errorf("%w: %w", storage.ErrUnavailable, hidden)
-	case again(code) && !isConnect(err):
+	case again(code):
 		return fmt.Errorf("%w: %w: %w", storage.ErrUnavailable, sql.ErrAgain, hidden)
 	case code == "54000": // a limit of the program
 		return fmt.Errorf("%w: %w", storage.ErrTooLarge, hidden)

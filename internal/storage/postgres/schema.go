@@ -40,8 +40,7 @@ func (d *driver) migrate(ctx context.Context) error {
 			return err
 		}
 		defer conn.Release()
-		// What is done once must not stay prepared, and is of several statements.
-		tx, err := conn.Begin(ctx)
+		tx, err := conn.BeginTx(ctx, pgx.TxOptions{IsoLevel: pgx.ReadCommitted}) // what another did is seen when the lock is had
 		if err == nil {
 			defer func() { _ = tx.Rollback(context.WithoutCancel(ctx)) }()
 			if err = migrateIn(ctx, tx); err == nil {

@@ -84,13 +84,22 @@ func (l *Life) Context(ctx context.Context) (context.Context, context.CancelFunc
 	}
 }
 
-// End ends the life; wait waits for the calls under way, which end with their result, or soon without.
+// End ends the life. wait waits for the calls under way, which end with their result, or soon without; what takes longer
+// is left to itself, such as a connection whose server does not answer.
 func (l *Life) End(wait func()) {
 	close(l.closing)
-	timer := time.AfterFunc(closingGrace, l.cancel)
-	wait()
-	timer.Stop()
-	l.cancel()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		wait()
+	}()
+	for range 2 { // without the context, calls end at once
+		select {
+		case <-done:
+		case <-time.After(closingGrace):
+		}
+		l.cancel()
+	}
 }
 
 // Over reports whether the life has ended.

@@ -35,6 +35,6 @@ CREATE INDEX sidecart_carts_removable ON sidecart_carts (removable_at) WHERE rem
 -- The fences of leases, of all carts of all prefixes. They outlive every cart and every
 -- flush. They do not follow the clock, which may be wrong; only the first is the time, in
 -- microseconds, so that the fences of a database that was lost and made anew do not begin again.
-CREATE SEQUENCE sidecart_fences AS bigint;
+CREATE SEQUENCE IF NOT EXISTS sidecart_fences AS bigint;
 
 SELECT setval('sidecart_fences', (extract(epoch FROM clock_timestamp()) * 1000000)::bigint);

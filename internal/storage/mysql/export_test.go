@@ -1,0 +1,17 @@
+package mysql
+
+import (
+	"context"
+
+	"github.com/sidecart/sidecart/internal/storage/sql"
+)
+
+// Sweep opens a store and lets it sweep once.
+func Sweep(ctx context.Context, c sql.Config) error {
+	d, err := openDriver(c)
+	if err != nil {
+		return err
+	}
+	d.sweep(ctx)
+	return d.Close()
+}
