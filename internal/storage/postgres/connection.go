@@ -71,7 +71,7 @@ func (d *driver) configure() (*pgxpool.Config, error) {
 	c.BeforeConnect = func(_ context.Context, cc *pgx.ConnConfig) error {
 		cc.DefaultQueryExecMode = pgx.QueryExecModeCacheStatement
 		if d.pooled.Load() {
-			cc.DefaultQueryExecMode = pgx.QueryExecModeExec
+			cc.DefaultQueryExecMode = pgx.QueryExecModeCacheDescribe // which names no statement
 		}
 		return nil
 	}

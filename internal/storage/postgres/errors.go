@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"strings"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -30,7 +32,7 @@ func (d *driver) translate(ctx, bounded context.Context, err error) error {
 		return d.refusal(server, err)
 	case d.life.Over():
 		return fmt.Errorf("%w: %w", storage.ErrClosed, hidden)
-	case bounded.Err() != nil, pgconn.Timeout(err), isConnect(err), errors.Is(err, cell.ErrOutcomeUnknown):
+	case bounded.Err() != nil, pgconn.Timeout(err), isConnect(err), errors.Is(err, cell.ErrOutcomeUnknown), !isLost(err):
 		return fmt.Errorf("%w: %w", storage.ErrUnavailable, hidden)
 	default: // the connection was lost, and with it all that was not committed
 		return fmt.Errorf("%w: %w: %w", storage.ErrUnavailable, sql.ErrAgain, hidden)
@@ -74,6 +76,12 @@ func refused(err error) bool {
 		return server.SeverityUnlocalized == "ERROR" || server.Severity == "ERROR" || server.Code == "25P03"
 	}
 	return pgconn.SafeToRetry(err)
+}
+
+// isLost reports whether the connection ended.
+func isLost(err error) bool {
+	network, _ := errors.AsType[net.Error](err)
+	return network != nil || pgconn.SafeToRetry(err) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
 }
 
 // isConnect reports whether no connection was had.

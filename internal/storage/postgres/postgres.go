@@ -70,11 +70,15 @@ func (d *driver) Load(ctx context.Context, key cart.Key, documents bool) (r cell
 		q = queryWhole
 	}
 	err = d.read(ctx, func(ctx context.Context, conn *pgxpool.Conn) error {
-		var row sql.Scan
-		into := append([]any{&now}, row.Into(documents)...)
+		var (
+			row sql.Scan
+			us  int64
+		)
+		into := append([]any{&us}, row.Into(documents)...)
 		if err := conn.QueryRow(ctx, q, d.Prefix, key.Identifier, key.Instance).Scan(into...); err != nil {
 			return err
 		}
+		now = time.UnixMicro(us).UTC()
 		r, err = row.Record(documents)
 		return err
 	})

@@ -8,17 +8,17 @@ import (
 // when the row was had, not of when it was waited for. A row that is not there is one of NULLs.
 const (
 	isRow    = ` prefix = $1 AND identifier = $2 AND instance = $3`
-	millis   = `(extract(epoch FROM clock_timestamp()) * 1000)::bigint`
-	exists   = `id IS NOT NULL AND (expires_at IS NULL OR expires_at > ` + millis + `)`
+	micros   = `(extract(epoch FROM clock_timestamp()) * 1000000)::bigint` // of which the text is the same whatever the datestyle is
+	exists   = `id IS NOT NULL AND (expires_at IS NULL OR expires_at > ` + micros + ` / 1000)`
 	queryRow = `
-		SELECT clock_timestamp(), ` + sql.Columns + `
+		SELECT ` + micros + `, ` + sql.Columns + `
 		FROM (SELECT 1) AS one LEFT JOIN sidecart_carts ON` + isRow
 	queryWhole = `
-		SELECT clock_timestamp(), ` + sql.Columns + `, items, conditions
+		SELECT ` + micros + `, ` + sql.Columns + `, items, conditions
 		FROM (SELECT 1) AS one LEFT JOIN sidecart_carts ON` + isRow
 	lockRow = `
 		WITH mine AS MATERIALIZED (SELECT ` + sql.Columns + ` FROM sidecart_carts WHERE` + isRow + ` FOR UPDATE)
-		SELECT clock_timestamp(), ` + sql.Columns + ` FROM (SELECT 1) AS one LEFT JOIN mine ON true`
+		SELECT ` + micros + `, ` + sql.Columns + ` FROM (SELECT 1) AS one LEFT JOIN mine ON true`
 	queryDocuments = `SELECT items, conditions FROM sidecart_carts WHERE` + isRow
 	queryInstances = `SELECT instance FROM sidecart_carts WHERE prefix = $1 AND identifier = $2 AND ` + exists
 	queryCount     = `SELECT count(*) FROM (SELECT 1 FROM sidecart_carts WHERE prefix = $1 AND ` + exists + ` LIMIT $2) AS carts`
@@ -41,7 +41,7 @@ const (
 	// Rows that somebody uses just now are left for the next time.
 	sweep = `
 		DELETE FROM sidecart_carts WHERE (prefix, identifier, instance) IN (
-			SELECT prefix, identifier, instance FROM sidecart_carts WHERE removable_at <= ` + millis + `
+			SELECT prefix, identifier, instance FROM sidecart_carts WHERE removable_at <= ` + micros + ` / 1000
 			ORDER BY removable_at LIMIT $1 FOR UPDATE SKIP LOCKED)`
 	nextFence = `SELECT nextval('sidecart_fences')`
 	notify    = `SELECT pg_notify($1, $2)`

@@ -41,15 +41,15 @@ func (t *transaction) Lock(ctx context.Context, keys []cart.Key) ([]sql.Scan, ti
 	if t.pooled.Load() {
 		b.Queue(`SET LOCAL ` + idleLimit)
 	}
-	rows, now := make([]sql.Scan, len(keys)), time.Time{}
+	rows, us := make([]sql.Scan, len(keys)), int64(0)
 	for i, key := range keys {
 		b.Queue(lockRow, t.Prefix, key.Identifier, key.Instance).QueryRow(func(row pgx.Row) error {
-			return row.Scan(append([]any{&now}, rows[i].Into(false)...)...)
+			return row.Scan(append([]any{&us}, rows[i].Into(false)...)...)
 		})
 	}
 	t.open = true
 	err := t.conn.SendBatch(bounded, b).Close()
-	return rows, now, t.translate(ctx, bounded, err)
+	return rows, time.UnixMicro(us).UTC(), t.translate(ctx, bounded, err)
 }
 
 // Documents implements [sql.Transaction].
