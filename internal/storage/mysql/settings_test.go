@@ -33,8 +33,11 @@ func put(t *testing.T, s *cell.Store, key cart.Key, version uint64, size int) er
 		id = "id"
 	}
 	outs, err := s.Commit(t.Context(), storage.Commit{
-		Key: key, Expect: storage.Expect{ID: id, Version: version}, NewID: "id", Steps: 1,
-		Writes: []storage.Write{{Part: cart.PartItems, Value: []byte(`{"a":"` + strings.Repeat("'", size) + `"}`), Step: 1}},
+		Key: key, Expect: storage.Expect{ID: id, Version: version},
+		Change: storage.Change{
+			NewID: "id", Steps: 1,
+			Writes: []storage.Write{{Part: cart.PartItems, Value: []byte(`{"a":"` + strings.Repeat("'", size) + `"}`), Step: 1}},
+		},
 	})
 	if err == nil && outs[0].Status != storage.Committed {
 		t.Fatalf("%+v", outs[0])

@@ -99,8 +99,11 @@ func raise(ctx context.Context, s storage.Store, key cart.Key) (bool, error) {
 // change is one change of base.
 func change(key cart.Key, base *cart.Cart) storage.Commit {
 	return storage.Commit{
-		Key: key, Expect: storage.Expect{ID: base.ID, Version: base.Version}, NewID: fmt.Sprint("id-", key), Steps: 1, TTL: time.Hour,
-		Writes: []storage.Write{{Part: cart.PartItems, Value: fmt.Appendf(nil, `{"n":%d}`, base.Version), Step: 1}},
+		Key: key, Expect: storage.Expect{ID: base.ID, Version: base.Version},
+		Change: storage.Change{
+			NewID: fmt.Sprint("id-", key), Steps: 1, TTL: time.Hour,
+			Writes: []storage.Write{{Part: cart.PartItems, Value: fmt.Appendf(nil, `{"n":%d}`, base.Version), Step: 1}},
+		},
 	}
 }
 
