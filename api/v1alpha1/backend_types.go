@@ -28,11 +28,9 @@ const (
 // +kubebuilder:validation:XValidation:rule="!has(self.memory) || self.type == 'Memory'",messageExpression="'the section memory does not belong to type ' + self.type + ': remove it, or write type: Memory'"
 // +kubebuilder:validation:XValidation:rule="!has(self.file) || self.type == 'File'",messageExpression="'the section file does not belong to type ' + self.type + ': remove it, or write type: File'"
 type Backend struct {
-	// The kind of backend. Built into this version are Redis, Memcached, DynamoDB, Database with dialect SQLite, Memory
-	// and File; the others are names for later ones. Memory, File and SQLite are of one pod: they cannot lock across
+	// The kind of backend. Memory, File, and Database with dialect SQLite are of one pod: they cannot lock across
 	// replicas.
 	// +required
-	// +kubebuilder:validation:XValidation:rule="self in ['Redis', 'Memcached', 'DynamoDB', 'Database', 'Memory', 'File']",messageExpression="'backend type ' + self + ' is not in this version: write Redis, Memcached, DynamoDB, Memory, File, or Database with dialect: SQLite'"
 	Type BackendType `json:"type"`
 
 	// Redis, Valkey and whatever speaks their protocol.
@@ -220,10 +218,9 @@ const (
 // +kubebuilder:validation:XValidation:rule="self.dialect != 'SQLite' || !(has(self.host) || has(self.port) || has(self.name) || has(self.credentialsSecretRef) || has(self.urlSecretRef) || has(self.tls))",fieldPath=".dialect",message="SQLite is a file of the pod: remove host, port, name, credentialsSecretRef, urlSecretRef and tls"
 // +kubebuilder:validation:XValidation:rule="self.dialect == 'SQLite' || !has(self.volume)",fieldPath=".volume",message="volume is for dialect SQLite: remove it"
 type DatabaseBackend struct {
-	// The product. Built into this version is SQLite, a file of one pod, which cannot lock across replicas; PostgreSQL
-	// and MySQL are names for later ones.
+	// The product: PostgreSQL, MySQL (which MariaDB is too), or SQLite, a file of one pod, which cannot lock across
+	// replicas.
 	// +required
-	// +kubebuilder:validation:XValidation:rule="self in ['SQLite']",messageExpression="'dialect ' + self + ' is not in this version: write SQLite, or backend type Redis where several pods share carts'"
 	Dialect DatabaseDialect `json:"dialect"`
 
 	// The name or IP address of the server.

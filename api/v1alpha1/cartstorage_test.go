@@ -283,8 +283,8 @@ func TestOnlyBuiltBackendsAreAccepted(t *testing.T) {
 	}
 }
 
-// A CartStorage of the version before, on a backend that is not built, stays writable: its status, its labels and
-// whatever is no part of the backend.
+// A CartStorage of the version before, with what is not built, stays writable: its status, its labels and whatever is
+// no part of the backend.
 func TestUnbuiltOnesStayWritable(t *testing.T) {
 	c := envtest.Start(t)
 	namespace := c.Namespace(t)
@@ -301,7 +301,7 @@ func TestUnbuiltOnesStayWritable(t *testing.T) {
 		}
 	}
 	old := func() *unstructured.Unstructured {
-		return object(t, namespace, "old", `backend: {type: DynamoDB, dynamodb: {region: local, tableName: carts}}`)
+		return object(t, namespace, "old", memory+"criticalBackend: {type: DynamoDB, dynamodb: {region: local, tableName: carts}}")
 	}
 	accepted := func(want bool) {
 		t.Helper()
@@ -309,7 +309,7 @@ func TestUnbuiltOnesStayWritable(t *testing.T) {
 			o := old()
 			o.SetName("probe")
 			if err := strict(c).Create(t.Context(), o, client.DryRunAll); (err == nil) != want {
-				return fmt.Sprintf("DynamoDB: %v", err)
+				return fmt.Sprintf("a critical backend: %v", err)
 			}
 			return ""
 		})
@@ -326,7 +326,7 @@ func TestUnbuiltOnesStayWritable(t *testing.T) {
 		{"label", "cartstorage", "old", "a=b"},
 		{"patch", "cartstorage", "old", "--type=merge", "--patch", `{"spec": {"ttl": "2h"}}`},
 		{"patch", "cartstorage", "old", "--subresource=status", "--type=merge", "--patch", `{"status": {"replicas": 1}}`},
-		{"patch", "cartstorage", "old", "--type=merge", "--patch", `{"spec": {"orphanedCarts": "Accept", "backend": {"type": "Memory", "dynamodb": null}}}`},
+		{"patch", "cartstorage", "old", "--type=merge", "--patch", `{"spec": {"orphanedCarts": "Accept", "criticalBackend": null}}`},
 	} {
 		c.Kubectl(t, append(args, "--namespace", namespace)...)
 	}

@@ -228,9 +228,6 @@ var rules = []struct{ name, old, good, bad, message string }{
 		memory + "criticalBackend: {type: Database, database: {dialect: MySQL, host: mysql2, name: shop}}",
 		"the place of criticalBackend (its dialect, host, port, name, urlSecretRef, tableName, region or endpoint) cannot change"},
 
-	{"PostgreSQL", "", database("dialect: SQLite"), database("dialect: PostgreSQL, host: postgres, name: shop"),
-		"spec.backend.database.dialect: Invalid value: \"PostgreSQL\": dialect PostgreSQL is not in this version: write SQLite, or backend type Redis where several pods share carts"},
-	{"MySQL", "", database("dialect: SQLite"), database("dialect: MySQL, host: mysql, name: shop"), "dialect MySQL is not in this version: write SQLite, or backend type Redis"},
 	{"a critical backend", "", memory, memory + "criticalBackend: {type: DynamoDB, dynamodb: {region: local, tableName: carts}}",
 		"criticalBackend is not in this version: remove it, and everything goes to backend"},
 
@@ -351,7 +348,7 @@ const (
 )
 
 // unbuilt is what a spec says that this version has not.
-var unbuilt = regexp.MustCompile("PostgreSQL|MySQL|criticalBackend: {type: D")
+var unbuilt = regexp.MustCompile("criticalBackend: {type: D")
 
 // installLater installs the definition under another group, without the rules that refuse what is not built yet: what a
 // later version will accept must be right by then.

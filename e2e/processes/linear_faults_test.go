@@ -82,8 +82,8 @@ var otherVersion = fault{"other version", false, func(_ context.Context, w *work
 
 // fleet is what the sidecars of a history are.
 type fleet struct {
-	// sqlite has them share a file in place of a Redis, folder a folder of files, and memcached a Memcached, each by a way
-	// of its own.
+	// sqlite has them share a file in place of a Redis, folder a folder of files, and memcached a Memcached, each by a
+	// way of its own.
 	sqlite, folder, memcached bool
 	// mutation is one of [mutations], "" for none.
 	mutation string

@@ -205,8 +205,8 @@ func (v *validator) database(path string, d *Database) {
 // saysTLS finds the parameters by which a URL says how to speak TLS.
 var saysTLS = regexp.MustCompile(`(?i)[?&](ssl[a-z]*|tls)=`)
 
-// TLSProblem says what is wrong with TLS beside a URL, "" where nothing is. It quotes nothing of the URL, since that may
-// come from a secret file.
+// TLSProblem says what is wrong with TLS beside a URL, "" where nothing is. It quotes nothing of the URL, since that
+// may come from a secret file.
 func (d *Database) TLSProblem(url URL) string {
 	switch {
 	case !d.TLS.Active():

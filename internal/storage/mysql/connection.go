@@ -25,8 +25,8 @@ const (
 	idleConnection = 20 * time.Second
 	// setUp makes a connection what the statements expect, whatever the server's settings are. A row is waited for no
 	// longer than a second, or a few where a write may take longer. A connection whose sidecar has gone silent in the
-	// middle of a transaction would keep its rows locked: it is ended after 5 seconds by MariaDB, which knows that it is
-	// in one, and after 30 by MySQL.
+	// middle of a transaction would keep its rows locked: it is ended after 5 seconds by MariaDB, which knows that it
+	// is in one, and after 30 by MySQL.
 	setUp = `SET NAMES utf8mb4;
 		SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION', autocommit = 1, completion_type = 'NO_CHAIN',
 			time_zone = '+00:00', innodb_lock_wait_timeout = ?, wait_timeout = 30 /*M!100301 , idle_transaction_timeout = 5 */;
@@ -98,8 +98,8 @@ func parse(address string) (*driverlib.Config, error) {
 			return nil, errors.New("its parameter tls is not true, false, skip-verify or preferred")
 		}
 	}
-	// Parameters are put into the text of a statement by the driver, which knows the server's way of quoting. So several
-	// statements make one round trip, and none must be prepared.
+	// Parameters are put into the text of a statement by the driver, which knows the server's way of quoting. So
+	// several statements make one round trip, and none must be prepared.
 	c.InterpolateParams, c.MultiStatements = true, true
 	c.ClientFoundRows = true // an update that alters nothing has found its row all the same
 	c.MaxAllowedPacket = 0   // the server's

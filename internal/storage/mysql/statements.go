@@ -6,8 +6,8 @@ import (
 	"github.com/sidecart/sidecart/internal/storage/sql"
 )
 
-// The time is the server's, in a statement of its own where a row is locked, so that it is that of when the row was had,
-// not of when it was waited for.
+// The time is the server's, in a statement of its own where a row is locked, so that it is that of when the row was
+// had, not of when it was waited for.
 const (
 	isRow    = ` prefix = ? AND identifier = ? AND instance = ?`
 	micros   = `TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6))`

@@ -45,8 +45,8 @@ const (
 			ORDER BY removable_at LIMIT $1 FOR UPDATE SKIP LOCKED)`
 	nextFence = `SELECT nextval('sidecart_fences')`
 	notify    = `SELECT pg_notify($1, $2)`
-	// Not read committed by default, where somebody changed that for the database: a transaction would fail each time that
-	// it had to wait for another.
+	// Not read committed by default, where somebody changed that for the database: a transaction would fail each time
+	// that it had to wait for another.
 	begin  = `BEGIN ISOLATION LEVEL READ COMMITTED`
 	commit = `COMMIT`
 )

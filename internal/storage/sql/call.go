@@ -84,8 +84,8 @@ func (l *Life) Context(ctx context.Context) (context.Context, context.CancelFunc
 	}
 }
 
-// End ends the life. wait waits for the calls under way, which end with their result, or soon without; what takes longer
-// is left to itself, such as a connection whose server does not answer.
+// End ends the life. wait waits for the calls under way, which end with their result, or soon without; what takes
+// longer is left to itself, such as a connection whose server does not answer.
 func (l *Life) End(wait func()) {
 	close(l.closing)
 	done := make(chan struct{})
@@ -141,8 +141,8 @@ func (l *Life) Every(interval time.Duration, f func(ctx context.Context)) {
 	}
 }
 
-// Sweep calls remove, which removes so many rows at most, until it finds fewer. Rows of carts that have ended are seen by
-// nobody, so an error waits for the next time.
+// Sweep calls remove, which removes so many rows at most, until it finds fewer. Rows of carts that have ended are seen
+// by nobody, so an error waits for the next time.
 func Sweep(ctx context.Context, most int64, remove func(ctx context.Context) (int64, error)) {
 	for {
 		removed, err := remove(ctx)

@@ -30,8 +30,8 @@ type Row struct {
 	Items, Conditions []byte
 }
 
-// Columns are those of a row but for its names and its documents, in the order of [Scan.Into] and of [Row.Values], which
-// has removable_at behind them.
+// Columns are those of a row but for its names and its documents, in the order of [Scan.Into] and of [Row.Values],
+// which has removable_at behind them.
 const Columns = "id, version, items_version, conditions_version, created_at, updated_at, expires_at, locks, metadata, transfer, received"
 
 // Values are what a statement stores: text, whole numbers, bytes, and nil for NULL.
@@ -71,8 +71,8 @@ func millis(t time.Time) any {
 	return t.UnixMilli()
 }
 
-// sweepStep is in which steps the time goes from which a row is swept. It has an index, which a server need not write to
-// where the value stays: that is nearly every commit.
+// sweepStep is in which steps the time goes from which a row is swept. It has an index, which a server need not write
+// to where the value stays: that is nearly every commit.
 const sweepStep = time.Hour
 
 func swept(removable time.Time) any {

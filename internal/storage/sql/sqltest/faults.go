@@ -103,7 +103,8 @@ func testOppositePairs(t *testing.T, p Product) {
 	}
 }
 
-// testFrozen: a server that does not answer is UNAVAILABLE as soon as the timeouts say, and the caller's deadline counts.
+// testFrozen: a server that does not answer is UNAVAILABLE as soon as the timeouts say, and the caller's deadline
+// counts.
 func testFrozen(t *testing.T, p Product) {
 	server := p.Start(t)
 	c := config(server.NewDatabase(t))

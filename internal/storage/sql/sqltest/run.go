@@ -85,8 +85,8 @@ func query(t *testing.T, s *testserver.DatabaseServer, database, statements stri
 	return out
 }
 
-// raise makes one change of a cart, whatever it is now, and reports whether it was made. An error leaves that open where
-// it is cell.ErrOutcomeUnknown.
+// raise makes one change of a cart, whatever it is now, and reports whether it was made. An error leaves that open
+// where it is cell.ErrOutcomeUnknown.
 func raise(ctx context.Context, s storage.Store, key cart.Key) (bool, error) {
 	c, err := s.Load(ctx, key)
 	if err != nil {
