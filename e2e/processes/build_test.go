@@ -11,6 +11,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/sidecart/sidecart/internal/testserver"
 )
 
 // variant is a way to build the sidecar. The zero value is the program as it is.
@@ -54,6 +56,7 @@ var builds struct {
 func TestMain(m *testing.M) {
 	code := m.Run()
 	_ = os.RemoveAll(builds.dir)
+	testserver.CloseShared()
 	os.Exit(code)
 }
 

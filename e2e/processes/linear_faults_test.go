@@ -85,6 +85,8 @@ type fleet struct {
 	// sqlite has them share a file in place of a Redis, folder a folder of files, and memcached a Memcached, each by a
 	// way of its own.
 	sqlite, folder, memcached bool
+	// database starts the server of a database that they share in place of a Redis.
+	database func(testserver.TB, ...testserver.DatabaseOption) *testserver.DatabaseServer
 	// mutation is one of [mutations], "" for none.
 	mutation string
 	// mixed makes every second one the release before this one.
@@ -94,10 +96,16 @@ type fleet struct {
 // workshop is five sidecars on one file or folder, or on one server, each behind a proxy of its own.
 type workshop struct {
 	t        *testing.T
-	server   *testserver.Redis // nil with another backend
+	server   server // nil with another backend
 	proxies  []*toxiproxy.Proxy
 	modes    []*modeFile
 	sidecars []*sidecar
+}
+
+// server can crash and come back.
+type server interface {
+	Kill()
+	Restart()
 }
 
 func newWorkshop(t *testing.T, f fleet) *workshop {
@@ -117,9 +125,24 @@ func newWorkshop(t *testing.T, f fleet) *workshop {
 		}
 	case f.memcached:
 		backend = w.proxied(testserver.StartMemcached(t).Addr, "--backend", "memcached", "--memcached-address")
+	case f.database != nil:
+		db := f.database(t, testserver.WithSync())
+		url := db.NewDatabase(t)
+		w.server = db
+		proxied := w.proxied(db.Addr(), "--backend", "database", "--database-url")
+		backend = func(i int) []string { // with the address of the proxy in the URL
+			args := proxied(i)
+			for n, arg := range args {
+				if n > 0 && args[n-1] == "--database-url" {
+					args[n] = strings.Replace(url, db.Addr(), arg, 1)
+				}
+			}
+			return args
+		}
 	default:
-		w.server = testserver.StartRedis(t, testserver.WithAOF())
-		backend = w.proxied(w.server.Addr, "--backend", "redis", "--redis-address")
+		redis := testserver.StartRedis(t, testserver.WithAOF())
+		w.server = redis
+		backend = w.proxied(redis.Addr, "--backend", "redis", "--redis-address")
 	}
 	for i := range sidecars {
 		m := newModeFile(t, "switched")

@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"github.com/anishathalye/porcupine"
+
+	"github.com/sidecart/sidecart/internal/testserver"
 )
 
 var (
@@ -54,6 +56,15 @@ func TestLinearizableFolder(t *testing.T) {
 // TestLinearizableMemcached is the same on a Memcached that does not restart, since it would forget all carts.
 func TestLinearizableMemcached(t *testing.T) {
 	linearizables(t, fleet{memcached: true}, max(1, *linearRuns/2), allFaults)
+}
+
+// TestLinearizablePostgres and TestLinearizableMariaDB are the same on servers of databases.
+func TestLinearizablePostgres(t *testing.T) {
+	linearizables(t, fleet{database: testserver.StartPostgres}, max(1, *linearRuns/2), allFaults)
+}
+
+func TestLinearizableMariaDB(t *testing.T) {
+	linearizables(t, fleet{database: testserver.StartMariaDB}, max(1, *linearRuns/2), allFaults)
 }
 
 func linearizables(t *testing.T, f fleet, runs int, with []fault) {

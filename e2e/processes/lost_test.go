@@ -44,6 +44,12 @@ var sharedBackends = []struct {
 	{"redis", func(t *testing.T) []string {
 		return []string{"--backend", "redis", "--redis-address", testserver.StartRedis(t).Addr}
 	}},
+	{"postgres", func(t *testing.T) []string {
+		return []string{"--backend", "database", "--database-url", testserver.SharedPostgres(t).NewDatabase(t)}
+	}},
+	{"mariadb", func(t *testing.T) []string {
+		return []string{"--backend", "database", "--database-url", testserver.SharedMariaDB(t).NewDatabase(t)}
+	}},
 	{"sqlite", func(t *testing.T) []string {
 		return []string{"--backend", "database", "--database-url", "sqlite:" + filepath.Join(t.TempDir(), "carts.db")}
 	}},

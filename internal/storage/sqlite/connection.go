@@ -10,6 +10,7 @@ import (
 	"github.com/ncruces/go-sqlite3"
 
 	"github.com/sidecart/sidecart/internal/storage"
+	"github.com/sidecart/sidecart/internal/storage/sql"
 )
 
 // connection is one connection with its statements. It is for one goroutine at a time.
@@ -32,12 +33,12 @@ func (d *driver) borrow(ctx context.Context, f func(c *connection) error) error 
 	select { // this wait for others in the process does not count against the bound of one read
 	case c = <-d.readers:
 	case <-ctx.Done():
-		return ended(ctx, nil)
+		return sql.Ended(ctx, nil)
 	case <-d.closing:
 		return storage.ErrClosed
 	}
 	defer func() { d.readers <- c }()
-	ctx, cancel := bounded(ctx, d.read)
+	ctx, cancel := sql.Bounded(ctx, d.read)
 	defer cancel()
 	c.SetInterrupt(ctx)
 	err := f(c)
@@ -61,7 +62,7 @@ func (d *driver) usable(ctx context.Context) error {
 		return storage.ErrClosed
 	}
 	if ctx.Err() != nil {
-		return ended(ctx, nil)
+		return sql.Ended(ctx, nil)
 	}
 	return nil
 }

@@ -6,11 +6,11 @@ import (
 	"fmt"
 	"io/fs"
 	"strings"
-	"time"
 
 	"github.com/ncruces/go-sqlite3"
 
 	"github.com/sidecart/sidecart/internal/storage"
+	"github.com/sidecart/sidecart/internal/storage/sql"
 )
 
 // words are SQLite's own. It knows a full disk by what the driver tells of a failed write, and the driver tells
@@ -35,7 +35,7 @@ func translate(ctx context.Context, err error) error {
 	case !errors.As(err, &code):
 		return err
 	case ctx.Err() != nil:
-		return ended(ctx, err)
+		return sql.Ended(ctx, err)
 	case code == sqlite3.TOOBIG:
 		return fmt.Errorf("%w: %w", storage.ErrTooLarge, err)
 	case code == sqlite3.CORRUPT || code == sqlite3.NOTADB:
@@ -45,26 +45,6 @@ func translate(ctx context.Context, err error) error {
 	default: // full, read-only, gone, or broken otherwise
 		return fmt.Errorf("%w: %w: %w", storage.ErrUnavailable, &storage.Refusal{Words: words(code, err)}, err)
 	}
-}
-
-// bounded is ctx with a timeout, where there is one.
-func bounded(ctx context.Context, timeout time.Duration) (context.Context, context.CancelFunc) {
-	if timeout <= 0 {
-		return ctx, func() {}
-	}
-	return context.WithTimeout(ctx, timeout)
-}
-
-// ended tells how a call ends whose context did: a deadline means that the database did not answer in time.
-func ended(ctx context.Context, cause error) error {
-	err := ctx.Err()
-	if errors.Is(err, context.DeadlineExceeded) {
-		err = fmt.Errorf("%w: %w", storage.ErrUnavailable, err)
-	}
-	if cause != nil {
-		err = fmt.Errorf("%w: %w", err, cause)
-	}
-	return err
 }
 
 func isSQLite(err error) bool {

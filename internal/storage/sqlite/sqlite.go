@@ -13,6 +13,7 @@ import (
 	"github.com/sidecart/sidecart/internal/cart"
 	"github.com/sidecart/sidecart/internal/storage"
 	"github.com/sidecart/sidecart/internal/storage/cell"
+	"github.com/sidecart/sidecart/internal/storage/sql"
 )
 
 // Config says which file to open.
@@ -75,7 +76,7 @@ func openDriver(ctx context.Context, c Config) (*driver, error) {
 		requests: make(chan *request),
 		written:  make(chan struct{}),
 	}
-	ctx, cancel := bounded(ctx, c.Dial)
+	ctx, cancel := sql.Bounded(ctx, c.Dial)
 	defer cancel()
 	url := cmp.Or(c.SecretURL.Reveal(), c.URL)
 	scheme, path, found := strings.Cut(url, ":")

@@ -12,6 +12,7 @@ import (
 
 	"github.com/sidecart/sidecart/internal/storage"
 	"github.com/sidecart/sidecart/internal/storage/cell"
+	"github.com/sidecart/sidecart/internal/storage/sql"
 )
 
 // request is a piece of work for the writer.
@@ -52,7 +53,7 @@ func (d *driver) enqueue(ctx context.Context, r *request) error {
 	case d.requests <- r:
 		return d.await(ctx, r)
 	case <-ctx.Done():
-		return ended(ctx, nil)
+		return sql.Ended(ctx, nil)
 	case <-d.closing:
 		return storage.ErrClosed
 	}
@@ -74,14 +75,14 @@ func (d *driver) await(ctx context.Context, r *request) error {
 		case <-r.done:
 			return r.err
 		case <-ctx.Done():
-			err = ended(ctx, nil)
+			err = sql.Ended(ctx, nil)
 		case <-late:
 			if left := d.write - min(time.Since(taken), d.sinceBegun()); left > 0 {
 				timer.Reset(left)
 				continue
 			}
 			if err = fmt.Errorf("%w: no answer within %v", storage.ErrUnavailable, d.write); ctx.Err() != nil {
-				err = ended(ctx, nil)
+				err = sql.Ended(ctx, nil)
 			}
 		}
 		if r.state.CompareAndSwap(waiting, abandoned) {
