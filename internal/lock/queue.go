@@ -88,9 +88,9 @@ type batch struct {
 
 // callers is ctx as that of the calls of ops, for what is done for them.
 func callers(ctx context.Context, ops []*op) context.Context {
-	all := make([]context.Context, len(ops))
-	for i, o := range ops {
-		all[i] = o.ctx
+	all := make([]context.Context, 0, len(ops))
+	for _, o := range ops {
+		all = append(all, o.ctx)
 	}
 	return storage.WithCallers(ctx, all)
 }

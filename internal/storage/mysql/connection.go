@@ -209,7 +209,7 @@ func (d *driver) call(ctx context.Context, limit time.Duration, f func(ctx conte
 		if err != nil {
 			return err
 		}
-		defer conn.Close()
+		defer func() { _ = conn.Close() }()
 		bounded, cancel := sql.Bounded(ctx, limit)
 		defer cancel()
 		return d.translate(ctx, bounded, f(bounded, conn))

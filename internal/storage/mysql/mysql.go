@@ -92,7 +92,7 @@ func (d *driver) Instances(ctx context.Context, identifier string) (instances []
 		if err != nil {
 			return err
 		}
-		defer rows.Close()
+		defer func() { _ = rows.Close() }()
 		for rows.Next() {
 			var instance string
 			if err := rows.Scan(&instance); err != nil {

@@ -41,7 +41,7 @@ func (d *driver) migrate(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		defer conn.Close()
+		defer func() { _ = conn.Close() }()
 		err = migrateOn(ctx, conn)
 		if errors.Is(err, storage.ErrUnsupported) {
 			return err

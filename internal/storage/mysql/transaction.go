@@ -52,7 +52,7 @@ func (t *transaction) lock(ctx context.Context, keys []cart.Key, into []sql.Scan
 	if err != nil {
 		return err
 	}
-	defer rows.Close()
+	defer func() { _ = rows.Close() }()
 	for i := range into {
 		for rows.Next() {
 			if err := rows.Scan(into[i].Into(false)...); err != nil {
