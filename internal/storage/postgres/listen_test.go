@@ -212,3 +212,38 @@ func TestEncoding(t *testing.T) {
 		t.Errorf("Ping: %v", err)
 	}
 }
+
+// A sidecar that goes silent in the middle of a change does not keep the cart from others for long.
+func TestSilentHolder(t *testing.T) {
+	t.Parallel()
+	url := testserver.SharedPostgres(t).NewDatabase(t)
+	d, key := newDriver(t, url), cart.Key{Identifier: "u", Instance: "default"}
+	d.Write = 30 * time.Second // for the lock is waited
+	change := func(_ time.Time, records []*cell.Record) error {
+		r := records[0]
+		r.State.Cart.ID, r.State.Cart.Version, r.Save = "id", r.State.Cart.Version+1, true
+		return nil
+	}
+	if err := d.Update(t.Context(), []cart.Key{key}, change); err != nil {
+		t.Fatal(err)
+	}
+	silent, err := d.begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Rollback()
+	rows, _, err := silent.Lock(t.Context(), []cart.Key{key})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Update(t.Context(), []cart.Key{key}, change); err != nil {
+		t.Fatalf("another sidecar: %v", err)
+	}
+	r, err := rows[0].Record(false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := silent.Commit(t.Context(), []sql.Change{{Key: key, Record: &r, Found: true}}); err == nil {
+		t.Error("the silent one commits what it read before")
+	}
+}
