@@ -27,6 +27,24 @@ func TestNamed(t *testing.T) {
 	}
 }
 
+// FuzzReadNamed: whatever is stored, it is read as it was written, or refused.
+func FuzzReadNamed(f *testing.F) {
+	f.Add(EncodeNamed(key, []byte("value")))
+	f.Add(EncodeNamed(cart.Key{}, nil))
+	f.Add([]byte(namedMark + "\x01\x00\x00\x00\x00\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01"))
+	f.Fuzz(func(t *testing.T, stored []byte) {
+		found, value, err := ReadNamed(stored)
+		switch {
+		case err == nil:
+			if again, err := DecodeNamed(found, EncodeNamed(found, value)); string(again) != string(value) || err != nil {
+				t.Errorf("%q: %q, %v", found, again, err)
+			}
+		case !errors.Is(err, storage.ErrCorrupt) && !errors.Is(err, storage.ErrUnsupported):
+			t.Errorf("%q: %v", stored, err)
+		}
+	})
+}
+
 // TestNamedDamage: every damage is noticed, and a format that is not known is named.
 func TestNamedDamage(t *testing.T) {
 	stored := EncodeNamed(key, []byte("value"))

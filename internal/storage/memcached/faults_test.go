@@ -234,7 +234,7 @@ func TestAfterRestart(t *testing.T) {
 }
 
 // TestFrozen: a server that does not answer is unavailable, as soon as the timeout says, on connections that were there
-// and on new ones; a call that is cancelled ends at once.
+// and on new ones; a call that is cancelled, or whose deadline comes, ends at once.
 func TestFrozen(t *testing.T) {
 	m := testserver.StartMemcached(t)
 	s := New(Config{Addresses: []string{m.Addr}, Prefix: "cart", Dial: patient, Read: 200 * time.Millisecond, Write: 200 * time.Millisecond})
@@ -259,6 +259,12 @@ func TestFrozen(t *testing.T) {
 	begin := time.Now()
 	if _, err := slow.Load(ctx, key); !errors.Is(err, context.Canceled) || time.Since(begin) > patient/2 {
 		t.Errorf("Load that was cancelled: %v, after %v", err, time.Since(begin))
+	}
+	ctx, cancel = context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	begin = time.Now()
+	if _, err := slow.Load(ctx, key); !errors.Is(err, storage.ErrUnavailable) || !errors.Is(err, context.DeadlineExceeded) || time.Since(begin) > patient/2 {
+		t.Errorf("Load with a deadline: %v, after %v", err, time.Since(begin))
 	}
 	m.Resume()
 	if c := load(t, open(t, []string{m.Addr}, "cart"), key); c.ID != was.ID {

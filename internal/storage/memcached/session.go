@@ -78,11 +78,7 @@ func (s *session) Read(b []byte) (int, error) {
 // exchange calls f, which talks to the server, and ends it when ctx ends or the timeout is over.
 func (s *session) exchange(ctx context.Context, timeout time.Duration, f func() error) error {
 	s.answer = s.answer[:0]
-	deadline := time.Now().Add(timeout)
-	if d, ok := ctx.Deadline(); ok && d.Before(deadline) {
-		deadline = d
-	}
-	if err := s.Conn.SetDeadline(deadline); err != nil {
+	if err := s.Conn.SetDeadline(time.Now().Add(timeout)); err != nil {
 		s.broken = true
 		return err
 	}
