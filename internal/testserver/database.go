@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 )
 
 // DatabaseServer is a server of relational databases: PostgreSQL, MariaDB, or a PgBouncer before a PostgreSQL. Stop,
@@ -80,12 +81,21 @@ func (s *DatabaseServer) launch() {
 	s.tb.Fatalf("%v", err)
 }
 
-// Restart stops the server, if it runs, and starts it in the same place with the same data.
+// Restart stops the server, if it runs, and starts it in the same place with the same data. Processes of one that was
+// killed hold its memory until they have seen that: it is started again until they have.
 func (s *DatabaseServer) Restart() {
 	s.tb.Helper()
 	s.Stop()
-	if err := s.start(s.args(s.Port), s.ready); err != nil {
-		s.tb.Fatalf("%v", err)
+	retry := time.NewTicker(100 * time.Millisecond)
+	defer retry.Stop()
+	for deadline := time.Now().Add(30 * time.Second); ; <-retry.C {
+		err := s.start(s.args(s.Port), s.ready)
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			s.tb.Fatalf("%v", err)
+		}
 	}
 }
 

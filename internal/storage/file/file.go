@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/sidecart/sidecart/internal/cart"
@@ -39,6 +40,7 @@ type driver struct {
 	root    string
 	locks   locks
 	closing chan struct{}
+	changes sync.RWMutex // held for reading while files are changed, so that Close sees the end of it
 	sweeper sweeper
 }
 
@@ -96,6 +98,8 @@ func (d *driver) Load(ctx context.Context, key cart.Key, documents bool) (r cell
 
 // Update implements [cell.Driver].
 func (d *driver) Update(ctx context.Context, keys []cart.Key, change cell.Change) error {
+	d.changes.RLock()
+	defer d.changes.RUnlock()
 	if err := d.enter(ctx); err != nil {
 		return err
 	}
@@ -215,6 +219,8 @@ func stateAt(path string) (key cart.Key, state storage.State, err error) {
 
 // Flush implements [cell.Flusher]. It deletes damaged files too.
 func (d *driver) Flush(ctx context.Context) error {
+	d.changes.RLock()
+	defer d.changes.RUnlock()
 	if err := d.enter(ctx); err != nil {
 		return err
 	}
@@ -271,6 +277,8 @@ func (d *driver) Capabilities() storage.Capabilities {
 // Close implements [cell.Driver]. Calls under way end with their result.
 func (d *driver) Close() error {
 	close(d.closing)
+	d.changes.Lock()
+	defer d.changes.Unlock()
 	d.sweeper.close()
 	return nil
 }
