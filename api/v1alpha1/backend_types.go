@@ -53,7 +53,7 @@ type Backend struct {
 	File *FileBackend `json:"file,omitempty"`
 }
 
-// CriticalBackend is where checkouts go: durable and shared by all replicas. An empty one is none.
+// CriticalBackend is where checkouts go: durable and shared by all replicas. An empty one stands for no such backend.
 //
 // +kubebuilder:validation:XValidation:rule="has(self.type) || (!has(self.dynamodb) && !has(self.database))",message="criticalBackend needs its type: write type: Database or type: DynamoDB, or leave criticalBackend empty for none"
 // +kubebuilder:validation:XValidation:rule="!has(self.type) || has(self.dynamodb) == (self.type == 'DynamoDB')",messageExpression="self.type == 'DynamoDB' ? 'type DynamoDB needs its section: write dynamodb: {region: eu-central-1, tableName: carts}' : 'the section dynamodb does not belong to type ' + self.type + ': remove it, or write type: DynamoDB'"

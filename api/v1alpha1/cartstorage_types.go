@@ -45,11 +45,11 @@ type CartStorageList struct {
 	Items           []CartStorage `json:"items"`
 }
 
-// CartStorageSpec is what is wanted.
+// CartStorageSpec is the desired state.
 //
-// A duration that is none is told by the rule of its own field: the rules that compare durations let it pass. The rules
-// that compare with oldSelf keep carts from being left behind unseen. Each field that says where carts are has one; a
-// list of addresses may change as long as one stays, since the servers of one store come and go.
+// A text that is not a duration is refused by the rule of its own field, and the rules that compare durations let it
+// pass. The rules that compare with oldSelf keep carts from being left behind unseen. Each field that says where carts
+// are has one; a list of addresses may change as long as one stays, since the servers of one store come and go.
 //
 // +kubebuilder:validation:XValidation:rule="self.orphanedCarts != 'Forbid' || self.backend.type == oldSelf.backend.type",fieldPath=".backend.type",messageExpression="'backend.type cannot change from ' + oldSelf.backend.type + ' to ' + self.backend.type + ', the carts of the old backend would be orphaned: keep it, or write orphanedCarts: Accept to leave them behind'"
 // +kubebuilder:validation:XValidation:rule="self.orphanedCarts != 'Forbid' || self.keyPrefix == oldSelf.keyPrefix",fieldPath=".keyPrefix",messageExpression="'keyPrefix cannot change from ' + oldSelf.keyPrefix + ' to ' + self.keyPrefix + ', the carts under the old prefix would be orphaned: keep it, or write orphanedCarts: Accept to leave them behind'"

@@ -77,7 +77,7 @@ const (
 	ReasonAccepted = "Accepted"
 	// ReasonRejected: a sidecar refuses the configuration and keeps the last good one.
 	ReasonRejected = "ConfigRejected"
-	// ReasonImageNotAllowed: the operator's list of sidecar images has not the one that the spec names.
+	// ReasonImageNotAllowed: the operator's list of sidecar images does not have the one that the spec names.
 	ReasonImageNotAllowed = "ImageNotAllowed"
 )
 

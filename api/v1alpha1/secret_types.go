@@ -108,7 +108,7 @@ type TLS struct {
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=253
 	ServerName string `json:"serverName,omitempty"`
-	// Accept any certificate. Whoever is on the way can then read and change carts.
+	// Accept any certificate. Anybody between the two can then read and change carts.
 	// +optional
 	InsecureSkipVerify bool `json:"insecureSkipVerify,omitempty"`
 }
@@ -130,7 +130,7 @@ type DatabaseTLS struct {
 	// The secret of type kubernetes.io/tls with the certificate that the sidecar shows.
 	// +optional
 	CertificateSecretRef *CertificateSecretRef `json:"certificateSecretRef,omitempty"`
-	// Accept any certificate. Whoever is on the way can then read and change carts.
+	// Accept any certificate. Anybody between the two can then read and change carts.
 	// +optional
 	InsecureSkipVerify bool `json:"insecureSkipVerify,omitempty"`
 }

@@ -158,7 +158,7 @@ const (
 
 // Sidecar is the container that pods are given.
 type Sidecar struct {
-	// The image. Without it the one that came with the operator. A change is for pods that start from then on.
+	// The image; by default the one that came with the operator. A change affects pods that start after it.
 	// +optional
 	// +kubebuilder:validation:MaxLength=512
 	// +kubebuilder:validation:XValidation:rule="self == '' || self.matches('^(([A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?([.][A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?)*|[[][0-9A-Fa-f:]+[]])(:[0-9]+)?/)?[a-z0-9]+(([._]|__|-+)[a-z0-9]+)*(/[a-z0-9]+(([._]|__|-+)[a-z0-9]+)*)*(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(@sha256:[0-9a-f]{64}|@sha512:[0-9a-f]{128})?$')",message="must be the name of an image, for example registry.example.com/sidecart/sidecar:1.0, or with @sha256:… and 64 digits"
@@ -280,7 +280,7 @@ type InjectionOrder string
 const (
 	// InjectFirst is before all others, which find carts.
 	InjectFirst InjectionOrder = "First"
-	// InjectLast is after all others, of which one may be the proxy to the backend.
+	// InjectLast is after all others, one of which may be the proxy to the backend.
 	InjectLast InjectionOrder = "Last"
 )
 

@@ -4,7 +4,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// CartStorageStatus is what is, as the operator last saw it.
+// CartStorageStatus is the observed state, as the operator last saw it.
 type CartStorageStatus struct {
 	// The generation of the spec that this status is about; -1 until the operator has seen the CartStorage.
 	// +optional
