@@ -75,15 +75,21 @@ func TestPace(t *testing.T) {
 		return gets
 	}
 	usual := func(c counting) Swapper { return c }
-	first, fourth, paced := looks(t, 0, usual), looks(t, 3, usual), looks(t, 0, func(c counting) Swapper { return slow{c} })
-	if first < 10 || first > 60 {
-		t.Errorf("the first in the queue looked %d times in 240 ms", first)
+	const rounds = 10 // pauses have jitter
+	var first, fourth, paced int64
+	for range rounds {
+		first += looks(t, 0, usual)
+		fourth += looks(t, 3, usual)
+		paced += looks(t, 0, func(c counting) Swapper { return slow{c} })
 	}
-	if fourth < 2 || fourth > first/2 {
+	if first < 10*rounds || first > 60*rounds {
+		t.Errorf("the first in the queue looked %d times in %d × 240 ms", first, rounds)
+	}
+	if fourth < 2*rounds || fourth > first*3/4 {
 		t.Errorf("the fourth looked %d times, the first %d times", fourth, first)
 	}
-	if paced < 4 || paced > 14 {
-		t.Errorf("at a pace of 40 ms it looked %d times", paced)
+	if paced < 4*rounds || paced > 12*rounds {
+		t.Errorf("at a pace of 40 ms it looked %d times in %d × 240 ms", paced, rounds)
 	}
 }
 
