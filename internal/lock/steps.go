@@ -124,9 +124,12 @@ func (c *Coordinator) giveUp(ctx context.Context, in intent) error {
 
 // resume finishes a hand-over that was met on its source.
 func (t *transfer) resume(ctx context.Context, key cart.Key, source *cart.Cart) (intent, error) {
-	in, ok := parseIntent(source.Transfer)
-	if !ok || t.depth >= maxDepth {
-		return in, fmt.Errorf("%s: intent of a hand-over: %w", key, storage.ErrCorrupt)
+	in, err := intentOf(key, source)
+	if err != nil {
+		return in, err
+	}
+	if t.depth >= maxDepth {
+		return in, fmt.Errorf("%s: intents of hand-overs: %w", key, storage.ErrCorrupt)
 	}
 	t.depth++
 	defer func() { t.depth-- }()
@@ -144,9 +147,9 @@ func (c *Coordinator) resume(ctx context.Context, key cart.Key, source *cart.Car
 // readInTransfer answers a read of a source whose hand-over is not finished: it is empty once the target has its
 // contents, and unchanged before. A read never finishes the hand-over, since that may have to wait for a lock.
 func (c *Coordinator) readInTransfer(ctx context.Context, key cart.Key, source *cart.Cart) (*cart.Cart, error) {
-	in, ok := parseIntent(source.Transfer)
-	if !ok {
-		return nil, fmt.Errorf("%s: intent of a hand-over: %w", key, storage.ErrCorrupt)
+	in, err := intentOf(key, source)
+	if err != nil {
+		return nil, err
 	}
 	target, err := c.store.Load(ctx, in.To)
 	if err != nil {
@@ -178,6 +181,22 @@ func (c *Coordinator) settleReceived(ctx context.Context, k *cart.Cart) error {
 		return err
 	}
 	return nil
+}
+
+// intentOf is the intent that closes a source. The error says what closes it otherwise: storage.ErrMoved is a marker of
+// its move to another backend, of which this sidecar has not been told.
+func intentOf(key cart.Key, source *cart.Cart) (intent, error) {
+	if in, ok := parseIntent(source.Transfer); ok {
+		return in, nil
+	}
+	_, moved, err := storage.ParseMarker(source.Transfer)
+	switch {
+	case err != nil:
+		return intent{}, fmt.Errorf("%s: %w", key, err)
+	case moved:
+		return intent{}, fmt.Errorf("%s: %w", key, storage.ErrMoved)
+	}
+	return intent{}, fmt.Errorf("%s: intent of a hand-over: %w", key, storage.ErrCorrupt)
 }
 
 func parseIntent(value []byte) (intent, bool) {

@@ -166,7 +166,9 @@ func (s *State) write(c *Change, now time.Time) Outcome {
 	k := &s.Cart
 	if c.Place != nil {
 		*k = *c.Place
-		k.UpdatedAt = now
+		if !c.Keep {
+			k.UpdatedAt = now
+		}
 	}
 	if c.Steps > 0 {
 		if !k.Exists() {
@@ -181,9 +183,11 @@ func (s *State) write(c *Change, now time.Time) Outcome {
 	}
 	_ = k.StoreParts(written) // values come from a Draft
 	if k.Exists() && c.Any() {
-		k.ExpiresAt = time.Time{}
-		if c.TTL > 0 {
-			k.ExpiresAt = now.Add(c.TTL)
+		if !c.Keep {
+			k.ExpiresAt = time.Time{}
+			if c.TTL > 0 {
+				k.ExpiresAt = now.Add(c.TTL)
+			}
 		}
 		s.outlive()
 	}

@@ -95,6 +95,9 @@ type Change struct {
 	// parts are as it has them; UpdatedAt and ExpiresAt are set. A swap moves a cart so. The change has neither Writes
 	// nor Steps nor Forget then. The cart is not written to.
 	Place *cart.Cart
+	// Keep leaves UpdatedAt and ExpiresAt of the placed cart as they are too, whatever TTL is: a cart moves to another
+	// backend so, and has not changed by that.
+	Keep bool
 	// NewID is the UUID of the cart where this change creates it.
 	NewID string
 	// TTL is the whole life that the cart is given when it is written or touched; 0 means that it does not expire.

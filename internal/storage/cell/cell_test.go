@@ -101,7 +101,7 @@ func TestPowersConform(t *testing.T) {
 			return s
 		}
 		return storagetest.Harness{Store: open(t), Second: open}
-	}, storagetest.Caps{NoCount: "it cannot find all of its values", NoPairs: "one value is swapped at a time", NoPrefix: "a map per prefix"})
+	}, storagetest.Caps{NoCount: "it cannot find all of its values", NoWalk: "it cannot find all of its values", NoPairs: "one value is swapped at a time", NoPrefix: "a map per prefix"})
 }
 
 // TestPowers: each power is asked where it is there, below the adapter too, and but for pairs.

@@ -69,3 +69,18 @@ type Prober interface {
 
 // OutsideHeap is [storage.OutsideHeap], as a power of a driver.
 type OutsideHeap = storage.OutsideHeap
+
+// Walker is a driver that finds its records one page after the other: [storage.Walker]. The fallback is ErrUnsupported.
+type Walker interface {
+	// Page lists records that exist, with a cart or without.
+	Page(ctx context.Context, after string, limit int) (keys []cart.Key, next string, err error)
+}
+
+// FenceCounter is a driver whose Record.NextFence counts: one that has the one needs the other. The fallback, for
+// drivers whose fences come from the clock, is in the State.
+type FenceCounter interface {
+	// LastFence is the last that the counter gave.
+	LastFence(ctx context.Context) (uint64, error)
+	// RaiseFence lets the counter go on after fence, or after a greater number.
+	RaiseFence(ctx context.Context, fence uint64) error
+}

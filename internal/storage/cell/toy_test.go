@@ -78,6 +78,6 @@ func TestToyConforms(t *testing.T) {
 		d := &toy{values: map[cart.Key]toyValue{}}
 		return storagetest.Harness{Store: d.open(t), Second: func(t *testing.T) storage.Store { return d.open(t) }}
 	}, storagetest.Caps{
-		NoCount: "it cannot find all of its values", NoPairs: "one value is swapped at a time", NoInstances: "no Lister", NoFlush: "no Flusher", NoPrefix: "a map per prefix",
+		NoCount: "it cannot find all of its values", NoWalk: "it cannot find all of its values", NoPairs: "one value is swapped at a time", NoInstances: "no Lister", NoFlush: "no Flusher", NoPrefix: "a map per prefix",
 	})
 }

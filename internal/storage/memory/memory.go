@@ -1,7 +1,9 @@
 package memory
 
 import (
+	"cmp"
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -14,13 +16,15 @@ import (
 func New() *cell.Store { return cell.New(newDriver()) }
 
 var (
-	_ cell.Driver     = (*driver)(nil)
-	_ cell.Pairer     = (*driver)(nil)
-	_ cell.Lister     = (*driver)(nil)
-	_ cell.Counter    = (*driver)(nil)
-	_ cell.Flusher    = (*driver)(nil)
-	_ cell.Notifier   = (*driver)(nil)
-	_ storage.Advisor = (*driver)(nil)
+	_ cell.Driver       = (*driver)(nil)
+	_ cell.Pairer       = (*driver)(nil)
+	_ cell.Lister       = (*driver)(nil)
+	_ cell.Counter      = (*driver)(nil)
+	_ cell.Walker       = (*driver)(nil)
+	_ cell.FenceCounter = (*driver)(nil)
+	_ cell.Flusher      = (*driver)(nil)
+	_ cell.Notifier     = (*driver)(nil)
+	_ storage.Advisor   = (*driver)(nil)
 )
 
 // driver keeps states as they are: nothing is encoded.
@@ -124,6 +128,41 @@ func (d *driver) Count(_ context.Context, most int) (n int, err error) {
 		}
 	}
 	return n, nil
+}
+
+// Page implements [cell.Walker], in the order of the names. Each page looks at every cart there is.
+func (d *driver) Page(_ context.Context, after string, limit int) (keys []cart.Key, next string, err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for key := range d.states {
+		if place(key) > after {
+			keys = append(keys, key)
+		}
+	}
+	slices.SortFunc(keys, func(a, b cart.Key) int { return cmp.Compare(place(a), place(b)) })
+	if len(keys) > limit {
+		keys = keys[:limit:limit]
+		next = place(keys[limit-1])
+	}
+	return keys, next, nil
+}
+
+// place is where a cart stands in the order of the names, which hold no NUL.
+func place(key cart.Key) string { return key.Identifier + "\x00" + key.Instance }
+
+// LastFence implements [cell.FenceCounter].
+func (d *driver) LastFence(context.Context) (uint64, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.fence, nil
+}
+
+// RaiseFence implements [cell.FenceCounter].
+func (d *driver) RaiseFence(_ context.Context, fence uint64) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.fence = max(d.fence, fence, uint64(time.Now().UnixMicro()))
+	return nil
 }
 
 // Flush implements [cell.Flusher].

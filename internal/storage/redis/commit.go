@@ -183,7 +183,7 @@ func (s *Store) appendCommit(args []any, c *storage.Commit, instance string) []a
 	}
 	if c.Change.Place != nil {
 		at := len(args)
-		args = appendCart(append(args, 0), c.Change.Place)
+		args = appendCart(append(args, 0), c.Change.Place, c.Change.Keep)
 		args[at] = len(args) - at - 1
 	}
 	return args

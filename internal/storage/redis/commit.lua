@@ -12,7 +12,8 @@
 --   claim: token ('' for none, and then nothing more), holder, lease (ms), channel, life (ms),
 --   number of parts, parts,
 --   again: another claim,
---   with place: twice the number of fields, and field and value of each, all of the cart but updated, expires and indexed.
+--   with place: twice the number of fields, and field and value of each, all of the cart but indexed, and but updated
+--   and expires unless the cart keeps them.
 -- Reply, packed: for each commit a list of status (as storage.Status), granted, queued, milliseconds until it is worth
 -- asking again, whether to poll, id, version before, created, updated, expires, cart (a list of fields and values, or
 -- false).
@@ -147,13 +148,15 @@ local function place(m)
   local flat = m.place
   local new = {}
   for i = 1, #flat, 2 do
-    if flat[i] == 'id' or flat[i] == 'created' then
+    if flat[i] == 'id' or flat[i] == 'created' or flat[i] == 'updated' or flat[i] == 'expires' then
       new[flat[i]] = flat[i + 1]
     end
   end
-  c.expires = m.ttl > 0 and math.max(now + m.ttl, lease_end(c)) or 0
+  local updated = tonumber(new.updated) or now
+  local ends = tonumber(new.expires) or (m.ttl > 0 and now + m.ttl or 0)
+  c.expires = ends > 0 and math.max(ends, lease_end(c)) or 0
   local last = c.expires == 0 and 0 or c.expires + m.ttl -- as in write
-  for _, v in ipairs({'updated', now, 'expires', c.expires, 'indexed', last}) do
+  for _, v in ipairs({'updated', updated, 'expires', c.expires, 'indexed', last}) do
     flat[#flat + 1] = v
   end
   redis.call('HSET', c.hash, 'updated', now) -- a full server refuses this, and would not refuse DEL: see write
@@ -163,7 +166,7 @@ local function place(m)
     redis.call('PEXPIREAT', c.hash, c.expires - 1) -- see save.lua
   end
   index(c, m.instance, last)
-  return new.id, base, tonumber(new.created), now
+  return new.id, base, tonumber(new.created), updated
 end
 
 -- write makes the change and returns the cart's id, the version before, and its times but for the expiry, which is

@@ -43,6 +43,7 @@ var (
 	claimScript     = acknowledging(join("registry") + locking + join("claim"))
 	abandonScript   = newScript(join("registry") + locking + join("abandon"))
 	leaseScript     = acknowledging(join("registry") + locking + join("lease"))
+	fenceScript     = acknowledging(join("fence"))
 	instancesScript = newScript(join("instances"))
 	pingScript      = acknowledging(join("ping"))
 	probeScript     = newScript(join("probe"))

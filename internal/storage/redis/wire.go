@@ -263,7 +263,7 @@ func decodeCart(flat []string) (*cart.Cart, error) {
 
 // appendCart appends the fields of a cart's hash, name and value by turns, as decodeCart reads them, but for what the
 // server adds: updated, expires and indexed.
-func appendCart(args []any, c *cart.Cart) []any {
+func appendCart(args []any, c *cart.Cart, keep bool) []any {
 	args = append(args, "id", c.ID, "version", c.Version, "created", c.CreatedAt.UnixMilli())
 	document := func(p cart.Part, d *cart.Document) {
 		if d.Version > 0 {
@@ -285,6 +285,9 @@ func appendCart(args []any, c *cart.Cart) []any {
 	if c.Floor > 0 {
 		args = append(args, "floor", c.Floor)
 	}
+	if keep {
+		args = append(args, "updated", c.UpdatedAt.UnixMilli(), "expires", expiry(c.ExpiresAt))
+	}
 	if c.Transfer != nil {
 		args = append(args, string(cart.PartTransfer), c.Transfer)
 	}
@@ -292,6 +295,14 @@ func appendCart(args []any, c *cart.Cart) []any {
 		args = append(args, string(cart.PartReceived), c.Received)
 	}
 	return args
+}
+
+// expiry is 0 for never.
+func expiry(at time.Time) int64 {
+	if at.IsZero() {
+		return 0
+	}
+	return at.UnixMilli()
 }
 
 // decoder remembers the first damage that it meets.

@@ -57,8 +57,8 @@ const (
 )
 
 var (
-	reading = []string{queryRow, queryWhole, queryInstances, queryCount}
-	writing = []string{queryRow, queryDocuments, save, remove, purge, flush, nextFence, dataVersion, begin, commit, saveProbe, removeProbe}
+	reading = []string{queryRow, queryWhole, queryInstances, queryCount, queryPage, queryFence}
+	writing = []string{queryRow, queryDocuments, save, remove, purge, flush, nextFence, raiseFences, dataVersion, begin, commit, saveProbe, removeProbe}
 )
 
 // load reads the row of key, with its documents if asked.

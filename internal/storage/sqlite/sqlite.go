@@ -31,15 +31,17 @@ type Config struct {
 }
 
 var (
-	_ cell.Driver      = (*driver)(nil)
-	_ cell.Pairer      = (*driver)(nil)
-	_ cell.Lister      = (*driver)(nil)
-	_ cell.Counter     = (*driver)(nil)
-	_ cell.Flusher     = (*driver)(nil)
-	_ cell.Prober      = (*driver)(nil)
-	_ cell.OutsideHeap = (*driver)(nil)
-	_ storage.Beater   = (*driver)(nil)
-	_ storage.Advisor  = (*driver)(nil)
+	_ cell.Driver       = (*driver)(nil)
+	_ cell.Pairer       = (*driver)(nil)
+	_ cell.Lister       = (*driver)(nil)
+	_ cell.Counter      = (*driver)(nil)
+	_ cell.Walker       = (*driver)(nil)
+	_ cell.FenceCounter = (*driver)(nil)
+	_ cell.Flusher      = (*driver)(nil)
+	_ cell.Prober       = (*driver)(nil)
+	_ cell.OutsideHeap  = (*driver)(nil)
+	_ storage.Beater    = (*driver)(nil)
+	_ storage.Advisor   = (*driver)(nil)
 )
 
 // driver is a [cell.Driver] over one file: one connection writes, for all goroutines of the process, and a few read.

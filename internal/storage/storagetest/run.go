@@ -35,6 +35,10 @@ type Caps struct {
 	NoCount string
 	// NoFlush: the carts of a prefix cannot be found.
 	NoFlush string
+	// NoFences: the store is no [storage.Fencer].
+	NoFences string
+	// NoWalk: the store is no [storage.Walker], or its Page is ErrUnsupported.
+	NoWalk string
 	// NoSecond: two stores cannot share data. Such a store is not Shared.
 	NoSecond string
 	// NoPrefix: no two prefixes live in the same data.
@@ -142,6 +146,10 @@ func Run(t *testing.T, open func(t *testing.T) Harness, caps Caps) {
 		{"CartOutlivesQueuedLease", testCartOutlivesQueuedLease},
 		{"RenewalKeepsDuration", testRenewalKeepsDuration},
 		{"PlaceUnderLocks", testPlaceUnderLocks},
+		{"PlaceKeeps", testPlaceKeeps},
+		{"Marker", testMarker},
+		{"FencesRaised", testFencesRaised},
+		{"Walk", testWalk},
 		{"StaleHolders", testStaleHolders},
 		{"Fences", testFences},
 		{"FencesOfCrowd", testFencesOfCrowd},

@@ -1,0 +1,125 @@
+package moving_test
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/sidecart/sidecart/internal/cart"
+	"github.com/sidecart/sidecart/internal/storage"
+	"github.com/sidecart/sidecart/internal/storage/memory"
+	"github.com/sidecart/sidecart/internal/storage/moving"
+	"github.com/sidecart/sidecart/internal/storage/redis"
+	"github.com/sidecart/sidecart/internal/storage/sqlite"
+	"github.com/sidecart/sidecart/internal/storage/storagetest"
+	"github.com/sidecart/sidecart/internal/testserver"
+)
+
+// backends are those that carts move between. start starts one, and what it returns opens it, once for each sidecar, by
+// a prefix.
+var backends = []struct {
+	name  string
+	start func(t testing.TB) func(t testing.TB, prefix string) storage.Store
+}{
+	{"redis", func(t testing.TB) func(t testing.TB, prefix string) storage.Store {
+		addr := testserver.StartRedis(t).Addr
+		return func(t testing.TB, prefix string) storage.Store {
+			c := redis.Config{Addresses: []string{addr}, Prefix: prefix}
+			c.DialTimeout, c.ReadTimeout, c.WriteTimeout = patient, patient, patient
+			s, err := redis.New(t.Context(), c)
+			return opened(t, s, err)
+		}
+	}},
+	{"sqlite", func(t testing.TB) func(t testing.TB, prefix string) storage.Store {
+		dir := t.TempDir()
+		return func(t testing.TB, prefix string) storage.Store {
+			// A file for each prefix, so that subtests do not wait for each other.
+			s, err := sqlite.Open(t.Context(), sqlite.Config{URL: "sqlite:" + filepath.Join(dir, prefix+".db"), Prefix: prefix})
+			return opened(t, s, err)
+		}
+	}},
+}
+
+// patient is a timeout for a machine that runs many tests at once.
+const patient = 20 * time.Second
+
+func opened(t testing.TB, s storage.Store, err error) storage.Store {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.Close() })
+	return s
+}
+
+func movingStore(t testing.TB, from, to storage.Store) *moving.Store {
+	t.Helper()
+	s, err := moving.New(from, to, "mover")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.Close() })
+	return s
+}
+
+// late is a moving store beside which a sidecar makes carts that has not been told of the move: each cart that has no
+// marker yet begins in the old store.
+type late struct {
+	*moving.Store
+	old storage.Store
+}
+
+func (s *late) Commit(ctx context.Context, commits ...storage.Commit) ([]storage.Outcome, error) {
+	c := &commits[0]
+	if len(commits) == 1 && c.Expect.ID == "" && c.Change.Steps > 0 && c.Locks.Claim == nil && c.Locks.Token == "" {
+		outs, err := s.old.Commit(ctx, *c)
+		if err != nil || outs[0].Status == storage.Committed {
+			return outs, err
+		}
+	}
+	return s.Store.Commit(ctx, commits...)
+}
+
+// prefixes numbers those that keep subtests apart.
+var prefixes atomic.Int64
+
+func TestConformance(t *testing.T) {
+	caps := storagetest.Caps{
+		NoPairs: "the two may be in two stores", NoFences: "no cart moves twice at once", NoWalk: "its old store is walked",
+	}
+	t.Run("memory to memory", func(t *testing.T) {
+		caps := caps
+		caps.NoSecond, caps.NoPrefix = "the carts are in the memory of one store", "a store has all of its map to itself"
+		storagetest.Run(t, func(t *testing.T) storagetest.Harness {
+			from := memory.New()
+			return storagetest.Harness{Store: &late{movingStore(t, from, memory.New()), from}}
+		}, caps)
+	})
+	for _, from := range backends {
+		for _, to := range backends {
+			if from.name == to.name {
+				continue
+			}
+			t.Run(from.name+" to "+to.name, func(t *testing.T) {
+				open, openNew := from.start(t), to.start(t)
+				storagetest.Run(t, func(t *testing.T) storagetest.Harness {
+					prefix := fmt.Sprint("p", prefixes.Add(1))
+					store := func(t testing.TB, prefix string) storage.Store {
+						from := open(t, prefix)
+						return &late{movingStore(t, from, openNew(t, prefix)), from}
+					}
+					return storagetest.Harness{
+						Store:  store(t, prefix),
+						Second: func(t *testing.T) storage.Store { return store(t, prefix) },
+						Other:  func(t *testing.T) storage.Store { return store(t, prefix+".b") },
+					}
+				}, caps)
+			})
+		}
+	}
+}
+
+var u1 = cart.Key{Identifier: "u1", Instance: "default"}

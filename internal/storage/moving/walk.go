@@ -1,0 +1,256 @@
+package moving
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/sidecart/sidecart/internal/cart"
+	"github.com/sidecart/sidecart/internal/storage"
+)
+
+// State is how far a move is.
+type State string
+
+// The states of a move.
+const (
+	// Moving: carts are left in the old store, or nobody has looked yet.
+	Moving State = "Moving"
+	// Done: a whole walk found nothing left.
+	Done State = "Done"
+)
+
+// Progress is how far the walk of this process has come.
+type Progress struct {
+	State State
+	// Walking says that the walk is this process's, and not another's.
+	Walking bool
+	// Carried is how many carts this process has moved, by the walk or since somebody changed them; names without a
+	// cart do not count.
+	Carried uint64
+	// Left is how many carts the last whole walk, or the one under way, found and could not move.
+	Left int
+	// Err is why one of them could not, or why the walk does not go on; nil where all is well.
+	Err error
+}
+
+// walk is the state of the walk.
+type walk struct {
+	mu       sync.Mutex
+	progress Progress
+}
+
+func (w *walk) note(f func(p *Progress)) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	f(&w.progress)
+}
+
+// Progress is how far the walk has come.
+func (s *Store) Progress() Progress {
+	s.walk.mu.Lock()
+	defer s.walk.mu.Unlock()
+	p := s.walk.progress
+	if p.State == "" {
+		p.State = Moving
+	}
+	return p
+}
+
+const (
+	// chore is the name of the walk, which one sidecar does for all.
+	chore = "move"
+	// pageSize is how many names are asked for at once.
+	pageSize = 200
+	// firstPatience is how long the walk stands in the queue for a cart that is locked. It doubles with each walk, to
+	// lastPatience, since a client's lease may follow on another.
+	firstPatience = time.Second
+	lastPatience  = 30 * time.Second
+	// leastPause is the least between two carts, so that the walk takes a thousand in a second at most; it also is as
+	// long as the last cart took, so that the walk takes half of the time of one connection.
+	leastPause = time.Millisecond
+	mostPause  = time.Second
+	// betweenWalks is how long it rests before it looks for what is left, and whileDone after nothing was: carts may
+	// come that a sidecar makes which has not been told of the move.
+	betweenWalks = time.Second
+	whileDone    = 30 * time.Second
+	// takeover is how often a sidecar asks whether nobody does the walk.
+	takeover = 5 * time.Second
+)
+
+// Run walks through the old store and moves what is left there, until ctx ends. Of all stores that move the same carts
+// one walks at a time; the others wait to take over. It begins anew wherever it broke off: what has moved is passed
+// over.
+func (s *Store) Run(ctx context.Context) {
+	for ctx.Err() == nil {
+		did, err := s.alone(ctx, s.walkOn)
+		s.walk.note(func(p *Progress) {
+			p.Walking = false
+			if err != nil && ctx.Err() == nil {
+				p.Err = err
+			} else if !did {
+				p.Err = nil
+			}
+		})
+		_ = wait(ctx, takeover)
+	}
+}
+
+// Finish walks until a whole walk has found nothing left, unless another store walks: then it returns false. An error
+// other than that of ctx ends it too.
+func (s *Store) Finish(ctx context.Context) (did bool, err error) {
+	return s.alone(ctx, func(ctx context.Context) error {
+		for patience := firstPatience; ; patience = min(2*patience, lastPatience) {
+			left, err := s.once(ctx, patience)
+			switch {
+			case err != nil:
+				return err
+			case left == 0:
+				return nil
+			}
+			if p := s.Progress(); errors.Is(p.Err, storage.ErrTooLarge) {
+				return fmt.Errorf("%d carts are left: %w", p.Left, p.Err)
+			}
+			if err := wait(ctx, betweenWalks); err != nil {
+				return err
+			}
+		}
+	})
+}
+
+// walkOn walks again and again.
+func (s *Store) walkOn(ctx context.Context) error {
+	s.walk.note(func(p *Progress) { p.Walking = true })
+	patience := firstPatience
+	for {
+		left, err := s.once(ctx, patience)
+		if err != nil {
+			return err
+		}
+		pause := betweenWalks
+		if patience = min(2*patience, lastPatience); left == 0 {
+			pause, patience = whileDone, firstPatience
+		}
+		if err := wait(ctx, pause); err != nil {
+			return err
+		}
+	}
+}
+
+// once is one whole walk, and returns how many carts it left where they are. An error is one that ends the walk.
+func (s *Store) once(ctx context.Context, patience time.Duration) (left int, err error) {
+	found := 0
+	var why error
+	err = s.pages(ctx, func(keys []cart.Key) error {
+		for _, key := range keys {
+			began := time.Now()
+			staying, err := s.carry(ctx, key, patience)
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			pause := max(leastPause, min(time.Since(began), mostPause))
+			switch {
+			case err != nil: // it may be that the backend has enough to do
+				left, why, pause = left+1, err, mostPause
+			case staying != nil:
+				left, why = left+1, staying
+			}
+			if left != found || why != nil {
+				found = left
+				s.walk.note(func(p *Progress) { p.State, p.Left, p.Err = Moving, max(p.Left, left), why })
+			}
+			if err := wait(ctx, pause); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return left, err
+	}
+	s.walk.note(func(p *Progress) {
+		p.State, p.Left, p.Err = Done, left, why
+		if left > 0 {
+			p.State = Moving
+		}
+	})
+	return left, nil
+}
+
+// pages gives visit the names in the old store, page by page, but for those that no client can name.
+func (s *Store) pages(ctx context.Context, visit func(keys []cart.Key) error) error {
+	w, ok := s.old.(storage.Walker)
+	if !ok {
+		return fmt.Errorf("%w: the old backend cannot find all carts; each moves when somebody changes it", storage.ErrUnsupported)
+	}
+	for after := ""; ; {
+		keys, next, err := w.Page(ctx, after, pageSize)
+		if err != nil {
+			return err
+		}
+		named := keys[:0:len(keys)]
+		for _, key := range keys {
+			if key.Identifier != "" {
+				named = append(named, key)
+			}
+		}
+		if err := visit(named); err != nil {
+			return err
+		}
+		if after = next; next == "" {
+			return nil
+		}
+	}
+}
+
+// alone is [storage.Loner] of the old store, or a lease there on a name that no client can have.
+func (s *Store) alone(ctx context.Context, do func(ctx context.Context) error) (did bool, err error) {
+	if l, ok := s.old.(storage.Loner); ok {
+		return l.Alone(ctx, chore, do)
+	}
+	key := cart.Key{Instance: "chore-" + chore}
+	claim := s.newTurn()
+	claim.Leased, claim.Duration = true, choreTTL
+	try, cancel := context.WithTimeout(ctx, storage.Heartbeat)
+	_, err = s.old.Acquire(try, key, claim, false)
+	cancel()
+	if errors.Is(err, storage.ErrLockTimeout) && ctx.Err() == nil {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	defer giveBack(ctx, s.old, key, claim.Token)
+	ctx, cancel = context.WithCancel(ctx)
+	kept := make(chan struct{})
+	go func() {
+		defer close(kept)
+		defer cancel()
+		s.keep(ctx, key, claim.Token)
+	}()
+	err = do(ctx)
+	cancel()
+	<-kept
+	return true, err
+}
+
+// choreTTL is after how long another takes over the walk of one that died.
+const choreTTL = 15 * time.Second
+
+// keep renews a lease until ctx ends or the lease is lost.
+func (s *Store) keep(ctx context.Context, key cart.Key, token string) {
+	for ends := time.Now().Add(choreTTL); time.Now().Before(ends); {
+		if wait(ctx, choreTTL/3) != nil {
+			return
+		}
+		asked := time.Now()
+		switch _, err := s.old.Renew(ctx, key, token, choreTTL); {
+		case err == nil:
+			ends = asked.Add(choreTTL)
+		case errors.Is(err, storage.ErrLockLost), errors.Is(err, storage.ErrLockUnknown):
+			return
+		}
+	}
+}
