@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"time"
 
 	"github.com/sidecart/sidecart/internal/cart"
@@ -94,35 +95,47 @@ func (s *Store) carry(ctx context.Context, key cart.Key, patience time.Duration)
 	case err != nil:
 		return nil, err
 	case marked && m.Done:
-		s.moved.add(key, struct{}{})
+		s.moved.add(key, time.Now())
 		return nil, nil
 	case !marked && k.Transfer != nil:
 		return errHandOver, nil
 	}
-	c := &carriage{Store: s, key: key, here: s.newTurn(), there: s.newTurn()}
+	c := &carriage{Store: s, key: key}
+	c.turns()
 	defer c.leave(ctx)
 	if marked { // a mover has begun it, and nobody can use the cart before it is done
 		patience = max(patience, 2*turnTTL)
 	}
 	staying, err = c.run(ctx, patience)
 	if staying == nil && err == nil {
-		s.moved.add(key, struct{}{})
+		s.moved.add(key, time.Now())
 		s.staying.drop(key)
 	}
 	return staying, err
 }
+
+// movers is the part that movers lock in the new store: a metadata key that is longer than a client's can be.
+var movers = []cart.Part{cart.PartMetadata(strings.Repeat("move", 64))}
 
 // carriage is one attempt to move one cart. Each step is made under the turn of the store that it writes to, so that a
 // mover which slept writes nothing: the cart may have been moved by another, and forgotten or even moved back since.
 type carriage struct {
 	*Store
 	key cart.Key
-	// here is the turn in the old store, there that in the new one.
+	// here is the turn in the old store, over the whole cart. there is that in the new one, which is held all the while:
+	// it is over a part that no client can name, so it holds off other movers, and not those who change the cart there
+	// as soon as it counts.
 	here, there         storage.Claim
 	heldHere, heldThere bool
 	cart                *cart.Cart // in the old store
 	target              *cart.Cart // in the new store
 	marker              storage.Marker
+}
+
+// turns makes new ones.
+func (c *carriage) turns() {
+	c.here, c.there, c.heldHere, c.heldThere = c.newTurn(), c.newTurn(), false, false
+	c.there.Parts = movers
 }
 
 // leave gives back the turns that no step gave back.
@@ -148,7 +161,7 @@ func (c *carriage) run(ctx context.Context, patience time.Duration) (staying, er
 			return staying, err
 		}
 		c.leave(ctx)
-		c.here, c.there, c.heldHere, c.heldThere = c.newTurn(), c.newTurn(), false, false
+		c.turns()
 		if err := c.lookAgain(ctx, c.key, attempt); err != nil {
 			return nil, err
 		}
@@ -293,8 +306,7 @@ func (c *carriage) begin(ctx context.Context) (ok bool, err error) {
 	})
 }
 
-// put stores the frozen cart in the new store, unless it is there. It gives the turn there back: nobody changes the cart
-// before the marker says that it is done.
+// put stores the frozen cart in the new store, unless it is there.
 func (c *carriage) put(ctx context.Context) (ok bool, err error) {
 	if c.target.ID == c.cart.ID {
 		return true, nil
@@ -307,13 +319,11 @@ func (c *carriage) put(ctx context.Context) (ok bool, err error) {
 	}
 	whole := *c.cart
 	whole.Transfer, whole.ExpiresAt = nil, c.marker.ExpiresAt()
-	ok, err = c.commit(ctx, c.new, storage.Commit{
+	return c.commit(ctx, c.new, storage.Commit{
 		Expect: storage.Expect{ID: c.target.ID, Version: c.target.Version},
 		Change: storage.Change{Place: &whole, Keep: true, TTL: ttl},
-		Locks:  storage.Locks{Parts: wholeCart, Token: c.there.Token, UnderLease: true, Release: true},
+		Locks:  storage.Locks{Parts: wholeCart, Token: c.there.Token, UnderLease: true},
 	})
-	c.heldThere = !ok
-	return ok, err
 }
 
 // left is how long a cart that expires has still to live. Its clock is that of the old store.
@@ -349,7 +359,7 @@ func (c *carriage) undo(ctx context.Context) (ok bool, err error) {
 	}
 	ok, err = c.commit(ctx, c.old, storage.Commit{
 		Expect: storage.Expect{ID: c.cart.ID, Version: c.cart.Version},
-		Change: storage.Change{Writes: []storage.Write{{Part: cart.PartTransfer}}, Steps: 1, TTL: ttl},
+		Change: storage.Change{Writes: []storage.Write{{Part: cart.PartTransfer}}, TTL: ttl},
 		Locks:  storage.Locks{Parts: wholeCart, Token: c.here.Token, UnderLease: true, Release: true},
 	})
 	c.heldHere = !ok

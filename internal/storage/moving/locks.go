@@ -24,7 +24,7 @@ func (s *Store) Acquire(ctx context.Context, key cart.Key, claim storage.Claim, 
 		if !queued {
 			at, err = s.place(ctx, key)
 		}
-		if err == nil && at == s.new && claim.Leased && !queued {
+		if err == nil && at == s.new && claim.Leased && !queued && attempt == 0 { // else it may be this one that ended there
 			if _, err = s.old.Lease(ctx, key, claim.Token); errors.Is(err, storage.ErrLockUnknown) {
 				err = nil
 			} else if errors.Is(err, storage.ErrLockLost) {

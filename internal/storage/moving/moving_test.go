@@ -70,11 +70,18 @@ func movingStore(t testing.TB, from, to storage.Store) *moving.Store {
 type late struct {
 	*moving.Store
 	old storage.Store
+	// flushed says that the markers are gone, so that nobody may be late any more.
+	flushed *atomic.Bool
+}
+
+func (s *late) Flush(ctx context.Context) error {
+	s.flushed.Store(true)
+	return s.Store.Flush(ctx)
 }
 
 func (s *late) Commit(ctx context.Context, commits ...storage.Commit) ([]storage.Outcome, error) {
 	c := &commits[0]
-	if len(commits) == 1 && c.Expect.ID == "" && c.Change.Steps > 0 && c.Locks.Claim == nil && c.Locks.Token == "" {
+	if !s.flushed.Load() && len(commits) == 1 && c.Expect.ID == "" && c.Change.Steps > 0 && c.Locks.Claim == nil && c.Locks.Token == "" {
 		outs, err := s.old.Commit(ctx, *c)
 		if err != nil || outs[0].Status == storage.Committed {
 			return outs, err
@@ -95,7 +102,7 @@ func TestConformance(t *testing.T) {
 		caps.NoSecond, caps.NoPrefix = "the carts are in the memory of one store", "a store has all of its map to itself"
 		storagetest.Run(t, func(t *testing.T) storagetest.Harness {
 			from := memory.New()
-			return storagetest.Harness{Store: &late{movingStore(t, from, memory.New()), from}}
+			return storagetest.Harness{Store: &late{movingStore(t, from, memory.New()), from, new(atomic.Bool)}}
 		}, caps)
 	})
 	for _, from := range backends {
@@ -106,10 +113,10 @@ func TestConformance(t *testing.T) {
 			t.Run(from.name+" to "+to.name, func(t *testing.T) {
 				open, openNew := from.start(t), to.start(t)
 				storagetest.Run(t, func(t *testing.T) storagetest.Harness {
-					prefix := fmt.Sprint("p", prefixes.Add(1))
+					prefix, flushed := fmt.Sprint("p", prefixes.Add(1)), new(atomic.Bool)
 					store := func(t testing.TB, prefix string) storage.Store {
 						from := open(t, prefix)
-						return &late{movingStore(t, from, openNew(t, prefix)), from}
+						return &late{movingStore(t, from, openNew(t, prefix)), from, flushed}
 					}
 					return storagetest.Harness{
 						Store:  store(t, prefix),

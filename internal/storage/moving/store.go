@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/sidecart/sidecart/internal/cart"
 	"github.com/sidecart/sidecart/internal/storage"
@@ -28,8 +29,8 @@ type Store struct {
 	old, new backend
 	holder   string
 
-	// moved are carts that count in the new store.
-	moved memory[struct{}]
+	// moved are carts that count in the new store, with when that was found.
+	moved memory[time.Time]
 	// staying are carts that were found locked in the old store, or cannot move for another reason.
 	staying memory[stay]
 	queued  waiting
@@ -71,7 +72,7 @@ func (s *Store) Load(ctx context.Context, key cart.Key) (*cart.Cart, error) {
 	case marked && !m.Done:
 		return frozen(k, &m), nil
 	case marked:
-		s.moved.add(key, struct{}{})
+		s.moved.add(key, time.Now())
 	case k.Exists():
 		return k, nil
 	}
@@ -118,6 +119,13 @@ func (s *Store) Commit(ctx context.Context, commits ...storage.Commit) ([]storag
 				out.Status = storage.LockLost // it expired before the cart moved
 			}
 		}
+		if out.Status == storage.Locked && c.Locks.Claim == nil && attempt < mostPasses {
+			if again, err := s.passMovers(ctx, c.Key, at); err != nil {
+				return nil, fmt.Errorf("commit %q: %w", c.Key, err)
+			} else if again {
+				continue
+			}
+		}
 		if out.Status != storage.Conflict || !isMarked(out.Cart) {
 			if out.Claimed.Queued {
 				s.queued.add(claimOf(c, out).Token, at)
@@ -131,6 +139,31 @@ func (s *Store) Commit(ctx context.Context, commits ...storage.Commit) ([]storag
 			return nil, fmt.Errorf("commit %q: %w", c.Key, err)
 		}
 	}
+}
+
+// mostPasses bounds how often a commit lets movers pass.
+const mostPasses = 3
+
+// passMovers waits until no mover is at a cart whose lock a commit met, and reports whether there may have been one: a
+// commit that asks for no lock does not expect to meet any.
+func (s *Store) passMovers(ctx context.Context, key cart.Key, at backend) (bool, error) {
+	if at == s.old {
+		st, _ := s.staying.get(key)
+		if errors.Is(st.why, errLocked) && time.Until(st.until) < stayLocked-storage.Heartbeat { // known, but not from just now
+			s.staying.drop(key)
+			return true, nil
+		}
+		return false, nil
+	}
+	since, ok := s.moved.get(key)
+	if !ok || time.Since(since) > 2*turnTTL {
+		return false, nil
+	}
+	turn := s.newTurn()
+	turn.Parts = movers
+	_, err := s.new.Acquire(ctx, key, turn, false)
+	giveBack(ctx, s.new, key, turn.Token)
+	return true, err
 }
 
 // claimOf is the claim that an outcome is about.

@@ -1,0 +1,132 @@
+package moving_test
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/sidecart/sidecart/internal/cart"
+	"github.com/sidecart/sidecart/internal/storage"
+)
+
+func leaseClaim(token string, d time.Duration) storage.Claim {
+	return storage.Claim{Token: token, Holder: "client", Parts: []cart.Part{cart.PartItems}, Duration: d, Leased: true}
+}
+
+// TestLeaseOfOld: a lease that was taken in the old backend is good until it ends, keeps the cart there, and is known as
+// lost afterwards; a later one has a greater fence.
+func TestLeaseOfOld(t *testing.T) {
+	for name, open := range pairs {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			old, new := open(t)
+			o, n := old(), new()
+			mustCommit(t, o, storage.Committed, change(u1, &cart.Cart{}, `{"a":1}`))
+			if last, err := o.LastFence(t.Context(), u1); err != nil || o.RaiseFence(t.Context(), u1, last+7_200_000_000) != nil {
+				t.Fatal(err) // two hours ahead of any clock
+			}
+			held, lost, next := "held-in-the-old-store0", "lost-in-the-old-store0", "next-in-the-new-store0"
+			if _, err := o.Acquire(t.Context(), u1, leaseClaim(lost, 5*time.Millisecond), false); err != nil {
+				t.Fatal(err)
+			}
+			g, err := o.Acquire(t.Context(), u1, leaseClaim(held, time.Minute), false)
+			if err != nil {
+				t.Fatal(err)
+			}
+			s := movingStore(t, o, n)
+			base := mustLoad(t, s, u1)
+			mustCommit(t, s, storage.Locked, change(u1, base, `{"other":1}`))
+			under := change(u1, base, `{"a":2}`)
+			under.Locks.Token, under.Locks.UnderLease = held, true
+			mustCommit(t, s, storage.Committed, under)
+			if l, err := s.Renew(t.Context(), u1, held, time.Minute); err != nil || l.Fence != g.Fence || !l.Expires.After(g.Expires) {
+				t.Errorf("renewed: %+v, %v; was %+v", l, err, g)
+			}
+			if k := mustLoad(t, o, u1); itemsOf(k) != `{"a":2}` || mustLoad(t, n, u1).Exists() {
+				t.Errorf("the cart left the backend where a lease is held on it: %s", itemsOf(k))
+			}
+			if err := s.Release(t.Context(), u1, held); err != nil {
+				t.Errorf("release: %v", err)
+			}
+			move(t, s, o, u1)
+			if k := mustLoad(t, n, u1); itemsOf(k) != `{"a":2}` || k.ID != base.ID {
+				t.Errorf("moved: %s", itemsOf(k))
+			}
+
+			for _, token := range []string{lost} {
+				if _, err := s.Lease(t.Context(), u1, token); !errors.Is(err, storage.ErrLockLost) {
+					t.Errorf("a lease that expired before the move: %v", err)
+				}
+				late := change(u1, mustLoad(t, s, u1), `{"late":1}`)
+				late.Locks.Token, late.Locks.UnderLease = token, true
+				mustCommit(t, s, storage.LockLost, late)
+				if _, err := s.Acquire(t.Context(), u1, leaseClaim(token, time.Minute), false); !errors.Is(err, storage.ErrTooLate) {
+					t.Errorf("claimed again: %v", err)
+				}
+			}
+			if _, err := s.Lease(t.Context(), u1, held); !errors.Is(err, storage.ErrLockUnknown) {
+				t.Errorf("a lease that was released: %v", err)
+			}
+			later, err := s.Acquire(t.Context(), u1, leaseClaim(next, time.Minute), false)
+			if err != nil || later.Fence <= g.Fence {
+				t.Errorf("fence %d after %d, %v", later.Fence, g.Fence, err)
+			}
+			if _, err := n.Lease(t.Context(), u1, next); err != nil {
+				t.Errorf("the later lease is not in the new backend: %v", err)
+			}
+		})
+	}
+}
+
+// TestWaiterOfOld: a claim that waits in the old backend when the cart moves is granted in the new one.
+func TestWaiterOfOld(t *testing.T) {
+	for name, open := range pairs {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			old, new := open(t)
+			o, n := old(), new()
+			mustCommit(t, o, storage.Committed, change(u1, &cart.Cart{}, `{"a":1}`))
+			holder := leaseClaim("holder-in-the-old-one0", time.Minute)
+			if _, err := o.Acquire(t.Context(), u1, holder, false); err != nil {
+				t.Fatal(err)
+			}
+			mover := movingStore(t, o, n)
+			moved := make(chan error, 1)
+			walked := mover
+			go func() {
+				_, err := walked.Finish(t.Context())
+				moved <- err
+			}()
+			waiter := movingStore(t, old(), new())
+			claimed := change(u1, mustLoad(t, o, u1), `{"b":1}`)
+			claim := storage.Claim{Token: "waits-in-the-old-store", Parts: []cart.Part{cart.PartItems}, Duration: storage.WaiterTTL}
+			claimed.Locks.Claim = &claim
+			if out := mustCommit(t, waiter, storage.Locked, claimed); !out.Claimed.Queued {
+				t.Fatalf("claimed: %+v", out.Claimed)
+			}
+			granted := make(chan storage.Grant, 1)
+			go func() {
+				g, err := waiter.Acquire(t.Context(), u1, claim, true)
+				if err != nil {
+					t.Errorf("acquire: %v", err)
+				}
+				granted <- g
+			}()
+			if err := mover.Release(t.Context(), u1, holder.Token); err != nil {
+				t.Fatal(err)
+			}
+			if g := <-granted; g.Cart == nil || itemsOf(g.Cart) != `{"a":1}` || g.Cart.Transfer != nil {
+				t.Errorf("granted %+v", g)
+			}
+			done := change(u1, mustLoad(t, waiter, u1), `{"b":1}`)
+			done.Locks.Token, done.Locks.Release = claim.Token, true
+			mustCommit(t, waiter, storage.Committed, done)
+			if err := <-moved; err != nil {
+				t.Errorf("walk: %v", err)
+			}
+			if k := mustLoad(t, n, u1); itemsOf(k) != `{"b":1}` {
+				t.Errorf("in the new backend: %s", itemsOf(k))
+			}
+		})
+	}
+}
