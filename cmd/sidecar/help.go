@@ -13,6 +13,8 @@ const helpHead = `Sidecart serves carts on localhost, over gRPC and over HTTP an
 Usage:
   sidecar [flags]         serve until SIGTERM or SIGINT
   sidecar validate FILE   say everything that is wrong with a configuration file
+  sidecar move [flags]    move all carts from the backend that moveFrom of the
+                          configuration file names, and say how it went
   sidecar version         say the version, as --version does
 
 Every flag has an environment variable, named in brackets. Flags win over the
@@ -45,8 +47,9 @@ Examples:
       with the settings of the replaced system
 
 Exit codes:
-  0  stopped gracefully
-  1  serving failed or did not stop in time; validate found problems
+  0  stopped gracefully; move left nothing
+  1  serving failed or did not stop in time; validate found problems; move left
+     carts
   2  the command line or the configuration is wrong
 `
 

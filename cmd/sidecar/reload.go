@@ -149,6 +149,7 @@ func (s *sidecar) replace(ctx context.Context, c *config.Config, identity string
 		return err
 	}
 	coordinator := lock.New(store, s.options(c, store))
+	startMove(store)
 	retired := s.server.Swap(s.backend(c, store, coordinator))
 	s.drain(retired.Wait, s.coordinator, s.store, s.config)
 	if s.config.Backend.Type == config.BackendMemory {

@@ -38,6 +38,8 @@ func Run(ctx context.Context, args, env []string, stdout, stderr io.Writer) int 
 		return runServe(ctx, args, config.Environment(env), signals, stdout, stderr)
 	case "validate":
 		return runValidate(args, stdout, stderr)
+	case "move":
+		return runMove(ctx, args, environ(env), stdout, stderr)
 	case "version":
 		if len(args) > 0 {
 			return usage(stderr, "version takes no arguments")
@@ -48,7 +50,7 @@ func Run(ctx context.Context, args, env []string, stdout, stderr io.Writer) int 
 		printHelp(stdout)
 		return exitOK
 	}
-	return usage(stderr, fmt.Sprintf("%q is no command: there are validate and version", wordOf(command)))
+	return usage(stderr, fmt.Sprintf("%q is no command: there are validate, move and version", wordOf(command)))
 }
 
 // wordOf is the first word of an argument that has no place, for an error: it may be the URL of a database, with its

@@ -118,6 +118,7 @@ func (s *sidecar) start(f *first) error {
 	c, store := f.config, f.store
 	s.config, s.store, s.identity = c, store, f.identity
 	s.coordinator = lock.New(store, s.options(c, store))
+	startMove(store)
 	var err error
 	s.server, err = proxy.Start(proxy.Options{
 		GRPC: c.Listen.GRPC, HTTP: c.Listen.HTTP, Admin: c.Listen.Admin, Socket: c.Listen.Socket,
@@ -190,7 +191,17 @@ func (s *sidecar) backend(c *config.Config, store storage.Store, coordinator *lo
 	if counter, ok := storage.As[storage.Counter](store); ok {
 		b.Count = counter.Count
 	}
+	if mover, ok := storage.As[storage.Mover](store); ok {
+		b.Move, b.MovesFrom = mover.Progress, describe(&c.MoveFrom.Backend)
+	}
 	return b
+}
+
+// startMove lets a store to which carts move begin to move those that nobody changes.
+func startMove(store storage.Store) {
+	if m, ok := storage.As[storage.Mover](store); ok {
+		m.Start()
+	}
 }
 
 func limits(c *config.Config) cart.Limits {

@@ -13,8 +13,12 @@ import (
 // backends yields every backend of c by its path.
 func (c *Config) backends() iter.Seq2[string, *Backend] {
 	return func(yield func(string, *Backend) bool) {
-		if yield("backend", &c.Backend) && c.CriticalBackend != nil {
-			yield("criticalBackend", c.CriticalBackend)
+		more := yield("backend", &c.Backend)
+		if more && c.CriticalBackend != nil {
+			more = yield("criticalBackend", c.CriticalBackend)
+		}
+		if more && c.MoveFrom != nil {
+			yield("moveFrom.backend", &c.MoveFrom.Backend)
 		}
 	}
 }

@@ -77,16 +77,24 @@ func (u URL) Dialect() string {
 
 // NotBuilt says what a valid configuration asks for that this version does not have. It is a rule for [Builder.Rule].
 func NotBuilt(c *Config) (p Problems) {
-	switch b := &c.Backend; {
-	case b.Type == BackendDatabase:
-		if b.Database != nil {
-			p = append(p, NotBuiltURL("backend.database.url", b.Database.URL)...)
-		}
-	case oneOf(b.Type) && !IsBuilt(b.Type, ""):
-		p = append(p, Problem{"backend", "type " + string(b.Type) + " is not built into this version; available are " + BuiltNames()})
+	p = notBuilt("backend", &c.Backend)
+	if c.MoveFrom != nil {
+		p = append(p, notBuilt("moveFrom.backend", &c.MoveFrom.Backend)...)
 	}
 	if c.CriticalBackend != nil && !CriticalBackendBuilt {
 		p = append(p, Problem{"criticalBackend", "a second backend for checkouts is not built into this version: remove it, and everything goes to backend"})
+	}
+	return p
+}
+
+func notBuilt(path string, b *Backend) (p Problems) {
+	switch {
+	case b.Type == BackendDatabase:
+		if b.Database != nil {
+			p = append(p, NotBuiltURL(path+".database.url", b.Database.URL)...)
+		}
+	case oneOf(b.Type) && !IsBuilt(b.Type, ""):
+		p = append(p, Problem{path, "type " + string(b.Type) + " is not built into this version; available are " + BuiltNames()})
 	}
 	return p
 }

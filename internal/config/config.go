@@ -26,6 +26,8 @@ type Config struct {
 	Backend Backend `yaml:"backend"`
 	// CriticalBackend is where checkouts go, if not into Backend: Database or DynamoDB.
 	CriticalBackend *Backend `yaml:"criticalBackend,omitempty"`
+	// MoveFrom is where carts move from, to Backend, while they are used; nil where none do.
+	MoveFrom *MoveFrom `yaml:"moveFrom,omitempty"`
 	// KeyPrefix starts the name of every cart in a shared backend: 1 to 64 of A-Z a-z 0-9 _ : . and -.
 	KeyPrefix string `yaml:"keyPrefix"`
 	// TTL is the life of a cart from its last change; 0 is for ever.
@@ -51,6 +53,13 @@ type Backend struct {
 	Database  *Database   `yaml:"database,omitempty"`
 	File      *File       `yaml:"file,omitempty"`
 	Memory    *Memory     `yaml:"memory,omitempty"`
+}
+
+// MoveFrom is a backend that is left.
+type MoveFrom struct {
+	Backend Backend `yaml:"backend"`
+	// KeyPrefix is that of the carts there; "" for the same as that of the carts in the new backend.
+	KeyPrefix string `yaml:"keyPrefix,omitempty"`
 }
 
 // Redis is a Redis, Valkey or anything that speaks their protocol.

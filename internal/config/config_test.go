@@ -45,6 +45,9 @@ func TestLoadFull(t *testing.T) {
 		CriticalBackend: &config.Backend{Type: config.BackendDatabase, Database: &config.Database{
 			URL: "postgres://db/shop", UsernameFile: "/d/user", PasswordFile: "/d/password",
 		}},
+		MoveFrom: &config.MoveFrom{KeyPrefix: "old.cart", Backend: config.Backend{Type: config.BackendDatabase, Database: &config.Database{
+			URL: "sqlite:/data/carts.db",
+		}}},
 		KeyPrefix: "shop.cart", TTL: config.Duration(48 * time.Hour),
 		Locking:  config.Locking{Mode: config.LockingEnabled, WaitTimeout: config.Duration(4 * time.Second), LeaseDuration: config.Duration(3 * time.Second), Reason: "MultipleReplicas"},
 		Timeouts: config.Timeouts{Dial: config.Duration(2 * time.Second), Read: config.Duration(300 * time.Millisecond), Write: config.Duration(400 * time.Millisecond), Request: config.Duration(90 * time.Second)},

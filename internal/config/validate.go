@@ -45,6 +45,7 @@ func (c *Config) Validate() Problems {
 			v.problem("criticalBackend.type", "must be Database or DynamoDB, which keep what they acknowledge, is %s", b.Type)
 		}
 	}
+	v.move(c)
 	v.keyPrefix("keyPrefix", c.KeyPrefix)
 	if ttl := c.TTL.Std(); ttl != 0 && ttl < time.Second {
 		v.problem("ttl", "must be 0 (for ever) or at least 1s, is %s", c.TTL)

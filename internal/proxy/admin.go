@@ -48,7 +48,9 @@ type statusPage struct {
 	Ready      bool          `json:"ready"`
 	Config     statusConfig  `json:"config"`
 	Backend    statusBackend `json:"backend"`
-	Locking    statusLocking `json:"locking"`
+	// Move is there while carts move to the backend from another.
+	Move    *statusMove   `json:"move,omitempty"`
+	Locking statusLocking `json:"locking"`
 	// Queues and Leases name carts. They are empty in an answer that does not go over loopback; Counters count them in
 	// every answer.
 	Queues   []statusQueue `json:"queues"`
@@ -156,6 +158,7 @@ func (s *Server) status(version string, names bool) statusPage {
 		Backend: statusBackend{
 			Type: l.Name, Place: l.Place, Prefix: l.Prefix, TTL: lifetime(l.TTL), Healthy: up, Message: why, Warnings: known,
 		},
+		Move: moveOf(&l.Backend),
 		Locking: statusLocking{
 			Mode: l.Mode, Enabled: st.Locking, Reason: st.Reason,
 			Since: st.Since.UTC().Truncate(time.Millisecond), ForeignWriters: st.ForeignWriters,

@@ -39,6 +39,10 @@ type Backend struct {
 	Advice func(context.Context) ([]storage.Advice, error)
 	// Count is how many carts there are, at most so many; nil where they cannot be counted. See [storage.Counter].
 	Count func(ctx context.Context, most int) (n int, more bool, err error)
+	// Move is how far carts have come that move to this backend, and MovesFrom is from where: "Redis redis:6379". Nil
+	// where none do. See [storage.Mover].
+	Move      func() storage.Progress
+	MovesFrom string
 	// Name is the backend's type as in the configuration: "Redis".
 	Name string
 	// Place is where the carts are, for people; it names no user and no password. Prefix begins their names, and TTL is

@@ -176,6 +176,8 @@ var (
 	descBackend    = prometheus.NewDesc("sidecart_backend_up", "1 while the backend answers and does what a change needs.", []string{"backend"}, nil)
 	descRefusals   = prometheus.NewDesc("sidecart_backend_refusals_total", "Calls that the backend answered and refused, for want of rights or room.", []string{"backend"}, nil)
 	descWarning    = prometheus.NewDesc("sidecart_backend_warning", "1 while carts are less safe in the backend than they could be; the code says why.", []string{"code"}, nil)
+	descMoved      = prometheus.NewDesc("sidecart_carts_moved_total", "Carts that this sidecar moved from another backend; only while carts move.", nil, nil)
+	descMoveLeft   = prometheus.NewDesc("sidecart_carts_left", "Carts that its last walk through the other backend left there; only while carts move and it is the one that walks.", nil, nil)
 	descGeneration = prometheus.NewDesc("sidecart_config_generation", "Generation of the configuration that runs.", nil, nil)
 	descRejected   = prometheus.NewDesc("sidecart_config_rejected", "1 while the newest configuration is refused and the last good one goes on.", nil, nil)
 )
@@ -183,7 +185,7 @@ var (
 // Describe implements [prometheus.Collector].
 func (c *coordinatorCollector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{descChanges, descCommits, descConflicts, descLocked, descAcquired, descTimeouts,
-		descForeign, descQueue, descGranted, descLost, descUngranted, descHeld, descLocking, descBackend, descRefusals, descWarning, descGeneration, descRejected} {
+		descForeign, descQueue, descGranted, descLost, descUngranted, descHeld, descLocking, descBackend, descRefusals, descWarning, descMoved, descMoveLeft, descGeneration, descRejected} {
 		ch <- d
 	}
 }
@@ -218,6 +220,13 @@ func (c *coordinatorCollector) Collect(ch chan<- prometheus.Metric) {
 	advice, _ := c.pulse.advice()
 	for _, a := range advice {
 		gauge(descWarning, 1, a.Code)
+	}
+	if l.Move != nil {
+		p := l.Move()
+		counter(descMoved, p.Carried)
+		if p.Walking {
+			gauge(descMoveLeft, float64(p.Left))
+		}
 	}
 	gauge(descGeneration, float64(l.Generation))
 	gauge(descRejected, number(c.config.get().State != configAccepted))

@@ -30,3 +30,42 @@ type Loner interface {
 	// ends where the right to it is lost. Others may do the chore as soon as do has returned.
 	Alone(ctx context.Context, chore string, do func(ctx context.Context) error) (did bool, err error)
 }
+
+// Mover is a store to which carts move from another while it is used. Each cart moves when somebody changes it; a walk
+// moves the rest.
+type Mover interface {
+	// Start begins to walk, until the store is closed. Of all stores to which the same carts move one walks at a time,
+	// and the others wait to take over. A walk that broke off begins anew, and passes over what has moved.
+	Start()
+
+	// Finish walks until a whole walk has found nothing left, unless another walks: then did is false. An error says
+	// why carts are left.
+	Finish(ctx context.Context) (did bool, err error)
+
+	// Progress is how far it has come.
+	Progress() Progress
+}
+
+// MoveState is how far a move is.
+type MoveState string
+
+// The states of a move.
+const (
+	// Moving: carts are left, or nobody has looked yet.
+	Moving MoveState = "Moving"
+	// Done: a whole walk found nothing left.
+	Done MoveState = "Done"
+)
+
+// Progress is how far a move has come, as one process knows it.
+type Progress struct {
+	State MoveState
+	// Walking says that this process walks. The others do not know how many carts are left.
+	Walking bool
+	// Carried is how many carts this process has moved, by walking or since somebody changed them.
+	Carried uint64
+	// Left is how many carts the last whole walk of this process, or the one under way, found and could not move.
+	Left int
+	// Err is why one of them could not, or why the walk does not go on; nil where all is well.
+	Err error
+}

@@ -212,7 +212,7 @@ func (c *carriage) try(ctx context.Context, patience time.Duration) (again bool,
 		return !ok, nil, err
 	}
 	if ok, err = c.finish(ctx); ok {
-		c.walk.note(func(p *Progress) { p.Carried++ })
+		c.walk.note(func(p *storage.Progress) { p.Carried++ })
 	}
 	return !ok, nil, err
 }

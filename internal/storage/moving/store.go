@@ -16,6 +16,7 @@ var (
 	_ storage.Beater  = (*Store)(nil)
 	_ storage.Advisor = (*Store)(nil)
 	_ storage.Counter = (*Store)(nil)
+	_ storage.Mover   = (*Store)(nil)
 )
 
 // backend is what a store must be to move from or to.
@@ -314,7 +315,10 @@ func (s *Store) Capabilities() storage.Capabilities {
 }
 
 // Close implements [storage.Store].
-func (s *Store) Close() error { return errors.Join(s.new.Close(), s.old.Close()) }
+func (s *Store) Close() error {
+	s.walk.end()
+	return errors.Join(s.new.Close(), s.old.Close())
+}
 
 // frozen is the cart that a marker keeps as it is, as a reader sees it.
 func frozen(k *cart.Cart, m *storage.Marker) *cart.Cart {

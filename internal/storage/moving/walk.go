@@ -11,50 +11,27 @@ import (
 	"github.com/sidecart/sidecart/internal/storage"
 )
 
-// State is how far a move is.
-type State string
-
-// The states of a move.
-const (
-	// Moving: carts are left in the old store, or nobody has looked yet.
-	Moving State = "Moving"
-	// Done: a whole walk found nothing left.
-	Done State = "Done"
-)
-
-// Progress is how far the walk of this process has come.
-type Progress struct {
-	State State
-	// Walking says that the walk is this process's, and not another's.
-	Walking bool
-	// Carried is how many carts this process has moved, by the walk or since somebody changed them; names without a
-	// cart do not count.
-	Carried uint64
-	// Left is how many carts the last whole walk, or the one under way, found and could not move.
-	Left int
-	// Err is why one of them could not, or why the walk does not go on; nil where all is well.
-	Err error
-}
-
 // walk is the state of the walk.
 type walk struct {
 	mu       sync.Mutex
-	progress Progress
+	progress storage.Progress
+	stop     context.CancelFunc // of the walk that Start began
+	stopped  sync.WaitGroup
 }
 
-func (w *walk) note(f func(p *Progress)) {
+func (w *walk) note(f func(p *storage.Progress)) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	f(&w.progress)
 }
 
-// Progress is how far the walk has come.
-func (s *Store) Progress() Progress {
+// Progress implements [storage.Mover].
+func (s *Store) Progress() storage.Progress {
 	s.walk.mu.Lock()
 	defer s.walk.mu.Unlock()
 	p := s.walk.progress
 	if p.State == "" {
-		p.State = Moving
+		p.State = storage.Moving
 	}
 	return p
 }
@@ -80,13 +57,35 @@ const (
 	takeover = 5 * time.Second
 )
 
-// Run walks through the old store and moves what is left there, until ctx ends. Of all stores that move the same carts
-// one walks at a time; the others wait to take over. It begins anew wherever it broke off: what has moved is passed
-// over.
-func (s *Store) Run(ctx context.Context) {
+// Start implements [storage.Mover].
+func (s *Store) Start() {
+	ctx, stop := context.WithCancel(context.Background())
+	s.walk.mu.Lock()
+	defer s.walk.mu.Unlock()
+	if s.walk.stop != nil {
+		stop()
+		return
+	}
+	s.walk.stop = stop
+	s.walk.stopped.Go(func() { s.run(ctx) })
+}
+
+// end ends the walk that Start began.
+func (w *walk) end() {
+	w.mu.Lock()
+	stop := w.stop
+	w.mu.Unlock()
+	if stop != nil {
+		stop()
+	}
+	w.stopped.Wait()
+}
+
+// run walks until ctx ends, whenever nobody else does.
+func (s *Store) run(ctx context.Context) {
 	for ctx.Err() == nil {
 		did, err := s.alone(ctx, s.walkOn)
-		s.walk.note(func(p *Progress) {
+		s.walk.note(func(p *storage.Progress) {
 			p.Walking = false
 			if err != nil && ctx.Err() == nil {
 				p.Err = err
@@ -98,17 +97,13 @@ func (s *Store) Run(ctx context.Context) {
 	}
 }
 
-// Finish walks until a whole walk has found nothing left, unless another store walks: then it returns false. An error
-// other than that of ctx ends it too.
+// Finish implements [storage.Mover].
 func (s *Store) Finish(ctx context.Context) (did bool, err error) {
 	return s.alone(ctx, func(ctx context.Context) error {
 		for patience := firstPatience; ; patience = min(2*patience, lastPatience) {
 			left, err := s.once(ctx, patience)
-			switch {
-			case err != nil:
+			if err != nil || left == 0 {
 				return err
-			case left == 0:
-				return nil
 			}
 			if p := s.Progress(); errors.Is(p.Err, storage.ErrTooLarge) {
 				return fmt.Errorf("%d carts are left: %w", p.Left, p.Err)
@@ -122,7 +117,7 @@ func (s *Store) Finish(ctx context.Context) (did bool, err error) {
 
 // walkOn walks again and again.
 func (s *Store) walkOn(ctx context.Context) error {
-	s.walk.note(func(p *Progress) { p.Walking = true })
+	s.walk.note(func(p *storage.Progress) { p.Walking = true })
 	patience := firstPatience
 	for {
 		left, err := s.once(ctx, patience)
@@ -159,7 +154,7 @@ func (s *Store) once(ctx context.Context, patience time.Duration) (left int, err
 			}
 			if left != found || why != nil {
 				found = left
-				s.walk.note(func(p *Progress) { p.State, p.Left, p.Err = Moving, max(p.Left, left), why })
+				s.walk.note(func(p *storage.Progress) { p.State, p.Left, p.Err = storage.Moving, max(p.Left, left), why })
 			}
 			if err := wait(ctx, pause); err != nil {
 				return err
@@ -170,10 +165,10 @@ func (s *Store) once(ctx context.Context, patience time.Duration) (left int, err
 	if err != nil {
 		return left, err
 	}
-	s.walk.note(func(p *Progress) {
-		p.State, p.Left, p.Err = Done, left, why
+	s.walk.note(func(p *storage.Progress) {
+		p.State, p.Left, p.Err = storage.Done, left, why
 		if left > 0 {
-			p.State = Moving
+			p.State = storage.Moving
 		}
 	})
 	return left, nil

@@ -44,6 +44,9 @@ func Store(ctx context.Context, c *config.Config) (storage.Store, error) {
 
 // backend opens what the type and the URL of a configuration name.
 func backend(ctx context.Context, c *config.Config) (storage.Store, error) {
+	if c.MoveFrom != nil {
+		return openMoving(ctx, c)
+	}
 	switch b := &c.Backend; b.Type {
 	case config.BackendRedis:
 		rc, err := redisConfig(c)
@@ -198,10 +201,10 @@ func dynamodbConfig(c *config.Config) (dynamodb.Config, error) {
 func Identity(c *config.Config) string {
 	h := sha256.New()
 	write := func(s string) { _, _ = fmt.Fprintf(h, "%d:%s", len(s), s) }
-	if c.Backend.Type == config.BackendMemory {
+	if c.Backend.Type == config.BackendMemory && c.MoveFrom == nil {
 		return string(c.Backend.Type) // nothing else matters to it, and to open it anew loses carts
 	}
-	backend, err := config.Marshal(&config.Config{Backend: c.Backend})
+	backend, err := config.Marshal(&config.Config{Backend: c.Backend, MoveFrom: c.MoveFrom})
 	if err != nil {
 		write(err.Error())
 	}

@@ -81,7 +81,7 @@ func scriptsOf(namespace string) map[string]script {
 		return nil
 	}
 	all := map[string]script{}
-	for _, sc := range []script{commitScript, claimScript, abandonScript, leaseScript, instancesScript, pingScript, probeScript} {
+	for _, sc := range []script{commitScript, claimScript, abandonScript, leaseScript, fenceScript, instancesScript, pingScript, probeScript} {
 		in := inNamespace(namespace, strings.TrimPrefix(sc.source, namespaceLine("")))
 		in.confirms = sc.confirms
 		all[sc.sha] = in

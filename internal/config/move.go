@@ -1,0 +1,48 @@
+package config
+
+import (
+	"cmp"
+	"reflect"
+)
+
+// From is the configuration of the backend that carts move from, as if it were the only one; nil where none do.
+func (c *Config) From() *Config {
+	if c.MoveFrom == nil {
+		return nil
+	}
+	from := *c
+	from.Backend, from.KeyPrefix, from.MoveFrom = c.MoveFrom.Backend, cmp.Or(c.MoveFrom.KeyPrefix, c.KeyPrefix), nil
+	return &from
+}
+
+// move checks a move between two backends.
+func (v *validator) move(c *Config) {
+	m := c.MoveFrom
+	if m == nil {
+		return
+	}
+	v.backend("moveFrom.backend", &m.Backend)
+	if m.KeyPrefix != "" {
+		v.keyPrefix("moveFrom.keyPrefix", m.KeyPrefix)
+	}
+	switch from := c.From(); {
+	case m.Backend.Type == BackendMemory:
+		v.problem("moveFrom.backend.type", "must not be Memory, whose carts end with their process: remove moveFrom")
+	case c.Backend.Type == BackendMemory:
+		v.problem("moveFrom", "must not be set where backend.type is Memory, which would lose the carts that move there: choose another backend, or remove moveFrom")
+	case from.KeyPrefix == c.KeyPrefix && samePlace(&from.Backend, &c.Backend):
+		v.problem("moveFrom.backend", "is the same place as backend, with the same prefix: name where the carts are now, or remove moveFrom")
+	}
+}
+
+// samePlace reports whether carts of one prefix in both are the same carts, as far as the configuration says. How to get
+// there, such as a password, does not matter.
+func samePlace(a, b *Backend) bool {
+	if a.Type != b.Type {
+		return false
+	}
+	if a.Redis != nil && b.Redis != nil && a.Redis.Namespace != b.Redis.Namespace {
+		return false
+	}
+	return reflect.DeepEqual(a, b) || a.Place() == b.Place()
+}

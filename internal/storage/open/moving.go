@@ -1,0 +1,50 @@
+package open
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/sidecart/sidecart/internal/config"
+	"github.com/sidecart/sidecart/internal/storage"
+	"github.com/sidecart/sidecart/internal/storage/moving"
+)
+
+// mover is shown to people who look at a lock that a move holds.
+const mover = "a move between backends"
+
+// openMoving opens both backends of a move as one store, a [storage.Mover] that nobody has started.
+func openMoving(ctx context.Context, c *config.Config) (storage.Store, error) {
+	to := *c
+	to.MoveFrom = nil
+	into, err := backend(ctx, &to)
+	if err != nil {
+		return nil, err
+	}
+	from, err := backend(ctx, c.From())
+	if err != nil {
+		return nil, errors.Join(inMoveFrom(err), into.Close())
+	}
+	s, err := moving.New(from, into, mover)
+	if err != nil {
+		return nil, errors.Join(err, from.Close(), into.Close())
+	}
+	return s, nil
+}
+
+// inMoveFrom says of problems of the backend that carts move from where they are.
+func inMoveFrom(err error) error {
+	problems, ok := errors.AsType[config.Problems](err)
+	if !ok {
+		return fmt.Errorf("the backend that carts move from: %w", err)
+	}
+	there := make(config.Problems, len(problems))
+	for i, p := range problems {
+		if strings.HasPrefix(p.Path, "backend") {
+			p.Path = "moveFrom." + p.Path
+		}
+		there[i] = p
+	}
+	return there
+}
