@@ -291,6 +291,12 @@ type status struct {
 		Enabled      bool
 	}
 	Counters struct{ InFlight int }
+	Move     struct {
+		From, State string
+		Walking     bool
+		Carried     int
+		Left        int
+	}
 }
 
 func (s *sidecarUnderTest) status() (st status) {

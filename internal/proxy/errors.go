@@ -69,6 +69,7 @@ var (
 	noLease      = kind{code: codes.NotFound, reason: "NOT_FOUND", http: http.StatusNotFound, message: "there is no such lease of this cart: it never was, was released, or is forgotten"}
 	unsupported  = kind{code: codes.Unimplemented, reason: "UNSUPPORTED", http: http.StatusNotImplemented}
 	unavailable  = kind{code: codes.Unavailable, reason: "BACKEND_UNAVAILABLE", http: http.StatusServiceUnavailable, retry: true, message: "the backend does not answer; a change that was asked for was made once or not at all"}
+	moved        = kind{code: codes.Unavailable, reason: "BACKEND_UNAVAILABLE", http: http.StatusServiceUnavailable, retry: true, message: "the cart has moved to another backend, and the configuration of this sidecar is older than that; nothing was changed"}
 	shuttingDown = kind{code: codes.Unavailable, reason: "SHUTTING_DOWN", http: http.StatusServiceUnavailable, retry: true, message: "the sidecar is stopping"}
 	damaged      = kind{code: codes.DataLoss, reason: "CORRUPT", http: http.StatusInternalServerError, message: "what the backend holds under this name is no cart"}
 	forbidden    = kind{code: codes.PermissionDenied, reason: "FORBIDDEN", http: http.StatusForbidden}
@@ -102,6 +103,7 @@ var kinds = []struct {
 	{storage.ErrUnsupported, unsupported},
 	{storage.ErrCorrupt, damaged},
 	{storage.ErrClosed, shuttingDown},
+	{storage.ErrMoved, moved}, // before the sort of error that it wraps
 	{storage.ErrUnavailable, unavailable},
 	{errForbidden, forbidden},
 	{errNoRoute, notFound},

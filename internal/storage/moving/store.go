@@ -162,8 +162,14 @@ func (s *Store) passMovers(ctx context.Context, key cart.Key, at backend) (bool,
 	}
 	turn := s.newTurn()
 	turn.Parts = movers
-	_, err := s.new.Acquire(ctx, key, turn, false)
+	// No longer than a mover takes: it may as well be a client's lease of the whole cart.
+	wait, cancel := context.WithTimeout(ctx, storage.Heartbeat)
+	defer cancel()
+	_, err := s.new.Acquire(wait, key, turn, false)
 	giveBack(ctx, s.new, key, turn.Token)
+	if errors.Is(err, storage.ErrLockTimeout) && ctx.Err() == nil {
+		return false, nil
+	}
 	return true, err
 }
 
