@@ -258,7 +258,7 @@ func (c *carriage) clear(ctx context.Context) (ok bool, err error) {
 	ok, err = c.commit(ctx, c.new, storage.Commit{
 		Expect: storage.Expect{ID: c.target.ID, Version: c.target.Version},
 		Change: storage.Change{Writes: []storage.Write{{Part: cart.PartTransfer}}, Forget: true},
-		Locks:  storage.Locks{Parts: wholeCart, Token: c.there.Token, UnderLease: true},
+		Locks:  storage.Locks{Parts: wholeCart, Token: c.there.Token, MustHold: true},
 	})
 	if ok {
 		c.target = &cart.Cart{}
@@ -284,10 +284,10 @@ func (c *carriage) passFence(ctx context.Context) error {
 func (c *carriage) close(ctx context.Context) (ok bool, err error) {
 	ok, err = c.commit(ctx, c.old, storage.Commit{
 		Change: storage.Change{
-			Writes: []storage.Write{{Part: cart.PartTransfer, Value: encode(storage.Marker{Move: newUUID(), Done: true})}},
-			Steps:  1, NewID: newUUID(),
+			Writes: []storage.Write{{Part: cart.PartTransfer, Value: encode(storage.Marker{Move: storage.NewID(), Done: true})}},
+			Steps:  1, NewID: storage.NewID(),
 		},
-		Locks: storage.Locks{Parts: wholeCart, Token: c.here.Token, UnderLease: true, Release: true},
+		Locks: storage.Locks{Parts: wholeCart, Token: c.here.Token, MustHold: true, Release: true},
 	})
 	c.heldHere = !ok
 	return ok, err
@@ -295,14 +295,14 @@ func (c *carriage) close(ctx context.Context) (ok bool, err error) {
 
 // begin freezes the cart. Its expiry goes into the marker, which must not expire: under the turn nobody moves it.
 func (c *carriage) begin(ctx context.Context) (ok bool, err error) {
-	c.marker = storage.Marker{Move: newUUID()}
+	c.marker = storage.Marker{Move: storage.NewID()}
 	if at := c.cart.ExpiresAt; !at.IsZero() {
 		c.marker.Expires = at.UnixMilli()
 	}
 	return c.commit(ctx, c.old, storage.Commit{
 		Expect: storage.Expect{ID: c.cart.ID, Version: c.cart.Version},
 		Change: storage.Change{Writes: []storage.Write{{Part: cart.PartTransfer, Value: encode(c.marker)}}},
-		Locks:  storage.Locks{Parts: wholeCart, Token: c.here.Token, UnderLease: true},
+		Locks:  storage.Locks{Parts: wholeCart, Token: c.here.Token, MustHold: true},
 	})
 }
 
@@ -322,7 +322,7 @@ func (c *carriage) put(ctx context.Context) (ok bool, err error) {
 	return c.commit(ctx, c.new, storage.Commit{
 		Expect: storage.Expect{ID: c.target.ID, Version: c.target.Version},
 		Change: storage.Change{Place: &whole, Keep: true, TTL: ttl},
-		Locks:  storage.Locks{Parts: wholeCart, Token: c.there.Token, UnderLease: true},
+		Locks:  storage.Locks{Parts: wholeCart, Token: c.there.Token, MustHold: true},
 	})
 }
 
@@ -345,7 +345,7 @@ func (c *carriage) finish(ctx context.Context) (ok bool, err error) {
 	ok, err = c.commit(ctx, c.old, storage.Commit{
 		Expect: storage.Expect{ID: c.cart.ID, Version: c.cart.Version},
 		Change: storage.Change{Writes: writes, Steps: 1},
-		Locks:  storage.Locks{Parts: wholeCart, Token: c.here.Token, UnderLease: true, Release: true},
+		Locks:  storage.Locks{Parts: wholeCart, Token: c.here.Token, MustHold: true, Release: true},
 	})
 	c.heldHere = !ok
 	return ok, err
@@ -360,7 +360,7 @@ func (c *carriage) undo(ctx context.Context) (ok bool, err error) {
 	ok, err = c.commit(ctx, c.old, storage.Commit{
 		Expect: storage.Expect{ID: c.cart.ID, Version: c.cart.Version},
 		Change: storage.Change{Writes: []storage.Write{{Part: cart.PartTransfer}}, TTL: ttl},
-		Locks:  storage.Locks{Parts: wholeCart, Token: c.here.Token, UnderLease: true, Release: true},
+		Locks:  storage.Locks{Parts: wholeCart, Token: c.here.Token, MustHold: true, Release: true},
 	})
 	c.heldHere = !ok
 	return ok, err

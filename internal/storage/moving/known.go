@@ -1,9 +1,6 @@
 package moving
 
 import (
-	"crypto/rand"
-	"encoding/base64"
-	"fmt"
 	"sync"
 
 	"github.com/sidecart/sidecart/internal/cart"
@@ -89,17 +86,7 @@ func (w *waiting) take(token string) (at backend, ok bool) {
 
 // newTurn is a claim for the whole cart.
 func (s *Store) newTurn() storage.Claim {
-	var b [16]byte
-	_, _ = rand.Read(b[:]) // never fails
-	return storage.Claim{Token: base64.RawURLEncoding.EncodeToString(b[:]), Holder: s.holder, Parts: wholeCart, Duration: turnTTL}
+	return storage.Claim{Token: storage.NewToken(), Holder: s.holder, Parts: wholeCart, Duration: turnTTL}
 }
 
 var wholeCart = []cart.Part{cart.PartAll}
-
-// newUUID makes a version 4 UUID (RFC 9562).
-func newUUID() string {
-	var b [16]byte
-	_, _ = rand.Read(b[:])
-	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
-	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
-}

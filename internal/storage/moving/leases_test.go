@@ -37,7 +37,7 @@ func TestLeaseOfOld(t *testing.T) {
 			base := mustLoad(t, s, u1)
 			mustCommit(t, s, storage.Locked, change(u1, base, `{"other":1}`))
 			under := change(u1, base, `{"a":2}`)
-			under.Locks.Token, under.Locks.UnderLease = held, true
+			under.Locks.Token, under.Locks.MustHold = held, true
 			mustCommit(t, s, storage.Committed, under)
 			if l, err := s.Renew(t.Context(), u1, held, time.Minute); err != nil || l.Fence != g.Fence || !l.Expires.After(g.Expires) {
 				t.Errorf("renewed: %+v, %v; was %+v", l, err, g)
@@ -58,7 +58,7 @@ func TestLeaseOfOld(t *testing.T) {
 					t.Errorf("a lease that expired before the move: %v", err)
 				}
 				late := change(u1, mustLoad(t, s, u1), `{"late":1}`)
-				late.Locks.Token, late.Locks.UnderLease = token, true
+				late.Locks.Token, late.Locks.MustHold = token, true
 				mustCommit(t, s, storage.LockLost, late)
 				if _, err := s.Acquire(t.Context(), u1, leaseClaim(token, time.Minute), false); !errors.Is(err, storage.ErrTooLate) {
 					t.Errorf("claimed again: %v", err)

@@ -29,7 +29,7 @@ func (s *Store) page(ctx context.Context, after string, limit int) (keys []cart.
 			return nil, "", fmt.Errorf("%w: %q is no place to go on from", storage.ErrUnsupported, after)
 		}
 	}
-	node, name, others, err := s.master(ctx, place)
+	node, name, others, err := s.masterAfter(ctx, place)
 	if err != nil || node == nil {
 		return nil, "", err
 	}
@@ -68,9 +68,9 @@ func (s *Store) page(ctx context.Context, after string, limit int) (keys []cart.
 	return keys, next, nil
 }
 
-// master is the server at place, or the next in the order of their addresses, "" being before the first; and the
+// masterAfter is the server at place, or the next in the order of their addresses, "" being before the first; and the
 // addresses of those after it. There is none after the last.
-func (s *Store) master(ctx context.Context, place string) (node goredis.Cmdable, name string, others []string, err error) {
+func (s *Store) masterAfter(ctx context.Context, place string) (node goredis.Cmdable, name string, others []string, err error) {
 	cluster, ok := s.client.(*goredis.ClusterClient)
 	if !ok {
 		return s.client, "server", nil, nil

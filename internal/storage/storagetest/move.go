@@ -20,7 +20,7 @@ func testPlaceKeeps(s *subject) {
 		"later": time.Now().Add(2 * longer), "never": {}, "soon": time.Now().Add(s.short()),
 	} {
 		moved := was
-		moved.ID, moved.UpdatedAt = newID(), time.Now().Add(-longer).UTC().Truncate(time.Millisecond)
+		moved.ID, moved.UpdatedAt = storage.NewID(), time.Now().Add(-longer).UTC().Truncate(time.Millisecond)
 		if moved.ExpiresAt = ends; !ends.IsZero() {
 			moved.ExpiresAt = ends.UTC().Truncate(time.Millisecond)
 		}
@@ -52,7 +52,7 @@ func testMarker(s *subject) {
 			s.put(k, items(`{"a":1}`), metadata("m", `1`))
 		}
 		was := s.load(k)
-		turn := claim(newToken(), cart.PartAll)
+		turn := claim(storage.NewToken(), cart.PartAll)
 		take := storage.Commit{Key: k, Expect: storage.Expect{ID: "none"}, Locks: storage.Locks{Parts: turn.Parts, Claim: &turn}}
 		out := s.commit(storage.Conflict, take)
 		if !out.Claimed.Granted {
@@ -60,7 +60,7 @@ func testMarker(s *subject) {
 		}
 		s.same(what+": the cart that comes with the lock", out.Cart, was)
 
-		second := claim(newToken(), cart.PartAll)
+		second := claim(storage.NewToken(), cart.PartAll)
 		other := take
 		other.Locks.Claim = &second
 		if out := s.commit(storage.Locked, other); !out.Claimed.Queued {
@@ -71,10 +71,10 @@ func testMarker(s *subject) {
 		c := storage.Commit{
 			Key: k, Expect: storage.Expect{ID: was.ID, Version: was.Version},
 			Change: storage.Change{Writes: []storage.Write{marker}},
-			Locks:  storage.Locks{Parts: turn.Parts, Token: newToken(), UnderLease: true, Release: true},
+			Locks:  storage.Locks{Parts: turn.Parts, Token: storage.NewToken(), MustHold: true, Release: true},
 		}
 		if what == "absent" {
-			c.Change.Steps, c.Change.NewID = 1, newID()
+			c.Change.Steps, c.Change.NewID = 1, storage.NewID()
 		}
 		s.commit(storage.LockUnknown, c)
 		c.Locks.Token = turn.Token
@@ -120,7 +120,7 @@ func testFencesRaised(s *subject) {
 	}
 	take := func() uint64 {
 		s.Helper()
-		token := newToken()
+		token := storage.NewToken()
 		g := s.lease(l, key, token, long, cart.PartItems)
 		if n := last(); n < g.Fence {
 			s.Errorf("the last fence is %d, that of a lease %d", n, g.Fence)
@@ -183,7 +183,7 @@ func testWalk(s *subject) {
 		seen = append(seen, keys...)
 		if page < 5 { // others come before, between and after these
 			for _, identifier := range []string{"A", "m", "zz"} {
-				s.put(cart.Key{Identifier: identifier, Instance: newID()}, items(`{}`))
+				s.put(cart.Key{Identifier: identifier, Instance: storage.NewID()}, items(`{}`))
 			}
 		}
 		if after = next; next == "" {
