@@ -39,7 +39,7 @@ func Run(ctx context.Context, args, env []string, stdout, stderr io.Writer) int 
 	case "validate":
 		return runValidate(args, stdout, stderr)
 	case "move":
-		return runMove(ctx, args, environ(env), stdout, stderr)
+		return runMove(ctx, args, config.Environment(env), stdout, stderr)
 	case "version":
 		if len(args) > 0 {
 			return usage(stderr, "version takes no arguments")
