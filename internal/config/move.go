@@ -35,8 +35,8 @@ func (v *validator) move(c *Config) {
 	}
 }
 
-// samePlace reports whether carts of one prefix in both are the same carts, as far as the configuration says. How to get
-// there, such as a password, does not matter.
+// samePlace reports whether carts of one prefix in both are the same carts, as far as the configuration says. How to
+// get there, such as a password, does not matter.
 func samePlace(a, b *Backend) bool {
 	if a.Type != b.Type {
 		return false

@@ -24,7 +24,8 @@ type Fencer interface {
 	RaiseFence(ctx context.Context, key cart.Key, fence uint64) error
 }
 
-// Loner is a store by which one of all sidecars does a chore. The fallback is a lease on a cart that no client can name.
+// Loner is a store by which one of all sidecars does a chore. The fallback is a lease on a cart that no client can
+// name.
 type Loner interface {
 	// Alone runs do unless somebody else does the chore of that name, and reports whether it did. The context of do
 	// ends where the right to it is lost. Others may do the chore as soon as do has returned.

@@ -30,8 +30,8 @@ type stay struct {
 	until time.Time
 }
 
-// errLocked says that a lock in the old store keeps a cart there; errHandOver that a hand-over does, which is finished by
-// the layer above where it began.
+// errLocked says that a lock in the old store keeps a cart there; errHandOver that a hand-over does, which is finished
+// by the layer above where it began.
 var (
 	errLocked   = errors.New("a lock is held in the old backend")
 	errHandOver = errors.New("a hand-over is not finished in the old backend")
@@ -122,9 +122,9 @@ var movers = []cart.Part{cart.PartMetadata(strings.Repeat("move", 64))}
 type carriage struct {
 	*Store
 	key cart.Key
-	// here is the turn in the old store, over the whole cart. there is that in the new one, which is held all the while:
-	// it is over a part that no client can name, so it holds off other movers, and not those who change the cart there
-	// as soon as it counts.
+	// here is the turn in the old store, over the whole cart. there is that in the new one, which is held all the
+	// while: it is over a part that no client can name, so it holds off other movers, and not those who change the cart
+	// there as soon as it counts.
 	here, there         storage.Claim
 	heldHere, heldThere bool
 	cart                *cart.Cart // in the old store

@@ -63,8 +63,8 @@ func walkAndExit() int {
 	return 0
 }
 
-// TestProcessesKilled: processes that move carts are killed again and again, wherever they are, while shops sell. At the
-// end each thing that was sold is there once, in the new backend.
+// TestProcessesKilled: processes that move carts are killed again and again, wherever they are, while shops sell. At
+// the end each thing that was sold is there once, in the new backend.
 func TestProcessesKilled(t *testing.T) {
 	server, file := testserver.StartRedis(t), filepath.Join(t.TempDir(), "carts.db")
 	addr := server.Addr

@@ -13,8 +13,8 @@ func leaseClaim(token string, d time.Duration) storage.Claim {
 	return storage.Claim{Token: token, Holder: "client", Parts: []cart.Part{cart.PartItems}, Duration: d, Leased: true}
 }
 
-// TestLeaseOfOld: a lease that was taken in the old backend is good until it ends, keeps the cart there, and is known as
-// lost afterwards; a later one has a greater fence.
+// TestLeaseOfOld: a lease that was taken in the old backend is good until it ends, keeps the cart there, and is known
+// as lost afterwards; a later one has a greater fence.
 func TestLeaseOfOld(t *testing.T) {
 	for name, open := range pairs {
 		t.Run(name, func(t *testing.T) {
