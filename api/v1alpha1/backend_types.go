@@ -250,8 +250,8 @@ type DatabaseBackend struct {
 	// +optional
 	URLSecretRef *URLSecretRef `json:"urlSecretRef,omitempty"`
 
-	// How to speak TLS. Write {enabled: true} to trust the usual authorities. Without it, PostgreSQL speaks TLS if the
-	// server can, and MySQL does not. Beside urlSecretRef the URL says it.
+	// How to speak TLS. Write {enabled: true} to trust the usual authorities. Without it, TLS is spoken if the server
+	// can, and its certificate is not verified. Beside urlSecretRef the URL says it.
 	// +optional
 	TLS *DatabaseTLS `json:"tls,omitempty"`
 

@@ -31,11 +31,11 @@ func tameWarnings(in []Warning) []Warning {
 	return out
 }
 
-// about says what a warning is about: carts that may be lost, or that it is not known whether they may. Others, such as
-// NoWakeUps, are about speed.
+// about says what a warning is about: carts that may be lost, or that it is not known whether they may. NoWakeUps is
+// about speed, ExpiredStay about room.
 func (w Warning) about() (loss, unknown bool) {
 	unknown = strings.HasPrefix(w.Code, "Unknown")
-	return !unknown && w.Code != "NoWakeUps", unknown
+	return !unknown && w.Code != "NoWakeUps" && w.Code != "ExpiredStay", unknown
 }
 
 func (c *conclusion) backendDurable(*v1alpha1.CartStorage) (metav1.ConditionStatus, string, string) {

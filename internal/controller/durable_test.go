@@ -28,7 +28,7 @@ func TestBackendDurable(t *testing.T) {
 			"1 of 2 sidecars warn that carts may be lost; pod web-1-2: It is alone."},
 		{"unknown", []Warning{{"UnknownEviction", "It does not say."}}, "Unknown", "UnknownEviction",
 			"1 of 2 sidecars cannot find out how safe carts are; pod web-1-2: It does not say."},
-		{"slow", []Warning{{"NoWakeUps", "It is slow."}}, "True", "Durable", "no sidecar has anything to say against how carts are kept"},
+		{"slow and full", []Warning{{"NoWakeUps", "It is slow."}, {"ExpiredStay", "It is full."}}, "True", "Durable", "no sidecar has anything to say against how carts are kept"},
 		{"none", []Warning{}, "True", "Durable", "no sidecar has anything to say against how carts are kept"},
 		{"too much", append([]Warning{{"no code", "x"}, {strings.Repeat("A", 5000), "x"}, {"", "x"}}, Warning{"NotDurable", strings.Repeat("x", 5000)}), "False", "NotDurable",
 			"1 of 2 sidecars warn that carts may be lost; pod web-1-2: " + strings.Repeat("x", 400) + "…"},
