@@ -64,8 +64,8 @@ const (
 )
 
 // Reasons of ConditionBackendDurable, with ReasonNoWorkloads and ReasonUnknown. Where it is not true, the reason is the
-// code by which a sidecar warns: CartsEvicted, EvictionPolicy, NotPersistent, NotDurable, OneMachine, ClockDiffers; where
-// that could not be found out, UnknownEviction or UnknownPersistence.
+// code by which a sidecar warns: CartsEvicted, EvictionPolicy, NotPersistent, NotDurable, OneMachine, ClockDiffers;
+// where that could not be found out, UnknownEviction or UnknownPersistence.
 const (
 	// ReasonDurable: no sidecar warns.
 	ReasonDurable = "Durable"

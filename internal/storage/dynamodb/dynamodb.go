@@ -38,6 +38,7 @@ var (
 	_ cell.Lister     = (*driver)(nil)
 	_ cell.Counter    = (*driver)(nil)
 	_ cell.Flusher    = (*driver)(nil)
+	_ cell.Walker     = (*driver)(nil)
 	_ storage.Beater  = (*driver)(nil)
 	_ storage.Advisor = (*driver)(nil)
 )

@@ -2,10 +2,16 @@ package dynamodb
 
 import (
 	"context"
+	"fmt"
+	"strings"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
+
+	"github.com/sidecart/sidecart/internal/cart"
+	"github.com/sidecart/sidecart/internal/storage"
 )
 
 // A page is what DynamoDB reads at once, 1 MiB at most, and a call of its own. It has as many items as pass the filter,
@@ -76,6 +82,19 @@ func (d *driver) remove(ctx context.Context, it *item) error {
 
 // scan visits the items of the prefix, with the attributes that are named besides their key and revision.
 func (d *driver) scan(ctx context.Context, visit func(*item) (more bool, err error), attrs ...string) error {
+	in := d.scanned(attrs...)
+	return d.pages(ctx, func(ctx context.Context, start attributes) ([]attributes, attributes, error) {
+		in.ExclusiveStartKey = start
+		out, err := d.client.Scan(ctx, in)
+		if err != nil {
+			return nil, nil, err
+		}
+		return out.Items, out.LastEvaluatedKey, nil
+	}, visit)
+}
+
+// scanned is what a scan of the prefix asks for.
+func (d *driver) scanned(attrs ...string) *dynamodb.ScanInput {
 	in := &dynamodb.ScanInput{
 		TableName: &d.table, ConsistentRead: aws.Bool(true),
 		FilterExpression:          aws.String("begins_with(#identifier, :space)"),
@@ -87,14 +106,42 @@ func (d *driver) scan(ctx context.Context, visit func(*item) (more bool, err err
 		*in.ProjectionExpression += ", #" + a
 		in.ExpressionAttributeNames["#"+a] = a
 	}
-	return d.pages(ctx, func(ctx context.Context, start attributes) ([]attributes, attributes, error) {
-		in.ExclusiveStartKey = start
+	return in
+}
+
+// Page implements [cell.Walker]: one page of a scan. Where it goes on may be the item of another prefix.
+func (d *driver) Page(ctx context.Context, after string, limit int) (keys []cart.Key, next string, err error) {
+	in := d.scanned()
+	in.Limit = aws.Int32(int32(min(limit, 1000)))
+	if partition, instance, ok := strings.Cut(after, "\x00"); ok { // names hold no NUL
+		in.ExclusiveStartKey = attributes{
+			attrIdentifier: &types.AttributeValueMemberS{Value: partition}, attrInstance: &types.AttributeValueMemberS{Value: instance},
+		}
+	}
+	err = d.reading(ctx, func(ctx context.Context) error {
+		keys, next = nil, ""
 		out, err := d.client.Scan(ctx, in)
 		if err != nil {
-			return nil, nil, err
+			return err
 		}
-		return out.Items, out.LastEvaluatedKey, nil
-	}, visit)
+		for _, a := range out.Items {
+			it, err := d.space.decode(a)
+			if err != nil {
+				return err
+			}
+			keys = append(keys, it.key)
+		}
+		if last := out.LastEvaluatedKey; len(last) > 0 {
+			partition, _ := last[attrIdentifier].(*types.AttributeValueMemberS)
+			instance, _ := last[attrInstance].(*types.AttributeValueMemberS)
+			if partition == nil || instance == nil {
+				return fmt.Errorf("%w: a page ends with a key that is none of the table", storage.ErrCorrupt)
+			}
+			next = partition.Value + "\x00" + instance.Value
+		}
+		return nil
+	})
+	return keys, next, err
 }
 
 // pages visits the items of one page after the other, until visit wants no more.

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"sync"
 	"time"
 
@@ -31,6 +32,7 @@ var (
 	_ cell.Lister     = (*driver)(nil)
 	_ cell.Counter    = (*driver)(nil)
 	_ cell.Flusher    = (*driver)(nil)
+	_ cell.Walker     = (*driver)(nil)
 	_ storage.Beater  = (*driver)(nil)
 	_ storage.Advisor = (*driver)(nil)
 )
@@ -196,6 +198,30 @@ func cartAt(path string, now time.Time) (key cart.Key, exists bool, err error) {
 	key, state, err := stateAt(path)
 	c := &state.Cart
 	return key, c.Exists() && (c.ExpiresAt.IsZero() || now.Before(c.ExpiresAt)), err
+}
+
+// Page implements [cell.Walker]: the carts of one folder.
+func (d *driver) Page(ctx context.Context, after string, _ int) (keys []cart.Key, next string, err error) {
+	if err := d.enter(ctx); err != nil {
+		return nil, "", err
+	}
+	i := 0
+	if after != "" {
+		if i, err = strconv.Atoi(after); err != nil || i < 0 || i >= folders {
+			return nil, "", fmt.Errorf("%w: %q is no place in a walk", storage.ErrUnsupported, after)
+		}
+	}
+	err = d.each(ctx, d.folder(i), func(path string) error {
+		key, _, err := stateAt(path)
+		if err == nil && key != (cart.Key{}) {
+			keys = append(keys, key)
+		}
+		return err
+	})
+	if i++; i < folders {
+		next = strconv.Itoa(i)
+	}
+	return keys, next, err
 }
 
 // stateAt reads a file. One that is not there any more has the zero state.

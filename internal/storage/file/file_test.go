@@ -16,7 +16,9 @@ func TestConformance(t *testing.T) {
 			Second: func(t *testing.T) storage.Store { return open(t, folder, "cart") },
 			Other:  func(t *testing.T) storage.Store { return open(t, folder, "cart2") },
 		}
-	}, storagetest.Caps{NoPairs: "two files cannot take their places at once"})
+	}, storagetest.Caps{
+		NoPairs: "two files cannot take their places at once",
+	})
 }
 
 func open(t *testing.T, folder, prefix string) *cell.Store {

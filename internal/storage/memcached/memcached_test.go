@@ -34,6 +34,7 @@ func TestConformance(t *testing.T) {
 				NoPairs:      "a cas is of one value",
 				NoInstances:  "Memcached does not list its keys, and an index may be forgotten by itself",
 				NoCount:      "Memcached does not list its keys",
+				NoWalk:       "Memcached does not list its keys",
 				NoFlush:      "Memcached does not list its keys, and flush_all deletes what belongs to others",
 				MaxCartBytes: tc.largest,
 			})

@@ -13,13 +13,15 @@ import (
 )
 
 var (
-	_ cell.Driver     = (*driver)(nil)
-	_ cell.Pairer     = (*driver)(nil)
-	_ cell.Lister     = (*driver)(nil)
-	_ cell.Counter    = (*driver)(nil)
-	_ cell.Flusher    = (*driver)(nil)
-	_ storage.Beater  = (*driver)(nil)
-	_ storage.Advisor = (*driver)(nil)
+	_ cell.Driver       = (*driver)(nil)
+	_ cell.Pairer       = (*driver)(nil)
+	_ cell.Lister       = (*driver)(nil)
+	_ cell.Counter      = (*driver)(nil)
+	_ cell.Flusher      = (*driver)(nil)
+	_ cell.Walker       = (*driver)(nil)
+	_ cell.FenceCounter = (*driver)(nil)
+	_ storage.Beater    = (*driver)(nil)
+	_ storage.Advisor   = (*driver)(nil)
 )
 
 // driver is a [cell.Driver] over the connections of one pool.
