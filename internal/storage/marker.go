@@ -39,7 +39,7 @@ func (m *Marker) ExpiresAt() time.Time {
 // ParseMarker reads a value of PartTransfer. ok is false where it is no marker, but the intent of a hand-over, or
 // nothing. A marker of a format that this release does not know is an ErrUnsupported that names it.
 func ParseMarker(transfer []byte) (m Marker, ok bool, err error) {
-	if !bytes.Contains(transfer, []byte(`"moving"`)) || json.Unmarshal(transfer, &m) != nil || m.Format == 0 {
+	if known := bytes.Contains(transfer, []byte(`"moving"`)) && json.Unmarshal(transfer, &m) == nil && m.Format != 0; !known {
 		return Marker{}, false, nil
 	}
 	if m.Format != MarkerFormat {

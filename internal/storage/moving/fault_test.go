@@ -84,17 +84,17 @@ var errKilled = fmt.Errorf("%w: the process was killed", storage.ErrUnavailable)
 // noFault is for the calls that are made and answered.
 func noFault(int) error { return nil }
 
-// pairs give each subtest two empty backends, opened anew by each call of old and new.
-var pairs = map[string]func(t *testing.T) (old, new func() movable){
-	"memory to memory": func(t *testing.T) (old, new func() movable) {
+// pairs give each subtest two empty backends, opened anew by each call of openOld and openNew.
+var pairs = map[string]func(t *testing.T) (openOld, openNew func() movable){
+	"memory to memory": func(t *testing.T) (openOld, openNew func() movable) {
 		a, b := memory.New(), memory.New()
 		return func() movable { return a }, func() movable { return b }
 	},
-	"redis to sqlite": func(t *testing.T) (old, new func() movable) { return pair(t, 0, 1) },
-	"sqlite to redis": func(t *testing.T) (old, new func() movable) { return pair(t, 1, 0) },
+	"redis to sqlite": func(t *testing.T) (openOld, openNew func() movable) { return pair(t, 0, 1) },
+	"sqlite to redis": func(t *testing.T) (openOld, openNew func() movable) { return pair(t, 1, 0) },
 }
 
-func pair(t *testing.T, from, to int) (old, new func() movable) {
+func pair(t *testing.T, from, to int) (openOld, openNew func() movable) {
 	a, b := backends[from].start(t), backends[to].start(t)
 	return func() movable { return a(t, "cart").(movable) }, func() movable { return b(t, "cart").(movable) }
 }
@@ -153,8 +153,8 @@ func TestKilled(t *testing.T) {
 			for _, answered := range []string{"before", "after"} {
 				t.Run(fmt.Sprintf("%s/there=%v/%s", name, there, answered), func(t *testing.T) {
 					t.Parallel()
-					old, new := open(t)
-					o, n := old(), new()
+					openOld, openNew := open(t)
+					o, n := openOld(), openNew()
 					var running sync.WaitGroup
 					defer running.Wait()
 					last := false

@@ -19,8 +19,8 @@ func TestLeaseOfOld(t *testing.T) {
 	for name, open := range pairs {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			old, new := open(t)
-			o, n := old(), new()
+			openOld, openNew := open(t)
+			o, n := openOld(), openNew()
 			mustCommit(t, o, storage.Committed, change(u1, &cart.Cart{}, `{"a":1}`))
 			if last, err := o.LastFence(t.Context(), u1); err != nil || o.RaiseFence(t.Context(), u1, last+7_200_000_000) != nil {
 				t.Fatal(err) // two hours ahead of any clock
@@ -83,8 +83,8 @@ func TestWaiterOfOld(t *testing.T) {
 	for name, open := range pairs {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			old, new := open(t)
-			o, n := old(), new()
+			openOld, openNew := open(t)
+			o, n := openOld(), openNew()
 			mustCommit(t, o, storage.Committed, change(u1, &cart.Cart{}, `{"a":1}`))
 			holder := leaseClaim("holder-in-the-old-one0", time.Minute)
 			if _, err := o.Acquire(t.Context(), u1, holder, false); err != nil {
@@ -97,7 +97,7 @@ func TestWaiterOfOld(t *testing.T) {
 				_, err := walked.Finish(t.Context())
 				moved <- err
 			}()
-			waiter := movingStore(t, old(), new())
+			waiter := movingStore(t, openOld(), openNew())
 			claimed := change(u1, mustLoad(t, o, u1), `{"b":1}`)
 			claim := storage.Claim{Token: "waits-in-the-old-store", Parts: []cart.Part{cart.PartItems}, Duration: storage.WaiterTTL}
 			claimed.Locks.Claim = &claim

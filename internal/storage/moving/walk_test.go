@@ -24,8 +24,8 @@ func TestFinish(t *testing.T) {
 	for name, open := range pairs {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			old, new := open(t)
-			o, n := old(), new()
+			openOld, openNew := open(t)
+			o, n := openOld(), openNew()
 			const carts = 30
 			for i := range carts {
 				key := cart.Key{Identifier: fmt.Sprint("u", i%10), Instance: fmt.Sprint("i", i/10)}
@@ -58,7 +58,7 @@ func TestFinish(t *testing.T) {
 			}
 
 			// Another walks now.
-			other := movingStore(t, old(), new())
+			other := movingStore(t, openOld(), openNew())
 			walking, end := make(chan struct{}), make(chan struct{})
 			go func() {
 				if l, ok := o.(storage.Loner); ok {
@@ -81,8 +81,8 @@ func TestFinish(t *testing.T) {
 
 // TestLeft: a cart that the new backend cannot hold stays in use where it is, and the walk says so.
 func TestLeft(t *testing.T) {
-	old, new := pairs["memory to memory"](t)
-	o, n := old(), new()
+	openOld, openNew := pairs["memory to memory"](t)
+	o, n := openOld(), openNew()
 	mustCommit(t, o, storage.Committed, change(u1, &cart.Cart{}, `{"a":1}`))
 	s := movingStore(t, o, small{n})
 	did, err := s.Finish(t.Context())
@@ -125,13 +125,13 @@ func addItem(t *testing.T) func(id string) cart.Verb {
 func TestUnderLoad(t *testing.T) {
 	for name, open := range pairs {
 		t.Run(name, func(t *testing.T) {
-			old, new := open(t)
+			openOld, openNew := open(t)
 			const carts, writers, changes = 40, 8, 40
 			opts := lock.Options{
 				Locking: true, WaitTimeout: patient, LeaseDuration: 5 * time.Second, TTL: time.Hour, Holder: "test",
 				Limits: cart.DefaultLimits(),
 			}
-			stores := []storage.Store{old(), movingStore(t, old(), new()), movingStore(t, old(), new())}
+			stores := []storage.Store{openOld(), movingStore(t, openOld(), openNew()), movingStore(t, openOld(), openNew())}
 			var shops []*lock.Coordinator
 			for _, s := range stores {
 				c := lock.New(s, opts)
