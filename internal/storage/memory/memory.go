@@ -30,7 +30,7 @@ var (
 // driver keeps states as they are: nothing is encoded.
 type driver struct {
 	mu     sync.Mutex
-	states map[cart.Key]storage.State
+	states map[cart.Key]*storage.State
 	fence  uint64 // the last that was given, of any cart
 
 	// What an update works on, under the mutex: a commit need not allocate it.
@@ -40,18 +40,20 @@ type driver struct {
 }
 
 func newDriver() *driver {
-	d := &driver{states: map[cart.Key]storage.State{}}
+	d := &driver{states: map[cart.Key]*storage.State{}}
 	d.pointers = [2]*cell.Record{&d.records[0], &d.records[1]}
 	d.draw = d.nextFence
 	return d
 }
 
 // Load implements [cell.Driver].
-func (d *driver) Load(_ context.Context, key cart.Key, _ bool) (cell.Record, time.Time, error) {
+func (d *driver) Load(_ context.Context, key cart.Key, _ bool) (r cell.Record, now time.Time, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	s := d.states[key]
-	return cell.Record{State: s.Clone()}, time.Now(), nil
+	if s := d.states[key]; s != nil {
+		r.State = s.Clone()
+	}
+	return r, time.Now(), nil
 }
 
 // Update implements [cell.Driver].
@@ -60,8 +62,10 @@ func (d *driver) Update(_ context.Context, keys []cart.Key, change cell.Change) 
 	defer d.mu.Unlock()
 	now := time.Now()
 	for i, key := range keys {
-		s := d.states[key]
-		d.records[i] = cell.Record{State: s.Clone(), NextFence: d.draw}
+		d.records[i] = cell.Record{NextFence: d.draw}
+		if s := d.states[key]; s != nil {
+			d.records[i].State = s.Clone()
+		}
 	}
 	defer clear(d.records[:])
 	if err := change(now, d.pointers[:len(keys)]); err != nil {
@@ -71,8 +75,11 @@ func (d *driver) Update(_ context.Context, keys []cart.Key, change cell.Change) 
 		switch r := &d.records[i]; {
 		case r.Save && r.State.Empty():
 			delete(d.states, key)
+		case r.Save && d.states[key] != nil:
+			*d.states[key] = r.State
 		case r.Save:
-			d.states[key] = r.State
+			s := r.State
+			d.states[key] = &s
 		}
 	}
 	d.sweep(now)
