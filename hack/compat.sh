@@ -12,6 +12,7 @@ if ! git cat-file -e "$base^{commit}" 2>/dev/null && ! git fetch -q origin "$bas
 fi
 scratch=$(mktemp -d "${TMPDIR:-/tmp}/sc.XXXXXX")
 trap 'rm -rf "$scratch"' EXIT
+chmod 711 "$scratch"
 mkdir "$scratch/before" "$scratch/tmp"
 git archive "$base" | tar -x -C "$scratch/before"
 export TMPDIR=$scratch/tmp

@@ -16,7 +16,8 @@ while [ $# -gt 0 ]; do
 done
 
 # All temporary files of the tests are in one folder, so none outlives them. A short name: sockets lie there too.
-scratch=$(mktemp -d "${TMPDIR:-/tmp}/sc.XXXXXX") || exit
+# Database servers, which refuse to run as root, have to pass through it.
+scratch=$(mktemp -d "${TMPDIR:-/tmp}/sc.XXXXXX") && chmod 711 "$scratch" || exit
 export TMPDIR=$scratch
 
 # Prints the processes of the tests that are left: those that were given our folder or work in it. A test that is cut
