@@ -68,7 +68,7 @@ func TestChangesAreToldBefore(t *testing.T) {
 		}},
 		{"another type", "backend: {type: Memory, redis: null}\n" + port + accept, []string{
 			"carts stay in Redis " + address + ": 1,204 seen under prefix cart; no sidecar will find them",
-			"each pod will have carts of its own, and Deployment web has 3 replicas: backend Memory is not shared; write Redis or Memcached for several pods",
+			"each pod will have carts of its own, and Deployment web has 3 replicas: backend Memory is not shared; write " + config.SharedNames() + " for several pods",
 		}},
 		{"image and resources", same + fmt.Sprintf("sidecar: {image: other, resources: {limits: {memory: 256Mi}}, ports: {admin: %d}}", w.nodes.port),
 			[]string{"needs a restart of 3 pods (image, resources): until then they go on as they are"}},
@@ -198,15 +198,16 @@ func TestReviewRefuses(t *testing.T) {
 		defer cancel()
 		return v.Handle(ctx, admission.Request{AdmissionRequest: admissionv1.AdmissionRequest{Operation: op, OldObject: was, Object: is, Namespace: w.namespace}})
 	}
-	postgres, memory := storage("backend: {type: Database, database: {dialect: PostgreSQL, host: db, name: shop}}"), storage("backend: {type: Memory}")
-	says := "PostgreSQL is not built into this version; available are " + config.BuiltNames()
-	if r := ask(admissionv1.Create, runtime.RawExtension{}, postgres); r.Allowed || !strings.Contains(r.Result.Message, says) {
+	memory := storage("backend: {type: Memory}")
+	critical := storage("{backend: {type: Memory}, criticalBackend: {type: DynamoDB, dynamodb: {region: local, tableName: carts}}}")
+	const says = "a second backend for checkouts is not built into this version"
+	if r := ask(admissionv1.Create, runtime.RawExtension{}, critical); r.Allowed || !strings.Contains(r.Result.Message, says) {
 		t.Errorf("create: %+v", r)
 	}
-	if r := ask(admissionv1.Update, memory, postgres); r.Allowed || !strings.Contains(r.Result.Message, says) {
+	if r := ask(admissionv1.Update, memory, critical); r.Allowed || !strings.Contains(r.Result.Message, says) {
 		t.Errorf("change: %+v", r)
 	}
-	if r := ask(admissionv1.Update, postgres, postgres); !r.Allowed || !strings.Contains(strings.Join(r.Warnings, "\n"), says) {
+	if r := ask(admissionv1.Update, critical, critical); !r.Allowed || !strings.Contains(strings.Join(r.Warnings, "\n"), says) {
 		t.Errorf("as before: %+v", r)
 	}
 	v.namespaces = []string{"another"}

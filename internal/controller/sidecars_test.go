@@ -10,6 +10,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/sidecart/sidecart/api/v1alpha1"
+	"github.com/sidecart/sidecart/internal/config"
 	"github.com/sidecart/sidecart/internal/render"
 )
 
@@ -135,7 +136,7 @@ func TestLockingThatIsNotEffective(t *testing.T) {
 	cs := w.settles("file", func(cs *v1alpha1.CartStorage) string {
 		return is(cs, "LockingEffective", "False", "BackendCannotLock")
 	})
-	if m := condition(cs, "LockingEffective").Message; m != "Deployment files has 2 replicas, and backend Database cannot lock across replicas: run one pod, or use Redis or Memcached" {
+	if m := condition(cs, "LockingEffective").Message; m != "Deployment files has 2 replicas, and backend Database cannot lock across replicas: run one pod, or use "+config.SharedNames() {
 		t.Errorf("message is %q", m)
 	}
 	w.cartStorage("off", "locking: {mode: Disabled}")
