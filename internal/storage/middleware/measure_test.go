@@ -87,6 +87,10 @@ var powers = map[string]func(storage.Store) (any, bool){
 	"Advisor":     func(s storage.Store) (any, bool) { return storage.As[storage.Advisor](s) },
 	"Counter":     func(s storage.Store) (any, bool) { return storage.As[storage.Counter](s) },
 	"OutsideHeap": func(s storage.Store) (any, bool) { return storage.As[storage.OutsideHeap](s) },
+	"Walker":      func(s storage.Store) (any, bool) { return storage.As[storage.Walker](s) },
+	"Fencer":      func(s storage.Store) (any, bool) { return storage.As[storage.Fencer](s) },
+	"Loner":       func(s storage.Store) (any, bool) { return storage.As[storage.Loner](s) },
+	"Mover":       func(s storage.Store) (any, bool) { return storage.As[storage.Mover](s) },
 }
 
 // TestPowers: a decorated store offers what the bare one offers, and nothing else but the count of its commits.
@@ -97,7 +101,7 @@ func TestPowers(t *testing.T) {
 		store storage.Store
 		want  []string
 	}{
-		"memory":      {whole, []string{"Advisor", "Beater", "Counter", "Locker", "OutsideHeap"}},
+		"memory":      {whole, []string{"Advisor", "Beater", "Counter", "Fencer", "Locker", "OutsideHeap", "Walker"}},
 		"bare":        {bare{whole}, nil},
 		"beat":        {withBeat{whole, whole}, []string{"Beater"}},
 		"advice":      {withAdvice{whole, whole}, []string{"Advisor"}},

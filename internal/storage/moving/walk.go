@@ -176,7 +176,7 @@ func (s *Store) once(ctx context.Context, patience time.Duration) (left int, err
 
 // pages gives visit the names in the old store, page by page, but for those that no client can name.
 func (s *Store) pages(ctx context.Context, visit func(keys []cart.Key) error) error {
-	w, ok := s.old.(storage.Walker)
+	w, ok := storage.As[storage.Walker](s.old)
 	if !ok {
 		return fmt.Errorf("%w: the old backend cannot find all carts; each moves when somebody changes it", storage.ErrUnsupported)
 	}
@@ -202,7 +202,7 @@ func (s *Store) pages(ctx context.Context, visit func(keys []cart.Key) error) er
 
 // alone is [storage.Loner] of the old store, or a lease there on a name that no client can have.
 func (s *Store) alone(ctx context.Context, do func(ctx context.Context) error) (did bool, err error) {
-	if l, ok := s.old.(storage.Loner); ok {
+	if l, ok := storage.As[storage.Loner](s.old); ok {
 		return l.Alone(ctx, chore, do)
 	}
 	key := cart.Key{Instance: "chore-" + chore}

@@ -103,7 +103,7 @@ func testFencesRaised(s *subject) {
 	if !ok {
 		return
 	}
-	f, ok := l.(storage.Fencer)
+	f, ok := storage.As[storage.Fencer](l)
 	if !ok {
 		if s.caps.NoFences == "" {
 			s.Fatal("the store cannot go on with the fences of another, and Caps.NoFences names no reason")
@@ -150,7 +150,7 @@ func testFencesRaised(s *subject) {
 
 // testWalk: a walk meets each cart that exists all the while, whatever comes and goes meanwhile.
 func testWalk(s *subject) {
-	w, ok := s.store.(storage.Walker)
+	w, ok := storage.As[storage.Walker](s.store)
 	if s.caps.NoWalk != "" {
 		if _, _, err := walkPage(s.ctx, w); !errors.Is(err, storage.ErrUnsupported) {
 			s.Errorf("Page: %v, want ErrUnsupported, since %s", err, s.caps.NoWalk)
