@@ -19,3 +19,6 @@ var failovers = func() (all []failover) {
 
 // movedSlots is how many slots of a Cluster move.
 const movedSlots = 5461
+
+// lockings are how a backend is locked while clients add.
+func lockings(string) []string { return []string{"enabled", "disabled", "switched"} }

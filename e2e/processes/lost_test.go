@@ -26,7 +26,7 @@ type count struct{ acknowledged, unknown int }
 // and restarted. Every acknowledged add must be in the cart exactly once, and one without an answer at most once.
 func TestNothingLost(t *testing.T) {
 	for _, backend := range sharedBackends {
-		for _, locking := range []string{"enabled", "disabled", "switched"} {
+		for _, locking := range lockings(backend.name) {
 			for _, carts := range []int{1, 50} {
 				t.Run(fmt.Sprintf("%s/%s/carts=%d", backend.name, locking, carts), func(t *testing.T) {
 					nothingLost(t, backend.args(t), locking, carts, func(int) variant { return variant{race: true} })

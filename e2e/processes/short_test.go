@@ -13,3 +13,11 @@ var failovers = []failover{
 
 // movedSlots is how many slots of a Cluster move.
 const movedSlots = 200
+
+// lockings are how a backend is locked while clients add; with the build tag long, all are tried on each.
+func lockings(backend string) []string {
+	if backend == "redis" || backend == "sqlite" {
+		return []string{"enabled", "disabled", "switched"}
+	}
+	return []string{"switched"}
+}
