@@ -65,7 +65,7 @@ others=$(grep -v '/e2e/' <<<"$all")
 for package in $(grep '/e2e/' <<<"$all"); do
   name=${package##*/e2e/}
   case $name in
-    processes) run "$name" "$([ "${LONG:-}" ] && echo 60m || echo 20m)" "$package" ;;
+    processes) run "$name" "$([ "${LONG:-}" ] && echo 90m || echo 30m)" "$package" ;;
     stories) # those in the list are for LONG=1: a shorter one tells the same kind of failure
       if [ "${LONG:-}" ]; then run "$name" 60m "$package"; else run "$name" 30m "$package" "-skip=^($(paste -sd'|' e2e/stories/long))\$"; fi ;;
     *) run "${name//\//-}" 10m "$package" ;;

@@ -48,23 +48,14 @@ func TestLinearizableFile(t *testing.T) {
 	linearizables(t, fleet{sqlite: true}, max(1, *linearRuns/2), allFaults)
 }
 
-// TestLinearizableFolder is the same on a folder of files.
-func TestLinearizableFolder(t *testing.T) {
-	linearizables(t, fleet{folder: true}, max(1, *linearRuns/2), allFaults)
-}
-
 // TestLinearizableMemcached is the same on a Memcached that does not restart, since it would forget all carts.
 func TestLinearizableMemcached(t *testing.T) {
 	linearizables(t, fleet{memcached: true}, max(1, *linearRuns/2), allFaults)
 }
 
-// TestLinearizablePostgres and TestLinearizableMariaDB are the same on servers of databases.
+// TestLinearizablePostgres is the same on a PostgreSQL server.
 func TestLinearizablePostgres(t *testing.T) {
 	linearizables(t, fleet{database: testserver.StartPostgres}, max(1, *linearRuns/2), allFaults)
-}
-
-func TestLinearizableMariaDB(t *testing.T) {
-	linearizables(t, fleet{database: testserver.StartMariaDB}, max(1, *linearRuns/2), allFaults)
 }
 
 func linearizables(t *testing.T, f fleet, runs int, with []fault) {

@@ -2,6 +2,12 @@
 
 package processes
 
+import (
+	"testing"
+
+	"github.com/sidecart/sidecart/internal/testserver"
+)
+
 // defaultRuns is how many histories each test makes; without the build tag long there are fewer.
 const defaultRuns = 10
 
@@ -22,3 +28,13 @@ const movedSlots = 5461
 
 // lockings are how a backend is locked while clients add.
 func lockings(string) []string { return []string{"enabled", "disabled", "switched"} }
+
+// TestLinearizableFolder is the same on a folder of files.
+func TestLinearizableFolder(t *testing.T) {
+	linearizables(t, fleet{folder: true}, max(1, *linearRuns/2), allFaults)
+}
+
+// TestLinearizableMariaDB is the same on MariaDB.
+func TestLinearizableMariaDB(t *testing.T) {
+	linearizables(t, fleet{database: testserver.StartMariaDB}, max(1, *linearRuns/2), allFaults)
+}
