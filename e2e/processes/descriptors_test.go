@@ -41,7 +41,7 @@ func TestOutOfDescriptors(t *testing.T) {
 			if err != nil {
 				t.Fatalf("%s: the sidecar has exited: %v", front.network, err)
 			}
-			if len(open) >= int(few.Cur) {
+			if len(open) >= int(few.Cur)-1 { // one may be free: who meets the limit closes the oldest connection
 				break
 			}
 			if time.Now().After(deadline) {

@@ -33,6 +33,7 @@ func TestStatus(t *testing.T) {
 	s.settles("redis", func(cs *v1alpha1.CartStorage) string {
 		return both(seen(cs), updated(cs, 1), locking(cs, false, "SingleWriter"), is(cs, "Ready", "True", "AllUpdated"))
 	})
+	s.hasTold("redis", 0, "BackendDurable is True") // the last that a first pod brings
 	calm := s.watchReady("redis")
 	s.newEvents("redis", 0, "the first pod")
 
@@ -45,6 +46,7 @@ func TestStatus(t *testing.T) {
 	s.settles("redis", func(cs *v1alpha1.CartStorage) string {
 		return both(locking(cs, false, "SingleWriter"), updated(cs, 1), is(cs, "Ready", "True", "AllUpdated"))
 	})
+	s.hasTold("redis", before, "locking is off: Deployment web is the only writer")
 	s.newEvents("redis", before, "a scale from 1 to 3 and back")
 	if n := len(s.told("redis")) - before; n != 2 {
 		t.Errorf("a scale from 1 to 3 and back has %d events, want the two decisions about locking", n)
@@ -167,6 +169,18 @@ func (s *story) told(name string) (out []string) {
 		}
 	}
 	return out
+}
+
+// hasTold waits until an event since so many says so: events reach the API server later than the status.
+func (s *story) hasTold(name string, before int, what string) {
+	s.Helper()
+	s.eventually("an event of "+name, func(context.Context) error {
+		since := s.told(name)[before:]
+		if !slices.ContainsFunc(since, func(event string) bool { return strings.Contains(event, what) }) {
+			return fmt.Errorf("none of %q says %q", since, what)
+		}
+		return nil
+	})
 }
 
 // newEvents shows the events since so many.
