@@ -127,7 +127,8 @@ func (c *Coordinator) Update(o Options) {
 	c.mode.configure(o, c.store.Capabilities())
 }
 
-// enter counts a call in, so that Close can wait for it.
+// enter counts a call in, so that Close can wait for it. A call enters once, at its beginning: what was let in is
+// finished, however many steps it takes.
 func (c *Coordinator) enter() error {
 	c.closeMu.RLock()
 	defer c.closeMu.RUnlock()
@@ -184,6 +185,10 @@ func (c *Coordinator) read(ctx context.Context, key cart.Key) (*cart.Cart, error
 
 // Change makes one change. What it answers is acknowledged: it is in the backend.
 func (c *Coordinator) Change(ctx context.Context, key cart.Key, ch Change) (Result, error) {
+	if err := c.enter(); err != nil {
+		return Result{}, err
+	}
+	defer c.inFlight.Done()
 	return c.change(ctx, key, ch, false)
 }
 
@@ -214,19 +219,31 @@ func (c *Coordinator) change(ctx context.Context, key cart.Key, ch Change, forge
 
 // Forget removes the cart; Change.Verb is nil. Changed says whether there was one; Cart is the zero cart.
 func (c *Coordinator) Forget(ctx context.Context, key cart.Key, ch Change) (Result, error) {
+	if err := c.enter(); err != nil {
+		return Result{}, err
+	}
+	defer c.inFlight.Done()
+	return c.forget(ctx, key, ch)
+}
+
+func (c *Coordinator) forget(ctx context.Context, key cart.Key, ch Change) (Result, error) {
 	ch.Scope = cart.PartAll
 	return c.change(ctx, key, ch, true)
 }
 
 // ForgetAll removes every cart of an identifier, each as one change, and returns how many there were.
 func (c *Coordinator) ForgetAll(ctx context.Context, identifier string) (int, error) {
-	instances, err := c.Instances(ctx, identifier)
+	if err := c.enter(); err != nil {
+		return 0, err
+	}
+	defer c.inFlight.Done()
+	instances, err := c.store.Instances(ctx, identifier)
 	if err != nil {
 		return 0, err
 	}
 	n := 0
 	for _, i := range instances {
-		r, err := c.Forget(ctx, cart.Key{Identifier: identifier, Instance: i}, Change{})
+		r, err := c.forget(ctx, cart.Key{Identifier: identifier, Instance: i}, Change{})
 		if err != nil {
 			return n, err
 		}

@@ -29,7 +29,7 @@ func (c *Coordinator) HandOver(ctx context.Context, from, to cart.Key, strategy 
 
 func (c *Coordinator) handOverQueued(ctx context.Context, from, to cart.Key, strategy cart.Strategy, ch Change) (Result, error) {
 	if from == to {
-		k, err := c.Read(ctx, from)
+		k, err := c.read(ctx, from)
 		if err == nil {
 			err = ch.If.Check(k, cart.PartAll)
 		}
@@ -80,7 +80,7 @@ func (c *Coordinator) exclusively(ctx context.Context, key cart.Key, lease strin
 
 // handOver has both queues.
 func (c *Coordinator) handOver(ctx context.Context, from, to, first cart.Key, strategy cart.Strategy, ch Change) (Result, error) {
-	t := &transfer{c: c, o: c.opts.Load(), tokens: map[cart.Key]string{}}
+	t := c.newTransfer()
 	if ch.Lease != "" {
 		t.under, t.leased = ch, from
 	}
@@ -93,6 +93,7 @@ func (c *Coordinator) handOver(ctx context.Context, from, to, first cart.Key, st
 	// Several steps need both turns from the start; one step needs them only when somebody holds a lock, or is quicker
 	// every time.
 	turns := !c.store.Atomic(from, to)
+	t.guesses = !turns
 	for attempt := 0; ; attempt++ {
 		if !time.Now().Before(deadline) {
 			c.stats.timeouts.Add(1)

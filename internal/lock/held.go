@@ -74,6 +74,16 @@ func (s *leases) renew(key cart.Key, l Lease) {
 	}
 }
 
+// parts are what the lease covers; nil where it is not known.
+func (s *leases) parts(key cart.Key, token string) []cart.Part {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if h := s.byID[leaseID{key, token}]; h != nil {
+		return h.Parts
+	}
+	return nil
+}
+
 // end notes that a lease is not held any more.
 func (s *leases) end(key cart.Key, token string) {
 	s.mu.Lock()

@@ -19,6 +19,9 @@ const MinHold = time.Second
 // storage.ErrLockLost when the lease is lost, ErrDraining when the coordinator closes, nil when the lease was released
 // with its token through this sidecar, and otherwise the error that ended it.
 func (c *Coordinator) HoldLease(ctx context.Context, key cart.Key, r LeaseRequest, send func(Lease) error) error {
+	if c.locker == nil {
+		return errNoLeases
+	}
 	if err := c.enter(); err != nil { // Close waits until the lease is back
 		return err
 	}
@@ -27,7 +30,7 @@ func (c *Coordinator) HoldLease(ctx context.Context, key cart.Key, r LeaseReques
 	r.Token = ""
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	l, err := c.AcquireLease(ctx, key, r)
+	l, err := c.acquireLease(ctx, key, r)
 	if err != nil {
 		return err
 	}
@@ -89,5 +92,5 @@ func (c *Coordinator) renewBefore(ctx context.Context, key cart.Key, token strin
 	}
 	ctx, cancel := context.WithDeadline(ctx, until)
 	defer cancel()
-	return c.RenewLease(ctx, key, token, d)
+	return c.renewLease(ctx, key, token, d)
 }

@@ -64,6 +64,11 @@ func (c *Coordinator) AcquireLease(ctx context.Context, key cart.Key, r LeaseReq
 	if r.Token != "" {
 		return c.reenter(ctx, key, r)
 	}
+	return c.acquireLease(ctx, key, r)
+}
+
+// acquireLease takes a new lease.
+func (c *Coordinator) acquireLease(ctx context.Context, key cart.Key, r LeaseRequest) (Lease, error) {
 	o := c.opts.Load()
 	r.Duration = cmp.Or(r.Duration, o.LeaseDuration)
 	start := time.Now()
@@ -121,16 +126,20 @@ func (c *Coordinator) tryOnce(ctx context.Context, key cart.Key, g *waiter) erro
 	return err
 }
 
-// reenter renews a lease that holds what is asked for.
+// reenter renews a lease that holds what is asked for. The backend is asked first what the lease holds, unless it was
+// acquired here: the parts of a lease never change.
 func (c *Coordinator) reenter(ctx context.Context, key cart.Key, r LeaseRequest) (Lease, error) {
-	l, err := c.Lease(ctx, key, r.Token)
+	if !cart.Covers(c.leases.parts(key, r.Token), r.Parts) {
+		l, err := c.lease(ctx, key, r.Token)
+		if err != nil {
+			return Lease{}, err
+		}
+		if !cart.Covers(l.Parts, r.Parts) {
+			return Lease{}, cart.Invalidf("parts", "the lease holds only %s: release it and take all at once", names(l.Parts))
+		}
+	}
+	l, err := c.renewLease(ctx, key, r.Token, r.Duration)
 	if err != nil {
-		return Lease{}, err
-	}
-	if !cart.Covers(l.Parts, r.Parts) {
-		return Lease{}, cart.Invalidf("parts", "the lease holds only %s: release it and take all at once", names(l.Parts))
-	}
-	if l, err = c.RenewLease(ctx, key, r.Token, r.Duration); err != nil {
 		return Lease{}, err
 	}
 	l.Cart, err = c.read(ctx, key) // after the renewal: nobody else has changed those parts since
@@ -147,11 +156,27 @@ func names(parts []cart.Part) string {
 
 // Lease says how a lease stands.
 func (c *Coordinator) Lease(ctx context.Context, key cart.Key, token string) (Lease, error) {
+	if err := c.enter(); err != nil {
+		return Lease{}, err
+	}
+	defer c.inFlight.Done()
+	return c.lease(ctx, key, token)
+}
+
+func (c *Coordinator) lease(ctx context.Context, key cart.Key, token string) (Lease, error) {
 	return c.onLease(key, token, func() (storage.Lease, error) { return c.locker.Lease(ctx, key, token) })
 }
 
 // RenewLease lets a lease end d from now, which becomes its own duration; 0 stands for the duration that it has.
 func (c *Coordinator) RenewLease(ctx context.Context, key cart.Key, token string, d time.Duration) (Lease, error) {
+	if err := c.enter(); err != nil {
+		return Lease{}, err
+	}
+	defer c.inFlight.Done()
+	return c.renewLease(ctx, key, token, d)
+}
+
+func (c *Coordinator) renewLease(ctx context.Context, key cart.Key, token string, d time.Duration) (Lease, error) {
 	l, err := c.onLease(key, token, func() (storage.Lease, error) {
 		l, err := c.locker.Renew(ctx, key, token, d)
 		if err == nil && l.Duration == 0 { // a release before this one made it, and did not say
@@ -167,6 +192,10 @@ func (c *Coordinator) RenewLease(ctx context.Context, key cart.Key, token string
 
 // ReleaseLease gives a lease back and wakes the next.
 func (c *Coordinator) ReleaseLease(ctx context.Context, key cart.Key, token string) error {
+	if err := c.enter(); err != nil {
+		return err
+	}
+	defer c.inFlight.Done()
 	_, err := c.onLease(key, token, func() (storage.Lease, error) { return storage.Lease{}, c.locker.Release(ctx, key, token) })
 	if err == nil {
 		c.leases.end(key, token)
@@ -179,10 +208,6 @@ func (c *Coordinator) onLease(key cart.Key, token string, ask func() (storage.Le
 	if err := c.canLease(Change{Lease: token}); err != nil {
 		return Lease{}, err
 	}
-	if err := c.enter(); err != nil {
-		return Lease{}, err
-	}
-	defer c.inFlight.Done()
 	l, err := ask()
 	if err != nil {
 		return Lease{}, c.noteLease(key, Change{Lease: token}, err)

@@ -41,7 +41,38 @@ func (t *transfer) declare(ctx context.Context, source *cart.Cart, in intent) (s
 	if err != nil {
 		return 0, err
 	}
+	t.sees(in.From, source, outs[0])
 	return outs[0].Status, nil
+}
+
+// inSteps makes the hand-over of two carts that it has just seen, and whose turns it holds. What the turns show is what
+// the steps work on, so each step is one commit. If somebody else has come between, finish does what is left.
+func (t *transfer) inSteps(ctx context.Context, in intent, source, target *cart.Cart) (Result, storage.Status, error) {
+	status, err := t.declare(ctx, source, in)
+	if err != nil || status != storage.Committed {
+		return Result{}, status, err
+	}
+	defer t.c.cache.drop(in.From)
+	defer t.c.cache.drop(in.To)
+	if err := t.c.settleReceived(ctx, target); err != nil {
+		return Result{}, 0, err
+	}
+	arrived, status, err := t.take(ctx, in, source, target)
+	if err != nil {
+		return Result{}, 0, err
+	}
+	if status == storage.Committed {
+		err = t.leave(ctx, in.From, source)
+	} else if err = t.finish(ctx, in); err == nil {
+		arrived, err = t.c.store.Load(ctx, in.To)
+	}
+	if err != nil {
+		return Result{}, 0, err
+	}
+	if t.under.Release {
+		_ = t.c.locker.Release(ctx, in.From, t.under.Lease) // if this fails, the lease ends by itself
+	}
+	return Result{Cart: arrived, Changed: true, Capped: t.capped}, storage.Committed, nil
 }
 
 // finish does steps 2 and 3 of a hand-over whose intent stands, unless somebody else has done them.
@@ -82,27 +113,41 @@ func (t *transfer) receive(ctx context.Context, in intent) error {
 		if got, ok := parseIntent(source.Transfer); !ok || got.ID != in.ID {
 			return errGone
 		}
-		value, err := json.Marshal(in)
-		if err != nil {
-			return err
-		}
-		// The limits were checked before the intent was declared; now nothing may be lost.
-		take, _, err := t.arrival(source, target, in, value, t.o.Limits.Unrefusing())
-		if err != nil {
-			return err
-		}
-		outs, err := t.c.store.Commit(ctx, take)
-		switch {
+		switch _, status, err := t.take(ctx, in, source, target); {
 		case err != nil:
 			return err
-		case outs[0].Status == storage.Committed:
+		case status == storage.Committed:
 			return nil
-		case outs[0].Status == storage.Locked:
+		case status == storage.Locked:
 			if err := t.takeTurns(ctx, time.Now().Add(t.o.WaitTimeout), in.To); err != nil {
 				return err
 			}
 		}
 	}
+}
+
+// take is the commit of step 2. It returns the target as it left it.
+func (t *transfer) take(ctx context.Context, in intent, source, target *cart.Cart) (*cart.Cart, storage.Status, error) {
+	value, err := json.Marshal(in)
+	if err != nil {
+		return nil, 0, err
+	}
+	// The limits were checked before the intent was declared; now nothing may be lost.
+	take, arrived, err := t.arrival(source, target, in, value, t.o.Limits.Unrefusing())
+	if err != nil {
+		return nil, 0, err
+	}
+	own := t.depth == 0 // else the turn is for what comes after this hand-over
+	take.Locks.Release = own && take.Locks.Token != ""
+	outs, err := t.c.store.Commit(ctx, take)
+	if err != nil {
+		return nil, 0, err
+	}
+	if take.Locks.Release && outs[0].Status == storage.Committed {
+		delete(t.tokens, in.To)
+	}
+	stamp(arrived, outs[0])
+	return arrived, outs[0].Status, nil
 }
 
 // giveUp is step 3: the source is forgotten, if the intent still stands.
@@ -114,12 +159,34 @@ func (c *Coordinator) giveUp(ctx context.Context, in intent) error {
 	if got, ok := parseIntent(source.Transfer); !ok || got.ID != in.ID {
 		return errGone
 	}
-	_, err = c.store.Commit(ctx, storage.Commit{
-		Key: in.From, Expect: storage.Expect{ID: source.ID, Version: source.Version},
-		Change: storage.Change{Writes: []storage.Write{{Part: cart.PartTransfer}}, Forget: true},
-	})
+	_, err = c.store.Commit(ctx, goodbye(in.From, source))
 	c.cache.drop(in.From)
 	return err // a conflict means that somebody else did it
+}
+
+// goodbye is the commit of step 3.
+func goodbye(key cart.Key, source *cart.Cart) storage.Commit {
+	return storage.Commit{
+		Key: key, Expect: storage.Expect{ID: source.ID, Version: source.Version},
+		Change: storage.Change{Writes: []storage.Write{{Part: cart.PartTransfer}}, Forget: true},
+	}
+}
+
+// leave is step 3 of a source whose intent this run has declared. The intent has kept it as it was, so its id and
+// version say enough. It gives back the turn or, where that was asked for, the lease in the same step.
+func (t *transfer) leave(ctx context.Context, key cart.Key, source *cart.Cart) error {
+	commit := goodbye(key, source)
+	commit.Locks.Token = t.tokens[key]
+	if t.under.Release {
+		commit.Locks.Token = t.under.Lease
+	}
+	commit.Locks.Release = commit.Locks.Token != ""
+	outs, err := t.c.store.Commit(ctx, commit)
+	if err == nil && outs[0].Status == storage.Committed { // a conflict means that somebody else did it
+		delete(t.tokens, key)
+		t.under.Release = false
+	}
+	return err
 }
 
 // resume finishes a hand-over that was met on its source.
@@ -138,7 +205,7 @@ func (t *transfer) resume(ctx context.Context, key cart.Key, source *cart.Cart) 
 
 // resume finishes a hand-over that a change met on its source.
 func (c *Coordinator) resume(ctx context.Context, key cart.Key, source *cart.Cart) error {
-	t := &transfer{c: c, o: c.opts.Load(), tokens: map[cart.Key]string{}}
+	t := c.newTransfer()
 	defer t.abandon()
 	_, err := t.resume(ctx, key, source)
 	return err

@@ -43,6 +43,12 @@ type transfer struct {
 	// since it would wait for the lease.
 	under  Change
 	leased cart.Key
+	// seen are carts as the backend showed them in this run, by a turn or a conflict: they need no read of their own.
+	// Each is used once.
+	seen map[cart.Key]*cart.Cart
+	// guesses says that carts may be taken from the cache, and guessed that one was: then nothing but a commit that
+	// succeeds proves what they say.
+	guesses, guessed bool
 	// capped are the items that the last hand-over of this run, its own or one that it finished, has capped.
 	capped []string
 	// depth counts the unfinished hand-overs that stand in each other's way.
@@ -53,6 +59,11 @@ type transfer struct {
 // is declared, so they cannot form a ring; the bound keeps one that was made by hand from holding a request for ever.
 const maxDepth = 16
 
+func (c *Coordinator) newTransfer() *transfer {
+	return &transfer{c: c, o: c.opts.Load(), tokens: map[cart.Key]string{}, seen: map[cart.Key]*cart.Cart{}}
+}
+
+// abandon gives back the locks that no commit has given back.
 func (t *transfer) abandon() {
 	for key, token := range t.tokens {
 		t.c.abandon(key, token)
@@ -78,12 +89,14 @@ func (t *transfer) takeTurns(ctx context.Context, deadline time.Time, keys ...ca
 		claim := t.o.claim([]cart.Part{cart.PartAll}, t.tokens[key])
 		claim.Duration = t.o.LeaseDuration // several steps, perhaps
 		t.tokens[key] = claim.Token
-		if _, err := t.c.locker.Acquire(ctx, key, *claim, false); err != nil {
+		grant, err := t.c.locker.Acquire(ctx, key, *claim, false)
+		if err != nil {
 			if errors.Is(err, storage.ErrLockTimeout) {
 				t.c.stats.timeouts.Add(1)
 			}
 			return err
 		}
+		t.seen[key] = grant.Cart
 		t.c.stats.acquired.Add(1)
 	}
 	return nil
@@ -92,6 +105,14 @@ func (t *transfer) takeTurns(ctx context.Context, deadline time.Time, keys ...ca
 // try makes one attempt: in one step where the store can, else in three.
 func (t *transfer) try(ctx context.Context, from, to cart.Key, strategy cart.Strategy, ch Change) (Result, storage.Status, error) {
 	c := t.c
+	t.guessed = false
+	if t.guesses {
+		if strategy != cart.StrategySwap { // it stores the source whole: as the backend has it, tombstones and all
+			t.guess(from)
+		}
+		t.guess(to)
+		t.guesses = false
+	}
 	source, met, err := t.load(ctx, from)
 	if err != nil {
 		return Result{}, 0, err
@@ -105,15 +126,18 @@ func (t *transfer) try(ctx context.Context, from, to cart.Key, strategy cart.Str
 		return Result{Cart: target, Changed: true, Capped: capped}, storage.Committed, c.ifLeased(ctx, from, ch) // what was asked for now was asked for before
 	}
 	if err := ch.If.Check(source, cart.PartAll); err != nil {
-		return Result{}, 0, err
+		return t.unless(err)
 	}
 	if source.Empty() {
+		if t.guessed {
+			return Result{}, storage.Conflict, nil
+		}
 		return Result{Cart: target}, storage.Committed, c.ifLeased(ctx, from, ch)
 	}
 	in := intent{ID: storage.NewID(), From: from, To: to, Strategy: strategy}
 	take, arrived, err := t.arrival(source, target, in, nil, t.o.Limits)
 	if err != nil {
-		return Result{}, 0, err
+		return t.unless(err)
 	}
 	c.cache.begin(from)
 	c.cache.begin(to)
@@ -126,27 +150,21 @@ func (t *transfer) try(ctx context.Context, from, to cart.Key, strategy cart.Str
 				return Result{}, 0, err
 			}
 		}
-		return t.atOnce(ctx, from, source, take, arrived)
+		return t.atOnce(ctx, from, source, target, take, arrived)
 	}
-	status, err := t.declare(ctx, source, in)
-	if err != nil || status != storage.Committed {
-		return Result{}, status, err
-	}
-	if err := t.finish(ctx, in); err != nil {
-		return Result{}, 0, err
-	}
-	if ch.Release {
-		_ = c.locker.Release(ctx, from, ch.Lease) // if this fails, the lease ends by itself
-	}
-	target, err = c.store.Load(ctx, to)
-	return Result{Cart: target, Changed: true, Capped: t.capped}, storage.Committed, err
+	return t.inSteps(ctx, in, source, target)
 }
 
-// load loads a cart and first finishes the hand-over that it is the source of, if any, whose intent it returns.
+// load returns a cart as it was seen last, or loads it. It first finishes the hand-over that the cart is the source of,
+// if any, and returns its intent.
 func (t *transfer) load(ctx context.Context, key cart.Key) (*cart.Cart, intent, error) {
 	var met intent
 	for {
-		k, err := t.c.store.Load(ctx, key)
+		k, err := t.seen[key], error(nil)
+		delete(t.seen, key)
+		if k == nil {
+			k, err = t.c.store.Load(ctx, key)
+		}
 		if err != nil || k.Transfer == nil {
 			return k, met, err
 		}
@@ -182,7 +200,7 @@ func (t *transfer) arrival(source, target *cart.Cart, in intent, received []byte
 }
 
 // atOnce changes both carts in one step.
-func (t *transfer) atOnce(ctx context.Context, from cart.Key, source *cart.Cart, take storage.Commit, target *cart.Cart) (Result, storage.Status, error) {
+func (t *transfer) atOnce(ctx context.Context, from cart.Key, source, target *cart.Cart, take storage.Commit, arrived *cart.Cart) (Result, storage.Status, error) {
 	give := storage.Commit{
 		Key: from, Expect: storage.Expect{ID: source.ID, Version: source.Version},
 		Change: storage.Change{Forget: true},
@@ -196,14 +214,46 @@ func (t *transfer) atOnce(ctx context.Context, from cart.Key, source *cart.Cart,
 	if err != nil {
 		return Result{}, 0, err
 	}
+	t.sees(from, source, outs[0])
+	t.sees(take.Key, target, outs[1])
 	for _, out := range outs {
 		if out.Status != storage.Committed && out.Status != storage.NotTried {
 			return Result{}, out.Status, nil
 		}
 	}
 	clear(t.tokens) // given back in the same step
-	target.CreatedAt, target.UpdatedAt, target.ExpiresAt = outs[1].CreatedAt, outs[1].UpdatedAt, outs[1].ExpiresAt
+	stamp(arrived, outs[1])
 	t.c.cache.set(from, &cart.Cart{})
-	t.c.cache.set(take.Key, target)
-	return Result{Cart: target, Changed: true, Capped: t.capped}, storage.Committed, nil
+	t.c.cache.set(take.Key, arrived)
+	return Result{Cart: arrived, Changed: true, Capped: t.capped}, storage.Committed, nil
+}
+
+// guess lets the next load take what the cache has.
+func (t *transfer) guess(key cart.Key) {
+	if k, _ := t.c.cache.get(key); k != nil && t.seen[key] == nil {
+		t.seen[key], t.guessed = k, true
+	}
+}
+
+// unless is the end of an attempt that needs no commit: err, or another attempt where that rests on a guess.
+func (t *transfer) unless(err error) (Result, storage.Status, error) {
+	if t.guessed {
+		return Result{}, storage.Conflict, nil
+	}
+	return Result{}, 0, err
+}
+
+// sees takes in what a commit which was not made has shown: the state that it met, or that k is right.
+func (t *transfer) sees(key cart.Key, k *cart.Cart, out storage.Outcome) {
+	switch {
+	case out.Cart != nil:
+		t.seen[key] = out.Cart
+	case out.Status == storage.NotTried:
+		t.seen[key] = k
+	}
+}
+
+// stamp gives a cart the times of the commit that left it.
+func stamp(k *cart.Cart, out storage.Outcome) {
+	k.CreatedAt, k.UpdatedAt, k.ExpiresAt = out.CreatedAt, out.UpdatedAt, out.ExpiresAt
 }
