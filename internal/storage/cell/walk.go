@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/sidecart/sidecart/internal/cart"
@@ -77,6 +78,16 @@ func (s *Store) raiseFence(ctx context.Context, key cart.Key, fence uint64) erro
 		r.State.Fence, r.Save = max(r.State.Fence, fence), true
 		return nil, nil
 	})
+}
+
+// Place is where a cart stands in the order of the names, identifiers first. A driver that walks in this order goes on
+// after a place.
+func Place(key cart.Key) string { return key.Identifier + "\x00" + key.Instance }
+
+// KeyAt is the key at a place; that of "" stands before all others.
+func KeyAt(place string) (key cart.Key) {
+	key.Identifier, key.Instance, _ = strings.Cut(place, "\x00") // names hold no NUL
+	return key
 }
 
 var errUncounted = errors.New("its driver counts fences and cannot raise them")

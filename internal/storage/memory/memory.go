@@ -142,20 +142,17 @@ func (d *driver) Page(_ context.Context, after string, limit int) (keys []cart.K
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for key := range d.states {
-		if place(key) > after {
+		if cell.Place(key) > after {
 			keys = append(keys, key)
 		}
 	}
-	slices.SortFunc(keys, func(a, b cart.Key) int { return cmp.Compare(place(a), place(b)) })
+	slices.SortFunc(keys, func(a, b cart.Key) int { return cmp.Compare(cell.Place(a), cell.Place(b)) })
 	if len(keys) > limit {
 		keys = keys[:limit:limit]
-		next = place(keys[limit-1])
+		next = cell.Place(keys[limit-1])
 	}
 	return keys, next, nil
 }
-
-// place is where a cart stands in the order of the names, which hold no NUL.
-func place(key cart.Key) string { return key.Identifier + "\x00" + key.Instance }
 
 // LastFence implements [cell.FenceCounter].
 func (d *driver) LastFence(context.Context) (uint64, error) {

@@ -3,9 +3,9 @@ package mysql
 import (
 	"context"
 	stdsql "database/sql"
-	"strings"
 
 	"github.com/sidecart/sidecart/internal/cart"
+	"github.com/sidecart/sidecart/internal/storage/cell"
 )
 
 const (
@@ -19,10 +19,10 @@ const (
 
 // Page implements [cell.Walker], in the order of the names, by the primary key.
 func (d *driver) Page(ctx context.Context, after string, limit int) (keys []cart.Key, next string, err error) {
-	identifier, instance, _ := strings.Cut(after, "\x00") // names hold no NUL
+	from := cell.KeyAt(after)
 	err = d.read(ctx, func(ctx context.Context, conn *stdsql.Conn) error {
 		keys = nil
-		rows, err := conn.QueryContext(ctx, queryPage, []byte(d.Prefix), []byte(identifier), []byte(identifier), []byte(instance), int64(limit))
+		rows, err := conn.QueryContext(ctx, queryPage, []byte(d.Prefix), []byte(from.Identifier), []byte(from.Identifier), []byte(from.Instance), int64(limit))
 		if err != nil {
 			return err
 		}
@@ -37,8 +37,7 @@ func (d *driver) Page(ctx context.Context, after string, limit int) (keys []cart
 		return rows.Err()
 	})
 	if err == nil && len(keys) == limit {
-		last := keys[limit-1]
-		next = last.Identifier + "\x00" + last.Instance
+		next = cell.Place(keys[limit-1])
 	}
 	return keys, next, err
 }

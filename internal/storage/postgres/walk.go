@@ -2,12 +2,12 @@ package postgres
 
 import (
 	"context"
-	"strings"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/sidecart/sidecart/internal/cart"
+	"github.com/sidecart/sidecart/internal/storage/cell"
 )
 
 const (
@@ -24,9 +24,9 @@ const (
 
 // Page implements [cell.Walker], in the order of the names, by the primary key.
 func (d *driver) Page(ctx context.Context, after string, limit int) (keys []cart.Key, next string, err error) {
-	identifier, instance, _ := strings.Cut(after, "\x00") // names hold no NUL
+	from := cell.KeyAt(after)
 	err = d.read(ctx, func(ctx context.Context, conn *pgxpool.Conn) error {
-		rows, err := conn.Query(ctx, queryPage, d.Prefix, identifier, instance, int64(limit))
+		rows, err := conn.Query(ctx, queryPage, d.Prefix, from.Identifier, from.Instance, int64(limit))
 		if err != nil {
 			return err
 		}
@@ -34,8 +34,7 @@ func (d *driver) Page(ctx context.Context, after string, limit int) (keys []cart
 		return err
 	})
 	if err == nil && len(keys) == limit {
-		last := keys[limit-1]
-		next = last.Identifier + "\x00" + last.Instance
+		next = cell.Place(keys[limit-1])
 	}
 	return keys, next, err
 }

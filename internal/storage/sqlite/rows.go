@@ -2,7 +2,6 @@ package sqlite
 
 import (
 	"errors"
-	"time"
 
 	"github.com/ncruces/go-sqlite3"
 
@@ -128,20 +127,4 @@ func (c *connection) nextFence() (fence uint64, err error) {
 		err = sql.Damaged("last", errors.New("the counter of fences is gone"))
 	}
 	return fence, err
-}
-
-func (c *connection) instances(identifier string, now time.Time) (instances []string, err error) {
-	err = c.query(queryInstances, func(stmt *sqlite3.Stmt) error {
-		instances = append(instances, stmt.ColumnText(0))
-		return nil
-	}, c.prefix, identifier, now)
-	return instances, err
-}
-
-func (c *connection) count(now time.Time, most int) (n int, err error) {
-	err = c.query(queryCount, func(stmt *sqlite3.Stmt) error {
-		n = int(stmt.ColumnInt64(0))
-		return nil
-	}, c.prefix, now, uint64(most))
-	return n, err
 }

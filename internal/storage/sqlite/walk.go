@@ -2,12 +2,12 @@ package sqlite
 
 import (
 	"context"
-	"strings"
 	"time"
 
 	"github.com/ncruces/go-sqlite3"
 
 	"github.com/sidecart/sidecart/internal/cart"
+	"github.com/sidecart/sidecart/internal/storage/cell"
 )
 
 const (
@@ -20,16 +20,15 @@ const (
 
 // Page implements [cell.Walker], in the order of the names, by the primary key.
 func (d *driver) Page(ctx context.Context, after string, limit int) (keys []cart.Key, next string, err error) {
-	identifier, instance, _ := strings.Cut(after, "\x00") // names hold no NUL
+	from := cell.KeyAt(after)
 	err = d.reader(ctx, func(c *connection) error {
 		return c.query(queryPage, func(stmt *sqlite3.Stmt) error {
 			keys = append(keys, cart.Key{Identifier: stmt.ColumnText(0), Instance: stmt.ColumnText(1)})
 			return nil
-		}, c.prefix, identifier, instance, uint64(limit))
+		}, c.prefix, from.Identifier, from.Instance, uint64(limit))
 	})
 	if err == nil && len(keys) == limit {
-		last := keys[limit-1]
-		next = last.Identifier + "\x00" + last.Instance
+		next = cell.Place(keys[limit-1])
 	}
 	return keys, next, err
 }

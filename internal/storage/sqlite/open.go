@@ -1,0 +1,96 @@
+package sqlite
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"os"
+	"runtime"
+	"strings"
+	"time"
+
+	"github.com/sidecart/sidecart/internal/storage"
+	"github.com/sidecart/sidecart/internal/storage/sql"
+)
+
+func openDriver(ctx context.Context, c Config) (*driver, error) {
+	d := &driver{
+		prefix: c.Prefix, secret: c.SecretURL != (storage.Secret{}), closing: make(chan struct{}),
+		read: c.Read, write: c.Write, born: time.Now(),
+		readers:  make(chan *connection, min(8, max(2, runtime.GOMAXPROCS(0)))),
+		requests: make(chan *request),
+		written:  make(chan struct{}),
+	}
+	ctx, cancel := sql.Bounded(ctx, c.Dial)
+	defer cancel()
+	url := cmp.Or(c.SecretURL.Reveal(), c.URL)
+	scheme, path, found := strings.Cut(url, ":")
+	var err error
+	if found && strings.EqualFold(scheme, "sqlite") {
+		err = d.open(ctx, path, c.SecretURL.String())
+	} else { // the URL may hold a password: say no more of it than the scheme
+		switch {
+		case d.secret:
+			scheme = c.SecretURL.String()
+		case !found:
+			scheme = ""
+		}
+		err = fmt.Errorf("%w: database URL of scheme %q: write sqlite:PATH", storage.ErrUnsupported, scheme)
+	}
+	if err != nil && d.secret {
+		err = fmt.Errorf("%s: %w", c.SecretURL, withoutPath(err))
+	}
+	return d, err
+}
+
+// open opens the file at path. Where name is not "", errors show it in place of the path, which is a secret then.
+func (d *driver) open(ctx context.Context, path, name string) (err error) {
+	if d.path, err = databasePath(path, name); err != nil {
+		return err
+	}
+	d.name = cmp.Or(name, d.path)
+	if err := createFile(d.path); err != nil {
+		return fmt.Errorf("%w: %w", storage.ErrUnavailable, err)
+	}
+	if d.file, err = os.Stat(d.path); err != nil {
+		return fmt.Errorf("%w: %w", storage.ErrUnavailable, err)
+	}
+	main, err := d.connectAll(ctx)
+	if err != nil {
+		return fmt.Errorf("%s: %w", d.name, translate(ctx, err))
+	}
+	d.protect()
+	go (&writer{connection: main, driver: d}).run()
+	return nil
+}
+
+// connectAll makes the connections, that of the writer and those of the readers, and migrates in between.
+func (d *driver) connectAll(ctx context.Context) (_ *connection, err error) {
+	main, err := d.connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			_ = main.close()
+			_ = d.closeReaders(len(d.readers))
+		}
+	}()
+	if err := main.migrate(ctx); err != nil {
+		return nil, err
+	}
+	if err := main.prepare(writing); err != nil {
+		return nil, err
+	}
+	for range cap(d.readers) {
+		c, err := d.connect(ctx)
+		if err != nil {
+			return nil, err
+		}
+		d.readers <- c
+		if err := c.prepare(reading); err != nil {
+			return nil, err
+		}
+	}
+	return main, nil
+}
