@@ -57,7 +57,7 @@ func askAll(t *testing.T, c *census, pods []*corev1.Pod) (all []sidecar) {
 
 // Whatever pods answer, little of it is kept.
 func TestReportsAreBounded(t *testing.T) {
-	const pods, most = 600, 32
+	const pods, most = 200, 10 // MiB
 	for _, r := range []struct {
 		name   string
 		answer http.HandlerFunc

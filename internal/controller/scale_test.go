@@ -169,8 +169,7 @@ func quietAndOutage(t *testing.T, w *world, storages, each int) {
 			return ""
 		})
 	}
-	// Whoever is new is asked more often at first.
-	rounds(int(changeLasts/askLatest) + 1)
+	rounds(settleTimes)
 	quiet := *quietRounds
 	all, writes := requests(t)
 	start := time.Now()

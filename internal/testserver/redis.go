@@ -76,7 +76,8 @@ func (r *Redis) launch(socket bool, first, more []string) error {
 	for range attempts {
 		args := append(append([]string{}, first...), "--dir", r.dir)
 		if len(first) == 0 { // sentinels know no --save
-			args = append(args, "--save", "")
+			// By default a master waits for 5 s whether more replicas come.
+			args = append(args, "--save", "", "--repl-diskless-sync-delay", "0")
 		}
 		if socket {
 			args = append(args, "--port", "0", "--unixsocket", r.Addr)

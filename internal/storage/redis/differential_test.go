@@ -89,6 +89,7 @@ func TestDifferential(t *testing.T) {
 		"Cluster":    {Addresses: c.Addrs(), Mode: Cluster},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			for seed := range uint64(30) {
 				config.Prefix = fmt.Sprint("d", seed)
 				s := open(t, config)

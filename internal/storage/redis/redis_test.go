@@ -52,10 +52,12 @@ func harness(c Config) func(t *testing.T) storagetest.Harness {
 	}
 }
 
+// TestConformance: the whole contract is kept in each form. Two of them have the rights that the documentation names, and
+// no others.
 func TestConformance(t *testing.T) {
 	t.Run("Standalone", func(t *testing.T) {
 		r := testserver.StartRedis(t)
-		storagetest.Run(t, harness(Config{Addresses: []string{r.Addr}}), storagetest.Caps{})
+		storagetest.Run(t, harness(asLeastUser(t, Config{Addresses: []string{r.Addr}}, r)), storagetest.Caps{})
 	})
 	t.Run("Socket", func(t *testing.T) {
 		r := testserver.StartRedis(t, testserver.WithSocket())
@@ -67,7 +69,7 @@ func TestConformance(t *testing.T) {
 	})
 	t.Run("Cluster", func(t *testing.T) {
 		c := testserver.StartRedisCluster(t, 3)
-		storagetest.Run(t, harness(Config{Addresses: c.Addrs(), Mode: Cluster}), storagetest.Caps{
+		storagetest.Run(t, harness(asLeastUser(t, Config{Addresses: c.Addrs(), Mode: Cluster}, c.Nodes...)), storagetest.Caps{
 			NoForeignPairs: "the identifier is the hash tag",
 		})
 	})

@@ -14,7 +14,6 @@ import (
 
 	"github.com/sidecart/sidecart/internal/cart"
 	"github.com/sidecart/sidecart/internal/storage"
-	"github.com/sidecart/sidecart/internal/storage/storagetest"
 	"github.com/sidecart/sidecart/internal/testserver"
 )
 
@@ -41,7 +40,18 @@ func perTest(rights []string) (all []string) {
 	return all
 }
 
-// TestLeastUser: the whole contract is kept with the rights that the documentation names, and no others.
+// asLeastUser is c with the rights that the documentation names, on all nodes, for the prefixes of a harness.
+func asLeastUser(t *testing.T, c Config, nodes ...*testserver.Redis) Config {
+	t.Helper()
+	for _, node := range nodes {
+		do(t, node, perTest(leastUser(t))...)
+	}
+	c.Username, c.Password = storage.NewSecret("sidecart", "/s/user"), storage.NewSecret("PASSWORD", "/s/password")
+	return c
+}
+
+// TestLeastUser: the rights that the documentation names are enough for the probe, and for all advice but that on
+// persistence. [TestConformance] shows that they are enough for the whole contract.
 func TestLeastUser(t *testing.T) {
 	r := testserver.StartRedis(t)
 	c := testserver.StartRedisCluster(t, 3)
@@ -50,16 +60,7 @@ func TestLeastUser(t *testing.T) {
 		"Cluster":    {Addresses: c.Addrs(), Mode: Cluster},
 	} {
 		t.Run(name, func(t *testing.T) {
-			for _, node := range nodes(name, r, c) {
-				do(t, node, perTest(leastUser(t))...)
-			}
-			config.Username, config.Password = storage.NewSecret("sidecart", "/s/user"), storage.NewSecret("PASSWORD", "/s/password")
-			caps := storagetest.Caps{}
-			if config.Mode == Cluster {
-				caps.NoForeignPairs = "the identifier is the hash tag"
-			}
-			storagetest.Run(t, harness(config), caps)
-
+			config = asLeastUser(t, config, nodes(name, r, c)...)
 			config.Prefix = "p"
 			s := open(t, config)
 			if err := s.Ping(t.Context()); err != nil {
