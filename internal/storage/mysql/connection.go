@@ -135,16 +135,7 @@ type connectError struct{ cause error }
 func (e *connectError) Error() string { return "connect: " + e.cause.Error() }
 func (e *connectError) Unwrap() error { return e.cause }
 
-// exec runs statements in one round trip.
-func exec(ctx context.Context, conn *stdsql.Conn, statements string, args ...any) (result driverlib.Result, err error) {
-	err = conn.Raw(func(raw any) error {
-		result, err = execOn(ctx, raw, statements, args...)
-		return err
-	})
-	return result, err
-}
-
-// execOn is exec on a connection of the driver: only there are the results of all statements to be had, and an error
+// execOn runs statements on a connection of the driver: only there are the results of all statements to be had, and an error
 // that says that they are too long to be sent at once.
 func execOn(ctx context.Context, raw any, statements string, args ...any) (driverlib.Result, error) {
 	named := make([]sqldriver.NamedValue, len(args))
@@ -161,60 +152,65 @@ func execOn(ctx context.Context, raw any, statements string, args ...any) (drive
 	return result.(driverlib.Result), nil
 }
 
-// discard closes a connection instead of keeping it for others.
-func discard(conn *stdsql.Conn) {
-	_ = conn.Raw(func(any) error { return sqldriver.ErrBadConn })
-}
+// connection is a [sql.Conn].
+type connection struct{ *stdsql.Conn }
 
-// acquire takes a connection from the pool, to a database whose schema is up to date.
-func (d *driver) acquire(ctx context.Context) (*stdsql.Conn, error) {
-	if err := d.schema.Do(ctx, d.migrate); err != nil {
-		return nil, err
-	}
-	return d.connection(ctx)
-}
-
-// connection takes a connection from the pool.
-func (d *driver) connection(ctx context.Context) (*stdsql.Conn, error) {
-	if err := d.life.Usable(ctx); err != nil {
-		return nil, err
-	}
-	limit := time.Duration(0)
-	if d.Dial > 0 && d.Write > 0 {
-		limit = d.Dial + d.Write // of which the second is for those before it
-	}
-	bounded, cancel := sql.Bounded(ctx, limit)
-	defer cancel()
-	conn, err := d.pool.Conn(bounded)
+// Connect implements [sql.Dialect].
+func (d *driver) Connect(ctx context.Context) (sql.Conn, error) {
+	conn, err := d.pool.Conn(ctx)
 	if err != nil {
-		return nil, d.translate(ctx, bounded, err)
+		return nil, err
 	}
-	return conn, nil
+	return connection{conn}, nil
 }
 
-// read is a call that is bounded as a read is.
-func (d *driver) read(ctx context.Context, f func(ctx context.Context, conn *stdsql.Conn) error) error {
-	return d.call(ctx, d.Read, f)
-}
-
-// call lends a connection to f, again where it is lost: f may be done twice.
-func (d *driver) call(ctx context.Context, limit time.Duration, f func(ctx context.Context, conn *stdsql.Conn) error) error {
-	if err := d.life.Usable(ctx); err != nil {
+// Query implements [sql.Conn].
+func (c connection) Query(ctx context.Context, each func(scan func(into ...any) error) error, statement string, args ...any) error {
+	rows, err := c.QueryContext(ctx, statement, args...)
+	if err != nil {
 		return err
 	}
-	ctx, cancel := d.life.Context(ctx)
-	defer cancel()
-	return sql.Retry(ctx, func() error {
-		conn, err := d.acquire(ctx)
-		if err != nil {
+	defer func() { _ = rows.Close() }()
+	for rows.Next() {
+		if err := each(rows.Scan); err != nil {
 			return err
 		}
-		defer func() { _ = conn.Close() }()
-		bounded, cancel := sql.Bounded(ctx, limit)
-		defer cancel()
-		return d.translate(ctx, bounded, f(bounded, conn))
-	})
+	}
+	return rows.Err()
 }
+
+// Exec implements [sql.Conn].
+func (c connection) Exec(ctx context.Context, statement string, args ...any) (int64, error) {
+	result, err := c.run(ctx, statement, args...)
+	if err != nil {
+		return 0, err
+	}
+	return result.AllRowsAffected()[0], nil
+}
+
+// run runs statements in one round trip.
+func (c connection) run(ctx context.Context, statements string, args ...any) (result driverlib.Result, err error) {
+	err = c.Raw(func(raw any) error {
+		result, err = execOn(ctx, raw, statements, args...)
+		return err
+	})
+	return result, err
+}
+
+// Rollback implements [sql.Conn].
+func (c connection) Rollback(ctx context.Context) {
+	if _, err := c.run(ctx, `ROLLBACK`); err != nil {
+		c.discard()
+	}
+}
+
+// discard closes the connection instead of keeping it for others.
+func (c connection) discard() {
+	_ = c.Raw(func(any) error { return sqldriver.ErrBadConn })
+}
+
+// Release implements [sql.Conn].
+func (c connection) Release() { _ = c.Close() }
 
 // drain waits until no call has a connection. The pool's own Close waits for none.
 func (d *driver) drain() {

@@ -37,8 +37,8 @@ var (
 	}
 )
 
-// translate turns the driver's errors into those of package storage. bounded is ctx with the bound of the call.
-func (d *driver) translate(ctx, bounded context.Context, err error) error {
+// Translate implements [sql.Dialect].
+func (d *driver) Translate(ctx, bounded context.Context, err error) error {
 	hidden := storage.Hide(err, d.secrets...)
 	server, isServer := errors.AsType[*driverlib.MySQLError](err)
 	connect, isConnect := errors.AsType[*connectError](err)
@@ -47,13 +47,13 @@ func (d *driver) translate(ctx, bounded context.Context, err error) error {
 		return nil
 	case errors.Is(err, storage.ErrUnavailable), errors.Is(err, storage.ErrCorrupt), errors.Is(err, storage.ErrClosed):
 		return err
-	case ctx.Err() != nil && !d.life.Over():
+	case ctx.Err() != nil && !d.Life.Over():
 		return sql.Ended(ctx, hidden)
 	case errors.Is(err, driverlib.ErrPktTooLarge):
 		return fmt.Errorf("%w: %w", storage.ErrTooLarge, hidden)
 	case isServer:
 		return d.refusal(server, err)
-	case d.life.Over():
+	case d.Life.Over():
 		return fmt.Errorf("%w: %w", storage.ErrClosed, hidden)
 	case isConnect && isRefusal(connect):
 		return fmt.Errorf("%w: %w: %w", storage.ErrUnavailable, &storage.Refusal{Words: hidden.Error()}, hidden)
@@ -75,7 +75,7 @@ func (d *driver) refusal(server *driverlib.MySQLError, err error) error {
 	case slices.Contains(large, n):
 		return fmt.Errorf("%w: %w", storage.ErrTooLarge, hidden)
 	case n == errNoTable: // somebody removed the table
-		d.schema.Again()
+		d.Schema.Again()
 	}
 	words := fmt.Sprintf("error %d", server.Number)
 	if slices.Contains(denied, server.Number) {

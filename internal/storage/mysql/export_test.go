@@ -12,6 +12,6 @@ func Sweep(ctx context.Context, c sql.Config) error {
 	if err != nil {
 		return err
 	}
-	d.sweep(ctx)
+	d.Sweep(ctx)
 	return d.Close()
 }

@@ -34,23 +34,16 @@ const (
 		SET @sidecart = ` + micros + `; INSERT IGNORE INTO sidecart_fences (id) VALUES (@sidecart); DELETE FROM sidecart_fences WHERE id <= @sidecart`
 )
 
-// migrate brings the schema up to date. Of several stores that start at once, one does it and the others wait.
-func (d *driver) migrate(ctx context.Context) error {
-	return sql.Retry(ctx, func() error {
-		conn, err := d.connection(ctx)
-		if err != nil {
-			return err
-		}
-		defer func() { _ = conn.Close() }()
-		err = migrateOn(ctx, conn)
-		if errors.Is(err, storage.ErrUnsupported) {
-			return err
-		}
-		return d.translate(ctx, ctx, mayNot(err))
-	})
+// Migrate implements [sql.Dialect].
+func (d *driver) Migrate(ctx context.Context, conn sql.Conn) error {
+	err := migrateOn(ctx, conn.(connection))
+	if errors.Is(err, storage.ErrUnsupported) {
+		return err
+	}
+	return d.Translate(ctx, ctx, mayNot(err))
 }
 
-func migrateOn(ctx context.Context, conn *stdsql.Conn) error {
+func migrateOn(ctx context.Context, conn connection) error {
 	files, err := fs.Sub(migrations, "migrations")
 	if err != nil {
 		return err
@@ -64,12 +57,12 @@ func migrateOn(ctx context.Context, conn *stdsql.Conn) error {
 	}
 	err = sql.Migrate(schema{ctx, conn}, files)
 	if err == nil {
-		if _, raise := exec(ctx, conn, raiseFences); !isError(raise, readOnly...) { // then nothing else can be done either, and says so
+		if _, raise := conn.run(ctx, raiseFences); !isError(raise, readOnly...) { // then nothing else can be done either, and says so
 			err = raise
 		}
 	}
-	if _, end := exec(ctx, conn, unlockSchema); end != nil {
-		discard(conn) // which ends the lock
+	if _, end := conn.run(ctx, unlockSchema); end != nil {
+		conn.discard() // which ends the lock
 	}
 	return err
 }
@@ -80,7 +73,7 @@ var readOnly = []uint16{1290, 1792, 1836}
 // schema is a [sql.Schema].
 type schema struct {
 	ctx  context.Context //nolint:containedctx // it lives for one migration
-	conn *stdsql.Conn
+	conn connection
 }
 
 func (s schema) Version() (version, needs int, err error) {
@@ -96,10 +89,10 @@ func (s schema) Apply(version, needs int, statements string) error {
 	if version == 1 {
 		statements = createSchema + ";\n" + statements
 	}
-	if _, err := exec(s.ctx, s.conn, statements); err != nil {
+	if _, err := s.conn.run(s.ctx, statements); err != nil {
 		return err
 	}
-	_, err := exec(s.ctx, s.conn, saveSchema, int64(version), int64(needs))
+	_, err := s.conn.run(s.ctx, saveSchema, int64(version), int64(needs))
 	return err
 }
 

@@ -2,7 +2,6 @@ package mysql
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"strings"
 	"testing"
@@ -11,13 +10,14 @@ import (
 	"github.com/sidecart/sidecart/internal/cart"
 	"github.com/sidecart/sidecart/internal/storage"
 	"github.com/sidecart/sidecart/internal/storage/cell"
-	sqlstore "github.com/sidecart/sidecart/internal/storage/sql"
+	"github.com/sidecart/sidecart/internal/storage/sql"
+	"github.com/sidecart/sidecart/internal/storage/sql/sqltest"
 	"github.com/sidecart/sidecart/internal/testserver"
 )
 
 func newDriver(t *testing.T, url string) *driver {
 	t.Helper()
-	d, err := openDriver(sqlstore.Config{URL: url, Prefix: "cart", Dial: 5 * time.Second, Read: 5 * time.Second, Write: 5 * time.Second})
+	d, err := openDriver(sql.Config{URL: url, Prefix: "cart", Dial: 5 * time.Second, Read: 5 * time.Second, Write: 5 * time.Second})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -68,13 +68,13 @@ func TestTooLongForAPacket(t *testing.T) {
 func TestSettings(t *testing.T) {
 	t.Parallel()
 	d := newDriver(t, testserver.SharedMariaDB(t).NewDatabase(t))
-	err := d.call(t.Context(), 0, func(ctx context.Context, conn *sql.Conn) error {
+	err := d.Call(t.Context(), 0, func(ctx context.Context, conn sql.Conn) error {
 		for setting, want := range map[string]string{
 			"time_zone": "+00:00", "sql_mode": "STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION", "tx_isolation": "READ-COMMITTED", "autocommit": "1",
 			"completion_type": "NO_CHAIN", "character_set_client": "utf8mb4", "innodb_lock_wait_timeout": "5", "idle_transaction_timeout": "5",
 		} {
 			var got string
-			if err := conn.QueryRowContext(ctx, "SELECT @@"+setting).Scan(&got); err != nil {
+			if err := conn.Query(ctx, func(scan func(into ...any) error) error { return scan(&got) }, "SELECT @@"+setting); err != nil {
 				return err
 			}
 			if got != want {
@@ -107,18 +107,18 @@ func TestDeadlockIsTriedAgain(t *testing.T) {
 	if err := both(); err != nil {
 		t.Fatal(err)
 	}
-	rogue, err := d.connection(t.Context())
+	rogue, err := d.Connect(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = rogue.Close() }()
+	defer func() { rogue.Release() }()
 	const lock = "SELECT 1 FROM sidecart_carts WHERE prefix = 'cart' AND identifier = '%' AND instance = 'default' FOR UPDATE"
 	// Of two transactions the server ends the one that has changed less.
 	heavy := strings.Repeat("; INSERT INTO other VALUES (1)", 20)
 	if _, err := server.Query(database, "CREATE TABLE other (a int)"); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := exec(t.Context(), rogue, "BEGIN"+heavy+"; "+strings.Replace(lock, "%", "b", 1)); err != nil {
+	if _, err := rogue.Exec(t.Context(), "BEGIN"+heavy+"; "+strings.Replace(lock, "%", "b", 1)); err != nil {
 		t.Fatal(err)
 	}
 	done := make(chan error, 1)
@@ -132,7 +132,7 @@ func TestDeadlockIsTriedAgain(t *testing.T) {
 			break
 		}
 	}
-	if _, err := exec(t.Context(), rogue, strings.Replace(lock, "%", "a", 1)+"; COMMIT"); err != nil {
+	if _, err := rogue.Exec(t.Context(), strings.Replace(lock, "%", "a", 1)+"; COMMIT"); err != nil {
 		t.Fatalf("the other program: %v", err)
 	}
 	if err := <-done; err != nil {
@@ -161,7 +161,7 @@ func TestURLs(t *testing.T) {
 		"mysql://db/shop?tls=maybe":            "its parameter tls is not true, false, skip-verify or preferred",
 		"mysql://me:s3cret@db/shop?timeout=1s": `it has the parameter "timeout", and the only one there is, is tls`,
 	} {
-		d, err := openDriver(sqlstore.Config{URL: url, Prefix: "cart"})
+		d, err := openDriver(sql.Config{URL: url, Prefix: "cart"})
 		if err == nil {
 			_ = d.Close()
 		}
@@ -174,37 +174,9 @@ func TestURLs(t *testing.T) {
 	}
 }
 
-// A sidecar that goes silent in the middle of a change does not keep the cart from others for long.
 func TestSilentHolder(t *testing.T) {
 	t.Parallel()
-	url := testserver.SharedMariaDB(t).NewDatabase(t)
-	d, key := newDriver(t, url), cart.Key{Identifier: "u", Instance: "default"}
-	d.Write = 30 * time.Second // for the lock is waited
-	change := func(_ time.Time, records []*cell.Record) error {
-		r := records[0]
-		r.State.Cart.ID, r.State.Cart.Version, r.Save = "id", r.State.Cart.Version+1, true
-		return nil
-	}
-	if err := d.Update(t.Context(), []cart.Key{key}, change); err != nil {
-		t.Fatal(err)
-	}
-	silent, err := d.begin(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer silent.Rollback()
-	rows, _, err := silent.Lock(t.Context(), []cart.Key{key})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := d.Update(t.Context(), []cart.Key{key}, change); err != nil {
-		t.Fatalf("another sidecar: %v", err)
-	}
-	r, err := rows[0].Record(false)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := silent.Commit(t.Context(), []sqlstore.Change{{Key: key, Record: &r, Found: true}}); err == nil {
-		t.Error("the silent one commits what it read before")
-	}
+	d := newDriver(t, testserver.SharedMariaDB(t).NewDatabase(t))
+	d.Write = 30 * time.Second
+	sqltest.SilentHolder(t, d)
 }

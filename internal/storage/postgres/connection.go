@@ -149,54 +149,44 @@ func (d *driver) greet(ctx context.Context, conn *pgx.Conn) error {
 	return err
 }
 
-// acquire takes a connection from the pool, to a database whose schema is up to date.
-func (d *driver) acquire(ctx context.Context) (*pgxpool.Conn, error) {
-	if err := d.schema.Do(ctx, d.migrate); err != nil {
-		return nil, err
-	}
-	return d.connection(ctx)
-}
+// connection is a [sql.Conn].
+type connection struct{ *pgxpool.Conn }
 
-// connection takes a connection from the pool.
-func (d *driver) connection(ctx context.Context) (*pgxpool.Conn, error) {
-	if err := d.life.Usable(ctx); err != nil {
-		return nil, err
-	}
-	limit := time.Duration(0)
-	if d.Dial > 0 && d.Write > 0 {
-		limit = d.Dial + d.Write // of which the second is for those before it
-	}
-	bounded, cancel := sql.Bounded(ctx, limit)
-	defer cancel()
-	conn, err := d.pool.Acquire(bounded)
+// Connect implements [sql.Dialect].
+func (d *driver) Connect(ctx context.Context) (sql.Conn, error) {
+	conn, err := d.pool.Acquire(ctx)
 	if err != nil {
-		return nil, d.translate(ctx, bounded, err)
+		return nil, err
 	}
-	return conn, nil
+	return connection{conn}, nil
 }
 
-// read is a call that is bounded as a read is.
-func (d *driver) read(ctx context.Context, f func(ctx context.Context, conn *pgxpool.Conn) error) error {
-	return d.call(ctx, d.Read, f)
-}
-
-// call lends a connection to f, again where it is lost: f may be done twice.
-func (d *driver) call(ctx context.Context, limit time.Duration, f func(ctx context.Context, conn *pgxpool.Conn) error) error {
-	if err := d.life.Usable(ctx); err != nil {
+// Query implements [sql.Conn].
+func (c connection) Query(ctx context.Context, each func(scan func(into ...any) error) error, statement string, args ...any) error {
+	rows, err := c.Conn.Query(ctx, statement, args...)
+	if err != nil {
 		return err
 	}
-	ctx, cancel := d.life.Context(ctx)
-	defer cancel()
-	return sql.Retry(ctx, func() error {
-		conn, err := d.acquire(ctx)
-		if err != nil {
+	defer rows.Close()
+	for rows.Next() {
+		if err := each(rows.Scan); err != nil {
 			return err
 		}
-		defer conn.Release()
-		bounded, cancel := sql.Bounded(ctx, limit)
-		defer cancel()
-		return d.translate(ctx, bounded, f(bounded, conn))
-	})
+	}
+	return rows.Err()
+}
+
+// Exec implements [sql.Conn].
+func (c connection) Exec(ctx context.Context, statement string, args ...any) (int64, error) {
+	tag, err := c.Conn.Exec(ctx, statement, args...)
+	return tag.RowsAffected(), err
+}
+
+// Rollback implements [sql.Conn]. The pool closes a connection that is in a transaction still.
+func (c connection) Rollback(ctx context.Context) {
+	if !c.Conn.Conn().IsClosed() {
+		_, _ = c.Conn.Exec(ctx, `ROLLBACK`, pgx.QueryExecModeExec)
+	}
 }
 
 // channelOf is the channel of notifications of a prefix: names are shorter than 64 bytes there.

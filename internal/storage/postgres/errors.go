@@ -15,8 +15,8 @@ import (
 	"github.com/sidecart/sidecart/internal/storage/sql"
 )
 
-// translate turns the driver's errors into those of package storage. bounded is ctx with the bound of the call.
-func (d *driver) translate(ctx, bounded context.Context, err error) error {
+// Translate implements [sql.Dialect].
+func (d *driver) Translate(ctx, bounded context.Context, err error) error {
 	var (
 		server *pgconn.PgError
 		hidden = storage.Hide(err, d.secrets...)
@@ -26,11 +26,11 @@ func (d *driver) translate(ctx, bounded context.Context, err error) error {
 		return nil
 	case errors.Is(err, storage.ErrUnavailable), errors.Is(err, storage.ErrCorrupt), errors.Is(err, storage.ErrClosed):
 		return err
-	case ctx.Err() != nil && !d.life.Over():
+	case ctx.Err() != nil && !d.Life.Over():
 		return sql.Ended(ctx, hidden)
 	case errors.As(err, &server):
 		return d.refusal(server, err)
-	case d.life.Over():
+	case d.Life.Over():
 		return fmt.Errorf("%w: %w", storage.ErrClosed, hidden)
 	case bounded.Err() != nil, pgconn.Timeout(err), isConnect(err), errors.Is(err, cell.ErrOutcomeUnknown), !isLost(err):
 		return fmt.Errorf("%w: %w", storage.ErrUnavailable, hidden)
@@ -52,7 +52,7 @@ func (d *driver) refusal(server *pgconn.PgError, err error) error {
 	case code == "XX001", code == "XX002": // damaged data, damaged index
 		return fmt.Errorf("%w: %w", storage.ErrCorrupt, hidden)
 	case code == "42P01": // somebody removed the table
-		d.schema.Again()
+		d.Schema.Again()
 	}
 	words := storage.HideIn(server.Message, d.secrets...)
 	return fmt.Errorf("%w: %w: %w", storage.ErrUnavailable, &storage.Refusal{Words: words}, hidden)

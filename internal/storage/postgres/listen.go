@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/sidecart/sidecart/internal/cart"
 	"github.com/sidecart/sidecart/internal/storage/sql"
@@ -38,10 +37,10 @@ func (d *driver) Listen(wake func(tokens []string)) { go d.listen(wake) }
 
 // listen has a connection of its own to hear notifications, and makes it anew when it is lost.
 func (d *driver) listen(wake func(tokens []string)) {
-	ctx, cancel := d.life.Context(context.Background())
+	ctx, cancel := d.Life.Context(context.Background())
 	defer cancel()
 	go func() {
-		<-d.life.Closing()
+		<-d.Life.Closing()
 		cancel()
 	}()
 	for pause := 100 * time.Millisecond; ctx.Err() == nil; {
@@ -78,7 +77,7 @@ func (d *driver) hear(ctx context.Context, wake func(tokens []string)) (heard, d
 	}()
 	// A notification of one's own would arrive through a pooler too, so another connection sends it.
 	probe := crand.Text()
-	if err := d.call(ctx, d.Write, func(ctx context.Context, other *pgxpool.Conn) error {
+	if err := d.Call(ctx, d.Write, func(ctx context.Context, other sql.Conn) error {
 		_, err := other.Exec(ctx, notify, d.channel, probe)
 		return err
 	}); err != nil {

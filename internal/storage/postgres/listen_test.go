@@ -13,6 +13,7 @@ import (
 	"github.com/sidecart/sidecart/internal/storage"
 	"github.com/sidecart/sidecart/internal/storage/cell"
 	"github.com/sidecart/sidecart/internal/storage/sql"
+	"github.com/sidecart/sidecart/internal/storage/sql/sqltest"
 	"github.com/sidecart/sidecart/internal/testserver"
 )
 
@@ -213,37 +214,9 @@ func TestEncoding(t *testing.T) {
 	}
 }
 
-// A sidecar that goes silent in the middle of a change does not keep the cart from others for long.
 func TestSilentHolder(t *testing.T) {
 	t.Parallel()
-	url := testserver.SharedPostgres(t).NewDatabase(t)
-	d, key := newDriver(t, url), cart.Key{Identifier: "u", Instance: "default"}
-	d.Write = 30 * time.Second // for the lock is waited
-	change := func(_ time.Time, records []*cell.Record) error {
-		r := records[0]
-		r.State.Cart.ID, r.State.Cart.Version, r.Save = "id", r.State.Cart.Version+1, true
-		return nil
-	}
-	if err := d.Update(t.Context(), []cart.Key{key}, change); err != nil {
-		t.Fatal(err)
-	}
-	silent, err := d.begin(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer silent.Rollback()
-	rows, _, err := silent.Lock(t.Context(), []cart.Key{key})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := d.Update(t.Context(), []cart.Key{key}, change); err != nil {
-		t.Fatalf("another sidecar: %v", err)
-	}
-	r, err := rows[0].Record(false)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := silent.Commit(t.Context(), []sql.Change{{Key: key, Record: &r, Found: true}}); err == nil {
-		t.Error("the silent one commits what it read before")
-	}
+	d := newDriver(t, testserver.SharedPostgres(t).NewDatabase(t))
+	d.Write = 30 * time.Second
+	sqltest.SilentHolder(t, d)
 }

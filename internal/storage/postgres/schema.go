@@ -32,26 +32,19 @@ const (
 			AND has_sequence_privilege('sidecart_fences', 'UPDATE') AND NOT current_setting('transaction_read_only')::boolean`
 )
 
-// migrate brings the schema up to date. Of several stores that start at once, one does it and the others wait.
-func (d *driver) migrate(ctx context.Context) error {
-	return sql.Retry(ctx, func() error {
-		conn, err := d.connection(ctx)
-		if err != nil {
-			return err
+// Migrate implements [sql.Dialect].
+func (d *driver) Migrate(ctx context.Context, conn sql.Conn) error {
+	tx, err := conn.(connection).BeginTx(ctx, pgx.TxOptions{IsoLevel: pgx.ReadCommitted}) // what another did is seen when the lock is had
+	if err == nil {
+		defer func() { _ = tx.Rollback(context.WithoutCancel(ctx)) }()
+		if err = migrateIn(ctx, tx); err == nil {
+			err = tx.Commit(ctx) // whose outcome the next try finds out
 		}
-		defer conn.Release()
-		tx, err := conn.BeginTx(ctx, pgx.TxOptions{IsoLevel: pgx.ReadCommitted}) // what another did is seen when the lock is had
-		if err == nil {
-			defer func() { _ = tx.Rollback(context.WithoutCancel(ctx)) }()
-			if err = migrateIn(ctx, tx); err == nil {
-				err = tx.Commit(ctx) // whose outcome the next try finds out
-			}
-		}
-		if errors.Is(err, storage.ErrUnsupported) {
-			return err
-		}
-		return d.translate(ctx, ctx, mayNot(err))
-	})
+	}
+	if errors.Is(err, storage.ErrUnsupported) {
+		return err
+	}
+	return d.Translate(ctx, ctx, mayNot(err))
 }
 
 func migrateIn(ctx context.Context, tx pgx.Tx) error {

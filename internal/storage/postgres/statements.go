@@ -7,22 +7,13 @@ import (
 // The time is the server's. Where a row is locked it is asked for outside of what locks the row, so that it is that of
 // when the row was had, not of when it was waited for. A row that is not there is one of NULLs.
 const (
-	isRow    = ` prefix = $1 AND identifier = $2 AND instance = $3`
-	micros   = `(extract(epoch FROM clock_timestamp()) * 1000000)::bigint` // of which the text is the same whatever the datestyle is
-	exists   = `id IS NOT NULL AND (expires_at IS NULL OR expires_at > ` + micros + ` / 1000)`
-	queryRow = `
-		SELECT ` + micros + `, ` + sql.Columns + `
-		FROM (SELECT 1) AS one LEFT JOIN sidecart_carts ON` + isRow
-	queryWhole = `
-		SELECT ` + micros + `, ` + sql.Columns + `, items, conditions
-		FROM (SELECT 1) AS one LEFT JOIN sidecart_carts ON` + isRow
+	isRow   = ` prefix = $1 AND identifier = $2 AND instance = $3`
+	micros  = `(extract(epoch FROM clock_timestamp()) * 1000000)::bigint` // of which the text is the same whatever the datestyle is
+	exists  = `id IS NOT NULL AND (expires_at IS NULL OR expires_at > ` + micros + ` / 1000)`
 	lockRow = `
 		WITH mine AS MATERIALIZED (SELECT ` + sql.Columns + ` FROM sidecart_carts WHERE` + isRow + ` FOR UPDATE)
 		SELECT ` + micros + `, ` + sql.Columns + ` FROM (SELECT 1) AS one LEFT JOIN mine ON true`
-	queryDocuments = `SELECT items, conditions FROM sidecart_carts WHERE` + isRow
-	queryInstances = `SELECT instance FROM sidecart_carts WHERE prefix = $1 AND identifier = $2 AND ` + exists
-	queryCount     = `SELECT count(*) FROM (SELECT 1 FROM sidecart_carts WHERE prefix = $1 AND ` + exists + ` LIMIT $2) AS carts`
-	insertRow      = `
+	insertRow = `
 		INSERT INTO sidecart_carts (prefix, identifier, instance, ` + sql.Columns + `, removable_at, items, conditions)
 		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, coalesce($16, '{}'), coalesce($17, '{}'))
 		ON CONFLICT DO NOTHING`
@@ -32,17 +23,6 @@ const (
 			= ROW ($4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, coalesce($16, items), coalesce($17, conditions))
 		WHERE` + isRow
 	deleteRow = `DELETE FROM sidecart_carts WHERE` + isRow
-	// The rows are locked in the order in which others lock them, and named by their key, which stays as it is when
-	// somebody writes to them meanwhile.
-	flush = `
-		DELETE FROM sidecart_carts WHERE prefix = $1 AND (identifier, instance) IN (
-			SELECT identifier, instance FROM sidecart_carts WHERE prefix = $1
-			ORDER BY identifier, instance LIMIT 500 FOR UPDATE)`
-	// Rows that somebody uses just now are left for the next time.
-	sweep = `
-		DELETE FROM sidecart_carts WHERE (prefix, identifier, instance) IN (
-			SELECT prefix, identifier, instance FROM sidecart_carts WHERE removable_at <= ` + micros + ` / 1000
-			ORDER BY removable_at LIMIT $1 FOR UPDATE SKIP LOCKED)`
 	nextFence = `SELECT nextval('sidecart_fences')`
 	notify    = `SELECT pg_notify($1, $2)`
 	// Not read committed by default, where somebody changed that for the database: a transaction would fail each time
@@ -50,3 +30,35 @@ const (
 	begin  = `BEGIN ISOLATION LEVEL READ COMMITTED`
 	commit = `COMMIT`
 )
+
+var statements = sql.Statements{
+	Row: `
+		SELECT ` + micros + `, ` + sql.Columns + `
+		FROM (SELECT 1) AS one LEFT JOIN sidecart_carts ON` + isRow,
+	Whole: `
+		SELECT ` + micros + `, ` + sql.Columns + `, items, conditions
+		FROM (SELECT 1) AS one LEFT JOIN sidecart_carts ON` + isRow,
+	Documents: `SELECT items, conditions FROM sidecart_carts WHERE` + isRow,
+	Instances: `SELECT instance FROM sidecart_carts WHERE prefix = $1 AND identifier = $2 AND ` + exists,
+	Count:     `SELECT count(*) FROM (SELECT 1 FROM sidecart_carts WHERE prefix = $1 AND ` + exists + ` LIMIT $2) AS carts`,
+	Page: `
+		SELECT identifier, instance FROM sidecart_carts
+		WHERE prefix = $1 AND identifier >= $2 AND (identifier > $3 OR instance > $4)
+		ORDER BY identifier, instance LIMIT $5`,
+	// The rows are locked in the order in which others lock them, and named by their key, which stays as it is when
+	// somebody writes to them meanwhile.
+	Flush: `
+		DELETE FROM sidecart_carts WHERE prefix = $1 AND (identifier, instance) IN (
+			SELECT identifier, instance FROM sidecart_carts WHERE prefix = $1
+			ORDER BY identifier, instance LIMIT 500 FOR UPDATE)`,
+	// Rows that somebody uses just now are left for the next time.
+	Sweep: `
+		DELETE FROM sidecart_carts WHERE (prefix, identifier, instance) IN (
+			SELECT prefix, identifier, instance FROM sidecart_carts WHERE removable_at <= ` + micros + ` / 1000
+			ORDER BY removable_at LIMIT $1 FOR UPDATE SKIP LOCKED)`,
+	// To set the sequence is no step of a transaction, so two that raise it take turns, or the one could set back what
+	// the other has set. The margin is more than leases can take meanwhile, which take no turns.
+	RaiseFence: `
+		WITH turn AS MATERIALIZED (SELECT pg_advisory_xact_lock(hashtextextended('sidecart_fences', 0)))
+		SELECT setval('sidecart_fences', $1::bigint + 1000000) FROM turn WHERE coalesce(pg_sequence_last_value('sidecart_fences'), 0) < $1::bigint`,
+}

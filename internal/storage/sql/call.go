@@ -202,3 +202,6 @@ func (o *Once) Again() {
 	default:
 	}
 }
+
+// ErrReadOnly is the answer of a server that takes no writes.
+var ErrReadOnly = fmt.Errorf("%w: %w", storage.ErrUnavailable, &storage.Refusal{Words: "the server is read-only"})

@@ -1,29 +1,15 @@
 package sql
 
 import (
+	"cmp"
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/sidecart/sidecart/internal/cart"
+	"github.com/sidecart/sidecart/internal/storage"
 	"github.com/sidecart/sidecart/internal/storage/cell"
 )
-
-// Transaction is a transaction of a server over the rows of some carts. It is for one goroutine. Its errors match those
-// of package storage, and ErrAgain or cell.ErrOutcomeUnknown where they say so.
-type Transaction interface {
-	// Lock begins, locks the rows of keys, one after the other, and reads them without their documents. The time is
-	// that of the server when it has the locks. A row that is not there cannot be locked: Commit finds out whether
-	// somebody else was quicker to insert it.
-	Lock(ctx context.Context, keys []cart.Key) ([]Scan, time.Time, error)
-	// Documents reads the documents of a row that is locked.
-	Documents(ctx context.Context, key cart.Key) (items, conditions []byte, err error)
-	// NextFence draws a fence from the counter of the database.
-	NextFence(ctx context.Context) (uint64, error)
-	// Commit makes the changes, in the order of the keys, and ends the transaction.
-	Commit(ctx context.Context, changes []Change) error
-	// Rollback ends the transaction, whatever happened before. After Commit it does nothing.
-	Rollback()
-}
 
 // Change is one row to store, to insert where it was not Found, or to delete where Record's State is empty.
 type Change struct {
@@ -32,20 +18,25 @@ type Change struct {
 	Found  bool
 }
 
-// Update is that of a [cell.Driver], by transactions that begin makes. Keys are locked in their order, so that no two
-// updates wait for each other.
-func Update(ctx context.Context, keys []cart.Key, change cell.Change, begin func(ctx context.Context) (Transaction, error)) error {
+// ErrQuicker is the error of a commit whose row another transaction had inserted. Nothing was stored.
+var ErrQuicker = fmt.Errorf("%w: %w: another transaction made the cart", storage.ErrUnavailable, ErrAgain)
+
+// rollbackLimit is for how long a rollback is waited for where nothing else bounds a write.
+const rollbackLimit = time.Second
+
+// Update implements [cell.Driver]. Keys are locked in their order, so that no two updates wait for each other.
+func (s *Server) Update(ctx context.Context, keys []cart.Key, change cell.Change) error {
+	if err := s.Life.Usable(ctx); err != nil {
+		return err
+	}
+	ctx, cancel := s.Life.Context(ctx)
+	defer cancel()
 	ordered, swapped := keys, false
 	if len(keys) == 2 && less(keys[1], keys[0]) {
 		ordered, swapped = []cart.Key{keys[1], keys[0]}, true
 	}
 	return Retry(ctx, func() error {
-		tx, err := begin(ctx)
-		if err != nil {
-			return err
-		}
-		defer tx.Rollback()
-		return once(ctx, tx, ordered, func(now time.Time, records []*cell.Record) error {
+		return s.transact(ctx, ordered, func(now time.Time, records []*cell.Record) error {
 			if swapped {
 				records = []*cell.Record{records[1], records[0]}
 			}
@@ -58,29 +49,37 @@ func less(a, b cart.Key) bool {
 	return a.Identifier < b.Identifier || a.Identifier == b.Identifier && a.Instance < b.Instance
 }
 
-// once is one try.
-func once(ctx context.Context, tx Transaction, keys []cart.Key, change cell.Change) error {
-	rows, now, err := tx.Lock(ctx, keys)
+// transact is one try.
+func (s *Server) transact(ctx context.Context, keys []cart.Key, change cell.Change) (err error) {
+	conn, err := s.acquire(ctx)
 	if err != nil {
+		return err
+	}
+	committed := false
+	defer func() {
+		if !committed {
+			bounded, cancel := context.WithTimeout(context.Background(), cmp.Or(max(s.Write, 0), rollbackLimit))
+			conn.Rollback(bounded)
+			cancel()
+		}
+		conn.Release()
+	}()
+
+	var us int64
+	rows := make([]Scan, len(keys))
+	if err := s.bounded(ctx, s.Write, func(ctx context.Context) (err error) {
+		us, err = s.dialect.Lock(ctx, conn, keys, rows)
+		return err
+	}); err != nil {
 		return err
 	}
 	records := make([]*cell.Record, len(rows))
 	for i := range rows {
-		r, err := rows[i].Record(false)
-		if err != nil {
+		if records[i], err = s.record(ctx, conn, keys[i], &rows[i]); err != nil {
 			return err
 		}
-		r.Documents = func(into *cart.Cart) error {
-			items, conditions, err := tx.Documents(ctx, keys[i])
-			if err != nil {
-				return err
-			}
-			return Documents(items, conditions, into)
-		}
-		r.NextFence = func() (uint64, error) { return tx.NextFence(ctx) }
-		records[i] = &r
 	}
-	if err := change(now, records); err != nil {
+	if err := change(time.UnixMicro(us).UTC(), records); err != nil {
 		return err
 	}
 	changes := make([]Change, 0, len(records))
@@ -92,5 +91,32 @@ func once(ctx context.Context, tx Transaction, keys []cart.Key, change cell.Chan
 	if len(changes) == 0 {
 		return nil
 	}
-	return tx.Commit(ctx, changes)
+	err = s.bounded(ctx, s.Write, func(ctx context.Context) error { return s.dialect.Commit(ctx, conn, changes) })
+	committed = err == nil
+	return err
+}
+
+// record is that of a row which is locked.
+func (s *Server) record(ctx context.Context, conn Conn, key cart.Key, row *Scan) (*cell.Record, error) {
+	r, err := row.Record(false)
+	if err != nil {
+		return nil, err
+	}
+	r.Documents = func(into *cart.Cart) error {
+		var items, conditions []byte
+		if err := s.bounded(ctx, s.Write, func(ctx context.Context) error {
+			return get(ctx, conn, []any{&items, &conditions}, s.statements.Documents, s.Name(key)...)
+		}); err != nil {
+			return err
+		}
+		return Documents(items, conditions, into)
+	}
+	r.NextFence = func() (fence uint64, err error) {
+		err = s.bounded(ctx, s.Write, func(ctx context.Context) error {
+			fence, err = s.dialect.NextFence(ctx, conn)
+			return err
+		})
+		return fence, err
+	}
+	return &r, nil
 }

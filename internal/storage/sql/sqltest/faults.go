@@ -12,6 +12,7 @@ import (
 	"github.com/sidecart/sidecart/internal/cart"
 	"github.com/sidecart/sidecart/internal/storage"
 	"github.com/sidecart/sidecart/internal/storage/cell"
+	"github.com/sidecart/sidecart/internal/storage/sql"
 	"github.com/sidecart/sidecart/internal/testserver"
 )
 
@@ -149,6 +150,46 @@ func testFrozen(t *testing.T, p Product) {
 	}
 	server.Resume()
 	eventually(t, "a change after the server goes on", func() bool { made, _ := raise(t.Context(), s, key); return made })
+}
+
+// Driver is a driver as its own package sees it.
+type Driver interface {
+	cell.Driver
+	sql.Dialect
+}
+
+// SilentHolder tests that a sidecar which goes silent in the middle of a change does not keep the cart from others for
+// long, and cannot go on later. The driver waits for a row as long as it takes.
+func SilentHolder(t *testing.T, d Driver) {
+	key := keysOf(1)[0]
+	change := func(_ time.Time, records []*cell.Record) error {
+		r := records[0]
+		r.State.Cart.ID, r.State.Cart.Version, r.Save = "id", r.State.Cart.Version+1, true
+		return nil
+	}
+	if err := d.Update(t.Context(), []cart.Key{key}, change); err != nil {
+		t.Fatal(err)
+	}
+	silent, err := d.Connect(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Release()
+	defer silent.Rollback(context.WithoutCancel(t.Context()))
+	rows := make([]sql.Scan, 1)
+	if _, err := d.Lock(t.Context(), silent, []cart.Key{key}, rows); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Update(t.Context(), []cart.Key{key}, change); err != nil {
+		t.Fatalf("another sidecar: %v", err)
+	}
+	r, err := rows[0].Record(false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Commit(t.Context(), silent, []sql.Change{{Key: key, Record: &r, Found: true}}); err == nil {
+		t.Error("the silent one commits what it read before")
+	}
 }
 
 // testReadOnly: a server that takes no writes says so, on a probe as well.

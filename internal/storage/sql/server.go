@@ -1,0 +1,281 @@
+package sql
+
+import (
+	"context"
+	"time"
+
+	"github.com/sidecart/sidecart/internal/cart"
+	"github.com/sidecart/sidecart/internal/storage"
+	"github.com/sidecart/sidecart/internal/storage/cell"
+)
+
+var (
+	_ cell.Pairer       = (*Server)(nil)
+	_ cell.Lister       = (*Server)(nil)
+	_ cell.Counter      = (*Server)(nil)
+	_ cell.Flusher      = (*Server)(nil)
+	_ cell.Walker       = (*Server)(nil)
+	_ cell.FenceCounter = (*Server)(nil)
+)
+
+// Server is a [cell.Driver] over a database server, but for Close, which belongs to the pool of connections that the
+// dialect has. A driver embeds it, and is its [Dialect].
+type Server struct {
+	Config
+	// Life is how long the store is open.
+	Life *Life
+	// Schema brings the schema up to date.
+	Schema *Once
+
+	dialect    Dialect
+	statements *Statements
+}
+
+// NewServer makes a server that has no life of its own yet: see [Server.Start].
+func NewServer(c Config, d Dialect, s *Statements) *Server {
+	return &Server{Config: c, Life: NewLife(), Schema: NewOnce(), dialect: d, statements: s}
+}
+
+// Start begins what a store does by itself.
+func (s *Server) Start() { go s.Life.Every(SweepInterval, s.Sweep) }
+
+// Statements are those that dialects spell differently and give the same arguments. A cart's name is three arguments:
+// the prefix, the identifier and the instance. Those with [Columns] give a row of NULLs where there is none, and the
+// server's time in microseconds in front of it.
+type Statements struct {
+	// Row has Columns and Whole the documents behind them; Documents has only these. All are of one name.
+	Row, Whole, Documents string
+	// Instances are those of a prefix and an identifier.
+	Instances string
+	// Count counts the carts of a prefix up to a number.
+	Count string
+	// Page lists names of a prefix behind another name: its identifier, the same again, and its instance; up to a
+	// number.
+	Page string
+	// Flush deletes some rows of a prefix, and Sweep rows that have ended, up to a number.
+	Flush, Sweep string
+	// RaiseFence lets the counter go on behind a fence.
+	RaiseFence string
+}
+
+// Conn is a connection that one caller has for itself.
+type Conn interface {
+	// Query calls each for each row of the result of a statement, with what reads the row.
+	Query(ctx context.Context, each func(scan func(into ...any) error) error, statement string, args ...any) error
+	// Exec returns how many rows a statement changed, the first where there are several.
+	Exec(ctx context.Context, statement string, args ...any) (int64, error)
+	// Rollback ends the transaction that the connection is in. Where that fails, the connection is used no more.
+	Rollback(ctx context.Context)
+	// Release gives it back to the pool.
+	Release()
+}
+
+// Dialect is what a driver adds to a [Server]. The contexts have the bound of the call in them, and the errors are
+// those of the library that talks to the server, unless it says otherwise.
+type Dialect interface {
+	// Connect takes a connection from the pool.
+	Connect(ctx context.Context) (Conn, error)
+	// Migrate brings the schema up to date by [Migrate]. Of several that start at once, one does it and the others
+	// wait. An error of it matches those of package storage already.
+	Migrate(ctx context.Context, conn Conn) error
+	// Bind is a text as an argument of a statement.
+	Bind(text string) any
+	// Lock begins a transaction, locks the rows of keys one after the other, and reads them without their documents, in
+	// one round trip. The time, in microseconds, is that of the server when it has the locks. A row that is not there
+	// cannot be locked: Commit finds out whether somebody else was quicker to insert it.
+	Lock(ctx context.Context, conn Conn, keys []cart.Key, rows []Scan) (us int64, err error)
+	// NextFence draws a fence from the counter of the database.
+	NextFence(ctx context.Context, conn Conn) (uint64, error)
+	// Commit makes the changes, in the order of the keys, and ends the transaction. It is ErrQuicker where another
+	// transaction has inserted one of the rows, and matches cell.ErrOutcomeUnknown where the commit may have been made.
+	Commit(ctx context.Context, conn Conn, changes []Change) error
+	// Translate turns an error into one that matches those of package storage, and ErrAgain where nothing was changed
+	// and a second try may well succeed. bounded is ctx with the bound of the call.
+	Translate(ctx, bounded context.Context, err error) error
+}
+
+// acquire takes a connection to a database whose schema is up to date.
+func (s *Server) acquire(ctx context.Context) (Conn, error) {
+	if err := s.Schema.Do(ctx, s.migrate); err != nil {
+		return nil, err
+	}
+	return s.connect(ctx)
+}
+
+func (s *Server) migrate(ctx context.Context) error {
+	return Retry(ctx, func() error {
+		conn, err := s.connect(ctx)
+		if err != nil {
+			return err
+		}
+		defer conn.Release()
+		return s.dialect.Migrate(ctx, conn)
+	})
+}
+
+// connect takes a connection from the pool.
+func (s *Server) connect(ctx context.Context) (conn Conn, err error) {
+	if err := s.Life.Usable(ctx); err != nil {
+		return nil, err
+	}
+	limit := time.Duration(0)
+	if s.Dial > 0 && s.Write > 0 {
+		limit = s.Dial + s.Write // of which the second is for those before it
+	}
+	err = s.bounded(ctx, limit, func(ctx context.Context) error {
+		conn, err = s.dialect.Connect(ctx)
+		return err
+	})
+	return conn, err
+}
+
+// bounded calls f within a limit, and translates its error.
+func (s *Server) bounded(ctx context.Context, limit time.Duration, f func(ctx context.Context) error) error {
+	bounded, cancel := Bounded(ctx, limit)
+	defer cancel()
+	return s.dialect.Translate(ctx, bounded, f(bounded))
+}
+
+// Call lends a connection to f, again where it is lost: f may be done twice. A limit of 0 leaves it to ctx how long f
+// may take.
+func (s *Server) Call(ctx context.Context, limit time.Duration, f func(ctx context.Context, conn Conn) error) error {
+	if err := s.Life.Usable(ctx); err != nil {
+		return err
+	}
+	ctx, cancel := s.Life.Context(ctx)
+	defer cancel()
+	return Retry(ctx, func() error {
+		conn, err := s.acquire(ctx)
+		if err != nil {
+			return err
+		}
+		defer conn.Release()
+		return s.bounded(ctx, limit, func(ctx context.Context) error { return f(ctx, conn) })
+	})
+}
+
+// Get reads the one row of a statement's result, bounded as a read is.
+func (s *Server) Get(ctx context.Context, statement string, into ...any) error {
+	return s.Call(ctx, s.Read, func(ctx context.Context, conn Conn) error { return get(ctx, conn, into, statement) })
+}
+
+func get(ctx context.Context, conn Conn, into []any, statement string, args ...any) error {
+	return conn.Query(ctx, func(scan func(into ...any) error) error { return scan(into...) }, statement, args...)
+}
+
+// change is one statement that changes rows, and how many those were.
+func (s *Server) change(ctx context.Context, limit time.Duration, statement string, args ...any) (changed int64, err error) {
+	err = s.Call(ctx, limit, func(ctx context.Context, conn Conn) error {
+		changed, err = conn.Exec(ctx, statement, args...)
+		return err
+	})
+	return changed, err
+}
+
+// Name are the arguments that name a row.
+func (s *Server) Name(key cart.Key) []any {
+	return []any{s.dialect.Bind(s.Prefix), s.dialect.Bind(key.Identifier), s.dialect.Bind(key.Instance)}
+}
+
+// Load implements [cell.Driver].
+func (s *Server) Load(ctx context.Context, key cart.Key, documents bool) (r cell.Record, now time.Time, err error) {
+	statement := s.statements.Row
+	if documents {
+		statement = s.statements.Whole
+	}
+	err = s.Call(ctx, s.Read, func(ctx context.Context, conn Conn) error {
+		var (
+			row Scan
+			us  int64
+		)
+		if err := get(ctx, conn, append([]any{&us}, row.Into(documents)...), statement, s.Name(key)...); err != nil {
+			return err
+		}
+		now = time.UnixMicro(us).UTC()
+		r, err = row.Record(documents)
+		return err
+	})
+	return r, now, err
+}
+
+// Pairs implements [cell.Pairer]: a transaction takes any rows.
+func (s *Server) Pairs(_, _ cart.Key) bool { return true }
+
+// Instances implements [cell.Lister].
+func (s *Server) Instances(ctx context.Context, identifier string) (instances []string, err error) {
+	err = s.Call(ctx, s.Read, func(ctx context.Context, conn Conn) error {
+		instances = nil
+		return conn.Query(ctx, func(scan func(into ...any) error) error {
+			var instance string
+			err := scan(&instance)
+			instances = append(instances, instance)
+			return err
+		}, s.statements.Instances, s.dialect.Bind(s.Prefix), s.dialect.Bind(identifier))
+	})
+	return instances, err
+}
+
+// Count implements [cell.Counter]. It takes as long as ctx allows.
+func (s *Server) Count(ctx context.Context, most int) (n int, err error) {
+	err = s.Call(ctx, 0, func(ctx context.Context, conn Conn) error {
+		return get(ctx, conn, []any{&n}, s.statements.Count, s.dialect.Bind(s.Prefix), int64(most))
+	})
+	return n, err
+}
+
+// Page implements [cell.Walker], in the order of the names, by the primary key.
+func (s *Server) Page(ctx context.Context, after string, limit int) (keys []cart.Key, next string, err error) {
+	from := cell.KeyAt(after)
+	err = s.Call(ctx, s.Read, func(ctx context.Context, conn Conn) error {
+		keys = nil
+		behind := s.dialect.Bind(from.Identifier)
+		return conn.Query(ctx, func(scan func(into ...any) error) error {
+			var key cart.Key
+			err := scan(&key.Identifier, &key.Instance)
+			keys = append(keys, key)
+			return err
+		}, s.statements.Page, s.dialect.Bind(s.Prefix), behind, behind, s.dialect.Bind(from.Instance), int64(limit))
+	})
+	if err == nil && len(keys) == limit {
+		next = cell.Place(keys[limit-1])
+	}
+	return keys, next, err
+}
+
+// LastFence implements [cell.FenceCounter]. It draws a fence, which no lease gets: to read the counter takes a right
+// more, or cannot be done on every server.
+func (s *Server) LastFence(ctx context.Context) (fence uint64, err error) {
+	err = s.Call(ctx, s.Write, func(ctx context.Context, conn Conn) error {
+		fence, err = s.dialect.NextFence(ctx, conn)
+		return err
+	})
+	return fence, err
+}
+
+// RaiseFence implements [cell.FenceCounter].
+func (s *Server) RaiseFence(ctx context.Context, fence uint64) error {
+	_, err := s.change(ctx, s.Write, s.statements.RaiseFence, int64(fence))
+	return err
+}
+
+// Flush implements [cell.Flusher]. It deletes in steps, so that others get their turn, and takes as long as ctx allows.
+func (s *Server) Flush(ctx context.Context) error {
+	for {
+		deleted, err := s.change(ctx, 0, s.statements.Flush, s.dialect.Bind(s.Prefix))
+		if err != nil || deleted == 0 {
+			return err
+		}
+	}
+}
+
+// Sweep deletes rows that have ended, of all prefixes, since one that is used no more has nobody else to do it.
+func (s *Server) Sweep(ctx context.Context) {
+	Sweep(ctx, SweepBatch, func(ctx context.Context) (int64, error) {
+		return s.change(ctx, s.Write, s.statements.Sweep, int64(SweepBatch))
+	})
+}
+
+// Capabilities implements [cell.Driver].
+func (s *Server) Capabilities() storage.Capabilities {
+	return storage.Capabilities{Backend: "Database", Shared: true, Durable: true}
+}
