@@ -42,7 +42,7 @@ type sidecar struct {
 func serve(ctx context.Context, l *layers, signals <-chan os.Signal, stderr io.Writer) int {
 	memory := tuneMemory(l.env)
 	f, err := l.first(ctx)
-	s := &sidecar{layers: l, style: new(style), holder: holderName(), memory: memory}
+	s := &sidecar{layers: l, style: new(style), holder: storage.ProcessName(), memory: memory}
 	s.log = newLogger(stderr, s.style)
 	if err == nil {
 		s.style.set(f.config)
@@ -161,6 +161,7 @@ func (s *sidecar) options(c *config.Config, store storage.Store) lock.Options {
 		TTL:           c.TTL.Std(),
 		Limits:        limits(c),
 		Holder:        s.holder,
+		CallOf:        proxy.CallOf,
 		OnEvent: func(e lock.Event) {
 			s.log.Warn(e.Message, "event", e.Kind)
 		},
@@ -228,15 +229,6 @@ func (s *sidecar) stop(ctx context.Context) error {
 	}
 	s.drains.Wait() // bounded by the same time, from earlier on
 	return errors.Join(err, s.coordinator.Close(ctx), s.store.Close())
-}
-
-// holderName names this sidecar to people who look at a lock: in a pod, the host is its name.
-func holderName() string {
-	host, err := os.Hostname()
-	if err != nil || host == "" {
-		host = "sidecar"
-	}
-	return fmt.Sprintf("%s/%d", host, os.Getpid())
 }
 
 // describe names a backend for people, without secrets.

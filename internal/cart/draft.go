@@ -83,6 +83,23 @@ func (d *Draft) sizeBefore(v Verb) int {
 	return before
 }
 
+// Altered are the parts that the last change altered, if it did alter any: items, conditions, then metadata keys.
+func (d *Draft) Altered() (parts []Part) {
+	v := d.sealed.Version
+	if d.sealed.Items.Version == v {
+		parts = append(parts, PartItems)
+	}
+	if d.sealed.Conditions.Version == v {
+		parts = append(parts, PartConditions)
+	}
+	for i := range d.log.events {
+		if e := &d.log.events[i]; e.Version == v {
+			parts = append(parts, PartMetadata(e.Key))
+		}
+	}
+	return parts
+}
+
 // Seal ends one change: if anything was altered, the version rises by one and the altered parts get it. It reports
 // whether anything was.
 //

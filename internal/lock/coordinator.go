@@ -40,6 +40,9 @@ type Options struct {
 	Limits cart.Limits
 	// Holder names this sidecar to people who look at a lock.
 	Holder string
+	// CallOf names the call that a context is of, such as "AddItem", for an audit trail; nil leaves it open. It is asked
+	// only where the store is a [storage.Auditor].
+	CallOf func(ctx context.Context) string
 	// OnEvent is told what people should hear of; nil drops it. It must not block.
 	OnEvent func(Event)
 }
@@ -94,6 +97,7 @@ const turnTTL = storage.WaiterTTL
 type Coordinator struct {
 	store  storage.Store
 	locker storage.Locker // nil where locks cannot hold off anybody else
+	audits bool           // the store keeps an audit trail
 	opts   atomic.Pointer[Options]
 	mode   mode
 	shards [64]shard
@@ -112,6 +116,9 @@ func New(store storage.Store, o Options) *Coordinator {
 	c := &Coordinator{store: store, cache: newCache(), ending: make(chan struct{})}
 	if l, ok := store.(storage.Locker); ok && store.Capabilities().Locks {
 		c.locker = l
+	}
+	if a, ok := storage.As[storage.Auditor](store); ok {
+		c.audits = a.Audits()
 	}
 	for i := range c.shards {
 		c.shards[i].queues = make(map[cart.Key]*queue)

@@ -25,31 +25,34 @@ type answer struct {
 }
 
 // compute applies the ops of b to view, one after the other.
-func compute(o *Options, key cart.Key, b *batch, view *cart.Cart) *plan {
+func (c *Coordinator) compute(o *Options, key cart.Key, b *batch, view *cart.Cart) *plan {
 	p := &plan{view: view, ops: b.ops, answers: make([]answer, len(b.ops))}
-	c := &p.commit
-	*c = storage.Commit{Key: key, Change: storage.Change{TTL: o.TTL}, Locks: storage.Locks{Token: b.token, Release: b.token != ""}}
-	c.Expect = storage.Expect{ID: view.ID, Parts: make(map[cart.Part]uint64, 1)}
+	k := &p.commit
+	*k = storage.Commit{Key: key, Change: storage.Change{TTL: o.TTL}, Locks: storage.Locks{Token: b.token, Release: b.token != ""}}
+	k.Expect = storage.Expect{ID: view.ID, Parts: make(map[cart.Part]uint64, 1)}
 	if !view.Exists() {
-		c.Change.NewID = storage.NewID()
+		k.Change.NewID = storage.NewID()
 	}
 	if first := b.ops[0]; first.Lease != "" {
-		c.Locks.Token, c.Locks.MustHold, c.Locks.Release = first.Lease, true, first.Release
+		k.Locks.Token, k.Locks.MustHold, k.Locks.Release = first.Lease, true, first.Release
 	}
-	d := cart.NewDraft(view, o.Limits, c.Change.NewID)
+	d := cart.NewDraft(view, o.Limits, k.Change.NewID)
 	for i, o := range b.ops {
 		p.depend(o, d.Cart())
 		p.answers[i] = p.apply(o, d)
+		if c.audits && p.answers[i].changed {
+			k.Change.Trail = append(k.Change.Trail, c.traceOf(o, d, view.Version)...)
+		}
 		if p.answers[i].err != nil && o.Lease != "" {
-			c.Locks.Release = false // only a change that is made gives its lease back
+			k.Locks.Release = false // only a change that is made gives its lease back
 		}
 	}
-	if p.after = d.Cart(); c.Change.Forget {
+	if p.after = d.Cart(); k.Change.Forget {
 		p.after = &cart.Cart{}
 		return p
 	}
-	c.Change.Steps = p.after.Version - view.Version
-	c.Change.Writes = writes(d, view.Version)
+	k.Change.Steps = p.after.Version - view.Version
+	k.Change.Writes = writes(d, view.Version)
 	return p
 }
 

@@ -98,7 +98,7 @@ func (s *serving) plan(ctx context.Context) (*plan, error) {
 			return nil, err
 		}
 	}
-	p := compute(o, s.q.key, &s.batch, s.view)
+	p := s.c.compute(o, s.q.key, &s.batch, s.view)
 	if l := &p.commit.Locks; known && s.c.locker != nil && s.c.mode.locking.Load() && !l.MustHold {
 		l.Claim = o.claim(l.Parts, s.token)
 		if s.token != "" && s.c.cache.takesTurns(s.q.key) && !s.c.closing.Load() {

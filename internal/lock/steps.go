@@ -62,7 +62,7 @@ func (t *transfer) inSteps(ctx context.Context, in intent, source, target *cart.
 		return Result{}, 0, err
 	}
 	if status == storage.Committed {
-		err = t.leave(ctx, in.From, source)
+		err = t.leave(ctx, in, source)
 	} else if err = t.finish(ctx, in); err == nil {
 		arrived, err = t.c.store.Load(ctx, in.To)
 	}
@@ -133,7 +133,7 @@ func (t *transfer) take(ctx context.Context, in intent, source, target *cart.Car
 		return nil, 0, err
 	}
 	// The limits were checked before the intent was declared; now nothing may be lost.
-	take, arrived, err := t.arrival(source, target, in, value, t.o.Limits.Unrefusing())
+	take, arrived, err := t.arrival(ctx, source, target, in, value, t.o.Limits.Unrefusing())
 	if err != nil {
 		return nil, 0, err
 	}
@@ -159,31 +159,34 @@ func (c *Coordinator) giveUp(ctx context.Context, in intent) error {
 	if got, ok := parseIntent(source.Transfer); !ok || got.ID != in.ID {
 		return errGone
 	}
-	_, err = c.store.Commit(ctx, goodbye(in.From, source))
+	_, err = c.store.Commit(ctx, c.goodbye(ctx, in, source))
 	c.cache.drop(in.From)
 	return err // a conflict means that somebody else did it
 }
 
 // goodbye is the commit of step 3.
-func goodbye(key cart.Key, source *cart.Cart) storage.Commit {
+func (c *Coordinator) goodbye(ctx context.Context, in intent, source *cart.Cart) storage.Commit {
 	return storage.Commit{
-		Key: key, Expect: storage.Expect{ID: source.ID, Version: source.Version},
-		Change: storage.Change{Writes: []storage.Write{{Part: cart.PartTransfer}}, Forget: true},
+		Key: in.From, Expect: storage.Expect{ID: source.ID, Version: source.Version},
+		Change: storage.Change{
+			Writes: []storage.Write{{Part: cart.PartTransfer}}, Forget: true,
+			Trail: c.trail(ctx, kindOf(in.Strategy), 0, cart.PartAll),
+		},
 	}
 }
 
 // leave is step 3 of a source whose intent this run has declared. The intent has kept it as it was, so its id and
 // version say enough. It gives back the turn or, where that was asked for, the lease in the same step.
-func (t *transfer) leave(ctx context.Context, key cart.Key, source *cart.Cart) error {
-	commit := goodbye(key, source)
-	commit.Locks.Token = t.tokens[key]
+func (t *transfer) leave(ctx context.Context, in intent, source *cart.Cart) error {
+	commit := t.c.goodbye(ctx, in, source)
+	commit.Locks.Token = t.tokens[in.From]
 	if t.under.Release {
 		commit.Locks.Token = t.under.Lease
 	}
 	commit.Locks.Release = commit.Locks.Token != ""
 	outs, err := t.c.store.Commit(ctx, commit)
 	if err == nil && outs[0].Status == storage.Committed { // a conflict means that somebody else did it
-		delete(t.tokens, key)
+		delete(t.tokens, in.From)
 		t.under.Release = false
 	}
 	return err

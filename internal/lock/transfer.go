@@ -135,7 +135,7 @@ func (t *transfer) try(ctx context.Context, from, to cart.Key, strategy cart.Str
 		return Result{Cart: target}, storage.Committed, c.ifLeased(ctx, from, ch)
 	}
 	in := intent{ID: storage.NewID(), From: from, To: to, Strategy: strategy}
-	take, arrived, err := t.arrival(source, target, in, nil, t.o.Limits)
+	take, arrived, err := t.arrival(ctx, source, target, in, nil, t.o.Limits)
 	if err != nil {
 		return t.unless(err)
 	}
@@ -150,7 +150,7 @@ func (t *transfer) try(ctx context.Context, from, to cart.Key, strategy cart.Str
 				return Result{}, 0, err
 			}
 		}
-		return t.atOnce(ctx, from, source, target, take, arrived)
+		return t.atOnce(ctx, in, source, target, take, arrived)
 	}
 	return t.inSteps(ctx, in, source, target)
 }
@@ -176,7 +176,7 @@ func (t *transfer) load(ctx context.Context, key cart.Key) (*cart.Cart, intent, 
 
 // arrival is the commit that brings the contents of source to target, and the cart that it leaves there, without its
 // times. received is what the target remembers of the hand-over; nil where the hand-over is one step.
-func (t *transfer) arrival(source, target *cart.Cart, in intent, received []byte, limits cart.Limits) (storage.Commit, *cart.Cart, error) {
+func (t *transfer) arrival(ctx context.Context, source, target *cart.Cart, in intent, received []byte, limits cart.Limits) (storage.Commit, *cart.Cart, error) {
 	take := storage.Commit{
 		Key: in.To, Expect: storage.Expect{ID: target.ID, Version: target.Version},
 		Change: storage.Change{TTL: t.o.TTL, Touch: true},
@@ -186,25 +186,31 @@ func (t *transfer) arrival(source, target *cart.Cart, in intent, received []byte
 	if in.Strategy == cart.StrategySwap {
 		take.Change.Place = source.Moved()
 		take.Change.Place.Received = received
+		take.Change.Trail = t.c.trail(ctx, storage.ChangeSwapped, 0, cart.PartAll)
 		arrived := *take.Change.Place
 		return take, &arrived, nil
 	}
 	d := cart.NewDraft(target, limits, storage.NewID())
-	if _, err := d.Change(cart.Receive{From: source, Strategy: in.Strategy, ID: string(received)}); err != nil {
+	changed, err := d.Change(cart.Receive{From: source, Strategy: in.Strategy, ID: string(received)})
+	if err != nil {
 		return take, nil, err
 	}
 	t.capped = d.Capped()
 	arrived := d.Cart()
 	take.Change.Writes, take.Change.Steps, take.Change.NewID = writes(d, target.Version), arrived.Version-target.Version, arrived.ID
+	if changed {
+		take.Change.Trail = t.c.trail(ctx, storage.ChangeMerged, take.Change.Steps, d.Altered()...)
+	}
 	return take, arrived, nil
 }
 
 // atOnce changes both carts in one step.
-func (t *transfer) atOnce(ctx context.Context, from cart.Key, source, target *cart.Cart, take storage.Commit, arrived *cart.Cart) (Result, storage.Status, error) {
+func (t *transfer) atOnce(ctx context.Context, in intent, source, target *cart.Cart, take storage.Commit, arrived *cart.Cart) (Result, storage.Status, error) {
+	token := t.tokens[in.From]
 	give := storage.Commit{
-		Key: from, Expect: storage.Expect{ID: source.ID, Version: source.Version},
-		Change: storage.Change{Forget: true},
-		Locks:  storage.Locks{Parts: []cart.Part{cart.PartAll}, Token: t.tokens[from], Release: t.tokens[from] != ""},
+		Key: in.From, Expect: storage.Expect{ID: source.ID, Version: source.Version},
+		Change: storage.Change{Forget: true, Trail: t.c.trail(ctx, kindOf(in.Strategy), 0, cart.PartAll)},
+		Locks:  storage.Locks{Parts: []cart.Part{cart.PartAll}, Token: token, Release: token != ""},
 	}
 	if t.under.Lease != "" {
 		give.Locks.Token, give.Locks.MustHold, give.Locks.Release = t.under.Lease, true, t.under.Release
@@ -214,7 +220,7 @@ func (t *transfer) atOnce(ctx context.Context, from cart.Key, source, target *ca
 	if err != nil {
 		return Result{}, 0, err
 	}
-	t.sees(from, source, outs[0])
+	t.sees(in.From, source, outs[0])
 	t.sees(take.Key, target, outs[1])
 	for _, out := range outs {
 		if out.Status != storage.Committed && out.Status != storage.NotTried {
@@ -223,7 +229,7 @@ func (t *transfer) atOnce(ctx context.Context, from cart.Key, source, target *ca
 	}
 	clear(t.tokens) // given back in the same step
 	stamp(arrived, outs[1])
-	t.c.cache.set(from, &cart.Cart{})
+	t.c.cache.set(in.From, &cart.Cart{})
 	t.c.cache.set(take.Key, arrived)
 	return Result{Cart: arrived, Changed: true, Capped: t.capped}, storage.Committed, nil
 }

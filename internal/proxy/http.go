@@ -286,7 +286,7 @@ func (g *gateway) serveError(ctx context.Context, _ *runtime.ServeMux, _ runtime
 func (g *gateway) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	ctx := r.Context()
 	f := classify(ctx, err)
-	method := methodOf(ctx)
+	method := CallOf(ctx)
 	g.service.metrics.observe(frontHTTP, method, f.code, f.reason, 0)
 	g.service.report(ctx, method, f, err)
 	writeFailure(w, r, f)

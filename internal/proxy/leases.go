@@ -98,7 +98,7 @@ func (s *service) HoldLease(r *pb.HoldLeaseRequest, stream grpc.ServerStreamingS
 
 // hold serves HoldLease by either front. The request timeout bounds only its wait.
 func (s *service) hold(ctx context.Context, r *pb.HoldLeaseRequest, send func(*pb.LeaseGrant) error) *failure {
-	start, front, method := time.Now(), frontOf(ctx), methodOf(ctx)
+	start, front, method := time.Now(), frontOf(ctx), CallOf(ctx)
 	l := s.backends.enter()
 	leave := sync.OnceFunc(l.leave)
 	defer leave()

@@ -49,7 +49,7 @@ func httpCallOf(ctx context.Context) *httpCall {
 
 // call runs one call on the current backend: it bounds its time, maps its error and counts it.
 func call[R any](ctx context.Context, s *service, run func(context.Context, *Backend) (R, error)) (R, error) {
-	start, front, method := time.Now(), frontOf(ctx), methodOf(ctx)
+	start, front, method := time.Now(), frontOf(ctx), CallOf(ctx)
 	l := s.backends.enter()
 	defer l.leave()
 	s.metrics.inFlight.Add(1)
@@ -79,8 +79,9 @@ func frontOf(ctx context.Context) front {
 	return frontGRPC
 }
 
-// methodOf is the name of the call, as logs and metrics have it: the last part of what the front calls it.
-func methodOf(ctx context.Context) string {
+// CallOf is the name of the call that a context is of, such as "AddItem", as logs, metrics and the audit trail have it:
+// the last part of what the front calls it.
+func CallOf(ctx context.Context) string {
 	name, ok := runtime.RPCMethod(ctx) // first, since the gateway has a transport for gRPC too, without a name
 	if !ok {
 		name, ok = grpc.Method(ctx)

@@ -105,6 +105,9 @@ type Change struct {
 	TTL time.Duration
 	// Touch renews the expiry although nothing is written.
 	Touch bool
+	// Trail says which call altered what, for a store that is an [Auditor], in the order of the steps. Where it is nil,
+	// the audit trail has nothing of this change.
+	Trail []Trace
 }
 
 // Any reports whether anything is to be stored.

@@ -55,6 +55,9 @@ type Record struct {
 	// Granted are the tokens of waiters that are let in when State is stored. A [Notifier] that can tell others in the
 	// transaction itself may do it there, in place of Notify.
 	Granted []string
+	// Audited is what an audit trail has to say when State is stored. A driver that is a [storage.Auditor] writes it in
+	// the same transaction.
+	Audited []storage.Audited
 
 	stored string // the id of the stored cart
 	text   text   // of the stored documents, where DecodeRecord made the record

@@ -8,8 +8,8 @@ import (
 	"github.com/sidecart/sidecart/internal/storage"
 )
 
-// Powers that only some drivers have. [storage.Beater] and [storage.Advisor] are two more, with the fallbacks that
-// stand there, and so is Record.NextFence.
+// Powers that only some drivers have. [storage.Beater], [storage.Advisor] and [storage.Auditor] are more, with the
+// fallbacks that stand there, and so is Record.NextFence.
 
 // Pairer is a driver that changes two carts in one step. The fallback is that no two share a step: a hand-over between
 // them runs as two steps, which the layer above can resume. A [Swapper] has this power never.
@@ -65,6 +65,12 @@ type Hearer interface {
 type Prober interface {
 	// Probe is [storage.Store.Ping].
 	Probe(ctx context.Context) error
+}
+
+// Prover is a driver whose changes need more than a turn does. The fallback is that they do not.
+type Prover interface {
+	// Prove fails where what a change needs beyond a turn is not there. It leaves nothing behind.
+	Prove(ctx context.Context) error
 }
 
 // OutsideHeap is [storage.OutsideHeap], as a power of a driver.

@@ -16,6 +16,7 @@ var (
 	_ storage.Locker      = (*Store)(nil)
 	_ storage.Beater      = (*Store)(nil)
 	_ storage.Advisor     = (*Store)(nil)
+	_ storage.Auditor     = (*Store)(nil)
 	_ storage.Counter     = (*Store)(nil)
 	_ storage.OutsideHeap = (*Store)(nil)
 )
@@ -105,6 +106,12 @@ func apply(records []*Record, commits []storage.Commit, now time.Time) ([]storag
 	for i, r := range records {
 		states[i] = &r.State
 	}
+	trails := make([][]storage.Audited, len(records))
+	for i, r := range records {
+		if c := &commits[i].Change; len(c.Trail) > 0 {
+			trails[i] = c.Audit(&r.State.Cart) // as it is now
+		}
+	}
 	outs, granted := storage.Apply(states, commits, now)
 	for i, r := range records {
 		c := &commits[i]
@@ -117,6 +124,7 @@ func apply(records []*Record, commits []storage.Commit, now time.Time) ([]storag
 		}
 		r.Save = c.Change.Any() || c.Locks.Release
 		r.write(&c.Change)
+		r.Audited = trails[i]
 	}
 	return outs, granted, nil
 }
@@ -240,10 +248,13 @@ func (s *Store) ping(ctx context.Context) error {
 		state.Acquire(turn, now)
 		return nil, nil
 	})
-	if err != nil {
-		return err
+	if err == nil {
+		err = s.abandon(ctx, key, turn.Token)
 	}
-	return s.abandon(ctx, key, turn.Token)
+	if p, ok := s.powers.(Prover); ok && err == nil {
+		err = p.Prove(ctx)
+	}
+	return err
 }
 
 // Beat implements [storage.Beater].
@@ -268,6 +279,12 @@ func (s *Store) Advice(ctx context.Context) ([]storage.Advice, error) {
 		return a.Advice(ctx)
 	}
 	return nil, nil
+}
+
+// Audits implements [storage.Auditor].
+func (s *Store) Audits() bool {
+	a, ok := s.powers.(storage.Auditor)
+	return ok && a.Audits()
 }
 
 // OutsideHeap implements [storage.OutsideHeap].

@@ -321,10 +321,13 @@ func (c *carriage) put(ctx context.Context) (ok bool, err error) {
 	whole.Transfer, whole.ExpiresAt = nil, c.marker.ExpiresAt()
 	return c.commit(ctx, c.new, storage.Commit{
 		Expect: storage.Expect{ID: c.target.ID, Version: c.target.Version},
-		Change: storage.Change{Place: &whole, Keep: true, TTL: ttl},
+		Change: storage.Change{Place: &whole, Keep: true, TTL: ttl, Trail: trail},
 		Locks:  storage.Locks{Parts: wholeCart, Token: c.there.Token, MustHold: true},
 	})
 }
+
+// trail is what the audit trails of both stores say.
+var trail = []storage.Trace{{Call: "Move", Kind: storage.ChangeMoved, Parts: wholeCart}}
 
 // left is how long a cart that expires has still to live. Its clock is that of the old store.
 func left(m *storage.Marker) time.Duration { return time.Until(m.ExpiresAt()) }
@@ -344,7 +347,7 @@ func (c *carriage) finish(ctx context.Context) (ok bool, err error) {
 	}
 	ok, err = c.commit(ctx, c.old, storage.Commit{
 		Expect: storage.Expect{ID: c.cart.ID, Version: c.cart.Version},
-		Change: storage.Change{Writes: writes, Steps: 1},
+		Change: storage.Change{Writes: writes, Steps: 1, Trail: trail},
 		Locks:  storage.Locks{Parts: wholeCart, Token: c.here.Token, MustHold: true, Release: true},
 	})
 	c.heldHere = !ok

@@ -15,6 +15,7 @@ var (
 	_ storage.Locker  = (*Store)(nil)
 	_ storage.Beater  = (*Store)(nil)
 	_ storage.Advisor = (*Store)(nil)
+	_ storage.Auditor = (*Store)(nil)
 	_ storage.Counter = (*Store)(nil)
 	_ storage.Mover   = (*Store)(nil)
 )
@@ -301,6 +302,16 @@ func (s *Store) Advice(ctx context.Context) ([]storage.Advice, error) {
 		}
 	}
 	return all, nil
+}
+
+// Audits implements [storage.Auditor]: a change is made in one of the two, which may keep an audit trail.
+func (s *Store) Audits() bool {
+	for _, store := range []storage.Store{s.new, s.old} {
+		if a, ok := store.(storage.Auditor); ok && a.Audits() {
+			return true
+		}
+	}
+	return false
 }
 
 // OutsideHeap is the memory of both that Go's collector does not know of, in bytes.

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 
 	driverlib "github.com/go-sql-driver/mysql"
 
@@ -36,14 +37,14 @@ const (
 
 // Migrate implements [sql.Dialect].
 func (d *driver) Migrate(ctx context.Context, conn sql.Conn) error {
-	err := migrateOn(ctx, conn.(connection))
+	err := d.migrateOn(ctx, conn.(connection))
 	if errors.Is(err, storage.ErrUnsupported) {
 		return err
 	}
 	return d.Translate(ctx, ctx, mayNot(err))
 }
 
-func migrateOn(ctx context.Context, conn connection) error {
+func (d *driver) migrateOn(ctx context.Context, conn connection) error {
 	files, err := fs.Sub(migrations, "migrations")
 	if err != nil {
 		return err
@@ -56,6 +57,9 @@ func migrateOn(ctx context.Context, conn connection) error {
 		return fmt.Errorf("%w: another sidecar migrates the database", storage.ErrUnavailable)
 	}
 	err = sql.Migrate(schema{ctx, conn}, files)
+	if (isError(err, denied...) || isError(err, readOnly...)) && d.Optional(schema{ctx, conn}) {
+		err = nil
+	}
 	if err == nil {
 		if _, raise := conn.run(ctx, raiseFences); !isError(raise, readOnly...) { // then nothing else can be done either, and says so
 			err = raise
@@ -66,6 +70,9 @@ func migrateOn(ctx context.Context, conn connection) error {
 	}
 	return err
 }
+
+// denied are the errors of users who may not make tables.
+var denied = []uint16{1044, 1142}
 
 // readOnly are the errors of servers and transactions that only read.
 var readOnly = []uint16{1290, 1792, 1836}
@@ -98,10 +105,10 @@ func (s schema) Apply(version, needs int, statements string) error {
 
 // mayNot says what to do where the user may not make the tables.
 func mayNot(err error) error {
-	server, ok := errors.AsType[*driverlib.MySQLError](err)
-	if ok && (server.Number == 1044 || server.Number == 1142) {
+	if server, ok := errors.AsType[*driverlib.MySQLError](err); ok && slices.Contains(denied, server.Number) {
 		const advice = ": sidecart has to make or change its tables, and the user may not: start one sidecar with a user that may create tables, " +
-			"and grant this one SELECT, INSERT, UPDATE and DELETE on sidecart_carts, SELECT on sidecart_schema, and SELECT, INSERT and DELETE on sidecart_fences"
+			"and grant this one SELECT, INSERT, UPDATE and DELETE on sidecart_carts, SELECT on sidecart_schema, SELECT, INSERT and DELETE on sidecart_fences, " +
+			"and for an audit trail SELECT, INSERT and DELETE on sidecart_audit"
 		return fmt.Errorf("%w: %w: %w", storage.ErrUnavailable, &storage.Refusal{Words: server.Message + advice}, err)
 	}
 	return err

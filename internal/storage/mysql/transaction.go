@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	driverlib "github.com/go-sql-driver/mysql"
 
@@ -57,13 +58,16 @@ func (d *driver) NextFence(ctx context.Context, conn sql.Conn) (uint64, error) {
 
 // Commit implements [sql.Dialect], in one round trip. A statement that fails keeps those behind it from being run, the
 // commit among them.
-func (d *driver) Commit(ctx context.Context, conn sql.Conn, changes []sql.Change) error {
+func (d *driver) Commit(ctx context.Context, conn sql.Conn, now time.Time, changes []sql.Change, lines []sql.Line) error {
 	var (
 		statements []string
 		args       []any
 	)
 	for _, c := range changes {
 		q, a := d.store(c)
+		statements, args = append(statements, q), append(args, a...)
+	}
+	if q, a := d.writeLines(now, lines); q != "" {
 		statements, args = append(statements, q), append(args, a...)
 	}
 	result, err := conn.(connection).run(ctx, strings.Join(statements, "; ")+commit, args...)

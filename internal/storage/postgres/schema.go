@@ -37,7 +37,7 @@ func (d *driver) Migrate(ctx context.Context, conn sql.Conn) error {
 	tx, err := conn.(connection).BeginTx(ctx, pgx.TxOptions{IsoLevel: pgx.ReadCommitted}) // what another did is seen when the lock is had
 	if err == nil {
 		defer func() { _ = tx.Rollback(context.WithoutCancel(ctx)) }()
-		if err = migrateIn(ctx, tx); err == nil {
+		if err = d.migrateIn(ctx, tx); err == nil {
 			err = tx.Commit(ctx) // whose outcome the next try finds out
 		}
 	}
@@ -47,7 +47,7 @@ func (d *driver) Migrate(ctx context.Context, conn sql.Conn) error {
 	return d.Translate(ctx, ctx, mayNot(err))
 }
 
-func migrateIn(ctx context.Context, tx pgx.Tx) error {
+func (d *driver) migrateIn(ctx context.Context, tx pgx.Tx) error {
 	files, err := fs.Sub(migrations, "migrations")
 	if err != nil {
 		return err
@@ -55,7 +55,16 @@ func migrateIn(ctx context.Context, tx pgx.Tx) error {
 	if _, err := tx.Exec(ctx, lockSchema, pgx.QueryExecModeExec); err != nil {
 		return err
 	}
-	if err := sql.Migrate(schema{ctx, tx}, files); err != nil {
+	part, err := tx.Begin(ctx) // an error in it leaves tx as it was
+	if err != nil {
+		return err
+	}
+	if err = sql.Migrate(schema{ctx, part}, files); err == nil {
+		err = part.Commit(ctx)
+	} else if end := part.Rollback(ctx); end == nil && isDenied(err) && d.Optional(schema{ctx, tx}) {
+		err = nil
+	}
+	if err != nil {
 		return err
 	}
 	_, err = tx.Exec(ctx, raiseFences, pgx.QueryExecModeExec)
@@ -88,12 +97,18 @@ func (s schema) Apply(version, needs int, statements string) error {
 	return err
 }
 
+// isDenied reports whether the role, or the server as a whole, may not make tables.
+func isDenied(err error) bool {
+	server, ok := errors.AsType[*pgconn.PgError](err)
+	return ok && (server.Code == "42501" || server.Code == "25006")
+}
+
 // mayNot says what to do where the role may not make the tables.
 func mayNot(err error) error {
-	var server *pgconn.PgError
-	if errors.As(err, &server) && server.Code == "42501" {
+	if server, ok := errors.AsType[*pgconn.PgError](err); ok && server.Code == "42501" {
 		const advice = ": sidecart has to make or change its tables, and the role may not: start one sidecar with a role that may create in the schema, " +
-			"and grant this one SELECT, INSERT, UPDATE and DELETE on sidecart_carts, SELECT on sidecart_schema and USAGE on sidecart_fences"
+			"and grant this one SELECT, INSERT, UPDATE and DELETE on sidecart_carts, SELECT on sidecart_schema, USAGE on sidecart_fences, " +
+			"and for an audit trail SELECT, INSERT and DELETE on sidecart_audit"
 		return fmt.Errorf("%w: %w: %w", storage.ErrUnavailable, &storage.Refusal{Words: server.Message + advice}, err)
 	}
 	return err

@@ -51,13 +51,16 @@ var statements = sql.Statements{
 		DELETE FROM sidecart_carts WHERE prefix = $1 AND (identifier, instance) IN (
 			SELECT identifier, instance FROM sidecart_carts WHERE prefix = $1
 			ORDER BY identifier, instance LIMIT 500 FOR UPDATE)`,
-	// Rows that somebody uses just now are left for the next time.
+	// Rows that somebody uses just now are left for the next time. The time is that of the statement: an index helps
+	// only with one that stays the same throughout.
 	Sweep: `
 		DELETE FROM sidecart_carts WHERE (prefix, identifier, instance) IN (
-			SELECT prefix, identifier, instance FROM sidecart_carts WHERE removable_at <= ` + micros + ` / 1000
+			SELECT prefix, identifier, instance FROM sidecart_carts
+			WHERE removable_at <= (extract(epoch FROM statement_timestamp()) * 1000)::bigint
 			ORDER BY removable_at LIMIT $1 FOR UPDATE SKIP LOCKED)`,
 	// To set the sequence is no step of a transaction, so two that raise it take turns, or the one could set back what
 	// the other has set. The margin is more than leases can take meanwhile, which take no turns.
+	Time: `SELECT ` + micros,
 	RaiseFence: `
 		WITH turn AS MATERIALIZED (SELECT pg_advisory_xact_lock(hashtextextended('sidecart_fences', 0)))
 		SELECT setval('sidecart_fences', $1::bigint + 1000000) FROM turn WHERE coalesce(pg_sequence_last_value('sidecart_fences'), 0) < $1::bigint`,

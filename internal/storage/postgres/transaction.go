@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -42,15 +43,15 @@ func (d *driver) NextFence(ctx context.Context, conn sql.Conn) (uint64, error) {
 	return uint64(fence), err
 }
 
-// Commit implements [sql.Dialect], in one round trip, but for two carts of which one is new: whether somebody else has
-// made that one must be known before the other is stored.
-func (d *driver) Commit(ctx context.Context, conn sql.Conn, changes []sql.Change) error {
+// Commit implements [sql.Dialect], in one round trip, but where something is stored beside a new cart: whether somebody
+// else has made that one must be known before.
+func (d *driver) Commit(ctx context.Context, conn sql.Conn, now time.Time, changes []sql.Change, lines []sql.Line) error {
 	quicker := false
 	b := &pgx.Batch{}
 	for _, c := range changes {
 		d.store(b, c, &quicker)
 	}
-	if len(changes) > 1 && slices.ContainsFunc(changes, func(c sql.Change) bool { return !c.Found }) {
+	if len(changes)+len(lines) > 1 && slices.ContainsFunc(changes, func(c sql.Change) bool { return !c.Found }) {
 		if err := send(ctx, conn, b); err != nil {
 			return err
 		}
@@ -59,6 +60,7 @@ func (d *driver) Commit(ctx context.Context, conn sql.Conn, changes []sql.Change
 		}
 		b = &pgx.Batch{}
 	}
+	d.queueLines(b, now, lines)
 	for _, c := range changes {
 		d.notify(b, c.Record.Granted)
 	}

@@ -18,6 +18,8 @@ type Config struct {
 	Username, Password storage.Secret
 	// TLS turns TLS on, with the name of the server verified unless it says otherwise; nil leaves it to the URL.
 	TLS *tls.Config
+	// Audit says whether to keep an audit trail.
+	Audit Audit
 	// Prefix keeps the carts of several stores in one database apart.
 	Prefix string
 	// Dial bounds how long it may take to connect, Read a read, and Write each of the two round trips of a change. 0

@@ -17,6 +17,13 @@ type Schema interface {
 	Apply(version, needs int, statements string) error
 }
 
+// Optional reports whether a store can do without the migrations that s still lacks: those since the first only made
+// what the audit trail needs. It is for a role that may not make them.
+func (s *Server) Optional(schema Schema) bool {
+	version, _, err := schema.Version()
+	return err == nil && version >= 1 && !s.Audits()
+}
+
 // Migrate brings a schema up to date. files has one for each version, by whose names they sort in order, and which
 // never change once they were released. A file that only adds what an earlier version need not know says so in its
 // first line: "-- needs 1". A schema that is newer than the files is used where it needs no more than they know, and

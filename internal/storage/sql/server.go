@@ -16,6 +16,8 @@ var (
 	_ cell.Flusher      = (*Server)(nil)
 	_ cell.Walker       = (*Server)(nil)
 	_ cell.FenceCounter = (*Server)(nil)
+	_ cell.Prover       = (*Server)(nil)
+	_ storage.Auditor   = (*Server)(nil)
 )
 
 // Server is a [cell.Driver] over a database server, but for Close, which belongs to the pool of connections that the
@@ -37,7 +39,12 @@ func NewServer(c Config, d Dialect, s *Statements) *Server {
 }
 
 // Start begins what a store does by itself.
-func (s *Server) Start() { go s.Life.Every(SweepInterval, s.Sweep) }
+func (s *Server) Start() {
+	go s.Life.Every(SweepInterval, s.Sweep)
+	if s.Audits() {
+		go s.Life.Every(SweepInterval, s.SweepAudit)
+	}
+}
 
 // Statements are those that dialects spell differently and give the same arguments. A cart's name is three arguments:
 // the prefix, the identifier and the instance. Those with [Columns] give a row of NULLs where there is none, and the
@@ -56,6 +63,8 @@ type Statements struct {
 	Flush, Sweep string
 	// RaiseFence lets the counter go on behind a fence.
 	RaiseFence string
+	// Time is the server's, in microseconds.
+	Time string
 }
 
 // Conn is a connection that one caller has for itself.
@@ -86,9 +95,15 @@ type Dialect interface {
 	Lock(ctx context.Context, conn Conn, keys []cart.Key, rows []Scan) (us int64, err error)
 	// NextFence draws a fence from the counter of the database.
 	NextFence(ctx context.Context, conn Conn) (uint64, error)
-	// Commit makes the changes, in the order of the keys, and ends the transaction. It is ErrQuicker where another
+	// Commit makes the changes, in the order of the keys, writes the lines of the audit trail, and ends the
+	// transaction. now is the time that Lock told. It is ErrQuicker where another
 	// transaction has inserted one of the rows, and matches cell.ErrOutcomeUnknown where the commit may have been made.
-	Commit(ctx context.Context, conn Conn, changes []Change) error
+	Commit(ctx context.Context, conn Conn, now time.Time, changes []Change, lines []Line) error
+	// WriteLines adds lines to the audit trail.
+	WriteLines(ctx context.Context, conn Conn, now time.Time, lines []Line) error
+	// RemoveLines removes lines of the prefix that are older than retention, the oldest first and most at once, unless
+	// somebody else does it just now. It is no transaction's part.
+	RemoveLines(ctx context.Context, conn Conn, retention time.Duration, most int64) (int64, error)
 	// Translate turns an error into one that matches those of package storage, and ErrAgain where nothing was changed
 	// and a second try may well succeed. bounded is ctx with the bound of the call.
 	Translate(ctx, bounded context.Context, err error) error
@@ -260,6 +275,9 @@ func (s *Server) RaiseFence(ctx context.Context, fence uint64) error {
 
 // Flush implements [cell.Flusher]. It deletes in steps, so that others get their turn, and takes as long as ctx allows.
 func (s *Server) Flush(ctx context.Context) error {
+	if err := s.auditFlush(ctx); err != nil {
+		return err
+	}
 	for {
 		deleted, err := s.change(ctx, 0, s.statements.Flush, s.dialect.Bind(s.Prefix))
 		if err != nil || deleted == 0 {

@@ -58,17 +58,16 @@ func (s *Server) transact(ctx context.Context, keys []cart.Key, change cell.Chan
 	committed := false
 	defer func() {
 		if !committed {
-			bounded, cancel := context.WithTimeout(context.Background(), cmp.Or(max(s.Write, 0), rollbackLimit))
-			conn.Rollback(bounded)
-			cancel()
+			s.rollback(conn)
 		}
 		conn.Release()
 	}()
 
-	var us int64
+	var now time.Time
 	rows := make([]Scan, len(keys))
-	if err := s.bounded(ctx, s.Write, func(ctx context.Context) (err error) {
-		us, err = s.dialect.Lock(ctx, conn, keys, rows)
+	if err := s.bounded(ctx, s.Write, func(ctx context.Context) error {
+		us, err := s.dialect.Lock(ctx, conn, keys, rows)
+		now = time.UnixMicro(us).UTC()
 		return err
 	}); err != nil {
 		return err
@@ -79,7 +78,7 @@ func (s *Server) transact(ctx context.Context, keys []cart.Key, change cell.Chan
 			return err
 		}
 	}
-	if err := change(time.UnixMicro(us).UTC(), records); err != nil {
+	if err := change(now, records); err != nil {
 		return err
 	}
 	changes := make([]Change, 0, len(records))
@@ -91,9 +90,18 @@ func (s *Server) transact(ctx context.Context, keys []cart.Key, change cell.Chan
 	if len(changes) == 0 {
 		return nil
 	}
-	err = s.bounded(ctx, s.Write, func(ctx context.Context) error { return s.dialect.Commit(ctx, conn, changes) })
+	err = s.bounded(ctx, s.Write, func(ctx context.Context) error {
+		return s.dialect.Commit(ctx, conn, now, changes, s.lines(changes))
+	})
 	committed = err == nil
 	return err
+}
+
+// rollback ends a transaction of which nothing is to stay, whatever became of the caller.
+func (s *Server) rollback(conn Conn) {
+	ctx, cancel := context.WithTimeout(context.Background(), cmp.Or(max(s.Write, 0), rollbackLimit))
+	defer cancel()
+	conn.Rollback(ctx)
 }
 
 // record is that of a row which is locked.

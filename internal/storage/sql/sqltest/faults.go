@@ -187,7 +187,7 @@ func SilentHolder(t *testing.T, d Driver) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := d.Commit(t.Context(), silent, []sql.Change{{Key: key, Record: &r, Found: true}}); err == nil {
+	if err := d.Commit(t.Context(), silent, time.Now(), []sql.Change{{Key: key, Record: &r, Found: true}}, nil); err == nil {
 		t.Error("the silent one commits what it read before")
 	}
 }

@@ -1,0 +1,36 @@
+package lock
+
+import (
+	"context"
+
+	"github.com/sidecart/sidecart/internal/cart"
+	"github.com/sidecart/sidecart/internal/storage"
+)
+
+// trail is what the audit trail says of a change that one call makes to parts; nothing where the store keeps none.
+func (c *Coordinator) trail(ctx context.Context, kind storage.ChangeKind, step uint64, parts ...cart.Part) []storage.Trace {
+	if !c.audits || len(parts) == 0 {
+		return nil
+	}
+	t := storage.Trace{Kind: kind, Parts: parts, Step: step}
+	if callOf := c.opts.Load().CallOf; callOf != nil {
+		t.Call = callOf(ctx)
+	}
+	return []storage.Trace{t}
+}
+
+// traceOf is what the audit trail says of an op that has just altered d, a draft of a cart at version base.
+func (c *Coordinator) traceOf(o *op, d *cart.Draft, base uint64) []storage.Trace {
+	if o.forget {
+		return c.trail(o.ctx, storage.ChangeForgotten, 0, cart.PartAll)
+	}
+	return c.trail(o.ctx, storage.ChangeAltered, d.Cart().Version-base, d.Altered()...)
+}
+
+// kindOf is the kind of the changes of a hand-over.
+func kindOf(s cart.Strategy) storage.ChangeKind {
+	if s == cart.StrategySwap {
+		return storage.ChangeSwapped
+	}
+	return storage.ChangeMerged
+}

@@ -1,0 +1,56 @@
+package postgres
+
+import (
+	"context"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/sidecart/sidecart/internal/storage/sql"
+)
+
+const (
+	// However many lines there are, the statement is the same, and is prepared once.
+	insertLines = `
+		INSERT INTO sidecart_audit (at, prefix, who, ` + sql.AuditColumns + `)
+		SELECT $1, $2, $3, line.* FROM unnest($4::text[], $5::text[], $6::text[], $7::text[], $8::bigint[], $9::bigint[], $10::text[], $11::text[]) AS line`
+	// The time is that of the statement, since an index helps only with one that stays the same throughout. Whoever has
+	// the lock has it until the statement ends.
+	deleteLines = `
+		WITH turn AS MATERIALIZED (SELECT pg_try_advisory_xact_lock(hashtextextended('sidecart_audit', 0)) AS mine)
+		DELETE FROM sidecart_audit WHERE id = ANY (ARRAY (
+			SELECT id FROM sidecart_audit
+			WHERE (SELECT mine FROM turn) AND prefix = $1 AND at < statement_timestamp() - $2::bigint * interval '1 microsecond'
+			ORDER BY at LIMIT $3))`
+)
+
+// queueLines queues what writes lines of the audit trail.
+func (d *driver) queueLines(b *pgx.Batch, now time.Time, lines []sql.Line) {
+	if len(lines) == 0 {
+		return
+	}
+	var (
+		texts    [6][]string
+		from, to []int64
+	)
+	for i := range lines {
+		l := &lines[i]
+		for column, text := range []string{l.Key.Identifier, l.Key.Instance, l.CartID, string(l.Part), string(l.Kind), l.Call} {
+			texts[column] = append(texts[column], text)
+		}
+		from, to = append(from, int64(l.From)), append(to, int64(l.To))
+	}
+	b.Queue(insertLines, now, d.Prefix, d.Audit.Who, texts[0], texts[1], texts[2], texts[3], from, to, texts[4], texts[5])
+}
+
+// WriteLines implements [sql.Dialect].
+func (d *driver) WriteLines(ctx context.Context, conn sql.Conn, now time.Time, lines []sql.Line) error {
+	b := &pgx.Batch{}
+	d.queueLines(b, now, lines)
+	return send(ctx, conn, b)
+}
+
+// RemoveLines implements [sql.Dialect].
+func (d *driver) RemoveLines(ctx context.Context, conn sql.Conn, retention time.Duration, most int64) (int64, error) {
+	return conn.Exec(ctx, deleteLines, d.Prefix, retention.Microseconds(), most)
+}
