@@ -11,7 +11,7 @@ import (
 
 func TestServer(t *testing.T) {
 	sqltest.Run(t, sqltest.Product{
-		Start: testserver.StartMariaDB, Shared: testserver.SharedMariaDB, Open: mysql.Open, Sweep: mysql.Sweep,
+		Start: testserver.StartMariaDB, Shared: testserver.SharedMariaDB, Open: mysql.Open, Sweep: mysql.Sweep, SweepAudit: mysql.SweepAudit,
 		EndConnections: func(server *testserver.DatabaseServer, database string) error {
 			ids, err := server.Query("", "SELECT id FROM information_schema.processlist WHERE db = '"+database+"'")
 			if err != nil {
@@ -32,6 +32,9 @@ func TestServer(t *testing.T) {
 		Grant: func(database string) string {
 			return strings.ReplaceAll("GRANT SELECT, INSERT, UPDATE, DELETE ON db.sidecart_carts TO least; GRANT SELECT ON db.sidecart_schema TO least; "+
 				"GRANT SELECT, INSERT, DELETE ON db.sidecart_fences TO least", "db.", database+".")
+		},
+		GrantAudit: func(database string) string {
+			return "GRANT SELECT, INSERT, DELETE ON " + database + ".sidecart_audit TO least"
 		},
 		Plain: "?tls=false",
 	})

@@ -161,7 +161,8 @@ func TestDeadlockIsTriedAgain(t *testing.T) {
 	server := testserver.SharedPostgres(t)
 	url := server.NewDatabase(t)
 	database := testserver.DatabaseOf(url)
-	run(t, server, database, "ALTER DATABASE "+database+" SET deadlock_timeout = '200ms'")
+	// The server looks for a deadlock once, that long after the store began to wait. The other program must wait by then.
+	run(t, server, database, "ALTER DATABASE "+database+" SET deadlock_timeout = '2s'")
 	d := newDriver(t, url)
 	a, b := cart.Key{Identifier: "a", Instance: "default"}, cart.Key{Identifier: "b", Instance: "default"}
 	both := func(tries *int) error {
@@ -186,11 +187,17 @@ func TestDeadlockIsTriedAgain(t *testing.T) {
 	if _, err := rogue.Exec(t.Context(), "SET deadlock_timeout = '1min'; BEGIN; "+strings.Replace(lock, "%", "b", 1)); err != nil {
 		t.Fatal(err)
 	}
+	watch, err := pgx.Connect(t.Context(), url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = watch.Close(context.WithoutCancel(t.Context())) }()
 	done := make(chan error, 1)
 	tries = 0
 	go func() { done <- both(&tries) }()
-	eventually(t, "the store waits", func() bool {
-		return run(t, server, database, "SELECT count(*) FROM pg_stat_activity WHERE datname = '"+database+"' AND wait_event_type = 'Lock'") == "1"
+	eventually(t, "the store waits", func() (waits bool) {
+		err := watch.QueryRow(t.Context(), "SELECT count(*) = 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'").Scan(&waits)
+		return err == nil && waits
 	})
 	if _, err := rogue.Exec(t.Context(), strings.Replace(lock, "%", "a", 1)+"; COMMIT"); err != nil {
 		t.Fatalf("the other program: %v", err)

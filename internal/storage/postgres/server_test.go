@@ -10,7 +10,7 @@ import (
 
 func TestServer(t *testing.T) {
 	sqltest.Run(t, sqltest.Product{
-		Start: testserver.StartPostgres, Shared: testserver.SharedPostgres, Open: postgres.Open, Sweep: postgres.Sweep,
+		Start: testserver.StartPostgres, Shared: testserver.SharedPostgres, Open: postgres.Open, Sweep: postgres.Sweep, SweepAudit: postgres.SweepAudit,
 		EndConnections: func(server *testserver.DatabaseServer, database string) error {
 			_, err := server.Query("", "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '"+database+"'")
 			return err
@@ -23,6 +23,7 @@ func TestServer(t *testing.T) {
 			return "GRANT SELECT, INSERT, UPDATE, DELETE ON sidecart_carts TO least; GRANT SELECT ON sidecart_schema TO least; " +
 				"GRANT USAGE ON SEQUENCE sidecart_fences TO least"
 		},
-		Plain: "?sslmode=disable&pool_max_conns=1",
+		GrantAudit: func(string) string { return "GRANT SELECT, INSERT, DELETE ON sidecart_audit TO least" },
+		Plain:      "?sslmode=disable&pool_max_conns=1",
 	})
 }

@@ -258,10 +258,16 @@ func testNotThere(t *testing.T, p Product) {
 // testLostAnswers: the connection ends at each step of a change. Before the commit was sent, the change is made all the
 // same; after that, nobody knows, and the error says so.
 func testLostAnswers(t *testing.T, p Product) {
+	url := p.Shared(t).NewDatabase(t)
+	lostAnswers(t, p, url, sql.Audit{})
+}
+
+func lostAnswers(t *testing.T, p Product, url string, audit sql.Audit) {
 	server := p.Shared(t)
-	url := server.NewDatabase(t)
 	relay := newRelay(t, server.Addr())
-	s := p.open(t, config(strings.Replace(url, server.Addr(), relay.addr, 1)+p.Plain))
+	c := config(strings.Replace(url, server.Addr(), relay.addr, 1) + p.Plain)
+	c.Audit = audit
+	s := p.open(t, c)
 	direct := p.open(t, config(url))
 	key := keysOf(1)[0]
 	must(t, s, key)
@@ -297,7 +303,9 @@ func testLostAnswers(t *testing.T, p Product) {
 		case err != nil || outs[0].Status != storage.Committed:
 			t.Errorf("%s: %+v, %v", name, outs, err)
 		}
-		if v := version(t, direct, key); v != base.Version+tc.rises {
+		// A server of MySQL looks between two statements whether its client is there still, and a trail is one more.
+		undecided := tc.unknown && tc.delivered && audit.Retention > 0
+		if v := version(t, direct, key); v != base.Version+tc.rises && !(undecided && v == base.Version) {
 			t.Errorf("%s: version %d, want %d", name, v, base.Version+tc.rises)
 		}
 	}

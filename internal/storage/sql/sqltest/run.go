@@ -21,13 +21,15 @@ type Product struct {
 	Shared func(tb testserver.TB) *testserver.DatabaseServer
 	// Open makes a store.
 	Open func(ctx context.Context, c sql.Config) (*cell.Store, error)
-	// Sweep opens a store and lets it sweep once.
-	Sweep func(ctx context.Context, c sql.Config) error
+	// Sweep opens a store and lets it sweep once, and SweepAudit remove lines of the audit trail once.
+	Sweep, SweepAudit func(ctx context.Context, c sql.Config) error
 	// EndConnections ends all connections to a database.
 	EndConnections func(server *testserver.DatabaseServer, database string) error
 	// MakeUser makes a user "least" without a password who may connect to a database, and Grant gives the rights to use
 	// the tables.
 	MakeUser, Grant func(database string) string
+	// GrantAudit gives the rights to keep an audit trail.
+	GrantAudit func(database string) string
 	// ReadOnly makes a database, or its server, refuse to write.
 	ReadOnly func(database string) string
 	// Plain is what a URL has behind it to speak no TLS, over one connection.
@@ -50,6 +52,11 @@ func Run(t *testing.T, p Product) {
 		"TablesRemoved":    testTablesRemoved,
 		"RestoredFences":   testRestoredFences,
 		"LeastRights":      testLeastRights,
+		"AuditRights":      testAuditRights,
+		"AuditLater":       testAuditLater,
+		"AuditOfACrash":    testAuditOfACrash,
+		"AuditLostAnswers": testAuditLostAnswers,
+		"AuditRemoval":     testAuditRemoval,
 		"TLS":              testTLS,
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -102,6 +109,7 @@ func change(key cart.Key, base *cart.Cart) storage.Commit {
 		Key: key, Expect: storage.Expect{ID: base.ID, Version: base.Version},
 		Change: storage.Change{
 			NewID: fmt.Sprint("id-", key), Steps: 1, TTL: time.Hour,
+			Trail:  []storage.Trace{{Call: "Raise", Kind: storage.ChangeAltered, Parts: []cart.Part{cart.PartItems}, Step: 1}},
 			Writes: []storage.Write{{Part: cart.PartItems, Value: fmt.Appendf(nil, `{"n":%d}`, base.Version), Step: 1}},
 		},
 	}
