@@ -94,6 +94,16 @@ type Timeouts struct {
 	Request metav1.Duration `json:"request,omitzero"`
 }
 
+// Audit is a trail, in the database of the carts, of who changed what.
+type Audit struct {
+	// How long the lines of the audit trail are kept, for example 720h. Without it, or with "0s", no trail is kept.
+	// +optional
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=32
+	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]{1,9}([.][0-9]{1,9})?(h|m|s|ms))+$') && (duration(self) == duration('0s') || duration(self) >= duration('1m'))",message="must be a duration of at least one minute such as 24h or 720h, or 0s for no audit trail"
+	Retention metav1.Duration `json:"retention,omitzero"`
+}
+
 // Limits bound what a cart may hold. What goes beyond is refused.
 type Limits struct {
 	// The most items of one cart.

@@ -160,6 +160,12 @@ var rules = []struct{ name, old, good, bad, message string }{
 		"a lock must not end before the write that it covers: write locking.leaseDuration: 3s or more, or a shorter timeouts.write"},
 	{"timeout shorter than write", "", memory + "locking: {timeout: 1s}", memory + "locking: {timeout: 100ms}", "write locking.timeout: 500ms or more"},
 
+	{"audit trail", "", database("dialect: PostgreSQL, host: db, name: shop") + "\naudit: {retention: 1m}", database("dialect: PostgreSQL, host: db, name: shop") + "\naudit: {retention: 59s}",
+		`spec.audit.retention: Invalid value: "59s": must be a duration of at least one minute such as 24h or 720h, or 0s for no audit trail`},
+	{"audit trail on MySQL", "", database("dialect: MySQL, host: db, name: shop") + "\naudit: {retention: 720h}", database("dialect: SQLite") + "\naudit: {retention: 720h}",
+		"spec.audit: Invalid value: an audit trail needs a database that can be asked in SQL: write backend: {type: Database, database: {dialect: PostgreSQL}} or MySQL, or remove audit"},
+	{"audit trail elsewhere", "", memory + "audit: {retention: 0s}", redis(`addresses: ["redis:6379"]`) + "\naudit: {retention: 720h}", "an audit trail needs a database that can be asked in SQL"},
+
 	{"items", "", memory + "limits: {maxItems: 1}", memory + "limits: {maxItems: 0}", "spec.limits.maxItems: Invalid value: 0: spec.limits.maxItems in body should be greater than or equal to 1"},
 	{"document", "", memory + "limits: {maxDocumentBytes: 1024}", memory + "limits: {maxDocumentBytes: 67108865}", "spec.limits.maxDocumentBytes in body should be less than or equal to 67108864"},
 	{"cart", "", memory + "limits: {maxCartBytes: 3145728}", memory + "limits: {maxCartBytes: 3145729}", "must be at most 3145728 (3 MiB), so that every answer fits the 4 MiB that gRPC clients take by default"},

@@ -76,6 +76,7 @@ var groups = []group{
 		{flag: "max-cart-bytes", paths: at("limits.maxCartBytes"), value: "BYTES", usage: "size of a whole cart, with all of its documents"},
 		{flag: "max-metadata-keys", paths: at("limits.maxMetadataKeys"), value: "N", usage: "how many metadata keys a cart may hold"},
 		{flag: "max-quantity", paths: at("limits.maxQuantity"), value: "N", usage: "largest quantity of one item"},
+		{flag: "audit-retention", paths: at("audit.retention"), value: "DURATION", usage: "keep an audit trail so long, in PostgreSQL or MySQL; 0 keeps none"},
 		{flag: "allow-flush", paths: at("allowFlush"), usage: "permit the call that removes all carts of the prefix"},
 	}},
 	{"Locking", []setting{

@@ -42,6 +42,14 @@ type Config struct {
 	LogFormat LogFormat `yaml:"logFormat"`
 	// AllowFlush permits the call that removes all carts of the prefix.
 	AllowFlush bool `yaml:"allowFlush,omitempty"`
+	// Audit is the trail of who changed what. A sidecar of the release before does not know it.
+	Audit Audit `yaml:"audit,omitempty"`
+}
+
+// Audit is a trail, in the database of the carts, of who changed what.
+type Audit struct {
+	// Retention is how long its lines are kept; 0 for no trail.
+	Retention Duration `yaml:"retention,omitempty"`
 }
 
 // Backend says where carts live: a type, and the section of that type.

@@ -225,6 +225,39 @@ func TestLoadAccepts(t *testing.T) {
 	}
 }
 
+// An audit trail is kept in the databases that can be asked in SQL by others too, and nowhere else.
+func TestAudit(t *testing.T) {
+	const need = "audit.retention: " + config.NoAudit
+	for name, tc := range map[string]struct{ file, want string }{
+		"postgres":         {"backend: {type: Database, database: {url: 'postgres://db/shop'}}\naudit: {retention: 720h}", ""},
+		"mysql":            {"backend: {type: Database, database: {url: 'mysql://db/shop'}}\naudit: {retention: 1m}", ""},
+		"a URL in a file":  {"backend: {type: Database, database: {urlFile: /s/url}}\naudit: {retention: 1h}", ""},
+		"none, on Redis":   {"backend: {type: Redis, redis: {addresses: ['r:1']}}\naudit: {retention: 0}", ""},
+		"moved from Redis": {"backend: {type: Database, database: {url: 'mysql://db/shop'}}\nmoveFrom: {backend: {type: Redis, redis: {addresses: ['r:1']}}}\naudit: {retention: 1h}", ""},
+		"redis":            {"backend: {type: Redis, redis: {addresses: ['r:1']}}\naudit: {retention: 1h}", need},
+		"sqlite":           {"audit: {retention: 1h}", need},
+		"memory":           {"backend: {type: Memory}\naudit: {retention: 1h}", need},
+		"too short":        {"backend: {type: Database, database: {url: 'mysql://db/shop'}}\naudit: {retention: 59s}", "audit.retention: must be 0 (no audit trail) or at least 1m, is 59s"},
+		"negative":         {"backend: {type: Database, database: {url: 'mysql://db/shop'}}\naudit: {retention: -1h}", "audit.retention: must be 0 (no audit trail) or at least 1m, is -1h"},
+		"no duration":      {"backend: {type: Database, database: {url: 'mysql://db/shop'}}\naudit: {retention: 30 days}", `audit.retention: "30 days" is no duration: write for example 500ms, 5s or 24h`},
+	} {
+		c, err := config.Load([]byte(head + tc.file))
+		if got := fmt.Sprint(err); tc.want == "" && err != nil || tc.want != "" && got != tc.want {
+			t.Errorf("%s: %s, want %s", name, got, tc.want)
+		}
+		if err != nil || c.Audit == (config.Audit{}) {
+			continue
+		}
+		text, err := config.Marshal(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if again, err := config.Load(text); err != nil || again.Audit != c.Audit {
+			t.Errorf("%s: %v, %v", name, again, err)
+		}
+	}
+}
+
 // Defaults that depend on each other give way to what was set.
 func TestDependentDefaults(t *testing.T) {
 	for _, tc := range []struct{ file, wait, lease, request string }{
@@ -462,7 +495,7 @@ func TestMarshalForOlderSidecars(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, field := range []string{"maxCartBytes", "maxMetadataKeys", "namespace"} {
+	for _, field := range []string{"maxCartBytes", "maxMetadataKeys", "namespace", "audit"} {
 		if strings.Contains(string(text), field) {
 			t.Errorf("%s is written although it is as by default:\n%s", field, text)
 		}

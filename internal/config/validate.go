@@ -61,7 +61,32 @@ func (c *Config) Validate() Problems {
 	v.listen("listen", &c.Listen)
 	choose(v, "logLevel", c.LogLevel)
 	choose(v, "logFormat", c.LogFormat)
+	v.audit(c)
 	return v.problems
+}
+
+// minRetention is the shortest life of a line of an audit trail: less would be no trail.
+const minRetention = time.Minute
+
+func (v *validator) audit(c *Config) {
+	const path = "audit.retention"
+	retention := c.Audit.Retention
+	if retention != 0 && retention.Std() < minRetention {
+		v.problem(path, "must be 0 (no audit trail) or at least %s, is %s", Duration(minRetention), retention)
+	}
+	if retention != 0 && oneOf(c.Backend.Type) && !c.Backend.mayAudit() {
+		v.problem(path, "%s", NoAudit)
+	}
+}
+
+// NoAudit is the problem of an audit trail in a backend that keeps none.
+const NoAudit = "needs a PostgreSQL or MySQL database in backend, which can be asked in SQL: write backend.type Database with a URL " +
+	"postgres://HOST/NAME or mysql://HOST/NAME, or remove audit"
+
+// mayAudit reports whether a backend can keep an audit trail, as far as the configuration says: a URL may stand in a
+// file.
+func (b *Backend) mayAudit() bool {
+	return b.Type == BackendDatabase && (b.Database == nil || b.Database.URL.Scheme() != "sqlite")
 }
 
 type validator struct{ problems Problems }

@@ -40,8 +40,8 @@ type Options struct {
 	Limits cart.Limits
 	// Holder names this sidecar to people who look at a lock.
 	Holder string
-	// CallOf names the call that a context is of, such as "AddItem", for an audit trail; nil leaves it open. It is asked
-	// only where the store is a [storage.Auditor].
+	// CallOf names the call that a context is of, such as "AddItem", for an audit trail; nil leaves it open. It is
+	// asked only where the store is a [storage.Auditor].
 	CallOf func(ctx context.Context) string
 	// OnEvent is told what people should hear of; nil drops it. It must not block.
 	OnEvent func(Event)

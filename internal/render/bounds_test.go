@@ -21,15 +21,19 @@ var (
 	highest        = regexp.MustCompile(`^self <= (\d+)$`)
 )
 
-// whole are the fields with which a field at its bound makes sense: a lock must outlive its write, a request its wait.
+// whole are the backend and the fields with which a field at its bound makes sense: a lock must outlive its write, a
+// request its wait.
 func whole(path string) string {
+	const redis = `backend: {type: Redis, redis: {addresses: ["redis:6379"]}}, `
 	switch path {
+	case ".audit.retention":
+		return "backend: {type: Database, database: {dialect: PostgreSQL, host: db, name: shop}}"
 	case ".locking.timeout", ".locking.waitTimeout", ".locking.leaseDuration":
-		return "locking: {timeout: 24h}, timeouts: {request: 24h, write: 10ms}"
+		return redis + "locking: {timeout: 24h}, timeouts: {request: 24h, write: 10ms}"
 	case ".timeouts.request":
-		return "locking: {waitTimeout: 1ms, timeout: 24h}"
+		return redis + "locking: {waitTimeout: 1ms, timeout: 24h}"
 	}
-	return "locking: {timeout: 24h}, timeouts: {request: 24h}"
+	return redis + "locking: {timeout: 24h}, timeouts: {request: 24h}"
 }
 
 // What the API server lets pass, every sidecar accepts: each number and each duration of the CRD is tried at both of
@@ -52,7 +56,7 @@ func TestBoundsAreTheSidecars(t *testing.T) {
 		t.Helper()
 		tried++
 		base := map[string]any{}
-		if err := yaml.Unmarshal([]byte(`{backend: {type: Redis, redis: {addresses: ["redis:6379"]}}, `+whole(path)+"}"), &base); err != nil {
+		if err := yaml.Unmarshal([]byte("{"+whole(path)+"}"), &base); err != nil {
 			t.Fatal(err)
 		}
 		set(base, strings.Split(strings.TrimPrefix(path, "."), "."), value)
@@ -74,7 +78,7 @@ func TestBoundsAreTheSidecars(t *testing.T) {
 	}
 	minReplicas := spec.Properties["backend"].Properties["redis"].Properties["minReplicas"]
 	sections := map[string]apiextensionsv1.JSONSchemaProps{".backend.redis.minReplicas": minReplicas}
-	for _, section := range []string{"locking", "timeouts", "limits", "ttl"} {
+	for _, section := range []string{"locking", "timeouts", "limits", "ttl", "audit"} {
 		sections["."+section] = spec.Properties[section]
 	}
 	for section, s := range sections {

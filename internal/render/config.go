@@ -30,6 +30,7 @@ func Config(cs *v1alpha1.CartStorage, locking v1alpha1.LockingStatus, generation
 		c.TTL = config.Duration(spec.TTL.Duration)
 	}
 	c.AllowFlush = spec.Flush == v1alpha1.Allow
+	c.Audit = config.Audit{Retention: config.Duration(spec.Audit.Retention.Duration)}
 	renderLocking(c, spec, locking)
 	renderTimeouts(c, &spec.Timeouts)
 	c.Limits = config.Limits{

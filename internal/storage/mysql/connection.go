@@ -135,8 +135,8 @@ type connectError struct{ cause error }
 func (e *connectError) Error() string { return "connect: " + e.cause.Error() }
 func (e *connectError) Unwrap() error { return e.cause }
 
-// execOn runs statements on a connection of the driver: only there are the results of all statements to be had, and an error
-// that says that they are too long to be sent at once.
+// execOn runs statements on a connection of the driver: only there are the results of all statements to be had, and an
+// error that says that they are too long to be sent at once.
 func execOn(ctx context.Context, raw any, statements string, args ...any) (driverlib.Result, error) {
 	named := make([]sqldriver.NamedValue, len(args))
 	for i, arg := range args {

@@ -30,8 +30,8 @@ var (
 	large = []uint16{1118, 1153, 1301, 1406}
 	// unsure: a commit that was answered so may have been made.
 	unsure = []uint16{1053, 1105, 1180, 1196, 1317, 1927, 1969, 3024, 4031}
-	// quotable are errors of which the server's words are about itself, and quote nothing of a statement but the names of
-	// tables, users and databases.
+	// quotable are errors of which the server's words are about itself, and quote nothing of a statement but the names
+	// of tables, users and databases.
 	quotable = []uint16{
 		1021, 1040, 1041, 1044, 1045, 1047, 1049, 1114, 1129, 1130, 1142, 1143, 1146, 1203, 1206, 1226, 1227, 1290, 1665, 1698, 1792, 1836, 1932, 3098, 3100, 4151,
 	}

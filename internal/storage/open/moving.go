@@ -22,7 +22,7 @@ func openMoving(ctx context.Context, c *config.Config) (storage.Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	from, err := backend(ctx, c.From())
+	from, err := anyBackend(ctx, c.From())
 	if err != nil {
 		return nil, errors.Join(inMoveFrom(err), into.Close())
 	}

@@ -42,8 +42,20 @@ func Store(ctx context.Context, c *config.Config) (storage.Store, error) {
 	return middleware.Measure(s), nil
 }
 
-// backend opens what the type and the URL of a configuration name.
+// backend opens what the type and the URL of a configuration name, with the audit trail that it asks for.
 func backend(ctx context.Context, c *config.Config) (storage.Store, error) {
+	s, err := anyBackend(ctx, c)
+	if err != nil || c.Audit.Retention == 0 || c.MoveFrom != nil { // which asks for both backends by themselves
+		return s, err
+	}
+	if a, ok := s.(storage.Auditor); !ok || !a.Audits() { // the URL stood in a file
+		return nil, errors.Join(config.Problems{{Path: "audit.retention", Message: config.NoAudit}}, s.Close())
+	}
+	return s, nil
+}
+
+// anyBackend is backend, where it matters to nobody that the backend can keep no audit trail.
+func anyBackend(ctx context.Context, c *config.Config) (storage.Store, error) {
 	if c.MoveFrom != nil {
 		return openMoving(ctx, c)
 	}
@@ -113,6 +125,7 @@ func openServer(ctx context.Context, c *config.Config, url storage.Secret, open 
 		Username: files.secret(path+"usernameFile", d.UsernameFile), Password: files.secret(path+"passwordFile", d.PasswordFile),
 		TLS:  files.tls(path+"tls", d.TLS),
 		Dial: c.Timeouts.Dial.Std(), Read: c.Timeouts.Read.Std(), Write: c.Timeouts.Write.Std(),
+		Audit: sql.Audit{Retention: c.Audit.Retention.Std(), Who: storage.ProcessName()},
 	}
 	if err := files.problems.Err(); err != nil {
 		return nil, err
@@ -204,7 +217,7 @@ func Identity(c *config.Config) string {
 	if c.Backend.Type == config.BackendMemory && c.MoveFrom == nil {
 		return string(c.Backend.Type) // nothing else matters to it, and to open it anew loses carts
 	}
-	backend, err := config.Marshal(&config.Config{Backend: c.Backend, MoveFrom: c.MoveFrom})
+	backend, err := config.Marshal(&config.Config{Backend: c.Backend, MoveFrom: c.MoveFrom, Audit: c.Audit})
 	if err != nil {
 		write(err.Error())
 	}

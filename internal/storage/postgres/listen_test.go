@@ -161,7 +161,8 @@ func TestDeadlockIsTriedAgain(t *testing.T) {
 	server := testserver.SharedPostgres(t)
 	url := server.NewDatabase(t)
 	database := testserver.DatabaseOf(url)
-	// The server looks for a deadlock once, that long after the store began to wait. The other program must wait by then.
+	// The server looks for a deadlock once, that long after the store began to wait. The other program must wait by
+	// then.
 	run(t, server, database, "ALTER DATABASE "+database+" SET deadlock_timeout = '2s'")
 	d := newDriver(t, url)
 	a, b := cart.Key{Identifier: "a", Instance: "default"}, cart.Key{Identifier: "b", Instance: "default"}

@@ -96,8 +96,8 @@ type Dialect interface {
 	// NextFence draws a fence from the counter of the database.
 	NextFence(ctx context.Context, conn Conn) (uint64, error)
 	// Commit makes the changes, in the order of the keys, writes the lines of the audit trail, and ends the
-	// transaction. now is the time that Lock told. It is ErrQuicker where another
-	// transaction has inserted one of the rows, and matches cell.ErrOutcomeUnknown where the commit may have been made.
+	// transaction. now is the time that Lock told. It is ErrQuicker where another transaction has inserted one of the
+	// rows, and matches cell.ErrOutcomeUnknown where the commit may have been made.
 	Commit(ctx context.Context, conn Conn, now time.Time, changes []Change, lines []Line) error
 	// WriteLines adds lines to the audit trail.
 	WriteLines(ctx context.Context, conn Conn, now time.Time, lines []Line) error
