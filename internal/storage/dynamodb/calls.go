@@ -54,7 +54,7 @@ func (d *driver) do(ctx context.Context, c *call) error {
 				return err
 			}
 		case unsent:
-			if failed++; failed == attempts {
+			if failed++; failed == attempts || isTimeout(err) {
 				return err
 			}
 		case late:

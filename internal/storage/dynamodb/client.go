@@ -36,6 +36,7 @@ func newClient(ctx context.Context, c Config, options ...func(*dynamodb.Options)
 		return nil, fmt.Errorf("%w: configuration of the environment: %w", storage.ErrUnavailable, err)
 	}
 	base := func(o *dynamodb.Options) {
+		o.Credentials = credentialsOf{o.Credentials}
 		// The library would repeat a write whose answer was lost, and take its own first attempt for somebody else's.
 		o.Retryer = aws.NopRetryer{}
 		if c.Endpoint != "" {
@@ -52,3 +53,24 @@ func newClient(ctx context.Context, c Config, options ...func(*dynamodb.Options)
 	}
 	return dynamodb.NewFromConfig(cfg, append([]func(*dynamodb.Options){base}, options...)...), nil
 }
+
+// credentialsOf tells that there are no credentials from an error of the server.
+type credentialsOf struct{ aws.CredentialsProvider }
+
+// Retrieve implements [aws.CredentialsProvider].
+func (p credentialsOf) Retrieve(ctx context.Context) (aws.Credentials, error) {
+	c, err := p.CredentialsProvider.Retrieve(ctx)
+	if err != nil && ctx.Err() == nil {
+		err = &credentialsError{err}
+	}
+	return c, err
+}
+
+// credentialsError is returned where no request could be signed.
+type credentialsError struct{ error }
+
+func (e *credentialsError) Error() string {
+	return "there are no credentials: name accessKeyIdFile and secretAccessKeyFile, or give the pod a role: " + e.error.Error()
+}
+
+func (e *credentialsError) Unwrap() error { return e.error }

@@ -2,10 +2,12 @@ package dynamodb
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 
@@ -19,7 +21,7 @@ import (
 type kind int
 
 const (
-	// refused: the server answered, and did nothing.
+	// refused: the server answered, and did nothing; or there are no credentials to ask it with.
 	refused kind = iota
 	// busy: the same, for now.
 	busy
@@ -60,6 +62,19 @@ func code(err error) string {
 }
 
 func kindOf(err error) kind {
+	_, untrusted := errors.AsType[*tls.CertificateVerificationError](err)
+	_, unsigned := errors.AsType[*credentialsError](err)
+	op, isOp := errors.AsType[*net.OpError](err)
+	switch {
+	case unsigned:
+		return refused
+	case untrusted, isOp && op.Op == "dial":
+		return unsent
+	case isTimeout(err):
+		return late
+	}
+	// The library has such an error also for a request that was never answered: without a code, as for one that was
+	// answered by something else than DynamoDB.
 	if response, ok := errors.AsType[*awshttp.ResponseError](err); ok {
 		switch c := code(err); {
 		case slices.Contains(busyCodes, c) || response.HTTPStatusCode() == http.StatusTooManyRequests:
@@ -67,23 +82,25 @@ func kindOf(err error) kind {
 		case c != "" && response.HTTPStatusCode() < 500:
 			return refused
 		}
-		return unanswered
-	}
-	if op, ok := errors.AsType[*net.OpError](err); ok && op.Op == "dial" {
-		return unsent
-	}
-	if timeout, ok := errors.AsType[net.Error](err); ok && timeout.Timeout() || errors.Is(err, context.DeadlineExceeded) {
-		return late
 	}
 	return unanswered
+}
+
+// isTimeout reports whether an attempt took as long as it may.
+func isTimeout(err error) bool {
+	timeout, ok := errors.AsType[net.Error](err)
+	return ok && timeout.Timeout() || errors.Is(err, context.DeadlineExceeded)
 }
 
 // translate turns the client's errors into those of package storage.
 func (d *driver) translate(err error) error {
 	c := code(err)
+	unsigned, isUnsigned := errors.AsType[*credentialsError](err)
 	switch {
 	case err == nil, isStorage(err), errors.Is(err, context.Canceled):
 		return err
+	case isUnsigned:
+		return unavailable(d.hide(unsigned.Error()))
 	case slices.Contains(credentialCodes, c):
 		return unavailable(fmt.Sprintf("%s: DynamoDB does not accept the credentials", c))
 	case c == codeInvalid && strings.Contains(err.Error(), "Item size"):
@@ -93,6 +110,9 @@ func (d *driver) translate(err error) error {
 	case kindOf(err) == refused || kindOf(err) == busy:
 		api, _ := errors.AsType[smithy.APIError](err)
 		return unavailable(d.hide(strings.TrimSuffix(c+": "+api.ErrorMessage(), ": ")))
+	}
+	if request, ok := errors.AsType[*url.Error](err); ok { // what it is wrapped in says nothing of the cause
+		err = request.Err
 	}
 	return storage.Hide(fmt.Errorf("%w: %w", storage.ErrUnavailable, err), d.accessKeyID, d.secretAccessKey)
 }

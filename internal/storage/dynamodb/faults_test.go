@@ -3,9 +3,16 @@ package dynamodb
 import (
 	"context"
 	"errors"
+	"io"
+	"log"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/aws/aws-sdk-go-v2/credentials"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 
 	"github.com/sidecart/sidecart/internal/cart"
 	"github.com/sidecart/sidecart/internal/storage"
@@ -213,6 +220,9 @@ func TestFrozen(t *testing.T) {
 	server.Pause()
 	begun := time.Now()
 	_, loadErr := s.Load(t.Context(), u1)
+	if took := time.Since(begun); took > 2*c.ReadTimeout { // once more would be too long
+		t.Errorf("a load took %v", took)
+	}
 	_, commitErr := s.Commit(t.Context(), change(was, `{"b":1}`))
 	for doing, err := range map[string]error{"Load": loadErr, "Commit": commitErr, "Ping": s.Ping(t.Context())} {
 		if !errors.Is(err, storage.ErrUnavailable) {
@@ -233,6 +243,58 @@ func TestFrozen(t *testing.T) {
 	begun = time.Now()
 	if err := s.Ping(t.Context()); !errors.Is(err, storage.ErrUnavailable) || time.Since(begun) > 5*time.Second {
 		t.Errorf("Ping of a server that is gone, after %v: %v", time.Since(begun), err)
+	}
+}
+
+// TestKindsOfErrors: what went wrong is told apart by what the library returns for it: whether the request may have been
+// carried out, whether it is worth another attempt, and what people are told.
+func TestKindsOfErrors(t *testing.T) {
+	frozen := testserver.StartDynalite(t)
+	frozen.Pause()
+	untrusted := httptest.NewUnstartedServer(http.NotFoundHandler())
+	untrusted.Config.ErrorLog = log.New(io.Discard, "", 0)
+	untrusted.StartTLS()
+	t.Cleanup(untrusted.Close)
+	elsewhere := func(url string) func(*dynamodb.Options) { return func(o *dynamodb.Options) { o.BaseEndpoint = &url } }
+	for name, tc := range map[string]struct {
+		options  func(*dynamodb.Options)
+		kind     kind
+		attempts int
+		doubt    bool
+		words    string // the whole of the cause
+	}{
+		"down": {elsewhere("http://127.0.0.1:1"), unsent, attempts, false, "dial tcp 127.0.0.1:1: connect: connection refused"},
+		"untrusted": {elsewhere(untrusted.URL), unsent, attempts, false,
+			"tls: failed to verify certificate: x509: certificate signed by unknown authority"},
+		"frozen": {elsewhere(frozen.Endpoint), late, 1, true, "net/http: timeout awaiting response headers"},
+		"no credentials": {func(o *dynamodb.Options) {
+			o.Credentials = credentialsOf{credentials.NewStaticCredentialsProvider("", "", "")}
+		}, refused, 1, false, "there are no credentials: name accessKeyIdFile and secretAccessKeyFile, or give the pod a role: static credentials are empty"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			config := configAt(frozen.Endpoint)
+			config.ReadTimeout, config.WriteTimeout = 300*time.Millisecond, 300*time.Millisecond
+			d, err := newDriver(t.Context(), config, tc.options)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _ = d.Close() }()
+			made := 0
+			c := call{timeout: d.write, run: func(ctx context.Context) error {
+				made++
+				_, err := d.client.PutItem(ctx, &dynamodb.PutItemInput{TableName: &d.table, Item: d.space.key(u1)})
+				return err
+			}}
+			err = d.do(t.Context(), &c)
+			if kindOf(err) != tc.kind || made != tc.attempts || c.doubt != tc.doubt {
+				t.Errorf("kind %d after %d attempts, in doubt: %v; want %d, %d, %v", kindOf(err), made, c.doubt, tc.kind, tc.attempts, tc.doubt)
+			}
+			told := d.translate(err)
+			_, isRefusal := storage.RefusalOf(told)
+			if !errors.Is(told, storage.ErrUnavailable) || isRefusal != (tc.kind == refused) || told.Error() != storage.ErrUnavailable.Error()+": "+tc.words {
+				t.Errorf("told: %v", told)
+			}
+		})
 	}
 }
 
