@@ -3,7 +3,6 @@ package dynamodb
 import (
 	"context"
 	"fmt"
-	"sync/atomic"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -53,9 +52,8 @@ type driver struct {
 
 	accessKeyID, secretAccessKey storage.Secret // which errors must not show
 
-	recent   recent
-	checked  atomic.Bool   // the table is as it must be
-	checking chan struct{} // holds whoever checks it
+	recent recent
+	checks checks
 
 	open  context.Context // until Close
 	close context.CancelCauseFunc
@@ -80,7 +78,6 @@ func newDriver(ctx context.Context, c Config, options ...func(*dynamodb.Options)
 		client: client, table: c.Table, space: spaceOf(c.Prefix), createTable: c.CreateTable,
 		dial: c.DialTimeout, read: c.ReadTimeout, write: c.WriteTimeout,
 		accessKeyID: c.AccessKeyID, secretAccessKey: c.SecretAccessKey,
-		checking: make(chan struct{}, 1),
 	}
 	d.open, d.close = context.WithCancelCause(context.WithoutCancel(ctx))
 	return d, nil

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -16,24 +18,61 @@ import (
 // What the key of a table must be, in words.
 const wantedKey = "partition key " + attrIdentifier + " and sort key " + attrInstance + ", both of type S"
 
-// ready checks the table before the first call, and after one that did not find it.
+// checks are those of the table.
+type checks struct {
+	passed atomic.Bool // the table is as it must be
+
+	mu      sync.Mutex
+	running *tableCheck // nil for none
+}
+
+// tableCheck is a check under way. err is valid once done is closed; cut says that it is only about its caller, who
+// waits no longer.
+type tableCheck struct {
+	done chan struct{}
+	err  error
+	cut  bool
+}
+
+// join returns the check under way, or begins one that the caller makes and ends.
+func (c *checks) join() (t *tableCheck, mine bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if mine = c.running == nil; mine {
+		c.running = &tableCheck{done: make(chan struct{})}
+	}
+	return c.running, mine
+}
+
+func (c *checks) end(t *tableCheck, err error, cut bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	t.err, t.cut, c.running = err, cut, nil
+	close(t.done)
+}
+
+// ready checks the table before the first call, and after one that did not find it. Calls that come meanwhile share the
+// result: where a server does not answer, they do not wait for one timeout after the other.
 func (d *driver) ready(ctx context.Context) error {
-	if d.checked.Load() {
-		return nil
+	for !d.checks.passed.Load() {
+		t, mine := d.checks.join()
+		if mine {
+			err := d.check(ctx)
+			if err == nil {
+				d.checks.passed.Store(true)
+			}
+			d.checks.end(t, err, ctx.Err() != nil)
+			return err
+		}
+		select {
+		case <-t.done:
+			if !t.cut {
+				return t.err
+			}
+		case <-ctx.Done():
+			return ended(ctx, nil)
+		}
 	}
-	select {
-	case d.checking <- struct{}{}:
-		defer func() { <-d.checking }()
-	case <-ctx.Done():
-		return ended(ctx, nil)
-	}
-	if d.checked.Load() {
-		return nil
-	}
-	if err := d.check(ctx); err != nil {
-		return err
-	}
-	d.checked.Store(true)
 	return nil
 }
 

@@ -300,3 +300,80 @@ func TestFlushManyPages(t *testing.T) {
 		t.Errorf("a flush left %d items, %v", len(out.Items), err)
 	}
 }
+
+// TestCheckIsShared: calls that come while the table is checked end with that check, not one after the other.
+func TestCheckIsShared(t *testing.T) {
+	server := testserver.StartDynalite(t)
+	c := configAt(server.Endpoint)
+	c.ReadTimeout, c.WriteTimeout = 500*time.Millisecond, 500*time.Millisecond
+	d := openDriver(t, c)
+	server.Pause()
+	begun := time.Now()
+	var all sync.WaitGroup
+	for range 20 {
+		all.Go(func() {
+			if _, _, err := d.Get(t.Context(), u1); !errors.Is(err, storage.ErrUnavailable) {
+				t.Errorf("Get: %v", err)
+			}
+		})
+	}
+	all.Wait()
+	if took := time.Since(begun); took > 5*c.ReadTimeout {
+		t.Errorf("20 calls of a frozen server took %v", took)
+	}
+}
+
+// TestCheckOfAnother: a caller who waits no longer takes nothing from those who wait for the same check.
+func TestCheckOfAnother(t *testing.T) {
+	server := testserver.StartDynalite(t)
+	c := configAt(server.Endpoint)
+	c.ReadTimeout = time.Minute
+	d := openDriver(t, c)
+	server.Pause()
+	impatient, cancel := context.WithCancel(t.Context())
+	ends := make(chan error, 1)
+	go func() {
+		_, _, err := d.Get(impatient, u1)
+		ends <- err
+	}()
+	first := underWay(t, d, nil)
+	const callers = 20 // some of whom wait already when the check breaks off
+	patient := make(chan error, callers)
+	for range callers {
+		go func() {
+			_, _, err := d.Get(t.Context(), u1)
+			patient <- err
+		}()
+	}
+	cancel()
+	if err := <-ends; !errors.Is(err, context.Canceled) {
+		t.Errorf("who waits no longer: %v", err)
+	}
+	underWay(t, d, first) // by who waits
+	server.Resume()
+	for range callers {
+		if err := <-patient; err != nil {
+			t.Errorf("who waits: %v", err)
+		}
+	}
+}
+
+// underWay waits for a check that is another than before.
+func underWay(t *testing.T, d *driver, before *tableCheck) *tableCheck {
+	t.Helper()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for over := time.After(30 * time.Second); ; {
+		d.checks.mu.Lock()
+		running := d.checks.running
+		d.checks.mu.Unlock()
+		if running != nil && running != before {
+			return running
+		}
+		select {
+		case <-tick.C:
+		case <-over:
+			t.Fatal("nobody checks the table")
+		}
+	}
+}
