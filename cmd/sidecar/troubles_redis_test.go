@@ -1,20 +1,13 @@
 package main
 
 import (
-	"bytes"
-	"errors"
-	"fmt"
 	"net"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
-
-	"github.com/Shopify/toxiproxy/v2"
-	"github.com/rs/zerolog"
 
 	"github.com/sidecart/sidecart/internal/testserver"
 )
@@ -60,25 +53,7 @@ var redisTroubles = []failure{
 		return scene{args: onRedisAt(blackHole(t)), hide: []string{"no answer in time", "dial redis:6379: i/o timeout", "dial tcp", "dial"}}
 	}, 3 * time.Second},
 	{"a connection is half-open: packets on it are dropped", func(t *testing.T) scene {
-		r := testserver.StartRedis(t)
-		p := toxiproxy.NewProxy(toxiproxy.NewServer(toxiproxy.NewMetricsContainer(nil), zerolog.Nop()), "redis", "127.0.0.1:0", r.Addr)
-		if err := p.Start(); err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(p.Stop)
-		return scene{
-			args: onRedisAt(p.Listen),
-			strike: func() { // with timeout 0 nothing passes, and nothing is closed
-				if _, err := p.Toxics.AddToxicJson(strings.NewReader(`{"name":"drop","type":"timeout","stream":"upstream","attributes":{"timeout":0}}`)); err != nil {
-					t.Error(err)
-				}
-			},
-			mend: func() {
-				if err := p.Toxics.RemoveToxic(t.Context(), "drop"); err != nil {
-					t.Error(err)
-				}
-			},
-		}
+		return halfOpen(t, testserver.StartRedis(t).Addr, func(address string) []string { return onRedisAt(address) })
 	}, 3 * time.Second},
 	{"the server is frozen (SIGSTOP)", func(t *testing.T) scene {
 		r := testserver.StartRedis(t)
@@ -104,21 +79,7 @@ var redisTroubles = []failure{
 	{"the server has as many clients as it takes (`maxclients`)", func(t *testing.T) scene {
 		const most = 10
 		r := testserver.StartRedis(t, testserver.WithRedisArgs("--maxclients", strconv.Itoa(most)))
-		var guests []net.Conn
-		for range most {
-			c, err := net.Dial("tcp", r.Addr)
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(func() { _ = c.Close() })
-			ping(t, c)
-			guests = append(guests, c)
-		}
-		return scene{args: onRedisAt(r.Addr), mend: func() {
-			for _, c := range guests {
-				_ = c.Close()
-			}
-		}}
+		return scene{args: onRedisAt(r.Addr), mend: guests(t, r.Addr, most, "PING\r\n")}
 	}, 2 * time.Second},
 	{"no snapshot can be written (`stop-writes-on-bgsave-error`)", func(t *testing.T) scene {
 		r := testserver.StartRedis(t, testserver.WithRedisArgs("--enable-protected-configs", "yes"))
@@ -143,7 +104,6 @@ var redisTroubles = []failure{
 	{"the disk is full (append-only file)", func(t *testing.T) scene {
 		r := testserver.StartRedis(t, testserver.WithRedisArgs("--appendonly", "yes", "--appendfsync", "everysec", "--enable-protected-configs", "yes"))
 		folder := smallDisk(t)
-		filler := filepath.Join(folder, "filler")
 		return scene{
 			args: onRedisAt(r.Addr), hide: eitherProbe,
 			strike: func() {
@@ -151,19 +111,13 @@ var redisTroubles = []failure{
 				do(t, r, "CONFIG", "SET", "dir", folder)
 				do(t, r, "CONFIG", "SET", "appendonly", "yes")
 				awaitInfo(t, r, "persistence", "aof_rewrite_in_progress:0")
-				if err := os.WriteFile(filler, bytes.Repeat([]byte("x"), 4<<20), 0o600); !errors.Is(err, syscall.ENOSPC) {
-					t.Fatalf("the disk is not full: %v", err)
-				}
+				fill(t, folder)
 				// The first writes still fit into the last block of the file.
 				for n := 0; !strings.Contains(info(t, r, "persistence"), "aof_last_write_status:err"); n++ {
 					_, _ = r.Do("SET", "filler", strings.Repeat("x", 1000))
 				}
 			},
-			mend: func() {
-				if err := os.Remove(filler); err != nil {
-					t.Error(err)
-				}
-			},
+			mend: func() { empty(t, folder) },
 		}
 	}, 2 * time.Second},
 	{"fewer replicas are there than `minReplicas` asks for", func(t *testing.T) scene {
@@ -221,63 +175,6 @@ func startTLS(t *testing.T, a *authority, more ...string) string {
 		"--tls-port", port, "--tls-cert-file", cert, "--tls-key-file", key, "--tls-ca-cert-file", a.file, "--tls-auth-clients", "no",
 	}, more...)...))
 	return address
-}
-
-// blackHole is an address whose queue of connections is full, so that the kernel drops what asks for another.
-func blackHole(t *testing.T) string {
-	t.Helper()
-	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = syscall.Close(fd) })
-	if err := syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
-		t.Fatal(err)
-	}
-	if err := syscall.Listen(fd, 0); err != nil {
-		t.Fatal(err)
-	}
-	name, err := syscall.Getsockname(fd)
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := net.JoinHostPort("127.0.0.1", strconv.Itoa(name.(*syscall.SockaddrInet4).Port))
-	for range 10 {
-		c, err := net.DialTimeout("tcp", address, 200*time.Millisecond)
-		if err != nil {
-			return address
-		}
-		t.Cleanup(func() { _ = c.Close() })
-	}
-	t.Fatal("the queue of connections does not fill up")
-	return ""
-}
-
-// smallDisk is a disk of 2 MB.
-func smallDisk(t *testing.T) string {
-	t.Helper()
-	folder := t.TempDir()
-	if err := syscall.Mount("tmpfs", folder, "tmpfs", 0, "size=2m"); err != nil {
-		t.Fatalf("mount, which only root may: %v", err)
-	}
-	t.Cleanup(func() {
-		if err := syscall.Unmount(folder, syscall.MNT_DETACH); err != nil {
-			t.Errorf("unmount: %v", err)
-		}
-	})
-	return folder
-}
-
-// ping has the server take the connection as a client.
-func ping(t *testing.T, c net.Conn) {
-	t.Helper()
-	_ = c.SetDeadline(time.Now().Add(patience))
-	if _, err := fmt.Fprint(c, "PING\r\n"); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := c.Read(make([]byte, 7)); err != nil {
-		t.Fatal(err)
-	}
 }
 
 func info(t *testing.T, r *testserver.Redis, section string) string {
