@@ -19,12 +19,6 @@ import (
 
 var dynamodbTroubles = []failure{
 	{"no credentials are found", func(t *testing.T) scene {
-		for _, name := range []string{"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_CREDENTIALS_FULL_URI", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI"} {
-			t.Setenv(name, "")
-		}
-		t.Setenv("AWS_EC2_METADATA_DISABLED", "true")
-		t.Setenv("AWS_CONFIG_FILE", os.DevNull)
-		t.Setenv("AWS_SHARED_CREDENTIALS_FILE", os.DevNull)
 		return scene{args: []string{"--backend=dynamodb", "--dynamodb-table=carts", "--dynamodb-region=eu-central-1", "--dynamodb-endpoint=" + testserver.StartDynalite(t).Endpoint}}
 	}, 2 * time.Second},
 	{"the table is not there", func(t *testing.T) scene {
@@ -62,6 +56,20 @@ var dynamodbTroubles = []failure{
 		d := testserver.StartDynalite(t)
 		return scene{args: onDynamoDBAt(t, d.Endpoint, "--dynamodb-create-table"), strike: d.Pause, mend: d.Resume}
 	}, 3 * time.Second},
+}
+
+// noAmazon sees that a sidecar finds no credentials but those it is given.
+func noAmazon(t *testing.T) {
+	t.Helper()
+	for _, name := range []string{
+		"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE", "AWS_WEB_IDENTITY_TOKEN_FILE",
+		"AWS_CONTAINER_CREDENTIALS_FULL_URI", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+	} {
+		t.Setenv(name, "")
+	}
+	t.Setenv("AWS_EC2_METADATA_DISABLED", "true")
+	t.Setenv("AWS_CONFIG_FILE", os.DevNull)
+	t.Setenv("AWS_SHARED_CREDENTIALS_FILE", os.DevNull)
 }
 
 var dynamodbHost = []string{"localhost", "dynamodb"}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"fmt"
 	"io"
 	"net"
@@ -76,9 +77,19 @@ func fillMemcached(t *testing.T, m *testserver.Memcached) {
 	}
 	defer func() { _ = conn.Close() }()
 	_ = conn.SetDeadline(time.Now().Add(patience))
-	for size := 100; size < 4<<10; size += size / 10 {
+	full := make(chan error, 1)
+	go func() { // it complains of each that it does not take
+		for lines := bufio.NewReader(conn); ; {
+			line, err := lines.ReadString('\n')
+			if err != nil || strings.HasPrefix(line, "VERSION") {
+				full <- err
+				return
+			}
+		}
+	}()
+	for size := 250; size < 1500; size += size / 5 { // by less than from one size to the next, which is a quarter
 		var all strings.Builder
-		for n := range (2 << 20) / size {
+		for n := range (3 << 19) / size {
 			fmt.Fprintf(&all, "add filler-%d-%d 0 0 %d noreply\r\n%s\r\n", size, n, size, strings.Repeat("x", size))
 		}
 		if _, err := io.WriteString(conn, all.String()); err != nil {
@@ -89,12 +100,7 @@ func fillMemcached(t *testing.T, m *testserver.Memcached) {
 	if _, err := io.WriteString(conn, "version\r\n"); err != nil {
 		t.Fatal(err)
 	}
-	var answer []byte
-	for b := make([]byte, 4<<10); !strings.Contains(string(answer), "VERSION"); {
-		n, err := conn.Read(b)
-		if err != nil {
-			t.Fatal(err)
-		}
-		answer = append(answer, b[:n]...)
+	if err := <-full; err != nil {
+		t.Fatal(err)
 	}
 }
