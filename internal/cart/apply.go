@@ -14,6 +14,7 @@ var (
 	_ Verb = PutCondition{}
 	_ Verb = RemoveCondition{}
 	_ Verb = PatchMetadata{}
+	_ Verb = IncrementMetadata{}
 	_ Verb = ClearMetadata{}
 	_ Verb = Clear{}
 	_ Verb = Batch{}
@@ -86,6 +87,31 @@ func (v PatchMetadata) Apply(d *Draft) error {
 		}
 	}
 	return nil
+}
+
+// Parts implements [Verb].
+func (v IncrementMetadata) Parts(*Cart) []Part { return []Part{PartMetadata(v.Key)} }
+
+// Apply implements [Verb].
+func (v IncrementMetadata) Apply(d *Draft) error {
+	if err := checkName(metadataField(v.Key), v.Key); err != nil {
+		return err
+	}
+	text, has := d.metadataValue(v.Key), int64(0)
+	if text != nil {
+		var ok bool
+		if has, ok = parseWhole(text); !ok {
+			return problem(metadataField(v.Key), "a whole number of 64 bits to be incremented", text)
+		}
+		if v.By == 0 {
+			return nil // its text stays
+		}
+	}
+	sum := has + v.By
+	if (sum > has) != (v.By > 0) && v.By != 0 {
+		return Invalidf("by", "%d more than the %d that is there does not fit into a whole number of 64 bits", v.By, has)
+	}
+	return d.setMetadata(v.Key, strconv.AppendInt(nil, sum, 10))
 }
 
 // Parts implements [Verb].

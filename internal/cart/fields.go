@@ -85,8 +85,7 @@ func emptyMap(m *Member) (changed bool) {
 }
 
 // parseQuantity reads a whole number from 0 up, in any way in which JSON writes one: 2, 2.0, 1e1, or a string of these.
-// ok is false for everything else. Too large a number is math.MaxInt64. The work does not grow with the number, however
-// large its exponent.
+// ok is false for everything else. Too large a number is math.MaxInt64.
 func parseQuantity(value []byte) (q int64, ok bool) {
 	if isString(value) {
 		value = value[1 : len(value)-1]
@@ -96,32 +95,62 @@ func parseQuantity(value []byte) (q int64, ok bool) {
 	} else if !isNumber(value) {
 		return 0, false
 	}
-	mantissa, exponent := value, 0
-	if i := bytes.IndexAny(value, "eE"); i >= 0 {
-		// What is out of range is as good as the bound: no document holds as many digits.
-		mantissa = value[:i]
-		exponent, _ = strconv.Atoi(string(value[i+1:]))
-		exponent = max(min(exponent, math.MaxInt32), math.MinInt32)
-	}
-	whole, fraction, _ := bytes.Cut(mantissa, []byte("."))
-	digits := append(slices.Clip(whole), fraction...)
-	exponent -= len(fraction)
-	significant := bytes.TrimRight(digits, "0")
-	exponent += len(digits) - len(significant)
-	significant = bytes.TrimLeft(significant, "0")
+	const mostDigits = 18
+	digits, zeros := significant(value)
 	switch {
-	case len(significant) == 0:
-		return 0, true
-	case significant[0] == '-', exponent < 0:
+	case value[0] == '-', zeros < 0:
 		return 0, false
-	case len(significant)+exponent > 18:
+	case len(digits)+zeros > mostDigits:
 		return math.MaxInt64, true
 	}
-	q, _ = strconv.ParseInt(string(significant), 10, 64)
-	for range exponent {
-		q *= 10
+	return wholeOf(digits, zeros)
+}
+
+// parseWhole reads a whole number of 64 bits, in any way in which JSON writes one: -2, 2.0, 1e1.
+func parseWhole(value []byte) (n int64, ok bool) {
+	if !isNumber(value) {
+		return 0, false
 	}
-	return q, true
+	const mostDigits = 19
+	digits, zeros := significant(value)
+	if zeros < 0 || len(digits)+zeros > mostDigits {
+		return 0, false
+	}
+	if value[0] == '-' {
+		digits = append([]byte("-"), digits...)
+	}
+	return wholeOf(digits, zeros)
+}
+
+// significant takes a number of JSON apart, less its sign: its digits without the zeros around them, and how many zeros
+// follow; below 0 it has a fraction. The work does not grow with the number, however large its exponent. No digits stand
+// for 0, which nothing follows.
+func significant(number []byte) (digits []byte, zeros int) {
+	mantissa := bytes.TrimPrefix(number, []byte("-"))
+	if i := bytes.IndexAny(mantissa, "eE"); i >= 0 {
+		// What is out of range is as good as the bound: no document holds as many digits.
+		zeros, _ = strconv.Atoi(string(mantissa[i+1:]))
+		zeros = max(min(zeros, math.MaxInt32), math.MinInt32)
+		mantissa = mantissa[:i]
+	}
+	whole, fraction, _ := bytes.Cut(mantissa, []byte("."))
+	all := append(slices.Clip(whole), fraction...)
+	digits = bytes.TrimRight(all, "0")
+	zeros += len(all) - len(digits) - len(fraction)
+	if digits = bytes.TrimLeft(digits, "0"); len(digits) == 0 {
+		return nil, 0
+	}
+	return digits, zeros
+}
+
+// wholeOf is the number with these digits, a sign before them, and zeros behind them.
+func wholeOf(digits []byte, zeros int) (int64, bool) {
+	text := string(digits) + strings.Repeat("0", zeros)
+	if text == "" || text == "-" {
+		return 0, true
+	}
+	n, err := strconv.ParseInt(text, 10, 64)
+	return n, err == nil
 }
 
 // checkQuantity reads a quantity that a client gave.

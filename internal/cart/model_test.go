@@ -33,6 +33,7 @@ func (m *model) clone() *model {
 var (
 	errModelMissing = errors.New("missing")
 	errModelLimit   = errors.New("limit")
+	errModelValue   = errors.New("value")
 )
 
 func quantity(item map[string]any) float64 {
@@ -93,6 +94,16 @@ func (m *model) apply(verb Verb, l Limits) error {
 				m.order = append(m.order, x.Key)
 			}
 		}
+	case IncrementMetadata:
+		has, there := m.metadata[v.Key]
+		n, whole := has.(float64)
+		if there && !whole {
+			return errModelValue
+		}
+		if there && v.By == 0 {
+			return nil
+		}
+		return m.apply(PatchMetadata{[]Member{{v.Key, fmt.Append(nil, int64(n)+v.By)}}}, l)
 	case ClearMetadata:
 		clear(m.metadata)
 	case Clear:
@@ -100,10 +111,17 @@ func (m *model) apply(verb Verb, l Limits) error {
 		clear(m.items)
 		clear(m.conditions)
 	case Put:
-		m.items = map[string]map[string]any{}
-		for _, x := range v.Items.Members() {
-			m.items[x.Key] = decodeValue(x.Value).(map[string]any)
+		put := func(into *map[string]map[string]any, o *Object) {
+			if o == nil {
+				return
+			}
+			*into = map[string]map[string]any{}
+			for _, x := range o.Members() {
+				(*into)[x.Key] = decodeValue(x.Value).(map[string]any)
+			}
 		}
+		put(&m.items, v.Items)
+		put(&m.conditions, v.Conditions)
 	case Batch:
 		for _, x := range v.Verbs {
 			if err := m.apply(x, l); err != nil {
@@ -224,7 +242,7 @@ func parts() []Part {
 func randomVerb(t *testing.T, r *rand.Rand, depth int) Verb {
 	id := string(rune('a' + r.IntN(5)))
 	value := func() []byte { return quantityText(int64(r.IntN(3))) }
-	switch r.IntN(12 + 2*(1-depth)) {
+	switch r.IntN(13 + 2*(1-depth)) {
 	case 0, 1, 2:
 		text := fmt.Sprintf(`{"id":%q,"x":%d}`, id, r.IntN(3))
 		if r.IntN(2) == 0 {
@@ -253,11 +271,18 @@ func randomVerb(t *testing.T, r *rand.Rand, depth int) Verb {
 		}
 		return PatchMetadata{values}
 	case 11:
-		switch r.IntN(6) {
+		return IncrementMetadata{metadataKeys[r.IntN(len(metadataKeys))], int64(r.IntN(5) - 2)}
+	case 12:
+		switch r.IntN(8) {
 		case 0:
 			return Clear{}
 		case 1:
 			return ClearMetadata{}
+		case 2:
+			conditions := mustObject(t, fmt.Sprintf(`{%q:{"value":%s}}`, id, value()))
+			return Put{Conditions: &conditions}
+		case 3:
+			return PatchMetadata{[]Member{{metadataKeys[r.IntN(len(metadataKeys))], []byte(`"1"`)}}}
 		}
 		items := mustObject(t, fmt.Sprintf(`{%q:{"x":%s}}`, id, value()))
 		return Put{Items: &items}
@@ -288,7 +313,7 @@ func TestDraftsEqualModel(t *testing.T) {
 				next := m.clone()
 				wantErr := next.change(verb, limits)
 				altered, err := d.Change(verb)
-				if errors.Is(wantErr, errModelMissing) != errors.Is(err, ErrNotFound) || (wantErr == nil) != (err == nil) {
+				if errors.Is(wantErr, errModelMissing) != errors.Is(err, ErrNotFound) || errors.Is(wantErr, errModelValue) && !errors.Is(err, ErrInvalid) || (wantErr == nil) != (err == nil) {
 					t.Fatalf("seed %d: %#v: %v, want %v", seed, verb, err, wantErr)
 				}
 				if err == nil {

@@ -38,6 +38,13 @@ type RemoveCondition struct{ Name string }
 // PatchMetadata sets metadata keys in order; a nil Value removes the key.
 type PatchMetadata struct{ Values []Member }
 
+// IncrementMetadata adds By to the whole number under a metadata key; a key that is not there counts from 0. 0 alters
+// nothing that is there.
+type IncrementMetadata struct {
+	Key string
+	By  int64
+}
+
 // ClearMetadata removes every metadata key.
 type ClearMetadata struct{}
 

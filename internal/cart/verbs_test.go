@@ -136,6 +136,63 @@ func TestOtherVerbs(t *testing.T) {
 	}
 }
 
+// A number under a metadata key is counted exactly, however it is written, and its text stays where nothing is added.
+func TestIncrementMetadata(t *testing.T) {
+	for _, tc := range []struct {
+		has  string // "" for a key that is not there
+		by   int64
+		want string // "" for no change
+		err  string
+	}{
+		{has: ``, by: 1, want: `1`},
+		{has: ``, by: -7, want: `-7`},
+		{has: ``, by: 0, want: `0`},
+		{has: `41`, by: 1, want: `42`},
+		{has: `41`, by: -42, want: `-1`},
+		{has: `-0`, by: 1, want: `1`},
+		{has: `2.0`, by: 0},
+		{has: `2.0`, by: 3, want: `5`},
+		{has: `-1.50e2`, by: 1, want: `-149`},
+		{has: `0.0e99`, by: 1, want: `1`},
+		{has: `9007199254740993`, by: 1, want: `9007199254740994`},
+		{has: `9223372036854775806`, by: 1, want: `9223372036854775807`},
+		{has: `-9223372036854775808`, by: math.MaxInt64, want: `-1`},
+		{has: `9223372036854775807`, by: math.MinInt64, want: `-1`},
+		{has: `9223372036854775807`, by: 1, err: `by: 1 more than the 9223372036854775807 that is there does not fit into a whole number of 64 bits`},
+		{has: `-9223372036854775808`, by: -1, err: `by: -1 more than the -9223372036854775808 that is there does not fit into a whole number of 64 bits`},
+		{has: `9223372036854775808`, by: -1, err: `metadata["k"]: must be a whole number of 64 bits to be incremented, not 9223372036854775808`},
+		{has: `1e999999999999`, by: 0, err: `metadata["k"]: must be a whole number of 64 bits to be incremented, not 1e999999999999`},
+		{has: `1.5`, by: 1, err: `metadata["k"]: must be a whole number of 64 bits to be incremented, not 1.5`},
+		{has: `1e-1`, by: 1, err: `metadata["k"]: must be a whole number of 64 bits to be incremented, not 1e-1`},
+		{has: `"1"`, by: 1, err: `metadata["k"]: must be a whole number of 64 bits to be incremented, not "1"`},
+		{has: `true`, by: 1, err: `metadata["k"]: must be a whole number of 64 bits to be incremented, not true`},
+		{has: `[1]`, by: 1, err: `metadata["k"]: must be a whole number of 64 bits to be incremented, not a list`},
+	} {
+		var metadata []string
+		if tc.has != "" {
+			metadata = []string{"k", tc.has}
+		}
+		d := NewDraft(cartWith(t, 7, `{}`, `{}`, metadata...), DefaultLimits(), "")
+		altered, err := d.Change(IncrementMetadata{"k", tc.by})
+		if tc.err != "" {
+			wantError(t, err, ErrInvalid, tc.err)
+			continue
+		}
+		want := tc.want
+		if want == "" {
+			want = tc.has
+		}
+		if got, _ := d.Cart().MetadataValue("k"); err != nil || altered != (tc.want != "") || string(got) != want {
+			t.Errorf("%s and %d: %s, altered %t, %v; want %s", tc.has, tc.by, got, altered, err, want)
+		}
+	}
+	full := NewDraft(cartWith(t, 7, `{}`, `{}`, "l", `1`), Limits{MaxMetadataKeys: 1, MaxDocumentBytes: 10, MaxCartBytes: 100}, "")
+	_, err := full.Change(IncrementMetadata{"k", 1})
+	wantError(t, err, ErrTooLarge, `metadata: has 2 keys, at most 1 are allowed`)
+	_, err = full.Change(IncrementMetadata{"", 1})
+	wantError(t, err, ErrInvalid, `metadata[""]: must not be empty`)
+}
+
 func TestParts(t *testing.T) {
 	c := cartWith(t, 7, `{}`, `{}`, "k", `1`, "l", `2`)
 	o := Object{}
@@ -152,7 +209,9 @@ func TestParts(t *testing.T) {
 		{PutCondition{}, []Part{PartConditions}},
 		{RemoveCondition{}, []Part{PartConditions}},
 		{PatchMetadata{[]Member{{Key: "z"}, {Key: "k"}, {Key: "z"}}}, []Part{PartMetadata("k"), PartMetadata("z")}},
+		{IncrementMetadata{Key: "z"}, []Part{PartMetadata("z")}},
 		{ClearMetadata{}, []Part{PartMetadata("k"), PartMetadata("l")}},
+		{Batch{[]Verb{IncrementMetadata{Key: "z"}, ClearMetadata{}}}, []Part{PartMetadata("k"), PartMetadata("l"), PartMetadata("z")}},
 		{Clear{}, []Part{PartAll}},
 		{Receive{}, []Part{PartAll}},
 		{Batch{}, nil},

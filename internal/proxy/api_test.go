@@ -69,6 +69,13 @@ var script = []struct {
 	{"putItems in a batch", ask{rpc: "Batch", body: `{"operations":[{"putItems":{"items":{"d":{"quantity":1}}}}]}`},
 		`{"identifier":"u1","instance":"default","id":"…","version":17,"etag":"…","items":{"d":{"quantity":1}},"conditions":{"vat":{"value":1}},"metadata":{"k":1.50},"createdAt":"…","updatedAt":"…","expiresAt":"…"}`},
 
+	{"all that a batch can clear, count and replace", ask{rpc: "Batch", body: `{"operations":[{"clear":{}},{"putItems":{"items":{"d":{"quantity":1}}}},{"putConditions":{"conditions":{"vat":{"value":1},"fee":{}}}},
+		{"patchMetadata":{"metadata":{"x":1,"k":null}}},{"clearMetadata":{}},{"incrementMetadata":{"key":"n","by":-3}},{"incrementMetadata":{"key":"n"}},{"putConditions":{"conditions":{"vat":{"value":1}}}},
+		{"patchMetadata":{"metadata":{"k":1.50,"n":null}}}]}`},
+		`{"identifier":"u1","instance":"default","id":"…","version":17,"etag":"…","items":{"d":{"quantity":1}},"conditions":{"vat":{"value":1}},"metadata":{"k":1.50},"createdAt":"…","updatedAt":"…","expiresAt":"…"}`},
+	{"counted", ask{rpc: "Batch", params: p{"identifier": "counts"}, body: `{"operations":[{"incrementMetadata":{"key":"n","by":-3}},{"incrementMetadata":{"key":"n"}}]}`},
+		`{"identifier":"counts","instance":"default","id":"…","version":1,"etag":"…","items":{},"conditions":{},"metadata":{"n":-2},"createdAt":"…","updatedAt":"…","expiresAt":"…"}`},
+
 	{"swap", ask{rpc: "Swap", body: `{"toIdentifier":"u2"}`},
 		`{"swapped":true,"cart":{"identifier":"u2","instance":"default","id":"…","version":18,"etag":"…","items":{"d":{"quantity":1}},"conditions":{"vat":{"value":1}},"metadata":{"k":1.50},"createdAt":"…","updatedAt":"…","expiresAt":"…"}}`},
 	{"nothing left to swap", ask{rpc: "Swap", body: `{"toIdentifier":"u3"}`},

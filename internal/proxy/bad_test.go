@@ -169,6 +169,18 @@ var badRows = []badRow{
 	{name: "does not exist, but does", ask: ask{rpc: "Clear", ifNoneMatch: "*"}, reason: "CONFLICT", field: "there", http: 412},
 	{name: "if none match of a change with an etag", ask: ask{rpc: "Clear", ifNoneMatch: `"a"`}, field: "If-None-Match"},
 
+	// Batches.
+	{name: "conditions of a batch are a list", ask: raw("Batch", `{"operations":[{"clear":{}},{"putConditions":{"conditions":[1]}}]}`), field: "operations[1].putConditions.conditions"},
+	{name: "no conditions in a batch", ask: raw("Batch", `{"operations":[{"putConditions":{}}]}`), field: "operations[0].putConditions.conditions"},
+	{name: "no metadata in a batch", ask: raw("Batch", `{"operations":[{"patchMetadata":{}}]}`), field: "operations[0].patchMetadata.metadata"},
+	{name: "a key of a batch that is long", ask: raw("Batch", `{"operations":[{"patchMetadata":{"metadata":{"`+long+`":1}}}]}`), field: "operations[0].patchMetadata.metadata"},
+	{name: "count without a key", ask: raw("Batch", `{"operations":[{"incrementMetadata":{"by":1}}]}`), field: "operations[0].incrementMetadata.key"},
+	{name: "count by half", ask: raw("Batch", `{"operations":[{"incrementMetadata":{"key":"n","by":0.5}}]}`), field: "operations[0].incrementMetadata.by", only: "http"},
+	{name: "count what is text", ask: raw("Batch", `{"operations":[{"putMetadata":{"key":"n","value":"1"}},{"incrementMetadata":{"key":"n"}}]}`), field: `operations[1].metadata["n"]`},
+	{name: "count too far", ask: raw("Batch", `{"operations":[{"clear":{}},{"incrementMetadata":{"key":"n","by":9223372036854775807}},{"incrementMetadata":{"key":"n"}}]}`), field: "operations[2].by"},
+	{name: "something to clear by", ask: raw("Batch", `{"operations":[{"clear":{"items":true}}]}`), field: "operations[0].clear.items", only: "http"},
+	{name: "nothing but a name", ask: raw("Batch", `{"operations":[{"clearMetadata":null}]}`), field: "operations[0].clearMetadata", only: "http"},
+
 	// Leases.
 	{name: "a part that is none", ask: raw("AcquireLease", `{"parts":["item"]}`), field: "parts[0]"},
 	{name: "metadata as a whole", ask: raw("AcquireLease", `{"parts":["items","metadata"]}`), field: "parts[1]"},

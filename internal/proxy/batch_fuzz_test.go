@@ -33,7 +33,7 @@ func steps(raw []byte) (list []step) {
 		var name string
 		_ = json.Unmarshal([]byte(id), &name)
 		escaped := percent(name)
-		switch raw[0] % 9 {
+		switch raw[0] % 13 {
 		case 0:
 			list = append(list, step{`{"addItem":{"item":` + item + `}}`, http.MethodPost, "/items", `{"item":` + item + `}`})
 		case 1:
@@ -56,6 +56,16 @@ func steps(raw []byte) (list []step) {
 			list = append(list, step{`{"putMetadata":{"key":` + id + `,"value":` + value + `}}`, http.MethodPut, "/metadata/" + escaped, `{"value":` + value + `}`})
 		case 8:
 			list = append(list, step{`{"removeMetadata":{"key":` + id + `}}`, http.MethodDelete, "/metadata/" + escaped, ``})
+		case 9:
+			conditions := `{` + id + `:{"value":` + value + `},"z":{}}`
+			list = append(list, step{`{"putConditions":{"conditions":` + conditions + `}}`, http.MethodPut, "/conditions", `{"conditions":` + conditions + `}`})
+		case 10:
+			metadata := `{` + id + `:` + value + `,"z":null}`
+			list = append(list, step{`{"patchMetadata":{"metadata":` + metadata + `}}`, http.MethodPatch, "/metadata", `{"metadata":` + metadata + `}`})
+		case 11:
+			list = append(list, step{`{"clearMetadata":{}}`, http.MethodDelete, "/metadata", ``})
+		case 12:
+			list = append(list, step{`{"clear":{}}`, http.MethodPost, ":clear", ``})
 		}
 	}
 	return list
@@ -79,7 +89,7 @@ func (s *fuzzed) state(t *testing.T, path string) (c cartState) {
 // FuzzBatch makes the same operations as one batch and one by one. Both end with the same cart; if one of them is
 // refused, the batch is refused for the same reason and has changed nothing. A batch raises the version by one at most.
 func FuzzBatch(f *testing.F) {
-	for kind := range byte(9) {
+	for kind := range byte(13) {
 		f.Add(true, []byte{kind, 0, 0, 0})
 		f.Add(false, []byte{kind, 1, 1, 1, kind, 1, 2, 3})
 		for n := range byte(11) {

@@ -96,8 +96,7 @@ func (s *service) GetConditions(ctx context.Context, r *pb.GetConditionsRequest)
 
 func (s *service) PutConditions(ctx context.Context, r *pb.PutConditionsRequest) (*pb.ConditionsDocument, error) {
 	return change(ctx, s, r, cart.PartConditions, func(l cart.Limits) (cart.Verb, error) {
-		conditions, err := cart.ParseConditions("conditions", r.Conditions, l)
-		return cart.Put{Conditions: &conditions}, err
+		return putConditions("conditions", r.Conditions, l)
 	}, conditionsAnswer)
 }
 
@@ -119,8 +118,7 @@ func (s *service) GetMetadata(ctx context.Context, r *pb.GetMetadataRequest) (*p
 
 func (s *service) PatchMetadata(ctx context.Context, r *pb.PatchMetadataRequest) (*pb.MetadataDocument, error) {
 	return change(ctx, s, r, cart.PartMetadataAll, func(l cart.Limits) (cart.Verb, error) {
-		values, err := cart.ParseMetadataPatch("metadata", r.Metadata, l)
-		return cart.PatchMetadata{Values: values}, err
+		return patchMetadata("metadata", r.Metadata, l)
 	}, metadataAnswer)
 }
 

@@ -52,6 +52,11 @@ func removeItem(field, id string) (cart.Verb, error) {
 	return cart.RemoveItem{ID: id}, cart.ValidateName(field, id)
 }
 
+func putConditions(field string, raw []byte, l cart.Limits) (cart.Verb, error) {
+	conditions, err := cart.ParseConditions(field, raw, l)
+	return cart.Put{Conditions: &conditions}, err
+}
+
 func putCondition(prefix, name string, raw []byte, l cart.Limits) (cart.Verb, error) {
 	if err := cart.ValidateName(prefix+"name", name); err != nil {
 		return nil, err
@@ -74,6 +79,19 @@ func putMetadata(prefix, key string, raw []byte, l cart.Limits) (cart.Verb, erro
 
 func removeMetadata(field, key string) (cart.Verb, error) {
 	return cart.PatchMetadata{Values: []cart.Member{{Key: key}}}, cart.ValidateName(field, key)
+}
+
+func patchMetadata(field string, raw []byte, l cart.Limits) (cart.Verb, error) {
+	values, err := cart.ParseMetadataPatch(field, raw, l)
+	return cart.PatchMetadata{Values: values}, err
+}
+
+func incrementMetadata(keyField string, o *pb.IncrementMetadataOperation) (cart.Verb, error) {
+	v := cart.IncrementMetadata{Key: o.GetKey(), By: 1}
+	if o.By != nil {
+		v.By = *o.By
+	}
+	return v, cart.ValidateName(keyField, v.Key)
 }
 
 // maxOperations bounds the work of one batch.
@@ -118,6 +136,16 @@ func operation(path string, o *pb.Operation, l cart.Limits) (cart.Verb, error) {
 		return putMetadata(path+".putMetadata.", v.PutMetadata.GetKey(), v.PutMetadata.GetValue(), l)
 	case *pb.Operation_RemoveMetadata:
 		return removeMetadata(path+".removeMetadata.key", v.RemoveMetadata.GetKey())
+	case *pb.Operation_PutConditions:
+		return putConditions(path+".putConditions.conditions", v.PutConditions.GetConditions(), l)
+	case *pb.Operation_PatchMetadata:
+		return patchMetadata(path+".patchMetadata.metadata", v.PatchMetadata.GetMetadata(), l)
+	case *pb.Operation_IncrementMetadata:
+		return incrementMetadata(path+".incrementMetadata.key", v.IncrementMetadata)
+	case *pb.Operation_ClearMetadata:
+		return cart.ClearMetadata{}, nil
+	case *pb.Operation_Clear:
+		return cart.Clear{}, nil
 	}
 	return nil, cart.Invalidf(path, "must have exactly one operation: %s", shapeOf((*pb.Operation)(nil).ProtoReflect().Descriptor()).known)
 }

@@ -1606,6 +1606,11 @@ type Operation struct {
 	//	*Operation_RemoveCondition
 	//	*Operation_PutMetadata
 	//	*Operation_RemoveMetadata
+	//	*Operation_PutConditions
+	//	*Operation_PatchMetadata
+	//	*Operation_IncrementMetadata
+	//	*Operation_ClearMetadata
+	//	*Operation_Clear
 	Verb          isOperation_Verb `protobuf_oneof:"verb"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1720,6 +1725,51 @@ func (x *Operation) GetRemoveMetadata() *RemoveMetadataOperation {
 	return nil
 }
 
+func (x *Operation) GetPutConditions() *PutConditionsOperation {
+	if x != nil {
+		if x, ok := x.Verb.(*Operation_PutConditions); ok {
+			return x.PutConditions
+		}
+	}
+	return nil
+}
+
+func (x *Operation) GetPatchMetadata() *PatchMetadataOperation {
+	if x != nil {
+		if x, ok := x.Verb.(*Operation_PatchMetadata); ok {
+			return x.PatchMetadata
+		}
+	}
+	return nil
+}
+
+func (x *Operation) GetIncrementMetadata() *IncrementMetadataOperation {
+	if x != nil {
+		if x, ok := x.Verb.(*Operation_IncrementMetadata); ok {
+			return x.IncrementMetadata
+		}
+	}
+	return nil
+}
+
+func (x *Operation) GetClearMetadata() *ClearMetadataOperation {
+	if x != nil {
+		if x, ok := x.Verb.(*Operation_ClearMetadata); ok {
+			return x.ClearMetadata
+		}
+	}
+	return nil
+}
+
+func (x *Operation) GetClear() *ClearOperation {
+	if x != nil {
+		if x, ok := x.Verb.(*Operation_Clear); ok {
+			return x.Clear
+		}
+	}
+	return nil
+}
+
 type isOperation_Verb interface {
 	isOperation_Verb()
 }
@@ -1756,6 +1806,26 @@ type Operation_RemoveMetadata struct {
 	RemoveMetadata *RemoveMetadataOperation `protobuf:"bytes,8,opt,name=remove_metadata,json=removeMetadata,proto3,oneof"`
 }
 
+type Operation_PutConditions struct {
+	PutConditions *PutConditionsOperation `protobuf:"bytes,9,opt,name=put_conditions,json=putConditions,proto3,oneof"`
+}
+
+type Operation_PatchMetadata struct {
+	PatchMetadata *PatchMetadataOperation `protobuf:"bytes,10,opt,name=patch_metadata,json=patchMetadata,proto3,oneof"`
+}
+
+type Operation_IncrementMetadata struct {
+	IncrementMetadata *IncrementMetadataOperation `protobuf:"bytes,11,opt,name=increment_metadata,json=incrementMetadata,proto3,oneof"`
+}
+
+type Operation_ClearMetadata struct {
+	ClearMetadata *ClearMetadataOperation `protobuf:"bytes,12,opt,name=clear_metadata,json=clearMetadata,proto3,oneof"`
+}
+
+type Operation_Clear struct {
+	Clear *ClearOperation `protobuf:"bytes,13,opt,name=clear,proto3,oneof"`
+}
+
 func (*Operation_AddItem) isOperation_Verb() {}
 
 func (*Operation_UpdateItem) isOperation_Verb() {}
@@ -1771,6 +1841,16 @@ func (*Operation_RemoveCondition) isOperation_Verb() {}
 func (*Operation_PutMetadata) isOperation_Verb() {}
 
 func (*Operation_RemoveMetadata) isOperation_Verb() {}
+
+func (*Operation_PutConditions) isOperation_Verb() {}
+
+func (*Operation_PatchMetadata) isOperation_Verb() {}
+
+func (*Operation_IncrementMetadata) isOperation_Verb() {}
+
+func (*Operation_ClearMetadata) isOperation_Verb() {}
+
+func (*Operation_Clear) isOperation_Verb() {}
 
 // AddItemOperation is AddItem in a batch.
 type AddItemOperation struct {
@@ -2164,6 +2244,225 @@ func (x *RemoveMetadataOperation) GetKey() string {
 	return ""
 }
 
+// PutConditionsOperation is PutConditions in a batch.
+type PutConditionsOperation struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Conditions    []byte                 `protobuf:"bytes,1,opt,name=conditions,proto3" json:"conditions,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PutConditionsOperation) Reset() {
+	*x = PutConditionsOperation{}
+	mi := &file_sidecart_v1_requests_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PutConditionsOperation) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PutConditionsOperation) ProtoMessage() {}
+
+func (x *PutConditionsOperation) ProtoReflect() protoreflect.Message {
+	mi := &file_sidecart_v1_requests_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PutConditionsOperation.ProtoReflect.Descriptor instead.
+func (*PutConditionsOperation) Descriptor() ([]byte, []int) {
+	return file_sidecart_v1_requests_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *PutConditionsOperation) GetConditions() []byte {
+	if x != nil {
+		return x.Conditions
+	}
+	return nil
+}
+
+// PatchMetadataOperation is PatchMetadata in a batch.
+type PatchMetadataOperation struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Metadata      []byte                 `protobuf:"bytes,1,opt,name=metadata,proto3" json:"metadata,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PatchMetadataOperation) Reset() {
+	*x = PatchMetadataOperation{}
+	mi := &file_sidecart_v1_requests_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PatchMetadataOperation) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PatchMetadataOperation) ProtoMessage() {}
+
+func (x *PatchMetadataOperation) ProtoReflect() protoreflect.Message {
+	mi := &file_sidecart_v1_requests_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PatchMetadataOperation.ProtoReflect.Descriptor instead.
+func (*PatchMetadataOperation) Descriptor() ([]byte, []int) {
+	return file_sidecart_v1_requests_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *PatchMetadataOperation) GetMetadata() []byte {
+	if x != nil {
+		return x.Metadata
+	}
+	return nil
+}
+
+// IncrementMetadataOperation adds to the whole number under a metadata key. A key that is not there counts from 0. A
+// value that is no whole number of 64 bits is INVALID, and so is such a sum.
+type IncrementMetadataOperation struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Key   string                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	// What is added, also below 0; 1 where it is missing.
+	By            *int64 `protobuf:"varint,2,opt,name=by,proto3,oneof" json:"by,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *IncrementMetadataOperation) Reset() {
+	*x = IncrementMetadataOperation{}
+	mi := &file_sidecart_v1_requests_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *IncrementMetadataOperation) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*IncrementMetadataOperation) ProtoMessage() {}
+
+func (x *IncrementMetadataOperation) ProtoReflect() protoreflect.Message {
+	mi := &file_sidecart_v1_requests_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use IncrementMetadataOperation.ProtoReflect.Descriptor instead.
+func (*IncrementMetadataOperation) Descriptor() ([]byte, []int) {
+	return file_sidecart_v1_requests_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *IncrementMetadataOperation) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *IncrementMetadataOperation) GetBy() int64 {
+	if x != nil && x.By != nil {
+		return *x.By
+	}
+	return 0
+}
+
+// ClearMetadataOperation is ClearMetadata in a batch.
+type ClearMetadataOperation struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ClearMetadataOperation) Reset() {
+	*x = ClearMetadataOperation{}
+	mi := &file_sidecart_v1_requests_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ClearMetadataOperation) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ClearMetadataOperation) ProtoMessage() {}
+
+func (x *ClearMetadataOperation) ProtoReflect() protoreflect.Message {
+	mi := &file_sidecart_v1_requests_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ClearMetadataOperation.ProtoReflect.Descriptor instead.
+func (*ClearMetadataOperation) Descriptor() ([]byte, []int) {
+	return file_sidecart_v1_requests_proto_rawDescGZIP(), []int{31}
+}
+
+// ClearOperation is Clear in a batch.
+type ClearOperation struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ClearOperation) Reset() {
+	*x = ClearOperation{}
+	mi := &file_sidecart_v1_requests_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ClearOperation) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ClearOperation) ProtoMessage() {}
+
+func (x *ClearOperation) ProtoReflect() protoreflect.Message {
+	mi := &file_sidecart_v1_requests_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ClearOperation.ProtoReflect.Descriptor instead.
+func (*ClearOperation) Descriptor() ([]byte, []int) {
+	return file_sidecart_v1_requests_proto_rawDescGZIP(), []int{32}
+}
+
 // ClearRequest empties a cart.
 type ClearRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2179,7 +2478,7 @@ type ClearRequest struct {
 
 func (x *ClearRequest) Reset() {
 	*x = ClearRequest{}
-	mi := &file_sidecart_v1_requests_proto_msgTypes[28]
+	mi := &file_sidecart_v1_requests_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2191,7 +2490,7 @@ func (x *ClearRequest) String() string {
 func (*ClearRequest) ProtoMessage() {}
 
 func (x *ClearRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sidecart_v1_requests_proto_msgTypes[28]
+	mi := &file_sidecart_v1_requests_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2204,7 +2503,7 @@ func (x *ClearRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClearRequest.ProtoReflect.Descriptor instead.
 func (*ClearRequest) Descriptor() ([]byte, []int) {
-	return file_sidecart_v1_requests_proto_rawDescGZIP(), []int{28}
+	return file_sidecart_v1_requests_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ClearRequest) GetIdentifier() string {
@@ -2264,7 +2563,7 @@ type ForgetRequest struct {
 
 func (x *ForgetRequest) Reset() {
 	*x = ForgetRequest{}
-	mi := &file_sidecart_v1_requests_proto_msgTypes[29]
+	mi := &file_sidecart_v1_requests_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2276,7 +2575,7 @@ func (x *ForgetRequest) String() string {
 func (*ForgetRequest) ProtoMessage() {}
 
 func (x *ForgetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sidecart_v1_requests_proto_msgTypes[29]
+	mi := &file_sidecart_v1_requests_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2289,7 +2588,7 @@ func (x *ForgetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ForgetRequest.ProtoReflect.Descriptor instead.
 func (*ForgetRequest) Descriptor() ([]byte, []int) {
-	return file_sidecart_v1_requests_proto_rawDescGZIP(), []int{29}
+	return file_sidecart_v1_requests_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *ForgetRequest) GetIdentifier() string {
@@ -2344,7 +2643,7 @@ type ForgetAllRequest struct {
 
 func (x *ForgetAllRequest) Reset() {
 	*x = ForgetAllRequest{}
-	mi := &file_sidecart_v1_requests_proto_msgTypes[30]
+	mi := &file_sidecart_v1_requests_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2356,7 +2655,7 @@ func (x *ForgetAllRequest) String() string {
 func (*ForgetAllRequest) ProtoMessage() {}
 
 func (x *ForgetAllRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sidecart_v1_requests_proto_msgTypes[30]
+	mi := &file_sidecart_v1_requests_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2369,7 +2668,7 @@ func (x *ForgetAllRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ForgetAllRequest.ProtoReflect.Descriptor instead.
 func (*ForgetAllRequest) Descriptor() ([]byte, []int) {
-	return file_sidecart_v1_requests_proto_rawDescGZIP(), []int{30}
+	return file_sidecart_v1_requests_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *ForgetAllRequest) GetIdentifier() string {
@@ -2396,7 +2695,7 @@ type SwapRequest struct {
 
 func (x *SwapRequest) Reset() {
 	*x = SwapRequest{}
-	mi := &file_sidecart_v1_requests_proto_msgTypes[31]
+	mi := &file_sidecart_v1_requests_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2408,7 +2707,7 @@ func (x *SwapRequest) String() string {
 func (*SwapRequest) ProtoMessage() {}
 
 func (x *SwapRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sidecart_v1_requests_proto_msgTypes[31]
+	mi := &file_sidecart_v1_requests_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2421,7 +2720,7 @@ func (x *SwapRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SwapRequest.ProtoReflect.Descriptor instead.
 func (*SwapRequest) Descriptor() ([]byte, []int) {
-	return file_sidecart_v1_requests_proto_rawDescGZIP(), []int{31}
+	return file_sidecart_v1_requests_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *SwapRequest) GetIdentifier() string {
@@ -2493,7 +2792,7 @@ type MergeRequest struct {
 
 func (x *MergeRequest) Reset() {
 	*x = MergeRequest{}
-	mi := &file_sidecart_v1_requests_proto_msgTypes[32]
+	mi := &file_sidecart_v1_requests_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2505,7 +2804,7 @@ func (x *MergeRequest) String() string {
 func (*MergeRequest) ProtoMessage() {}
 
 func (x *MergeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sidecart_v1_requests_proto_msgTypes[32]
+	mi := &file_sidecart_v1_requests_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2518,7 +2817,7 @@ func (x *MergeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MergeRequest.ProtoReflect.Descriptor instead.
 func (*MergeRequest) Descriptor() ([]byte, []int) {
-	return file_sidecart_v1_requests_proto_rawDescGZIP(), []int{32}
+	return file_sidecart_v1_requests_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *MergeRequest) GetIdentifier() string {
@@ -2586,7 +2885,7 @@ type FlushRequest struct {
 
 func (x *FlushRequest) Reset() {
 	*x = FlushRequest{}
-	mi := &file_sidecart_v1_requests_proto_msgTypes[33]
+	mi := &file_sidecart_v1_requests_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2598,7 +2897,7 @@ func (x *FlushRequest) String() string {
 func (*FlushRequest) ProtoMessage() {}
 
 func (x *FlushRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sidecart_v1_requests_proto_msgTypes[33]
+	mi := &file_sidecart_v1_requests_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2611,7 +2910,7 @@ func (x *FlushRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FlushRequest.ProtoReflect.Descriptor instead.
 func (*FlushRequest) Descriptor() ([]byte, []int) {
-	return file_sidecart_v1_requests_proto_rawDescGZIP(), []int{33}
+	return file_sidecart_v1_requests_proto_rawDescGZIP(), []int{38}
 }
 
 var File_sidecart_v1_requests_proto protoreflect.FileDescriptor
@@ -2789,7 +3088,7 @@ const file_sidecart_v1_requests_proto_rawDesc = "" +
 	"\arelease\x18\x0f \x01(\bB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\arelease\x126\n" +
 	"\n" +
 	"operations\x18\x05 \x03(\v2\x16.sidecart.v1.OperationR\n" +
-	"operations\"\xd0\x04\n" +
+	"operations\"\xc9\a\n" +
 	"\tOperation\x12:\n" +
 	"\badd_item\x18\x01 \x01(\v2\x1d.sidecart.v1.AddItemOperationH\x00R\aaddItem\x12C\n" +
 	"\vupdate_item\x18\x02 \x01(\v2 .sidecart.v1.UpdateItemOperationH\x00R\n" +
@@ -2800,7 +3099,13 @@ const file_sidecart_v1_requests_proto_rawDesc = "" +
 	"\rput_condition\x18\x05 \x01(\v2\".sidecart.v1.PutConditionOperationH\x00R\fputCondition\x12R\n" +
 	"\x10remove_condition\x18\x06 \x01(\v2%.sidecart.v1.RemoveConditionOperationH\x00R\x0fremoveCondition\x12F\n" +
 	"\fput_metadata\x18\a \x01(\v2!.sidecart.v1.PutMetadataOperationH\x00R\vputMetadata\x12O\n" +
-	"\x0fremove_metadata\x18\b \x01(\v2$.sidecart.v1.RemoveMetadataOperationH\x00R\x0eremoveMetadataB\x06\n" +
+	"\x0fremove_metadata\x18\b \x01(\v2$.sidecart.v1.RemoveMetadataOperationH\x00R\x0eremoveMetadata\x12L\n" +
+	"\x0eput_conditions\x18\t \x01(\v2#.sidecart.v1.PutConditionsOperationH\x00R\rputConditions\x12L\n" +
+	"\x0epatch_metadata\x18\n" +
+	" \x01(\v2#.sidecart.v1.PatchMetadataOperationH\x00R\rpatchMetadata\x12X\n" +
+	"\x12increment_metadata\x18\v \x01(\v2'.sidecart.v1.IncrementMetadataOperationH\x00R\x11incrementMetadata\x12L\n" +
+	"\x0eclear_metadata\x18\f \x01(\v2#.sidecart.v1.ClearMetadataOperationH\x00R\rclearMetadata\x123\n" +
+	"\x05clear\x18\r \x01(\v2\x1b.sidecart.v1.ClearOperationH\x00R\x05clearB\x06\n" +
 	"\x04verb\",\n" +
 	"\x10AddItemOperation\x12\x18\n" +
 	"\x04item\x18\x01 \x01(\fB\x04\xc8\xc1\x18\x01R\x04item\"~\n" +
@@ -2822,7 +3127,19 @@ const file_sidecart_v1_requests_proto_rawDesc = "" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x1a\n" +
 	"\x05value\x18\x02 \x01(\fB\x04\xc8\xc1\x18\x01R\x05value\"+\n" +
 	"\x17RemoveMetadataOperation\x12\x10\n" +
-	"\x03key\x18\x01 \x01(\tR\x03key\"\x95\x02\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\">\n" +
+	"\x16PutConditionsOperation\x12$\n" +
+	"\n" +
+	"conditions\x18\x01 \x01(\fB\x04\xc8\xc1\x18\x01R\n" +
+	"conditions\":\n" +
+	"\x16PatchMetadataOperation\x12 \n" +
+	"\bmetadata\x18\x01 \x01(\fB\x04\xc8\xc1\x18\x01R\bmetadata\"J\n" +
+	"\x1aIncrementMetadataOperation\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x13\n" +
+	"\x02by\x18\x02 \x01(\x03H\x00R\x02by\x88\x01\x01B\x05\n" +
+	"\x03_by\"\x18\n" +
+	"\x16ClearMetadataOperation\"\x10\n" +
+	"\x0eClearOperation\"\x95\x02\n" +
 	"\fClearRequest\x12$\n" +
 	"\n" +
 	"identifier\x18\x01 \x01(\tB\x04\xd0\xc1\x18\x01R\n" +
@@ -2880,7 +3197,7 @@ func file_sidecart_v1_requests_proto_rawDescGZIP() []byte {
 	return file_sidecart_v1_requests_proto_rawDescData
 }
 
-var file_sidecart_v1_requests_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
+var file_sidecart_v1_requests_proto_msgTypes = make([]protoimpl.MessageInfo, 39)
 var file_sidecart_v1_requests_proto_goTypes = []any{
 	(*GetCartRequest)(nil),             // 0: sidecart.v1.GetCartRequest
 	(*ListInstancesRequest)(nil),       // 1: sidecart.v1.ListInstancesRequest
@@ -2910,12 +3227,17 @@ var file_sidecart_v1_requests_proto_goTypes = []any{
 	(*RemoveConditionOperation)(nil),   // 25: sidecart.v1.RemoveConditionOperation
 	(*PutMetadataOperation)(nil),       // 26: sidecart.v1.PutMetadataOperation
 	(*RemoveMetadataOperation)(nil),    // 27: sidecart.v1.RemoveMetadataOperation
-	(*ClearRequest)(nil),               // 28: sidecart.v1.ClearRequest
-	(*ForgetRequest)(nil),              // 29: sidecart.v1.ForgetRequest
-	(*ForgetAllRequest)(nil),           // 30: sidecart.v1.ForgetAllRequest
-	(*SwapRequest)(nil),                // 31: sidecart.v1.SwapRequest
-	(*MergeRequest)(nil),               // 32: sidecart.v1.MergeRequest
-	(*FlushRequest)(nil),               // 33: sidecart.v1.FlushRequest
+	(*PutConditionsOperation)(nil),     // 28: sidecart.v1.PutConditionsOperation
+	(*PatchMetadataOperation)(nil),     // 29: sidecart.v1.PatchMetadataOperation
+	(*IncrementMetadataOperation)(nil), // 30: sidecart.v1.IncrementMetadataOperation
+	(*ClearMetadataOperation)(nil),     // 31: sidecart.v1.ClearMetadataOperation
+	(*ClearOperation)(nil),             // 32: sidecart.v1.ClearOperation
+	(*ClearRequest)(nil),               // 33: sidecart.v1.ClearRequest
+	(*ForgetRequest)(nil),              // 34: sidecart.v1.ForgetRequest
+	(*ForgetAllRequest)(nil),           // 35: sidecart.v1.ForgetAllRequest
+	(*SwapRequest)(nil),                // 36: sidecart.v1.SwapRequest
+	(*MergeRequest)(nil),               // 37: sidecart.v1.MergeRequest
+	(*FlushRequest)(nil),               // 38: sidecart.v1.FlushRequest
 }
 var file_sidecart_v1_requests_proto_depIdxs = []int32{
 	19, // 0: sidecart.v1.BatchRequest.operations:type_name -> sidecart.v1.Operation
@@ -2927,11 +3249,16 @@ var file_sidecart_v1_requests_proto_depIdxs = []int32{
 	25, // 6: sidecart.v1.Operation.remove_condition:type_name -> sidecart.v1.RemoveConditionOperation
 	26, // 7: sidecart.v1.Operation.put_metadata:type_name -> sidecart.v1.PutMetadataOperation
 	27, // 8: sidecart.v1.Operation.remove_metadata:type_name -> sidecart.v1.RemoveMetadataOperation
-	9,  // [9:9] is the sub-list for method output_type
-	9,  // [9:9] is the sub-list for method input_type
-	9,  // [9:9] is the sub-list for extension type_name
-	9,  // [9:9] is the sub-list for extension extendee
-	0,  // [0:9] is the sub-list for field type_name
+	28, // 9: sidecart.v1.Operation.put_conditions:type_name -> sidecart.v1.PutConditionsOperation
+	29, // 10: sidecart.v1.Operation.patch_metadata:type_name -> sidecart.v1.PatchMetadataOperation
+	30, // 11: sidecart.v1.Operation.increment_metadata:type_name -> sidecart.v1.IncrementMetadataOperation
+	31, // 12: sidecart.v1.Operation.clear_metadata:type_name -> sidecart.v1.ClearMetadataOperation
+	32, // 13: sidecart.v1.Operation.clear:type_name -> sidecart.v1.ClearOperation
+	14, // [14:14] is the sub-list for method output_type
+	14, // [14:14] is the sub-list for method input_type
+	14, // [14:14] is the sub-list for extension type_name
+	14, // [14:14] is the sub-list for extension extendee
+	0,  // [0:14] is the sub-list for field type_name
 }
 
 func init() { file_sidecart_v1_requests_proto_init() }
@@ -2950,15 +3277,21 @@ func file_sidecart_v1_requests_proto_init() {
 		(*Operation_RemoveCondition)(nil),
 		(*Operation_PutMetadata)(nil),
 		(*Operation_RemoveMetadata)(nil),
+		(*Operation_PutConditions)(nil),
+		(*Operation_PatchMetadata)(nil),
+		(*Operation_IncrementMetadata)(nil),
+		(*Operation_ClearMetadata)(nil),
+		(*Operation_Clear)(nil),
 	}
 	file_sidecart_v1_requests_proto_msgTypes[21].OneofWrappers = []any{}
+	file_sidecart_v1_requests_proto_msgTypes[30].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_sidecart_v1_requests_proto_rawDesc), len(file_sidecart_v1_requests_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   34,
+			NumMessages:   39,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
