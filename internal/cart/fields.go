@@ -123,8 +123,8 @@ func parseWhole(value []byte) (n int64, ok bool) {
 }
 
 // significant takes a number of JSON apart, less its sign: its digits without the zeros around them, and how many zeros
-// follow; below 0 it has a fraction. The work does not grow with the number, however large its exponent. No digits stand
-// for 0, which nothing follows.
+// follow; below 0 it has a fraction. The work does not grow with the number, however large its exponent. No digits
+// stand for 0, which nothing follows.
 func significant(number []byte) (digits []byte, zeros int) {
 	mantissa := bytes.TrimPrefix(number, []byte("-"))
 	if i := bytes.IndexAny(mantissa, "eE"); i >= 0 {

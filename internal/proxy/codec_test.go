@@ -23,10 +23,10 @@ func TestEncode(t *testing.T) {
 		m    proto.Message
 		want string
 	}{
-		{&pb.Cart{}, `{"identifier":"","instance":"","id":"","version":0,"etag":"","items":null,"conditions":null,"metadata":null,"createdAt":null,"updatedAt":null,"expiresAt":null}`},
+		{&pb.Cart{}, `{"identifier":"","instance":"","id":"","version":0,"etag":"","createdAt":null,"updatedAt":null,"expiresAt":null}`},
 		{&pb.Cart{Identifier: "é\"\\\n<☃", Version: 1<<64 - 1, Items: []byte(`{"a":19.90}`), ExpiresAt: at},
-			`{"identifier":"é\"\\\n<☃","instance":"","id":"","version":18446744073709551615,"etag":"","items":{"a":19.90},"conditions":null,"metadata":null,"createdAt":null,"updatedAt":null,"expiresAt":"2026-01-02T02:04:05.678Z"}`},
-		{&pb.Cart{CreatedAt: timestamppb.New(time.Unix(0, 0))}, `{"identifier":"","instance":"","id":"","version":0,"etag":"","items":null,"conditions":null,"metadata":null,"createdAt":"1970-01-01T00:00:00.000Z","updatedAt":null,"expiresAt":null}`},
+			`{"identifier":"é\"\\\n<☃","instance":"","id":"","version":18446744073709551615,"etag":"","items":{"a":19.90},"createdAt":null,"updatedAt":null,"expiresAt":"2026-01-02T02:04:05.678Z"}`},
+		{&pb.Cart{CreatedAt: timestamppb.New(time.Unix(0, 0))}, `{"identifier":"","instance":"","id":"","version":0,"etag":"","createdAt":"1970-01-01T00:00:00.000Z","updatedAt":null,"expiresAt":null}`},
 		{&pb.Instances{Identifier: "u", Instances: []string{"a", "b"}}, `{"identifier":"u","instances":["a","b"]}`},
 		{&pb.Instances{}, `{"identifier":"","instances":[]}`},
 		{&pb.SwapResponse{}, `{"swapped":false,"cart":null}`},

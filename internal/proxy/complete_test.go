@@ -55,7 +55,7 @@ func TestEveryCallIsDocumented(t *testing.T) {
 		}
 	}
 	fields := map[protoreflect.Name]string{
-		"if_match": "If-Match", "if_none_match": "If-None-Match", "lease": "Sidecart-Lease", "release": "Sidecart-Release",
+		"if_match": "If-Match", "if_none_match": "If-None-Match", "lease": "Sidecart-Lease", "release": "Sidecart-Release", "minimal": "Prefer",
 	}
 	methods := pb.File_sidecart_v1_service_proto.Services().Get(0).Methods()
 	for i := range methods.Len() {
@@ -67,6 +67,9 @@ func TestEveryCallIsDocumented(t *testing.T) {
 			if m.Input().Fields().ByName(field) != nil && !slices.Contains(headers[string(m.Name())], header) {
 				t.Errorf("%s takes %s, which proto/sidecart/v1/openapi.yaml does not name", m.Name(), header)
 			}
+		}
+		if m.Input().Fields().ByName("release") != nil && m.Input().Fields().ByName("minimal") == nil {
+			t.Errorf("%s changes a cart, and has no field minimal", m.Name())
 		}
 	}
 }

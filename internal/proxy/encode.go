@@ -58,18 +58,23 @@ func shapeOf(d protoreflect.MessageDescriptor) *shape {
 }
 
 // appendMessage appends a message as JSON: every field in the order of the .proto file, documents inlined, times to the
-// millisecond, what is unset as zero value or, for messages, as null.
+// millisecond, what is unset as zero value or, for messages, as null. A document that is not there was left out: the
+// empty one is {}.
 func appendMessage(b []byte, m protoreflect.Message) ([]byte, error) {
 	var err error
 	b = append(b, '{')
-	for i, f := range shapeOf(m.Descriptor()).fields {
-		if i > 0 {
+	for _, f := range shapeOf(m.Descriptor()).fields {
+		v := m.Get(f.desc)
+		if f.doc && len(v.Bytes()) == 0 {
+			continue
+		}
+		if b[len(b)-1] != '{' {
 			b = append(b, ',')
 		}
 		b = append(appendString(b, f.name), ':')
-		switch v := m.Get(f.desc); {
+		switch {
 		case f.doc:
-			b = appendDocument(b, v.Bytes())
+			b = append(b, v.Bytes()...)
 		case f.desc.IsList():
 			b, err = appendList(b, f.desc, v.List())
 		case f.desc.Message() != nil && !m.Has(f.desc):
@@ -115,13 +120,6 @@ func appendValue(b []byte, fd protoreflect.FieldDescriptor, v protoreflect.Value
 		return appendMessage(b, v.Message())
 	}
 	return nil, fmt.Errorf("field %s has a kind that the codec does not know: %s", fd.FullName(), fd.Kind())
-}
-
-func appendDocument(b, doc []byte) []byte {
-	if len(doc) == 0 {
-		return append(b, "null"...)
-	}
-	return append(b, doc...)
 }
 
 func appendTime(b []byte, t time.Time) []byte {

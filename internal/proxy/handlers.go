@@ -163,7 +163,10 @@ func (s *service) Forget(ctx context.Context, r *pb.ForgetRequest) (*pb.ForgetRe
 			return nil, err
 		}
 		res, err := b.Coordinator.Forget(ctx, key, ch)
-		return &pb.ForgetResponse{Forgotten: res.Changed}, err
+		if err != nil {
+			return nil, err
+		}
+		return answered(ctx, r, &cart.Cart{}, &pb.ForgetResponse{Forgotten: res.Changed}), nil
 	})
 }
 
@@ -183,7 +186,10 @@ func (s *service) ForgetAll(ctx context.Context, r *pb.ForgetAllRequest) (*pb.Fo
 func (s *service) Swap(ctx context.Context, r *pb.SwapRequest) (*pb.SwapResponse, error) {
 	return call(ctx, s, func(ctx context.Context, b *Backend) (*pb.SwapResponse, error) {
 		c, res, err := handOver(ctx, b, r, r.ToIdentifier, cart.StrategySwap)
-		return &pb.SwapResponse{Swapped: res.Changed, Cart: c}, err
+		if err != nil {
+			return nil, err
+		}
+		return answered(ctx, r, res.Cart, &pb.SwapResponse{Swapped: res.Changed, Cart: c}), nil
 	})
 }
 
@@ -194,7 +200,10 @@ func (s *service) Merge(ctx context.Context, r *pb.MergeRequest) (*pb.MergeRespo
 			return nil, err
 		}
 		c, res, err := handOver(ctx, b, r, r.ToIdentifier, strategy)
-		return &pb.MergeResponse{Merged: res.Changed, Cart: c, Capped: res.Capped}, err
+		if err != nil {
+			return nil, err
+		}
+		return answered(ctx, r, res.Cart, &pb.MergeResponse{Merged: res.Changed, Cart: c, Capped: res.Capped}), nil
 	})
 }
 

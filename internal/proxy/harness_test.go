@@ -18,6 +18,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -92,6 +93,7 @@ type ask struct {
 	ifMatch, ifNoneMatch string
 	lease                string // likewise
 	release              bool
+	minimal              bool        // likewise: Prefer: return=minimal
 	header               http.Header // over HTTP only
 }
 
@@ -103,8 +105,8 @@ type reply struct {
 	message string
 	meta    map[string]string
 	body    string
-	header  http.Header
-	retry   bool // over gRPC: a RetryInfo came with it
+	header  http.Header // over gRPC the metadata of the answer
+	retry   bool        // over gRPC: a RetryInfo came with it
 }
 
 func method(t *testing.T, rpc string) protoreflect.MethodDescriptor {
@@ -185,6 +187,9 @@ func (w *world) http(a ask) reply {
 	}
 	if a.release {
 		h.Set("Sidecart-Release", "true")
+	}
+	if a.minimal {
+		h.Set("Prefer", "return=minimal")
 	}
 	return w.do(verb, path, a.body, h)
 }
@@ -272,6 +277,9 @@ func (w *world) grpc(a ask) reply {
 		case f.Name() == "release":
 			in.Set(f, protoreflect.ValueOfBool(a.release))
 			continue
+		case f.Name() == "minimal":
+			in.Set(f, protoreflect.ValueOfBool(a.minimal))
+			continue
 		case proto.GetExtension(f.Options(), pb.E_OutsideBody).(bool):
 			v = a.param(f.JSONName())
 		default:
@@ -279,7 +287,8 @@ func (w *world) grpc(a ask) reply {
 		}
 		in.Set(f, protoreflect.ValueOfString(v))
 	}
-	err := w.conn.Invoke(w.t.Context(), "/sidecart.v1.CartService/"+a.rpc, in.Interface(), out.Interface())
+	var md metadata.MD
+	err := w.conn.Invoke(w.t.Context(), "/sidecart.v1.CartService/"+a.rpc, in.Interface(), out.Interface(), grpc.Header(&md))
 	if err != nil {
 		return failed(w.t, err)
 	}
@@ -287,7 +296,11 @@ func (w *world) grpc(a ask) reply {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	return reply{body: string(text)}
+	header := http.Header{}
+	for name, values := range md {
+		header[http.CanonicalHeaderKey(name)] = values
+	}
+	return reply{body: string(text), header: header}
 }
 
 func failed(t *testing.T, err error) reply {

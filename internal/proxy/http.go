@@ -42,7 +42,7 @@ func newGateway(s *service, grpcAddress func() string) (*gateway, error) {
 		runtime.WithMarshalerOption(runtime.MIMEWildcard, codec{}),
 		runtime.WithErrorHandler(g.serveError),
 		runtime.WithRoutingErrorHandler(g.serveRoutingError),
-		runtime.WithForwardResponseOption(setETag),
+		runtime.WithForwardResponseOption(setHeaders),
 		runtime.WithMiddlewares(g.probe),
 		runtime.WithDisablePathLengthFallback(), // and with it the override of methods by a header
 		runtime.WithWriteContentLength(),
@@ -67,6 +67,7 @@ func (g *gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		ifNoneMatch: strings.Join(r.Header.Values("If-None-Match"), ", "),
 		lease:       strings.Join(r.Header.Values(headerLease), ", "),
 		release:     strings.Join(r.Header.Values(headerRelease), ", "),
+		minimal:     prefersMinimal(r.Header.Values("Prefer")),
 		reads:       r.Method == http.MethodGet || r.Method == http.MethodHead,
 	}
 	l := g.service.backends.peek()
@@ -154,8 +155,14 @@ func (c codec) NewEncoder(w io.Writer) runtime.Encoder {
 	})
 }
 
-// setETag puts an answer's etag into its header, and ends a read of what the client has already.
-func setETag(ctx context.Context, w http.ResponseWriter, m proto.Message) error {
+// setHeaders puts an answer's etag, what it is about and which preference it follows into its headers, and ends a read
+// of what the client has already.
+func setHeaders(ctx context.Context, w http.ResponseWriter, m proto.Message) error {
+	c := httpCallOf(ctx)
+	setIdentity(w.Header(), c)
+	if c != nil && c.applied {
+		w.Header().Set(headerApplied, "return=minimal")
+	}
 	a, ok := m.(interface {
 		GetEtag() string
 		GetVersion() uint64
@@ -164,7 +171,6 @@ func setETag(ctx context.Context, w http.ResponseWriter, m proto.Message) error 
 		return nil
 	}
 	w.Header().Set("ETag", strconv.Quote(a.GetEtag()))
-	c := httpCallOf(ctx)
 	if c == nil || c.ifNoneMatch == "" || !c.reads || !listsETag(c.ifNoneMatch, a.GetEtag(), a.GetVersion() > 0) {
 		return nil
 	}
@@ -295,7 +301,9 @@ func (g *gateway) refuse(w http.ResponseWriter, r *http.Request, err error) {
 func writeFailure(w http.ResponseWriter, r *http.Request, f *failure) {
 	h := w.Header()
 	h.Set("Content-Type", contentJSON)
-	h.Del("ETag")
+	for _, name := range []string{"ETag", headerCartID, headerVersion, headerApplied} {
+		h.Del(name)
+	}
 	if f.retry {
 		h.Set("Retry-After", strconv.Itoa(max(1, int(math.Ceil(retryAfter.Seconds())))))
 	}

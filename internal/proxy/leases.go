@@ -39,6 +39,7 @@ func (s *service) AcquireLease(ctx context.Context, r *pb.AcquireLeaseRequest) (
 		if err != nil {
 			return nil, err
 		}
+		tell(ctx, l.Cart)
 		return grantAnswer(key, l), nil
 	})
 }
@@ -129,6 +130,9 @@ func (s *service) hold(ctx context.Context, r *pb.HoldLeaseRequest, send func(*p
 			// From here on the coordinator itself knows that it is used. A backend that is kept for the life of a lease
 			// would hold up the swap of backends.
 			leave()
+			if l.Cart != nil {
+				tell(ctx, l.Cart)
+			}
 			return send(grantAnswer(key, l))
 		})
 		if !granted {

@@ -10,6 +10,7 @@ import (
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/sidecart/sidecart/internal/cart"
 	"github.com/sidecart/sidecart/internal/lock"
@@ -36,7 +37,12 @@ type service struct {
 type httpCall struct {
 	ifMatch, ifNoneMatch string
 	lease, release       string // Sidecart-Lease, Sidecart-Release
+	minimal              bool   // Prefer: return=minimal
 	reads                bool   // GET or HEAD
+
+	// Set by the handler, for the headers of the answer.
+	about   *identity // nil where the answer is about no cart
+	applied bool      // the documents are left out
 }
 
 type httpCallKey struct{}
@@ -127,6 +133,7 @@ type changing interface {
 	GetIfNoneMatch() string
 	GetLease() string
 	GetRelease() bool
+	GetMinimal() bool
 }
 
 func keyOf(r keyed) (cart.Key, error) {
@@ -188,12 +195,13 @@ func read[R any](ctx context.Context, s *service, r keyed, scope cart.Part, answ
 				return none, err
 			}
 		}
+		tell(ctx, c)
 		return answer(key, c), nil
 	})
 }
 
 // change serves a change of scope; verb makes it of the request.
-func change[R any](ctx context.Context, s *service, r changing, scope cart.Part, verb func(cart.Limits) (cart.Verb, error), answer func(cart.Key, *cart.Cart) R) (R, error) {
+func change[R proto.Message](ctx context.Context, s *service, r changing, scope cart.Part, verb func(cart.Limits) (cart.Verb, error), answer func(cart.Key, *cart.Cart) R) (R, error) {
 	return call(ctx, s, func(ctx context.Context, b *Backend) (none R, err error) {
 		key, ch, err := demand(ctx, r, scope)
 		if err != nil {
@@ -206,7 +214,7 @@ func change[R any](ctx context.Context, s *service, r changing, scope cart.Part,
 		if err != nil {
 			return none, err
 		}
-		return answer(key, res.Cart), nil
+		return answered(ctx, r, res.Cart, answer(key, res.Cart)), nil
 	})
 }
 

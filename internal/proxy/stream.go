@@ -44,6 +44,9 @@ func (g *gateway) serveHold(w http.ResponseWriter, r *http.Request, params map[s
 		if err != nil {
 			return err
 		}
+		if !out.begun {
+			setIdentity(w.Header(), httpCallOf(ctx))
+		}
 		return out.write(append(text, '}'))
 	})
 	switch {

@@ -129,6 +129,7 @@ type PutCartRequest struct {
 	IfNoneMatch string                 `protobuf:"bytes,4,opt,name=if_none_match,json=ifNoneMatch,proto3" json:"if_none_match,omitempty"`
 	Lease       string                 `protobuf:"bytes,14,opt,name=lease,proto3" json:"lease,omitempty"`
 	Release     bool                   `protobuf:"varint,15,opt,name=release,proto3" json:"release,omitempty"`
+	Minimal     bool                   `protobuf:"varint,13,opt,name=minimal,proto3" json:"minimal,omitempty"`
 	// Items by id.
 	Items []byte `protobuf:"bytes,5,opt,name=items,proto3" json:"items,omitempty"`
 	// Conditions by name.
@@ -209,6 +210,13 @@ func (x *PutCartRequest) GetRelease() bool {
 	return false
 }
 
+func (x *PutCartRequest) GetMinimal() bool {
+	if x != nil {
+		return x.Minimal
+	}
+	return false
+}
+
 func (x *PutCartRequest) GetItems() []byte {
 	if x != nil {
 		return x.Items
@@ -285,6 +293,7 @@ type PutItemsRequest struct {
 	IfNoneMatch string                 `protobuf:"bytes,4,opt,name=if_none_match,json=ifNoneMatch,proto3" json:"if_none_match,omitempty"`
 	Lease       string                 `protobuf:"bytes,14,opt,name=lease,proto3" json:"lease,omitempty"`
 	Release     bool                   `protobuf:"varint,15,opt,name=release,proto3" json:"release,omitempty"`
+	Minimal     bool                   `protobuf:"varint,13,opt,name=minimal,proto3" json:"minimal,omitempty"`
 	// Items by id. Required.
 	Items         []byte `protobuf:"bytes,5,opt,name=items,proto3" json:"items,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -363,6 +372,13 @@ func (x *PutItemsRequest) GetRelease() bool {
 	return false
 }
 
+func (x *PutItemsRequest) GetMinimal() bool {
+	if x != nil {
+		return x.Minimal
+	}
+	return false
+}
+
 func (x *PutItemsRequest) GetItems() []byte {
 	if x != nil {
 		return x.Items
@@ -379,6 +395,7 @@ type AddItemRequest struct {
 	IfNoneMatch string                 `protobuf:"bytes,4,opt,name=if_none_match,json=ifNoneMatch,proto3" json:"if_none_match,omitempty"`
 	Lease       string                 `protobuf:"bytes,14,opt,name=lease,proto3" json:"lease,omitempty"`
 	Release     bool                   `protobuf:"varint,15,opt,name=release,proto3" json:"release,omitempty"`
+	Minimal     bool                   `protobuf:"varint,13,opt,name=minimal,proto3" json:"minimal,omitempty"`
 	// The item with its id. A missing quantity is 1. Where an item with this id is there, the quantity is added and the
 	// other members given replace its own. Required.
 	Item          []byte `protobuf:"bytes,5,opt,name=item,proto3" json:"item,omitempty"`
@@ -458,6 +475,13 @@ func (x *AddItemRequest) GetRelease() bool {
 	return false
 }
 
+func (x *AddItemRequest) GetMinimal() bool {
+	if x != nil {
+		return x.Minimal
+	}
+	return false
+}
+
 func (x *AddItemRequest) GetItem() []byte {
 	if x != nil {
 		return x.Item
@@ -475,6 +499,7 @@ type UpdateItemRequest struct {
 	IfNoneMatch string                 `protobuf:"bytes,5,opt,name=if_none_match,json=ifNoneMatch,proto3" json:"if_none_match,omitempty"`
 	Lease       string                 `protobuf:"bytes,14,opt,name=lease,proto3" json:"lease,omitempty"`
 	Release     bool                   `protobuf:"varint,15,opt,name=release,proto3" json:"release,omitempty"`
+	Minimal     bool                   `protobuf:"varint,13,opt,name=minimal,proto3" json:"minimal,omitempty"`
 	// The members to set, the others stay. A quantity must be at least 1.
 	Item []byte `protobuf:"bytes,6,opt,name=item,proto3" json:"item,omitempty"`
 	// Added to the quantity; where the result is 0 or less, the item is removed.
@@ -562,6 +587,13 @@ func (x *UpdateItemRequest) GetRelease() bool {
 	return false
 }
 
+func (x *UpdateItemRequest) GetMinimal() bool {
+	if x != nil {
+		return x.Minimal
+	}
+	return false
+}
+
 func (x *UpdateItemRequest) GetItem() []byte {
 	if x != nil {
 		return x.Item
@@ -586,6 +618,7 @@ type RemoveItemRequest struct {
 	IfNoneMatch   string                 `protobuf:"bytes,5,opt,name=if_none_match,json=ifNoneMatch,proto3" json:"if_none_match,omitempty"`
 	Lease         string                 `protobuf:"bytes,14,opt,name=lease,proto3" json:"lease,omitempty"`
 	Release       bool                   `protobuf:"varint,15,opt,name=release,proto3" json:"release,omitempty"`
+	Minimal       bool                   `protobuf:"varint,13,opt,name=minimal,proto3" json:"minimal,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -669,6 +702,13 @@ func (x *RemoveItemRequest) GetRelease() bool {
 	return false
 }
 
+func (x *RemoveItemRequest) GetMinimal() bool {
+	if x != nil {
+		return x.Minimal
+	}
+	return false
+}
+
 // GetConditionsRequest names a cart.
 type GetConditionsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -731,6 +771,7 @@ type PutConditionsRequest struct {
 	IfNoneMatch string                 `protobuf:"bytes,4,opt,name=if_none_match,json=ifNoneMatch,proto3" json:"if_none_match,omitempty"`
 	Lease       string                 `protobuf:"bytes,14,opt,name=lease,proto3" json:"lease,omitempty"`
 	Release     bool                   `protobuf:"varint,15,opt,name=release,proto3" json:"release,omitempty"`
+	Minimal     bool                   `protobuf:"varint,13,opt,name=minimal,proto3" json:"minimal,omitempty"`
 	// Conditions by name. Required.
 	Conditions    []byte `protobuf:"bytes,5,opt,name=conditions,proto3" json:"conditions,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -809,6 +850,13 @@ func (x *PutConditionsRequest) GetRelease() bool {
 	return false
 }
 
+func (x *PutConditionsRequest) GetMinimal() bool {
+	if x != nil {
+		return x.Minimal
+	}
+	return false
+}
+
 func (x *PutConditionsRequest) GetConditions() []byte {
 	if x != nil {
 		return x.Conditions
@@ -826,6 +874,7 @@ type PutConditionRequest struct {
 	IfNoneMatch string                 `protobuf:"bytes,5,opt,name=if_none_match,json=ifNoneMatch,proto3" json:"if_none_match,omitempty"`
 	Lease       string                 `protobuf:"bytes,14,opt,name=lease,proto3" json:"lease,omitempty"`
 	Release     bool                   `protobuf:"varint,15,opt,name=release,proto3" json:"release,omitempty"`
+	Minimal     bool                   `protobuf:"varint,13,opt,name=minimal,proto3" json:"minimal,omitempty"`
 	// The condition. Required.
 	Condition     []byte `protobuf:"bytes,6,opt,name=condition,proto3" json:"condition,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -911,6 +960,13 @@ func (x *PutConditionRequest) GetRelease() bool {
 	return false
 }
 
+func (x *PutConditionRequest) GetMinimal() bool {
+	if x != nil {
+		return x.Minimal
+	}
+	return false
+}
+
 func (x *PutConditionRequest) GetCondition() []byte {
 	if x != nil {
 		return x.Condition
@@ -928,6 +984,7 @@ type RemoveConditionRequest struct {
 	IfNoneMatch   string                 `protobuf:"bytes,5,opt,name=if_none_match,json=ifNoneMatch,proto3" json:"if_none_match,omitempty"`
 	Lease         string                 `protobuf:"bytes,14,opt,name=lease,proto3" json:"lease,omitempty"`
 	Release       bool                   `protobuf:"varint,15,opt,name=release,proto3" json:"release,omitempty"`
+	Minimal       bool                   `protobuf:"varint,13,opt,name=minimal,proto3" json:"minimal,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1011,6 +1068,13 @@ func (x *RemoveConditionRequest) GetRelease() bool {
 	return false
 }
 
+func (x *RemoveConditionRequest) GetMinimal() bool {
+	if x != nil {
+		return x.Minimal
+	}
+	return false
+}
+
 // GetMetadataRequest names a cart.
 type GetMetadataRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1073,6 +1137,7 @@ type PatchMetadataRequest struct {
 	IfNoneMatch string                 `protobuf:"bytes,4,opt,name=if_none_match,json=ifNoneMatch,proto3" json:"if_none_match,omitempty"`
 	Lease       string                 `protobuf:"bytes,14,opt,name=lease,proto3" json:"lease,omitempty"`
 	Release     bool                   `protobuf:"varint,15,opt,name=release,proto3" json:"release,omitempty"`
+	Minimal     bool                   `protobuf:"varint,13,opt,name=minimal,proto3" json:"minimal,omitempty"`
 	// Values by key; null removes the key. Keys not named stay. Required.
 	Metadata      []byte `protobuf:"bytes,5,opt,name=metadata,proto3" json:"metadata,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -1151,6 +1216,13 @@ func (x *PatchMetadataRequest) GetRelease() bool {
 	return false
 }
 
+func (x *PatchMetadataRequest) GetMinimal() bool {
+	if x != nil {
+		return x.Minimal
+	}
+	return false
+}
+
 func (x *PatchMetadataRequest) GetMetadata() []byte {
 	if x != nil {
 		return x.Metadata
@@ -1167,6 +1239,7 @@ type ClearMetadataRequest struct {
 	IfNoneMatch   string                 `protobuf:"bytes,4,opt,name=if_none_match,json=ifNoneMatch,proto3" json:"if_none_match,omitempty"`
 	Lease         string                 `protobuf:"bytes,14,opt,name=lease,proto3" json:"lease,omitempty"`
 	Release       bool                   `protobuf:"varint,15,opt,name=release,proto3" json:"release,omitempty"`
+	Minimal       bool                   `protobuf:"varint,13,opt,name=minimal,proto3" json:"minimal,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1243,6 +1316,13 @@ func (x *ClearMetadataRequest) GetRelease() bool {
 	return false
 }
 
+func (x *ClearMetadataRequest) GetMinimal() bool {
+	if x != nil {
+		return x.Minimal
+	}
+	return false
+}
+
 // GetMetadataValueRequest names a metadata key.
 type GetMetadataValueRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1314,6 +1394,7 @@ type PutMetadataValueRequest struct {
 	IfNoneMatch string                 `protobuf:"bytes,5,opt,name=if_none_match,json=ifNoneMatch,proto3" json:"if_none_match,omitempty"`
 	Lease       string                 `protobuf:"bytes,14,opt,name=lease,proto3" json:"lease,omitempty"`
 	Release     bool                   `protobuf:"varint,15,opt,name=release,proto3" json:"release,omitempty"`
+	Minimal     bool                   `protobuf:"varint,13,opt,name=minimal,proto3" json:"minimal,omitempty"`
 	// Any JSON; null removes the key. Required.
 	Value         []byte `protobuf:"bytes,6,opt,name=value,proto3" json:"value,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -1399,6 +1480,13 @@ func (x *PutMetadataValueRequest) GetRelease() bool {
 	return false
 }
 
+func (x *PutMetadataValueRequest) GetMinimal() bool {
+	if x != nil {
+		return x.Minimal
+	}
+	return false
+}
+
 func (x *PutMetadataValueRequest) GetValue() []byte {
 	if x != nil {
 		return x.Value
@@ -1416,6 +1504,7 @@ type RemoveMetadataValueRequest struct {
 	IfNoneMatch   string                 `protobuf:"bytes,5,opt,name=if_none_match,json=ifNoneMatch,proto3" json:"if_none_match,omitempty"`
 	Lease         string                 `protobuf:"bytes,14,opt,name=lease,proto3" json:"lease,omitempty"`
 	Release       bool                   `protobuf:"varint,15,opt,name=release,proto3" json:"release,omitempty"`
+	Minimal       bool                   `protobuf:"varint,13,opt,name=minimal,proto3" json:"minimal,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1499,6 +1588,13 @@ func (x *RemoveMetadataValueRequest) GetRelease() bool {
 	return false
 }
 
+func (x *RemoveMetadataValueRequest) GetMinimal() bool {
+	if x != nil {
+		return x.Minimal
+	}
+	return false
+}
+
 // BatchRequest makes several changes one. Field paths in its errors start with "operations[i]".
 type BatchRequest struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
@@ -1508,6 +1604,7 @@ type BatchRequest struct {
 	IfNoneMatch string                 `protobuf:"bytes,4,opt,name=if_none_match,json=ifNoneMatch,proto3" json:"if_none_match,omitempty"`
 	Lease       string                 `protobuf:"bytes,14,opt,name=lease,proto3" json:"lease,omitempty"`
 	Release     bool                   `protobuf:"varint,15,opt,name=release,proto3" json:"release,omitempty"`
+	Minimal     bool                   `protobuf:"varint,13,opt,name=minimal,proto3" json:"minimal,omitempty"`
 	// In order, all or nothing. Required.
 	Operations    []*Operation `protobuf:"bytes,5,rep,name=operations,proto3" json:"operations,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -1582,6 +1679,13 @@ func (x *BatchRequest) GetLease() string {
 func (x *BatchRequest) GetRelease() bool {
 	if x != nil {
 		return x.Release
+	}
+	return false
+}
+
+func (x *BatchRequest) GetMinimal() bool {
+	if x != nil {
+		return x.Minimal
 	}
 	return false
 }
@@ -2472,6 +2576,7 @@ type ClearRequest struct {
 	IfNoneMatch   string                 `protobuf:"bytes,4,opt,name=if_none_match,json=ifNoneMatch,proto3" json:"if_none_match,omitempty"`
 	Lease         string                 `protobuf:"bytes,14,opt,name=lease,proto3" json:"lease,omitempty"`
 	Release       bool                   `protobuf:"varint,15,opt,name=release,proto3" json:"release,omitempty"`
+	Minimal       bool                   `protobuf:"varint,13,opt,name=minimal,proto3" json:"minimal,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2548,6 +2653,13 @@ func (x *ClearRequest) GetRelease() bool {
 	return false
 }
 
+func (x *ClearRequest) GetMinimal() bool {
+	if x != nil {
+		return x.Minimal
+	}
+	return false
+}
+
 // ForgetRequest removes a cart.
 type ForgetRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2557,6 +2669,7 @@ type ForgetRequest struct {
 	IfNoneMatch   string                 `protobuf:"bytes,4,opt,name=if_none_match,json=ifNoneMatch,proto3" json:"if_none_match,omitempty"`
 	Lease         string                 `protobuf:"bytes,14,opt,name=lease,proto3" json:"lease,omitempty"`
 	Release       bool                   `protobuf:"varint,15,opt,name=release,proto3" json:"release,omitempty"`
+	Minimal       bool                   `protobuf:"varint,13,opt,name=minimal,proto3" json:"minimal,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2633,6 +2746,13 @@ func (x *ForgetRequest) GetRelease() bool {
 	return false
 }
 
+func (x *ForgetRequest) GetMinimal() bool {
+	if x != nil {
+		return x.Minimal
+	}
+	return false
+}
+
 // ForgetAllRequest names an identifier.
 type ForgetAllRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2687,6 +2807,7 @@ type SwapRequest struct {
 	IfNoneMatch string                 `protobuf:"bytes,4,opt,name=if_none_match,json=ifNoneMatch,proto3" json:"if_none_match,omitempty"`
 	Lease       string                 `protobuf:"bytes,14,opt,name=lease,proto3" json:"lease,omitempty"`
 	Release     bool                   `protobuf:"varint,15,opt,name=release,proto3" json:"release,omitempty"`
+	Minimal     bool                   `protobuf:"varint,13,opt,name=minimal,proto3" json:"minimal,omitempty"`
 	// Whose cart it becomes. Required.
 	ToIdentifier  string `protobuf:"bytes,5,opt,name=to_identifier,json=toIdentifier,proto3" json:"to_identifier,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -2765,6 +2886,13 @@ func (x *SwapRequest) GetRelease() bool {
 	return false
 }
 
+func (x *SwapRequest) GetMinimal() bool {
+	if x != nil {
+		return x.Minimal
+	}
+	return false
+}
+
 func (x *SwapRequest) GetToIdentifier() string {
 	if x != nil {
 		return x.ToIdentifier
@@ -2781,6 +2909,7 @@ type MergeRequest struct {
 	IfNoneMatch string                 `protobuf:"bytes,4,opt,name=if_none_match,json=ifNoneMatch,proto3" json:"if_none_match,omitempty"`
 	Lease       string                 `protobuf:"bytes,14,opt,name=lease,proto3" json:"lease,omitempty"`
 	Release     bool                   `protobuf:"varint,15,opt,name=release,proto3" json:"release,omitempty"`
+	Minimal     bool                   `protobuf:"varint,13,opt,name=minimal,proto3" json:"minimal,omitempty"`
 	// Whose cart takes it in. Required.
 	ToIdentifier string `protobuf:"bytes,5,opt,name=to_identifier,json=toIdentifier,proto3" json:"to_identifier,omitempty"`
 	// What becomes of an item that both carts have: "add_quantities", "keep_highest_quantity", "keep_target" or
@@ -2862,6 +2991,13 @@ func (x *MergeRequest) GetRelease() bool {
 	return false
 }
 
+func (x *MergeRequest) GetMinimal() bool {
+	if x != nil {
+		return x.Minimal
+	}
+	return false
+}
+
 func (x *MergeRequest) GetToIdentifier() string {
 	if x != nil {
 		return x.ToIdentifier
@@ -2926,7 +3062,7 @@ const file_sidecart_v1_requests_proto_rawDesc = "" +
 	"\x14ListInstancesRequest\x12$\n" +
 	"\n" +
 	"identifier\x18\x01 \x01(\tB\x04\xd0\xc1\x18\x01R\n" +
-	"identifier\"\xd9\x02\n" +
+	"identifier\"\x87\x03\n" +
 	"\x0ePutCartRequest\x12$\n" +
 	"\n" +
 	"identifier\x18\x01 \x01(\tB\x04\xd0\xc1\x18\x01R\n" +
@@ -2935,7 +3071,8 @@ const file_sidecart_v1_requests_proto_rawDesc = "" +
 	"\bif_match\x18\x03 \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\aifMatch\x126\n" +
 	"\rif_none_match\x18\x04 \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\vifNoneMatch\x12(\n" +
 	"\x05lease\x18\x0e \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\x05lease\x12,\n" +
-	"\arelease\x18\x0f \x01(\bB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\arelease\x12\x1a\n" +
+	"\arelease\x18\x0f \x01(\bB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\arelease\x12,\n" +
+	"\aminimal\x18\r \x01(\bB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\aminimal\x12\x1a\n" +
 	"\x05items\x18\x05 \x01(\fB\x04\xc8\xc1\x18\x01R\x05items\x12$\n" +
 	"\n" +
 	"conditions\x18\x06 \x01(\fB\x04\xc8\xc1\x18\x01R\n" +
@@ -2944,7 +3081,7 @@ const file_sidecart_v1_requests_proto_rawDesc = "" +
 	"\n" +
 	"identifier\x18\x01 \x01(\tB\x04\xd0\xc1\x18\x01R\n" +
 	"identifier\x12 \n" +
-	"\binstance\x18\x02 \x01(\tB\x04\xd0\xc1\x18\x01R\binstance\"\xb4\x02\n" +
+	"\binstance\x18\x02 \x01(\tB\x04\xd0\xc1\x18\x01R\binstance\"\xe2\x02\n" +
 	"\x0fPutItemsRequest\x12$\n" +
 	"\n" +
 	"identifier\x18\x01 \x01(\tB\x04\xd0\xc1\x18\x01R\n" +
@@ -2953,8 +3090,9 @@ const file_sidecart_v1_requests_proto_rawDesc = "" +
 	"\bif_match\x18\x03 \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\aifMatch\x126\n" +
 	"\rif_none_match\x18\x04 \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\vifNoneMatch\x12(\n" +
 	"\x05lease\x18\x0e \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\x05lease\x12,\n" +
-	"\arelease\x18\x0f \x01(\bB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\arelease\x12\x1a\n" +
-	"\x05items\x18\x05 \x01(\fB\x04\xc8\xc1\x18\x01R\x05items\"\xb1\x02\n" +
+	"\arelease\x18\x0f \x01(\bB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\arelease\x12,\n" +
+	"\aminimal\x18\r \x01(\bB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\aminimal\x12\x1a\n" +
+	"\x05items\x18\x05 \x01(\fB\x04\xc8\xc1\x18\x01R\x05items\"\xdf\x02\n" +
 	"\x0eAddItemRequest\x12$\n" +
 	"\n" +
 	"identifier\x18\x01 \x01(\tB\x04\xd0\xc1\x18\x01R\n" +
@@ -2963,8 +3101,9 @@ const file_sidecart_v1_requests_proto_rawDesc = "" +
 	"\bif_match\x18\x03 \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\aifMatch\x126\n" +
 	"\rif_none_match\x18\x04 \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\vifNoneMatch\x12(\n" +
 	"\x05lease\x18\x0e \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\x05lease\x12,\n" +
-	"\arelease\x18\x0f \x01(\bB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\arelease\x12\x18\n" +
-	"\x04item\x18\x05 \x01(\fB\x04\xc8\xc1\x18\x01R\x04item\"\x92\x03\n" +
+	"\arelease\x18\x0f \x01(\bB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\arelease\x12,\n" +
+	"\aminimal\x18\r \x01(\bB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\aminimal\x12\x18\n" +
+	"\x04item\x18\x05 \x01(\fB\x04\xc8\xc1\x18\x01R\x04item\"\xc0\x03\n" +
 	"\x11UpdateItemRequest\x12$\n" +
 	"\n" +
 	"identifier\x18\x01 \x01(\tB\x04\xd0\xc1\x18\x01R\n" +
@@ -2974,10 +3113,11 @@ const file_sidecart_v1_requests_proto_rawDesc = "" +
 	"\bif_match\x18\x04 \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\aifMatch\x126\n" +
 	"\rif_none_match\x18\x05 \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\vifNoneMatch\x12(\n" +
 	"\x05lease\x18\x0e \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\x05lease\x12,\n" +
-	"\arelease\x18\x0f \x01(\bB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\arelease\x12\x18\n" +
+	"\arelease\x18\x0f \x01(\bB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\arelease\x12,\n" +
+	"\aminimal\x18\r \x01(\bB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\aminimal\x12\x18\n" +
 	"\x04item\x18\x06 \x01(\fB\x04\xc8\xc1\x18\x01R\x04item\x12*\n" +
 	"\x0equantity_delta\x18\a \x01(\x03H\x00R\rquantityDelta\x88\x01\x01B\x11\n" +
-	"\x0f_quantity_delta\"\xb9\x02\n" +
+	"\x0f_quantity_delta\"\xe7\x02\n" +
 	"\x11RemoveItemRequest\x12$\n" +
 	"\n" +
 	"identifier\x18\x01 \x01(\tB\x04\xd0\xc1\x18\x01R\n" +
@@ -2987,12 +3127,13 @@ const file_sidecart_v1_requests_proto_rawDesc = "" +
 	"\bif_match\x18\x04 \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\aifMatch\x126\n" +
 	"\rif_none_match\x18\x05 \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\vifNoneMatch\x12(\n" +
 	"\x05lease\x18\x0e \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\x05lease\x12,\n" +
-	"\arelease\x18\x0f \x01(\bB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\arelease\"^\n" +
+	"\arelease\x18\x0f \x01(\bB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\arelease\x12,\n" +
+	"\aminimal\x18\r \x01(\bB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\aminimal\"^\n" +
 	"\x14GetConditionsRequest\x12$\n" +
 	"\n" +
 	"identifier\x18\x01 \x01(\tB\x04\xd0\xc1\x18\x01R\n" +
 	"identifier\x12 \n" +
-	"\binstance\x18\x02 \x01(\tB\x04\xd0\xc1\x18\x01R\binstance\"\xc3\x02\n" +
+	"\binstance\x18\x02 \x01(\tB\x04\xd0\xc1\x18\x01R\binstance\"\xf1\x02\n" +
 	"\x14PutConditionsRequest\x12$\n" +
 	"\n" +
 	"identifier\x18\x01 \x01(\tB\x04\xd0\xc1\x18\x01R\n" +
@@ -3001,10 +3142,11 @@ const file_sidecart_v1_requests_proto_rawDesc = "" +
 	"\bif_match\x18\x03 \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\aifMatch\x126\n" +
 	"\rif_none_match\x18\x04 \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\vifNoneMatch\x12(\n" +
 	"\x05lease\x18\x0e \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\x05lease\x12,\n" +
-	"\arelease\x18\x0f \x01(\bB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\arelease\x12$\n" +
+	"\arelease\x18\x0f \x01(\bB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\arelease\x12,\n" +
+	"\aminimal\x18\r \x01(\bB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\aminimal\x12$\n" +
 	"\n" +
 	"conditions\x18\x05 \x01(\fB\x04\xc8\xc1\x18\x01R\n" +
-	"conditions\"\xda\x02\n" +
+	"conditions\"\x88\x03\n" +
 	"\x13PutConditionRequest\x12$\n" +
 	"\n" +
 	"identifier\x18\x01 \x01(\tB\x04\xd0\xc1\x18\x01R\n" +
@@ -3014,8 +3156,9 @@ const file_sidecart_v1_requests_proto_rawDesc = "" +
 	"\bif_match\x18\x04 \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\aifMatch\x126\n" +
 	"\rif_none_match\x18\x05 \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\vifNoneMatch\x12(\n" +
 	"\x05lease\x18\x0e \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\x05lease\x12,\n" +
-	"\arelease\x18\x0f \x01(\bB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\arelease\x12\"\n" +
-	"\tcondition\x18\x06 \x01(\fB\x04\xc8\xc1\x18\x01R\tcondition\"\xb9\x02\n" +
+	"\arelease\x18\x0f \x01(\bB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\arelease\x12,\n" +
+	"\aminimal\x18\r \x01(\bB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\aminimal\x12\"\n" +
+	"\tcondition\x18\x06 \x01(\fB\x04\xc8\xc1\x18\x01R\tcondition\"\xe7\x02\n" +
 	"\x16RemoveConditionRequest\x12$\n" +
 	"\n" +
 	"identifier\x18\x01 \x01(\tB\x04\xd0\xc1\x18\x01R\n" +
@@ -3025,12 +3168,13 @@ const file_sidecart_v1_requests_proto_rawDesc = "" +
 	"\bif_match\x18\x04 \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\aifMatch\x126\n" +
 	"\rif_none_match\x18\x05 \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\vifNoneMatch\x12(\n" +
 	"\x05lease\x18\x0e \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\x05lease\x12,\n" +
-	"\arelease\x18\x0f \x01(\bB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\arelease\"\\\n" +
+	"\arelease\x18\x0f \x01(\bB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\arelease\x12,\n" +
+	"\aminimal\x18\r \x01(\bB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\aminimal\"\\\n" +
 	"\x12GetMetadataRequest\x12$\n" +
 	"\n" +
 	"identifier\x18\x01 \x01(\tB\x04\xd0\xc1\x18\x01R\n" +
 	"identifier\x12 \n" +
-	"\binstance\x18\x02 \x01(\tB\x04\xd0\xc1\x18\x01R\binstance\"\xbf\x02\n" +
+	"\binstance\x18\x02 \x01(\tB\x04\xd0\xc1\x18\x01R\binstance\"\xed\x02\n" +
 	"\x14PatchMetadataRequest\x12$\n" +
 	"\n" +
 	"identifier\x18\x01 \x01(\tB\x04\xd0\xc1\x18\x01R\n" +
@@ -3039,8 +3183,9 @@ const file_sidecart_v1_requests_proto_rawDesc = "" +
 	"\bif_match\x18\x03 \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\aifMatch\x126\n" +
 	"\rif_none_match\x18\x04 \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\vifNoneMatch\x12(\n" +
 	"\x05lease\x18\x0e \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\x05lease\x12,\n" +
-	"\arelease\x18\x0f \x01(\bB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\arelease\x12 \n" +
-	"\bmetadata\x18\x05 \x01(\fB\x04\xc8\xc1\x18\x01R\bmetadata\"\x9d\x02\n" +
+	"\arelease\x18\x0f \x01(\bB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\arelease\x12,\n" +
+	"\aminimal\x18\r \x01(\bB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\aminimal\x12 \n" +
+	"\bmetadata\x18\x05 \x01(\fB\x04\xc8\xc1\x18\x01R\bmetadata\"\xcb\x02\n" +
 	"\x14ClearMetadataRequest\x12$\n" +
 	"\n" +
 	"identifier\x18\x01 \x01(\tB\x04\xd0\xc1\x18\x01R\n" +
@@ -3049,13 +3194,14 @@ const file_sidecart_v1_requests_proto_rawDesc = "" +
 	"\bif_match\x18\x03 \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\aifMatch\x126\n" +
 	"\rif_none_match\x18\x04 \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\vifNoneMatch\x12(\n" +
 	"\x05lease\x18\x0e \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\x05lease\x12,\n" +
-	"\arelease\x18\x0f \x01(\bB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\arelease\"y\n" +
+	"\arelease\x18\x0f \x01(\bB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\arelease\x12,\n" +
+	"\aminimal\x18\r \x01(\bB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\aminimal\"y\n" +
 	"\x17GetMetadataValueRequest\x12$\n" +
 	"\n" +
 	"identifier\x18\x01 \x01(\tB\x04\xd0\xc1\x18\x01R\n" +
 	"identifier\x12 \n" +
 	"\binstance\x18\x02 \x01(\tB\x04\xd0\xc1\x18\x01R\binstance\x12\x16\n" +
-	"\x03key\x18\x03 \x01(\tB\x04\xd0\xc1\x18\x01R\x03key\"\xd4\x02\n" +
+	"\x03key\x18\x03 \x01(\tB\x04\xd0\xc1\x18\x01R\x03key\"\x82\x03\n" +
 	"\x17PutMetadataValueRequest\x12$\n" +
 	"\n" +
 	"identifier\x18\x01 \x01(\tB\x04\xd0\xc1\x18\x01R\n" +
@@ -3065,8 +3211,9 @@ const file_sidecart_v1_requests_proto_rawDesc = "" +
 	"\bif_match\x18\x04 \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\aifMatch\x126\n" +
 	"\rif_none_match\x18\x05 \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\vifNoneMatch\x12(\n" +
 	"\x05lease\x18\x0e \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\x05lease\x12,\n" +
-	"\arelease\x18\x0f \x01(\bB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\arelease\x12\x1a\n" +
-	"\x05value\x18\x06 \x01(\fB\x04\xc8\xc1\x18\x01R\x05value\"\xbb\x02\n" +
+	"\arelease\x18\x0f \x01(\bB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\arelease\x12,\n" +
+	"\aminimal\x18\r \x01(\bB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\aminimal\x12\x1a\n" +
+	"\x05value\x18\x06 \x01(\fB\x04\xc8\xc1\x18\x01R\x05value\"\xe9\x02\n" +
 	"\x1aRemoveMetadataValueRequest\x12$\n" +
 	"\n" +
 	"identifier\x18\x01 \x01(\tB\x04\xd0\xc1\x18\x01R\n" +
@@ -3076,7 +3223,8 @@ const file_sidecart_v1_requests_proto_rawDesc = "" +
 	"\bif_match\x18\x04 \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\aifMatch\x126\n" +
 	"\rif_none_match\x18\x05 \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\vifNoneMatch\x12(\n" +
 	"\x05lease\x18\x0e \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\x05lease\x12,\n" +
-	"\arelease\x18\x0f \x01(\bB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\arelease\"\xcd\x02\n" +
+	"\arelease\x18\x0f \x01(\bB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\arelease\x12,\n" +
+	"\aminimal\x18\r \x01(\bB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\aminimal\"\xfb\x02\n" +
 	"\fBatchRequest\x12$\n" +
 	"\n" +
 	"identifier\x18\x01 \x01(\tB\x04\xd0\xc1\x18\x01R\n" +
@@ -3085,7 +3233,8 @@ const file_sidecart_v1_requests_proto_rawDesc = "" +
 	"\bif_match\x18\x03 \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\aifMatch\x126\n" +
 	"\rif_none_match\x18\x04 \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\vifNoneMatch\x12(\n" +
 	"\x05lease\x18\x0e \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\x05lease\x12,\n" +
-	"\arelease\x18\x0f \x01(\bB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\arelease\x126\n" +
+	"\arelease\x18\x0f \x01(\bB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\arelease\x12,\n" +
+	"\aminimal\x18\r \x01(\bB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\aminimal\x126\n" +
 	"\n" +
 	"operations\x18\x05 \x03(\v2\x16.sidecart.v1.OperationR\n" +
 	"operations\"\xc9\a\n" +
@@ -3139,7 +3288,7 @@ const file_sidecart_v1_requests_proto_rawDesc = "" +
 	"\x02by\x18\x02 \x01(\x03H\x00R\x02by\x88\x01\x01B\x05\n" +
 	"\x03_by\"\x18\n" +
 	"\x16ClearMetadataOperation\"\x10\n" +
-	"\x0eClearOperation\"\x95\x02\n" +
+	"\x0eClearOperation\"\xc3\x02\n" +
 	"\fClearRequest\x12$\n" +
 	"\n" +
 	"identifier\x18\x01 \x01(\tB\x04\xd0\xc1\x18\x01R\n" +
@@ -3148,7 +3297,8 @@ const file_sidecart_v1_requests_proto_rawDesc = "" +
 	"\bif_match\x18\x03 \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\aifMatch\x126\n" +
 	"\rif_none_match\x18\x04 \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\vifNoneMatch\x12(\n" +
 	"\x05lease\x18\x0e \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\x05lease\x12,\n" +
-	"\arelease\x18\x0f \x01(\bB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\arelease\"\x96\x02\n" +
+	"\arelease\x18\x0f \x01(\bB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\arelease\x12,\n" +
+	"\aminimal\x18\r \x01(\bB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\aminimal\"\xc4\x02\n" +
 	"\rForgetRequest\x12$\n" +
 	"\n" +
 	"identifier\x18\x01 \x01(\tB\x04\xd0\xc1\x18\x01R\n" +
@@ -3157,11 +3307,12 @@ const file_sidecart_v1_requests_proto_rawDesc = "" +
 	"\bif_match\x18\x03 \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\aifMatch\x126\n" +
 	"\rif_none_match\x18\x04 \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\vifNoneMatch\x12(\n" +
 	"\x05lease\x18\x0e \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\x05lease\x12,\n" +
-	"\arelease\x18\x0f \x01(\bB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\arelease\"8\n" +
+	"\arelease\x18\x0f \x01(\bB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\arelease\x12,\n" +
+	"\aminimal\x18\r \x01(\bB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\aminimal\"8\n" +
 	"\x10ForgetAllRequest\x12$\n" +
 	"\n" +
 	"identifier\x18\x01 \x01(\tB\x04\xd0\xc1\x18\x01R\n" +
-	"identifier\"\xb9\x02\n" +
+	"identifier\"\xe7\x02\n" +
 	"\vSwapRequest\x12$\n" +
 	"\n" +
 	"identifier\x18\x01 \x01(\tB\x04\xd0\xc1\x18\x01R\n" +
@@ -3170,8 +3321,9 @@ const file_sidecart_v1_requests_proto_rawDesc = "" +
 	"\bif_match\x18\x03 \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\aifMatch\x126\n" +
 	"\rif_none_match\x18\x04 \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\vifNoneMatch\x12(\n" +
 	"\x05lease\x18\x0e \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\x05lease\x12,\n" +
-	"\arelease\x18\x0f \x01(\bB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\arelease\x12#\n" +
-	"\rto_identifier\x18\x05 \x01(\tR\ftoIdentifier\"\xd6\x02\n" +
+	"\arelease\x18\x0f \x01(\bB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\arelease\x12,\n" +
+	"\aminimal\x18\r \x01(\bB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\aminimal\x12#\n" +
+	"\rto_identifier\x18\x05 \x01(\tR\ftoIdentifier\"\x84\x03\n" +
 	"\fMergeRequest\x12$\n" +
 	"\n" +
 	"identifier\x18\x01 \x01(\tB\x04\xd0\xc1\x18\x01R\n" +
@@ -3180,7 +3332,8 @@ const file_sidecart_v1_requests_proto_rawDesc = "" +
 	"\bif_match\x18\x03 \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\aifMatch\x126\n" +
 	"\rif_none_match\x18\x04 \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\vifNoneMatch\x12(\n" +
 	"\x05lease\x18\x0e \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\x05lease\x12,\n" +
-	"\arelease\x18\x0f \x01(\bB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\arelease\x12#\n" +
+	"\arelease\x18\x0f \x01(\bB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\arelease\x12,\n" +
+	"\aminimal\x18\r \x01(\bB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\aminimal\x12#\n" +
 	"\rto_identifier\x18\x05 \x01(\tR\ftoIdentifier\x12\x1a\n" +
 	"\bstrategy\x18\x06 \x01(\tR\bstrategy\"\x0e\n" +
 	"\fFlushRequestB;Z9github.com/sidecart/sidecart/proto/sidecart/v1;sidecartv1b\x06proto3"

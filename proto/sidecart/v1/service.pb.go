@@ -25,26 +25,31 @@ var File_sidecart_v1_service_proto protoreflect.FileDescriptor
 
 const file_sidecart_v1_service_proto_rawDesc = "" +
 	"\n" +
-	"\x19sidecart/v1/service.proto\x12\vsidecart.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x16sidecart/v1/cart.proto\x1a\x18sidecart/v1/leases.proto\x1a\x1asidecart/v1/requests.proto2\xcc\x1d\n" +
-	"\vCartService\x12d\n" +
-	"\aGetCart\x12\x1b.sidecart.v1.GetCartRequest\x1a\x11.sidecart.v1.Cart\")\x82\xd3\xe4\x93\x02#\x12!/v1/carts/{identifier}/{instance}\x12j\n" +
+	"\x19sidecart/v1/service.proto\x12\vsidecart.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x16sidecart/v1/cart.proto\x1a\x18sidecart/v1/leases.proto\x1a\x1asidecart/v1/requests.proto2\xd8\x1f\n" +
+	"\vCartService\x12\x91\x01\n" +
+	"\aGetCart\x12\x1b.sidecart.v1.GetCartRequest\x1a\x11.sidecart.v1.Cart\"V\x82\xd3\xe4\x93\x02PZ+B)\n" +
+	"\x04HEAD\x12!/v1/carts/{identifier}/{instance}\x12!/v1/carts/{identifier}/{instance}\x12j\n" +
 	"\rListInstances\x12!.sidecart.v1.ListInstancesRequest\x1a\x16.sidecart.v1.Instances\"\x1e\x82\xd3\xe4\x93\x02\x18\x12\x16/v1/carts/{identifier}\x12g\n" +
-	"\aPutCart\x12\x1b.sidecart.v1.PutCartRequest\x1a\x11.sidecart.v1.Cart\",\x82\xd3\xe4\x93\x02&:\x01*\x1a!/v1/carts/{identifier}/{instance}\x12u\n" +
-	"\bGetItems\x12\x1c.sidecart.v1.GetItemsRequest\x1a\x1a.sidecart.v1.ItemsDocument\"/\x82\xd3\xe4\x93\x02)\x12'/v1/carts/{identifier}/{instance}/items\x12x\n" +
+	"\aPutCart\x12\x1b.sidecart.v1.PutCartRequest\x1a\x11.sidecart.v1.Cart\",\x82\xd3\xe4\x93\x02&:\x01*\x1a!/v1/carts/{identifier}/{instance}\x12\xa8\x01\n" +
+	"\bGetItems\x12\x1c.sidecart.v1.GetItemsRequest\x1a\x1a.sidecart.v1.ItemsDocument\"b\x82\xd3\xe4\x93\x02\\Z1B/\n" +
+	"\x04HEAD\x12'/v1/carts/{identifier}/{instance}/items\x12'/v1/carts/{identifier}/{instance}/items\x12x\n" +
 	"\bPutItems\x12\x1c.sidecart.v1.PutItemsRequest\x1a\x1a.sidecart.v1.ItemsDocument\"2\x82\xd3\xe4\x93\x02,:\x01*\x1a'/v1/carts/{identifier}/{instance}/items\x12v\n" +
 	"\aAddItem\x12\x1b.sidecart.v1.AddItemRequest\x1a\x1a.sidecart.v1.ItemsDocument\"2\x82\xd3\xe4\x93\x02,:\x01*\"'/v1/carts/{identifier}/{instance}/items\x12\x86\x01\n" +
 	"\n" +
 	"UpdateItem\x12\x1e.sidecart.v1.UpdateItemRequest\x1a\x1a.sidecart.v1.ItemsDocument\"<\x82\xd3\xe4\x93\x026:\x01*21/v1/carts/{identifier}/{instance}/items/{item_id}\x12\x83\x01\n" +
 	"\n" +
-	"RemoveItem\x12\x1e.sidecart.v1.RemoveItemRequest\x1a\x1a.sidecart.v1.ItemsDocument\"9\x82\xd3\xe4\x93\x023*1/v1/carts/{identifier}/{instance}/items/{item_id}\x12\x89\x01\n" +
-	"\rGetConditions\x12!.sidecart.v1.GetConditionsRequest\x1a\x1f.sidecart.v1.ConditionsDocument\"4\x82\xd3\xe4\x93\x02.\x12,/v1/carts/{identifier}/{instance}/conditions\x12\x8c\x01\n" +
+	"RemoveItem\x12\x1e.sidecart.v1.RemoveItemRequest\x1a\x1a.sidecart.v1.ItemsDocument\"9\x82\xd3\xe4\x93\x023*1/v1/carts/{identifier}/{instance}/items/{item_id}\x12\xc1\x01\n" +
+	"\rGetConditions\x12!.sidecart.v1.GetConditionsRequest\x1a\x1f.sidecart.v1.ConditionsDocument\"l\x82\xd3\xe4\x93\x02fZ6B4\n" +
+	"\x04HEAD\x12,/v1/carts/{identifier}/{instance}/conditions\x12,/v1/carts/{identifier}/{instance}/conditions\x12\x8c\x01\n" +
 	"\rPutConditions\x12!.sidecart.v1.PutConditionsRequest\x1a\x1f.sidecart.v1.ConditionsDocument\"7\x82\xd3\xe4\x93\x021:\x01*\x1a,/v1/carts/{identifier}/{instance}/conditions\x12\x91\x01\n" +
 	"\fPutCondition\x12 .sidecart.v1.PutConditionRequest\x1a\x1f.sidecart.v1.ConditionsDocument\">\x82\xd3\xe4\x93\x028:\x01*\x1a3/v1/carts/{identifier}/{instance}/conditions/{name}\x12\x94\x01\n" +
-	"\x0fRemoveCondition\x12#.sidecart.v1.RemoveConditionRequest\x1a\x1f.sidecart.v1.ConditionsDocument\";\x82\xd3\xe4\x93\x025*3/v1/carts/{identifier}/{instance}/conditions/{name}\x12\x81\x01\n" +
-	"\vGetMetadata\x12\x1f.sidecart.v1.GetMetadataRequest\x1a\x1d.sidecart.v1.MetadataDocument\"2\x82\xd3\xe4\x93\x02,\x12*/v1/carts/{identifier}/{instance}/metadata\x12\x88\x01\n" +
+	"\x0fRemoveCondition\x12#.sidecart.v1.RemoveConditionRequest\x1a\x1f.sidecart.v1.ConditionsDocument\";\x82\xd3\xe4\x93\x025*3/v1/carts/{identifier}/{instance}/conditions/{name}\x12\xb7\x01\n" +
+	"\vGetMetadata\x12\x1f.sidecart.v1.GetMetadataRequest\x1a\x1d.sidecart.v1.MetadataDocument\"h\x82\xd3\xe4\x93\x02bZ4B2\n" +
+	"\x04HEAD\x12*/v1/carts/{identifier}/{instance}/metadata\x12*/v1/carts/{identifier}/{instance}/metadata\x12\x88\x01\n" +
 	"\rPatchMetadata\x12!.sidecart.v1.PatchMetadataRequest\x1a\x1d.sidecart.v1.MetadataDocument\"5\x82\xd3\xe4\x93\x02/:\x01*2*/v1/carts/{identifier}/{instance}/metadata\x12\x85\x01\n" +
-	"\rClearMetadata\x12!.sidecart.v1.ClearMetadataRequest\x1a\x1d.sidecart.v1.MetadataDocument\"2\x82\xd3\xe4\x93\x02,**/v1/carts/{identifier}/{instance}/metadata\x12\x8e\x01\n" +
-	"\x10GetMetadataValue\x12$.sidecart.v1.GetMetadataValueRequest\x1a\x1a.sidecart.v1.MetadataValue\"8\x82\xd3\xe4\x93\x022\x120/v1/carts/{identifier}/{instance}/metadata/{key}\x12\x91\x01\n" +
+	"\rClearMetadata\x12!.sidecart.v1.ClearMetadataRequest\x1a\x1d.sidecart.v1.MetadataDocument\"2\x82\xd3\xe4\x93\x02,**/v1/carts/{identifier}/{instance}/metadata\x12\xca\x01\n" +
+	"\x10GetMetadataValue\x12$.sidecart.v1.GetMetadataValueRequest\x1a\x1a.sidecart.v1.MetadataValue\"t\x82\xd3\xe4\x93\x02nZ:B8\n" +
+	"\x04HEAD\x120/v1/carts/{identifier}/{instance}/metadata/{key}\x120/v1/carts/{identifier}/{instance}/metadata/{key}\x12\x91\x01\n" +
 	"\x10PutMetadataValue\x12$.sidecart.v1.PutMetadataValueRequest\x1a\x1a.sidecart.v1.MetadataValue\";\x82\xd3\xe4\x93\x025:\x01*\x1a0/v1/carts/{identifier}/{instance}/metadata/{key}\x12\x94\x01\n" +
 	"\x13RemoveMetadataValue\x12'.sidecart.v1.RemoveMetadataValueRequest\x1a\x1a.sidecart.v1.MetadataValue\"8\x82\xd3\xe4\x93\x022*0/v1/carts/{identifier}/{instance}/metadata/{key}\x12i\n" +
 	"\x05Batch\x12\x19.sidecart.v1.BatchRequest\x1a\x11.sidecart.v1.Cart\"2\x82\xd3\xe4\x93\x02,:\x01*\"'/v1/carts/{identifier}/{instance}:batch\x12i\n" +
