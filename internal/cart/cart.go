@@ -32,6 +32,8 @@ type Cart struct {
 	CreatedAt, UpdatedAt, ExpiresAt time.Time
 	// Transfer and Received are the values of [PartTransfer] and [PartReceived]; nil where not set.
 	Transfer, Received []byte
+	// Requests are the changes that were made under idempotency keys: see [Cart.Remembered].
+	Requests Opaque
 }
 
 // MaxTombstones is how many removed metadata keys keep a version of their own.
@@ -97,10 +99,12 @@ func (c *Cart) PartVersion(p Part) uint64 {
 		return c.Version
 	case PartMetadataAll:
 		return c.MetadataVersion()
+	case PartRequests:
+		return c.Requests.Version
 	}
 	key, ok := p.MetadataKey()
 	if !ok {
-		return 0 // an internal part
+		return 0 // an internal part without a version
 	}
 	_, v := c.MetadataValue(key)
 	return v
@@ -173,7 +177,7 @@ type Written struct {
 	// Value is compact JSON for items, conditions and metadata keys, opaque bytes for the internal parts. nil removes a
 	// metadata key, leaving a tombstone, or clears an internal part.
 	Value []byte
-	// Version is that of the part. Internal parts have none.
+	// Version is that of the part. Internal parts have none, but for [PartRequests].
 	Version uint64
 }
 
@@ -229,6 +233,12 @@ func (s *storing) store(w *Written) error {
 		return nil
 	case PartReceived:
 		c.Received = bytes.Clone(w.Value)
+		return nil
+	case PartRequests:
+		c.Requests = Opaque{}
+		if w.Value != nil {
+			c.Requests = Opaque{bytes.Clone(w.Value), w.Version}
+		}
 		return nil
 	}
 	key, ok := w.Part.MetadataKey()

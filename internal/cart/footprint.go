@@ -5,7 +5,7 @@ import "unsafe"
 // Footprint is about how many bytes of memory the cart takes with all that it keeps alive, rather more than less. A
 // document that was not taken apart yet, or not written, counts as it is: ask again after that.
 func (c *Cart) Footprint() int {
-	n := int(unsafe.Sizeof(*c)) + allocated(len(c.ID)) + allocated(cap(c.Transfer)) + allocated(cap(c.Received))
+	n := int(unsafe.Sizeof(*c)) + allocated(len(c.ID)) + allocated(cap(c.Transfer)) + allocated(cap(c.Received)) + allocated(cap(c.Requests.Value))
 	n += c.Items.Object.footprint() + c.Conditions.Object.footprint()
 	n += allocated(cap(c.Metadata) * int(unsafe.Sizeof(Entry{})))
 	for i := range c.Metadata {

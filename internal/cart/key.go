@@ -61,6 +61,9 @@ const (
 	PartTransfer Part = "transfer"
 	// PartReceived holds the id of the last hand-over that arrived in this cart. It has no version and is never served.
 	PartReceived Part = "received"
+	// PartRequests holds the changes that were made under idempotency keys. It has a version of its own, which is not
+	// the cart's: see [Opaque]. It is never served.
+	PartRequests Part = "requests"
 )
 
 const metadataPrefix = "metadata."

@@ -180,6 +180,9 @@ func (s *State) write(c *Change, now time.Time) Outcome {
 	written := make([]cart.Written, len(c.Writes))
 	for i, w := range c.Writes {
 		written[i] = cart.Written{Part: w.Part, Value: w.Value, Version: out.Base + w.Step}
+		if w.Part == cart.PartRequests {
+			written[i].Version = w.Step
+		}
 	}
 	_ = k.StoreParts(written) // values come from a Draft
 	if k.Exists() && c.Any() {

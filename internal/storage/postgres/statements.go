@@ -15,12 +15,12 @@ const (
 		SELECT ` + micros + `, ` + sql.Columns + ` FROM (SELECT 1) AS one LEFT JOIN mine ON true`
 	insertRow = `
 		INSERT INTO sidecart_carts (prefix, identifier, instance, ` + sql.Columns + `, removable_at, items, conditions)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, coalesce($16, '{}'), coalesce($17, '{}'))
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, coalesce($18, '{}'), coalesce($19, '{}'))
 		ON CONFLICT DO NOTHING`
 	// A document that is NULL stays as it is.
 	updateRow = `
 		UPDATE sidecart_carts SET (` + sql.Columns + `, removable_at, items, conditions)
-			= ROW ($4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, coalesce($16, items), coalesce($17, conditions))
+			= ROW ($4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, coalesce($18, items), coalesce($19, conditions))
 		WHERE` + isRow
 	deleteRow = `DELETE FROM sidecart_carts WHERE` + isRow
 	nextFence = `SELECT nextval('sidecart_fences')`

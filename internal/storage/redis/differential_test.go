@@ -27,13 +27,14 @@ func describe(c *cart.Cart) string {
 	for _, v := range []struct {
 		name  string
 		value []byte
-	}{{"transfer", c.Transfer}, {"received", c.Received}} {
+	}{{"transfer", c.Transfer}, {"received", c.Received}, {"requests", c.Requests.Value}} {
 		if v.value == nil {
 			fmt.Fprintf(&b, " %s -", v.name)
 		} else {
 			fmt.Fprintf(&b, " %s %q", v.name, v.value)
 		}
 	}
+	fmt.Fprintf(&b, " at %d", c.Requests.Version)
 	return b.String()
 }
 
@@ -383,6 +384,13 @@ func (w *twins) randomCommit(i int) storage.Commit {
 	}
 	if c.Change.Steps > 0 && w.yes(6) {
 		c.Change.Writes = append(c.Change.Writes, storage.Write{Part: cart.PartReceived, Value: []byte(randomName())})
+	}
+	if (c.Change.Steps > 0 || now.Exists()) && w.yes(6) {
+		requests := storage.Write{Part: cart.PartRequests, Value: []byte("\x00\xff" + randomName()), Step: 1 + w.rand.Uint64N(50)}
+		if w.yes(4) {
+			requests.Value = nil
+		}
+		c.Change.Writes = append(c.Change.Writes, requests)
 	}
 	return c
 }

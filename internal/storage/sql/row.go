@@ -26,20 +26,24 @@ type Row struct {
 	// Locks and Metadata are JSON.
 	Locks, Metadata    []byte
 	Transfer, Received []byte
+	// Requests have RequestsVersion, 0 where they were never set, as they are in a row of before there were any.
+	Requests        []byte
+	RequestsVersion uint64
 	// Items and Conditions are JSON. Where a row is stored, nil leaves what is there, and is {} in a new one.
 	Items, Conditions []byte
 }
 
 // Columns are those of a row but for its names and its documents, in the order of [Scan.Into] and of [Row.Values],
 // which has removable_at behind them.
-const Columns = "id, version, items_version, conditions_version, created_at, updated_at, expires_at, locks, metadata, transfer, received"
+const Columns = "id, version, items_version, conditions_version, created_at, updated_at, expires_at, locks, metadata, transfer, received, requests, requests_version"
 
 // Values are what a statement stores: text, whole numbers, bytes, and nil for NULL.
 func (row *Row) Values() []any {
 	values := []any{
 		nil, int64(row.Version), int64(row.ItemsVersion), int64(row.ConditionsVersion),
 		millis(row.CreatedAt), millis(row.UpdatedAt), millis(row.ExpiresAt),
-		text(row.Locks), text(row.Metadata), blob(row.Transfer), blob(row.Received), swept(row.RemovableAt),
+		text(row.Locks), text(row.Metadata), blob(row.Transfer), blob(row.Received),
+		blob(row.Requests), int64(row.RequestsVersion), swept(row.RemovableAt),
 	}
 	if row.ID != "" {
 		values[0] = row.ID
@@ -88,14 +92,16 @@ type Scan struct {
 	version, items, conditions        *int64
 	created, updated, expires         *int64
 	locks, metadata                   []byte
-	transfer, received                []byte
+	transfer, received, requests      []byte
+	requestsVersion                   *int64
 	itemsDocument, conditionsDocument []byte
 }
 
 // Into are the variables to scan into: those of Columns, and with documents those of items and conditions behind them.
 func (s *Scan) Into(documents bool) []any {
 	into := []any{
-		&s.id, &s.version, &s.items, &s.conditions, &s.created, &s.updated, &s.expires, &s.locks, &s.metadata, &s.transfer, &s.received,
+		&s.id, &s.version, &s.items, &s.conditions, &s.created, &s.updated, &s.expires, &s.locks, &s.metadata,
+		&s.transfer, &s.received, &s.requests, &s.requestsVersion,
 	}
 	if documents {
 		into = append(into, &s.itemsDocument, &s.conditionsDocument)
@@ -115,6 +121,7 @@ func (s *Scan) Record(documents bool) (r cell.Record, err error) {
 		Version: number(s.version), ItemsVersion: number(s.items), ConditionsVersion: number(s.conditions),
 		CreatedAt: moment(s.created), UpdatedAt: moment(s.updated), ExpiresAt: moment(s.expires),
 		Locks: s.locks, Metadata: s.metadata, Transfer: s.transfer, Received: s.received,
+		Requests: s.requests, RequestsVersion: number(s.requestsVersion),
 	}
 	if s.id != nil {
 		row.ID = *s.id
@@ -146,6 +153,7 @@ func RowOf(r *cell.Record) Row {
 		ID: k.ID, Version: k.Version, ItemsVersion: k.Items.Version, ConditionsVersion: k.Conditions.Version,
 		CreatedAt: k.CreatedAt, UpdatedAt: k.UpdatedAt, ExpiresAt: k.ExpiresAt, RemovableAt: r.State.Ends(),
 		Locks: encodeLocks(&r.State), Metadata: encodeMetadata(k), Transfer: k.Transfer, Received: k.Received,
+		Requests: k.Requests.Value, RequestsVersion: k.Requests.Version,
 		Items: r.Items, Conditions: r.Conditions,
 	}
 }
@@ -160,6 +168,7 @@ func (row *Row) State() (s storage.State, err error) {
 	k.ID, k.Version, k.Items.Version, k.Conditions.Version = row.ID, row.Version, row.ItemsVersion, row.ConditionsVersion
 	k.CreatedAt, k.UpdatedAt, k.ExpiresAt = row.CreatedAt, row.UpdatedAt, row.ExpiresAt
 	k.Transfer, k.Received = row.Transfer, row.Received
+	k.Requests = cart.Opaque{Value: row.Requests, Version: row.RequestsVersion}
 	return s, decodeMetadata(k, row.Metadata)
 }
 

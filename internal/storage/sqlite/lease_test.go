@@ -189,8 +189,12 @@ func TestOlderSchemaIsMigrated(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	// An earlier release that knows version 2 opens the file too: what came since only adds something.
 	if v := number(t, path, `SELECT max(version) FROM sidecart_schema`); v != 2 {
 		t.Errorf("schema %d, want 2", v)
+	}
+	if v := number(t, path, `SELECT max(version) FROM sidecart_schema_added`); v != 3 {
+		t.Errorf("added schema %d, want 3", v)
 	}
 	if !strings.Contains(string(first), "CREATE TABLE sidecart_carts") {
 		t.Error("the first schema is not what it was")

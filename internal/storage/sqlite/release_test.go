@@ -15,14 +15,20 @@ import (
 func TestRowsOfEarlierRelease(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "carts.db")
-	if err := open(t, path, "cart").Close(); err != nil { // the schema
+	statements := `
+		CREATE TABLE sidecart_schema (version INTEGER PRIMARY KEY, applied_at INTEGER NOT NULL) STRICT;
+		INSERT INTO sidecart_schema VALUES (1, 0), (2, 0);`
+	for _, name := range []string{"migrations/0001_carts.sql", "migrations/0002_fences.sql", "testdata/schema2_cart.sql"} {
+		file, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		statements += string(file) + ";"
+	}
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	rows, err := os.ReadFile("testdata/schema2_cart.sql")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := raw(t, path).Exec(string(rows)); err != nil {
+	if err := raw(t, path).Exec(statements); err != nil {
 		t.Fatal(err)
 	}
 	s := open(t, path, "cart")

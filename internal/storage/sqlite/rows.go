@@ -13,11 +13,11 @@ import (
 const (
 	queryRow = `
 		SELECT id, version, items_version, conditions_version, created_at, updated_at, expires_at,
-			locks, metadata, transfer, received
+			locks, metadata, transfer, received, requests, requests_version
 		FROM sidecart_carts WHERE prefix = ?1 AND identifier = ?2 AND instance = ?3`
 	queryWhole = `
 		SELECT id, version, items_version, conditions_version, created_at, updated_at, expires_at,
-			locks, metadata, transfer, received, items, conditions
+			locks, metadata, transfer, received, requests, requests_version, items, conditions
 		FROM sidecart_carts WHERE prefix = ?1 AND identifier = ?2 AND instance = ?3`
 	queryDocuments = `
 		SELECT items, conditions
@@ -33,13 +33,13 @@ const (
 	save = `
 		INSERT INTO sidecart_carts (prefix, identifier, instance,
 			id, version, items_version, conditions_version, created_at, updated_at, expires_at, removable_at,
-			locks, metadata, transfer, received, items, conditions)
-		VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, coalesce(?16, '{}'), coalesce(?17, '{}'))
+			locks, metadata, transfer, received, requests, requests_version, items, conditions)
+		VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, coalesce(?18, '{}'), coalesce(?19, '{}'))
 		ON CONFLICT DO UPDATE SET
 			id = ?4, version = ?5, items_version = ?6, conditions_version = ?7,
 			created_at = ?8, updated_at = ?9, expires_at = ?10, removable_at = ?11,
-			locks = ?12, metadata = ?13, transfer = ?14, received = ?15,
-			items = coalesce(?16, items), conditions = coalesce(?17, conditions)`
+			locks = ?12, metadata = ?13, transfer = ?14, received = ?15, requests = ?16, requests_version = ?17,
+			items = coalesce(?18, items), conditions = coalesce(?19, conditions)`
 	remove = `
 		DELETE FROM sidecart_carts WHERE prefix = ?1 AND identifier = ?2 AND instance = ?3`
 	purge = `
@@ -72,7 +72,7 @@ func (c *connection) load(key cart.Key, documents bool) (r cell.Record, err erro
 		if r.State, err = row.State(); err != nil || !documents {
 			return err
 		}
-		items, conditions := stmt.ColumnRawText(11), stmt.ColumnRawText(12)
+		items, conditions := stmt.ColumnRawText(13), stmt.ColumnRawText(14)
 		size += len(items) + len(conditions)
 		return sql.Documents(items, conditions, &r.State.Cart)
 	}, c.prefix, key.Identifier, key.Instance)
@@ -88,6 +88,7 @@ func scan(stmt *sqlite3.Stmt) sql.Row {
 		CreatedAt: columnTime(stmt, 4), UpdatedAt: columnTime(stmt, 5), ExpiresAt: columnTime(stmt, 6),
 		Locks: stmt.ColumnRawText(7), Metadata: stmt.ColumnRawText(8),
 		Transfer: columnBlob(stmt, 9), Received: columnBlob(stmt, 10),
+		Requests: columnBlob(stmt, 11), RequestsVersion: uint64(stmt.ColumnInt64(12)),
 	}
 }
 
@@ -114,7 +115,7 @@ func (c *connection) store(key cart.Key, r *cell.Record) error {
 	}
 	return c.exec(save, c.prefix, key.Identifier, key.Instance,
 		id, row.Version, row.ItemsVersion, row.ConditionsVersion, row.CreatedAt, row.UpdatedAt, row.ExpiresAt, row.RemovableAt,
-		text(row.Locks), text(row.Metadata), row.Transfer, row.Received, text(row.Items), text(row.Conditions))
+		text(row.Locks), text(row.Metadata), row.Transfer, row.Received, row.Requests, row.RequestsVersion, text(row.Items), text(row.Conditions))
 }
 
 // nextFence draws a fence from the counter of the file, in the transaction that stores it.

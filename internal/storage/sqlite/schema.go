@@ -18,9 +18,13 @@ var migrations embed.FS
 
 const (
 	createSchema = `CREATE TABLE IF NOT EXISTS sidecart_schema (version INTEGER PRIMARY KEY, applied_at INTEGER NOT NULL) STRICT`
-	querySchema  = `SELECT coalesce(max(version), 0) FROM sidecart_schema`
+	createAdded  = `CREATE TABLE IF NOT EXISTS sidecart_schema_added (version INTEGER PRIMARY KEY, applied_at INTEGER NOT NULL) STRICT`
+	querySchema  = `
+		SELECT max((SELECT coalesce(max(version), 0) FROM sidecart_schema), (SELECT coalesce(max(version), 0) FROM sidecart_schema_added)),
+			(SELECT coalesce(max(version), 0) FROM sidecart_schema)`
 	raiseFences  = `UPDATE sidecart_fences SET last = ?1 WHERE last < ?1`
 	saveSchema   = `INSERT INTO sidecart_schema (version, applied_at) VALUES (?1, ?2)`
+	saveAdded    = `INSERT INTO sidecart_schema_added (version, applied_at) VALUES (?1, ?2)`
 )
 
 // migrate brings the schema up to date, under the write lock of the file.
@@ -36,10 +40,10 @@ func (c *connection) migrate(ctx context.Context) (err error) {
 		return err
 	}
 	defer tx.End(&err)
-	if err := c.Exec(createSchema); err != nil {
+	if err := c.Exec(createSchema + ";" + createAdded); err != nil {
 		return err
 	}
-	if err := c.prepare([]string{querySchema, saveSchema}); err != nil {
+	if err := c.prepare([]string{querySchema, saveSchema, saveAdded}); err != nil {
 		return err
 	}
 	defer func() {
@@ -54,22 +58,27 @@ func (c *connection) migrate(ctx context.Context) (err error) {
 	return c.raiseFences(time.Now())
 }
 
-// schema is a [sql.Schema].
+// schema is a [sql.Schema]. A sidecar of an earlier release refuses a file whose sidecart_schema has a version that it
+// does not know. So what only adds something, and needs no more than was there, is noted in a table of its own.
 type schema struct{ c *connection }
 
 func (s schema) Version() (version, needs int, err error) {
 	err = s.c.query(querySchema, func(stmt *sqlite3.Stmt) error {
-		version = stmt.ColumnInt(0)
+		version, needs = stmt.ColumnInt(0), stmt.ColumnInt(1)
 		return nil
 	})
-	return version, version, err // no sidecar uses a schema that is newer than it
+	return version, needs, err
 }
 
-func (s schema) Apply(version, _ int, statements string) error {
+func (s schema) Apply(version, needs int, statements string) error {
 	if err := s.c.Exec(statements); err != nil {
 		return err
 	}
-	return s.c.exec(saveSchema, uint64(version), time.Now())
+	save := saveSchema
+	if needs < version {
+		save = saveAdded
+	}
+	return s.c.exec(save, uint64(version), time.Now())
 }
 
 // raiseFences lets fences rise above those that a file has given since the backup that it was restored from, of which

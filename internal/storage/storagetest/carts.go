@@ -202,6 +202,55 @@ func testInternalParts(s *subject) {
 	}
 }
 
+// testRequests: they have a version of their own, which is stored as it is given and can be expected, with changes of
+// the cart and without.
+func testRequests(s *subject) {
+	was := s.put(key, items(`{"a":1}`))
+	blob := "not JSON: \x00\xff\xfe'\"\n" + strings.Repeat("\x00", 20_000)
+	first := check(key, was, cart.PartItems)
+	first.Expect.Parts = map[cart.Part]uint64{cart.PartRequests: 0}
+	first.Change.Writes = []storage.Write{{Part: cart.PartRequests, Value: []byte(blob), Step: 1}}
+	s.commit(storage.Committed, first)
+	want := content{Version: 1, Items: `{"a":1}`, ItemsVersion: 1, Requests: blob, RequestsVersion: 1}
+	s.is("set without a change", s.load(key), want)
+	s.is("conflict's cart", s.commit(storage.Conflict, first).Cart, want)
+
+	c := change(key, s.load(key), items(`{"a":2}`), storage.Write{Part: cart.PartRequests, Value: []byte("b"), Step: 2})
+	c.Expect.Parts = map[cart.Part]uint64{cart.PartRequests: 1}
+	s.commit(storage.Committed, c)
+	want = content{Version: 2, Items: `{"a":2}`, ItemsVersion: 2, Requests: "b", RequestsVersion: 2}
+	s.is("set with a change", s.load(key), want)
+	s.is("after a change of another part", s.put(key, conditions(`{"c":1}`)), content{
+		Version: 3, Items: `{"a":2}`, ItemsVersion: 2, Conditions: `{"c":1}`, ConditionsVersion: 3, Requests: "b", RequestsVersion: 2,
+	})
+
+	// A cart that moves takes them along, and what stood there leaves none.
+	to := cart.Key{Identifier: "u2", Instance: "default"}
+	target := s.put(to, items(`{"t":1}`), storage.Write{Part: cart.PartRequests, Value: []byte("t"), Step: 9})
+	moved := s.load(key).Moved()
+	s.commit(storage.Committed, placed(to, target, moved))
+	if got := s.load(to); string(got.Requests.Value) != "b" || got.Requests.Version != 2 {
+		s.Errorf("placed: %+v", contentOf(got))
+	}
+	moved = &cart.Cart{ID: storage.NewID(), Version: 1, CreatedAt: moved.CreatedAt}
+	s.commit(storage.Committed, placed(to, s.load(to), moved))
+	s.is("placed without", s.load(to), content{ID: moved.ID, Version: 1})
+
+	c = check(key, s.load(key), cart.PartItems)
+	c.Change.Writes = []storage.Write{{Part: cart.PartRequests}}
+	s.commit(storage.Committed, c)
+	if got := s.load(key); got.Requests.Value != nil || got.Requests.Version != 0 {
+		s.Errorf("cleared: %+v", contentOf(got))
+	}
+
+	// A successor has none.
+	s.put(key, storage.Write{Part: cart.PartRequests, Value: []byte("old"), Step: 4}, items(`{"b":1}`))
+	forget := check(key, s.load(key), cart.PartAll)
+	forget.Change.Forget = true
+	s.commit(storage.Committed, forget)
+	s.is("successor", s.put(key, items(`{"n":1}`)), content{Version: 1, Items: `{"n":1}`, ItemsVersion: 1})
+}
+
 func testPendingTransfer(s *subject) {
 	base := s.put(key, items(`{"a":1}`))
 	open := check(key, base, cart.PartAll)

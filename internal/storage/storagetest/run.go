@@ -70,6 +70,7 @@ func Run(t *testing.T, open func(t *testing.T) Harness, caps Caps) {
 		{"MetadataTombstones", testMetadataTombstones},
 		{"Text", testText},
 		{"InternalParts", testInternalParts},
+		{"Requests", testRequests},
 		{"PendingTransfer", testPendingTransfer},
 		{"Forget", testForget},
 		{"Check", testCheck},

@@ -140,6 +140,8 @@ type content struct {
 	ItemsVersion, ConditionsVersion uint64
 	Metadata                        []entry
 	Transfer, Received              string
+	Requests                        string
+	RequestsVersion                 uint64
 }
 
 type entry struct {
@@ -153,6 +155,7 @@ func contentOf(c *cart.Cart) content {
 		Items: string(c.Items.Object.Bytes()), ItemsVersion: c.Items.Version,
 		Conditions: string(c.Conditions.Object.Bytes()), ConditionsVersion: c.Conditions.Version,
 		Transfer: string(c.Transfer), Received: string(c.Received),
+		Requests: string(c.Requests.Value), RequestsVersion: c.Requests.Version,
 	}
 	for _, e := range c.Metadata {
 		out.Metadata = append(out.Metadata, entry{e.Key, string(e.Value), e.Version})

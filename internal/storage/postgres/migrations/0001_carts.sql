@@ -21,6 +21,8 @@ CREATE TABLE sidecart_carts (
     metadata           text,   -- {"entries": [...], "removed": {...}, "floor": n}; NULL: never set
     transfer           bytea,
     received           bytea,
+    requests           bytea,  -- the changes made under idempotency keys; NULL: never set
+    requests_version   bigint NOT NULL,
     items              text   NOT NULL,
     conditions         text   NOT NULL,
 
