@@ -22,7 +22,7 @@ var (
 )
 
 // Errors lists every sentinel, for tables that must be complete.
-var Errors = []error{ErrDraining, ErrBusy}
+var Errors = []error{ErrDraining, ErrBusy, ErrKeyReused}
 
 // Options are what a [Coordinator] runs with.
 type Options struct {
@@ -36,6 +36,9 @@ type Options struct {
 	LeaseDuration time.Duration
 	// TTL is the life of a cart from its last change; 0 is for ever.
 	TTL time.Duration
+	// IdempotencyWindow is for how long a cart remembers the requests that were made under idempotency keys; 0 is for the
+	// cart's life, which ends it in any case.
+	IdempotencyWindow time.Duration
 	// Limits bound the carts.
 	Limits cart.Limits
 	// Holder names this sidecar to people who look at a lock.
@@ -73,6 +76,9 @@ type Change struct {
 	// succeeds, also one that alters nothing.
 	Lease   string
 	Release bool
+	// Request is the idempotency key, if any. A repeat of a request that the cart remembers changes nothing. It asks for
+	// no lease and no precondition, and waits for no lock.
+	Request Request
 }
 
 // Result is the answer to a change.
@@ -85,6 +91,8 @@ type Result struct {
 	// Capped are the ids of the items whose quantity a merge made the largest that is allowed, in the order of the
 	// cart's items. Where another sidecar made a step of the merge, they are not known.
 	Capped []string
+	// Repeat says that the request was made before. Changed and Repeat.Version are of that time, and Cart is as it is now.
+	Repeat Repeat
 }
 
 // turnTTL bounds how long a sidecar that dies between two steps of one change holds up the others. The turn covers one
@@ -209,6 +217,13 @@ func (c *Coordinator) change(ctx context.Context, key cart.Key, ch Change, forge
 	expires := time.Now().Add(c.opts.Load().WaitTimeout)
 	for attempt := 0; ; attempt++ {
 		res, err := c.submit(ctx, key, &op{Change: ch, forget: forget, expires: expires})
+		if heldUp(err) && ch.Request.Key != "" {
+			if k, e := c.read(ctx, key); e == nil {
+				if again, ok, e := c.opts.Load().repeated(k, ch.Request); ok || errors.Is(e, ErrKeyReused) {
+					return again, e
+				}
+			}
+		}
 		if !errors.Is(err, errHeld) {
 			return res, c.noteLease(key, ch, err)
 		}

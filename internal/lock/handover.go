@@ -28,6 +28,15 @@ func (c *Coordinator) HandOver(ctx context.Context, from, to cart.Key, strategy 
 }
 
 func (c *Coordinator) handOverQueued(ctx context.Context, from, to cart.Key, strategy cart.Strategy, ch Change) (Result, error) {
+	if ch.Request.Key != "" { // a repeat waits for nobody
+		k, err := c.read(ctx, to)
+		if err != nil {
+			return Result{}, err
+		}
+		if again, ok, err := c.opts.Load().repeated(k, ch.Request); ok || err != nil {
+			return again, err
+		}
+	}
 	if from == to {
 		k, err := c.read(ctx, from)
 		if err == nil {
@@ -35,6 +44,9 @@ func (c *Coordinator) handOverQueued(ctx context.Context, from, to cart.Key, str
 		}
 		if err == nil {
 			err = c.ifLeased(ctx, from, ch)
+		}
+		if err == nil {
+			err = c.remember(ctx, from, ch.Request, false)
 		}
 		if err != nil {
 			return Result{}, err

@@ -16,12 +16,14 @@ type plan struct {
 	commit  storage.Commit
 	locked  cart.PartSet // commit.Locks.Parts, once there are many
 	after   *cart.Cart
+	memory  memory
 }
 
 type answer struct {
 	cart    *cart.Cart
 	changed bool
 	err     error
+	repeat  Repeat
 }
 
 // compute applies the ops of b to view, one after the other.
@@ -33,19 +35,28 @@ func (c *Coordinator) compute(o *Options, key cart.Key, b *batch, view *cart.Car
 	if !view.Exists() {
 		k.Change.NewID = storage.NewID()
 	}
-	if first := b.ops[0]; first.Lease != "" {
-		k.Locks.Token, k.Locks.MustHold, k.Locks.Release = first.Lease, true, first.Release
-	}
+	since := o.since()
 	d := cart.NewDraft(view, o.Limits, k.Change.NewID)
 	for i, o := range b.ops {
+		if a, ok := p.repeat(o, since, d.Cart()); ok {
+			p.answers[i] = a
+			continue
+		}
+		if o.Lease != "" { // and it is alone
+			k.Locks.Token, k.Locks.MustHold, k.Locks.Release = o.Lease, true, o.Release
+		}
 		p.depend(o, d.Cart())
 		p.answers[i] = p.apply(o, d)
 		if c.audits && p.answers[i].changed {
 			k.Change.Trail = append(k.Change.Trail, c.traceOf(o, d, view.Version)...)
 		}
+		p.note(o, &p.answers[i], d.Cart())
 		if p.answers[i].err != nil && o.Lease != "" {
 			k.Locks.Release = false // only a change that is made gives its lease back
 		}
+	}
+	if p.memory.added {
+		d.Remember(p.memory.known)
 	}
 	if p.after = d.Cart(); k.Change.Forget {
 		p.after = &cart.Cart{}
@@ -59,9 +70,12 @@ func (c *Coordinator) compute(o *Options, key cart.Key, b *batch, view *cart.Car
 // writes are what d has altered since a cart at version base.
 func writes(d *cart.Draft, base uint64) (ws []storage.Write) {
 	for _, w := range d.Written() {
-		write := storage.Write{Part: w.Part, Value: w.Value}
-		if w.Part != cart.PartReceived {
-			write.Step = w.Version - base
+		write := storage.Write{Part: w.Part, Value: w.Value, Step: w.Version - base}
+		switch w.Part {
+		case cart.PartReceived:
+			write.Step = 0
+		case cart.PartRequests:
+			write.Step = w.Version // which does not follow that of the cart
 		}
 		ws = append(ws, write)
 	}
@@ -172,7 +186,7 @@ func (p *plan) answer(c *Coordinator, out storage.Outcome) *cart.Cart {
 			continue
 		}
 		c.stats.changes.Add(1)
-		o.answer(Result{Cart: stamp(a.cart), Changed: a.changed}, nil)
+		o.answer(Result{Cart: stamp(a.cart), Changed: a.changed, Repeat: a.repeat}, nil)
 	}
 	return stamp(p.after)
 }

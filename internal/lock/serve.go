@@ -99,7 +99,7 @@ func (s *serving) plan(ctx context.Context) (*plan, error) {
 		}
 	}
 	p := s.c.compute(o, s.q.key, &s.batch, s.view)
-	if l := &p.commit.Locks; known && s.c.locker != nil && s.c.mode.locking.Load() && !l.MustHold {
+	if l := &p.commit.Locks; known && s.c.locker != nil && s.c.mode.locking.Load() && !l.MustHold && len(l.Parts) > 0 {
 		l.Claim = o.claim(l.Parts, s.token)
 		if s.token != "" && s.c.cache.takesTurns(s.q.key) && !s.c.closing.Load() {
 			l.Again = o.claim(l.Parts, "")
@@ -157,6 +157,12 @@ func (s *serving) locked(ctx context.Context, p *plan, out storage.Outcome) (aga
 		return s.fail(nil, fmt.Errorf("a lock is held that this store cannot wait for: %w", storage.ErrUnsupported))
 	}
 	claim := p.commit.Locks.Claim
+	if repeats, others := p.repeats(); len(repeats) > 0 { // which wait for no lock
+		if out.Claimed.Queued {
+			s.c.release(s.q.key, claim.Token)
+		}
+		return s.split(ctx, [][]*op{repeats, others})
+	}
 	if sets := byParts(s.ops, p.view); len(sets) > 1 {
 		if out.Claimed.Queued {
 			s.c.release(s.q.key, claim.Token)

@@ -28,6 +28,15 @@ type intent struct {
 	From     cart.Key      `json:"from"`
 	To       cart.Key      `json:"to"`
 	Strategy cart.Strategy `json:"strategy"`
+	// Key and Sum are those of its [Request], which the target is to remember.
+	Key string `json:"key,omitempty"`
+	Sum []byte `json:"sum,omitempty"`
+}
+
+func (in *intent) request() Request {
+	r := Request{Key: in.Key}
+	copy(r.Sum[:], in.Sum)
+	return r
 }
 
 // errGone is returned inside of this file when an intent is not there any more.
@@ -122,8 +131,17 @@ func (t *transfer) try(ctx context.Context, from, to cart.Key, strategy cart.Str
 	if err != nil {
 		return Result{}, 0, err
 	}
-	if met.To == to && met.Strategy == strategy {
-		return Result{Cart: target, Changed: true, Capped: capped}, storage.Committed, c.ifLeased(ctx, from, ch) // what was asked for now was asked for before
+	if again, ok, err := t.o.repeated(target, ch.Request); (ok || err != nil) && !t.guessed {
+		return again, storage.Committed, err
+	} else if ok || err != nil {
+		return Result{}, storage.Conflict, nil
+	}
+	if met.To == to && met.Strategy == strategy { // what is asked for now was asked for before
+		err := c.ifLeased(ctx, from, ch)
+		if err == nil {
+			err = c.remember(ctx, to, ch.Request, true)
+		}
+		return Result{Cart: target, Changed: true, Capped: capped}, storage.Committed, err
 	}
 	if err := ch.If.Check(source, cart.PartAll); err != nil {
 		return t.unless(err)
@@ -132,9 +150,16 @@ func (t *transfer) try(ctx context.Context, from, to cart.Key, strategy cart.Str
 		if t.guessed {
 			return Result{}, storage.Conflict, nil
 		}
-		return Result{Cart: target}, storage.Committed, c.ifLeased(ctx, from, ch)
+		err := c.ifLeased(ctx, from, ch)
+		if err == nil {
+			err = c.remember(ctx, to, ch.Request, false)
+		}
+		return Result{Cart: target}, storage.Committed, err
 	}
-	in := intent{ID: storage.NewID(), From: from, To: to, Strategy: strategy}
+	in := intent{ID: storage.NewID(), From: from, To: to, Strategy: strategy, Key: ch.Request.Key}
+	if in.Key != "" {
+		in.Sum = ch.Request.Sum[:]
+	}
 	take, arrived, err := t.arrival(ctx, source, target, in, nil, t.o.Limits)
 	if err != nil {
 		return t.unless(err)
@@ -178,15 +203,22 @@ func (t *transfer) load(ctx context.Context, key cart.Key) (*cart.Cart, intent, 
 // times. received is what the target remembers of the hand-over; nil where the hand-over is one step.
 func (t *transfer) arrival(ctx context.Context, source, target *cart.Cart, in intent, received []byte, limits cart.Limits) (storage.Commit, *cart.Cart, error) {
 	take := storage.Commit{
-		Key: in.To, Expect: storage.Expect{ID: target.ID, Version: target.Version},
+		Key: in.To, Expect: expectRequests(target),
 		Change: storage.Change{TTL: t.o.TTL, Touch: true},
 		Locks:  storage.Locks{Parts: []cart.Part{cart.PartAll}, Token: t.tokens[in.To]},
 	}
 	t.capped = nil
+	known, err := t.requests(source, target, in)
+	if err != nil {
+		return take, nil, err
+	}
 	if in.Strategy == cart.StrategySwap {
 		take.Change.Place = source.Moved()
 		take.Change.Place.Received = received
 		take.Change.Trail = t.c.trail(ctx, storage.ChangeSwapped, 0, cart.PartAll)
+		if r := in.request(); r.Key != "" {
+			take.Change.Place.Remember(append(known, r.made(take.Change.Place.Version, true)))
+		}
 		arrived := *take.Change.Place
 		return take, &arrived, nil
 	}
@@ -196,6 +228,12 @@ func (t *transfer) arrival(ctx context.Context, source, target *cart.Cart, in in
 		return take, nil, err
 	}
 	t.capped = d.Capped()
+	if r := in.request(); r.Key != "" {
+		known = append(known, r.made(d.Cart().Version, true))
+	}
+	if len(known) > 0 {
+		d.Remember(known)
+	}
 	arrived := d.Cart()
 	take.Change.Writes, take.Change.Steps, take.Change.NewID = writes(d, target.Version), arrived.Version-target.Version, arrived.ID
 	if changed {
@@ -204,11 +242,22 @@ func (t *transfer) arrival(ctx context.Context, source, target *cart.Cart, in in
 	return take, arrived, nil
 }
 
+// requests are what the target of a hand-over is to remember beside the hand-over itself: what the source does, and of a
+// merge what the target does too.
+func (t *transfer) requests(source, target *cart.Cart, in intent) ([]cart.Request, error) {
+	known, err := t.o.recall(source)
+	if err != nil || in.Strategy == cart.StrategySwap {
+		return known, err
+	}
+	here, err := t.o.recall(target)
+	return cart.Joined(here, known), err
+}
+
 // atOnce changes both carts in one step.
 func (t *transfer) atOnce(ctx context.Context, in intent, source, target *cart.Cart, take storage.Commit, arrived *cart.Cart) (Result, storage.Status, error) {
 	token := t.tokens[in.From]
 	give := storage.Commit{
-		Key: in.From, Expect: storage.Expect{ID: source.ID, Version: source.Version},
+		Key: in.From, Expect: expectRequests(source),
 		Change: storage.Change{Forget: true, Trail: t.c.trail(ctx, kindOf(in.Strategy), 0, cart.PartAll)},
 		Locks:  storage.Locks{Parts: []cart.Part{cart.PartAll}, Token: token, Release: token != ""},
 	}

@@ -22,9 +22,9 @@ const (
 	querySchema  = `
 		SELECT max((SELECT coalesce(max(version), 0) FROM sidecart_schema), (SELECT coalesce(max(version), 0) FROM sidecart_schema_added)),
 			(SELECT coalesce(max(version), 0) FROM sidecart_schema)`
-	raiseFences  = `UPDATE sidecart_fences SET last = ?1 WHERE last < ?1`
-	saveSchema   = `INSERT INTO sidecart_schema (version, applied_at) VALUES (?1, ?2)`
-	saveAdded    = `INSERT INTO sidecart_schema_added (version, applied_at) VALUES (?1, ?2)`
+	raiseFences = `UPDATE sidecart_fences SET last = ?1 WHERE last < ?1`
+	saveSchema  = `INSERT INTO sidecart_schema (version, applied_at) VALUES (?1, ?2)`
+	saveAdded   = `INSERT INTO sidecart_schema_added (version, applied_at) VALUES (?1, ?2)`
 )
 
 // migrate brings the schema up to date, under the write lock of the file.

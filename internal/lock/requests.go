@@ -1,0 +1,175 @@
+package lock
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/sidecart/sidecart/internal/cart"
+	"github.com/sidecart/sidecart/internal/storage"
+)
+
+// A change with an idempotency key is made once. The cart remembers its last requests (cart.PartRequests), and a commit
+// stores the request in the same step as the change, on the condition that the memory is as it was when the key was not
+// found in it. So two attempts of one request cannot both be made, wherever they run.
+
+// Request is what a client calls a change, so that it can be sent again. The zero value is a change without a key.
+type Request struct {
+	// Key is the idempotency key; "" for none.
+	Key string
+	// Sum tells requests apart that come with the same key.
+	Sum cart.Sum
+}
+
+// ErrKeyReused is returned for an idempotency key that was given with another request.
+var ErrKeyReused = errors.New("the idempotency key was given with another request")
+
+// Repeat says what the first attempt of a request did. The zero value is not a repeat.
+type Repeat struct {
+	// Version is the cart's version after it; 0 where this is the first attempt.
+	Version uint64
+}
+
+// since is the time from which on requests are remembered.
+func (o *Options) since() time.Time {
+	if o.IdempotencyWindow <= 0 {
+		return time.Time{} // for the cart's life
+	}
+	return time.Now().Add(-o.IdempotencyWindow)
+}
+
+// find looks for r in what a cart remembers. It returns ErrKeyReused where the key stands for another request.
+func (r Request) find(known []cart.Request) (first cart.Request, found bool, err error) {
+	i := slices.IndexFunc(known, func(k cart.Request) bool { return k.Key == r.Key })
+	switch {
+	case r.Key == "" || i < 0:
+		return cart.Request{}, false, nil
+	case known[i].Sum != r.Sum:
+		return cart.Request{}, false, fmt.Errorf("%w, at version %d of the cart", ErrKeyReused, known[i].Version)
+	}
+	return known[i], true, nil
+}
+
+// made is r as a cart remembers it.
+func (r Request) made(version uint64, changed bool) cart.Request {
+	return cart.Request{Key: r.Key, Sum: r.Sum, Version: version, Changed: changed, At: time.Now()}
+}
+
+// recall reads what a stored cart remembers.
+func (o *Options) recall(k *cart.Cart) ([]cart.Request, error) {
+	known, err := k.Remembered(o.since())
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", storage.ErrCorrupt, err)
+	}
+	return known, nil
+}
+
+// repeated answers a request that k remembers. ok is false where it does not.
+func (o *Options) repeated(k *cart.Cart, r Request) (res Result, ok bool, err error) {
+	if r.Key == "" {
+		return Result{}, false, nil
+	}
+	known, err := o.recall(k)
+	if err != nil {
+		return Result{}, false, err
+	}
+	first, ok, err := r.find(known)
+	return Result{Cart: k, Changed: first.Changed, Repeat: Repeat{first.Version}}, ok, err
+}
+
+// heldUp reports whether a lock was the reason of an error: an attempt that was made before may have had the lock, or
+// given back the lease.
+func heldUp(err error) bool {
+	for _, e := range []error{storage.ErrLockTimeout, storage.ErrLockLost, storage.ErrLockUnknown, errHeld} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
+}
+
+// remember stores a request that altered nothing of the cart, or nothing any more, where there is a cart.
+func (c *Coordinator) remember(ctx context.Context, key cart.Key, r Request, changed bool) error {
+	for r.Key != "" {
+		k, err := c.read(ctx, key)
+		if err != nil || !k.Exists() {
+			return err
+		}
+		o := c.opts.Load()
+		known, err := o.recall(k)
+		if err != nil {
+			return err
+		}
+		if _, found, err := r.find(known); found || err != nil {
+			return err
+		}
+		d := cart.NewDraft(k, o.Limits, "")
+		d.Remember(append(known, r.made(k.Version, changed)))
+		outs, err := c.store.Commit(ctx, storage.Commit{
+			Key: key, Expect: expectRequests(k),
+			Change: storage.Change{Writes: writes(d, k.Version), TTL: o.TTL},
+		})
+		c.cache.drop(key)
+		if err != nil || outs[0].Status == storage.Committed {
+			return err
+		}
+		if met := outs[0].Cart; met.Transfer != nil {
+			if err := c.resume(ctx, key, met); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// expectRequests expects a cart as it is, and what it remembers.
+func expectRequests(k *cart.Cart) storage.Expect {
+	return storage.Expect{ID: k.ID, Version: k.Version, Parts: map[cart.Part]uint64{cart.PartRequests: k.Requests.Version}}
+}
+
+// memory is what the cart of a plan remembers.
+type memory struct {
+	known []cart.Request
+	read  bool
+	added bool
+}
+
+// repeat answers an op whose request is remembered; ok is false where it is not, and the op is to be made.
+func (p *plan) repeat(o *op, window time.Time, now *cart.Cart) (a answer, ok bool) {
+	if o.Request.Key == "" {
+		return answer{}, false
+	}
+	e := &p.commit.Expect
+	e.Version, e.Parts[cart.PartRequests] = p.view.Version, p.view.Requests.Version
+	if m := &p.memory; !m.read {
+		known, err := p.view.Remembered(window)
+		if err != nil {
+			return answer{err: fmt.Errorf("%w: %w", storage.ErrCorrupt, err)}, true
+		}
+		m.known, m.read = known, true
+	}
+	first, found, err := o.Request.find(p.memory.known)
+	return answer{cart: now, changed: first.Changed, err: err, repeat: Repeat{first.Version}}, found || err != nil
+}
+
+// note remembers an op that was made. A cart that is not there remembers nothing.
+func (p *plan) note(o *op, a *answer, now *cart.Cart) {
+	if o.Request.Key != "" && a.err == nil && now.Exists() && !o.forget {
+		p.memory.known = append(p.memory.known, o.Request.made(now.Version, a.changed))
+		p.memory.added = true
+	}
+}
+
+// repeats are the ops that were made before, and those that were not.
+func (p *plan) repeats() (repeats, others []*op) {
+	for i, o := range p.ops {
+		if p.answers[i].repeat != (Repeat{}) {
+			repeats = append(repeats, o)
+		} else {
+			others = append(others, o)
+		}
+	}
+	return repeats, others
+}
