@@ -214,14 +214,17 @@ func (c *Coordinator) change(ctx context.Context, key cart.Key, ch Change, forge
 	if err := c.canLease(ch); err != nil {
 		return Result{}, err
 	}
+	if ch.Request.Key != "" && c.lockAwaited(key) { // a repeat does not queue for it
+		if again, ok, err := c.lookUp(ctx, key, ch.Request); ok || err != nil {
+			return again, err
+		}
+	}
 	expires := time.Now().Add(c.opts.Load().WaitTimeout)
 	for attempt := 0; ; attempt++ {
 		res, err := c.submit(ctx, key, &op{Change: ch, forget: forget, expires: expires})
-		if heldUp(err) && ch.Request.Key != "" {
-			if k, e := c.read(ctx, key); e == nil {
-				if again, ok, e := c.opts.Load().repeated(k, ch.Request); ok || errors.Is(e, ErrKeyReused) {
-					return again, e
-				}
+		if heldUp(err) {
+			if again, ok, e := c.lookUp(ctx, key, ch.Request); ok || errors.Is(e, ErrKeyReused) {
+				return again, e
 			}
 		}
 		if !errors.Is(err, errHeld) {

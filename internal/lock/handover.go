@@ -28,14 +28,8 @@ func (c *Coordinator) HandOver(ctx context.Context, from, to cart.Key, strategy 
 }
 
 func (c *Coordinator) handOverQueued(ctx context.Context, from, to cart.Key, strategy cart.Strategy, ch Change) (Result, error) {
-	if ch.Request.Key != "" { // a repeat waits for nobody
-		k, err := c.read(ctx, to)
-		if err != nil {
-			return Result{}, err
-		}
-		if again, ok, err := c.opts.Load().repeated(k, ch.Request); ok || err != nil {
-			return again, err
-		}
+	if again, ok, err := c.lookUp(ctx, to, ch.Request); ok || err != nil { // a repeat waits for nobody
+		return again, err
 	}
 	if from == to {
 		k, err := c.read(ctx, from)

@@ -145,7 +145,7 @@ func (c *Coordinator) submit(ctx context.Context, key cart.Key, o *op) (Result, 
 	return c.await(ctx, sh, q, o)
 }
 
-// queueParts are the parts that decide which waiting changes a change must not overtake: none, where it was made before.
+// queueParts are the parts that decide which waiting changes a change must not overtake.
 func (c *Coordinator) queueParts(key cart.Key, o *op) []cart.Part {
 	if o.claim != nil {
 		return o.claim.Parts
@@ -156,12 +156,6 @@ func (c *Coordinator) queueParts(key cart.Key, o *op) []cart.Part {
 	view, _ := c.cache.get(key)
 	if view == nil {
 		view = &cart.Cart{}
-	}
-	if o.Request.Key != "" {
-		known, _ := c.opts.Load().recall(view)
-		if _, found, _ := o.Request.find(known); found {
-			return nil
-		}
 	}
 	if p := o.Verb.Parts(view); len(p) > 0 {
 		return p
@@ -185,7 +179,7 @@ func (q *queue) blocks(o *op) bool {
 func (q *queue) enqueue(o *op) {
 	behind := slices.ContainsFunc(q.pending, func(p *op) bool { return cart.Overlap(p.parts, o.parts) })
 	for _, w := range q.waiters {
-		if !behind && !o.solo() && len(o.parts) > 0 && o.claim == nil && !w.claim.Leased && cart.Covers(w.claim.Parts, o.parts) {
+		if !behind && !o.solo() && o.claim == nil && !w.claim.Leased && cart.Covers(w.claim.Parts, o.parts) {
 			w.ops = append(w.ops, o)
 			return
 		}

@@ -79,6 +79,57 @@ func (o *Options) repeated(k *cart.Cart, r Request) (res Result, ok bool, err er
 	return Result{Cart: k, Changed: first.Changed, Repeat: Repeat{first.Version}}, ok, err
 }
 
+// lookUp answers a request that was made before, from what stands in the backend.
+func (c *Coordinator) lookUp(ctx context.Context, key cart.Key, r Request) (res Result, ok bool, err error) {
+	if r.Key == "" {
+		return Result{}, false, nil
+	}
+	k, err := c.read(ctx, key)
+	if err != nil {
+		return Result{}, false, err
+	}
+	return c.opts.Load().repeated(k, r)
+}
+
+// answerRepeats answers those of ops that were made before, since they wait for no lock, and returns the others. Those
+// that would wait behind them in the queue are answered too.
+func (c *Coordinator) answerRepeats(ctx context.Context, q *queue, ops []*op) []*op {
+	sh := c.shard(q.key)
+	keyed := func(o *op) bool { return o.Request.Key != "" }
+	sh.mu.Lock()
+	some := slices.ContainsFunc(ops, keyed) || slices.ContainsFunc(q.pending, keyed)
+	sh.mu.Unlock()
+	if !some {
+		return ops
+	}
+	k, err := c.read(ctx, q.key)
+	if err != nil {
+		return ops // which may wait
+	}
+	o := c.opts.Load()
+	answered := func(op *op) bool {
+		res, ok, err := o.repeated(k, op.Request)
+		if ok = ok || errors.Is(err, ErrKeyReused); ok {
+			op.running = true
+			op.answer(res, err)
+		}
+		return ok
+	}
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	q.pending = slices.DeleteFunc(q.pending, answered)
+	return slices.DeleteFunc(ops, answered)
+}
+
+// lockAwaited reports whether changes of a cart wait for a lock in this sidecar.
+func (c *Coordinator) lockAwaited(key cart.Key) bool {
+	sh := c.shard(key)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	q := sh.queues[key]
+	return q != nil && len(q.waiters) > 0
+}
+
 // heldUp reports whether a lock was the reason of an error: an attempt that was made before may have had the lock, or
 // given back the lease.
 func heldUp(err error) bool {
@@ -160,16 +211,4 @@ func (p *plan) note(o *op, a *answer, now *cart.Cart) {
 		p.memory.known = append(p.memory.known, o.Request.made(now.Version, a.changed))
 		p.memory.added = true
 	}
-}
-
-// repeats are the ops that were made before, and those that were not.
-func (p *plan) repeats() (repeats, others []*op) {
-	for i, o := range p.ops {
-		if p.answers[i].repeat != (Repeat{}) {
-			repeats = append(repeats, o)
-		} else {
-			others = append(others, o)
-		}
-	}
-	return repeats, others
 }

@@ -1,6 +1,7 @@
 package lock_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"sync"
@@ -177,13 +178,44 @@ func TestRepeatWaitsForNobody(t *testing.T) {
 	if _, err := other.AcquireLease(t.Context(), key, lock.LeaseRequest{Parts: []cart.Part{cart.PartAll}, Wait: 0}); err != nil {
 		t.Fatal(err)
 	}
-	begun := time.Now()
-	for name, c := range map[string]*lock.Coordinator{"the same sidecar": c, "another": other} {
-		r := must(t)(c.Change(t.Context(), key, under))
+	gate := newGate(store)
+	cold := lock.New(gate, options())
+	plain := under
+	plain.Lease, plain.Release = "", false
+	prompt := func(name string, c *lock.Coordinator) {
+		t.Helper()
+		begun := time.Now()
+		r := must(t)(c.Change(t.Context(), key, plain))
 		if r.Repeat.Version != 2 || time.Since(begun) > options().WaitTimeout/2 {
 			t.Errorf("%s, while all is locked: %+v after %s", name, r, time.Since(begun))
 		}
 	}
+	prompt("the same sidecar", c)
+	prompt("another", other)
+
+	// Others wait for the lock in the same sidecar, and came in the same batch.
+	ctx, cancel := context.WithCancel(t.Context())
+	var waiting, asked sync.WaitGroup
+	add := func(id string) {
+		waiting.Go(func() {
+			_, err := cold.Change(ctx, key, lock.Change{Verb: item(t, id, 1), Scope: cart.PartItems})
+			if !errors.Is(err, context.Canceled) {
+				t.Errorf("%s: %v", id, err)
+			}
+		})
+	}
+	gate.close()
+	add("under way")
+	until(t, "a change is under way", func() bool { return gate.waiting.Load() > 0 })
+	add("waits")
+	asked.Go(func() { prompt("in a batch with others", cold) })
+	until(t, "two wait", func() bool { return cold.Status().Stats.Waiting == 2 })
+	gate.open()
+	asked.Wait()
+	until(t, "the others wait for the lock", func() bool { return cold.Status().Stats.Waiting == 2 })
+	prompt("behind others", cold)
+	cancel()
+	waiting.Wait()
 }
 
 // A repeat is answered with the cart as it is now.

@@ -157,11 +157,11 @@ func (s *serving) locked(ctx context.Context, p *plan, out storage.Outcome) (aga
 		return s.fail(nil, fmt.Errorf("a lock is held that this store cannot wait for: %w", storage.ErrUnsupported))
 	}
 	claim := p.commit.Locks.Claim
-	if repeats, others := p.repeats(); len(repeats) > 0 { // which wait for no lock
+	if s.ops = s.c.answerRepeats(ctx, s.q, s.ops); len(s.ops) == 0 {
 		if out.Claimed.Queued {
 			s.c.release(s.q.key, claim.Token)
 		}
-		return s.split(ctx, [][]*op{repeats, others})
+		return false
 	}
 	if sets := byParts(s.ops, p.view); len(sets) > 1 {
 		if out.Claimed.Queued {
