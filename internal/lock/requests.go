@@ -207,7 +207,7 @@ func (p *plan) repeat(o *op, window time.Time, now *cart.Cart) (a answer, ok boo
 
 // note remembers an op that was made. A cart that is not there remembers nothing.
 func (p *plan) note(o *op, a *answer, now *cart.Cart) {
-	if o.Request.Key != "" && a.err == nil && now.Exists() && !o.forget {
+	if o.Request.Key != "" && a.err == nil && now.Exists() {
 		p.memory.known = append(p.memory.known, o.Request.made(now.Version, a.changed))
 		p.memory.added = true
 	}

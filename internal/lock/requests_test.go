@@ -307,6 +307,44 @@ func TestHandOverIsMadeOnce(t *testing.T) {
 	}
 }
 
+// Attempts of one hand-over that meet, and one that finishes what was asked for without a key, are one request too.
+func TestHandOverMeetsItself(t *testing.T) {
+	from, to := cart.Key{Identifier: "guest", Instance: "default"}, cart.Key{Identifier: "user", Instance: "default"}
+	ch := lock.Change{Request: lock.Request{Key: "k", Sum: cart.Sum{9}}}
+	put := func(c *lock.Coordinator, key cart.Key) {
+		must(t)(c.Change(t.Context(), key, lock.Change{Verb: item(t, "a", 1), Scope: cart.PartItems}))
+	}
+	store := openMemory(t)
+	gate := newGate(store)
+	put(lock.New(store, options()), from)
+	put(lock.New(store, options()), to)
+	gate.close()
+	var wg sync.WaitGroup
+	for range 2 {
+		wg.Go(func() {
+			r, err := lock.New(gate, options()).HandOver(t.Context(), from, to, cart.StrategyAddQuantities, ch)
+			if err != nil || !r.Changed || quantity(t, r.Cart, "a") != 2 {
+				t.Errorf("%+v, %v", r, err)
+			}
+		})
+	}
+	until(t, "both are under way", func() bool { return gate.waiting.Load() == 2 })
+	gate.open()
+	wg.Wait()
+
+	store = openMemory(t)
+	put(lock.New(store, options()), from)
+	if _, err := lock.New(inSteps(store, 1), options()).HandOver(t.Context(), from, to, cart.StrategySwap, lock.Change{}); !errors.Is(err, errDied) {
+		t.Fatal(err)
+	}
+	c := lock.New(inSteps(store, 1<<20), options())
+	for attempt := range 2 {
+		if r := must(t)(c.HandOver(t.Context(), from, to, cart.StrategySwap, ch)); !r.Changed || (r.Repeat.Version != 0) != (attempt > 0) {
+			t.Errorf("attempt %d: changed %v, %+v", attempt, r.Changed, r.Repeat)
+		}
+	}
+}
+
 // A hand-over that moves nothing is remembered by the target, where there is one.
 func TestHandOverOfNothing(t *testing.T) {
 	c := lock.New(openMemory(t), options())
