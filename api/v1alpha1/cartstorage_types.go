@@ -94,6 +94,14 @@ type CartStorageSpec struct {
 	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]{1,9}([.][0-9]{1,9})?(h|m|s|ms))+$') && (duration(self) == duration('0s') || duration(self) >= duration('1s'))",message="must be a duration of at least one second such as 30m, 24h or 720h, or 0s for ever"
 	TTL *metav1.Duration `json:"ttl,omitempty"`
 
+	// How long a cart remembers the idempotency keys of its last 64 changes, if it lives as long.
+	// +optional
+	// +kubebuilder:default="24h"
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=32
+	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]{1,9}([.][0-9]{1,9})?(h|m|s|ms))+$') && duration(self) >= duration('1s') && duration(self) <= duration('720h')",message="must be a duration from 1s to 720h such as 24h"
+	IdempotencyWindow metav1.Duration `json:"idempotencyWindow,omitzero"`
+
 	// How changes of several replicas are kept apart.
 	// +optional
 	// +kubebuilder:default={}

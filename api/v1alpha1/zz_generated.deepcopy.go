@@ -174,6 +174,7 @@ func (in *CartStorageSpec) DeepCopyInto(out *CartStorageSpec) {
 		*out = new(v1.Duration)
 		**out = **in
 	}
+	out.IdempotencyWindow = in.IdempotencyWindow
 	out.Locking = in.Locking
 	out.Timeouts = in.Timeouts
 	out.Limits = in.Limits

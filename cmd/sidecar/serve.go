@@ -154,14 +154,15 @@ func (s *sidecar) warn(c *config.Config) {
 func (s *sidecar) options(c *config.Config, store storage.Store) lock.Options {
 	on, reason := lockingOf(c.Locking, store.Capabilities())
 	return lock.Options{
-		Locking:       on,
-		Reason:        reason,
-		WaitTimeout:   c.Locking.WaitTimeout.Std(),
-		LeaseDuration: c.Locking.LeaseDuration.Std(),
-		TTL:           c.TTL.Std(),
-		Limits:        limits(c),
-		Holder:        s.holder,
-		CallOf:        proxy.CallOf,
+		Locking:           on,
+		Reason:            reason,
+		WaitTimeout:       c.Locking.WaitTimeout.Std(),
+		LeaseDuration:     c.Locking.LeaseDuration.Std(),
+		TTL:               c.TTL.Std(),
+		IdempotencyWindow: c.IdempotencyWindow.Std(),
+		Limits:            limits(c),
+		Holder:            s.holder,
+		CallOf:            proxy.CallOf,
 		OnEvent: func(e lock.Event) {
 			s.log.Warn(e.Message, "event", e.Kind)
 		},

@@ -31,7 +31,10 @@ type Config struct {
 	// KeyPrefix starts the name of every cart in a shared backend: 1 to 64 of A-Z a-z 0-9 _ : . and -.
 	KeyPrefix string `yaml:"keyPrefix"`
 	// TTL is the life of a cart from its last change; 0 is for ever.
-	TTL      Duration `yaml:"ttl"`
+	TTL Duration `yaml:"ttl"`
+	// IdempotencyWindow is for how long a cart remembers the idempotency keys of its last changes, if it lives as long.
+	IdempotencyWindow Duration `yaml:"idempotencyWindow,omitempty"`
+
 	Locking  Locking  `yaml:"locking"`
 	Timeouts Timeouts `yaml:"timeouts"`
 	Limits   Limits   `yaml:"limits"`
@@ -50,6 +53,15 @@ type Config struct {
 type Audit struct {
 	// Retention is how long its lines are kept; 0 for no trail.
 	Retention Duration `yaml:"retention,omitempty"`
+}
+
+// MarshalYAML leaves out what came later and is as by default: see [Limits.MarshalYAML].
+func (c Config) MarshalYAML() (any, error) {
+	type plain Config
+	if c.IdempotencyWindow == Default().IdempotencyWindow {
+		c.IdempotencyWindow = 0
+	}
+	return plain(c), nil
 }
 
 // Backend says where carts live: a type, and the section of that type.
@@ -233,6 +245,8 @@ func Default() *Config {
 		Backend:    Backend{Type: BackendDatabase, Database: &Database{URL: DefaultDatabaseURL}},
 		KeyPrefix:  "cart",
 		TTL:        Duration(24 * time.Hour),
+
+		IdempotencyWindow: Duration(24 * time.Hour),
 		Locking: Locking{
 			Mode:          LockingAuto,
 			WaitTimeout:   defaultWait,

@@ -48,7 +48,7 @@ func TestLoadFull(t *testing.T) {
 		MoveFrom: &config.MoveFrom{KeyPrefix: "old.cart", Backend: config.Backend{Type: config.BackendDatabase, Database: &config.Database{
 			URL: "sqlite:/data/carts.db",
 		}}},
-		KeyPrefix: "shop.cart", TTL: config.Duration(48 * time.Hour),
+		KeyPrefix: "shop.cart", TTL: config.Duration(48 * time.Hour), IdempotencyWindow: config.Duration(2 * time.Hour),
 		Locking:  config.Locking{Mode: config.LockingEnabled, WaitTimeout: config.Duration(4 * time.Second), LeaseDuration: config.Duration(3 * time.Second), Reason: "MultipleReplicas"},
 		Timeouts: config.Timeouts{Dial: config.Duration(2 * time.Second), Read: config.Duration(300 * time.Millisecond), Write: config.Duration(400 * time.Millisecond), Request: config.Duration(90 * time.Second)},
 		Limits:   config.Limits{MaxItems: 10, MaxDocumentBytes: 2048, MaxCartBytes: 4096, MaxMetadataKeys: 20, MaxQuantity: 99},
@@ -182,6 +182,7 @@ func TestLoadProblems(t *testing.T) {
 		"empty prefix":        {"keyPrefix: ''", []string{`keyPrefix: must be 1 to 64 characters of A-Z a-z 0-9 _ : . and -, is ""`}},
 		"long prefix":         {"keyPrefix: " + strings.Repeat("p", 65), []string{fmt.Sprintf("keyPrefix: must be 1 to 64 characters of A-Z a-z 0-9 _ : . and -, is %q", strings.Repeat("p", 65))}},
 		"reserved prefix":     {"keyPrefix: lock.cart", []string{`keyPrefix: must not start with "lock", which names what is kept beside the carts; is "lock.cart"`}},
+		"idempotency window":  {"idempotencyWindow: 721h", []string{"idempotencyWindow: must be between 1s and 720h, is 721h"}},
 		"ttl":                 {"ttl: 10ms", []string{"ttl: must be 0 (for ever) or at least 1s, is 10ms"}},
 		"negative ttl":        {"ttl: -1h", []string{"ttl: must be 0 (for ever) or at least 1s, is -1h"}},
 		"locking mode":        {"locking: {mode: Auto}", []string{`locking.mode: must be one of enabled, disabled, auto, is "Auto"`}},
@@ -495,16 +496,16 @@ func TestMarshalForOlderSidecars(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, field := range []string{"maxCartBytes", "maxMetadataKeys", "namespace", "audit"} {
+	for _, field := range []string{"maxCartBytes", "maxMetadataKeys", "namespace", "idempotencyWindow", "audit"} {
 		if strings.Contains(string(text), field) {
 			t.Errorf("%s is written although it is as by default:\n%s", field, text)
 		}
 	}
-	c.Limits.MaxCartBytes, c.Limits.MaxMetadataKeys = 4096, 7
+	c.Limits.MaxCartBytes, c.Limits.MaxMetadataKeys, c.IdempotencyWindow = 4096, 7, config.Duration(time.Hour)
 	if text, err = config.Marshal(c); err != nil {
 		t.Fatal(err)
 	}
-	if again, err := config.Load(text); err != nil || again.Limits != c.Limits {
+	if again, err := config.Load(text); err != nil || again.Limits != c.Limits || again.IdempotencyWindow != c.IdempotencyWindow {
 		t.Errorf("%v: %+v, want %+v", err, again, c.Limits)
 	}
 }

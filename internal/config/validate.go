@@ -17,6 +17,9 @@ import (
 // MaxTimeout is the longest time that a configuration may name.
 const MaxTimeout = 24 * time.Hour
 
+// maxIdempotencyWindow is 30 days: nobody sends a request again after that.
+const maxIdempotencyWindow = 720 * time.Hour
+
 // Bounds that say "this is a slip" rather than "this is a lot".
 const (
 	maxMaxItems      = 1_000_000
@@ -49,6 +52,9 @@ func (c *Config) Validate() Problems {
 	v.keyPrefix("keyPrefix", c.KeyPrefix)
 	if ttl := c.TTL.Std(); ttl != 0 && ttl < time.Second {
 		v.problem("ttl", "must be 0 (for ever) or at least 1s, is %s", c.TTL)
+	}
+	if w := c.IdempotencyWindow.Std(); w < time.Second || w > maxIdempotencyWindow {
+		v.problem("idempotencyWindow", "must be between 1s and %s, is %s", Duration(maxIdempotencyWindow), c.IdempotencyWindow)
 	}
 	v.times(c)
 	within(v, "limits.maxItems", int64(c.Limits.MaxItems), 1, maxMaxItems)

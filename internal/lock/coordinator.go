@@ -36,8 +36,8 @@ type Options struct {
 	LeaseDuration time.Duration
 	// TTL is the life of a cart from its last change; 0 is for ever.
 	TTL time.Duration
-	// IdempotencyWindow is for how long a cart remembers the requests that were made under idempotency keys; 0 is for the
-	// cart's life, which ends it in any case.
+	// IdempotencyWindow is for how long a cart remembers the requests that were made under idempotency keys; 0 is for
+	// the cart's life, which ends it in any case.
 	IdempotencyWindow time.Duration
 	// Limits bound the carts.
 	Limits cart.Limits
@@ -76,8 +76,8 @@ type Change struct {
 	// succeeds, also one that alters nothing.
 	Lease   string
 	Release bool
-	// Request is the idempotency key, if any. A repeat of a request that the cart remembers changes nothing. It asks for
-	// no lease and no precondition, and waits for no lock.
+	// Request is the idempotency key, if any. A repeat of a request that the cart remembers changes nothing. It asks
+	// for no lease and no precondition, and waits for no lock.
 	Request Request
 }
 
@@ -91,7 +91,8 @@ type Result struct {
 	// Capped are the ids of the items whose quantity a merge made the largest that is allowed, in the order of the
 	// cart's items. Where another sidecar made a step of the merge, they are not known.
 	Capped []string
-	// Repeat says that the request was made before. Changed and Repeat.Version are of that time, and Cart is as it is now.
+	// Repeat says that the request was made before. Changed and Repeat.Version are of that time, and Cart is as it is
+	// now.
 	Repeat Repeat
 }
 

@@ -242,8 +242,8 @@ func (t *transfer) arrival(ctx context.Context, source, target *cart.Cart, in in
 	return take, arrived, nil
 }
 
-// requests are what the target of a hand-over is to remember beside the hand-over itself: what the source does, and of a
-// merge what the target does too.
+// requests are what the target of a hand-over is to remember beside the hand-over itself: what the source does, and of
+// a merge what the target does too.
 func (t *transfer) requests(source, target *cart.Cart, in intent) ([]cart.Request, error) {
 	known, err := t.o.recall(source)
 	if err != nil || in.Strategy == cart.StrategySwap {

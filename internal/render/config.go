@@ -29,6 +29,7 @@ func Config(cs *v1alpha1.CartStorage, locking v1alpha1.LockingStatus, generation
 	if spec.TTL != nil { // zero is for ever
 		c.TTL = config.Duration(spec.TTL.Duration)
 	}
+	c.IdempotencyWindow = duration(c.IdempotencyWindow, spec.IdempotencyWindow)
 	c.AllowFlush = spec.Flush == v1alpha1.Allow
 	c.Audit = config.Audit{Retention: config.Duration(spec.Audit.Retention.Duration)}
 	renderLocking(c, spec, locking)

@@ -143,8 +143,8 @@ type Locks struct {
 // Write stores one part.
 type Write struct {
 	Part cart.Part
-	// Value is compact JSON, or opaque bytes for the internal parts; nil removes a metadata key, leaving a tombstone, or
-	// clears an internal part.
+	// Value is compact JSON, or opaque bytes for the internal parts; nil removes a metadata key, leaving a tombstone,
+	// or clears an internal part.
 	Value []byte
 	// Step says which of the commit's steps was the last to alter the part: its version becomes the cart's version
 	// before the commit plus Step. 1 ≤ Step ≤ Steps. Ignored for internal parts, but for PartRequests, of which it is
