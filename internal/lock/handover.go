@@ -40,7 +40,7 @@ func (c *Coordinator) handOverQueued(ctx context.Context, from, to cart.Key, str
 			err = c.ifLeased(ctx, from, ch)
 		}
 		if err == nil {
-			err = c.remember(ctx, from, ch.Request, false)
+			k, err = c.remember(ctx, from, k, ch.Request, false)
 		}
 		if err != nil {
 			return Result{}, err

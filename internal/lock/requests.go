@@ -47,7 +47,8 @@ func (r Request) find(known []cart.Request) (first cart.Request, found bool, err
 	case r.Key == "" || i < 0:
 		return cart.Request{}, false, nil
 	case known[i].Sum != r.Sum:
-		return cart.Request{}, false, fmt.Errorf("%w, at version %d of the cart", ErrKeyReused, known[i].Version)
+		return cart.Request{}, false, fmt.Errorf("%w before: %q is that of the one which made version %d of the cart; a new request needs a new key",
+			ErrKeyReused, r.Key, known[i].Version)
 	}
 	return known[i], true, nil
 }
@@ -141,20 +142,17 @@ func heldUp(err error) bool {
 	return false
 }
 
-// remember stores a request that altered nothing of the cart, or nothing any more, where there is a cart.
-func (c *Coordinator) remember(ctx context.Context, key cart.Key, r Request, changed bool) error {
-	for r.Key != "" {
-		k, err := c.read(ctx, key)
-		if err != nil || !k.Exists() {
-			return err
-		}
-		o := c.opts.Load()
+// remember stores a request that altered nothing of k, or nothing any more, where there is a cart, and returns the cart
+// as it is then. That renews the cart's life, as every change does.
+func (c *Coordinator) remember(ctx context.Context, key cart.Key, k *cart.Cart, r Request, changed bool) (*cart.Cart, error) {
+	o := c.opts.Load()
+	for r.Key != "" && k.Exists() {
 		known, err := o.recall(k)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		if _, found, err := r.find(known); found || err != nil {
-			return err
+			return k, err
 		}
 		d := cart.NewDraft(k, o.Limits, "")
 		d.Remember(append(known, r.made(k.Version, changed)))
@@ -163,16 +161,24 @@ func (c *Coordinator) remember(ctx context.Context, key cart.Key, r Request, cha
 			Change: storage.Change{Writes: writes(d, k.Version), TTL: o.TTL},
 		})
 		c.cache.drop(key)
-		if err != nil || outs[0].Status == storage.Committed {
-			return err
+		if err != nil {
+			return nil, err
 		}
-		if met := outs[0].Cart; met.Transfer != nil {
-			if err := c.resume(ctx, key, met); err != nil {
-				return err
+		if out := outs[0]; out.Status == storage.Committed {
+			k = d.Cart()
+			k.ExpiresAt = out.ExpiresAt
+			return k, nil
+		}
+		if k = outs[0].Cart; k.Transfer != nil {
+			if err = c.resume(ctx, key, k); err == nil {
+				k, err = c.read(ctx, key)
+			}
+			if err != nil {
+				return nil, err
 			}
 		}
 	}
-	return nil
+	return k, nil
 }
 
 // expectRequests expects a cart as it is, and what it remembers.

@@ -139,7 +139,7 @@ func (t *transfer) try(ctx context.Context, from, to cart.Key, strategy cart.Str
 	if met.To == to && met.Strategy == strategy { // what is asked for now was asked for before
 		err := c.ifLeased(ctx, from, ch)
 		if err == nil {
-			err = c.remember(ctx, to, ch.Request, true)
+			target, err = c.remember(ctx, to, target, ch.Request, true)
 		}
 		return Result{Cart: target, Changed: true, Capped: capped}, storage.Committed, err
 	}
@@ -152,7 +152,7 @@ func (t *transfer) try(ctx context.Context, from, to cart.Key, strategy cart.Str
 		}
 		err := c.ifLeased(ctx, from, ch)
 		if err == nil {
-			err = c.remember(ctx, to, ch.Request, false)
+			target, err = c.remember(ctx, to, target, ch.Request, false)
 		}
 		return Result{Cart: target}, storage.Committed, err
 	}

@@ -55,7 +55,7 @@ func TestEveryCallIsDocumented(t *testing.T) {
 		}
 	}
 	fields := map[protoreflect.Name]string{
-		"if_match": "If-Match", "if_none_match": "If-None-Match", "lease": "Sidecart-Lease", "release": "Sidecart-Release", "minimal": "Prefer",
+		"if_match": "If-Match", "if_none_match": "If-None-Match", "lease": "Sidecart-Lease", "release": "Sidecart-Release", "minimal": "Prefer", "idempotency_key": "Idempotency-Key",
 	}
 	methods := pb.File_sidecart_v1_service_proto.Services().Get(0).Methods()
 	for i := range methods.Len() {
@@ -68,8 +68,10 @@ func TestEveryCallIsDocumented(t *testing.T) {
 				t.Errorf("%s takes %s, which proto/sidecart/v1/openapi.yaml does not name", m.Name(), header)
 			}
 		}
-		if m.Input().Fields().ByName("release") != nil && m.Input().Fields().ByName("minimal") == nil {
-			t.Errorf("%s changes a cart, and has no field minimal", m.Name())
+		for _, field := range []protoreflect.Name{"minimal", "idempotency_key"} {
+			if m.Input().Fields().ByName("release") != nil && m.Input().Fields().ByName(field) == nil {
+				t.Errorf("%s changes a cart, and has no field %s", m.Name(), field)
+			}
 		}
 	}
 }

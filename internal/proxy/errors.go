@@ -80,6 +80,7 @@ var (
 	badMedia     = kind{code: codes.InvalidArgument, reason: "INVALID", http: http.StatusUnsupportedMediaType}
 	busy         = kind{code: codes.ResourceExhausted, reason: "BUSY", http: http.StatusTooManyRequests, retry: true, message: "too many requests are under way for the sidecar's memory; nothing was changed"}
 	manyStreams  = kind{code: codes.ResourceExhausted, reason: "TOO_MANY_STREAMS", http: http.StatusTooManyRequests, retry: true}
+	keyReused    = kind{code: codes.InvalidArgument, reason: "IDEMPOTENCY_KEY_REUSED", http: http.StatusUnprocessableEntity}
 	late         = kind{code: codes.ResourceExhausted, reason: "BUSY", http: http.StatusTooManyRequests, retry: true, message: "the sidecar did not get to it in time; nothing was changed"}
 	internal     = kind{code: codes.Internal, reason: "INTERNAL", http: http.StatusInternalServerError, message: "internal error"}
 )
@@ -96,6 +97,7 @@ var kinds = []struct {
 	{cart.ErrConflict, conflict},
 	{lock.ErrDraining, shuttingDown},
 	{lock.ErrBusy, late},
+	{lock.ErrKeyReused, keyReused},
 	{storage.ErrLockTimeout, lockTimeout},
 	{storage.ErrLockLost, lockLost},
 	{storage.ErrLockUnknown, noLease},

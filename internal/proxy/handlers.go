@@ -166,7 +166,7 @@ func (s *service) Forget(ctx context.Context, r *pb.ForgetRequest) (*pb.ForgetRe
 		if err != nil {
 			return nil, err
 		}
-		return answered(ctx, r, &cart.Cart{}, &pb.ForgetResponse{Forgotten: res.Changed}), nil
+		return answered(ctx, r, res, &pb.ForgetResponse{Forgotten: res.Changed}), nil
 	})
 }
 
@@ -189,7 +189,7 @@ func (s *service) Swap(ctx context.Context, r *pb.SwapRequest) (*pb.SwapResponse
 		if err != nil {
 			return nil, err
 		}
-		return answered(ctx, r, res.Cart, &pb.SwapResponse{Swapped: res.Changed, Cart: c}), nil
+		return answered(ctx, r, res, &pb.SwapResponse{Swapped: res.Changed, Cart: c}), nil
 	})
 }
 
@@ -203,7 +203,7 @@ func (s *service) Merge(ctx context.Context, r *pb.MergeRequest) (*pb.MergeRespo
 		if err != nil {
 			return nil, err
 		}
-		return answered(ctx, r, res.Cart, &pb.MergeResponse{Merged: res.Changed, Cart: c, Capped: res.Capped}), nil
+		return answered(ctx, r, res, &pb.MergeResponse{Merged: res.Changed, Cart: c, Capped: res.Capped}), nil
 	})
 }
 

@@ -94,6 +94,7 @@ type ask struct {
 	lease                string // likewise
 	release              bool
 	minimal              bool        // likewise: Prefer: return=minimal
+	key                  string      // likewise: Idempotency-Key
 	header               http.Header // over HTTP only
 }
 
@@ -191,6 +192,9 @@ func (w *world) http(a ask) reply {
 	if a.minimal {
 		h.Set("Prefer", "return=minimal")
 	}
+	if a.key != "" {
+		h.Set("Idempotency-Key", a.key)
+	}
 	return w.do(verb, path, a.body, h)
 }
 
@@ -277,6 +281,8 @@ func (w *world) grpc(a ask) reply {
 		case f.Name() == "release":
 			in.Set(f, protoreflect.ValueOfBool(a.release))
 			continue
+		case f.Name() == "idempotency_key":
+			v = a.key
 		case f.Name() == "minimal":
 			in.Set(f, protoreflect.ValueOfBool(a.minimal))
 			continue

@@ -17,6 +17,7 @@ import (
 const (
 	headerLease   = "Sidecart-Lease"
 	headerRelease = "Sidecart-Release"
+	headerKey     = "Idempotency-Key"
 )
 
 // promise is a header that promises safety.
@@ -31,14 +32,12 @@ type promise struct {
 	once bool
 }
 
-const notSupported = "is not supported by this version of Sidecart: leave it out, and give the ETag that you read as If-Match so that a repeat changes nothing"
-
 var promises = []promise{
 	{name: "If-Match", instead: "if_match"},
 	{name: "If-None-Match", instead: "if_none_match"},
 	{name: headerLease, instead: "lease", reads: "is for calls that change a cart: a read neither needs nor takes a lease", once: true},
 	{name: headerRelease, instead: "release", reads: "is not possible here: a read gives nothing back", once: true},
-	{name: "Idempotency-Key", changes: notSupported, reads: notSupported},
+	{name: headerKey, instead: "idempotency_key", reads: "is for calls that change a cart: a read can be sent again without", once: true},
 	{name: "If-Unmodified-Since", changes: byETag, reads: byETag},
 	{name: "If-Modified-Since", changes: byETag},
 	{name: "If-Range", changes: byETag, reads: "is not possible here: there are no ranges"},

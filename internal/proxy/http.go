@@ -67,6 +67,7 @@ func (g *gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		ifNoneMatch: strings.Join(r.Header.Values("If-None-Match"), ", "),
 		lease:       strings.Join(r.Header.Values(headerLease), ", "),
 		release:     strings.Join(r.Header.Values(headerRelease), ", "),
+		key:         strings.Join(r.Header.Values(headerKey), ", "),
 		minimal:     prefersMinimal(r.Header.Values("Prefer")),
 		reads:       r.Method == http.MethodGet || r.Method == http.MethodHead,
 	}
@@ -160,6 +161,7 @@ func (c codec) NewEncoder(w io.Writer) runtime.Encoder {
 func setHeaders(ctx context.Context, w http.ResponseWriter, m proto.Message) error {
 	c := httpCallOf(ctx)
 	setIdentity(w.Header(), c)
+	setReplayed(w.Header(), c)
 	if c != nil && c.applied {
 		w.Header().Set(headerApplied, "return=minimal")
 	}
@@ -301,7 +303,7 @@ func (g *gateway) refuse(w http.ResponseWriter, r *http.Request, err error) {
 func writeFailure(w http.ResponseWriter, r *http.Request, f *failure) {
 	h := w.Header()
 	h.Set("Content-Type", contentJSON)
-	for _, name := range []string{"ETag", headerCartID, headerVersion, headerApplied} {
+	for _, name := range []string{"ETag", headerCartID, headerVersion, headerApplied, headerReplayed, headerChange} {
 		h.Del(name)
 	}
 	if f.retry {

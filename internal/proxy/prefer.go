@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"github.com/sidecart/sidecart/internal/cart"
+	"github.com/sidecart/sidecart/internal/lock"
 )
 
 // Headers of answers. Over gRPC the first two are metadata, in lower case.
@@ -51,10 +52,11 @@ func setIdentity(h http.Header, c *httpCall) {
 	h.Set(headerVersion, strconv.FormatUint(c.about.version, 10))
 }
 
-// answered finishes the answer to a change that left the cart as c: it tells which cart that is, and leaves the
-// documents out where the client asks for that.
-func answered[R proto.Message](ctx context.Context, r changing, c *cart.Cart, answer R) R {
-	tell(ctx, c)
+// answered finishes the answer to a change: it tells which cart it is about, and whether it was made before, and leaves
+// the documents out where the client asks for that.
+func answered[R proto.Message](ctx context.Context, r changing, res lock.Result, answer R) R {
+	tell(ctx, res.Cart)
+	tellRepeat(ctx, res.Repeat)
 	minimal := r.GetMinimal()
 	if h := httpCallOf(ctx); h != nil {
 		minimal, h.applied = h.minimal, h.minimal

@@ -127,8 +127,8 @@ func TestPrefer(t *testing.T) {
 	}
 }
 
-// Each answer about a cart or a part names the cart and its version in headers, the cart's own where the answer has that
-// of a part.
+// Each answer about a cart or a part names the cart and its version in headers, the cart's own where the answer has
+// that of a part.
 func TestAnswersNameTheCart(t *testing.T) {
 	eachFront(t, func(t *testing.T, w *world, call func(ask) reply) {
 		token, named := "", 0

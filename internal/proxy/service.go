@@ -38,11 +38,13 @@ type httpCall struct {
 	ifMatch, ifNoneMatch string
 	lease, release       string // Sidecart-Lease, Sidecart-Release
 	minimal              bool   // Prefer: return=minimal
+	key                  string // Idempotency-Key
 	reads                bool   // GET or HEAD
 
 	// Set by the handler, for the headers of the answer.
 	about   *identity // nil where the answer is about no cart
 	applied bool      // the documents are left out
+	repeat  lock.Repeat
 }
 
 type httpCallKey struct{}
@@ -134,6 +136,7 @@ type changing interface {
 	GetLease() string
 	GetRelease() bool
 	GetMinimal() bool
+	GetIdempotencyKey() string
 }
 
 func keyOf(r keyed) (cart.Key, error) {
@@ -158,7 +161,7 @@ func without(ctx context.Context, why string) error {
 		return nil
 	}
 	for _, h := range []struct{ name, value string }{
-		{"If-Match", c.ifMatch}, {"If-None-Match", c.ifNoneMatch}, {headerLease, c.lease}, {headerRelease, c.release},
+		{"If-Match", c.ifMatch}, {"If-None-Match", c.ifNoneMatch}, {headerLease, c.lease}, {headerRelease, c.release}, {headerKey, c.key},
 	} {
 		if h.value != "" {
 			return cart.Invalidf(h.name, "is not possible here: %s", why)
@@ -214,7 +217,7 @@ func change[R proto.Message](ctx context.Context, s *service, r changing, scope 
 		if err != nil {
 			return none, err
 		}
-		return answered(ctx, r, res.Cart, answer(key, res.Cart)), nil
+		return answered(ctx, r, res, answer(key, res.Cart)), nil
 	})
 }
 
@@ -229,5 +232,9 @@ func demand(ctx context.Context, r changing, scope cart.Part) (cart.Key, lock.Ch
 		return cart.Key{}, lock.Change{}, err
 	}
 	token, release, err := leaseOf(ctx, r)
-	return key, lock.Change{If: p, Scope: scope, Lease: token, Release: release}, err
+	if err != nil {
+		return cart.Key{}, lock.Change{}, err
+	}
+	request, err := requestOf(ctx, r)
+	return key, lock.Change{If: p, Scope: scope, Lease: token, Release: release, Request: request}, err
 }

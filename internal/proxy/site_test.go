@@ -224,7 +224,7 @@ func TestPromisesInMetadata(t *testing.T) {
 	w := start(t, realBackend(t))
 	for key, instead := range map[string]string{
 		"if-match": "if_match", "if-none-match": "if_none_match", "sidecart-lease": "field lease", "sidecart-release": "field release",
-		"idempotency-key": "not supported", "if-unmodified-since": "not kept",
+		"idempotency-key": "field idempotency_key", "if-unmodified-since": "not kept",
 	} {
 		for _, value := range []string{"", "x"} {
 			ctx := metadata.AppendToOutgoingContext(t.Context(), key, value)

@@ -122,14 +122,15 @@ func (x *ListInstancesRequest) GetIdentifier() string {
 
 // PutCartRequest replaces items, conditions or both. One of them is required; one that is missing is left alone.
 type PutCartRequest struct {
-	state       protoimpl.MessageState `protogen:"open.v1"`
-	Identifier  string                 `protobuf:"bytes,1,opt,name=identifier,proto3" json:"identifier,omitempty"`
-	Instance    string                 `protobuf:"bytes,2,opt,name=instance,proto3" json:"instance,omitempty"`
-	IfMatch     string                 `protobuf:"bytes,3,opt,name=if_match,json=ifMatch,proto3" json:"if_match,omitempty"`
-	IfNoneMatch string                 `protobuf:"bytes,4,opt,name=if_none_match,json=ifNoneMatch,proto3" json:"if_none_match,omitempty"`
-	Lease       string                 `protobuf:"bytes,14,opt,name=lease,proto3" json:"lease,omitempty"`
-	Release     bool                   `protobuf:"varint,15,opt,name=release,proto3" json:"release,omitempty"`
-	Minimal     bool                   `protobuf:"varint,13,opt,name=minimal,proto3" json:"minimal,omitempty"`
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	Identifier     string                 `protobuf:"bytes,1,opt,name=identifier,proto3" json:"identifier,omitempty"`
+	Instance       string                 `protobuf:"bytes,2,opt,name=instance,proto3" json:"instance,omitempty"`
+	IfMatch        string                 `protobuf:"bytes,3,opt,name=if_match,json=ifMatch,proto3" json:"if_match,omitempty"`
+	IfNoneMatch    string                 `protobuf:"bytes,4,opt,name=if_none_match,json=ifNoneMatch,proto3" json:"if_none_match,omitempty"`
+	Lease          string                 `protobuf:"bytes,14,opt,name=lease,proto3" json:"lease,omitempty"`
+	Release        bool                   `protobuf:"varint,15,opt,name=release,proto3" json:"release,omitempty"`
+	Minimal        bool                   `protobuf:"varint,13,opt,name=minimal,proto3" json:"minimal,omitempty"`
+	IdempotencyKey string                 `protobuf:"bytes,12,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
 	// Items by id.
 	Items []byte `protobuf:"bytes,5,opt,name=items,proto3" json:"items,omitempty"`
 	// Conditions by name.
@@ -217,6 +218,13 @@ func (x *PutCartRequest) GetMinimal() bool {
 	return false
 }
 
+func (x *PutCartRequest) GetIdempotencyKey() string {
+	if x != nil {
+		return x.IdempotencyKey
+	}
+	return ""
+}
+
 func (x *PutCartRequest) GetItems() []byte {
 	if x != nil {
 		return x.Items
@@ -286,14 +294,15 @@ func (x *GetItemsRequest) GetInstance() string {
 
 // PutItemsRequest replaces the items.
 type PutItemsRequest struct {
-	state       protoimpl.MessageState `protogen:"open.v1"`
-	Identifier  string                 `protobuf:"bytes,1,opt,name=identifier,proto3" json:"identifier,omitempty"`
-	Instance    string                 `protobuf:"bytes,2,opt,name=instance,proto3" json:"instance,omitempty"`
-	IfMatch     string                 `protobuf:"bytes,3,opt,name=if_match,json=ifMatch,proto3" json:"if_match,omitempty"`
-	IfNoneMatch string                 `protobuf:"bytes,4,opt,name=if_none_match,json=ifNoneMatch,proto3" json:"if_none_match,omitempty"`
-	Lease       string                 `protobuf:"bytes,14,opt,name=lease,proto3" json:"lease,omitempty"`
-	Release     bool                   `protobuf:"varint,15,opt,name=release,proto3" json:"release,omitempty"`
-	Minimal     bool                   `protobuf:"varint,13,opt,name=minimal,proto3" json:"minimal,omitempty"`
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	Identifier     string                 `protobuf:"bytes,1,opt,name=identifier,proto3" json:"identifier,omitempty"`
+	Instance       string                 `protobuf:"bytes,2,opt,name=instance,proto3" json:"instance,omitempty"`
+	IfMatch        string                 `protobuf:"bytes,3,opt,name=if_match,json=ifMatch,proto3" json:"if_match,omitempty"`
+	IfNoneMatch    string                 `protobuf:"bytes,4,opt,name=if_none_match,json=ifNoneMatch,proto3" json:"if_none_match,omitempty"`
+	Lease          string                 `protobuf:"bytes,14,opt,name=lease,proto3" json:"lease,omitempty"`
+	Release        bool                   `protobuf:"varint,15,opt,name=release,proto3" json:"release,omitempty"`
+	Minimal        bool                   `protobuf:"varint,13,opt,name=minimal,proto3" json:"minimal,omitempty"`
+	IdempotencyKey string                 `protobuf:"bytes,12,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
 	// Items by id. Required.
 	Items         []byte `protobuf:"bytes,5,opt,name=items,proto3" json:"items,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -379,6 +388,13 @@ func (x *PutItemsRequest) GetMinimal() bool {
 	return false
 }
 
+func (x *PutItemsRequest) GetIdempotencyKey() string {
+	if x != nil {
+		return x.IdempotencyKey
+	}
+	return ""
+}
+
 func (x *PutItemsRequest) GetItems() []byte {
 	if x != nil {
 		return x.Items
@@ -388,14 +404,15 @@ func (x *PutItemsRequest) GetItems() []byte {
 
 // AddItemRequest adds an item.
 type AddItemRequest struct {
-	state       protoimpl.MessageState `protogen:"open.v1"`
-	Identifier  string                 `protobuf:"bytes,1,opt,name=identifier,proto3" json:"identifier,omitempty"`
-	Instance    string                 `protobuf:"bytes,2,opt,name=instance,proto3" json:"instance,omitempty"`
-	IfMatch     string                 `protobuf:"bytes,3,opt,name=if_match,json=ifMatch,proto3" json:"if_match,omitempty"`
-	IfNoneMatch string                 `protobuf:"bytes,4,opt,name=if_none_match,json=ifNoneMatch,proto3" json:"if_none_match,omitempty"`
-	Lease       string                 `protobuf:"bytes,14,opt,name=lease,proto3" json:"lease,omitempty"`
-	Release     bool                   `protobuf:"varint,15,opt,name=release,proto3" json:"release,omitempty"`
-	Minimal     bool                   `protobuf:"varint,13,opt,name=minimal,proto3" json:"minimal,omitempty"`
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	Identifier     string                 `protobuf:"bytes,1,opt,name=identifier,proto3" json:"identifier,omitempty"`
+	Instance       string                 `protobuf:"bytes,2,opt,name=instance,proto3" json:"instance,omitempty"`
+	IfMatch        string                 `protobuf:"bytes,3,opt,name=if_match,json=ifMatch,proto3" json:"if_match,omitempty"`
+	IfNoneMatch    string                 `protobuf:"bytes,4,opt,name=if_none_match,json=ifNoneMatch,proto3" json:"if_none_match,omitempty"`
+	Lease          string                 `protobuf:"bytes,14,opt,name=lease,proto3" json:"lease,omitempty"`
+	Release        bool                   `protobuf:"varint,15,opt,name=release,proto3" json:"release,omitempty"`
+	Minimal        bool                   `protobuf:"varint,13,opt,name=minimal,proto3" json:"minimal,omitempty"`
+	IdempotencyKey string                 `protobuf:"bytes,12,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
 	// The item with its id. A missing quantity is 1. Where an item with this id is there, the quantity is added and the
 	// other members given replace its own. Required.
 	Item          []byte `protobuf:"bytes,5,opt,name=item,proto3" json:"item,omitempty"`
@@ -482,6 +499,13 @@ func (x *AddItemRequest) GetMinimal() bool {
 	return false
 }
 
+func (x *AddItemRequest) GetIdempotencyKey() string {
+	if x != nil {
+		return x.IdempotencyKey
+	}
+	return ""
+}
+
 func (x *AddItemRequest) GetItem() []byte {
 	if x != nil {
 		return x.Item
@@ -491,15 +515,16 @@ func (x *AddItemRequest) GetItem() []byte {
 
 // UpdateItemRequest changes an item that is there. One of item and quantity_delta is required.
 type UpdateItemRequest struct {
-	state       protoimpl.MessageState `protogen:"open.v1"`
-	Identifier  string                 `protobuf:"bytes,1,opt,name=identifier,proto3" json:"identifier,omitempty"`
-	Instance    string                 `protobuf:"bytes,2,opt,name=instance,proto3" json:"instance,omitempty"`
-	ItemId      string                 `protobuf:"bytes,3,opt,name=item_id,json=itemId,proto3" json:"item_id,omitempty"`
-	IfMatch     string                 `protobuf:"bytes,4,opt,name=if_match,json=ifMatch,proto3" json:"if_match,omitempty"`
-	IfNoneMatch string                 `protobuf:"bytes,5,opt,name=if_none_match,json=ifNoneMatch,proto3" json:"if_none_match,omitempty"`
-	Lease       string                 `protobuf:"bytes,14,opt,name=lease,proto3" json:"lease,omitempty"`
-	Release     bool                   `protobuf:"varint,15,opt,name=release,proto3" json:"release,omitempty"`
-	Minimal     bool                   `protobuf:"varint,13,opt,name=minimal,proto3" json:"minimal,omitempty"`
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	Identifier     string                 `protobuf:"bytes,1,opt,name=identifier,proto3" json:"identifier,omitempty"`
+	Instance       string                 `protobuf:"bytes,2,opt,name=instance,proto3" json:"instance,omitempty"`
+	ItemId         string                 `protobuf:"bytes,3,opt,name=item_id,json=itemId,proto3" json:"item_id,omitempty"`
+	IfMatch        string                 `protobuf:"bytes,4,opt,name=if_match,json=ifMatch,proto3" json:"if_match,omitempty"`
+	IfNoneMatch    string                 `protobuf:"bytes,5,opt,name=if_none_match,json=ifNoneMatch,proto3" json:"if_none_match,omitempty"`
+	Lease          string                 `protobuf:"bytes,14,opt,name=lease,proto3" json:"lease,omitempty"`
+	Release        bool                   `protobuf:"varint,15,opt,name=release,proto3" json:"release,omitempty"`
+	Minimal        bool                   `protobuf:"varint,13,opt,name=minimal,proto3" json:"minimal,omitempty"`
+	IdempotencyKey string                 `protobuf:"bytes,12,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
 	// The members to set, the others stay. A quantity must be at least 1.
 	Item []byte `protobuf:"bytes,6,opt,name=item,proto3" json:"item,omitempty"`
 	// Added to the quantity; where the result is 0 or less, the item is removed.
@@ -594,6 +619,13 @@ func (x *UpdateItemRequest) GetMinimal() bool {
 	return false
 }
 
+func (x *UpdateItemRequest) GetIdempotencyKey() string {
+	if x != nil {
+		return x.IdempotencyKey
+	}
+	return ""
+}
+
 func (x *UpdateItemRequest) GetItem() []byte {
 	if x != nil {
 		return x.Item
@@ -610,17 +642,18 @@ func (x *UpdateItemRequest) GetQuantityDelta() int64 {
 
 // RemoveItemRequest removes an item.
 type RemoveItemRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Identifier    string                 `protobuf:"bytes,1,opt,name=identifier,proto3" json:"identifier,omitempty"`
-	Instance      string                 `protobuf:"bytes,2,opt,name=instance,proto3" json:"instance,omitempty"`
-	ItemId        string                 `protobuf:"bytes,3,opt,name=item_id,json=itemId,proto3" json:"item_id,omitempty"`
-	IfMatch       string                 `protobuf:"bytes,4,opt,name=if_match,json=ifMatch,proto3" json:"if_match,omitempty"`
-	IfNoneMatch   string                 `protobuf:"bytes,5,opt,name=if_none_match,json=ifNoneMatch,proto3" json:"if_none_match,omitempty"`
-	Lease         string                 `protobuf:"bytes,14,opt,name=lease,proto3" json:"lease,omitempty"`
-	Release       bool                   `protobuf:"varint,15,opt,name=release,proto3" json:"release,omitempty"`
-	Minimal       bool                   `protobuf:"varint,13,opt,name=minimal,proto3" json:"minimal,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	Identifier     string                 `protobuf:"bytes,1,opt,name=identifier,proto3" json:"identifier,omitempty"`
+	Instance       string                 `protobuf:"bytes,2,opt,name=instance,proto3" json:"instance,omitempty"`
+	ItemId         string                 `protobuf:"bytes,3,opt,name=item_id,json=itemId,proto3" json:"item_id,omitempty"`
+	IfMatch        string                 `protobuf:"bytes,4,opt,name=if_match,json=ifMatch,proto3" json:"if_match,omitempty"`
+	IfNoneMatch    string                 `protobuf:"bytes,5,opt,name=if_none_match,json=ifNoneMatch,proto3" json:"if_none_match,omitempty"`
+	Lease          string                 `protobuf:"bytes,14,opt,name=lease,proto3" json:"lease,omitempty"`
+	Release        bool                   `protobuf:"varint,15,opt,name=release,proto3" json:"release,omitempty"`
+	Minimal        bool                   `protobuf:"varint,13,opt,name=minimal,proto3" json:"minimal,omitempty"`
+	IdempotencyKey string                 `protobuf:"bytes,12,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *RemoveItemRequest) Reset() {
@@ -709,6 +742,13 @@ func (x *RemoveItemRequest) GetMinimal() bool {
 	return false
 }
 
+func (x *RemoveItemRequest) GetIdempotencyKey() string {
+	if x != nil {
+		return x.IdempotencyKey
+	}
+	return ""
+}
+
 // GetConditionsRequest names a cart.
 type GetConditionsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -764,14 +804,15 @@ func (x *GetConditionsRequest) GetInstance() string {
 
 // PutConditionsRequest replaces the conditions.
 type PutConditionsRequest struct {
-	state       protoimpl.MessageState `protogen:"open.v1"`
-	Identifier  string                 `protobuf:"bytes,1,opt,name=identifier,proto3" json:"identifier,omitempty"`
-	Instance    string                 `protobuf:"bytes,2,opt,name=instance,proto3" json:"instance,omitempty"`
-	IfMatch     string                 `protobuf:"bytes,3,opt,name=if_match,json=ifMatch,proto3" json:"if_match,omitempty"`
-	IfNoneMatch string                 `protobuf:"bytes,4,opt,name=if_none_match,json=ifNoneMatch,proto3" json:"if_none_match,omitempty"`
-	Lease       string                 `protobuf:"bytes,14,opt,name=lease,proto3" json:"lease,omitempty"`
-	Release     bool                   `protobuf:"varint,15,opt,name=release,proto3" json:"release,omitempty"`
-	Minimal     bool                   `protobuf:"varint,13,opt,name=minimal,proto3" json:"minimal,omitempty"`
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	Identifier     string                 `protobuf:"bytes,1,opt,name=identifier,proto3" json:"identifier,omitempty"`
+	Instance       string                 `protobuf:"bytes,2,opt,name=instance,proto3" json:"instance,omitempty"`
+	IfMatch        string                 `protobuf:"bytes,3,opt,name=if_match,json=ifMatch,proto3" json:"if_match,omitempty"`
+	IfNoneMatch    string                 `protobuf:"bytes,4,opt,name=if_none_match,json=ifNoneMatch,proto3" json:"if_none_match,omitempty"`
+	Lease          string                 `protobuf:"bytes,14,opt,name=lease,proto3" json:"lease,omitempty"`
+	Release        bool                   `protobuf:"varint,15,opt,name=release,proto3" json:"release,omitempty"`
+	Minimal        bool                   `protobuf:"varint,13,opt,name=minimal,proto3" json:"minimal,omitempty"`
+	IdempotencyKey string                 `protobuf:"bytes,12,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
 	// Conditions by name. Required.
 	Conditions    []byte `protobuf:"bytes,5,opt,name=conditions,proto3" json:"conditions,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -857,6 +898,13 @@ func (x *PutConditionsRequest) GetMinimal() bool {
 	return false
 }
 
+func (x *PutConditionsRequest) GetIdempotencyKey() string {
+	if x != nil {
+		return x.IdempotencyKey
+	}
+	return ""
+}
+
 func (x *PutConditionsRequest) GetConditions() []byte {
 	if x != nil {
 		return x.Conditions
@@ -866,15 +914,16 @@ func (x *PutConditionsRequest) GetConditions() []byte {
 
 // PutConditionRequest sets one condition.
 type PutConditionRequest struct {
-	state       protoimpl.MessageState `protogen:"open.v1"`
-	Identifier  string                 `protobuf:"bytes,1,opt,name=identifier,proto3" json:"identifier,omitempty"`
-	Instance    string                 `protobuf:"bytes,2,opt,name=instance,proto3" json:"instance,omitempty"`
-	Name        string                 `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
-	IfMatch     string                 `protobuf:"bytes,4,opt,name=if_match,json=ifMatch,proto3" json:"if_match,omitempty"`
-	IfNoneMatch string                 `protobuf:"bytes,5,opt,name=if_none_match,json=ifNoneMatch,proto3" json:"if_none_match,omitempty"`
-	Lease       string                 `protobuf:"bytes,14,opt,name=lease,proto3" json:"lease,omitempty"`
-	Release     bool                   `protobuf:"varint,15,opt,name=release,proto3" json:"release,omitempty"`
-	Minimal     bool                   `protobuf:"varint,13,opt,name=minimal,proto3" json:"minimal,omitempty"`
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	Identifier     string                 `protobuf:"bytes,1,opt,name=identifier,proto3" json:"identifier,omitempty"`
+	Instance       string                 `protobuf:"bytes,2,opt,name=instance,proto3" json:"instance,omitempty"`
+	Name           string                 `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
+	IfMatch        string                 `protobuf:"bytes,4,opt,name=if_match,json=ifMatch,proto3" json:"if_match,omitempty"`
+	IfNoneMatch    string                 `protobuf:"bytes,5,opt,name=if_none_match,json=ifNoneMatch,proto3" json:"if_none_match,omitempty"`
+	Lease          string                 `protobuf:"bytes,14,opt,name=lease,proto3" json:"lease,omitempty"`
+	Release        bool                   `protobuf:"varint,15,opt,name=release,proto3" json:"release,omitempty"`
+	Minimal        bool                   `protobuf:"varint,13,opt,name=minimal,proto3" json:"minimal,omitempty"`
+	IdempotencyKey string                 `protobuf:"bytes,12,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
 	// The condition. Required.
 	Condition     []byte `protobuf:"bytes,6,opt,name=condition,proto3" json:"condition,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -967,6 +1016,13 @@ func (x *PutConditionRequest) GetMinimal() bool {
 	return false
 }
 
+func (x *PutConditionRequest) GetIdempotencyKey() string {
+	if x != nil {
+		return x.IdempotencyKey
+	}
+	return ""
+}
+
 func (x *PutConditionRequest) GetCondition() []byte {
 	if x != nil {
 		return x.Condition
@@ -976,17 +1032,18 @@ func (x *PutConditionRequest) GetCondition() []byte {
 
 // RemoveConditionRequest removes one condition.
 type RemoveConditionRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Identifier    string                 `protobuf:"bytes,1,opt,name=identifier,proto3" json:"identifier,omitempty"`
-	Instance      string                 `protobuf:"bytes,2,opt,name=instance,proto3" json:"instance,omitempty"`
-	Name          string                 `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
-	IfMatch       string                 `protobuf:"bytes,4,opt,name=if_match,json=ifMatch,proto3" json:"if_match,omitempty"`
-	IfNoneMatch   string                 `protobuf:"bytes,5,opt,name=if_none_match,json=ifNoneMatch,proto3" json:"if_none_match,omitempty"`
-	Lease         string                 `protobuf:"bytes,14,opt,name=lease,proto3" json:"lease,omitempty"`
-	Release       bool                   `protobuf:"varint,15,opt,name=release,proto3" json:"release,omitempty"`
-	Minimal       bool                   `protobuf:"varint,13,opt,name=minimal,proto3" json:"minimal,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	Identifier     string                 `protobuf:"bytes,1,opt,name=identifier,proto3" json:"identifier,omitempty"`
+	Instance       string                 `protobuf:"bytes,2,opt,name=instance,proto3" json:"instance,omitempty"`
+	Name           string                 `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
+	IfMatch        string                 `protobuf:"bytes,4,opt,name=if_match,json=ifMatch,proto3" json:"if_match,omitempty"`
+	IfNoneMatch    string                 `protobuf:"bytes,5,opt,name=if_none_match,json=ifNoneMatch,proto3" json:"if_none_match,omitempty"`
+	Lease          string                 `protobuf:"bytes,14,opt,name=lease,proto3" json:"lease,omitempty"`
+	Release        bool                   `protobuf:"varint,15,opt,name=release,proto3" json:"release,omitempty"`
+	Minimal        bool                   `protobuf:"varint,13,opt,name=minimal,proto3" json:"minimal,omitempty"`
+	IdempotencyKey string                 `protobuf:"bytes,12,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *RemoveConditionRequest) Reset() {
@@ -1075,6 +1132,13 @@ func (x *RemoveConditionRequest) GetMinimal() bool {
 	return false
 }
 
+func (x *RemoveConditionRequest) GetIdempotencyKey() string {
+	if x != nil {
+		return x.IdempotencyKey
+	}
+	return ""
+}
+
 // GetMetadataRequest names a cart.
 type GetMetadataRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1130,14 +1194,15 @@ func (x *GetMetadataRequest) GetInstance() string {
 
 // PatchMetadataRequest sets and removes metadata keys.
 type PatchMetadataRequest struct {
-	state       protoimpl.MessageState `protogen:"open.v1"`
-	Identifier  string                 `protobuf:"bytes,1,opt,name=identifier,proto3" json:"identifier,omitempty"`
-	Instance    string                 `protobuf:"bytes,2,opt,name=instance,proto3" json:"instance,omitempty"`
-	IfMatch     string                 `protobuf:"bytes,3,opt,name=if_match,json=ifMatch,proto3" json:"if_match,omitempty"`
-	IfNoneMatch string                 `protobuf:"bytes,4,opt,name=if_none_match,json=ifNoneMatch,proto3" json:"if_none_match,omitempty"`
-	Lease       string                 `protobuf:"bytes,14,opt,name=lease,proto3" json:"lease,omitempty"`
-	Release     bool                   `protobuf:"varint,15,opt,name=release,proto3" json:"release,omitempty"`
-	Minimal     bool                   `protobuf:"varint,13,opt,name=minimal,proto3" json:"minimal,omitempty"`
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	Identifier     string                 `protobuf:"bytes,1,opt,name=identifier,proto3" json:"identifier,omitempty"`
+	Instance       string                 `protobuf:"bytes,2,opt,name=instance,proto3" json:"instance,omitempty"`
+	IfMatch        string                 `protobuf:"bytes,3,opt,name=if_match,json=ifMatch,proto3" json:"if_match,omitempty"`
+	IfNoneMatch    string                 `protobuf:"bytes,4,opt,name=if_none_match,json=ifNoneMatch,proto3" json:"if_none_match,omitempty"`
+	Lease          string                 `protobuf:"bytes,14,opt,name=lease,proto3" json:"lease,omitempty"`
+	Release        bool                   `protobuf:"varint,15,opt,name=release,proto3" json:"release,omitempty"`
+	Minimal        bool                   `protobuf:"varint,13,opt,name=minimal,proto3" json:"minimal,omitempty"`
+	IdempotencyKey string                 `protobuf:"bytes,12,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
 	// Values by key; null removes the key. Keys not named stay. Required.
 	Metadata      []byte `protobuf:"bytes,5,opt,name=metadata,proto3" json:"metadata,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -1223,6 +1288,13 @@ func (x *PatchMetadataRequest) GetMinimal() bool {
 	return false
 }
 
+func (x *PatchMetadataRequest) GetIdempotencyKey() string {
+	if x != nil {
+		return x.IdempotencyKey
+	}
+	return ""
+}
+
 func (x *PatchMetadataRequest) GetMetadata() []byte {
 	if x != nil {
 		return x.Metadata
@@ -1232,16 +1304,17 @@ func (x *PatchMetadataRequest) GetMetadata() []byte {
 
 // ClearMetadataRequest removes all metadata keys.
 type ClearMetadataRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Identifier    string                 `protobuf:"bytes,1,opt,name=identifier,proto3" json:"identifier,omitempty"`
-	Instance      string                 `protobuf:"bytes,2,opt,name=instance,proto3" json:"instance,omitempty"`
-	IfMatch       string                 `protobuf:"bytes,3,opt,name=if_match,json=ifMatch,proto3" json:"if_match,omitempty"`
-	IfNoneMatch   string                 `protobuf:"bytes,4,opt,name=if_none_match,json=ifNoneMatch,proto3" json:"if_none_match,omitempty"`
-	Lease         string                 `protobuf:"bytes,14,opt,name=lease,proto3" json:"lease,omitempty"`
-	Release       bool                   `protobuf:"varint,15,opt,name=release,proto3" json:"release,omitempty"`
-	Minimal       bool                   `protobuf:"varint,13,opt,name=minimal,proto3" json:"minimal,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	Identifier     string                 `protobuf:"bytes,1,opt,name=identifier,proto3" json:"identifier,omitempty"`
+	Instance       string                 `protobuf:"bytes,2,opt,name=instance,proto3" json:"instance,omitempty"`
+	IfMatch        string                 `protobuf:"bytes,3,opt,name=if_match,json=ifMatch,proto3" json:"if_match,omitempty"`
+	IfNoneMatch    string                 `protobuf:"bytes,4,opt,name=if_none_match,json=ifNoneMatch,proto3" json:"if_none_match,omitempty"`
+	Lease          string                 `protobuf:"bytes,14,opt,name=lease,proto3" json:"lease,omitempty"`
+	Release        bool                   `protobuf:"varint,15,opt,name=release,proto3" json:"release,omitempty"`
+	Minimal        bool                   `protobuf:"varint,13,opt,name=minimal,proto3" json:"minimal,omitempty"`
+	IdempotencyKey string                 `protobuf:"bytes,12,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *ClearMetadataRequest) Reset() {
@@ -1323,6 +1396,13 @@ func (x *ClearMetadataRequest) GetMinimal() bool {
 	return false
 }
 
+func (x *ClearMetadataRequest) GetIdempotencyKey() string {
+	if x != nil {
+		return x.IdempotencyKey
+	}
+	return ""
+}
+
 // GetMetadataValueRequest names a metadata key.
 type GetMetadataValueRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1386,15 +1466,16 @@ func (x *GetMetadataValueRequest) GetKey() string {
 
 // PutMetadataValueRequest sets one metadata key.
 type PutMetadataValueRequest struct {
-	state       protoimpl.MessageState `protogen:"open.v1"`
-	Identifier  string                 `protobuf:"bytes,1,opt,name=identifier,proto3" json:"identifier,omitempty"`
-	Instance    string                 `protobuf:"bytes,2,opt,name=instance,proto3" json:"instance,omitempty"`
-	Key         string                 `protobuf:"bytes,3,opt,name=key,proto3" json:"key,omitempty"`
-	IfMatch     string                 `protobuf:"bytes,4,opt,name=if_match,json=ifMatch,proto3" json:"if_match,omitempty"`
-	IfNoneMatch string                 `protobuf:"bytes,5,opt,name=if_none_match,json=ifNoneMatch,proto3" json:"if_none_match,omitempty"`
-	Lease       string                 `protobuf:"bytes,14,opt,name=lease,proto3" json:"lease,omitempty"`
-	Release     bool                   `protobuf:"varint,15,opt,name=release,proto3" json:"release,omitempty"`
-	Minimal     bool                   `protobuf:"varint,13,opt,name=minimal,proto3" json:"minimal,omitempty"`
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	Identifier     string                 `protobuf:"bytes,1,opt,name=identifier,proto3" json:"identifier,omitempty"`
+	Instance       string                 `protobuf:"bytes,2,opt,name=instance,proto3" json:"instance,omitempty"`
+	Key            string                 `protobuf:"bytes,3,opt,name=key,proto3" json:"key,omitempty"`
+	IfMatch        string                 `protobuf:"bytes,4,opt,name=if_match,json=ifMatch,proto3" json:"if_match,omitempty"`
+	IfNoneMatch    string                 `protobuf:"bytes,5,opt,name=if_none_match,json=ifNoneMatch,proto3" json:"if_none_match,omitempty"`
+	Lease          string                 `protobuf:"bytes,14,opt,name=lease,proto3" json:"lease,omitempty"`
+	Release        bool                   `protobuf:"varint,15,opt,name=release,proto3" json:"release,omitempty"`
+	Minimal        bool                   `protobuf:"varint,13,opt,name=minimal,proto3" json:"minimal,omitempty"`
+	IdempotencyKey string                 `protobuf:"bytes,12,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
 	// Any JSON; null removes the key. Required.
 	Value         []byte `protobuf:"bytes,6,opt,name=value,proto3" json:"value,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -1487,6 +1568,13 @@ func (x *PutMetadataValueRequest) GetMinimal() bool {
 	return false
 }
 
+func (x *PutMetadataValueRequest) GetIdempotencyKey() string {
+	if x != nil {
+		return x.IdempotencyKey
+	}
+	return ""
+}
+
 func (x *PutMetadataValueRequest) GetValue() []byte {
 	if x != nil {
 		return x.Value
@@ -1496,17 +1584,18 @@ func (x *PutMetadataValueRequest) GetValue() []byte {
 
 // RemoveMetadataValueRequest removes one metadata key.
 type RemoveMetadataValueRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Identifier    string                 `protobuf:"bytes,1,opt,name=identifier,proto3" json:"identifier,omitempty"`
-	Instance      string                 `protobuf:"bytes,2,opt,name=instance,proto3" json:"instance,omitempty"`
-	Key           string                 `protobuf:"bytes,3,opt,name=key,proto3" json:"key,omitempty"`
-	IfMatch       string                 `protobuf:"bytes,4,opt,name=if_match,json=ifMatch,proto3" json:"if_match,omitempty"`
-	IfNoneMatch   string                 `protobuf:"bytes,5,opt,name=if_none_match,json=ifNoneMatch,proto3" json:"if_none_match,omitempty"`
-	Lease         string                 `protobuf:"bytes,14,opt,name=lease,proto3" json:"lease,omitempty"`
-	Release       bool                   `protobuf:"varint,15,opt,name=release,proto3" json:"release,omitempty"`
-	Minimal       bool                   `protobuf:"varint,13,opt,name=minimal,proto3" json:"minimal,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	Identifier     string                 `protobuf:"bytes,1,opt,name=identifier,proto3" json:"identifier,omitempty"`
+	Instance       string                 `protobuf:"bytes,2,opt,name=instance,proto3" json:"instance,omitempty"`
+	Key            string                 `protobuf:"bytes,3,opt,name=key,proto3" json:"key,omitempty"`
+	IfMatch        string                 `protobuf:"bytes,4,opt,name=if_match,json=ifMatch,proto3" json:"if_match,omitempty"`
+	IfNoneMatch    string                 `protobuf:"bytes,5,opt,name=if_none_match,json=ifNoneMatch,proto3" json:"if_none_match,omitempty"`
+	Lease          string                 `protobuf:"bytes,14,opt,name=lease,proto3" json:"lease,omitempty"`
+	Release        bool                   `protobuf:"varint,15,opt,name=release,proto3" json:"release,omitempty"`
+	Minimal        bool                   `protobuf:"varint,13,opt,name=minimal,proto3" json:"minimal,omitempty"`
+	IdempotencyKey string                 `protobuf:"bytes,12,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *RemoveMetadataValueRequest) Reset() {
@@ -1595,16 +1684,24 @@ func (x *RemoveMetadataValueRequest) GetMinimal() bool {
 	return false
 }
 
+func (x *RemoveMetadataValueRequest) GetIdempotencyKey() string {
+	if x != nil {
+		return x.IdempotencyKey
+	}
+	return ""
+}
+
 // BatchRequest makes several changes one. Field paths in its errors start with "operations[i]".
 type BatchRequest struct {
-	state       protoimpl.MessageState `protogen:"open.v1"`
-	Identifier  string                 `protobuf:"bytes,1,opt,name=identifier,proto3" json:"identifier,omitempty"`
-	Instance    string                 `protobuf:"bytes,2,opt,name=instance,proto3" json:"instance,omitempty"`
-	IfMatch     string                 `protobuf:"bytes,3,opt,name=if_match,json=ifMatch,proto3" json:"if_match,omitempty"`
-	IfNoneMatch string                 `protobuf:"bytes,4,opt,name=if_none_match,json=ifNoneMatch,proto3" json:"if_none_match,omitempty"`
-	Lease       string                 `protobuf:"bytes,14,opt,name=lease,proto3" json:"lease,omitempty"`
-	Release     bool                   `protobuf:"varint,15,opt,name=release,proto3" json:"release,omitempty"`
-	Minimal     bool                   `protobuf:"varint,13,opt,name=minimal,proto3" json:"minimal,omitempty"`
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	Identifier     string                 `protobuf:"bytes,1,opt,name=identifier,proto3" json:"identifier,omitempty"`
+	Instance       string                 `protobuf:"bytes,2,opt,name=instance,proto3" json:"instance,omitempty"`
+	IfMatch        string                 `protobuf:"bytes,3,opt,name=if_match,json=ifMatch,proto3" json:"if_match,omitempty"`
+	IfNoneMatch    string                 `protobuf:"bytes,4,opt,name=if_none_match,json=ifNoneMatch,proto3" json:"if_none_match,omitempty"`
+	Lease          string                 `protobuf:"bytes,14,opt,name=lease,proto3" json:"lease,omitempty"`
+	Release        bool                   `protobuf:"varint,15,opt,name=release,proto3" json:"release,omitempty"`
+	Minimal        bool                   `protobuf:"varint,13,opt,name=minimal,proto3" json:"minimal,omitempty"`
+	IdempotencyKey string                 `protobuf:"bytes,12,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
 	// In order, all or nothing. Required.
 	Operations    []*Operation `protobuf:"bytes,5,rep,name=operations,proto3" json:"operations,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -1688,6 +1785,13 @@ func (x *BatchRequest) GetMinimal() bool {
 		return x.Minimal
 	}
 	return false
+}
+
+func (x *BatchRequest) GetIdempotencyKey() string {
+	if x != nil {
+		return x.IdempotencyKey
+	}
+	return ""
 }
 
 func (x *BatchRequest) GetOperations() []*Operation {
@@ -2569,16 +2673,17 @@ func (*ClearOperation) Descriptor() ([]byte, []int) {
 
 // ClearRequest empties a cart.
 type ClearRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Identifier    string                 `protobuf:"bytes,1,opt,name=identifier,proto3" json:"identifier,omitempty"`
-	Instance      string                 `protobuf:"bytes,2,opt,name=instance,proto3" json:"instance,omitempty"`
-	IfMatch       string                 `protobuf:"bytes,3,opt,name=if_match,json=ifMatch,proto3" json:"if_match,omitempty"`
-	IfNoneMatch   string                 `protobuf:"bytes,4,opt,name=if_none_match,json=ifNoneMatch,proto3" json:"if_none_match,omitempty"`
-	Lease         string                 `protobuf:"bytes,14,opt,name=lease,proto3" json:"lease,omitempty"`
-	Release       bool                   `protobuf:"varint,15,opt,name=release,proto3" json:"release,omitempty"`
-	Minimal       bool                   `protobuf:"varint,13,opt,name=minimal,proto3" json:"minimal,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	Identifier     string                 `protobuf:"bytes,1,opt,name=identifier,proto3" json:"identifier,omitempty"`
+	Instance       string                 `protobuf:"bytes,2,opt,name=instance,proto3" json:"instance,omitempty"`
+	IfMatch        string                 `protobuf:"bytes,3,opt,name=if_match,json=ifMatch,proto3" json:"if_match,omitempty"`
+	IfNoneMatch    string                 `protobuf:"bytes,4,opt,name=if_none_match,json=ifNoneMatch,proto3" json:"if_none_match,omitempty"`
+	Lease          string                 `protobuf:"bytes,14,opt,name=lease,proto3" json:"lease,omitempty"`
+	Release        bool                   `protobuf:"varint,15,opt,name=release,proto3" json:"release,omitempty"`
+	Minimal        bool                   `protobuf:"varint,13,opt,name=minimal,proto3" json:"minimal,omitempty"`
+	IdempotencyKey string                 `protobuf:"bytes,12,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *ClearRequest) Reset() {
@@ -2660,18 +2765,26 @@ func (x *ClearRequest) GetMinimal() bool {
 	return false
 }
 
+func (x *ClearRequest) GetIdempotencyKey() string {
+	if x != nil {
+		return x.IdempotencyKey
+	}
+	return ""
+}
+
 // ForgetRequest removes a cart.
 type ForgetRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Identifier    string                 `protobuf:"bytes,1,opt,name=identifier,proto3" json:"identifier,omitempty"`
-	Instance      string                 `protobuf:"bytes,2,opt,name=instance,proto3" json:"instance,omitempty"`
-	IfMatch       string                 `protobuf:"bytes,3,opt,name=if_match,json=ifMatch,proto3" json:"if_match,omitempty"`
-	IfNoneMatch   string                 `protobuf:"bytes,4,opt,name=if_none_match,json=ifNoneMatch,proto3" json:"if_none_match,omitempty"`
-	Lease         string                 `protobuf:"bytes,14,opt,name=lease,proto3" json:"lease,omitempty"`
-	Release       bool                   `protobuf:"varint,15,opt,name=release,proto3" json:"release,omitempty"`
-	Minimal       bool                   `protobuf:"varint,13,opt,name=minimal,proto3" json:"minimal,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	Identifier     string                 `protobuf:"bytes,1,opt,name=identifier,proto3" json:"identifier,omitempty"`
+	Instance       string                 `protobuf:"bytes,2,opt,name=instance,proto3" json:"instance,omitempty"`
+	IfMatch        string                 `protobuf:"bytes,3,opt,name=if_match,json=ifMatch,proto3" json:"if_match,omitempty"`
+	IfNoneMatch    string                 `protobuf:"bytes,4,opt,name=if_none_match,json=ifNoneMatch,proto3" json:"if_none_match,omitempty"`
+	Lease          string                 `protobuf:"bytes,14,opt,name=lease,proto3" json:"lease,omitempty"`
+	Release        bool                   `protobuf:"varint,15,opt,name=release,proto3" json:"release,omitempty"`
+	Minimal        bool                   `protobuf:"varint,13,opt,name=minimal,proto3" json:"minimal,omitempty"`
+	IdempotencyKey string                 `protobuf:"bytes,12,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *ForgetRequest) Reset() {
@@ -2753,6 +2866,13 @@ func (x *ForgetRequest) GetMinimal() bool {
 	return false
 }
 
+func (x *ForgetRequest) GetIdempotencyKey() string {
+	if x != nil {
+		return x.IdempotencyKey
+	}
+	return ""
+}
+
 // ForgetAllRequest names an identifier.
 type ForgetAllRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2800,14 +2920,15 @@ func (x *ForgetAllRequest) GetIdentifier() string {
 
 // SwapRequest moves a cart. identifier and instance name the source, and the preconditions are about it.
 type SwapRequest struct {
-	state       protoimpl.MessageState `protogen:"open.v1"`
-	Identifier  string                 `protobuf:"bytes,1,opt,name=identifier,proto3" json:"identifier,omitempty"`
-	Instance    string                 `protobuf:"bytes,2,opt,name=instance,proto3" json:"instance,omitempty"`
-	IfMatch     string                 `protobuf:"bytes,3,opt,name=if_match,json=ifMatch,proto3" json:"if_match,omitempty"`
-	IfNoneMatch string                 `protobuf:"bytes,4,opt,name=if_none_match,json=ifNoneMatch,proto3" json:"if_none_match,omitempty"`
-	Lease       string                 `protobuf:"bytes,14,opt,name=lease,proto3" json:"lease,omitempty"`
-	Release     bool                   `protobuf:"varint,15,opt,name=release,proto3" json:"release,omitempty"`
-	Minimal     bool                   `protobuf:"varint,13,opt,name=minimal,proto3" json:"minimal,omitempty"`
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	Identifier     string                 `protobuf:"bytes,1,opt,name=identifier,proto3" json:"identifier,omitempty"`
+	Instance       string                 `protobuf:"bytes,2,opt,name=instance,proto3" json:"instance,omitempty"`
+	IfMatch        string                 `protobuf:"bytes,3,opt,name=if_match,json=ifMatch,proto3" json:"if_match,omitempty"`
+	IfNoneMatch    string                 `protobuf:"bytes,4,opt,name=if_none_match,json=ifNoneMatch,proto3" json:"if_none_match,omitempty"`
+	Lease          string                 `protobuf:"bytes,14,opt,name=lease,proto3" json:"lease,omitempty"`
+	Release        bool                   `protobuf:"varint,15,opt,name=release,proto3" json:"release,omitempty"`
+	Minimal        bool                   `protobuf:"varint,13,opt,name=minimal,proto3" json:"minimal,omitempty"`
+	IdempotencyKey string                 `protobuf:"bytes,12,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
 	// Whose cart it becomes. Required.
 	ToIdentifier  string `protobuf:"bytes,5,opt,name=to_identifier,json=toIdentifier,proto3" json:"to_identifier,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -2893,6 +3014,13 @@ func (x *SwapRequest) GetMinimal() bool {
 	return false
 }
 
+func (x *SwapRequest) GetIdempotencyKey() string {
+	if x != nil {
+		return x.IdempotencyKey
+	}
+	return ""
+}
+
 func (x *SwapRequest) GetToIdentifier() string {
 	if x != nil {
 		return x.ToIdentifier
@@ -2902,14 +3030,15 @@ func (x *SwapRequest) GetToIdentifier() string {
 
 // MergeRequest merges a guest's cart. identifier and instance name that cart, and the preconditions are about it.
 type MergeRequest struct {
-	state       protoimpl.MessageState `protogen:"open.v1"`
-	Identifier  string                 `protobuf:"bytes,1,opt,name=identifier,proto3" json:"identifier,omitempty"`
-	Instance    string                 `protobuf:"bytes,2,opt,name=instance,proto3" json:"instance,omitempty"`
-	IfMatch     string                 `protobuf:"bytes,3,opt,name=if_match,json=ifMatch,proto3" json:"if_match,omitempty"`
-	IfNoneMatch string                 `protobuf:"bytes,4,opt,name=if_none_match,json=ifNoneMatch,proto3" json:"if_none_match,omitempty"`
-	Lease       string                 `protobuf:"bytes,14,opt,name=lease,proto3" json:"lease,omitempty"`
-	Release     bool                   `protobuf:"varint,15,opt,name=release,proto3" json:"release,omitempty"`
-	Minimal     bool                   `protobuf:"varint,13,opt,name=minimal,proto3" json:"minimal,omitempty"`
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	Identifier     string                 `protobuf:"bytes,1,opt,name=identifier,proto3" json:"identifier,omitempty"`
+	Instance       string                 `protobuf:"bytes,2,opt,name=instance,proto3" json:"instance,omitempty"`
+	IfMatch        string                 `protobuf:"bytes,3,opt,name=if_match,json=ifMatch,proto3" json:"if_match,omitempty"`
+	IfNoneMatch    string                 `protobuf:"bytes,4,opt,name=if_none_match,json=ifNoneMatch,proto3" json:"if_none_match,omitempty"`
+	Lease          string                 `protobuf:"bytes,14,opt,name=lease,proto3" json:"lease,omitempty"`
+	Release        bool                   `protobuf:"varint,15,opt,name=release,proto3" json:"release,omitempty"`
+	Minimal        bool                   `protobuf:"varint,13,opt,name=minimal,proto3" json:"minimal,omitempty"`
+	IdempotencyKey string                 `protobuf:"bytes,12,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
 	// Whose cart takes it in. Required.
 	ToIdentifier string `protobuf:"bytes,5,opt,name=to_identifier,json=toIdentifier,proto3" json:"to_identifier,omitempty"`
 	// What becomes of an item that both carts have: "add_quantities", "keep_highest_quantity", "keep_target" or
@@ -2998,6 +3127,13 @@ func (x *MergeRequest) GetMinimal() bool {
 	return false
 }
 
+func (x *MergeRequest) GetIdempotencyKey() string {
+	if x != nil {
+		return x.IdempotencyKey
+	}
+	return ""
+}
+
 func (x *MergeRequest) GetToIdentifier() string {
 	if x != nil {
 		return x.ToIdentifier
@@ -3062,7 +3198,7 @@ const file_sidecart_v1_requests_proto_rawDesc = "" +
 	"\x14ListInstancesRequest\x12$\n" +
 	"\n" +
 	"identifier\x18\x01 \x01(\tB\x04\xd0\xc1\x18\x01R\n" +
-	"identifier\"\x87\x03\n" +
+	"identifier\"\xc4\x03\n" +
 	"\x0ePutCartRequest\x12$\n" +
 	"\n" +
 	"identifier\x18\x01 \x01(\tB\x04\xd0\xc1\x18\x01R\n" +
@@ -3072,7 +3208,8 @@ const file_sidecart_v1_requests_proto_rawDesc = "" +
 	"\rif_none_match\x18\x04 \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\vifNoneMatch\x12(\n" +
 	"\x05lease\x18\x0e \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\x05lease\x12,\n" +
 	"\arelease\x18\x0f \x01(\bB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\arelease\x12,\n" +
-	"\aminimal\x18\r \x01(\bB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\aminimal\x12\x1a\n" +
+	"\aminimal\x18\r \x01(\bB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\aminimal\x12;\n" +
+	"\x0fidempotency_key\x18\f \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\x0eidempotencyKey\x12\x1a\n" +
 	"\x05items\x18\x05 \x01(\fB\x04\xc8\xc1\x18\x01R\x05items\x12$\n" +
 	"\n" +
 	"conditions\x18\x06 \x01(\fB\x04\xc8\xc1\x18\x01R\n" +
@@ -3081,7 +3218,7 @@ const file_sidecart_v1_requests_proto_rawDesc = "" +
 	"\n" +
 	"identifier\x18\x01 \x01(\tB\x04\xd0\xc1\x18\x01R\n" +
 	"identifier\x12 \n" +
-	"\binstance\x18\x02 \x01(\tB\x04\xd0\xc1\x18\x01R\binstance\"\xe2\x02\n" +
+	"\binstance\x18\x02 \x01(\tB\x04\xd0\xc1\x18\x01R\binstance\"\x9f\x03\n" +
 	"\x0fPutItemsRequest\x12$\n" +
 	"\n" +
 	"identifier\x18\x01 \x01(\tB\x04\xd0\xc1\x18\x01R\n" +
@@ -3091,8 +3228,9 @@ const file_sidecart_v1_requests_proto_rawDesc = "" +
 	"\rif_none_match\x18\x04 \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\vifNoneMatch\x12(\n" +
 	"\x05lease\x18\x0e \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\x05lease\x12,\n" +
 	"\arelease\x18\x0f \x01(\bB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\arelease\x12,\n" +
-	"\aminimal\x18\r \x01(\bB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\aminimal\x12\x1a\n" +
-	"\x05items\x18\x05 \x01(\fB\x04\xc8\xc1\x18\x01R\x05items\"\xdf\x02\n" +
+	"\aminimal\x18\r \x01(\bB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\aminimal\x12;\n" +
+	"\x0fidempotency_key\x18\f \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\x0eidempotencyKey\x12\x1a\n" +
+	"\x05items\x18\x05 \x01(\fB\x04\xc8\xc1\x18\x01R\x05items\"\x9c\x03\n" +
 	"\x0eAddItemRequest\x12$\n" +
 	"\n" +
 	"identifier\x18\x01 \x01(\tB\x04\xd0\xc1\x18\x01R\n" +
@@ -3102,8 +3240,9 @@ const file_sidecart_v1_requests_proto_rawDesc = "" +
 	"\rif_none_match\x18\x04 \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\vifNoneMatch\x12(\n" +
 	"\x05lease\x18\x0e \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\x05lease\x12,\n" +
 	"\arelease\x18\x0f \x01(\bB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\arelease\x12,\n" +
-	"\aminimal\x18\r \x01(\bB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\aminimal\x12\x18\n" +
-	"\x04item\x18\x05 \x01(\fB\x04\xc8\xc1\x18\x01R\x04item\"\xc0\x03\n" +
+	"\aminimal\x18\r \x01(\bB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\aminimal\x12;\n" +
+	"\x0fidempotency_key\x18\f \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\x0eidempotencyKey\x12\x18\n" +
+	"\x04item\x18\x05 \x01(\fB\x04\xc8\xc1\x18\x01R\x04item\"\xfd\x03\n" +
 	"\x11UpdateItemRequest\x12$\n" +
 	"\n" +
 	"identifier\x18\x01 \x01(\tB\x04\xd0\xc1\x18\x01R\n" +
@@ -3114,10 +3253,11 @@ const file_sidecart_v1_requests_proto_rawDesc = "" +
 	"\rif_none_match\x18\x05 \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\vifNoneMatch\x12(\n" +
 	"\x05lease\x18\x0e \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\x05lease\x12,\n" +
 	"\arelease\x18\x0f \x01(\bB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\arelease\x12,\n" +
-	"\aminimal\x18\r \x01(\bB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\aminimal\x12\x18\n" +
+	"\aminimal\x18\r \x01(\bB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\aminimal\x12;\n" +
+	"\x0fidempotency_key\x18\f \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\x0eidempotencyKey\x12\x18\n" +
 	"\x04item\x18\x06 \x01(\fB\x04\xc8\xc1\x18\x01R\x04item\x12*\n" +
 	"\x0equantity_delta\x18\a \x01(\x03H\x00R\rquantityDelta\x88\x01\x01B\x11\n" +
-	"\x0f_quantity_delta\"\xe7\x02\n" +
+	"\x0f_quantity_delta\"\xa4\x03\n" +
 	"\x11RemoveItemRequest\x12$\n" +
 	"\n" +
 	"identifier\x18\x01 \x01(\tB\x04\xd0\xc1\x18\x01R\n" +
@@ -3128,12 +3268,13 @@ const file_sidecart_v1_requests_proto_rawDesc = "" +
 	"\rif_none_match\x18\x05 \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\vifNoneMatch\x12(\n" +
 	"\x05lease\x18\x0e \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\x05lease\x12,\n" +
 	"\arelease\x18\x0f \x01(\bB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\arelease\x12,\n" +
-	"\aminimal\x18\r \x01(\bB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\aminimal\"^\n" +
+	"\aminimal\x18\r \x01(\bB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\aminimal\x12;\n" +
+	"\x0fidempotency_key\x18\f \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\x0eidempotencyKey\"^\n" +
 	"\x14GetConditionsRequest\x12$\n" +
 	"\n" +
 	"identifier\x18\x01 \x01(\tB\x04\xd0\xc1\x18\x01R\n" +
 	"identifier\x12 \n" +
-	"\binstance\x18\x02 \x01(\tB\x04\xd0\xc1\x18\x01R\binstance\"\xf1\x02\n" +
+	"\binstance\x18\x02 \x01(\tB\x04\xd0\xc1\x18\x01R\binstance\"\xae\x03\n" +
 	"\x14PutConditionsRequest\x12$\n" +
 	"\n" +
 	"identifier\x18\x01 \x01(\tB\x04\xd0\xc1\x18\x01R\n" +
@@ -3143,10 +3284,11 @@ const file_sidecart_v1_requests_proto_rawDesc = "" +
 	"\rif_none_match\x18\x04 \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\vifNoneMatch\x12(\n" +
 	"\x05lease\x18\x0e \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\x05lease\x12,\n" +
 	"\arelease\x18\x0f \x01(\bB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\arelease\x12,\n" +
-	"\aminimal\x18\r \x01(\bB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\aminimal\x12$\n" +
+	"\aminimal\x18\r \x01(\bB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\aminimal\x12;\n" +
+	"\x0fidempotency_key\x18\f \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\x0eidempotencyKey\x12$\n" +
 	"\n" +
 	"conditions\x18\x05 \x01(\fB\x04\xc8\xc1\x18\x01R\n" +
-	"conditions\"\x88\x03\n" +
+	"conditions\"\xc5\x03\n" +
 	"\x13PutConditionRequest\x12$\n" +
 	"\n" +
 	"identifier\x18\x01 \x01(\tB\x04\xd0\xc1\x18\x01R\n" +
@@ -3157,8 +3299,9 @@ const file_sidecart_v1_requests_proto_rawDesc = "" +
 	"\rif_none_match\x18\x05 \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\vifNoneMatch\x12(\n" +
 	"\x05lease\x18\x0e \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\x05lease\x12,\n" +
 	"\arelease\x18\x0f \x01(\bB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\arelease\x12,\n" +
-	"\aminimal\x18\r \x01(\bB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\aminimal\x12\"\n" +
-	"\tcondition\x18\x06 \x01(\fB\x04\xc8\xc1\x18\x01R\tcondition\"\xe7\x02\n" +
+	"\aminimal\x18\r \x01(\bB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\aminimal\x12;\n" +
+	"\x0fidempotency_key\x18\f \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\x0eidempotencyKey\x12\"\n" +
+	"\tcondition\x18\x06 \x01(\fB\x04\xc8\xc1\x18\x01R\tcondition\"\xa4\x03\n" +
 	"\x16RemoveConditionRequest\x12$\n" +
 	"\n" +
 	"identifier\x18\x01 \x01(\tB\x04\xd0\xc1\x18\x01R\n" +
@@ -3169,12 +3312,13 @@ const file_sidecart_v1_requests_proto_rawDesc = "" +
 	"\rif_none_match\x18\x05 \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\vifNoneMatch\x12(\n" +
 	"\x05lease\x18\x0e \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\x05lease\x12,\n" +
 	"\arelease\x18\x0f \x01(\bB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\arelease\x12,\n" +
-	"\aminimal\x18\r \x01(\bB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\aminimal\"\\\n" +
+	"\aminimal\x18\r \x01(\bB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\aminimal\x12;\n" +
+	"\x0fidempotency_key\x18\f \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\x0eidempotencyKey\"\\\n" +
 	"\x12GetMetadataRequest\x12$\n" +
 	"\n" +
 	"identifier\x18\x01 \x01(\tB\x04\xd0\xc1\x18\x01R\n" +
 	"identifier\x12 \n" +
-	"\binstance\x18\x02 \x01(\tB\x04\xd0\xc1\x18\x01R\binstance\"\xed\x02\n" +
+	"\binstance\x18\x02 \x01(\tB\x04\xd0\xc1\x18\x01R\binstance\"\xaa\x03\n" +
 	"\x14PatchMetadataRequest\x12$\n" +
 	"\n" +
 	"identifier\x18\x01 \x01(\tB\x04\xd0\xc1\x18\x01R\n" +
@@ -3184,8 +3328,9 @@ const file_sidecart_v1_requests_proto_rawDesc = "" +
 	"\rif_none_match\x18\x04 \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\vifNoneMatch\x12(\n" +
 	"\x05lease\x18\x0e \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\x05lease\x12,\n" +
 	"\arelease\x18\x0f \x01(\bB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\arelease\x12,\n" +
-	"\aminimal\x18\r \x01(\bB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\aminimal\x12 \n" +
-	"\bmetadata\x18\x05 \x01(\fB\x04\xc8\xc1\x18\x01R\bmetadata\"\xcb\x02\n" +
+	"\aminimal\x18\r \x01(\bB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\aminimal\x12;\n" +
+	"\x0fidempotency_key\x18\f \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\x0eidempotencyKey\x12 \n" +
+	"\bmetadata\x18\x05 \x01(\fB\x04\xc8\xc1\x18\x01R\bmetadata\"\x88\x03\n" +
 	"\x14ClearMetadataRequest\x12$\n" +
 	"\n" +
 	"identifier\x18\x01 \x01(\tB\x04\xd0\xc1\x18\x01R\n" +
@@ -3195,13 +3340,14 @@ const file_sidecart_v1_requests_proto_rawDesc = "" +
 	"\rif_none_match\x18\x04 \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\vifNoneMatch\x12(\n" +
 	"\x05lease\x18\x0e \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\x05lease\x12,\n" +
 	"\arelease\x18\x0f \x01(\bB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\arelease\x12,\n" +
-	"\aminimal\x18\r \x01(\bB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\aminimal\"y\n" +
+	"\aminimal\x18\r \x01(\bB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\aminimal\x12;\n" +
+	"\x0fidempotency_key\x18\f \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\x0eidempotencyKey\"y\n" +
 	"\x17GetMetadataValueRequest\x12$\n" +
 	"\n" +
 	"identifier\x18\x01 \x01(\tB\x04\xd0\xc1\x18\x01R\n" +
 	"identifier\x12 \n" +
 	"\binstance\x18\x02 \x01(\tB\x04\xd0\xc1\x18\x01R\binstance\x12\x16\n" +
-	"\x03key\x18\x03 \x01(\tB\x04\xd0\xc1\x18\x01R\x03key\"\x82\x03\n" +
+	"\x03key\x18\x03 \x01(\tB\x04\xd0\xc1\x18\x01R\x03key\"\xbf\x03\n" +
 	"\x17PutMetadataValueRequest\x12$\n" +
 	"\n" +
 	"identifier\x18\x01 \x01(\tB\x04\xd0\xc1\x18\x01R\n" +
@@ -3212,8 +3358,9 @@ const file_sidecart_v1_requests_proto_rawDesc = "" +
 	"\rif_none_match\x18\x05 \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\vifNoneMatch\x12(\n" +
 	"\x05lease\x18\x0e \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\x05lease\x12,\n" +
 	"\arelease\x18\x0f \x01(\bB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\arelease\x12,\n" +
-	"\aminimal\x18\r \x01(\bB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\aminimal\x12\x1a\n" +
-	"\x05value\x18\x06 \x01(\fB\x04\xc8\xc1\x18\x01R\x05value\"\xe9\x02\n" +
+	"\aminimal\x18\r \x01(\bB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\aminimal\x12;\n" +
+	"\x0fidempotency_key\x18\f \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\x0eidempotencyKey\x12\x1a\n" +
+	"\x05value\x18\x06 \x01(\fB\x04\xc8\xc1\x18\x01R\x05value\"\xa6\x03\n" +
 	"\x1aRemoveMetadataValueRequest\x12$\n" +
 	"\n" +
 	"identifier\x18\x01 \x01(\tB\x04\xd0\xc1\x18\x01R\n" +
@@ -3224,7 +3371,8 @@ const file_sidecart_v1_requests_proto_rawDesc = "" +
 	"\rif_none_match\x18\x05 \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\vifNoneMatch\x12(\n" +
 	"\x05lease\x18\x0e \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\x05lease\x12,\n" +
 	"\arelease\x18\x0f \x01(\bB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\arelease\x12,\n" +
-	"\aminimal\x18\r \x01(\bB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\aminimal\"\xfb\x02\n" +
+	"\aminimal\x18\r \x01(\bB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\aminimal\x12;\n" +
+	"\x0fidempotency_key\x18\f \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\x0eidempotencyKey\"\xb8\x03\n" +
 	"\fBatchRequest\x12$\n" +
 	"\n" +
 	"identifier\x18\x01 \x01(\tB\x04\xd0\xc1\x18\x01R\n" +
@@ -3234,7 +3382,8 @@ const file_sidecart_v1_requests_proto_rawDesc = "" +
 	"\rif_none_match\x18\x04 \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\vifNoneMatch\x12(\n" +
 	"\x05lease\x18\x0e \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\x05lease\x12,\n" +
 	"\arelease\x18\x0f \x01(\bB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\arelease\x12,\n" +
-	"\aminimal\x18\r \x01(\bB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\aminimal\x126\n" +
+	"\aminimal\x18\r \x01(\bB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\aminimal\x12;\n" +
+	"\x0fidempotency_key\x18\f \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\x0eidempotencyKey\x126\n" +
 	"\n" +
 	"operations\x18\x05 \x03(\v2\x16.sidecart.v1.OperationR\n" +
 	"operations\"\xc9\a\n" +
@@ -3288,7 +3437,7 @@ const file_sidecart_v1_requests_proto_rawDesc = "" +
 	"\x02by\x18\x02 \x01(\x03H\x00R\x02by\x88\x01\x01B\x05\n" +
 	"\x03_by\"\x18\n" +
 	"\x16ClearMetadataOperation\"\x10\n" +
-	"\x0eClearOperation\"\xc3\x02\n" +
+	"\x0eClearOperation\"\x80\x03\n" +
 	"\fClearRequest\x12$\n" +
 	"\n" +
 	"identifier\x18\x01 \x01(\tB\x04\xd0\xc1\x18\x01R\n" +
@@ -3298,7 +3447,8 @@ const file_sidecart_v1_requests_proto_rawDesc = "" +
 	"\rif_none_match\x18\x04 \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\vifNoneMatch\x12(\n" +
 	"\x05lease\x18\x0e \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\x05lease\x12,\n" +
 	"\arelease\x18\x0f \x01(\bB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\arelease\x12,\n" +
-	"\aminimal\x18\r \x01(\bB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\aminimal\"\xc4\x02\n" +
+	"\aminimal\x18\r \x01(\bB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\aminimal\x12;\n" +
+	"\x0fidempotency_key\x18\f \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\x0eidempotencyKey\"\x81\x03\n" +
 	"\rForgetRequest\x12$\n" +
 	"\n" +
 	"identifier\x18\x01 \x01(\tB\x04\xd0\xc1\x18\x01R\n" +
@@ -3308,11 +3458,12 @@ const file_sidecart_v1_requests_proto_rawDesc = "" +
 	"\rif_none_match\x18\x04 \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\vifNoneMatch\x12(\n" +
 	"\x05lease\x18\x0e \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\x05lease\x12,\n" +
 	"\arelease\x18\x0f \x01(\bB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\arelease\x12,\n" +
-	"\aminimal\x18\r \x01(\bB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\aminimal\"8\n" +
+	"\aminimal\x18\r \x01(\bB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\aminimal\x12;\n" +
+	"\x0fidempotency_key\x18\f \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\x0eidempotencyKey\"8\n" +
 	"\x10ForgetAllRequest\x12$\n" +
 	"\n" +
 	"identifier\x18\x01 \x01(\tB\x04\xd0\xc1\x18\x01R\n" +
-	"identifier\"\xe7\x02\n" +
+	"identifier\"\xa4\x03\n" +
 	"\vSwapRequest\x12$\n" +
 	"\n" +
 	"identifier\x18\x01 \x01(\tB\x04\xd0\xc1\x18\x01R\n" +
@@ -3322,8 +3473,9 @@ const file_sidecart_v1_requests_proto_rawDesc = "" +
 	"\rif_none_match\x18\x04 \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\vifNoneMatch\x12(\n" +
 	"\x05lease\x18\x0e \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\x05lease\x12,\n" +
 	"\arelease\x18\x0f \x01(\bB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\arelease\x12,\n" +
-	"\aminimal\x18\r \x01(\bB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\aminimal\x12#\n" +
-	"\rto_identifier\x18\x05 \x01(\tR\ftoIdentifier\"\x84\x03\n" +
+	"\aminimal\x18\r \x01(\bB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\aminimal\x12;\n" +
+	"\x0fidempotency_key\x18\f \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\x0eidempotencyKey\x12#\n" +
+	"\rto_identifier\x18\x05 \x01(\tR\ftoIdentifier\"\xc1\x03\n" +
 	"\fMergeRequest\x12$\n" +
 	"\n" +
 	"identifier\x18\x01 \x01(\tB\x04\xd0\xc1\x18\x01R\n" +
@@ -3333,7 +3485,8 @@ const file_sidecart_v1_requests_proto_rawDesc = "" +
 	"\rif_none_match\x18\x04 \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\vifNoneMatch\x12(\n" +
 	"\x05lease\x18\x0e \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\x05lease\x12,\n" +
 	"\arelease\x18\x0f \x01(\bB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\arelease\x12,\n" +
-	"\aminimal\x18\r \x01(\bB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\aminimal\x12#\n" +
+	"\aminimal\x18\r \x01(\bB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\aminimal\x12;\n" +
+	"\x0fidempotency_key\x18\f \x01(\tB\x12\xd0\xc1\x18\x01\xfa\xd2\xe4\x93\x02\b\x12\x06HEADERR\x0eidempotencyKey\x12#\n" +
 	"\rto_identifier\x18\x05 \x01(\tR\ftoIdentifier\x12\x1a\n" +
 	"\bstrategy\x18\x06 \x01(\tR\bstrategy\"\x0e\n" +
 	"\fFlushRequestB;Z9github.com/sidecart/sidecart/proto/sidecart/v1;sidecartv1b\x06proto3"
