@@ -130,9 +130,15 @@ func (s *sidecar) stop() int {
 
 // call makes one request; body "" is none.
 func (s *sidecar) call(ctx context.Context, method, path, body string, header ...string) (int, []byte, error) {
+	status, _, answer, err := s.ask(ctx, method, path, body, header...)
+	return status, answer, err
+}
+
+// ask is call with the headers of the answer.
+func (s *sidecar) ask(ctx context.Context, method, path, body string, header ...string) (int, http.Header, []byte, error) {
 	req, err := http.NewRequestWithContext(ctx, method, "http://sidecar"+path, strings.NewReader(body))
 	if err != nil {
-		return 0, nil, err
+		return 0, nil, nil, err
 	}
 	if body != "" {
 		req.Header.Set("Content-Type", "application/json")
@@ -142,11 +148,11 @@ func (s *sidecar) call(ctx context.Context, method, path, body string, header ..
 	}
 	res, err := s.client.Do(req)
 	if err != nil {
-		return 0, nil, err
+		return 0, nil, nil, err
 	}
 	defer res.Body.Close()
 	b, err := io.ReadAll(res.Body)
-	return res.StatusCode, b, err
+	return res.StatusCode, res.Header, b, err
 }
 
 // must is call for what has to succeed; it decodes the answer.
