@@ -24,7 +24,7 @@ type Request struct {
 }
 
 // ErrKeyReused is returned for an idempotency key that was given with another request.
-var ErrKeyReused = errors.New("the idempotency key was given with another request")
+var ErrKeyReused = errors.New("idempotency key of another request")
 
 // Repeat says what the first attempt of a request did. The zero value is not a repeat.
 type Repeat struct {
@@ -47,7 +47,7 @@ func (r Request) find(known []cart.Request) (first cart.Request, found bool, err
 	case r.Key == "" || i < 0:
 		return cart.Request{}, false, nil
 	case known[i].Sum != r.Sum:
-		return cart.Request{}, false, fmt.Errorf("%w before: %q is that of the one which made version %d of the cart; a new request needs a new key",
+		return cart.Request{}, false, fmt.Errorf("%w: %q came before, with the one that left the cart at version %d; a new request needs a new key",
 			ErrKeyReused, r.Key, known[i].Version)
 	}
 	return known[i], true, nil

@@ -168,6 +168,8 @@ func classify(ctx context.Context, err error) *failure {
 			f.metadata["limit"] = strconv.FormatInt(bad.Limit, 10)
 			f.metadata["actual"] = strconv.FormatInt(bad.Actual, 10)
 		}
+	case errors.Is(err, lock.ErrKeyReused):
+		f.metadata = map[string]string{"field": keyField(ctx)}
 	case errors.As(err, &alien):
 		f.metadata = map[string]string{"field": alien.field}
 	case errors.As(err, &stale):

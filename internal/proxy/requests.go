@@ -30,10 +30,10 @@ const maxKeyBytes = 255
 // requestOf reads the idempotency key of a change, from the header or the message. Double quotes around it, as the
 // IETF's draft of the header has them, are not part of it.
 func requestOf(ctx context.Context, r changing) (lock.Request, error) {
-	field, key := "idempotencyKey", r.GetIdempotencyKey()
+	field, key := keyField(ctx), r.GetIdempotencyKey()
 	h := httpCallOf(ctx)
 	if h != nil {
-		field, key = headerKey, h.key
+		key = h.key
 	}
 	if key == "" {
 		return lock.Request{}, nil
@@ -51,6 +51,14 @@ func requestOf(ctx context.Context, r changing) (lock.Request, error) {
 	}
 	sum, err := sumOf(CallOf(ctx), r, h)
 	return lock.Request{Key: key, Sum: sum}, err
+}
+
+// keyField is where a call has its idempotency key.
+func keyField(ctx context.Context) string {
+	if httpCallOf(ctx) != nil {
+		return headerKey
+	}
+	return "idempotencyKey"
 }
 
 // sumOf tells requests apart: by call, cart, body and preconditions. White space between the values of a document does

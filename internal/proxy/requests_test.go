@@ -88,7 +88,7 @@ func TestWhatTheSameRequestIs(t *testing.T) {
 		for front, call := range fronts {
 			r := call(other)
 			if r.code != codes.InvalidArgument || r.reason != "IDEMPOTENCY_KEY_REUSED" || front == 0 && r.http != http.StatusUnprocessableEntity ||
-				!strings.Contains(r.message, "version 1") || r.header.Get("Idempotency-Replayed") != "" {
+				!strings.Contains(r.message, "version 1") || !strings.Contains(r.meta["field"], "dempotency") || r.header.Get("Idempotency-Replayed") != "" {
 				t.Errorf("%s: %d %s %s %s %v", name, r.http, r.code, r.reason, r.message, r.header)
 			}
 		}
