@@ -21,6 +21,10 @@ type CartStorageStatus struct {
 	// +optional
 	Locking *LockingStatus `json:"locking,omitempty"`
 
+	// How far the carts of spec.moveFrom have moved; absent without it.
+	// +optional
+	Move *MoveStatus `json:"move,omitempty"`
+
 	// How many pods use this CartStorage.
 	// +optional
 	Replicas int32 `json:"replicas,omitempty"`
@@ -63,6 +67,56 @@ type LockingStatus struct {
 	// Since when one pod has been alone, while mode Auto still keeps locking on.
 	// +optional
 	AloneSince *metav1.Time `json:"aloneSince,omitempty"`
+}
+
+// MoveState is how far a move of carts is.
+//
+// +kubebuilder:validation:Enum=Waiting;Moving;Finished
+type MoveState string
+
+// The states of a move.
+const (
+	// MoveWaiting: pods are to be made anew before it begins. Their sidecars use the former backend until then.
+	MoveWaiting MoveState = "Waiting"
+	// MoveMoving: sidecars use both backends, and carts move.
+	MoveMoving MoveState = "Moving"
+	// MoveFinished: no cart that counts is left in the former backend, and sidecars use the new one alone.
+	MoveFinished MoveState = "Finished"
+)
+
+// MoveStatus is how far a move of carts is.
+type MoveStatus struct {
+	// Where the carts come from, for example "Redis redis:6379 under prefix cart".
+	// +required
+	// +kubebuilder:validation:MaxLength=1024
+	From string `json:"from"`
+	// Where they go.
+	// +required
+	// +kubebuilder:validation:MaxLength=1024
+	To string `json:"to"`
+	// Waiting, Moving or Finished.
+	// +required
+	State MoveState `json:"state"`
+	// Since when it is in this state.
+	// +required
+	Since metav1.Time `json:"since"`
+	// How many carts the sidecars that run now say to have moved.
+	// +optional
+	Carried int64 `json:"carried,omitempty"`
+	// How many carts the last walk through the former backend could not move yet, for example since they are locked.
+	// +optional
+	Left int64 `json:"left,omitempty"`
+	// What is under way, or what is in the way.
+	// +optional
+	// +kubebuilder:validation:MaxLength=1024
+	Message string `json:"message,omitempty"`
+	// Since when every sidecar has been told of the move. A walk that begins after that sees all carts.
+	// +optional
+	ToldSince *metav1.Time `json:"toldSince,omitempty"`
+	// Which places the move is between, in a form to compare.
+	// +required
+	// +kubebuilder:validation:MaxLength=64
+	ID string `json:"id"`
 }
 
 // WorkloadStatus is one workload whose pods use the CartStorage.

@@ -27,6 +27,11 @@ func dynamo(fields string) string {
 
 func database(fields string) string { return "backend: {type: Database, database: {" + fields + "}}" }
 
+// moveFrom is more lines of a spec, with a backend of another.
+func moveFrom(backend string) string {
+	return "\nmoveFrom:\n  " + strings.TrimSpace(backend) + "\n"
+}
+
 // Each row is a rule: a spec that keeps it, one that breaks it, and what the server says then. A row with an old spec
 // is about the change from that to bad. Rows about what is not built yet are tried on a definition without the rules
 // that refuse it.
@@ -186,7 +191,7 @@ var rules = []struct{ name, old, good, bad, message string }{
 	{"change of type", memory, memory, "backend: {type: File}",
 		"spec.backend.type: Invalid value: backend.type cannot change from Memory to File, the carts of the old backend would be orphaned: keep it, or write orphanedCarts: Accept to leave them behind"},
 	{"allowed change of type", memory, database("dialect: SQLite") + "\norphanedCarts: Accept", database("dialect: SQLite") + "\norphanedCarts: Forbid", "backend.type cannot change from Memory to Database"},
-	{"the older spelling", memory, database("dialect: SQLite") + "\norphanedCarts: Allow", database("dialect: SQLite") + "\norphanedCarts: Yes", `supported values: "Forbid", "Accept", "Allow"`},
+	{"the older spelling", memory, database("dialect: SQLite") + "\norphanedCarts: Allow", database("dialect: SQLite") + "\norphanedCarts: Yes", `supported values: "Forbid", "Move", "Accept", "Allow"`},
 	{"change of prefix", memory, memory + "keyPrefix: cart", memory + "keyPrefix: shop",
 		"spec.keyPrefix: Invalid value: keyPrefix cannot change from cart to shop, the carts under the old prefix would be orphaned: keep it, or write orphanedCarts: Accept to leave them behind"},
 	{"allowed change of prefix", memory, memory + "keyPrefix: shop\norphanedCarts: Accept", memory + "keyPrefix: shop", "keyPrefix cannot change from cart to shop"},
@@ -234,6 +239,34 @@ var rules = []struct{ name, old, good, bad, message string }{
 		memory + "criticalBackend: {type: Database, database: {dialect: MySQL, host: mysql, name: shop, credentialsSecretRef: {name: c}}}",
 		memory + "criticalBackend: {type: Database, database: {dialect: MySQL, host: mysql2, name: shop}}",
 		"the place of criticalBackend (its dialect, host, port, name, urlSecretRef, tableName, region or endpoint) cannot change"},
+
+	{"move to another Redis", redis(`addresses: ["a:1"]`), redis(`addresses: ["b:1"]`) + moveFrom(redis(`addresses: ["a:1"]`)), redis(`addresses: ["b:1"]`) + moveFrom(redis(`addresses: ["c:1"]`)),
+		"no address of redis.addresses stays, so this is another Redis and the carts of the old one would be orphaned: keep an address, or write orphanedCarts: Accept to leave the carts behind, or because it is the same Redis by another name; to take the carts along, write orphanedCarts: Move while the operator runs, or what stood here before into moveFrom"},
+	{"move without the operator", redis(`addresses: ["a:1"]`), redis(`addresses: ["b:1"]`) + "\norphanedCarts: Move" + moveFrom(redis(`addresses: ["a:1"]`)), dynamo("tableName: carts") + "\norphanedCarts: Move",
+		"backend.type cannot change from Redis to DynamoDB, the carts of the old backend would be orphaned: keep it, or write orphanedCarts: Accept to leave them behind; to take the carts along, write orphanedCarts: Move while the operator runs, or what stood here before into moveFrom"},
+	{"move to another prefix", redis(`addresses: ["a:1"]`), redis(`addresses: ["a:1"]`) + "\nkeyPrefix: shop" + moveFrom(redis(`addresses: ["a:1"]`)) + "  keyPrefix: cart", redis(`addresses: ["a:1"]`) + "\nkeyPrefix: shop" + moveFrom(redis(`addresses: ["a:1"]`)),
+		"keyPrefix cannot change from cart to shop"},
+	{"move with another prefix", redis(`addresses: ["a:1"]`), dynamo("tableName: carts") + "\nkeyPrefix: shop" + moveFrom(redis(`addresses: ["a:1"]`)) + "  keyPrefix: cart", dynamo("tableName: carts") + "\nkeyPrefix: shop" + moveFrom(redis(`addresses: ["a:1"]`)) + "  keyPrefix: other",
+		"backend.type cannot change from Redis to DynamoDB"},
+	{"move from where the carts are not", redis(`addresses: ["a:1"], credentialsSecretRef: {name: r}`), dynamo("tableName: carts") + moveFrom(redis(`addresses: ["a:1"], credentialsSecretRef: {name: r}`)), dynamo("tableName: carts") + moveFrom(redis(`addresses: ["a:1"]`)),
+		"backend.type cannot change from Redis to DynamoDB"},
+	{"move leaves no checkouts", memory + "criticalBackend: {type: Database, database: {dialect: MySQL, host: mysql, name: shop}}",
+		memory + "orphanedCarts: Allow", memory + "orphanedCarts: Move", "criticalBackend cannot be removed or change its type"},
+	{"second move", redis(`addresses: ["b:1"]`) + moveFrom(redis(`addresses: ["a:1"]`)), redis(`addresses: ["a:1"]`) + moveFrom(redis(`addresses: ["b:1"]`)), redis(`addresses: ["c:1"]`) + moveFrom(redis(`addresses: ["b:1"]`)),
+		"spec.moveFrom: Invalid value: carts still move here from moveFrom: leave it until status.move.state is Finished, or move them back by exchanging what stands under backend and moveFrom.backend, or write orphanedCarts: Accept to leave those behind that have not moved"},
+	{"end of a move", redis(`addresses: ["b:1"]`) + moveFrom(redis(`addresses: ["a:1"]`)), redis(`addresses: ["b:1"]`) + "\norphanedCarts: Accept", redis(`addresses: ["b:1"]`) + "\norphanedCarts: Move", "carts still move here from moveFrom"},
+	{"another place during a move", redis(`addresses: ["b:1"]`) + moveFrom(redis(`addresses: ["a:1"]`)), redis(`addresses: ["b:1"], tls: {enabled: true}`) + moveFrom(redis(`addresses: ["a:1"]`)), redis(`addresses: ["c:1"]`) + moveFrom(redis(`addresses: ["a:1"]`)), "no address of redis.addresses stays"},
+	{"move back with another prefix", redis(`addresses: ["b:1"]`) + moveFrom(redis(`addresses: ["a:1"]`)) + "  keyPrefix: old", redis(`addresses: ["a:1"]`) + "\nkeyPrefix: old" + moveFrom(redis(`addresses: ["b:1"]`)) + "  keyPrefix: cart", redis(`addresses: ["a:1"]`) + moveFrom(redis(`addresses: ["b:1"]`)), "carts still move here from moveFrom"},
+	{"move from memory", "", redis(`addresses: ["b:1"]`) + moveFrom(redis(`addresses: ["a:1"]`)), redis(`addresses: ["b:1"]`) + moveFrom(memory),
+		"carts do not move from or to backend Memory or File, which belong to one pod or one node: remove moveFrom, and write orphanedCarts: Accept to leave the carts behind"},
+	{"move to files", "", dynamo("tableName: carts") + moveFrom(redis(`addresses: ["a:1"]`)), "backend: {type: File}" + moveFrom(redis(`addresses: ["a:1"]`)), "carts do not move from or to backend Memory or File"},
+	{"move from a file that each pod has", "", redis(`addresses: ["b:1"]`) + moveFrom(database("dialect: SQLite, volume: {claimName: carts}")), redis(`addresses: ["b:1"]`) + moveFrom(database("dialect: SQLite")),
+		"carts do not move from or to a SQLite file without a claim, since each pod has another one: write database.volume.claimName, or remove moveFrom and write orphanedCarts: Accept"},
+	{"move to a file that each pod has", "", database("dialect: SQLite, volume: {claimName: carts}") + moveFrom(redis(`addresses: ["b:1"]`)), database("dialect: SQLite, volume: {sizeLimit: 1Gi}") + moveFrom(redis(`addresses: ["b:1"]`)), "without a claim"},
+	{"move between two files", "", database("dialect: SQLite, volume: {claimName: a}") + moveFrom(database("dialect: MySQL, host: a, name: shop")), database("dialect: SQLite, volume: {claimName: a}") + moveFrom(database("dialect: SQLite, volume: {claimName: b}")),
+		"carts do not move from one SQLite file to another, since a pod mounts one: move them to another backend first"},
+	{"prefix of a move", "", redis(`addresses: ["b:1"]`) + moveFrom(redis(`addresses: ["a:1"]`)) + "  keyPrefix: shop:cart", redis(`addresses: ["b:1"]`) + moveFrom(redis(`addresses: ["a:1"]`)) + "  keyPrefix: lock.cart",
+		"moveFrom.keyPrefix must be what stood under keyPrefix before, for example cart"},
 
 	{"a critical backend", "", memory, memory + "criticalBackend: {type: DynamoDB, dynamodb: {region: local, tableName: carts}}",
 		"criticalBackend is not in this version: remove it, and everything goes to backend"},

@@ -64,6 +64,9 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (result ct
 		return ctrl.Result{}, err
 	}
 	recheck := r.updateLocking(ctx, cs, fleet)
+	if err := r.startMove(ctx, cs, fleet); err != nil {
+		return ctrl.Result{}, err
+	}
 	generation, err := r.applyConfig(ctx, cs, fleet)
 	if stalled := (*unrenderable)(nil); errors.As(err, &stalled) {
 		conclude(cs, &conclusion{fleet: fleet, stalled: stalled, now: r.now()})
@@ -76,6 +79,9 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (result ct
 	}
 	nudge, untold := r.nudge(ctx, cs, fleet)
 	sidecars, again := r.census.ask(ctx, req.NamespacedName, fleet.pods, generation)
+	if r.followMove(ctx, cs, sidecars, generation) {
+		recheck = askSoonest
+	}
 	kept := r.keepLastGood(ctx, cs, sidecars, generation)
 	r.explain(ctx, cs, sidecars)
 	evicted, more, err := r.evictOne(ctx, cs, sidecars)

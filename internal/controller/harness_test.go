@@ -208,8 +208,12 @@ func (w *world) pointWebhook(url string) {
 	if err := w.c.Get(w.t.Context(), client.ObjectKey{Name: "sidecart"}, hook); err != nil {
 		w.t.Fatal(err)
 	}
-	c := &hook.Webhooks[0].ClientConfig
-	c.Service, c.URL = nil, &url
+	there := strings.TrimSuffix(url, InjectPath)
+	move, review := there+MovePath, there+ReviewPath
+	for i, url := range []*string{&url, &move} {
+		c := &hook.Webhooks[i].ClientConfig
+		c.Service, c.URL = nil, url
+	}
 	if err := w.c.Update(w.t.Context(), hook); err != nil {
 		w.t.Fatal(err)
 	}
@@ -217,9 +221,8 @@ func (w *world) pointWebhook(url string) {
 	if err := w.c.Get(w.t.Context(), client.ObjectKey{Name: "sidecart"}, reviews); err != nil {
 		w.t.Fatal(err)
 	}
-	there := strings.TrimSuffix(url, InjectPath) + ReviewPath
-	c = &reviews.Webhooks[0].ClientConfig
-	c.Service, c.URL = nil, &there
+	c := &reviews.Webhooks[0].ClientConfig
+	c.Service, c.URL = nil, &review
 	if err := w.c.Update(w.t.Context(), reviews); err != nil {
 		w.t.Fatal(err)
 	}

@@ -140,6 +140,7 @@ func (r *Reconciler) announce(before, after *v1alpha1.CartStorage) {
 		word := map[bool]string{true: "on", false: "off"}[is.Enabled]
 		r.events.Eventf(after, nil, corev1.EventTypeNormal, cmp.Or(is.Reason, "Locking"), "DecideLocking", "locking is %s: %s", word, is.Message)
 	}
+	r.tellMove(before, after)
 	for _, kind := range v1alpha1.Conditions {
 		c := condition(after, kind)
 		// Another condition is false as well, and says why.

@@ -229,6 +229,7 @@ func addWebhook(mgr ctrl.Manager, o *Options, r *Reconciler, clients *clientCAs,
 	hooks := webhook.NewServer(webhook.Options{WebhookMux: mux})
 	pods := newGuard(&webhook.Admission{Handler: injector}, clients)
 	hooks.Register(InjectPath, pods)
+	hooks.Register(MovePath, pods.beside(&webhook.Admission{Handler: &Filler{o.Namespaces}}))
 	hooks.Register(ReviewPath, pods.beside(&webhook.Admission{Handler: &Reviewer{r, o.Namespaces}}))
 	address := net.JoinHostPort(o.Webhook.Host, strconv.Itoa(cmp.Or(o.Webhook.Port, webhook.DefaultPort)))
 	server, err := serve("webhook", address, mux, secure, o.Logger)

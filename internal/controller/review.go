@@ -74,17 +74,23 @@ func (v *Reviewer) Handle(ctx context.Context, req admission.Request) admission.
 
 // change says what a change does to what runs.
 func (v *Reviewer) change(ctx context.Context, was, is *v1alpha1.CartStorage) (warnings []string) {
-	moved, restart := render.Moved(was, is), render.NeedsRestart(was, is)
+	behind, restart := render.Behind(was, is), render.NeedsRestart(was, is)
+	moves := is.Spec.MoveFrom != nil && render.MoveID(was) != render.MoveID(is)
 	fleet, err := v.r.observe(ctx, is)
-	if err != nil {
-		if moved {
-			warnings = append(warnings, stay(was, CartCount{}, false))
-		}
-		return append(warnings, "what the change does to running pods is not known: the operator could not look in time")
+	var n CartCount
+	var known bool
+	if err == nil && (len(behind) > 0 || moves) {
+		n, known = v.r.countCarts(ctx, fleet.pods)
 	}
-	if moved {
-		n, known := v.r.countCarts(ctx, fleet.pods)
-		warnings = append(warnings, stay(was, n, known))
+	for _, b := range behind {
+		warnings = append(warnings, stay(b, n, known && b == was))
+	}
+	if moves {
+		former := render.Former(is)
+		warnings = append(warnings, fmt.Sprintf("carts move from %s to %s: %s; see status.move", render.Where(former), render.Where(is), seen(former, n, known)))
+	}
+	if err != nil {
+		return append(warnings, "what the change does to running pods is not known: the operator could not look in time")
 	}
 	injected := 0
 	for _, pod := range fleet.pods {
@@ -109,7 +115,7 @@ func stay(was *v1alpha1.CartStorage, n CartCount, known bool) string {
 
 // seen is "1,204 seen under prefix cart".
 func seen(cs *v1alpha1.CartStorage, n CartCount, known bool) string {
-	prefix := " under prefix " + cmp.Or(cs.Spec.KeyPrefix, "cart")
+	prefix := " under prefix " + prefixOf(cs)
 	switch {
 	case !known:
 		return "how many" + prefix + " is not known, since no sidecar says so"
@@ -118,6 +124,8 @@ func seen(cs *v1alpha1.CartStorage, n CartCount, known bool) string {
 	}
 	return thousands(n.Carts) + " seen" + prefix
 }
+
+func prefixOf(cs *v1alpha1.CartStorage) string { return cmp.Or(cs.Spec.KeyPrefix, "cart") }
 
 // thousands is "1,204".
 func thousands(n int) string {
@@ -163,7 +171,8 @@ func settings(was, is *v1alpha1.CartStorage) (warnings []string) {
 	if b.OrphanedCarts == v1alpha1.OrphanedAllow && a.OrphanedCarts != v1alpha1.OrphanedAllow {
 		warnings = append(warnings, "orphanedCarts: Allow is the older spelling of Accept, and means the same")
 	}
-	if was != none && b.OrphanedCarts != v1alpha1.OrphanedForbid && b.OrphanedCarts != "" && !render.Moved(was, is) {
+	accepts := b.OrphanedCarts == v1alpha1.OrphanedAccept || b.OrphanedCarts == v1alpha1.OrphanedAllow
+	if was != none && accepts && len(render.Behind(was, is)) == 0 {
 		warnings = append(warnings, "orphanedCarts is still "+string(b.OrphanedCarts)+": write Forbid, so that no later change leaves carts behind unasked")
 	}
 	return warnings

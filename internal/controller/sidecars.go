@@ -243,6 +243,7 @@ func (a *answer) heard(report *Report, err error, now time.Time) {
 	switch {
 	case err == nil:
 		a.report = report
+		report.heard = now
 	case a.err == nil:
 		a.failing = now
 	}

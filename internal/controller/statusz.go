@@ -37,13 +37,40 @@ type Report struct {
 		// Warnings say how safe carts are there, the gravest first; nil where that is not known.
 		Warnings []Warning `json:"warnings"`
 	} `json:"backend"`
+	// Move is how far carts have come that move to the backend, as this sidecar knows it; nil where none do.
+	Move *MoveReport `json:"move,omitempty"`
+
+	// heard is when it was given.
+	heard time.Time
+}
+
+// MoveReport is what one sidecar knows of a move.
+type MoveReport struct {
+	// State is Moving or Done.
+	State string `json:"state"`
+	// Walking says that this sidecar moves the carts that nobody changes. No other knows what is left.
+	Walking bool `json:"walking"`
+	// Carried is how many carts it has moved since it started.
+	Carried uint64 `json:"carried"`
+	// Left is how many its last walk could not move.
+	Left int64 `json:"left"`
+	// CleanSeconds is how long ago its last walk began that left nothing; nil for none.
+	CleanSeconds *float64 `json:"cleanSeconds,omitempty"`
+	Message      string   `json:"message,omitempty"`
 }
 
 // tame makes every text of the report fit for a status.
 func (r *Report) tame() {
 	r.Config.State, r.Config.Message, r.Backend.Message = tame(r.Config.State), tame(r.Config.Message), tame(r.Backend.Message)
 	r.Backend.Warnings = tameWarnings(r.Backend.Warnings)
+	if m := r.Move; m != nil {
+		m.State, m.Message = tame(m.State), tame(m.Message)
+		m.Carried, m.Left = min(m.Carried, mostCarts), max(0, min(m.Left, mostCarts))
+	}
 }
+
+// mostCarts is more than there are.
+const mostCarts = 1 << 40
 
 // Warning is one thing that makes carts less safe than they could be.
 type Warning struct {

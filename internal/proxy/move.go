@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"errors"
+	"time"
 
 	"github.com/sidecart/sidecart/internal/storage"
 )
@@ -13,7 +14,10 @@ type statusMove struct {
 	Walking bool              `json:"walking"`
 	Carried uint64            `json:"carried"`
 	Left    int               `json:"left"`
-	Message string            `json:"message,omitempty"`
+	// CleanSeconds is how long ago the last whole walk of this sidecar began that left nothing; none where there was
+	// none. It is an age, since the clock of who reads it is another.
+	CleanSeconds *float64 `json:"cleanSeconds,omitempty"`
+	Message      string   `json:"message,omitempty"`
 }
 
 func moveOf(b *Backend) *statusMove {
@@ -22,6 +26,10 @@ func moveOf(b *Backend) *statusMove {
 	}
 	p := b.Move()
 	m := &statusMove{From: b.MovesFrom, State: p.State, Walking: p.Walking, Carried: p.Carried, Left: p.Left}
+	if !p.Clean.IsZero() {
+		age := time.Since(p.Clean).Seconds()
+		m.CleanSeconds = &age
+	}
 	if p.Err != nil {
 		m.Message = "carts are left: " + moveTrouble(p.Err)
 	}

@@ -57,14 +57,37 @@ func asStrings(in []v1alpha1.Address) []string {
 	return out
 }
 
-// Moved reports whether the carts of was are not those of is, so that a change from one to the other leaves them
-// behind. Two names of one Service are the same place.
+// Moved reports whether the backend of was is another place than that of is: its carts stay behind, unless they move.
+// Two names of one Service are the same place.
 func Moved(was, is *v1alpha1.CartStorage) bool {
 	if ownStore(was) != ownStore(is) || scattered(was) != scattered(is) {
 		return true
 	}
 	now := places(is)
 	return slices.ContainsFunc(places(was), func(p place) bool { return !slices.ContainsFunc(now, p.overlaps) })
+}
+
+// Behind are the places whose carts a change from was to is leaves behind: each as a CartStorage that has it as its
+// backend. A former backend is one of them until its carts have moved.
+func Behind(was, is *v1alpha1.CartStorage) (left []*v1alpha1.CartStorage) {
+	before := []*v1alpha1.CartStorage{was}
+	if former := Former(was); former != nil && MoveState(was) != v1alpha1.MoveFinished {
+		before = append(before, former)
+	}
+	former := Former(is)
+	for _, b := range before {
+		if Moved(b, is) && (former == nil || Moved(withoutCheckouts(b), former)) {
+			left = append(left, b)
+		}
+	}
+	return left
+}
+
+// withoutCheckouts is cs without its backend for checkouts.
+func withoutCheckouts(cs *v1alpha1.CartStorage) *v1alpha1.CartStorage {
+	carts := *cs
+	carts.Spec.CriticalBackend = nil
+	return &carts
 }
 
 // ownStore is what [places] does not know: a store that belongs to a pod, by its kind and prefix; "" where pods share

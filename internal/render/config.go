@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/url"
 	"strconv"
+	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -26,6 +27,7 @@ func Config(cs *v1alpha1.CartStorage, locking v1alpha1.LockingStatus, generation
 		c.CriticalBackend = &b
 	}
 	c.KeyPrefix = cmp.Or(spec.KeyPrefix, c.KeyPrefix)
+	renderMove(c, cs)
 	if spec.TTL != nil { // zero is for ever
 		c.TTL = config.Duration(spec.TTL.Duration)
 	}
@@ -58,6 +60,14 @@ func renderLocking(c *config.Config, spec *v1alpha1.CartStorageSpec, decided v1a
 	l.Reason = decided.Reason
 	l.WaitTimeout = duration(l.WaitTimeout, spec.Locking.WaitTimeout, spec.Locking.Timeout)
 	l.LeaseDuration = duration(l.LeaseDuration, spec.Locking.LeaseDuration, spec.Locking.Timeout)
+}
+
+// RequestTimeout is how long a call of the sidecars of cs may take.
+func RequestTimeout(cs *v1alpha1.CartStorage) time.Duration {
+	c := config.Default()
+	renderLocking(c, &cs.Spec, v1alpha1.LockingStatus{})
+	renderTimeouts(c, &cs.Spec.Timeouts)
+	return c.Timeouts.Request.Std()
 }
 
 func renderTimeouts(c *config.Config, t *v1alpha1.Timeouts) {

@@ -80,9 +80,11 @@ func ConfigGeneration(o metav1.Object) int64 {
 	return max(n, 0)
 }
 
-// Check says why cs gives its sidecars no configuration; see [ConfigMap].
+// Check says why cs gives its sidecars no configuration; see [ConfigMap]. Of carts that move it looks at both places.
 func Check(cs *v1alpha1.CartStorage) error {
-	_, err := marshal(cs, v1alpha1.LockingStatus{}, 0)
+	whole := *cs
+	whole.Status.Move = nil
+	_, err := marshal(&whole, v1alpha1.LockingStatus{}, 0)
 	return err
 }
 
@@ -105,8 +107,19 @@ func marshal(cs *v1alpha1.CartStorage, locking v1alpha1.LockingStatus, generatio
 // notBuilt says what cs asks for that this version does not have. A URL in a Secret does not show the dialect, and cs
 // does.
 func notBuilt(cs *v1alpha1.CartStorage, c *config.Config) config.Problems {
-	if d := cs.Spec.Backend.Database; c.Backend.Type == config.BackendDatabase && d != nil && !config.IsBuilt(config.BackendDatabase, string(d.Dialect)) {
-		return config.Problems{{Path: "backend.database.dialect", Message: string(d.Dialect) + " is not built into this version; available are " + config.BuiltNames()}}
+	p := dialectNotBuilt("backend", &cs.Spec.Backend)
+	if m := cs.Spec.MoveFrom; m != nil {
+		p = append(p, dialectNotBuilt("moveFrom.backend", &m.Backend)...)
+	}
+	if len(p) > 0 {
+		return p
 	}
 	return config.NotBuilt(c)
+}
+
+func dialectNotBuilt(path string, b *v1alpha1.Backend) config.Problems {
+	if d := b.Database; b.Type == v1alpha1.BackendDatabase && d != nil && !config.IsBuilt(config.BackendDatabase, string(d.Dialect)) {
+		return config.Problems{{Path: path + ".database.dialect", Message: string(d.Dialect) + " is not built into this version; available are " + config.BuiltNames()}}
+	}
+	return nil
 }

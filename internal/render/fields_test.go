@@ -3,6 +3,7 @@ package render
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"reflect"
 	"strings"
 	"testing"
@@ -44,6 +45,11 @@ func TestEveryFieldIsRendered(t *testing.T) {
 		"critical":   `{backend: {type: Memory}, criticalBackend: {type: Database, database: {dialect: PostgreSQL, host: h, name: n}}}`,
 		"critical2":  `{backend: {type: Memory}, criticalBackend: {type: DynamoDB, dynamodb: {tableName: t, region: r}}}`,
 		"critical3":  `{backend: {type: Memory}, criticalBackend: {type: Database, database: {dialect: MySQL, urlSecretRef: ` + ref + `}}}`,
+	}
+	for name, spec := range maps.Clone(variants) { // each backend is one that carts can leave, too
+		if from, ok := strings.CutPrefix(spec, "backend: "); ok {
+			variants["from "+name] = "backend: {type: Memory}\nmoveFrom: {backend: " + from + "}"
+		}
 	}
 	heard := map[string]bool{}
 	paths := leaves(reflect.TypeFor[v1alpha1.CartStorageSpec](), nil)

@@ -131,7 +131,7 @@ func inject(pod *corev1.Pod, cs *v1alpha1.CartStorage, image string, generation 
 	pod.Annotations[v1alpha1.InjectedAnnotation] = cs.Name
 	pod.Annotations[v1alpha1.GenerationAnnotation] = strconv.FormatInt(generation, 10)
 
-	data := dataSource(cs)
+	data := podVolume(cs)
 	given := len(pod.Spec.Volumes)
 	pod.Spec.InitContainers = slices.Insert(pod.Spec.InitContainers, 0, container(cs, image, data != nil))
 	pod.Spec.Volumes = append(pod.Spec.Volumes,
@@ -183,6 +183,15 @@ func projected(cs *v1alpha1.CartStorage) *corev1.ProjectedVolumeSource {
 	// The files belong to root and the sidecar is another user. Nobody else mounts the volume.
 	mode := int32(0o444)
 	return &corev1.ProjectedVolumeSource{DefaultMode: &mode, Sources: append([]corev1.VolumeProjection{config, lastGood}, secrets(cs)...)}
+}
+
+// podVolume is the volume that a pod of cs is given for carts, those that move from it included; nil for none. No two
+// backends of a move have one.
+func podVolume(cs *v1alpha1.CartStorage) *corev1.VolumeSource {
+	if own := dataSource(cs); own != nil || cs.Spec.MoveFrom == nil {
+		return own
+	}
+	return dataSource(Former(cs))
 }
 
 // dataSource is the volume for backends that keep carts in the pod; nil for the others.
@@ -259,7 +268,7 @@ func Missing(pod *corev1.Pod, cs *v1alpha1.CartStorage) (paths []string) {
 			paths = append(paths, configDirectory+"/"+path)
 		}
 	}
-	if dataSource(cs) != nil && !slices.ContainsFunc(pod.Spec.Volumes, func(v corev1.Volume) bool { return v.Name == dataVolume }) {
+	if podVolume(cs) != nil && !slices.ContainsFunc(pod.Spec.Volumes, func(v corev1.Volume) bool { return v.Name == dataVolume }) {
 		paths = append(paths, dataDirectory)
 	}
 	return paths

@@ -118,19 +118,25 @@ func (s secretKeys) database(d *v1alpha1.DatabaseBackend) {
 	}
 }
 
+func (s secretKeys) backend(b *v1alpha1.Backend) {
+	if r := b.Redis; r != nil {
+		s.redis(r.CredentialsSecretRef)
+		s.redis(r.SentinelCredentialsSecretRef)
+		if r.TLS != nil {
+			s.tls(r.TLS.CASecretRef, r.TLS.CertificateSecretRef)
+		}
+	}
+	s.dynamodb(b.DynamoDB)
+	s.database(b.Database)
+}
+
 // secrets are all that the configuration of cs names, as sources of a projected volume, sorted.
 func secrets(cs *v1alpha1.CartStorage) []corev1.VolumeProjection {
 	keys := secretKeys{}
-	b := &cs.Spec.Backend
-	if r := b.Redis; r != nil {
-		keys.redis(r.CredentialsSecretRef)
-		keys.redis(r.SentinelCredentialsSecretRef)
-		if r.TLS != nil {
-			keys.tls(r.TLS.CASecretRef, r.TLS.CertificateSecretRef)
-		}
+	keys.backend(&cs.Spec.Backend)
+	if m := cs.Spec.MoveFrom; m != nil {
+		keys.backend(&m.Backend)
 	}
-	keys.dynamodb(b.DynamoDB)
-	keys.database(b.Database)
 	if c := cs.Spec.Critical(); c != nil {
 		keys.dynamodb(c.DynamoDB)
 		keys.database(c.Database)

@@ -25,14 +25,19 @@ func LocksAcrossReplicas(b *v1alpha1.Backend) bool {
 
 // SameCarts reports whether two CartStorages keep their carts, or their checkouts, under the same names in the same
 // place, as far as can be seen: a backend that goes by two names, or by a URL in a secret of its own, is not
-// recognised.
+// recognised. Carts that move are in two places.
 func SameCarts(a, b *v1alpha1.CartStorage) bool {
-	for _, p := range places(a) {
-		if slices.ContainsFunc(places(b), p.overlaps) {
-			return true
-		}
+	there := allPlaces(b)
+	return slices.ContainsFunc(allPlaces(a), func(p place) bool { return slices.ContainsFunc(there, p.overlaps) })
+}
+
+// allPlaces are those of the backend and of the former one.
+func allPlaces(cs *v1alpha1.CartStorage) []place {
+	all := places(cs)
+	if former := Former(cs); former != nil {
+		all = append(all, places(former)...)
 	}
-	return false
+	return all
 }
 
 // place is where carts live. Two are the same if they agree in what they are and in what names begin with, and share an

@@ -44,6 +44,7 @@ func TestSameCarts(t *testing.T) {
 			`{backend: {type: Database, database: {dialect: MySQL, urlSecretRef: {name: u}}}}`, false},
 		{"one critical database", `{backend: {type: Memory}, criticalBackend: {type: Database, database: {dialect: PostgreSQL, host: p.x, name: shop}}}`,
 			`{backend: {type: Database, database: {dialect: PostgreSQL, host: p.x, name: shop}}}`, true},
+		{"a Redis that carts leave", redis(`"m.x:1"`, ""), `{backend: {type: Memcached, memcached: {addresses: ["n.x:1"]}}, moveFrom: {backend: {type: Redis, redis: {addresses: ["m.x:1"]}}}}`, true},
 		{"memory", `{backend: {type: Memory}}`, `{backend: {type: Memory}}`, false},
 		{"claims of two namespaces", `{backend: {type: File, file: {volume: {claimName: c}}}}`, `{backend: {type: File, file: {volume: {claimName: c}}}}`, false},
 	} {

@@ -2,6 +2,7 @@ package storage
 
 import (
 	"context"
+	"time"
 
 	"github.com/sidecart/sidecart/internal/cart"
 )
@@ -67,6 +68,9 @@ type Progress struct {
 	Carried uint64
 	// Left is how many carts the last whole walk of this process, or the one under way, found and could not move.
 	Left int
+	// Clean is when the last whole walk of this process began that left nothing; zero for none. What came to the old
+	// backend after that was not seen.
+	Clean time.Time
 	// Err is why one of them could not, or why the walk does not go on; nil where all is well.
 	Err error
 }

@@ -136,16 +136,16 @@ func (s *Store) walkOn(ctx context.Context) error {
 
 // once is one whole walk, and returns how many carts it left where they are. An error is one that ends the walk.
 func (s *Store) once(ctx context.Context, patience time.Duration) (left int, err error) {
-	found := 0
+	found, began := 0, time.Now()
 	var why error
 	err = s.pages(ctx, func(keys []cart.Key) error {
 		for _, key := range keys {
-			began := time.Now()
+			started := time.Now()
 			staying, err := s.carry(ctx, key, patience)
 			if ctx.Err() != nil {
 				return ctx.Err()
 			}
-			pause := max(leastPause, min(time.Since(began), mostPause))
+			pause := max(leastPause, min(time.Since(started), mostPause))
 			switch {
 			case err != nil: // it may be that the backend has enough to do
 				left, why, pause = left+1, err, mostPause
@@ -169,6 +169,8 @@ func (s *Store) once(ctx context.Context, patience time.Duration) (left int, err
 		p.State, p.Left, p.Err = storage.Done, left, why
 		if left > 0 {
 			p.State = storage.Moving
+		} else {
+			p.Clean = began
 		}
 	})
 	return left, nil

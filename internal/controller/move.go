@@ -1,0 +1,182 @@
+package controller
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	ctrl "sigs.k8s.io/controller-runtime"
+
+	"github.com/sidecart/sidecart/api/v1alpha1"
+	"github.com/sidecart/sidecart/internal/render"
+)
+
+// A move of carts has three states, which the status remembers, and of which the configuration follows:
+//
+//	Waiting   the former backend alone, until every pod mounts what the new one needs
+//	Moving    both
+//	Finished  the new one alone
+//
+// A status that is lost begins anew. A move that has finished finds nothing left then.
+
+// startMove says which move is to be made, and begins it when every pod can take part. A sidecar that could not would
+// answer UNAVAILABLE for the carts that have moved.
+func (r *Reconciler) startMove(ctx context.Context, cs *v1alpha1.CartStorage, f *fleet) error {
+	if cs.Spec.MoveFrom == nil {
+		cs.Status.Move = nil
+		return nil
+	}
+	if render.MoveState(cs) == "" {
+		cs.Status.Move = &v1alpha1.MoveStatus{
+			From: tame(place(render.Former(cs))), To: tame(place(cs)), ID: render.MoveID(cs),
+			State: v1alpha1.MoveWaiting, Since: metav1.NewTime(r.now().Truncate(time.Second)),
+		}
+	}
+	m := cs.Status.Move
+	if m.State != v1alpha1.MoveWaiting {
+		return nil
+	}
+	current, err := currentConfig(ctx, r.client, cs.Namespace, cs.Name)
+	if err != nil {
+		return err
+	}
+	m.Message = unprepared(f.pods, cs)
+	if m.Message == "" || render.Moves(current) { // it has begun already
+		r.enter(ctx, cs, v1alpha1.MoveMoving)
+	}
+	return nil
+}
+
+// place is where the carts of cs are, with their prefix.
+func place(cs *v1alpha1.CartStorage) string {
+	return render.Where(cs) + " under prefix " + prefixOf(cs)
+}
+
+// unprepared says which pods do not mount what both backends need, "" for none.
+func unprepared(pods []*corev1.Pod, cs *v1alpha1.CartStorage) string {
+	var first *corev1.Pod
+	var lacks []string
+	n, injected := 0, 0
+	for _, pod := range pods {
+		if !render.Injected(pod) {
+			continue
+		}
+		injected++
+		if missing := render.Missing(pod, cs); len(missing) > 0 {
+			if n++; first == nil {
+				first, lacks = pod, missing
+			}
+		}
+	}
+	if n == 0 {
+		return ""
+	}
+	return tame(fmt.Sprintf("%d of %d pods were made before the new backend was named, and the move waits for them; pod %s lacks %s: restart its workload",
+		n, injected, first.Name, strings.Join(lacks, ", ")))
+}
+
+// enter begins a state of the move.
+func (r *Reconciler) enter(ctx context.Context, cs *v1alpha1.CartStorage, state v1alpha1.MoveState) {
+	m := cs.Status.Move
+	m.State, m.Since, m.Message = state, metav1.NewTime(r.now().Truncate(time.Second)), ""
+	ctrl.LoggerFrom(ctx).Info("carts move", "state", state, "from", m.From, "to", m.To)
+}
+
+// leaveMargin is how long a sidecar that took over a configuration may still end calls on the one before, over the time
+// that a call may take.
+const leaveMargin = 5 * time.Second
+
+// followMove writes what the sidecars say of the move into the status, and ends it when nothing can be left. It returns
+// whether it has ended, so that the configuration is to be written anew.
+//
+// A whole walk that leaves nothing proves that only if it began when no sidecar wrote to the former backend alone any
+// more: each has been told, and its calls from before have ended.
+func (r *Reconciler) followMove(ctx context.Context, cs *v1alpha1.CartStorage, sidecars []sidecar, generation int64) (ended bool) {
+	m := cs.Status.Move
+	if m == nil || m.State != v1alpha1.MoveMoving {
+		if m != nil && m.State == v1alpha1.MoveFinished {
+			m.Message = tame("all carts have moved: remove moveFrom, and switch " + m.From + " off after that")
+		}
+		return false
+	}
+	now := r.now()
+	m.Carried, m.Left, m.Message = 0, 0, "carts move"
+	var cleanSince time.Time // when the latest walk began that left nothing
+	var untold []*sidecar
+	running := 0
+	for i := range sidecars {
+		s := &sidecars[i]
+		if !s.present {
+			continue
+		}
+		running++
+		if !s.updated(generation) {
+			untold = append(untold, s)
+		}
+		if s.report == nil || s.report.Move == nil {
+			continue
+		}
+		report := s.report.Move
+		m.Carried += int64(report.Carried)
+		if report.Walking {
+			m.Left = report.Left
+			if report.Message != "" {
+				m.Message = report.Message
+			}
+		}
+		if report.CleanSeconds != nil {
+			age := time.Duration(max(0, min(*report.CleanSeconds, longestAge.Seconds())) * float64(time.Second))
+			if began := s.report.heard.Add(-age); began.After(cleanSince) {
+				cleanSince = began
+			}
+		}
+	}
+	switch {
+	case running == 0:
+		m.ToldSince, m.Message = nil, "no pod runs: carts move when one does"
+		return false
+	case len(untold) > 0:
+		m.ToldSince = nil
+		m.Message = tame(tell(untold, running, "sidecars have not been told to move carts", func(s *sidecar) string {
+			if s.report == nil {
+				return "it has not answered"
+			}
+			return fmt.Sprintf("it runs configuration %d, not %d", s.report.Generation, generation)
+		}))
+		return false
+	case m.ToldSince == nil:
+		told := metav1.NewTime(now.Truncate(time.Second).Add(time.Second)) // the API keeps whole seconds: not one too early
+		m.ToldSince = &told
+	}
+	if !cleanSince.After(m.ToldSince.Add(render.RequestTimeout(cs) + leaveMargin)) {
+		if m.Left == 0 && !cleanSince.IsZero() {
+			m.Message = "nothing is left: one more walk looks for what came meanwhile"
+		}
+		return false
+	}
+	r.enter(ctx, cs, v1alpha1.MoveFinished)
+	m.ToldSince = nil
+	return true
+}
+
+// longestAge bounds what a sidecar may say of the age of its walk.
+const longestAge = 24 * time.Hour
+
+// tellMove sends an event when a move begins, waits or ends.
+func (r *Reconciler) tellMove(before, after *v1alpha1.CartStorage) {
+	was, is := before.Status.Move, after.Status.Move
+	if is == nil || was != nil && was.ID == is.ID && was.State == is.State {
+		return
+	}
+	switch is.State {
+	case v1alpha1.MoveWaiting:
+		r.events.Eventf(after, nil, corev1.EventTypeWarning, "MoveWaiting", "Move", "carts are to move from %s to %s: %s", is.From, is.To, is.Message)
+	case v1alpha1.MoveMoving:
+		r.events.Eventf(after, nil, corev1.EventTypeNormal, "MoveStarted", "Move", "carts move from %s to %s", is.From, is.To)
+	case v1alpha1.MoveFinished:
+		r.events.Eventf(after, nil, corev1.EventTypeNormal, "MoveFinished", "Move", "all carts have moved from %s to %s", is.From, is.To)
+	}
+}
