@@ -87,7 +87,7 @@ func (r *Reconciler) enter(ctx context.Context, cs *v1alpha1.CartStorage, state 
 
 // leaveMargin is how long a sidecar that took over a configuration may still end calls on the one before, over the time
 // that a call may take.
-const leaveMargin = 5 * time.Second
+const leaveMargin = 3 * time.Second
 
 // followMove writes what the sidecars say of the move into the status, and ends it when nothing can be left. It returns
 // whether it has ended, so that the configuration is to be written anew.

@@ -192,8 +192,12 @@ func (v *Reviewer) removal(ctx context.Context, was *v1alpha1.CartStorage) []str
 		return nil
 	}
 	n, known := v.r.countCarts(ctx, pods)
-	return []string{
+	said := []string{
 		fmt.Sprintf("%s it: they go on with their last configuration, and no new pod starts until there is such a CartStorage again", plural(len(pods), "1 pod uses", "%d pods use")),
 		"carts stay in " + render.Where(was) + ": " + seen(was, n, known),
 	}
+	if former := render.Former(was); former != nil && render.MoveState(was) != v1alpha1.MoveFinished {
+		said = append(said, "carts that have not moved yet stay in "+render.Where(former))
+	}
+	return said
 }
