@@ -84,21 +84,6 @@ var errKilled = fmt.Errorf("%w: the process was killed", storage.ErrUnavailable)
 // noFault is for the calls that are made and answered.
 func noFault(int) error { return nil }
 
-// pairs give each subtest two empty backends, opened anew by each call of openOld and openNew.
-var pairs = map[string]func(t *testing.T) (openOld, openNew func() movable){
-	"memory to memory": func(t *testing.T) (openOld, openNew func() movable) {
-		a, b := memory.New(), memory.New()
-		return func() movable { return a }, func() movable { return b }
-	},
-	"redis to sqlite": func(t *testing.T) (openOld, openNew func() movable) { return pair(t, 0, 1) },
-	"sqlite to redis": func(t *testing.T) (openOld, openNew func() movable) { return pair(t, 1, 0) },
-}
-
-func pair(t *testing.T, from, to int) (openOld, openNew func() movable) {
-	a, b := backends[from].start(t), backends[to].start(t)
-	return func() movable { return a(t, "cart").(movable) }, func() movable { return b(t, "cart").(movable) }
-}
-
 func change(key cart.Key, base *cart.Cart, items string) storage.Commit {
 	return storage.Commit{
 		Key: key, Expect: storage.Expect{ID: base.ID, Version: base.Version},

@@ -30,7 +30,7 @@ func TestMain(m *testing.M) {
 	if os.Getenv(walkerRedis) != "" {
 		os.Exit(walkAndExit())
 	}
-	os.Exit(m.Run())
+	testserver.Main(m)
 }
 
 func openForProcesses(ctx context.Context, addr, file string) (*moving.Store, error) {

@@ -3,57 +3,16 @@ package moving_test
 import (
 	"context"
 	"fmt"
-	"path/filepath"
+	"strings"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/sidecart/sidecart/internal/cart"
 	"github.com/sidecart/sidecart/internal/storage"
 	"github.com/sidecart/sidecart/internal/storage/memory"
 	"github.com/sidecart/sidecart/internal/storage/moving"
-	"github.com/sidecart/sidecart/internal/storage/redis"
-	"github.com/sidecart/sidecart/internal/storage/sqlite"
 	"github.com/sidecart/sidecart/internal/storage/storagetest"
-	"github.com/sidecart/sidecart/internal/testserver"
 )
-
-// backends are those that carts move between. start starts one, and what it returns opens it, once for each sidecar, by
-// a prefix.
-var backends = []struct {
-	name  string
-	start func(t testing.TB) func(t testing.TB, prefix string) storage.Store
-}{
-	{"redis", func(t testing.TB) func(t testing.TB, prefix string) storage.Store {
-		addr := testserver.StartRedis(t).Addr
-		return func(t testing.TB, prefix string) storage.Store {
-			c := redis.Config{Addresses: []string{addr}, Prefix: prefix}
-			c.DialTimeout, c.ReadTimeout, c.WriteTimeout = patient, patient, patient
-			s, err := redis.New(t.Context(), c)
-			return opened(t, s, err)
-		}
-	}},
-	{"sqlite", func(t testing.TB) func(t testing.TB, prefix string) storage.Store {
-		dir := t.TempDir()
-		return func(t testing.TB, prefix string) storage.Store {
-			// A file for each prefix, so that subtests do not wait for each other.
-			s, err := sqlite.Open(t.Context(), sqlite.Config{URL: "sqlite:" + filepath.Join(dir, prefix+".db"), Prefix: prefix})
-			return opened(t, s, err)
-		}
-	}},
-}
-
-// patient is a timeout for a machine that runs many tests at once.
-const patient = 20 * time.Second
-
-func opened(t testing.TB, s storage.Store, err error) storage.Store {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = s.Close() })
-	return s
-}
 
 func movingStore(t testing.TB, from, to storage.Store) *moving.Store {
 	t.Helper()
@@ -105,27 +64,27 @@ func TestConformance(t *testing.T) {
 			return storagetest.Harness{Store: &late{movingStore(t, from, memory.New()), from, new(atomic.Bool)}}
 		}, caps)
 	})
-	for _, from := range backends {
-		for _, to := range backends {
-			if from.name == to.name {
-				continue
+	for _, name := range conformingPairs() {
+		t.Run(name, func(t *testing.T) {
+			caps := caps
+			from, to, _ := strings.Cut(name, " to ")
+			if from == "dynamodb" || to == "dynamodb" {
+				caps.MaxCartBytes, caps.Slow = 400<<10, 4
 			}
-			t.Run(from.name+" to "+to.name, func(t *testing.T) {
-				open, openNew := from.start(t), to.start(t)
-				storagetest.Run(t, func(t *testing.T) storagetest.Harness {
-					prefix, flushed := fmt.Sprint("p", prefixes.Add(1)), new(atomic.Bool)
-					store := func(t testing.TB, prefix string) storage.Store {
-						from := open(t, prefix)
-						return &late{movingStore(t, from, openNew(t, prefix)), from, flushed}
-					}
-					return storagetest.Harness{
-						Store:  store(t, prefix),
-						Second: func(t *testing.T) storage.Store { return store(t, prefix) },
-						Other:  func(t *testing.T) storage.Store { return store(t, prefix+".b") },
-					}
-				}, caps)
-			})
-		}
+			open, openNew := backend(t, from), backend(t, to)
+			storagetest.Run(t, func(t *testing.T) storagetest.Harness {
+				prefix, flushed := fmt.Sprint("p", prefixes.Add(1)), new(atomic.Bool)
+				store := func(t testing.TB, prefix string) storage.Store {
+					old := open(t, prefix)
+					return &late{movingStore(t, old, openNew(t, prefix)), old, flushed}
+				}
+				return storagetest.Harness{
+					Store:  store(t, prefix),
+					Second: func(t *testing.T) storage.Store { return store(t, prefix) },
+					Other:  func(t *testing.T) storage.Store { return store(t, prefix+".b") },
+				}
+			}, caps)
+		})
 	}
 }
 
