@@ -3,6 +3,8 @@
 package processes
 
 import (
+	"maps"
+	"slices"
 	"testing"
 
 	"github.com/sidecart/sidecart/internal/testserver"
@@ -17,6 +19,19 @@ var failovers = func() (all []failover) {
 		for _, strike := range []string{"SIGKILL", "SIGSTOP", "replication breaks, then SIGKILL"} {
 			for _, minReplicas := range []int{0, 1} {
 				all = append(all, failover{form, strike, minReplicas})
+			}
+		}
+	}
+	return all
+}()
+
+// movedPairs are between which backends carts move: all.
+var movedPairs = func() (all [][2]string) {
+	names := slices.Sorted(maps.Keys(movable))
+	for _, from := range names {
+		for _, to := range names {
+			if from != to {
+				all = append(all, [2]string{from, to})
 			}
 		}
 	}

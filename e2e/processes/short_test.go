@@ -11,6 +11,12 @@ var failovers = []failover{
 	{"Cluster", "SIGKILL", 1},
 }
 
+// movedPairs are between which backends carts move: each is left once and reached once. With the build tag long, all
+// pairs are tried.
+var movedPairs = [][2]string{
+	{"Redis", "PostgreSQL"}, {"PostgreSQL", "DynamoDB"}, {"DynamoDB", "MySQL"}, {"MySQL", "SQLite"}, {"SQLite", "Redis"},
+}
+
 // movedSlots is how many slots of a Cluster move.
 const movedSlots = 200
 
