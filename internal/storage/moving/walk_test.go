@@ -38,10 +38,11 @@ func TestFinish(t *testing.T) {
 			if p := s.Progress(); p.State != storage.Moving {
 				t.Errorf("before: %+v", p)
 			}
+			began := time.Now()
 			if did, err := s.Finish(t.Context()); !did || err != nil {
 				t.Fatalf("Finish: %v, %v", did, err)
 			}
-			if p := s.Progress(); p.State != storage.Done || p.Carried != carts || p.Left != 0 || p.Err != nil {
+			if p := s.Progress(); p.State != storage.Done || p.Carried != carts || p.Left != 0 || p.Err != nil || p.Clean.Before(began) || p.Clean.After(time.Now()) {
 				t.Errorf("after: %+v", p)
 			}
 			if n, more, err := s.Count(t.Context(), 1000); n != carts || more || err != nil {
@@ -86,7 +87,7 @@ func TestLeft(t *testing.T) {
 	mustCommit(t, o, storage.Committed, change(u1, &cart.Cart{}, `{"a":1}`))
 	s := movingStore(t, o, small{n})
 	did, err := s.Finish(t.Context())
-	if p := s.Progress(); !did || !errors.Is(err, storage.ErrTooLarge) || p.Left != 1 || p.State != storage.Moving {
+	if p := s.Progress(); !did || !errors.Is(err, storage.ErrTooLarge) || p.Left != 1 || p.State != storage.Moving || !p.Clean.IsZero() {
 		t.Errorf("Finish: %v, %v, %+v", did, err, p)
 	}
 	k := mustLoad(t, s, u1)
