@@ -3,7 +3,9 @@ package stories
 import (
 	"context"
 	"fmt"
+	"strings"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -14,17 +16,7 @@ import (
 // acknowledged is lost.
 func TestPostgres(t *testing.T) {
 	s := tellStory(t)
-	s.server("postgres", 5432, `
-        image: postgres:e2e
-        env: [{name: PASSWORD, valueFrom: {secretKeyRef: {name: postgres-auth, key: password}}}]
-        volumeMounts: [{name: data, mountPath: /data}]
-      volumes: [{name: data, emptyDir: {medium: Memory}}]
----
-apiVersion: v1
-kind: Secret
-metadata: {name: postgres-auth}
-stringData: {username: shop, password: correct-horse}
-`)
+	s.postgres()
 	account := s.loaded("postgres")
 	web := s.pods("web")
 	s.crash(&web[0], "sidecart")
@@ -34,6 +26,52 @@ stringData: {username: shop, password: correct-horse}
 		return both(is(cs, "Ready", "True", ""), is(cs, "BackendDurable", "True", ""))
 	})
 	account.judge("web")
+}
+
+// TestMove moves carts from Redis to PostgreSQL while three pods add to them, as somebody does who knows the resource
+// alone: he changes the backend, restarts the pods as the status asks him to, and waits. A sidecar is killed meanwhile.
+// At the end Redis is switched off, and nothing that was acknowledged is lost.
+func TestMove(t *testing.T) {
+	s := tellStory(t)
+	s.redis()
+	s.postgres()
+	account := s.loaded("redis")
+	const change = `{"orphanedCarts":"Move","backend":{"type":"Database","redis":null,"database":{"dialect":"PostgreSQL","host":"postgres","name":"shop","credentialsSecretRef":{"name":"postgres-auth"}}}}`
+	if told := s.wouldChange(change); !strings.Contains(told, "carts move from Redis redis:6379 to database shop of PostgreSQL postgres: 10 seen under prefix cart") {
+		t.Errorf("a dry run of the change says\n%s", told)
+	}
+	s.patch(change)
+	moves := func(state v1alpha1.MoveState) *v1alpha1.CartStorage {
+		t.Helper()
+		return s.settles("redis", func(cs *v1alpha1.CartStorage) string {
+			if m := cs.Status.Move; m == nil || m.State != state {
+				return "the move is not " + string(state)
+			}
+			return current(cs)
+		})
+	}
+	if m := moves(v1alpha1.MoveWaiting).Status.Move; !strings.Contains(m.Message, "/etc/sidecart/secrets/postgres-auth/password: restart its workload") {
+		t.Errorf("the move waits: %s", m.Message)
+	}
+	account.acknowledges(300)
+
+	s.kubectl("rollout", "restart", "deployment/web")
+	s.rolledOut("web")
+	moves(v1alpha1.MoveMoving)
+	began := time.Now()
+	web := s.pods("web")
+	s.crash(&web[0], "sidecart")
+	account.acknowledges(300)
+	moves(v1alpha1.MoveFinished)
+	took := time.Since(began)
+	t.Log("\n" + s.kubectl("get", "cartstorage", "redis", "-o", "wide"))
+
+	s.patch(`{"moveFrom":null}`)
+	s.settles("redis", func(cs *v1alpha1.CartStorage) string { return both(current(cs), updated(cs, 3)) })
+	s.kubectl("scale", "statefulset/redis", "--replicas=0")
+	account.acknowledges(300)
+	v := account.judge("web")
+	t.Logf("moved in %s; %d adds, %d failed", round(took), v.Acknowledged, v.Attempted-v.Acknowledged)
 }
 
 // TestMemcached keeps carts in Memcached under load, kills a sidecar, and loses nothing. Then it restarts Memcached:
@@ -59,6 +97,22 @@ func TestMemcached(t *testing.T) {
 		s.eventually("a shop to sell again", func(ctx context.Context) error { return buy(ctx, &judge) })
 	})
 	s.settles("memcached", func(cs *v1alpha1.CartStorage) string { return is(cs, "Ready", "True", "") })
+}
+
+// postgres starts the PostgreSQL that config/samples/postgres.yaml means, with its password.
+func (s *story) postgres() {
+	s.Helper()
+	s.server("postgres", 5432, `
+        image: postgres:e2e
+        env: [{name: PASSWORD, valueFrom: {secretKeyRef: {name: postgres-auth, key: password}}}]
+        volumeMounts: [{name: data, mountPath: /data}]
+      volumes: [{name: data, emptyDir: {medium: Memory}}]
+---
+apiVersion: v1
+kind: Secret
+metadata: {name: postgres-auth}
+stringData: {username: shop, password: correct-horse}
+`)
 }
 
 // server starts a backend of one pod by the name that config/samples has for it. The container is YAML, from its image
