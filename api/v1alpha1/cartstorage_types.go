@@ -139,10 +139,11 @@ type CartStorageSpec struct {
 	Flush Permission `json:"flush,omitempty"`
 
 	// What a change of this spec does that would leave existing carts behind, where no sidecar finds them any more:
-	// Forbid refuses it, Move has the carts move while the shop sells, and Accept leaves them. Such a change is one of keyPrefix or of a field of backend or criticalBackend that says where carts are:
-	// its type, addresses of which none stays, host, port, name, table, region, endpoint, claim, or redis.database,
-	// redis.namespace, redis.masterName and redis.mode to or from Cluster. What is in criticalBackend does not move.
-	// Allow is an older spelling of Accept.
+	// Forbid refuses it, Move has the carts move while the shop sells, and Accept leaves them. Such a change is one of
+	// keyPrefix or of a field of backend or criticalBackend that says where carts are: its type, addresses of which
+	// none stays, host, port, name, table, region, endpoint, claim, or redis.database, redis.namespace,
+	// redis.masterName and redis.mode to or from Cluster. What is in criticalBackend does not move. Allow is an older
+	// spelling of Accept.
 	// +optional
 	// +kubebuilder:default=Forbid
 	OrphanedCarts OrphanedCarts `json:"orphanedCarts,omitempty"`

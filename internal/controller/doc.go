@@ -3,7 +3,8 @@
 //   - [Reconciler] keeps the ConfigMap of each CartStorage, the annotations of its
 //     pods and its status as they should be.
 //   - [Injector] is the webhook that gives pods their sidecar.
-//   - [Certificates] makes and renews the certificate of that webhook.
+//   - [Filler] is the webhook that notes where carts come from that are to move.
+//   - [Certificates] makes and renews the certificate of the webhooks.
 //   - [New] puts them together.
 //
 // What is to be written is decided by the pure functions of package render; this package gathers what they need and

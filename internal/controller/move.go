@@ -1,6 +1,7 @@
 package controller
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strings"
@@ -96,51 +97,22 @@ const leaveMargin = 3 * time.Second
 // more: each has been told, and its calls from before have ended.
 func (r *Reconciler) followMove(ctx context.Context, cs *v1alpha1.CartStorage, sidecars []sidecar, generation int64) (ended bool) {
 	m := cs.Status.Move
-	if m == nil || m.State != v1alpha1.MoveMoving {
-		if m != nil && m.State == v1alpha1.MoveFinished {
-			m.Message = tame("all carts have moved: remove moveFrom, and switch " + m.From + " off after that")
-		}
+	switch {
+	case m == nil || m.State == v1alpha1.MoveWaiting:
+		return false
+	case m.State == v1alpha1.MoveFinished:
+		m.Message = tame("all carts have moved: remove moveFrom, and switch " + m.From + " off after that")
 		return false
 	}
-	now := r.now()
-	m.Carried, m.Left, m.Message = 0, 0, "carts move"
-	var cleanSince time.Time // when the latest walk began that left nothing
-	var untold []*sidecar
-	running := 0
-	for i := range sidecars {
-		s := &sidecars[i]
-		if !s.present {
-			continue
-		}
-		running++
-		if !s.updated(generation) {
-			untold = append(untold, s)
-		}
-		if s.report == nil || s.report.Move == nil {
-			continue
-		}
-		report := s.report.Move
-		m.Carried += int64(report.Carried)
-		if report.Walking {
-			m.Left = report.Left
-			if report.Message != "" {
-				m.Message = report.Message
-			}
-		}
-		if report.CleanSeconds != nil {
-			age := time.Duration(max(0, min(*report.CleanSeconds, longestAge.Seconds())) * float64(time.Second))
-			if began := s.report.heard.Add(-age); began.After(cleanSince) {
-				cleanSince = began
-			}
-		}
-	}
+	heard := hearMove(sidecars, generation)
+	m.Carried, m.Left, m.Message = heard.carried, heard.left, cmp.Or(heard.message, "carts move")
 	switch {
-	case running == 0:
+	case heard.sidecars == 0:
 		m.ToldSince, m.Message = nil, "no pod runs: carts move when one does"
 		return false
-	case len(untold) > 0:
+	case len(heard.untold) > 0:
 		m.ToldSince = nil
-		m.Message = tame(tell(untold, running, "sidecars have not been told to move carts", func(s *sidecar) string {
+		m.Message = tame(tell(heard.untold, heard.sidecars, "sidecars have not been told to move carts", func(s *sidecar) string {
 			if s.report == nil {
 				return "it has not answered"
 			}
@@ -148,11 +120,11 @@ func (r *Reconciler) followMove(ctx context.Context, cs *v1alpha1.CartStorage, s
 		}))
 		return false
 	case m.ToldSince == nil:
-		told := metav1.NewTime(now.Truncate(time.Second).Add(time.Second)) // the API keeps whole seconds: not one too early
+		told := metav1.NewTime(r.now().Truncate(time.Second).Add(time.Second)) // the API keeps whole seconds: not one too early
 		m.ToldSince = &told
 	}
-	if !cleanSince.After(m.ToldSince.Add(render.RequestTimeout(cs) + leaveMargin)) {
-		if m.Left == 0 && !cleanSince.IsZero() {
+	if !heard.clean.After(m.ToldSince.Add(render.RequestTimeout(cs) + leaveMargin)) {
+		if m.Left == 0 && !heard.clean.IsZero() {
 			m.Message = "nothing is left: one more walk looks for what came meanwhile"
 		}
 		return false
@@ -160,6 +132,43 @@ func (r *Reconciler) followMove(ctx context.Context, cs *v1alpha1.CartStorage, s
 	r.enter(ctx, cs, v1alpha1.MoveFinished)
 	m.ToldSince = nil
 	return true
+}
+
+// moveNews is what all sidecars together say of a move.
+type moveNews struct {
+	sidecars      int
+	untold        []*sidecar // those that do not run the present configuration
+	carried, left int64
+	message       string
+	clean         time.Time // when the latest walk began that left nothing
+}
+
+func hearMove(sidecars []sidecar, generation int64) (n moveNews) {
+	for i := range sidecars {
+		s := &sidecars[i]
+		if !s.present {
+			continue
+		}
+		n.sidecars++
+		if !s.updated(generation) {
+			n.untold = append(n.untold, s)
+		}
+		if s.report == nil || s.report.Move == nil {
+			continue
+		}
+		report := s.report.Move
+		n.carried += int64(report.Carried)
+		if report.Walking {
+			n.left, n.message = report.Left, report.Message
+		}
+		if report.CleanSeconds != nil {
+			age := time.Duration(max(0, min(*report.CleanSeconds, longestAge.Seconds())) * float64(time.Second))
+			if began := s.report.heard.Add(-age); began.After(n.clean) {
+				n.clean = began
+			}
+		}
+	}
+	return n
 }
 
 // longestAge bounds what a sidecar may say of the age of its walk.

@@ -43,8 +43,8 @@ func (w *world) backendsOf(name string) string {
 	return fmt.Sprintf("%s from %s", c.Backend.Type, c.MoveFrom.Backend.Type)
 }
 
-// The whole life of a move: it waits for pods that cannot take part, begins by itself, tells how far it is, does not end
-// as long as a sidecar may write to the former backend alone, and ends by itself.
+// The whole life of a move: it waits for pods that cannot take part, begins by itself, tells how far it is, does not
+// end as long as a sidecar may write to the former backend alone, and ends by itself.
 func TestMove(t *testing.T) {
 	w := newWorld(t)
 	w.reviewed()

@@ -50,8 +50,8 @@ func Moves(current *corev1.ConfigMap) bool {
 	return err == nil && c.MoveFrom != nil
 }
 
-// renderMove says where carts are while they move. Sidecars use the former backend alone until all of them can use both,
-// and the new one alone when nothing is left in the former one.
+// renderMove says where carts are while they move. Sidecars use the former backend alone until all of them can use
+// both, and the new one alone when nothing is left in the former one.
 func renderMove(c *config.Config, cs *v1alpha1.CartStorage) {
 	m := cs.Spec.MoveFrom
 	if m == nil {
