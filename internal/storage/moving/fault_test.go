@@ -2,7 +2,6 @@ package moving_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"sync"
 	"testing"
@@ -10,7 +9,6 @@ import (
 
 	"github.com/sidecart/sidecart/internal/cart"
 	"github.com/sidecart/sidecart/internal/storage"
-	"github.com/sidecart/sidecart/internal/storage/memory"
 	"github.com/sidecart/sidecart/internal/storage/moving"
 )
 
@@ -231,98 +229,5 @@ func afterKill(t *testing.T, o, n movable, key cart.Key, base *cart.Cart, calls 
 	}
 	if k := mustLoad(t, o, key); !k.Empty() || !k.ExpiresAt.IsZero() {
 		fail("the old backend has %s until %v", itemsOf(k), k.ExpiresAt)
-	}
-}
-
-// TestSlept: a mover sleeps before one of its calls for longer than its turns last. Meanwhile another moves the cart,
-// and it is forgotten, made anew, or moved back. What the mover does when it wakes up changes nothing of that.
-func TestSlept(t *testing.T) {
-	meanwhile := map[string]func(t *testing.T, key cart.Key, o, n movable) (in storage.Store, items string){
-		"forgotten": func(t *testing.T, key cart.Key, o, n movable) (storage.Store, string) {
-			s := movingStore(t, o, n)
-			move(t, s, o, key)
-			c := change(key, mustLoad(t, s, key), "")
-			c.Change.Writes, c.Change.Steps, c.Change.Forget = nil, 0, true
-			mustCommit(t, s, storage.Committed, c)
-			return s, ""
-		},
-		"made anew": func(t *testing.T, key cart.Key, o, n movable) (storage.Store, string) {
-			s := movingStore(t, o, n)
-			move(t, s, o, key)
-			c := change(key, mustLoad(t, s, key), "")
-			c.Change.Writes, c.Change.Steps, c.Change.Forget = nil, 0, true
-			mustCommit(t, s, storage.Committed, c)
-			mustCommit(t, s, storage.Committed, change(key, &cart.Cart{}, `{"successor":1}`))
-			return s, `{"successor":1}`
-		},
-		"moved back": func(t *testing.T, key cart.Key, o, n movable) (storage.Store, string) {
-			move(t, movingStore(t, o, n), o, key)
-			back := movingStore(t, n, o)
-			move(t, back, n, key)
-			return back, `{"a":1}`
-		},
-	}
-	for name, then := range meanwhile {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			var running sync.WaitGroup
-			defer running.Wait()
-			for at := range 8 {
-				running.Go(func() {
-					o, n := memory.New(), memory.New()
-					key := cart.Key{Identifier: fmt.Sprint("u", at), Instance: "default"}
-					mustCommit(t, o, storage.Committed, change(key, &cart.Cart{}, `{"a":1}`))
-					base := mustLoad(t, o, key)
-					asleep, wake := make(chan struct{}), make(chan struct{})
-					f := &faults{after: noFault, before: func(n int) error {
-						if n == at {
-							close(asleep)
-							<-wake
-						}
-						return nil
-					}}
-					mover := movingStore(t, faulty{o, "old", f}, faulty{n, "new", f})
-					ended := make(chan error, 1)
-					go func() {
-						c := change(key, base, `{"late":1}`)
-						c.Expect.ID = "another" // it moves the cart, and changes nothing
-						_, err := mover.Commit(t.Context(), c)
-						ended <- err
-					}()
-					select {
-					case <-asleep:
-					case err := <-ended:
-						t.Errorf("the mover made less than %d calls: %v, %v", at, f.calls, err)
-						return
-					}
-					s, items := then(t, key, o, n)
-					want := mustLoad(t, s, key)
-					close(wake)
-					if err := <-ended; err != nil && !errors.Is(err, storage.ErrLockTimeout) {
-						t.Errorf("%v: %v", f.calls, err)
-					}
-					got := mustLoad(t, s, key)
-					if got.ID != want.ID || got.Version != want.Version || items != "" && itemsOf(got) != items || items == "" && got.Exists() {
-						t.Errorf("%v: the cart is %q at version %d: %s; it was %q at %d", f.calls, got.ID, got.Version, itemsOf(got), want.ID, want.Version)
-					}
-				})
-			}
-		})
-	}
-}
-
-// move makes changes that cannot succeed until the marker of key in from says that it has moved.
-func move(t *testing.T, s *moving.Store, from storage.Store, key cart.Key) {
-	t.Helper()
-	for deadline := time.Now().Add(patient); markerOf(t, from, key) != "done"; time.Sleep(10 * time.Millisecond) {
-		c := change(key, &cart.Cart{ID: "another", Version: 1}, `{}`)
-		if _, err := s.Commit(t.Context(), c); err != nil {
-			t.Errorf("touch: %v", err)
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Errorf("the cart does not move")
-			return
-		}
 	}
 }
