@@ -20,8 +20,8 @@ type sqlProduct struct {
 	setUp []string
 	// admit has the server ask for that password.
 	admit func(t *testing.T, s *testserver.DatabaseServer)
-	// revoke takes a right of the user's in the database, grant gives it back. probed says that the probe
-	// needs it as well: the sidecar is not ready without.
+	// revoke takes a right of the user's in the database, grant gives it back. probed says that the probe needs it as
+	// well: the sidecar is not ready without.
 	revoke, grant string
 	probed        bool
 	// needTLS has the server refuse clients without TLS, and takeAll not. plain is what the URL says of such a client.

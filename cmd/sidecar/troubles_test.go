@@ -23,8 +23,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// troubles are what can go wrong with each backend: a file beside this one for each, troubles_<name>_test.go.
-// The page shows the address in place of those of a test's servers.
+// troubles are what can go wrong with each backend: a file beside this one for each, troubles_<name>_test.go. The page
+// shows the address in place of those of a test's servers.
 var troubles = []struct {
 	backend, address string
 	rows             func(t *testing.T) []failure

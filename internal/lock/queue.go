@@ -101,8 +101,8 @@ func (c *Coordinator) shard(key cart.Key) *shard {
 	return &c.shards[maphash.Comparable(shardSeed, key)%uint64(len(c.shards))]
 }
 
-// submit puts a change in the queue of its cart and waits for the answer. The call has entered. Where the queue is empty the caller serves
-// its change itself, without a switch of goroutines.
+// submit puts a change in the queue of its cart and waits for the answer. The call has entered. Where the queue is
+// empty the caller serves its change itself, without a switch of goroutines.
 func (c *Coordinator) submit(ctx context.Context, key cart.Key, o *op) (Result, error) {
 	if err := spent(ctx); err != nil {
 		return Result{}, err

@@ -232,8 +232,8 @@ func stands(k *cart.Cart) string {
 	return fmt.Sprint(text(k), k.Version, k.UpdatedAt, k.ExpiresAt)
 }
 
-// TestGuessesAreProved: what the sidecar remembers of two carts is not enough to refuse a hand-over or to say that there
-// is nothing to move.
+// TestGuessesAreProved: what the sidecar remembers of two carts is not enough to refuse a hand-over or to say that
+// there is nothing to move.
 func TestGuessesAreProved(t *testing.T) {
 	for name, test := range map[string]struct {
 		knows, does []lock.Change // of the source: what the sidecar remembers, and what another one did since

@@ -246,8 +246,8 @@ func TestFrozen(t *testing.T) {
 	}
 }
 
-// TestKindsOfErrors: what went wrong is told apart by what the library returns for it: whether the request may have been
-// carried out, whether it is worth another attempt, and what people are told.
+// TestKindsOfErrors: what went wrong is told apart by what the library returns for it: whether the request may have
+// been carried out, whether it is worth another attempt, and what people are told.
 func TestKindsOfErrors(t *testing.T) {
 	frozen := testserver.StartDynalite(t)
 	frozen.Pause()
