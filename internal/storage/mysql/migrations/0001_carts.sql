@@ -23,7 +23,7 @@ CREATE TABLE IF NOT EXISTS sidecart_carts (
     transfer           longblob,
     received           longblob,
     requests           blob,   -- the changes made under idempotency keys; NULL: never set
-    requests_version   bigint NOT NULL,
+    requests_version   bigint NOT NULL DEFAULT 0,
     items              longtext NOT NULL,
     conditions         longtext NOT NULL,
 

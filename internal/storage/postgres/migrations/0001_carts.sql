@@ -22,7 +22,7 @@ CREATE TABLE sidecart_carts (
     transfer           bytea,
     received           bytea,
     requests           bytea,  -- the changes made under idempotency keys; NULL: never set
-    requests_version   bigint NOT NULL,
+    requests_version   bigint NOT NULL DEFAULT 0,
     items              text   NOT NULL,
     conditions         text   NOT NULL,
 
