@@ -4,6 +4,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/sidecart/sidecart/internal/config"
 	"github.com/sidecart/sidecart/internal/storage"
@@ -31,6 +32,23 @@ func TestMoving(t *testing.T) {
 	if err := s.Ping(t.Context()); err != nil {
 		t.Errorf("Ping: %v", err)
 	}
+
+	// The backend that is left need not keep a trail that the other keeps.
+	c.Audit.Retention = config.Duration(time.Hour)
+	if _, err := Store(t.Context(), c); err == nil || !strings.Contains(err.Error(), config.NoAudit) {
+		t.Errorf("a move to SQLite with an audit trail: %v", err)
+	}
+	audited := *c
+	audited.Backend.Database = &config.Database{URL: "postgres://127.0.0.1:1/shop"}
+	s2, err := Store(t.Context(), &audited)
+	if err != nil {
+		t.Fatalf("a move to PostgreSQL with an audit trail: %v", err)
+	}
+	defer func() { _ = s2.Close() }()
+	if a, ok := storage.As[storage.Auditor](s2); !ok || !a.Audits() {
+		t.Error("the move keeps no audit trail")
+	}
+	c.Audit = config.Audit{}
 
 	c.MoveFrom.Backend.Database = &config.Database{URLFile: "/not/there"}
 	if _, err := Store(t.Context(), c); err == nil || !strings.Contains(err.Error(), "moveFrom.backend.database.urlFile") {

@@ -137,10 +137,13 @@ func TestStoreRefuses(t *testing.T) {
 	junk := write(t, "junk.pem", "no PEM")
 	cert, _ := certificate(t)
 	_, otherKey := certificate(t)
+	audited := of(config.Backend{Type: config.BackendDatabase, Database: &config.Database{URLFile: write(t, "url", "sqlite:"+filepath.Join(t.TempDir(), "s3cret.db"))}})
+	audited.Audit.Retention = config.Duration(time.Hour)
 	for name, tc := range map[string]struct {
 		c    *config.Config
 		want string // problems, without the text of the operating system
 	}{
+		"audit trail":  {audited, "audit.retention: " + config.NoAudit},
 		"junk, file":   {of(config.Backend{Type: config.BackendDatabase, Database: &config.Database{URLFile: write(t, "url", "?:s3cret@")}}), "url must start with sqlite:, postgres:// or mysql://"},
 		"parameter":    {of(config.Backend{Type: config.BackendDatabase, Database: &config.Database{URL: "mysql://db/shop?sslmode=require"}}), `backend.database.url: open database: unsupported by this backend: database URL: it has the parameter "sslmode", and the only one there is, is tls: write mysql://HOST:PORT/DATABASE`},
 		"tls, twice":   {of(config.Backend{Type: config.BackendDatabase, Database: &config.Database{URLFile: write(t, "url", "postgres://u:s3cret@db/shop?sslmode=require"), TLS: config.TLS{Enabled: true}}}), "backend.database.tls: must not be set beside a URL that says how to speak TLS"},
@@ -312,6 +315,7 @@ func TestIdentity(t *testing.T) {
 		"address":       {func(c *config.Config) { c.Backend.Redis.Addresses = []string{"r:2"} }, false},
 		"database":      {func(c *config.Config) { c.Backend.Redis.Database = 1 }, false},
 		"prefix":        {func(c *config.Config) { c.KeyPrefix = "other" }, false},
+		"audit trail":   {func(c *config.Config) { c.Audit.Retention = 1 }, false},
 		"read timeout":  {func(c *config.Config) { c.Timeouts.Read = 1 }, false},
 		"another file":  {func(c *config.Config) { c.Backend.Redis.PasswordFile = write(t, "password", "one") }, false},
 		"tls":           {func(c *config.Config) { c.Backend.Redis.TLS.Enabled = true }, false},
