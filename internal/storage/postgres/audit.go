@@ -10,10 +10,13 @@ import (
 )
 
 const (
-	// However many lines there are, the statement is the same, and is prepared once.
+	// However many lines there are, the statement is the same, and is prepared once. Lines of a cart that is new are
+	// not written where another transaction was quicker to make it, which gave it another id.
 	insertLines = `
 		INSERT INTO sidecart_audit (at, prefix, who, ` + sql.AuditColumns + `)
-		SELECT $1, $2, $3, line.* FROM unnest($4::text[], $5::text[], $6::text[], $7::text[], $8::bigint[], $9::bigint[], $10::text[], $11::text[]) AS line`
+		SELECT $1, $2, $3, line.* FROM unnest($4::text[], $5::text[], $6::text[], $7::text[], $8::bigint[], $9::bigint[], $10::text[], $11::text[]) AS line
+		WHERE $12 = '' OR EXISTS (
+			SELECT FROM sidecart_carts WHERE prefix = $2 AND identifier = ($4::text[])[1] AND instance = ($5::text[])[1] AND id = $12)`
 	// The time is that of the statement, since an index helps only with one that stays the same throughout. Whoever has
 	// the lock has it until the statement ends.
 	deleteLines = `
@@ -24,8 +27,9 @@ const (
 			ORDER BY at LIMIT $3))`
 )
 
-// queueLines queues what writes lines of the audit trail.
-func (d *driver) queueLines(b *pgx.Batch, now time.Time, lines []sql.Line) {
+// queueLines queues what writes lines of the audit trail. made is the id of a cart that is new, the only one that they
+// are of; "" for none.
+func (d *driver) queueLines(b *pgx.Batch, now time.Time, lines []sql.Line, made string) {
 	if len(lines) == 0 {
 		return
 	}
@@ -40,13 +44,13 @@ func (d *driver) queueLines(b *pgx.Batch, now time.Time, lines []sql.Line) {
 		}
 		from, to = append(from, int64(l.From)), append(to, int64(l.To))
 	}
-	b.Queue(insertLines, now, d.Prefix, d.Audit.Who, texts[0], texts[1], texts[2], texts[3], from, to, texts[4], texts[5])
+	b.Queue(insertLines, now, d.Prefix, d.Audit.Who, texts[0], texts[1], texts[2], texts[3], from, to, texts[4], texts[5], made)
 }
 
 // WriteLines implements [sql.Dialect].
 func (d *driver) WriteLines(ctx context.Context, conn sql.Conn, now time.Time, lines []sql.Line) error {
 	b := &pgx.Batch{}
-	d.queueLines(b, now, lines)
+	d.queueLines(b, now, lines, "")
 	return send(ctx, conn, b)
 }
 

@@ -13,6 +13,15 @@ import (
 	"github.com/sidecart/sidecart/internal/testserver"
 )
 
+func TestQuickerMaker(t *testing.T) {
+	t.Parallel()
+	server := testserver.SharedPostgres(t)
+	url := server.NewDatabase(t)
+	d := newDriver(t, url)
+	d.Audit = sql.Audit{Retention: time.Hour, Who: "pod"}
+	sqltest.QuickerMaker(t, d, server, testserver.DatabaseOf(url))
+}
+
 func TestAuditBatches(t *testing.T) {
 	t.Parallel()
 	server := testserver.SharedPostgres(t)

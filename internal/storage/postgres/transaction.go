@@ -43,15 +43,15 @@ func (d *driver) NextFence(ctx context.Context, conn sql.Conn) (uint64, error) {
 	return uint64(fence), err
 }
 
-// Commit implements [sql.Dialect], in one round trip, but where something is stored beside a new cart: whether somebody
-// else has made that one must be known before.
+// Commit implements [sql.Dialect], in one round trip, but for two carts of which one is new: whether somebody else has
+// made that one must be known before the other is stored.
 func (d *driver) Commit(ctx context.Context, conn sql.Conn, now time.Time, changes []sql.Change, lines []sql.Line) error {
 	quicker := false
 	b := &pgx.Batch{}
 	for _, c := range changes {
 		d.store(b, c, &quicker)
 	}
-	if len(changes)+len(lines) > 1 && slices.ContainsFunc(changes, func(c sql.Change) bool { return !c.Found }) {
+	if len(changes) > 1 && slices.ContainsFunc(changes, func(c sql.Change) bool { return !c.Found }) {
 		if err := send(ctx, conn, b); err != nil {
 			return err
 		}
@@ -60,7 +60,11 @@ func (d *driver) Commit(ctx context.Context, conn sql.Conn, now time.Time, chang
 		}
 		b = &pgx.Batch{}
 	}
-	d.queueLines(b, now, lines)
+	made := ""
+	if len(changes) == 1 && !changes[0].Found {
+		made = changes[0].Record.State.Cart.ID
+	}
+	d.queueLines(b, now, lines, made)
 	for _, c := range changes {
 		d.notify(b, c.Record.Granted)
 	}

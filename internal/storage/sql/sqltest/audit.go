@@ -252,3 +252,33 @@ func AuditBatches(t *testing.T, d Driver, server *testserver.DatabaseServer, dat
 		}
 	}
 }
+
+// QuickerMaker tests that of two who make the same cart the second stores nothing, and no line, and is told to try
+// again.
+func QuickerMaker(t *testing.T, d Driver, server *testserver.DatabaseServer, database string) {
+	key, s := keysOf(1)[0], cell.New(d)
+	if err := s.Ping(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	conn, err := d.Connect(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Release()
+	defer conn.Rollback(context.WithoutCancel(t.Context()))
+	rows := make([]sql.Scan, 1)
+	if _, err := d.Lock(t.Context(), conn, []cart.Key{key}, rows); err != nil || rows[0].Found() {
+		t.Fatalf("%v, found %t", err, rows[0].Found())
+	}
+	must(t, s, key)
+	r := &cell.Record{Save: true, Items: []byte("{}"), Conditions: []byte("{}")}
+	r.State.Cart.ID, r.State.Cart.Version = storage.NewID(), 1
+	line := sql.Line{Key: key, Audited: storage.Audited{CartID: r.State.Cart.ID, Part: cart.PartItems, To: 1, Kind: storage.ChangeAltered}}
+	if err := d.Commit(t.Context(), conn, time.Now(), []sql.Change{{Key: key, Record: r}}, []sql.Line{line}); !errors.Is(err, sql.ErrQuicker) {
+		t.Errorf("the second: %v", err)
+	}
+	conn.Rollback(t.Context())
+	if v, n := version(t, s, key), lines(t, server, database, key); v != 1 || n != 1 {
+		t.Errorf("version %d and %d lines, want 1 and 1", v, n)
+	}
+}

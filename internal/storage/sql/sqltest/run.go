@@ -108,7 +108,7 @@ func change(key cart.Key, base *cart.Cart) storage.Commit {
 	return storage.Commit{
 		Key: key, Expect: storage.Expect{ID: base.ID, Version: base.Version},
 		Change: storage.Change{
-			NewID: fmt.Sprint("id-", key), Steps: 1, TTL: time.Hour,
+			NewID: storage.NewID(), Steps: 1, TTL: time.Hour,
 			Trail:  []storage.Trace{{Call: "Raise", Kind: storage.ChangeAltered, Parts: []cart.Part{cart.PartItems}, Step: 1}},
 			Writes: []storage.Write{{Part: cart.PartItems, Value: fmt.Appendf(nil, `{"n":%d}`, base.Version), Step: 1}},
 		},
