@@ -11,6 +11,7 @@
 //   - Waiters for a lock are woken at once within a process, and ask every 2 to 20 ms for the
 //     releases of others, since these servers cannot notify.
 //   - Fences of leases come from an AUTO_INCREMENT, and outlive carts, flushes and restarts.
+//   - An audit trail, if wanted, is written in the transaction of each change.
 //   - A document is as long as the server's max_allowed_packet allows, which is 16 MiB or more by default; what is too
 //     long is refused before anything of it is sent.
 //

@@ -10,6 +10,7 @@
 //   - Waiters for a lock are woken at once, by LISTEN and NOTIFY. Where notifications do not arrive, as through a pooler
 //     that lends connections for one transaction, they ask every 2 to 20 ms.
 //   - Fences of leases come from a sequence, and outlive carts, flushes and restarts.
+//   - An audit trail, if wanted, is written in the transaction of each change.
 //   - No limit on the size of a cart below PostgreSQL's own of 1 GB for a document.
 //
 // What is lost before the commit was sent, deadlocks included, is tried again as long as the caller waits. An answer to
