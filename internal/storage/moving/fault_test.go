@@ -204,6 +204,12 @@ func afterKill(t *testing.T, o, n movable, key cart.Key, base *cart.Cart, calls 
 	case base.Exists() && !made && !now.ExpiresAt.Equal(base.ExpiresAt):
 		fail("the cart expires at %v, was %v", now.ExpiresAt, base.ExpiresAt)
 	}
+	if marker == "begun" { // the next mover has the life of the cart from the marker
+		move(t, s, o, key)
+		if k := mustLoad(t, n, key); !k.ExpiresAt.Equal(base.ExpiresAt) {
+			fail("the cart that was moved by the next one expires at %v, was %v", k.ExpiresAt, base.ExpiresAt)
+		}
+	}
 	next := func() bool {
 		now = mustLoad(t, s, key)
 		outs, err := s.Commit(t.Context(), change(key, now, `{"a":3}`))
