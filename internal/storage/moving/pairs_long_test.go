@@ -4,6 +4,3 @@ package moving_test
 
 // movedPairs are those between which carts move in tests of faults and of load.
 func movedPairs() []string { return allPairs() }
-
-// conformingPairs are those that pass the whole suite of a store.
-func conformingPairs() []string { return allPairs() }

@@ -9,6 +9,3 @@ func movedPairs() []string {
 		"redis to sqlite",
 	}
 }
-
-// conformingPairs are those that pass the whole suite of a store.
-func conformingPairs() []string { return []string{"redis to sqlite", "sqlite to redis"} }
