@@ -50,7 +50,7 @@ func TestMove(t *testing.T) {
 			return current(cs)
 		})
 	}
-	if m := moves(v1alpha1.MoveWaiting).Status.Move; !strings.Contains(m.Message, "/etc/sidecart/secrets/postgres-auth/password: restart its workload") {
+	if m := moves(v1alpha1.MoveWaiting).Status.Move; !strings.Contains(m.Message, "/etc/sidecart/secrets/postgres-auth/password") || !strings.HasSuffix(m.Message, "restart its workload") {
 		t.Errorf("the move waits: %s", m.Message)
 	}
 	account.acknowledges(300)
