@@ -18,14 +18,15 @@ import (
 
 var dynamodbBackend = &backend{
 	product: config.Product{Type: config.BackendDynamoDB},
-	start: func(tb testserver.TB) string {
+	start: func(tb testserver.TB) server {
 		// The server takes any credentials, and the sidecars need some.
 		for name, value := range map[string]string{"AWS_ACCESS_KEY_ID": plainCredentials, "AWS_SECRET_ACCESS_KEY": plainCredentials} {
 			if err := os.Setenv(name, value); err != nil {
 				tb.Fatalf("%v", err)
 			}
 		}
-		return testserver.StartDynalite(tb).Endpoint
+		d := testserver.StartDynalite(tb)
+		return server{place: d.Endpoint, pause: d.Pause, resume: d.Resume}
 	},
 	flags: func(place, _ string) []string {
 		return []string{"--backend", "dynamodb", "--dynamodb-table", "carts", "--dynamodb-region", dynamodbRegion, "--dynamodb-endpoint", place, "--dynamodb-create-table"}

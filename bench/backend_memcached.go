@@ -13,7 +13,10 @@ import (
 
 var memcachedBackend = &backend{
 	product: config.Product{Type: config.BackendMemcached},
-	start:   func(tb testserver.TB) string { return testserver.StartMemcached(tb).Addr },
+	start: func(tb testserver.TB) server {
+		m := testserver.StartMemcached(tb)
+		return server{place: m.Addr, pause: m.Pause, resume: m.Resume}
+	},
 	flags: func(place, _ string) []string {
 		return []string{"--backend", "memcached", "--memcached-address", place}
 	},

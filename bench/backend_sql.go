@@ -13,6 +13,7 @@ import (
 	_ "github.com/ncruces/go-sqlite3/driver" // driver "sqlite3"
 
 	"github.com/sidecart/sidecart/internal/config"
+	"github.com/sidecart/sidecart/internal/testserver"
 )
 
 // sqlDialect is how a database says what the plain loop does: in a transaction that holds the cart's row.
@@ -64,13 +65,19 @@ var (
 var (
 	postgresBackend = &backend{
 		product: config.Product{Type: config.BackendDatabase, Dialect: "PostgreSQL"},
-		flags:   databaseFlags,
-		plain:   "SELECT FOR UPDATE", prepare: postgresSQL.prepare, connect: postgresSQL.connect, hot: 3,
+		start: func(tb testserver.TB) server {
+			return databaseServer(tb, testserver.StartPostgres, "-c", "default_transaction_isolation=read committed")
+		},
+		flags: databaseFlags,
+		plain: "SELECT FOR UPDATE", prepare: postgresSQL.prepare, connect: postgresSQL.connect, hot: 3,
 	}
 	mysqlBackend = &backend{
 		product: config.Product{Type: config.BackendDatabase, Dialect: "MySQL"},
-		flags:   databaseFlags,
-		plain:   "SELECT FOR UPDATE", prepare: mysqlSQL.prepare, connect: mysqlSQL.connect, hot: 3,
+		start: func(tb testserver.TB) server {
+			return databaseServer(tb, testserver.StartMariaDB, "--transaction-isolation=REPEATABLE-READ", "--completion-type=NO_CHAIN")
+		},
+		flags: databaseFlags,
+		plain: "SELECT FOR UPDATE", prepare: mysqlSQL.prepare, connect: mysqlSQL.connect, hot: 3,
 	}
 	sqliteBackend = &backend{
 		product: config.Product{Type: config.BackendDatabase, Dialect: "SQLite"},
@@ -80,6 +87,13 @@ var (
 		plain: "BEGIN IMMEDIATE", prepare: sqliteSQL.prepare, connect: sqliteSQL.connect,
 	}
 )
+
+// databaseServer is a server with the settings that it has by itself, args being those in which servers of tests differ,
+// which syncs what it acknowledges.
+func databaseServer(tb testserver.TB, start func(testserver.TB, ...testserver.DatabaseOption) *testserver.DatabaseServer, args ...string) server {
+	s := start(tb, testserver.WithSync(), testserver.WithServerArgs(args...))
+	return server{place: s.NewDatabase(tb), pause: s.Pause, resume: s.Resume, restart: func() { s.Kill(); s.Restart() }}
+}
 
 func databaseFlags(url, _ string) []string {
 	return []string{"--backend", "database", "--database-url", url}

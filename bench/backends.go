@@ -15,8 +15,10 @@ import (
 // backend_redis.go and a line in backends.
 type backend struct {
 	product config.Product
-	// start starts its server and returns where that is; nil where the carts need none.
-	start func(tb testserver.TB) (place string)
+	// start starts its server; nil where the carts need none.
+	start func(tb testserver.TB) server
+	// durable starts one that keeps what it acknowledged when it is killed; nil is start.
+	durable func(tb testserver.TB) server
 	// flags make a sidecar use the server at place. dir is an empty folder that all sidecars share.
 	flags func(place, dir string) []string
 	// alone says that all writers share one sidecar: the carts are in its memory.
@@ -31,6 +33,15 @@ type backend struct {
 	// hot is how many times the operations of the plain loop the sidecars are to make on one cart with five writers; 0
 	// sets no target.
 	hot float64
+}
+
+// server is where the carts of a backend are. What it cannot is nil.
+type server struct {
+	place string
+	// pause freezes it, and resume lets it go on.
+	pause, resume func()
+	// restart ends it at once and starts it again, with all that it acknowledged.
+	restart func()
 }
 
 var backends = []*backend{redisBackend, memcachedBackend, dynamodbBackend, postgresBackend, mysqlBackend, sqliteBackend, fileBackend, memoryBackend}
@@ -104,25 +115,37 @@ type outcomeKey struct {
 type places map[string]string
 
 // measureBackends measures every backend of this version that has a server. Both ways of a backend are interleaved.
-func measureBackends(ctx context.Context, bed *testbed, o options, progress io.Writer) (map[outcomeKey]*outcome, error) {
+func measureBackends(ctx context.Context, bed *testbed, o options, progress io.Writer) (map[outcomeKey]*outcome, []*survival, error) {
 	outcomes := map[outcomeKey]*outcome{}
+	var survivals []*survival
 	for _, b := range backends {
 		if !config.IsBuilt(b.product.Type, b.product.Dialect) {
 			fmt.Fprintf(progress, "%s is not built into this version\n", b)
 			continue
 		}
 		if err := measureBackend(ctx, bed, b, o, o.at[b.String()], outcomes, progress); err != nil {
-			return nil, fmt.Errorf("%s: %w", b, err)
+			return nil, nil, fmt.Errorf("%s: %w", b, err)
+		}
+		if b.alone {
+			continue // its carts end with the sidecar
+		}
+		for _, carts := range []int{1, manyCarts} {
+			fmt.Fprintf(progress, "%s: faults, carts: %d\n", b, carts)
+			s, err := survive(ctx, bed, b, carts, faultAdds)
+			if err != nil {
+				return nil, nil, fmt.Errorf("%s, faults: %w", b, err)
+			}
+			survivals = append(survivals, s)
 		}
 	}
-	return outcomes, nil
+	return outcomes, survivals, nil
 }
 
 func measureBackend(ctx context.Context, bed *testbed, b *backend, o options, place string, outcomes map[outcomeKey]*outcome, progress io.Writer) error {
 	stage := new(hostTB) // its servers end with it
 	defer stage.cleanup()
 	if place == "" && b.start != nil {
-		place = b.start(stage)
+		place = b.start(stage).place
 	}
 	dir := stage.TempDir()
 	if place == "" {

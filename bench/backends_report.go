@@ -5,6 +5,7 @@ import (
 	"io"
 	"runtime"
 	"slices"
+	"strings"
 )
 
 func median(fs []float64) float64 {
@@ -15,7 +16,7 @@ func median(fs []float64) float64 {
 	return sorted[(len(sorted)-1)/2]
 }
 
-func writeBackends(w io.Writer, b *testbed, o options, outcomes map[outcomeKey]*outcome) {
+func writeBackends(w io.Writer, b *testbed, o options, outcomes map[outcomeKey]*outcome, survivals []*survival) {
 	fmt.Fprintf(w, "# Benchmarks of the backends\n\nWhat `make bench-backends` printed. Writers are processes that add an item to a cart, one after the other, %d times in all in a round, or with many clients for %s: "+
 		"each through a sidecar of its own in locked mode, or by what a program would do on that backend by itself, which is a correct loop of read, change and write. "+
 		"Everything on one machine (%d cores, %s/%s, %s), both ways of a backend interleaved. Operations per second are the median of %d rounds; "+
@@ -29,8 +30,21 @@ func writeBackends(w io.Writer, b *testbed, o options, outcomes map[outcomeKey]*
 				milliseconds(quantile(r.ops, 0.99)), milliseconds(quantile(r.ops, 1)), r.failed, r.lost)
 		})
 	}
+	writeSurvivals(w, survivals)
 	fmt.Fprint(w, "\n## Targets\n\n")
-	writeTargets(w, backendTargets(outcomes))
+	writeTargets(w, backendTargets(outcomes, survivals))
+}
+
+func writeSurvivals(w io.Writer, survivals []*survival) {
+	fmt.Fprintf(w, "\n## Faults\n\nFive writers, each with a sidecar of its own in locked mode, add until %d adds are acknowledged, and repeat those that failed after %s. "+
+		"Meanwhile a sidecar is killed and started again, the server is killed and started again where it keeps what it acknowledged, and it is frozen for %s, which is longer than a lease (5 s). "+
+		"An add without an answer was made once or not at all. The times are those of acknowledged adds.\n\n"+
+		"| backend | carts | faults | acknowledged | per second | median | 99th percentile | longest | without an answer | lost | counted twice |\n|---|---|---|---|---|---|---|---|---|---|---|\n",
+		faultAdds, failurePause, frozenFor)
+	for _, s := range survivals {
+		fmt.Fprintf(w, "| %s | %d | %s | %d | %.0f | %s | %s | %s | %d | %d | %d |\n", s.backend, s.carts, strings.Join(s.faults, ", "), len(s.ops),
+			float64(len(s.ops))/s.took.Seconds(), milliseconds(quantile(s.ops, 0.5)), milliseconds(quantile(s.ops, 0.99)), milliseconds(quantile(s.ops, 1)), s.unanswered, s.lost, s.twice)
+	}
 }
 
 // each visits the ways that were measured, in the order of the list.
@@ -44,12 +58,17 @@ func each(outcomes map[outcomeKey]*outcome, visit func(b *backend, way string)) 
 	}
 }
 
-func backendTargets(outcomes map[outcomeKey]*outcome) (ts []target) {
+func backendTargets(outcomes map[outcomeKey]*outcome, survivals []*survival) (ts []target) {
 	var lost int64
 	for _, o := range outcomes {
 		lost += o.lost
 	}
 	ts = append(ts, target{"operations lost or counted twice, all rows", "0", fmt.Sprint(lost), lost == 0})
+	var wrong int64
+	for _, s := range survivals {
+		wrong += s.lost + s.twice
+	}
+	ts = append(ts, target{"acknowledged adds lost, and adds counted twice, with faults", "0", fmt.Sprint(wrong), wrong == 0})
 	for _, b := range backends {
 		ways := b.ways()
 		if len(ways) < 2 || outcomes[outcomeKey{b, ways[0].name, hotCart}] == nil {

@@ -25,7 +25,7 @@ func TestPlainLoopsLoseNothing(t *testing.T) {
 		t.Run(b.String(), func(t *testing.T) {
 			place := t.TempDir()
 			if b.start != nil {
-				place = b.start(t)
+				place = b.start(t).place
 			}
 			if b.prepare != nil {
 				if err := b.prepare(t.Context(), place); err != nil {
@@ -89,7 +89,7 @@ func TestBackendTargets(t *testing.T) {
 		}
 	}
 	missed := func() (out []string) {
-		for _, x := range backendTargets(outcomes) {
+		for _, x := range backendTargets(outcomes, nil) {
 			if !x.met {
 				out = append(out, x.what)
 			}
@@ -108,7 +108,7 @@ func TestBackendTargets(t *testing.T) {
 		t.Errorf("missed %q", got)
 	}
 	var report strings.Builder
-	writeBackends(&report, &testbed{load: "0"}, options{rounds: 3, ops: 100}, outcomes)
+	writeBackends(&report, &testbed{load: "0"}, options{rounds: 3, ops: 100}, outcomes, nil)
 	if !strings.Contains(report.String(), "| DynamoDB, sidecar | 150 | 0.00 ms | 0.00 ms | 0.00 ms | 0 | 0 |") || strings.Contains(report.String(), "Redis") {
 		t.Error(report.String())
 	}

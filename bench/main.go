@@ -64,7 +64,7 @@ func bounded(o options) error {
 	defer stop()
 	most := 10 * time.Minute
 	if o.backends {
-		most = time.Hour
+		most = 2 * time.Hour
 	}
 	ctx, cancel := context.WithTimeout(ctx, most)
 	defer cancel()
@@ -88,12 +88,12 @@ func run(ctx context.Context, o options, out, progress io.Writer) (err error) {
 		return publish(report.Bytes(), o, out)
 	}
 	if o.backends {
-		outcomes, err := measureBackends(ctx, bed, o, progress)
+		outcomes, survivals, err := measureBackends(ctx, bed, o, progress)
 		if err != nil {
 			return err
 		}
 		var report bytes.Buffer
-		writeBackends(&report, bed, o, outcomes)
+		writeBackends(&report, bed, o, outcomes, survivals)
 		return publish(report.Bytes(), o, out)
 	}
 	foot, err := measureFootprint(ctx, bed, o.starts)

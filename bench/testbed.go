@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -109,7 +110,10 @@ func (t *hostTB) cleanup() {
 // sidecarProcess is a running sidecar.
 type sidecarProcess struct {
 	cmd  *exec.Cmd
+	args []string
 	grpc string
+	// admin is where it tells whether it is ready.
+	admin string
 	// ready is how long it took from exec to the first 200 of /readyz.
 	ready time.Duration
 }
@@ -125,23 +129,28 @@ func (b *testbed) launch(ctx context.Context, locking string, backend []string) 
 	if err != nil {
 		return nil, err
 	}
-	cmd := exec.Command(b.sidecar, append(backend, "--locking", locking,
-		"--grpc-address", ports[0], "--http-address", ports[1], "--admin-address", ports[2], "--log-level", "error")...)
+	p := &sidecarProcess{grpc: ports[0], admin: ports[2], args: append(slices.Clone(backend), "--locking", locking,
+		"--grpc-address", ports[0], "--http-address", ports[1], "--admin-address", ports[2], "--log-level", "error")}
+	return p, b.start(ctx, p)
+}
+
+// start starts a sidecar, again where it has ended, in its old place.
+func (b *testbed) start(ctx context.Context, p *sidecarProcess) error {
+	cmd := exec.Command(b.sidecar, p.args...)
 	cmd.Dir = b.dir
 	log := new(strings.Builder)
 	cmd.Stderr = log
 	start := time.Now()
 	if err := cmd.Start(); err != nil {
-		return nil, err
+		return err
 	}
-	p := &sidecarProcess{cmd: cmd, grpc: ports[0]}
-	if err := awaitReady(ctx, ports[2]); err != nil {
+	if err := awaitReady(ctx, p.admin); err != nil {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
-		return nil, fmt.Errorf("%w: %s", err, log)
+		return fmt.Errorf("%w: %s", err, log)
 	}
-	p.ready = time.Since(start)
-	return p, nil
+	p.cmd, p.ready = cmd, time.Since(start)
+	return nil
 }
 
 // awaitReady asks every half millisecond, which is the precision of the start time.
@@ -184,6 +193,12 @@ func askReady(conn net.Conn) (int, error) {
 
 func (p *sidecarProcess) stop() {
 	_ = p.cmd.Process.Signal(syscall.SIGTERM)
+	_ = p.cmd.Wait()
+}
+
+// kill ends a sidecar as a crash does.
+func (p *sidecarProcess) kill() {
+	_ = p.cmd.Process.Kill()
 	_ = p.cmd.Wait()
 }
 
@@ -247,22 +262,35 @@ func (w *writer) answer() (tally, error) {
 // first beginning to the last end.
 func drive(writers []*writer, targets []string, o order) (time.Duration, []tally, error) {
 	writers = writers[:len(targets)]
+	if err := begin(writers, targets, o); err != nil {
+		return 0, nil, err
+	}
+	return finish(writers)
+}
+
+// begin has writers begin at once.
+func begin(writers []*writer, targets []string, o order) error {
 	for i, wr := range writers {
 		o.Target, o.Worker = targets[i], i
 		if err := wr.send(o); err != nil {
-			return 0, nil, err
+			return err
 		}
 	}
 	for _, wr := range writers {
 		if _, err := wr.answer(); err != nil {
-			return 0, nil, err
+			return err
 		}
 	}
 	for _, wr := range writers {
 		if _, err := io.WriteString(wr.in, goLine+"\n"); err != nil {
-			return 0, nil, err
+			return err
 		}
 	}
+	return nil
+}
+
+// finish waits until all writers have done what they were ordered.
+func finish(writers []*writer) (time.Duration, []tally, error) {
 	var tallies []tally
 	var start, end int64
 	for _, wr := range writers {

@@ -29,6 +29,8 @@ type order struct {
 	For     time.Duration `json:"for,omitempty"`
 	Clients int           `json:"clients,omitempty"`
 	Worker  int           `json:"worker,omitempty"`
+	// Stubborn repeats an operation that fails until it is acknowledged, and answers once more when half of them are.
+	Stubborn bool `json:"stubborn,omitempty"`
 }
 
 // tally is a line that a worker answers. Times are nanoseconds, on a clock that all processes of the machine share.
@@ -40,6 +42,8 @@ type tally struct {
 	// Clients are how many operations each client made, Failed how many ended with an error.
 	Clients []int64 `json:"clients,omitempty"`
 	Failed  int64   `json:"failed,omitempty"`
+	// Unanswered are the numbers of the operations of a stubborn order that failed, each as often as it did.
+	Unanswered []int `json:"unanswered,omitempty"`
 }
 
 func (t *tally) durations() []time.Duration {
@@ -93,7 +97,11 @@ func (w *worker) close() {
 }
 
 func (w *worker) carryOut(o order) (t tally, err error) {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute+o.For)
+	patience := time.Minute + o.For
+	if o.Stubborn {
+		patience = 10 * time.Minute // what is broken takes its time
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	c, err := w.client(o)
 	if err != nil {
@@ -115,6 +123,9 @@ func (w *worker) carryOut(o order) (t tally, err error) {
 	if o.For > 0 {
 		return carryOutCrowd(ctx, c, o), nil
 	}
+	if o.Stubborn {
+		return w.insist(ctx, c, o)
+	}
 	t.Ops = make([]int64, 0, o.Ops)
 	// This process is the clock, of every way alike: its own collector must not stand among what it measures.
 	defer debug.SetGCPercent(debug.SetGCPercent(-1))
@@ -125,6 +136,36 @@ func (w *worker) carryOut(o order) (t tally, err error) {
 			return t, err
 		}
 		t.Ops = append(t.Ops, monotonic()-before)
+	}
+	t.End = monotonic()
+	return t, nil
+}
+
+// failurePause is how long a stubborn writer waits after a failure.
+const failurePause = 100 * time.Millisecond
+
+// insist makes operations until each is acknowledged.
+func (w *worker) insist(ctx context.Context, c client, o order) (t tally, err error) {
+	t.Start = monotonic()
+	for n := range o.Ops {
+		if n == o.Ops/2 {
+			if err := w.out.Encode(tally{}); err != nil {
+				return t, err
+			}
+		}
+		for before := monotonic(); ; before = monotonic() {
+			err := c.AddItem(ctx, o.key(n), itemID)
+			if err == nil {
+				t.Ops = append(t.Ops, monotonic()-before)
+				break
+			}
+			t.Unanswered = append(t.Unanswered, n)
+			select {
+			case <-ctx.Done():
+				return t, err
+			case <-time.After(failurePause):
+			}
+		}
 	}
 	t.End = monotonic()
 	return t, nil
