@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/sidecart/sidecart/internal/config"
@@ -119,6 +120,9 @@ func measureBackends(ctx context.Context, bed *testbed, o options, progress io.W
 	outcomes := map[outcomeKey]*outcome{}
 	var survivals []*survival
 	for _, b := range backends {
+		if len(o.only) > 0 && !slices.Contains(o.only, b.String()) {
+			continue
+		}
 		if !config.IsBuilt(b.product.Type, b.product.Dialect) {
 			fmt.Fprintf(progress, "%s is not built into this version\n", b)
 			continue

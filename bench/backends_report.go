@@ -38,7 +38,7 @@ func writeBackends(w io.Writer, b *testbed, o options, outcomes map[outcomeKey]*
 func writeSurvivals(w io.Writer, survivals []*survival) {
 	fmt.Fprintf(w, "\n## Faults\n\nFive writers, each with a sidecar of its own in locked mode, add until %d adds are acknowledged, and repeat those that failed after %s. "+
 		"Meanwhile a sidecar is killed and started again, the server is killed and started again where it keeps what it acknowledged, and it is frozen for %s, which is longer than a lease (5 s). "+
-		"An add without an answer was made once or not at all. The times are those of acknowledged adds.\n\n"+
+		"An attempt without an answer was made once or not at all. The times are those from the first attempt of an add to its acknowledgement.\n\n"+
 		"| backend | carts | faults | acknowledged | per second | median | 99th percentile | longest | without an answer | lost | counted twice |\n|---|---|---|---|---|---|---|---|---|---|---|\n",
 		faultAdds, failurePause, frozenFor)
 	for _, s := range survivals {

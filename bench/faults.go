@@ -19,8 +19,8 @@ type survival struct {
 	carts      int
 	faults     []string
 	took       time.Duration
-	ops        []time.Duration // of acknowledged adds
-	unanswered int64
+	ops        []time.Duration // of acknowledged adds, from the first attempt on
+	unanswered int64           // attempts
 	lost       int64 // acknowledged, and not in the cart
 	twice      int64 // in the cart, and neither acknowledged nor without an answer
 }

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -27,6 +28,7 @@ type options struct {
 	crowd    time.Duration
 	backends bool
 	ops      int
+	only     []string // backends; none stands for all
 	at       places
 }
 
@@ -42,6 +44,13 @@ func main() {
 	flag.DurationVar(&o.crowd, "crowd", 0, "measure a crowd of clients on one cart for this `time` for each row, and nothing else")
 	flag.BoolVar(&o.backends, "backends", false, "measure every backend of this version, and nothing else")
 	flag.IntVar(&o.ops, "ops", 1000, "operations in a round, with -backends")
+	flag.Func("only", "with -backends, the `NAME` of a backend to measure, such as PostgreSQL; may be repeated", func(s string) error {
+		if !slices.ContainsFunc(backends, func(b *backend) bool { return b.String() == s }) {
+			return fmt.Errorf("must be one of %v", backends)
+		}
+		o.only = append(o.only, s)
+		return nil
+	})
 	flag.Func("at", "with -backends, `NAME=PLACE` of a server that runs already, such as DynamoDB=http://127.0.0.1:8000", func(s string) error {
 		name, place, ok := strings.Cut(s, "=")
 		if !ok {

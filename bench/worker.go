@@ -153,7 +153,7 @@ func (w *worker) insist(ctx context.Context, c client, o order) (t tally, err er
 				return t, err
 			}
 		}
-		for before := monotonic(); ; before = monotonic() {
+		for before := monotonic(); ; {
 			err := c.AddItem(ctx, o.key(n), itemID)
 			if err == nil {
 				t.Ops = append(t.Ops, monotonic()-before)
