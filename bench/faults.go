@@ -21,8 +21,8 @@ type survival struct {
 	took       time.Duration
 	ops        []time.Duration // of acknowledged adds, from the first attempt on
 	unanswered int64           // attempts
-	lost       int64 // acknowledged, and not in the cart
-	twice      int64 // in the cart, and neither acknowledged nor without an answer
+	lost       int64           // acknowledged, and not in the cart
+	twice      int64           // in the cart, and neither acknowledged nor without an answer
 }
 
 // fault is what breaks in the middle of a phase.
