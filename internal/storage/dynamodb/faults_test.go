@@ -3,8 +3,7 @@ package dynamodb
 import (
 	"context"
 	"errors"
-	"io"
-	"log"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -252,7 +251,7 @@ func TestKindsOfErrors(t *testing.T) {
 	frozen := testserver.StartDynalite(t)
 	frozen.Pause()
 	untrusted := httptest.NewUnstartedServer(http.NotFoundHandler())
-	untrusted.Config.ErrorLog = log.New(io.Discard, "", 0)
+	untrusted.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
 	untrusted.StartTLS()
 	t.Cleanup(untrusted.Close)
 	elsewhere := func(url string) func(*dynamodb.Options) { return func(o *dynamodb.Options) { o.BaseEndpoint = &url } }
