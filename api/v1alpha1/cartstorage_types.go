@@ -138,6 +138,12 @@ type CartStorageSpec struct {
 	// +kubebuilder:default=Forbid
 	Flush Permission `json:"flush,omitempty"`
 
+	// Whether a client may list all carts of this prefix, for mails about abandoned carts and for clean-up: Forbid or
+	// Allow.
+	// +optional
+	// +kubebuilder:default=Forbid
+	List Permission `json:"list,omitempty"`
+
 	// What a change of this spec does that would leave existing carts behind, where no sidecar finds them any more:
 	// Forbid refuses it, Move has the carts move while the shop sells, and Accept leaves them. Such a change is one of
 	// keyPrefix or of a field of backend or criticalBackend that says where carts are: its type, addresses of which

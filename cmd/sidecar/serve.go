@@ -183,6 +183,7 @@ func (s *sidecar) backend(c *config.Config, store storage.Store, coordinator *lo
 		RequestTimeout: c.Timeouts.Request.Std(),
 		MemoryBytes:    fitMemory(s.memory, store),
 		AllowFlush:     c.AllowFlush,
+		AllowList:      c.AllowList,
 	}
 	if beater, ok := storage.As[storage.Beater](store); ok {
 		b.Beat = beater.Beat

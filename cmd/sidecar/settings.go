@@ -79,6 +79,7 @@ var groups = []group{
 		{flag: "max-quantity", paths: at("limits.maxQuantity"), value: "N", usage: "largest quantity of one item"},
 		{flag: "audit-retention", paths: at("audit.retention"), value: "DURATION", usage: "keep an audit trail so long, in PostgreSQL or MySQL; 0 keeps none"},
 		{flag: "allow-flush", paths: at("allowFlush"), usage: "permit the call that removes all carts of the prefix"},
+		{flag: "allow-list", paths: at("allowList"), usage: "permit the call that lists all carts of the prefix"},
 	}},
 	{"Locking", []setting{
 		{flag: "locking", paths: at("locking.mode"), value: "MODE", usage: "enabled, disabled or auto, which is enabled wherever the backend can be shared"},

@@ -45,6 +45,8 @@ type Config struct {
 	LogFormat LogFormat `yaml:"logFormat"`
 	// AllowFlush permits the call that removes all carts of the prefix.
 	AllowFlush bool `yaml:"allowFlush,omitempty"`
+	// AllowList permits the call that lists all carts of the prefix.
+	AllowList bool `yaml:"allowList,omitempty"`
 	// Audit is the trail of who changed what. A sidecar of the release before does not know it.
 	Audit Audit `yaml:"audit,omitempty"`
 }

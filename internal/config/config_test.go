@@ -53,7 +53,7 @@ func TestLoadFull(t *testing.T) {
 		Timeouts: config.Timeouts{Dial: config.Duration(2 * time.Second), Read: config.Duration(300 * time.Millisecond), Write: config.Duration(400 * time.Millisecond), Request: config.Duration(90 * time.Second)},
 		Limits:   config.Limits{MaxItems: 10, MaxDocumentBytes: 2048, MaxCartBytes: 4096, MaxMetadataKeys: 20, MaxQuantity: 99},
 		Listen:   config.Listen{GRPC: "127.0.0.1:1", HTTP: "localhost:2", Admin: ":3", Socket: "/run/sidecart.sock"},
-		LogLevel: config.LogWarn, LogFormat: config.LogJSON, AllowFlush: true,
+		LogLevel: config.LogWarn, LogFormat: config.LogJSON, AllowFlush: true, AllowList: true,
 	}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Error(d)

@@ -113,6 +113,8 @@ type Coordinator struct {
 	cache  *cache
 	stats  stats
 	leases leases
+	// listing is held by the one list that is made.
+	listing chan struct{}
 
 	ending   chan struct{} // closed by Close
 	closing  atomic.Bool
@@ -122,7 +124,7 @@ type Coordinator struct {
 
 // New serves store's carts. Close does not close the store.
 func New(store storage.Store, o Options) *Coordinator {
-	c := &Coordinator{store: store, cache: newCache(), ending: make(chan struct{})}
+	c := &Coordinator{store: store, cache: newCache(), ending: make(chan struct{}), listing: make(chan struct{}, 1)}
 	if l, ok := store.(storage.Locker); ok && store.Capabilities().Locks {
 		c.locker = l
 	}

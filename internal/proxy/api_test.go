@@ -112,6 +112,8 @@ var script = []struct {
 		`{"token":"…","fence":1,"expiresAt":"…","parts":["*"],"holder":"me","cart":{"identifier":"u1","instance":"default","id":"…","version":2,"etag":"…","items":{"d":{"id":"d","quantity":1}},"conditions":{"vat":{"value":1}},"metadata":{},"createdAt":"…","updatedAt":"…","expiresAt":"…"}}`},
 	{"forget under it", ask{rpc: "Forget", lease: "$token", release: true}, `{"forgotten":true}`},
 	{"one more", ask{rpc: "AddItem", body: `{"item":{"id":"d"}}`}, `{"items":{"d":{"id":"d","quantity":1}},"version":1,"etag":"…"}`},
+	{"all carts", ask{rpc: "ListCarts"}, `{"carts":[{"identifier":"counts","instance":"default","version":1,"updatedAt":"…","expiresAt":"…"},{"identifier":"u1","instance":"default","version":1,"updatedAt":"…","expiresAt":"…"}],"nextPageToken":""}`},
+	{"that nobody changed for two hours", ask{rpc: "ListCarts", params: p{"idleFor": "2h", "pageSize": "1"}}, `{"carts":[],"nextPageToken":""}`},
 	{"flush", ask{rpc: "Flush"}, `{}`},
 	{"all is gone", ask{rpc: "ListInstances"}, `{"identifier":"u1","instances":[]}`},
 }

@@ -17,6 +17,7 @@ type Coordinator interface {
 	Forget(ctx context.Context, key cart.Key, ch lock.Change) (lock.Result, error)
 	ForgetAll(ctx context.Context, identifier string) (int, error)
 	Instances(ctx context.Context, identifier string) ([]string, error)
+	List(ctx context.Context, r lock.ListRequest) ([]lock.Listed, *lock.ListPlace, error)
 	HandOver(ctx context.Context, from, to cart.Key, strategy cart.Strategy, ch lock.Change) (lock.Result, error)
 	AcquireLease(ctx context.Context, key cart.Key, r lock.LeaseRequest) (lock.Lease, error)
 	Lease(ctx context.Context, key cart.Key, token string) (lock.Lease, error)
@@ -27,8 +28,8 @@ type Coordinator interface {
 	Status() lock.Status
 }
 
-// Backend is what calls are served with. All fields but Generation, Place, Prefix, TTL, MemoryBytes, AllowFlush, Beat,
-// Advice and Count are required.
+// Backend is what calls are served with. All fields but Generation, Place, Prefix, TTL, MemoryBytes, AllowFlush,
+// AllowList, Beat, Advice and Count are required.
 type Backend struct {
 	Coordinator Coordinator
 	// Ping has the store do all that a change needs.
@@ -62,6 +63,8 @@ type Backend struct {
 	MemoryBytes int64
 	// AllowFlush permits the call that removes all carts of the prefix.
 	AllowFlush bool
+	// AllowList permits the call that lists all carts of the prefix.
+	AllowList bool
 }
 
 // maxBodyBytes bounds the body of one HTTP request: two documents in a spacious notation, and the envelope.

@@ -169,6 +169,20 @@ var badRows = []badRow{
 	{name: "does not exist, but does", ask: ask{rpc: "Clear", ifNoneMatch: "*"}, reason: "CONFLICT", field: "there", http: 412},
 	{name: "if none match of a change with an etag", ask: ask{rpc: "Clear", ifNoneMatch: `"a"`}, field: "If-None-Match"},
 
+	// Lists.
+	{name: "a page of 0", ask: ask{rpc: "ListCarts", params: p{"pageSize": "0"}}, field: "pageSize"},
+	{name: "a page of -1", ask: ask{rpc: "ListCarts", params: p{"pageSize": "-1"}}, field: "pageSize"},
+	{name: "a page of 1001", ask: ask{rpc: "ListCarts", params: p{"pageSize": "1001"}}, field: "pageSize"},
+	{name: "a page of some", ask: ask{rpc: "ListCarts", params: p{"pageSize": "some"}}, field: "pageSize", only: "http"},
+	{name: "a page of nothing", ask: ask{rpc: "ListCarts", params: p{"pageSize": ""}}, field: "pageSize", only: "http"},
+	{name: "a page that is too long to count", ask: ask{rpc: "ListCarts", params: p{"pageSize": "4294967297"}}, field: "pageSize", only: "http"},
+	{name: "idle in words", ask: ask{rpc: "ListCarts", params: p{"idleFor": "long"}}, field: "idleFor", only: "http"},
+	{name: "idle for nothing", ask: ask{rpc: "ListCarts", params: p{"idleFor": ""}}, field: "idleFor", only: "http"},
+	{name: "idle in the future", ask: ask{rpc: "ListCarts", params: p{"idleFor": "-1s"}}, field: "idleFor"},
+	{name: "a token of nobody", ask: ask{rpc: "ListCarts", params: p{"pageToken": "AAAAAAAAAAAAAAAAAAAA"}}, field: "pageToken"},
+	{name: "a token that is none", ask: ask{rpc: "ListCarts", params: p{"pageToken": "2"}}, field: "pageToken"},
+	{name: "a precondition of a list", ask: ask{rpc: "ListCarts", header: http.Header{"If-Match": {"*"}}}, field: "If-Match", only: "http"},
+
 	// Batches.
 	{name: "conditions of a batch are a list", ask: raw("Batch", `{"operations":[{"clear":{}},{"putConditions":{"conditions":[1]}}]}`), field: "operations[1].putConditions.conditions"},
 	{name: "no conditions in a batch", ask: raw("Batch", `{"operations":[{"putConditions":{}}]}`), field: "operations[0].putConditions.conditions"},

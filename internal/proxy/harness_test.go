@@ -8,7 +8,9 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/url"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -23,6 +25,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/sidecart/sidecart/internal/cart"
 	"github.com/sidecart/sidecart/internal/lock"
@@ -49,7 +52,7 @@ func realBackend(t *testing.T) Backend {
 	o := lock.Options{WaitTimeout: 5 * time.Second, LeaseDuration: 5 * time.Second, TTL: time.Hour, Limits: cart.DefaultLimits(), Reason: "Configured"}
 	return Backend{
 		Coordinator: lock.New(store, o), Ping: store.Ping, Name: "Memory", Mode: "auto", Generation: 7,
-		Limits: o.Limits, RequestTimeout: 6 * time.Second, AllowFlush: true,
+		Limits: o.Limits, RequestTimeout: 6 * time.Second, AllowFlush: true, AllowList: true,
 	}
 }
 
@@ -169,9 +172,16 @@ func (w *world) http(a ask) reply {
 	w.t.Helper()
 	m := method(w.t, a.rpc)
 	verb, path := route(m)
+	query := url.Values{}
 	for i := range m.Input().Fields().Len() {
 		f := m.Input().Fields().Get(i)
 		path = strings.ReplaceAll(path, "{"+string(f.Name())+"}", percent(a.param(f.JSONName())))
+		if v, given := a.params[f.JSONName()]; given && a.rpc == "ListCarts" {
+			query.Set(f.JSONName(), v)
+		}
+	}
+	if len(query) > 0 {
+		path += "?" + query.Encode()
 	}
 	h := a.header.Clone()
 	if h == nil {
@@ -285,6 +295,24 @@ func (w *world) grpc(a ask) reply {
 			v = a.key
 		case f.Name() == "minimal":
 			in.Set(f, protoreflect.ValueOfBool(a.minimal))
+			continue
+		case f.Kind() == protoreflect.Int32Kind:
+			if n, given := a.params[f.JSONName()]; given {
+				size, err := strconv.ParseInt(n, 10, 32)
+				if err != nil {
+					w.t.Fatal(err)
+				}
+				in.Set(f, protoreflect.ValueOfInt32(int32(size)))
+			}
+			continue
+		case f.Name() == "idle_for":
+			if text, given := a.params[f.JSONName()]; given {
+				d, err := time.ParseDuration(text)
+				if err != nil {
+					w.t.Fatal(err)
+				}
+				in.Set(f, protoreflect.ValueOfMessage(durationpb.New(d).ProtoReflect()))
+			}
 			continue
 		case proto.GetExtension(f.Options(), pb.E_OutsideBody).(bool):
 			v = a.param(f.JSONName())

@@ -87,8 +87,12 @@ func (g *gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		err = checkTimeout(r.Header)
 	}
 	if err == nil && r.URL.RawQuery != "" {
-		name, _, _ := strings.Cut(r.URL.RawQuery, "=")
-		err = cart.Invalidf("?"+shown([]byte(name)), "there are no query parameters here: preconditions are headers")
+		if r.Method == http.MethodGet && r.URL.Path == listPath {
+			r, err = takeQuery(r, c)
+		} else {
+			name, _, _ := strings.Cut(r.URL.RawQuery, "=")
+			err = cart.Invalidf("?"+shown([]byte(name)), "there are no query parameters here: preconditions are headers")
+		}
 	}
 	if err == nil {
 		body, err = g.readBody(w, r, a, most, timeout)

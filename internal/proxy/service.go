@@ -36,10 +36,11 @@ type service struct {
 // httpCall is what the HTTP front knows of a call and a request message does not.
 type httpCall struct {
 	ifMatch, ifNoneMatch string
-	lease, release       string // Sidecart-Lease, Sidecart-Release
-	minimal              bool   // Prefer: return=minimal
-	key                  string // Idempotency-Key
-	reads                bool   // GET or HEAD
+	lease, release       string               // Sidecart-Lease, Sidecart-Release
+	minimal              bool                 // Prefer: return=minimal
+	key                  string               // Idempotency-Key
+	list                 *pb.ListCartsRequest // the query of a list; nil for none
+	reads                bool                 // GET or HEAD
 
 	// Set by the handler, for the headers of the answer.
 	about   *identity // nil where the answer is about no cart

@@ -130,6 +130,16 @@ func (w weighed) Instances(ctx context.Context, identifier string) ([]string, er
 	return w.coordinator.Instances(ctx, identifier)
 }
 
+// List implements [Coordinator]. It has memory for one cart at a time, and only while it reads it.
+func (w weighed) List(ctx context.Context, r lock.ListRequest) ([]lock.Listed, *lock.ListPlace, error) {
+	r.Admit = func(ctx context.Context, key cart.Key) (func(), error) {
+		size, known := w.budget.sizes.of(key)
+		a := &admission{budget: w.budget}
+		return a.release, a.begin(ctx, size, known, false)
+	}
+	return w.coordinator.List(ctx, r)
+}
+
 // Lease implements [Coordinator].
 func (w weighed) Lease(ctx context.Context, key cart.Key, token string) (lock.Lease, error) {
 	return w.coordinator.Lease(ctx, key, token)

@@ -34,6 +34,7 @@ func Config(cs *v1alpha1.CartStorage, locking v1alpha1.LockingStatus, generation
 	c.IdempotencyWindow = duration(c.IdempotencyWindow, spec.IdempotencyWindow)
 	c.AllowFlush = spec.Flush == v1alpha1.Allow
 	c.Audit = config.Audit{Retention: config.Duration(spec.Audit.Retention.Duration)}
+	c.AllowList = spec.List == v1alpha1.Allow
 	renderLocking(c, spec, locking)
 	renderTimeouts(c, &spec.Timeouts)
 	c.Limits = config.Limits{

@@ -7,7 +7,9 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -200,26 +202,42 @@ func cartAt(path string, now time.Time) (key cart.Key, exists bool, err error) {
 	return key, c.Exists() && (c.ExpiresAt.IsZero() || now.Before(c.ExpiresAt)), err
 }
 
-// Page implements [cell.Walker]: the carts of one folder.
-func (d *driver) Page(ctx context.Context, after string, _ int) (keys []cart.Key, next string, err error) {
+// Page implements [cell.Walker]: the carts of one folder, or as many of them as were asked for, in the order of their
+// files. Where it goes on is the number of a folder, and the last file that it had of it.
+func (d *driver) Page(ctx context.Context, after string, limit int) (keys []cart.Key, next string, err error) {
 	if err := d.enter(ctx); err != nil {
 		return nil, "", err
 	}
+	folder, last, _ := strings.Cut(after, "/")
 	i := 0
 	if after != "" {
-		if i, err = strconv.Atoi(after); err != nil || i < 0 || i >= folders {
+		if i, err = strconv.Atoi(folder); err != nil || i < 0 || i >= folders {
 			return nil, "", fmt.Errorf("%w: %q is no place in a walk", storage.ErrUnsupported, after)
 		}
 	}
+	var paths []string
 	err = d.each(ctx, d.folder(i), func(path string) error {
-		key, _, err := stateAt(path)
-		if err == nil && key != (cart.Key{}) {
+		if filepath.Base(path) > last {
+			paths = append(paths, path)
+		}
+		return nil
+	})
+	slices.Sort(paths)
+	if i+1 < folders {
+		next = strconv.Itoa(i + 1)
+	}
+	if len(paths) > limit {
+		paths = paths[:limit]
+		next = strconv.Itoa(i) + "/" + filepath.Base(paths[limit-1])
+	}
+	for _, path := range paths {
+		if err != nil {
+			break
+		}
+		var key cart.Key
+		if key, _, err = stateAt(path); err == nil && key != (cart.Key{}) {
 			keys = append(keys, key)
 		}
-		return err
-	})
-	if i++; i < folders {
-		next = strconv.Itoa(i)
 	}
 	return keys, next, err
 }

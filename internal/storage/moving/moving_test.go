@@ -54,7 +54,7 @@ var prefixes atomic.Int64
 
 func TestConformance(t *testing.T) {
 	caps := storagetest.Caps{
-		NoPairs: "the two may be in two stores", NoFences: "no cart moves twice at once", NoWalk: "its old store is walked",
+		NoPairs: "the two may be in two stores", NoFences: "no cart moves twice at once",
 	}
 	t.Run("memory to memory", func(t *testing.T) {
 		caps := caps

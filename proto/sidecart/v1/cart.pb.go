@@ -213,6 +213,143 @@ func (x *Instances) GetInstances() []string {
 	return nil
 }
 
+// ListCartsResponse is a page of the list of all carts.
+type ListCartsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// In no order. A cart may be on more than one page.
+	Carts []*ListedCart `protobuf:"bytes,1,rep,name=carts,proto3" json:"carts,omitempty"`
+	// Where the list goes on; empty at its end. Opaque.
+	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListCartsResponse) Reset() {
+	*x = ListCartsResponse{}
+	mi := &file_sidecart_v1_cart_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListCartsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListCartsResponse) ProtoMessage() {}
+
+func (x *ListCartsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_sidecart_v1_cart_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListCartsResponse.ProtoReflect.Descriptor instead.
+func (*ListCartsResponse) Descriptor() ([]byte, []int) {
+	return file_sidecart_v1_cart_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *ListCartsResponse) GetCarts() []*ListedCart {
+	if x != nil {
+		return x.Carts
+	}
+	return nil
+}
+
+func (x *ListCartsResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
+// ListedCart is what a list says of a cart.
+type ListedCart struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As in Cart.
+	Identifier string `protobuf:"bytes,1,opt,name=identifier,proto3" json:"identifier,omitempty"`
+	// As in Cart.
+	Instance string `protobuf:"bytes,2,opt,name=instance,proto3" json:"instance,omitempty"`
+	// As in Cart.
+	Version uint64 `protobuf:"varint,3,opt,name=version,proto3" json:"version,omitempty"`
+	// As in Cart.
+	UpdatedAt *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=updated_at,json=updatedAt,proto3" json:"updated_at,omitempty"`
+	// As in Cart.
+	ExpiresAt     *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=expires_at,json=expiresAt,proto3" json:"expires_at,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListedCart) Reset() {
+	*x = ListedCart{}
+	mi := &file_sidecart_v1_cart_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListedCart) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListedCart) ProtoMessage() {}
+
+func (x *ListedCart) ProtoReflect() protoreflect.Message {
+	mi := &file_sidecart_v1_cart_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListedCart.ProtoReflect.Descriptor instead.
+func (*ListedCart) Descriptor() ([]byte, []int) {
+	return file_sidecart_v1_cart_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *ListedCart) GetIdentifier() string {
+	if x != nil {
+		return x.Identifier
+	}
+	return ""
+}
+
+func (x *ListedCart) GetInstance() string {
+	if x != nil {
+		return x.Instance
+	}
+	return ""
+}
+
+func (x *ListedCart) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *ListedCart) GetUpdatedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.UpdatedAt
+	}
+	return nil
+}
+
+func (x *ListedCart) GetExpiresAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ExpiresAt
+	}
+	return nil
+}
+
 // ItemsDocument is the items of a cart.
 type ItemsDocument struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -228,7 +365,7 @@ type ItemsDocument struct {
 
 func (x *ItemsDocument) Reset() {
 	*x = ItemsDocument{}
-	mi := &file_sidecart_v1_cart_proto_msgTypes[2]
+	mi := &file_sidecart_v1_cart_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -240,7 +377,7 @@ func (x *ItemsDocument) String() string {
 func (*ItemsDocument) ProtoMessage() {}
 
 func (x *ItemsDocument) ProtoReflect() protoreflect.Message {
-	mi := &file_sidecart_v1_cart_proto_msgTypes[2]
+	mi := &file_sidecart_v1_cart_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -253,7 +390,7 @@ func (x *ItemsDocument) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ItemsDocument.ProtoReflect.Descriptor instead.
 func (*ItemsDocument) Descriptor() ([]byte, []int) {
-	return file_sidecart_v1_cart_proto_rawDescGZIP(), []int{2}
+	return file_sidecart_v1_cart_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *ItemsDocument) GetItems() []byte {
@@ -292,7 +429,7 @@ type ConditionsDocument struct {
 
 func (x *ConditionsDocument) Reset() {
 	*x = ConditionsDocument{}
-	mi := &file_sidecart_v1_cart_proto_msgTypes[3]
+	mi := &file_sidecart_v1_cart_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -304,7 +441,7 @@ func (x *ConditionsDocument) String() string {
 func (*ConditionsDocument) ProtoMessage() {}
 
 func (x *ConditionsDocument) ProtoReflect() protoreflect.Message {
-	mi := &file_sidecart_v1_cart_proto_msgTypes[3]
+	mi := &file_sidecart_v1_cart_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -317,7 +454,7 @@ func (x *ConditionsDocument) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConditionsDocument.ProtoReflect.Descriptor instead.
 func (*ConditionsDocument) Descriptor() ([]byte, []int) {
-	return file_sidecart_v1_cart_proto_rawDescGZIP(), []int{3}
+	return file_sidecart_v1_cart_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *ConditionsDocument) GetConditions() []byte {
@@ -356,7 +493,7 @@ type MetadataDocument struct {
 
 func (x *MetadataDocument) Reset() {
 	*x = MetadataDocument{}
-	mi := &file_sidecart_v1_cart_proto_msgTypes[4]
+	mi := &file_sidecart_v1_cart_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -368,7 +505,7 @@ func (x *MetadataDocument) String() string {
 func (*MetadataDocument) ProtoMessage() {}
 
 func (x *MetadataDocument) ProtoReflect() protoreflect.Message {
-	mi := &file_sidecart_v1_cart_proto_msgTypes[4]
+	mi := &file_sidecart_v1_cart_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -381,7 +518,7 @@ func (x *MetadataDocument) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MetadataDocument.ProtoReflect.Descriptor instead.
 func (*MetadataDocument) Descriptor() ([]byte, []int) {
-	return file_sidecart_v1_cart_proto_rawDescGZIP(), []int{4}
+	return file_sidecart_v1_cart_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *MetadataDocument) GetMetadata() []byte {
@@ -421,7 +558,7 @@ type MetadataValue struct {
 
 func (x *MetadataValue) Reset() {
 	*x = MetadataValue{}
-	mi := &file_sidecart_v1_cart_proto_msgTypes[5]
+	mi := &file_sidecart_v1_cart_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -433,7 +570,7 @@ func (x *MetadataValue) String() string {
 func (*MetadataValue) ProtoMessage() {}
 
 func (x *MetadataValue) ProtoReflect() protoreflect.Message {
-	mi := &file_sidecart_v1_cart_proto_msgTypes[5]
+	mi := &file_sidecart_v1_cart_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -446,7 +583,7 @@ func (x *MetadataValue) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MetadataValue.ProtoReflect.Descriptor instead.
 func (*MetadataValue) Descriptor() ([]byte, []int) {
-	return file_sidecart_v1_cart_proto_rawDescGZIP(), []int{5}
+	return file_sidecart_v1_cart_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *MetadataValue) GetKey() string {
@@ -488,7 +625,7 @@ type ForgetResponse struct {
 
 func (x *ForgetResponse) Reset() {
 	*x = ForgetResponse{}
-	mi := &file_sidecart_v1_cart_proto_msgTypes[6]
+	mi := &file_sidecart_v1_cart_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -500,7 +637,7 @@ func (x *ForgetResponse) String() string {
 func (*ForgetResponse) ProtoMessage() {}
 
 func (x *ForgetResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sidecart_v1_cart_proto_msgTypes[6]
+	mi := &file_sidecart_v1_cart_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -513,7 +650,7 @@ func (x *ForgetResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ForgetResponse.ProtoReflect.Descriptor instead.
 func (*ForgetResponse) Descriptor() ([]byte, []int) {
-	return file_sidecart_v1_cart_proto_rawDescGZIP(), []int{6}
+	return file_sidecart_v1_cart_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ForgetResponse) GetForgotten() bool {
@@ -534,7 +671,7 @@ type ForgetAllResponse struct {
 
 func (x *ForgetAllResponse) Reset() {
 	*x = ForgetAllResponse{}
-	mi := &file_sidecart_v1_cart_proto_msgTypes[7]
+	mi := &file_sidecart_v1_cart_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -546,7 +683,7 @@ func (x *ForgetAllResponse) String() string {
 func (*ForgetAllResponse) ProtoMessage() {}
 
 func (x *ForgetAllResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sidecart_v1_cart_proto_msgTypes[7]
+	mi := &file_sidecart_v1_cart_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -559,7 +696,7 @@ func (x *ForgetAllResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ForgetAllResponse.ProtoReflect.Descriptor instead.
 func (*ForgetAllResponse) Descriptor() ([]byte, []int) {
-	return file_sidecart_v1_cart_proto_rawDescGZIP(), []int{7}
+	return file_sidecart_v1_cart_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ForgetAllResponse) GetForgotten() int64 {
@@ -582,7 +719,7 @@ type SwapResponse struct {
 
 func (x *SwapResponse) Reset() {
 	*x = SwapResponse{}
-	mi := &file_sidecart_v1_cart_proto_msgTypes[8]
+	mi := &file_sidecart_v1_cart_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -594,7 +731,7 @@ func (x *SwapResponse) String() string {
 func (*SwapResponse) ProtoMessage() {}
 
 func (x *SwapResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sidecart_v1_cart_proto_msgTypes[8]
+	mi := &file_sidecart_v1_cart_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -607,7 +744,7 @@ func (x *SwapResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SwapResponse.ProtoReflect.Descriptor instead.
 func (*SwapResponse) Descriptor() ([]byte, []int) {
-	return file_sidecart_v1_cart_proto_rawDescGZIP(), []int{8}
+	return file_sidecart_v1_cart_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *SwapResponse) GetSwapped() bool {
@@ -640,7 +777,7 @@ type MergeResponse struct {
 
 func (x *MergeResponse) Reset() {
 	*x = MergeResponse{}
-	mi := &file_sidecart_v1_cart_proto_msgTypes[9]
+	mi := &file_sidecart_v1_cart_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -652,7 +789,7 @@ func (x *MergeResponse) String() string {
 func (*MergeResponse) ProtoMessage() {}
 
 func (x *MergeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sidecart_v1_cart_proto_msgTypes[9]
+	mi := &file_sidecart_v1_cart_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -665,7 +802,7 @@ func (x *MergeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MergeResponse.ProtoReflect.Descriptor instead.
 func (*MergeResponse) Descriptor() ([]byte, []int) {
-	return file_sidecart_v1_cart_proto_rawDescGZIP(), []int{9}
+	return file_sidecart_v1_cart_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *MergeResponse) GetMerged() bool {
@@ -698,7 +835,7 @@ type FlushResponse struct {
 
 func (x *FlushResponse) Reset() {
 	*x = FlushResponse{}
-	mi := &file_sidecart_v1_cart_proto_msgTypes[10]
+	mi := &file_sidecart_v1_cart_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -710,7 +847,7 @@ func (x *FlushResponse) String() string {
 func (*FlushResponse) ProtoMessage() {}
 
 func (x *FlushResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sidecart_v1_cart_proto_msgTypes[10]
+	mi := &file_sidecart_v1_cart_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -723,7 +860,7 @@ func (x *FlushResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FlushResponse.ProtoReflect.Descriptor instead.
 func (*FlushResponse) Descriptor() ([]byte, []int) {
-	return file_sidecart_v1_cart_proto_rawDescGZIP(), []int{10}
+	return file_sidecart_v1_cart_proto_rawDescGZIP(), []int{12}
 }
 
 var File_sidecart_v1_cart_proto protoreflect.FileDescriptor
@@ -755,7 +892,21 @@ const file_sidecart_v1_cart_proto_rawDesc = "" +
 	"\n" +
 	"identifier\x18\x01 \x01(\tR\n" +
 	"identifier\x12\x1c\n" +
-	"\tinstances\x18\x02 \x03(\tR\tinstances\"Y\n" +
+	"\tinstances\x18\x02 \x03(\tR\tinstances\"j\n" +
+	"\x11ListCartsResponse\x12-\n" +
+	"\x05carts\x18\x01 \x03(\v2\x17.sidecart.v1.ListedCartR\x05carts\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xd8\x01\n" +
+	"\n" +
+	"ListedCart\x12\x1e\n" +
+	"\n" +
+	"identifier\x18\x01 \x01(\tR\n" +
+	"identifier\x12\x1a\n" +
+	"\binstance\x18\x02 \x01(\tR\binstance\x12\x18\n" +
+	"\aversion\x18\x03 \x01(\x04R\aversion\x129\n" +
+	"\n" +
+	"updated_at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\tupdatedAt\x129\n" +
+	"\n" +
+	"expires_at\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\texpiresAt\"Y\n" +
 	"\rItemsDocument\x12\x1a\n" +
 	"\x05items\x18\x01 \x01(\fB\x04\xc8\xc1\x18\x01R\x05items\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\x04R\aversion\x12\x12\n" +
@@ -800,32 +951,37 @@ func file_sidecart_v1_cart_proto_rawDescGZIP() []byte {
 	return file_sidecart_v1_cart_proto_rawDescData
 }
 
-var file_sidecart_v1_cart_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_sidecart_v1_cart_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
 var file_sidecart_v1_cart_proto_goTypes = []any{
 	(*Cart)(nil),                  // 0: sidecart.v1.Cart
 	(*Instances)(nil),             // 1: sidecart.v1.Instances
-	(*ItemsDocument)(nil),         // 2: sidecart.v1.ItemsDocument
-	(*ConditionsDocument)(nil),    // 3: sidecart.v1.ConditionsDocument
-	(*MetadataDocument)(nil),      // 4: sidecart.v1.MetadataDocument
-	(*MetadataValue)(nil),         // 5: sidecart.v1.MetadataValue
-	(*ForgetResponse)(nil),        // 6: sidecart.v1.ForgetResponse
-	(*ForgetAllResponse)(nil),     // 7: sidecart.v1.ForgetAllResponse
-	(*SwapResponse)(nil),          // 8: sidecart.v1.SwapResponse
-	(*MergeResponse)(nil),         // 9: sidecart.v1.MergeResponse
-	(*FlushResponse)(nil),         // 10: sidecart.v1.FlushResponse
-	(*timestamppb.Timestamp)(nil), // 11: google.protobuf.Timestamp
+	(*ListCartsResponse)(nil),     // 2: sidecart.v1.ListCartsResponse
+	(*ListedCart)(nil),            // 3: sidecart.v1.ListedCart
+	(*ItemsDocument)(nil),         // 4: sidecart.v1.ItemsDocument
+	(*ConditionsDocument)(nil),    // 5: sidecart.v1.ConditionsDocument
+	(*MetadataDocument)(nil),      // 6: sidecart.v1.MetadataDocument
+	(*MetadataValue)(nil),         // 7: sidecart.v1.MetadataValue
+	(*ForgetResponse)(nil),        // 8: sidecart.v1.ForgetResponse
+	(*ForgetAllResponse)(nil),     // 9: sidecart.v1.ForgetAllResponse
+	(*SwapResponse)(nil),          // 10: sidecart.v1.SwapResponse
+	(*MergeResponse)(nil),         // 11: sidecart.v1.MergeResponse
+	(*FlushResponse)(nil),         // 12: sidecart.v1.FlushResponse
+	(*timestamppb.Timestamp)(nil), // 13: google.protobuf.Timestamp
 }
 var file_sidecart_v1_cart_proto_depIdxs = []int32{
-	11, // 0: sidecart.v1.Cart.created_at:type_name -> google.protobuf.Timestamp
-	11, // 1: sidecart.v1.Cart.updated_at:type_name -> google.protobuf.Timestamp
-	11, // 2: sidecart.v1.Cart.expires_at:type_name -> google.protobuf.Timestamp
-	0,  // 3: sidecart.v1.SwapResponse.cart:type_name -> sidecart.v1.Cart
-	0,  // 4: sidecart.v1.MergeResponse.cart:type_name -> sidecart.v1.Cart
-	5,  // [5:5] is the sub-list for method output_type
-	5,  // [5:5] is the sub-list for method input_type
-	5,  // [5:5] is the sub-list for extension type_name
-	5,  // [5:5] is the sub-list for extension extendee
-	0,  // [0:5] is the sub-list for field type_name
+	13, // 0: sidecart.v1.Cart.created_at:type_name -> google.protobuf.Timestamp
+	13, // 1: sidecart.v1.Cart.updated_at:type_name -> google.protobuf.Timestamp
+	13, // 2: sidecart.v1.Cart.expires_at:type_name -> google.protobuf.Timestamp
+	3,  // 3: sidecart.v1.ListCartsResponse.carts:type_name -> sidecart.v1.ListedCart
+	13, // 4: sidecart.v1.ListedCart.updated_at:type_name -> google.protobuf.Timestamp
+	13, // 5: sidecart.v1.ListedCart.expires_at:type_name -> google.protobuf.Timestamp
+	0,  // 6: sidecart.v1.SwapResponse.cart:type_name -> sidecart.v1.Cart
+	0,  // 7: sidecart.v1.MergeResponse.cart:type_name -> sidecart.v1.Cart
+	8,  // [8:8] is the sub-list for method output_type
+	8,  // [8:8] is the sub-list for method input_type
+	8,  // [8:8] is the sub-list for extension type_name
+	8,  // [8:8] is the sub-list for extension extendee
+	0,  // [0:8] is the sub-list for field type_name
 }
 
 func init() { file_sidecart_v1_cart_proto_init() }
@@ -840,7 +996,7 @@ func file_sidecart_v1_cart_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_sidecart_v1_cart_proto_rawDesc), len(file_sidecart_v1_cart_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   11,
+			NumMessages:   13,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -10,6 +10,7 @@ import (
 	_ "google.golang.org/genproto/googleapis/api/visibility"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	durationpb "google.golang.org/protobuf/types/known/durationpb"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -120,6 +121,70 @@ func (x *ListInstancesRequest) GetIdentifier() string {
 	return ""
 }
 
+// ListCartsRequest asks for a page of the list of all carts.
+type ListCartsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How many carts the page may have, from 1 to 1,000. Unset is 100.
+	PageSize *int32 `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3,oneof" json:"page_size,omitempty"`
+	// The next_page_token of the page before; empty for the first page.
+	PageToken string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	// Lists only carts whose last change was at least so long ago. It must be the same for all pages of a list.
+	IdleFor       *durationpb.Duration `protobuf:"bytes,3,opt,name=idle_for,json=idleFor,proto3" json:"idle_for,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListCartsRequest) Reset() {
+	*x = ListCartsRequest{}
+	mi := &file_sidecart_v1_requests_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListCartsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListCartsRequest) ProtoMessage() {}
+
+func (x *ListCartsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_sidecart_v1_requests_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListCartsRequest.ProtoReflect.Descriptor instead.
+func (*ListCartsRequest) Descriptor() ([]byte, []int) {
+	return file_sidecart_v1_requests_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *ListCartsRequest) GetPageSize() int32 {
+	if x != nil && x.PageSize != nil {
+		return *x.PageSize
+	}
+	return 0
+}
+
+func (x *ListCartsRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+func (x *ListCartsRequest) GetIdleFor() *durationpb.Duration {
+	if x != nil {
+		return x.IdleFor
+	}
+	return nil
+}
+
 // PutCartRequest replaces items, conditions or both. One of them is required; one that is missing is left alone.
 type PutCartRequest struct {
 	state          protoimpl.MessageState `protogen:"open.v1"`
@@ -141,7 +206,7 @@ type PutCartRequest struct {
 
 func (x *PutCartRequest) Reset() {
 	*x = PutCartRequest{}
-	mi := &file_sidecart_v1_requests_proto_msgTypes[2]
+	mi := &file_sidecart_v1_requests_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -153,7 +218,7 @@ func (x *PutCartRequest) String() string {
 func (*PutCartRequest) ProtoMessage() {}
 
 func (x *PutCartRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sidecart_v1_requests_proto_msgTypes[2]
+	mi := &file_sidecart_v1_requests_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -166,7 +231,7 @@ func (x *PutCartRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutCartRequest.ProtoReflect.Descriptor instead.
 func (*PutCartRequest) Descriptor() ([]byte, []int) {
-	return file_sidecart_v1_requests_proto_rawDescGZIP(), []int{2}
+	return file_sidecart_v1_requests_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *PutCartRequest) GetIdentifier() string {
@@ -250,7 +315,7 @@ type GetItemsRequest struct {
 
 func (x *GetItemsRequest) Reset() {
 	*x = GetItemsRequest{}
-	mi := &file_sidecart_v1_requests_proto_msgTypes[3]
+	mi := &file_sidecart_v1_requests_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -262,7 +327,7 @@ func (x *GetItemsRequest) String() string {
 func (*GetItemsRequest) ProtoMessage() {}
 
 func (x *GetItemsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sidecart_v1_requests_proto_msgTypes[3]
+	mi := &file_sidecart_v1_requests_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -275,7 +340,7 @@ func (x *GetItemsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetItemsRequest.ProtoReflect.Descriptor instead.
 func (*GetItemsRequest) Descriptor() ([]byte, []int) {
-	return file_sidecart_v1_requests_proto_rawDescGZIP(), []int{3}
+	return file_sidecart_v1_requests_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *GetItemsRequest) GetIdentifier() string {
@@ -311,7 +376,7 @@ type PutItemsRequest struct {
 
 func (x *PutItemsRequest) Reset() {
 	*x = PutItemsRequest{}
-	mi := &file_sidecart_v1_requests_proto_msgTypes[4]
+	mi := &file_sidecart_v1_requests_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -323,7 +388,7 @@ func (x *PutItemsRequest) String() string {
 func (*PutItemsRequest) ProtoMessage() {}
 
 func (x *PutItemsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sidecart_v1_requests_proto_msgTypes[4]
+	mi := &file_sidecart_v1_requests_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -336,7 +401,7 @@ func (x *PutItemsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutItemsRequest.ProtoReflect.Descriptor instead.
 func (*PutItemsRequest) Descriptor() ([]byte, []int) {
-	return file_sidecart_v1_requests_proto_rawDescGZIP(), []int{4}
+	return file_sidecart_v1_requests_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *PutItemsRequest) GetIdentifier() string {
@@ -422,7 +487,7 @@ type AddItemRequest struct {
 
 func (x *AddItemRequest) Reset() {
 	*x = AddItemRequest{}
-	mi := &file_sidecart_v1_requests_proto_msgTypes[5]
+	mi := &file_sidecart_v1_requests_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -434,7 +499,7 @@ func (x *AddItemRequest) String() string {
 func (*AddItemRequest) ProtoMessage() {}
 
 func (x *AddItemRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sidecart_v1_requests_proto_msgTypes[5]
+	mi := &file_sidecart_v1_requests_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -447,7 +512,7 @@ func (x *AddItemRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddItemRequest.ProtoReflect.Descriptor instead.
 func (*AddItemRequest) Descriptor() ([]byte, []int) {
-	return file_sidecart_v1_requests_proto_rawDescGZIP(), []int{5}
+	return file_sidecart_v1_requests_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *AddItemRequest) GetIdentifier() string {
@@ -535,7 +600,7 @@ type UpdateItemRequest struct {
 
 func (x *UpdateItemRequest) Reset() {
 	*x = UpdateItemRequest{}
-	mi := &file_sidecart_v1_requests_proto_msgTypes[6]
+	mi := &file_sidecart_v1_requests_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -547,7 +612,7 @@ func (x *UpdateItemRequest) String() string {
 func (*UpdateItemRequest) ProtoMessage() {}
 
 func (x *UpdateItemRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sidecart_v1_requests_proto_msgTypes[6]
+	mi := &file_sidecart_v1_requests_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -560,7 +625,7 @@ func (x *UpdateItemRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateItemRequest.ProtoReflect.Descriptor instead.
 func (*UpdateItemRequest) Descriptor() ([]byte, []int) {
-	return file_sidecart_v1_requests_proto_rawDescGZIP(), []int{6}
+	return file_sidecart_v1_requests_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *UpdateItemRequest) GetIdentifier() string {
@@ -658,7 +723,7 @@ type RemoveItemRequest struct {
 
 func (x *RemoveItemRequest) Reset() {
 	*x = RemoveItemRequest{}
-	mi := &file_sidecart_v1_requests_proto_msgTypes[7]
+	mi := &file_sidecart_v1_requests_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -670,7 +735,7 @@ func (x *RemoveItemRequest) String() string {
 func (*RemoveItemRequest) ProtoMessage() {}
 
 func (x *RemoveItemRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sidecart_v1_requests_proto_msgTypes[7]
+	mi := &file_sidecart_v1_requests_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -683,7 +748,7 @@ func (x *RemoveItemRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveItemRequest.ProtoReflect.Descriptor instead.
 func (*RemoveItemRequest) Descriptor() ([]byte, []int) {
-	return file_sidecart_v1_requests_proto_rawDescGZIP(), []int{7}
+	return file_sidecart_v1_requests_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *RemoveItemRequest) GetIdentifier() string {
@@ -760,7 +825,7 @@ type GetConditionsRequest struct {
 
 func (x *GetConditionsRequest) Reset() {
 	*x = GetConditionsRequest{}
-	mi := &file_sidecart_v1_requests_proto_msgTypes[8]
+	mi := &file_sidecart_v1_requests_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -772,7 +837,7 @@ func (x *GetConditionsRequest) String() string {
 func (*GetConditionsRequest) ProtoMessage() {}
 
 func (x *GetConditionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sidecart_v1_requests_proto_msgTypes[8]
+	mi := &file_sidecart_v1_requests_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -785,7 +850,7 @@ func (x *GetConditionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetConditionsRequest.ProtoReflect.Descriptor instead.
 func (*GetConditionsRequest) Descriptor() ([]byte, []int) {
-	return file_sidecart_v1_requests_proto_rawDescGZIP(), []int{8}
+	return file_sidecart_v1_requests_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *GetConditionsRequest) GetIdentifier() string {
@@ -821,7 +886,7 @@ type PutConditionsRequest struct {
 
 func (x *PutConditionsRequest) Reset() {
 	*x = PutConditionsRequest{}
-	mi := &file_sidecart_v1_requests_proto_msgTypes[9]
+	mi := &file_sidecart_v1_requests_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -833,7 +898,7 @@ func (x *PutConditionsRequest) String() string {
 func (*PutConditionsRequest) ProtoMessage() {}
 
 func (x *PutConditionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sidecart_v1_requests_proto_msgTypes[9]
+	mi := &file_sidecart_v1_requests_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -846,7 +911,7 @@ func (x *PutConditionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutConditionsRequest.ProtoReflect.Descriptor instead.
 func (*PutConditionsRequest) Descriptor() ([]byte, []int) {
-	return file_sidecart_v1_requests_proto_rawDescGZIP(), []int{9}
+	return file_sidecart_v1_requests_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *PutConditionsRequest) GetIdentifier() string {
@@ -932,7 +997,7 @@ type PutConditionRequest struct {
 
 func (x *PutConditionRequest) Reset() {
 	*x = PutConditionRequest{}
-	mi := &file_sidecart_v1_requests_proto_msgTypes[10]
+	mi := &file_sidecart_v1_requests_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -944,7 +1009,7 @@ func (x *PutConditionRequest) String() string {
 func (*PutConditionRequest) ProtoMessage() {}
 
 func (x *PutConditionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sidecart_v1_requests_proto_msgTypes[10]
+	mi := &file_sidecart_v1_requests_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -957,7 +1022,7 @@ func (x *PutConditionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutConditionRequest.ProtoReflect.Descriptor instead.
 func (*PutConditionRequest) Descriptor() ([]byte, []int) {
-	return file_sidecart_v1_requests_proto_rawDescGZIP(), []int{10}
+	return file_sidecart_v1_requests_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *PutConditionRequest) GetIdentifier() string {
@@ -1048,7 +1113,7 @@ type RemoveConditionRequest struct {
 
 func (x *RemoveConditionRequest) Reset() {
 	*x = RemoveConditionRequest{}
-	mi := &file_sidecart_v1_requests_proto_msgTypes[11]
+	mi := &file_sidecart_v1_requests_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1060,7 +1125,7 @@ func (x *RemoveConditionRequest) String() string {
 func (*RemoveConditionRequest) ProtoMessage() {}
 
 func (x *RemoveConditionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sidecart_v1_requests_proto_msgTypes[11]
+	mi := &file_sidecart_v1_requests_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1073,7 +1138,7 @@ func (x *RemoveConditionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveConditionRequest.ProtoReflect.Descriptor instead.
 func (*RemoveConditionRequest) Descriptor() ([]byte, []int) {
-	return file_sidecart_v1_requests_proto_rawDescGZIP(), []int{11}
+	return file_sidecart_v1_requests_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *RemoveConditionRequest) GetIdentifier() string {
@@ -1150,7 +1215,7 @@ type GetMetadataRequest struct {
 
 func (x *GetMetadataRequest) Reset() {
 	*x = GetMetadataRequest{}
-	mi := &file_sidecart_v1_requests_proto_msgTypes[12]
+	mi := &file_sidecart_v1_requests_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1162,7 +1227,7 @@ func (x *GetMetadataRequest) String() string {
 func (*GetMetadataRequest) ProtoMessage() {}
 
 func (x *GetMetadataRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sidecart_v1_requests_proto_msgTypes[12]
+	mi := &file_sidecart_v1_requests_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1175,7 +1240,7 @@ func (x *GetMetadataRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetMetadataRequest.ProtoReflect.Descriptor instead.
 func (*GetMetadataRequest) Descriptor() ([]byte, []int) {
-	return file_sidecart_v1_requests_proto_rawDescGZIP(), []int{12}
+	return file_sidecart_v1_requests_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *GetMetadataRequest) GetIdentifier() string {
@@ -1211,7 +1276,7 @@ type PatchMetadataRequest struct {
 
 func (x *PatchMetadataRequest) Reset() {
 	*x = PatchMetadataRequest{}
-	mi := &file_sidecart_v1_requests_proto_msgTypes[13]
+	mi := &file_sidecart_v1_requests_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1223,7 +1288,7 @@ func (x *PatchMetadataRequest) String() string {
 func (*PatchMetadataRequest) ProtoMessage() {}
 
 func (x *PatchMetadataRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sidecart_v1_requests_proto_msgTypes[13]
+	mi := &file_sidecart_v1_requests_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1236,7 +1301,7 @@ func (x *PatchMetadataRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PatchMetadataRequest.ProtoReflect.Descriptor instead.
 func (*PatchMetadataRequest) Descriptor() ([]byte, []int) {
-	return file_sidecart_v1_requests_proto_rawDescGZIP(), []int{13}
+	return file_sidecart_v1_requests_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *PatchMetadataRequest) GetIdentifier() string {
@@ -1319,7 +1384,7 @@ type ClearMetadataRequest struct {
 
 func (x *ClearMetadataRequest) Reset() {
 	*x = ClearMetadataRequest{}
-	mi := &file_sidecart_v1_requests_proto_msgTypes[14]
+	mi := &file_sidecart_v1_requests_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1331,7 +1396,7 @@ func (x *ClearMetadataRequest) String() string {
 func (*ClearMetadataRequest) ProtoMessage() {}
 
 func (x *ClearMetadataRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sidecart_v1_requests_proto_msgTypes[14]
+	mi := &file_sidecart_v1_requests_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1344,7 +1409,7 @@ func (x *ClearMetadataRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClearMetadataRequest.ProtoReflect.Descriptor instead.
 func (*ClearMetadataRequest) Descriptor() ([]byte, []int) {
-	return file_sidecart_v1_requests_proto_rawDescGZIP(), []int{14}
+	return file_sidecart_v1_requests_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ClearMetadataRequest) GetIdentifier() string {
@@ -1415,7 +1480,7 @@ type GetMetadataValueRequest struct {
 
 func (x *GetMetadataValueRequest) Reset() {
 	*x = GetMetadataValueRequest{}
-	mi := &file_sidecart_v1_requests_proto_msgTypes[15]
+	mi := &file_sidecart_v1_requests_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1427,7 +1492,7 @@ func (x *GetMetadataValueRequest) String() string {
 func (*GetMetadataValueRequest) ProtoMessage() {}
 
 func (x *GetMetadataValueRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sidecart_v1_requests_proto_msgTypes[15]
+	mi := &file_sidecart_v1_requests_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1440,7 +1505,7 @@ func (x *GetMetadataValueRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetMetadataValueRequest.ProtoReflect.Descriptor instead.
 func (*GetMetadataValueRequest) Descriptor() ([]byte, []int) {
-	return file_sidecart_v1_requests_proto_rawDescGZIP(), []int{15}
+	return file_sidecart_v1_requests_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *GetMetadataValueRequest) GetIdentifier() string {
@@ -1484,7 +1549,7 @@ type PutMetadataValueRequest struct {
 
 func (x *PutMetadataValueRequest) Reset() {
 	*x = PutMetadataValueRequest{}
-	mi := &file_sidecart_v1_requests_proto_msgTypes[16]
+	mi := &file_sidecart_v1_requests_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1496,7 +1561,7 @@ func (x *PutMetadataValueRequest) String() string {
 func (*PutMetadataValueRequest) ProtoMessage() {}
 
 func (x *PutMetadataValueRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sidecart_v1_requests_proto_msgTypes[16]
+	mi := &file_sidecart_v1_requests_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1509,7 +1574,7 @@ func (x *PutMetadataValueRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutMetadataValueRequest.ProtoReflect.Descriptor instead.
 func (*PutMetadataValueRequest) Descriptor() ([]byte, []int) {
-	return file_sidecart_v1_requests_proto_rawDescGZIP(), []int{16}
+	return file_sidecart_v1_requests_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *PutMetadataValueRequest) GetIdentifier() string {
@@ -1600,7 +1665,7 @@ type RemoveMetadataValueRequest struct {
 
 func (x *RemoveMetadataValueRequest) Reset() {
 	*x = RemoveMetadataValueRequest{}
-	mi := &file_sidecart_v1_requests_proto_msgTypes[17]
+	mi := &file_sidecart_v1_requests_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1612,7 +1677,7 @@ func (x *RemoveMetadataValueRequest) String() string {
 func (*RemoveMetadataValueRequest) ProtoMessage() {}
 
 func (x *RemoveMetadataValueRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sidecart_v1_requests_proto_msgTypes[17]
+	mi := &file_sidecart_v1_requests_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1625,7 +1690,7 @@ func (x *RemoveMetadataValueRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveMetadataValueRequest.ProtoReflect.Descriptor instead.
 func (*RemoveMetadataValueRequest) Descriptor() ([]byte, []int) {
-	return file_sidecart_v1_requests_proto_rawDescGZIP(), []int{17}
+	return file_sidecart_v1_requests_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *RemoveMetadataValueRequest) GetIdentifier() string {
@@ -1710,7 +1775,7 @@ type BatchRequest struct {
 
 func (x *BatchRequest) Reset() {
 	*x = BatchRequest{}
-	mi := &file_sidecart_v1_requests_proto_msgTypes[18]
+	mi := &file_sidecart_v1_requests_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1722,7 +1787,7 @@ func (x *BatchRequest) String() string {
 func (*BatchRequest) ProtoMessage() {}
 
 func (x *BatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sidecart_v1_requests_proto_msgTypes[18]
+	mi := &file_sidecart_v1_requests_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1735,7 +1800,7 @@ func (x *BatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BatchRequest.ProtoReflect.Descriptor instead.
 func (*BatchRequest) Descriptor() ([]byte, []int) {
-	return file_sidecart_v1_requests_proto_rawDescGZIP(), []int{18}
+	return file_sidecart_v1_requests_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *BatchRequest) GetIdentifier() string {
@@ -1826,7 +1891,7 @@ type Operation struct {
 
 func (x *Operation) Reset() {
 	*x = Operation{}
-	mi := &file_sidecart_v1_requests_proto_msgTypes[19]
+	mi := &file_sidecart_v1_requests_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1838,7 +1903,7 @@ func (x *Operation) String() string {
 func (*Operation) ProtoMessage() {}
 
 func (x *Operation) ProtoReflect() protoreflect.Message {
-	mi := &file_sidecart_v1_requests_proto_msgTypes[19]
+	mi := &file_sidecart_v1_requests_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1851,7 +1916,7 @@ func (x *Operation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Operation.ProtoReflect.Descriptor instead.
 func (*Operation) Descriptor() ([]byte, []int) {
-	return file_sidecart_v1_requests_proto_rawDescGZIP(), []int{19}
+	return file_sidecart_v1_requests_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Operation) GetVerb() isOperation_Verb {
@@ -2070,7 +2135,7 @@ type AddItemOperation struct {
 
 func (x *AddItemOperation) Reset() {
 	*x = AddItemOperation{}
-	mi := &file_sidecart_v1_requests_proto_msgTypes[20]
+	mi := &file_sidecart_v1_requests_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2082,7 +2147,7 @@ func (x *AddItemOperation) String() string {
 func (*AddItemOperation) ProtoMessage() {}
 
 func (x *AddItemOperation) ProtoReflect() protoreflect.Message {
-	mi := &file_sidecart_v1_requests_proto_msgTypes[20]
+	mi := &file_sidecart_v1_requests_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2095,7 +2160,7 @@ func (x *AddItemOperation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddItemOperation.ProtoReflect.Descriptor instead.
 func (*AddItemOperation) Descriptor() ([]byte, []int) {
-	return file_sidecart_v1_requests_proto_rawDescGZIP(), []int{20}
+	return file_sidecart_v1_requests_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *AddItemOperation) GetItem() []byte {
@@ -2117,7 +2182,7 @@ type UpdateItemOperation struct {
 
 func (x *UpdateItemOperation) Reset() {
 	*x = UpdateItemOperation{}
-	mi := &file_sidecart_v1_requests_proto_msgTypes[21]
+	mi := &file_sidecart_v1_requests_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2129,7 +2194,7 @@ func (x *UpdateItemOperation) String() string {
 func (*UpdateItemOperation) ProtoMessage() {}
 
 func (x *UpdateItemOperation) ProtoReflect() protoreflect.Message {
-	mi := &file_sidecart_v1_requests_proto_msgTypes[21]
+	mi := &file_sidecart_v1_requests_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2142,7 +2207,7 @@ func (x *UpdateItemOperation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateItemOperation.ProtoReflect.Descriptor instead.
 func (*UpdateItemOperation) Descriptor() ([]byte, []int) {
-	return file_sidecart_v1_requests_proto_rawDescGZIP(), []int{21}
+	return file_sidecart_v1_requests_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *UpdateItemOperation) GetId() string {
@@ -2176,7 +2241,7 @@ type RemoveItemOperation struct {
 
 func (x *RemoveItemOperation) Reset() {
 	*x = RemoveItemOperation{}
-	mi := &file_sidecart_v1_requests_proto_msgTypes[22]
+	mi := &file_sidecart_v1_requests_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2188,7 +2253,7 @@ func (x *RemoveItemOperation) String() string {
 func (*RemoveItemOperation) ProtoMessage() {}
 
 func (x *RemoveItemOperation) ProtoReflect() protoreflect.Message {
-	mi := &file_sidecart_v1_requests_proto_msgTypes[22]
+	mi := &file_sidecart_v1_requests_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2201,7 +2266,7 @@ func (x *RemoveItemOperation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveItemOperation.ProtoReflect.Descriptor instead.
 func (*RemoveItemOperation) Descriptor() ([]byte, []int) {
-	return file_sidecart_v1_requests_proto_rawDescGZIP(), []int{22}
+	return file_sidecart_v1_requests_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *RemoveItemOperation) GetId() string {
@@ -2221,7 +2286,7 @@ type PutItemsOperation struct {
 
 func (x *PutItemsOperation) Reset() {
 	*x = PutItemsOperation{}
-	mi := &file_sidecart_v1_requests_proto_msgTypes[23]
+	mi := &file_sidecart_v1_requests_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2233,7 +2298,7 @@ func (x *PutItemsOperation) String() string {
 func (*PutItemsOperation) ProtoMessage() {}
 
 func (x *PutItemsOperation) ProtoReflect() protoreflect.Message {
-	mi := &file_sidecart_v1_requests_proto_msgTypes[23]
+	mi := &file_sidecart_v1_requests_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2246,7 +2311,7 @@ func (x *PutItemsOperation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutItemsOperation.ProtoReflect.Descriptor instead.
 func (*PutItemsOperation) Descriptor() ([]byte, []int) {
-	return file_sidecart_v1_requests_proto_rawDescGZIP(), []int{23}
+	return file_sidecart_v1_requests_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *PutItemsOperation) GetItems() []byte {
@@ -2267,7 +2332,7 @@ type PutConditionOperation struct {
 
 func (x *PutConditionOperation) Reset() {
 	*x = PutConditionOperation{}
-	mi := &file_sidecart_v1_requests_proto_msgTypes[24]
+	mi := &file_sidecart_v1_requests_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2279,7 +2344,7 @@ func (x *PutConditionOperation) String() string {
 func (*PutConditionOperation) ProtoMessage() {}
 
 func (x *PutConditionOperation) ProtoReflect() protoreflect.Message {
-	mi := &file_sidecart_v1_requests_proto_msgTypes[24]
+	mi := &file_sidecart_v1_requests_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2292,7 +2357,7 @@ func (x *PutConditionOperation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutConditionOperation.ProtoReflect.Descriptor instead.
 func (*PutConditionOperation) Descriptor() ([]byte, []int) {
-	return file_sidecart_v1_requests_proto_rawDescGZIP(), []int{24}
+	return file_sidecart_v1_requests_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *PutConditionOperation) GetName() string {
@@ -2319,7 +2384,7 @@ type RemoveConditionOperation struct {
 
 func (x *RemoveConditionOperation) Reset() {
 	*x = RemoveConditionOperation{}
-	mi := &file_sidecart_v1_requests_proto_msgTypes[25]
+	mi := &file_sidecart_v1_requests_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2331,7 +2396,7 @@ func (x *RemoveConditionOperation) String() string {
 func (*RemoveConditionOperation) ProtoMessage() {}
 
 func (x *RemoveConditionOperation) ProtoReflect() protoreflect.Message {
-	mi := &file_sidecart_v1_requests_proto_msgTypes[25]
+	mi := &file_sidecart_v1_requests_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2344,7 +2409,7 @@ func (x *RemoveConditionOperation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveConditionOperation.ProtoReflect.Descriptor instead.
 func (*RemoveConditionOperation) Descriptor() ([]byte, []int) {
-	return file_sidecart_v1_requests_proto_rawDescGZIP(), []int{25}
+	return file_sidecart_v1_requests_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *RemoveConditionOperation) GetName() string {
@@ -2365,7 +2430,7 @@ type PutMetadataOperation struct {
 
 func (x *PutMetadataOperation) Reset() {
 	*x = PutMetadataOperation{}
-	mi := &file_sidecart_v1_requests_proto_msgTypes[26]
+	mi := &file_sidecart_v1_requests_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2377,7 +2442,7 @@ func (x *PutMetadataOperation) String() string {
 func (*PutMetadataOperation) ProtoMessage() {}
 
 func (x *PutMetadataOperation) ProtoReflect() protoreflect.Message {
-	mi := &file_sidecart_v1_requests_proto_msgTypes[26]
+	mi := &file_sidecart_v1_requests_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2390,7 +2455,7 @@ func (x *PutMetadataOperation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutMetadataOperation.ProtoReflect.Descriptor instead.
 func (*PutMetadataOperation) Descriptor() ([]byte, []int) {
-	return file_sidecart_v1_requests_proto_rawDescGZIP(), []int{26}
+	return file_sidecart_v1_requests_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *PutMetadataOperation) GetKey() string {
@@ -2417,7 +2482,7 @@ type RemoveMetadataOperation struct {
 
 func (x *RemoveMetadataOperation) Reset() {
 	*x = RemoveMetadataOperation{}
-	mi := &file_sidecart_v1_requests_proto_msgTypes[27]
+	mi := &file_sidecart_v1_requests_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2429,7 +2494,7 @@ func (x *RemoveMetadataOperation) String() string {
 func (*RemoveMetadataOperation) ProtoMessage() {}
 
 func (x *RemoveMetadataOperation) ProtoReflect() protoreflect.Message {
-	mi := &file_sidecart_v1_requests_proto_msgTypes[27]
+	mi := &file_sidecart_v1_requests_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2442,7 +2507,7 @@ func (x *RemoveMetadataOperation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveMetadataOperation.ProtoReflect.Descriptor instead.
 func (*RemoveMetadataOperation) Descriptor() ([]byte, []int) {
-	return file_sidecart_v1_requests_proto_rawDescGZIP(), []int{27}
+	return file_sidecart_v1_requests_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *RemoveMetadataOperation) GetKey() string {
@@ -2462,7 +2527,7 @@ type PutConditionsOperation struct {
 
 func (x *PutConditionsOperation) Reset() {
 	*x = PutConditionsOperation{}
-	mi := &file_sidecart_v1_requests_proto_msgTypes[28]
+	mi := &file_sidecart_v1_requests_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2474,7 +2539,7 @@ func (x *PutConditionsOperation) String() string {
 func (*PutConditionsOperation) ProtoMessage() {}
 
 func (x *PutConditionsOperation) ProtoReflect() protoreflect.Message {
-	mi := &file_sidecart_v1_requests_proto_msgTypes[28]
+	mi := &file_sidecart_v1_requests_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2487,7 +2552,7 @@ func (x *PutConditionsOperation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutConditionsOperation.ProtoReflect.Descriptor instead.
 func (*PutConditionsOperation) Descriptor() ([]byte, []int) {
-	return file_sidecart_v1_requests_proto_rawDescGZIP(), []int{28}
+	return file_sidecart_v1_requests_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *PutConditionsOperation) GetConditions() []byte {
@@ -2507,7 +2572,7 @@ type PatchMetadataOperation struct {
 
 func (x *PatchMetadataOperation) Reset() {
 	*x = PatchMetadataOperation{}
-	mi := &file_sidecart_v1_requests_proto_msgTypes[29]
+	mi := &file_sidecart_v1_requests_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2519,7 +2584,7 @@ func (x *PatchMetadataOperation) String() string {
 func (*PatchMetadataOperation) ProtoMessage() {}
 
 func (x *PatchMetadataOperation) ProtoReflect() protoreflect.Message {
-	mi := &file_sidecart_v1_requests_proto_msgTypes[29]
+	mi := &file_sidecart_v1_requests_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2532,7 +2597,7 @@ func (x *PatchMetadataOperation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PatchMetadataOperation.ProtoReflect.Descriptor instead.
 func (*PatchMetadataOperation) Descriptor() ([]byte, []int) {
-	return file_sidecart_v1_requests_proto_rawDescGZIP(), []int{29}
+	return file_sidecart_v1_requests_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *PatchMetadataOperation) GetMetadata() []byte {
@@ -2555,7 +2620,7 @@ type IncrementMetadataOperation struct {
 
 func (x *IncrementMetadataOperation) Reset() {
 	*x = IncrementMetadataOperation{}
-	mi := &file_sidecart_v1_requests_proto_msgTypes[30]
+	mi := &file_sidecart_v1_requests_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2567,7 +2632,7 @@ func (x *IncrementMetadataOperation) String() string {
 func (*IncrementMetadataOperation) ProtoMessage() {}
 
 func (x *IncrementMetadataOperation) ProtoReflect() protoreflect.Message {
-	mi := &file_sidecart_v1_requests_proto_msgTypes[30]
+	mi := &file_sidecart_v1_requests_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2580,7 +2645,7 @@ func (x *IncrementMetadataOperation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IncrementMetadataOperation.ProtoReflect.Descriptor instead.
 func (*IncrementMetadataOperation) Descriptor() ([]byte, []int) {
-	return file_sidecart_v1_requests_proto_rawDescGZIP(), []int{30}
+	return file_sidecart_v1_requests_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *IncrementMetadataOperation) GetKey() string {
@@ -2606,7 +2671,7 @@ type ClearMetadataOperation struct {
 
 func (x *ClearMetadataOperation) Reset() {
 	*x = ClearMetadataOperation{}
-	mi := &file_sidecart_v1_requests_proto_msgTypes[31]
+	mi := &file_sidecart_v1_requests_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2618,7 +2683,7 @@ func (x *ClearMetadataOperation) String() string {
 func (*ClearMetadataOperation) ProtoMessage() {}
 
 func (x *ClearMetadataOperation) ProtoReflect() protoreflect.Message {
-	mi := &file_sidecart_v1_requests_proto_msgTypes[31]
+	mi := &file_sidecart_v1_requests_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2631,7 +2696,7 @@ func (x *ClearMetadataOperation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClearMetadataOperation.ProtoReflect.Descriptor instead.
 func (*ClearMetadataOperation) Descriptor() ([]byte, []int) {
-	return file_sidecart_v1_requests_proto_rawDescGZIP(), []int{31}
+	return file_sidecart_v1_requests_proto_rawDescGZIP(), []int{32}
 }
 
 // ClearOperation is Clear in a batch.
@@ -2643,7 +2708,7 @@ type ClearOperation struct {
 
 func (x *ClearOperation) Reset() {
 	*x = ClearOperation{}
-	mi := &file_sidecart_v1_requests_proto_msgTypes[32]
+	mi := &file_sidecart_v1_requests_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2655,7 +2720,7 @@ func (x *ClearOperation) String() string {
 func (*ClearOperation) ProtoMessage() {}
 
 func (x *ClearOperation) ProtoReflect() protoreflect.Message {
-	mi := &file_sidecart_v1_requests_proto_msgTypes[32]
+	mi := &file_sidecart_v1_requests_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2668,7 +2733,7 @@ func (x *ClearOperation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClearOperation.ProtoReflect.Descriptor instead.
 func (*ClearOperation) Descriptor() ([]byte, []int) {
-	return file_sidecart_v1_requests_proto_rawDescGZIP(), []int{32}
+	return file_sidecart_v1_requests_proto_rawDescGZIP(), []int{33}
 }
 
 // ClearRequest empties a cart.
@@ -2688,7 +2753,7 @@ type ClearRequest struct {
 
 func (x *ClearRequest) Reset() {
 	*x = ClearRequest{}
-	mi := &file_sidecart_v1_requests_proto_msgTypes[33]
+	mi := &file_sidecart_v1_requests_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2700,7 +2765,7 @@ func (x *ClearRequest) String() string {
 func (*ClearRequest) ProtoMessage() {}
 
 func (x *ClearRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sidecart_v1_requests_proto_msgTypes[33]
+	mi := &file_sidecart_v1_requests_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2713,7 +2778,7 @@ func (x *ClearRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClearRequest.ProtoReflect.Descriptor instead.
 func (*ClearRequest) Descriptor() ([]byte, []int) {
-	return file_sidecart_v1_requests_proto_rawDescGZIP(), []int{33}
+	return file_sidecart_v1_requests_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *ClearRequest) GetIdentifier() string {
@@ -2789,7 +2854,7 @@ type ForgetRequest struct {
 
 func (x *ForgetRequest) Reset() {
 	*x = ForgetRequest{}
-	mi := &file_sidecart_v1_requests_proto_msgTypes[34]
+	mi := &file_sidecart_v1_requests_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2801,7 +2866,7 @@ func (x *ForgetRequest) String() string {
 func (*ForgetRequest) ProtoMessage() {}
 
 func (x *ForgetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sidecart_v1_requests_proto_msgTypes[34]
+	mi := &file_sidecart_v1_requests_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2814,7 +2879,7 @@ func (x *ForgetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ForgetRequest.ProtoReflect.Descriptor instead.
 func (*ForgetRequest) Descriptor() ([]byte, []int) {
-	return file_sidecart_v1_requests_proto_rawDescGZIP(), []int{34}
+	return file_sidecart_v1_requests_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *ForgetRequest) GetIdentifier() string {
@@ -2883,7 +2948,7 @@ type ForgetAllRequest struct {
 
 func (x *ForgetAllRequest) Reset() {
 	*x = ForgetAllRequest{}
-	mi := &file_sidecart_v1_requests_proto_msgTypes[35]
+	mi := &file_sidecart_v1_requests_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2895,7 +2960,7 @@ func (x *ForgetAllRequest) String() string {
 func (*ForgetAllRequest) ProtoMessage() {}
 
 func (x *ForgetAllRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sidecart_v1_requests_proto_msgTypes[35]
+	mi := &file_sidecart_v1_requests_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2908,7 +2973,7 @@ func (x *ForgetAllRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ForgetAllRequest.ProtoReflect.Descriptor instead.
 func (*ForgetAllRequest) Descriptor() ([]byte, []int) {
-	return file_sidecart_v1_requests_proto_rawDescGZIP(), []int{35}
+	return file_sidecart_v1_requests_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ForgetAllRequest) GetIdentifier() string {
@@ -2937,7 +3002,7 @@ type SwapRequest struct {
 
 func (x *SwapRequest) Reset() {
 	*x = SwapRequest{}
-	mi := &file_sidecart_v1_requests_proto_msgTypes[36]
+	mi := &file_sidecart_v1_requests_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2949,7 +3014,7 @@ func (x *SwapRequest) String() string {
 func (*SwapRequest) ProtoMessage() {}
 
 func (x *SwapRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sidecart_v1_requests_proto_msgTypes[36]
+	mi := &file_sidecart_v1_requests_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2962,7 +3027,7 @@ func (x *SwapRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SwapRequest.ProtoReflect.Descriptor instead.
 func (*SwapRequest) Descriptor() ([]byte, []int) {
-	return file_sidecart_v1_requests_proto_rawDescGZIP(), []int{36}
+	return file_sidecart_v1_requests_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *SwapRequest) GetIdentifier() string {
@@ -3050,7 +3115,7 @@ type MergeRequest struct {
 
 func (x *MergeRequest) Reset() {
 	*x = MergeRequest{}
-	mi := &file_sidecart_v1_requests_proto_msgTypes[37]
+	mi := &file_sidecart_v1_requests_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3062,7 +3127,7 @@ func (x *MergeRequest) String() string {
 func (*MergeRequest) ProtoMessage() {}
 
 func (x *MergeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sidecart_v1_requests_proto_msgTypes[37]
+	mi := &file_sidecart_v1_requests_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3075,7 +3140,7 @@ func (x *MergeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MergeRequest.ProtoReflect.Descriptor instead.
 func (*MergeRequest) Descriptor() ([]byte, []int) {
-	return file_sidecart_v1_requests_proto_rawDescGZIP(), []int{37}
+	return file_sidecart_v1_requests_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *MergeRequest) GetIdentifier() string {
@@ -3157,7 +3222,7 @@ type FlushRequest struct {
 
 func (x *FlushRequest) Reset() {
 	*x = FlushRequest{}
-	mi := &file_sidecart_v1_requests_proto_msgTypes[38]
+	mi := &file_sidecart_v1_requests_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3169,7 +3234,7 @@ func (x *FlushRequest) String() string {
 func (*FlushRequest) ProtoMessage() {}
 
 func (x *FlushRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sidecart_v1_requests_proto_msgTypes[38]
+	mi := &file_sidecart_v1_requests_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3182,14 +3247,14 @@ func (x *FlushRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FlushRequest.ProtoReflect.Descriptor instead.
 func (*FlushRequest) Descriptor() ([]byte, []int) {
-	return file_sidecart_v1_requests_proto_rawDescGZIP(), []int{38}
+	return file_sidecart_v1_requests_proto_rawDescGZIP(), []int{39}
 }
 
 var File_sidecart_v1_requests_proto protoreflect.FileDescriptor
 
 const file_sidecart_v1_requests_proto_rawDesc = "" +
 	"\n" +
-	"\x1asidecart/v1/requests.proto\x12\vsidecart.v1\x1a\x1bgoogle/api/visibility.proto\x1a\x19sidecart/v1/options.proto\"X\n" +
+	"\x1asidecart/v1/requests.proto\x12\vsidecart.v1\x1a\x1bgoogle/api/visibility.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x19sidecart/v1/options.proto\"X\n" +
 	"\x0eGetCartRequest\x12$\n" +
 	"\n" +
 	"identifier\x18\x01 \x01(\tB\x04\xd0\xc1\x18\x01R\n" +
@@ -3198,7 +3263,14 @@ const file_sidecart_v1_requests_proto_rawDesc = "" +
 	"\x14ListInstancesRequest\x12$\n" +
 	"\n" +
 	"identifier\x18\x01 \x01(\tB\x04\xd0\xc1\x18\x01R\n" +
-	"identifier\"\xc4\x03\n" +
+	"identifier\"\xa9\x01\n" +
+	"\x10ListCartsRequest\x12&\n" +
+	"\tpage_size\x18\x01 \x01(\x05B\x04\xd0\xc1\x18\x01H\x00R\bpageSize\x88\x01\x01\x12#\n" +
+	"\n" +
+	"page_token\x18\x02 \x01(\tB\x04\xd0\xc1\x18\x01R\tpageToken\x12:\n" +
+	"\bidle_for\x18\x03 \x01(\v2\x19.google.protobuf.DurationB\x04\xd0\xc1\x18\x01R\aidleForB\f\n" +
+	"\n" +
+	"_page_size\"\xc4\x03\n" +
 	"\x0ePutCartRequest\x12$\n" +
 	"\n" +
 	"identifier\x18\x01 \x01(\tB\x04\xd0\xc1\x18\x01R\n" +
@@ -3503,68 +3575,71 @@ func file_sidecart_v1_requests_proto_rawDescGZIP() []byte {
 	return file_sidecart_v1_requests_proto_rawDescData
 }
 
-var file_sidecart_v1_requests_proto_msgTypes = make([]protoimpl.MessageInfo, 39)
+var file_sidecart_v1_requests_proto_msgTypes = make([]protoimpl.MessageInfo, 40)
 var file_sidecart_v1_requests_proto_goTypes = []any{
 	(*GetCartRequest)(nil),             // 0: sidecart.v1.GetCartRequest
 	(*ListInstancesRequest)(nil),       // 1: sidecart.v1.ListInstancesRequest
-	(*PutCartRequest)(nil),             // 2: sidecart.v1.PutCartRequest
-	(*GetItemsRequest)(nil),            // 3: sidecart.v1.GetItemsRequest
-	(*PutItemsRequest)(nil),            // 4: sidecart.v1.PutItemsRequest
-	(*AddItemRequest)(nil),             // 5: sidecart.v1.AddItemRequest
-	(*UpdateItemRequest)(nil),          // 6: sidecart.v1.UpdateItemRequest
-	(*RemoveItemRequest)(nil),          // 7: sidecart.v1.RemoveItemRequest
-	(*GetConditionsRequest)(nil),       // 8: sidecart.v1.GetConditionsRequest
-	(*PutConditionsRequest)(nil),       // 9: sidecart.v1.PutConditionsRequest
-	(*PutConditionRequest)(nil),        // 10: sidecart.v1.PutConditionRequest
-	(*RemoveConditionRequest)(nil),     // 11: sidecart.v1.RemoveConditionRequest
-	(*GetMetadataRequest)(nil),         // 12: sidecart.v1.GetMetadataRequest
-	(*PatchMetadataRequest)(nil),       // 13: sidecart.v1.PatchMetadataRequest
-	(*ClearMetadataRequest)(nil),       // 14: sidecart.v1.ClearMetadataRequest
-	(*GetMetadataValueRequest)(nil),    // 15: sidecart.v1.GetMetadataValueRequest
-	(*PutMetadataValueRequest)(nil),    // 16: sidecart.v1.PutMetadataValueRequest
-	(*RemoveMetadataValueRequest)(nil), // 17: sidecart.v1.RemoveMetadataValueRequest
-	(*BatchRequest)(nil),               // 18: sidecart.v1.BatchRequest
-	(*Operation)(nil),                  // 19: sidecart.v1.Operation
-	(*AddItemOperation)(nil),           // 20: sidecart.v1.AddItemOperation
-	(*UpdateItemOperation)(nil),        // 21: sidecart.v1.UpdateItemOperation
-	(*RemoveItemOperation)(nil),        // 22: sidecart.v1.RemoveItemOperation
-	(*PutItemsOperation)(nil),          // 23: sidecart.v1.PutItemsOperation
-	(*PutConditionOperation)(nil),      // 24: sidecart.v1.PutConditionOperation
-	(*RemoveConditionOperation)(nil),   // 25: sidecart.v1.RemoveConditionOperation
-	(*PutMetadataOperation)(nil),       // 26: sidecart.v1.PutMetadataOperation
-	(*RemoveMetadataOperation)(nil),    // 27: sidecart.v1.RemoveMetadataOperation
-	(*PutConditionsOperation)(nil),     // 28: sidecart.v1.PutConditionsOperation
-	(*PatchMetadataOperation)(nil),     // 29: sidecart.v1.PatchMetadataOperation
-	(*IncrementMetadataOperation)(nil), // 30: sidecart.v1.IncrementMetadataOperation
-	(*ClearMetadataOperation)(nil),     // 31: sidecart.v1.ClearMetadataOperation
-	(*ClearOperation)(nil),             // 32: sidecart.v1.ClearOperation
-	(*ClearRequest)(nil),               // 33: sidecart.v1.ClearRequest
-	(*ForgetRequest)(nil),              // 34: sidecart.v1.ForgetRequest
-	(*ForgetAllRequest)(nil),           // 35: sidecart.v1.ForgetAllRequest
-	(*SwapRequest)(nil),                // 36: sidecart.v1.SwapRequest
-	(*MergeRequest)(nil),               // 37: sidecart.v1.MergeRequest
-	(*FlushRequest)(nil),               // 38: sidecart.v1.FlushRequest
+	(*ListCartsRequest)(nil),           // 2: sidecart.v1.ListCartsRequest
+	(*PutCartRequest)(nil),             // 3: sidecart.v1.PutCartRequest
+	(*GetItemsRequest)(nil),            // 4: sidecart.v1.GetItemsRequest
+	(*PutItemsRequest)(nil),            // 5: sidecart.v1.PutItemsRequest
+	(*AddItemRequest)(nil),             // 6: sidecart.v1.AddItemRequest
+	(*UpdateItemRequest)(nil),          // 7: sidecart.v1.UpdateItemRequest
+	(*RemoveItemRequest)(nil),          // 8: sidecart.v1.RemoveItemRequest
+	(*GetConditionsRequest)(nil),       // 9: sidecart.v1.GetConditionsRequest
+	(*PutConditionsRequest)(nil),       // 10: sidecart.v1.PutConditionsRequest
+	(*PutConditionRequest)(nil),        // 11: sidecart.v1.PutConditionRequest
+	(*RemoveConditionRequest)(nil),     // 12: sidecart.v1.RemoveConditionRequest
+	(*GetMetadataRequest)(nil),         // 13: sidecart.v1.GetMetadataRequest
+	(*PatchMetadataRequest)(nil),       // 14: sidecart.v1.PatchMetadataRequest
+	(*ClearMetadataRequest)(nil),       // 15: sidecart.v1.ClearMetadataRequest
+	(*GetMetadataValueRequest)(nil),    // 16: sidecart.v1.GetMetadataValueRequest
+	(*PutMetadataValueRequest)(nil),    // 17: sidecart.v1.PutMetadataValueRequest
+	(*RemoveMetadataValueRequest)(nil), // 18: sidecart.v1.RemoveMetadataValueRequest
+	(*BatchRequest)(nil),               // 19: sidecart.v1.BatchRequest
+	(*Operation)(nil),                  // 20: sidecart.v1.Operation
+	(*AddItemOperation)(nil),           // 21: sidecart.v1.AddItemOperation
+	(*UpdateItemOperation)(nil),        // 22: sidecart.v1.UpdateItemOperation
+	(*RemoveItemOperation)(nil),        // 23: sidecart.v1.RemoveItemOperation
+	(*PutItemsOperation)(nil),          // 24: sidecart.v1.PutItemsOperation
+	(*PutConditionOperation)(nil),      // 25: sidecart.v1.PutConditionOperation
+	(*RemoveConditionOperation)(nil),   // 26: sidecart.v1.RemoveConditionOperation
+	(*PutMetadataOperation)(nil),       // 27: sidecart.v1.PutMetadataOperation
+	(*RemoveMetadataOperation)(nil),    // 28: sidecart.v1.RemoveMetadataOperation
+	(*PutConditionsOperation)(nil),     // 29: sidecart.v1.PutConditionsOperation
+	(*PatchMetadataOperation)(nil),     // 30: sidecart.v1.PatchMetadataOperation
+	(*IncrementMetadataOperation)(nil), // 31: sidecart.v1.IncrementMetadataOperation
+	(*ClearMetadataOperation)(nil),     // 32: sidecart.v1.ClearMetadataOperation
+	(*ClearOperation)(nil),             // 33: sidecart.v1.ClearOperation
+	(*ClearRequest)(nil),               // 34: sidecart.v1.ClearRequest
+	(*ForgetRequest)(nil),              // 35: sidecart.v1.ForgetRequest
+	(*ForgetAllRequest)(nil),           // 36: sidecart.v1.ForgetAllRequest
+	(*SwapRequest)(nil),                // 37: sidecart.v1.SwapRequest
+	(*MergeRequest)(nil),               // 38: sidecart.v1.MergeRequest
+	(*FlushRequest)(nil),               // 39: sidecart.v1.FlushRequest
+	(*durationpb.Duration)(nil),        // 40: google.protobuf.Duration
 }
 var file_sidecart_v1_requests_proto_depIdxs = []int32{
-	19, // 0: sidecart.v1.BatchRequest.operations:type_name -> sidecart.v1.Operation
-	20, // 1: sidecart.v1.Operation.add_item:type_name -> sidecart.v1.AddItemOperation
-	21, // 2: sidecart.v1.Operation.update_item:type_name -> sidecart.v1.UpdateItemOperation
-	22, // 3: sidecart.v1.Operation.remove_item:type_name -> sidecart.v1.RemoveItemOperation
-	23, // 4: sidecart.v1.Operation.put_items:type_name -> sidecart.v1.PutItemsOperation
-	24, // 5: sidecart.v1.Operation.put_condition:type_name -> sidecart.v1.PutConditionOperation
-	25, // 6: sidecart.v1.Operation.remove_condition:type_name -> sidecart.v1.RemoveConditionOperation
-	26, // 7: sidecart.v1.Operation.put_metadata:type_name -> sidecart.v1.PutMetadataOperation
-	27, // 8: sidecart.v1.Operation.remove_metadata:type_name -> sidecart.v1.RemoveMetadataOperation
-	28, // 9: sidecart.v1.Operation.put_conditions:type_name -> sidecart.v1.PutConditionsOperation
-	29, // 10: sidecart.v1.Operation.patch_metadata:type_name -> sidecart.v1.PatchMetadataOperation
-	30, // 11: sidecart.v1.Operation.increment_metadata:type_name -> sidecart.v1.IncrementMetadataOperation
-	31, // 12: sidecart.v1.Operation.clear_metadata:type_name -> sidecart.v1.ClearMetadataOperation
-	32, // 13: sidecart.v1.Operation.clear:type_name -> sidecart.v1.ClearOperation
-	14, // [14:14] is the sub-list for method output_type
-	14, // [14:14] is the sub-list for method input_type
-	14, // [14:14] is the sub-list for extension type_name
-	14, // [14:14] is the sub-list for extension extendee
-	0,  // [0:14] is the sub-list for field type_name
+	40, // 0: sidecart.v1.ListCartsRequest.idle_for:type_name -> google.protobuf.Duration
+	20, // 1: sidecart.v1.BatchRequest.operations:type_name -> sidecart.v1.Operation
+	21, // 2: sidecart.v1.Operation.add_item:type_name -> sidecart.v1.AddItemOperation
+	22, // 3: sidecart.v1.Operation.update_item:type_name -> sidecart.v1.UpdateItemOperation
+	23, // 4: sidecart.v1.Operation.remove_item:type_name -> sidecart.v1.RemoveItemOperation
+	24, // 5: sidecart.v1.Operation.put_items:type_name -> sidecart.v1.PutItemsOperation
+	25, // 6: sidecart.v1.Operation.put_condition:type_name -> sidecart.v1.PutConditionOperation
+	26, // 7: sidecart.v1.Operation.remove_condition:type_name -> sidecart.v1.RemoveConditionOperation
+	27, // 8: sidecart.v1.Operation.put_metadata:type_name -> sidecart.v1.PutMetadataOperation
+	28, // 9: sidecart.v1.Operation.remove_metadata:type_name -> sidecart.v1.RemoveMetadataOperation
+	29, // 10: sidecart.v1.Operation.put_conditions:type_name -> sidecart.v1.PutConditionsOperation
+	30, // 11: sidecart.v1.Operation.patch_metadata:type_name -> sidecart.v1.PatchMetadataOperation
+	31, // 12: sidecart.v1.Operation.increment_metadata:type_name -> sidecart.v1.IncrementMetadataOperation
+	32, // 13: sidecart.v1.Operation.clear_metadata:type_name -> sidecart.v1.ClearMetadataOperation
+	33, // 14: sidecart.v1.Operation.clear:type_name -> sidecart.v1.ClearOperation
+	15, // [15:15] is the sub-list for method output_type
+	15, // [15:15] is the sub-list for method input_type
+	15, // [15:15] is the sub-list for extension type_name
+	15, // [15:15] is the sub-list for extension extendee
+	0,  // [0:15] is the sub-list for field type_name
 }
 
 func init() { file_sidecart_v1_requests_proto_init() }
@@ -3573,8 +3648,9 @@ func file_sidecart_v1_requests_proto_init() {
 		return
 	}
 	file_sidecart_v1_options_proto_init()
-	file_sidecart_v1_requests_proto_msgTypes[6].OneofWrappers = []any{}
-	file_sidecart_v1_requests_proto_msgTypes[19].OneofWrappers = []any{
+	file_sidecart_v1_requests_proto_msgTypes[2].OneofWrappers = []any{}
+	file_sidecart_v1_requests_proto_msgTypes[7].OneofWrappers = []any{}
+	file_sidecart_v1_requests_proto_msgTypes[20].OneofWrappers = []any{
 		(*Operation_AddItem)(nil),
 		(*Operation_UpdateItem)(nil),
 		(*Operation_RemoveItem)(nil),
@@ -3589,15 +3665,15 @@ func file_sidecart_v1_requests_proto_init() {
 		(*Operation_ClearMetadata)(nil),
 		(*Operation_Clear)(nil),
 	}
-	file_sidecart_v1_requests_proto_msgTypes[21].OneofWrappers = []any{}
-	file_sidecart_v1_requests_proto_msgTypes[30].OneofWrappers = []any{}
+	file_sidecart_v1_requests_proto_msgTypes[22].OneofWrappers = []any{}
+	file_sidecart_v1_requests_proto_msgTypes[31].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_sidecart_v1_requests_proto_rawDesc), len(file_sidecart_v1_requests_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   39,
+			NumMessages:   40,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

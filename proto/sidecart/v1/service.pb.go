@@ -25,11 +25,12 @@ var File_sidecart_v1_service_proto protoreflect.FileDescriptor
 
 const file_sidecart_v1_service_proto_rawDesc = "" +
 	"\n" +
-	"\x19sidecart/v1/service.proto\x12\vsidecart.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x16sidecart/v1/cart.proto\x1a\x18sidecart/v1/leases.proto\x1a\x1asidecart/v1/requests.proto2\xd8\x1f\n" +
+	"\x19sidecart/v1/service.proto\x12\vsidecart.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x16sidecart/v1/cart.proto\x1a\x18sidecart/v1/leases.proto\x1a\x1asidecart/v1/requests.proto2\xb7 \n" +
 	"\vCartService\x12\x91\x01\n" +
 	"\aGetCart\x12\x1b.sidecart.v1.GetCartRequest\x1a\x11.sidecart.v1.Cart\"V\x82\xd3\xe4\x93\x02PZ+B)\n" +
 	"\x04HEAD\x12!/v1/carts/{identifier}/{instance}\x12!/v1/carts/{identifier}/{instance}\x12j\n" +
-	"\rListInstances\x12!.sidecart.v1.ListInstancesRequest\x1a\x16.sidecart.v1.Instances\"\x1e\x82\xd3\xe4\x93\x02\x18\x12\x16/v1/carts/{identifier}\x12g\n" +
+	"\rListInstances\x12!.sidecart.v1.ListInstancesRequest\x1a\x16.sidecart.v1.Instances\"\x1e\x82\xd3\xe4\x93\x02\x18\x12\x16/v1/carts/{identifier}\x12]\n" +
+	"\tListCarts\x12\x1d.sidecart.v1.ListCartsRequest\x1a\x1e.sidecart.v1.ListCartsResponse\"\x11\x82\xd3\xe4\x93\x02\v\x12\t/v1/carts\x12g\n" +
 	"\aPutCart\x12\x1b.sidecart.v1.PutCartRequest\x1a\x11.sidecart.v1.Cart\",\x82\xd3\xe4\x93\x02&:\x01*\x1a!/v1/carts/{identifier}/{instance}\x12\xa8\x01\n" +
 	"\bGetItems\x12\x1c.sidecart.v1.GetItemsRequest\x1a\x1a.sidecart.v1.ItemsDocument\"b\x82\xd3\xe4\x93\x02\\Z1B/\n" +
 	"\x04HEAD\x12'/v1/carts/{identifier}/{instance}/items\x12'/v1/carts/{identifier}/{instance}/items\x12x\n" +
@@ -69,112 +70,116 @@ const file_sidecart_v1_service_proto_rawDesc = "" +
 var file_sidecart_v1_service_proto_goTypes = []any{
 	(*GetCartRequest)(nil),             // 0: sidecart.v1.GetCartRequest
 	(*ListInstancesRequest)(nil),       // 1: sidecart.v1.ListInstancesRequest
-	(*PutCartRequest)(nil),             // 2: sidecart.v1.PutCartRequest
-	(*GetItemsRequest)(nil),            // 3: sidecart.v1.GetItemsRequest
-	(*PutItemsRequest)(nil),            // 4: sidecart.v1.PutItemsRequest
-	(*AddItemRequest)(nil),             // 5: sidecart.v1.AddItemRequest
-	(*UpdateItemRequest)(nil),          // 6: sidecart.v1.UpdateItemRequest
-	(*RemoveItemRequest)(nil),          // 7: sidecart.v1.RemoveItemRequest
-	(*GetConditionsRequest)(nil),       // 8: sidecart.v1.GetConditionsRequest
-	(*PutConditionsRequest)(nil),       // 9: sidecart.v1.PutConditionsRequest
-	(*PutConditionRequest)(nil),        // 10: sidecart.v1.PutConditionRequest
-	(*RemoveConditionRequest)(nil),     // 11: sidecart.v1.RemoveConditionRequest
-	(*GetMetadataRequest)(nil),         // 12: sidecart.v1.GetMetadataRequest
-	(*PatchMetadataRequest)(nil),       // 13: sidecart.v1.PatchMetadataRequest
-	(*ClearMetadataRequest)(nil),       // 14: sidecart.v1.ClearMetadataRequest
-	(*GetMetadataValueRequest)(nil),    // 15: sidecart.v1.GetMetadataValueRequest
-	(*PutMetadataValueRequest)(nil),    // 16: sidecart.v1.PutMetadataValueRequest
-	(*RemoveMetadataValueRequest)(nil), // 17: sidecart.v1.RemoveMetadataValueRequest
-	(*BatchRequest)(nil),               // 18: sidecart.v1.BatchRequest
-	(*ClearRequest)(nil),               // 19: sidecart.v1.ClearRequest
-	(*ForgetRequest)(nil),              // 20: sidecart.v1.ForgetRequest
-	(*ForgetAllRequest)(nil),           // 21: sidecart.v1.ForgetAllRequest
-	(*SwapRequest)(nil),                // 22: sidecart.v1.SwapRequest
-	(*MergeRequest)(nil),               // 23: sidecart.v1.MergeRequest
-	(*AcquireLeaseRequest)(nil),        // 24: sidecart.v1.AcquireLeaseRequest
-	(*GetLeaseRequest)(nil),            // 25: sidecart.v1.GetLeaseRequest
-	(*RenewLeaseRequest)(nil),          // 26: sidecart.v1.RenewLeaseRequest
-	(*ReleaseLeaseRequest)(nil),        // 27: sidecart.v1.ReleaseLeaseRequest
-	(*HoldLeaseRequest)(nil),           // 28: sidecart.v1.HoldLeaseRequest
-	(*FlushRequest)(nil),               // 29: sidecart.v1.FlushRequest
-	(*Cart)(nil),                       // 30: sidecart.v1.Cart
-	(*Instances)(nil),                  // 31: sidecart.v1.Instances
-	(*ItemsDocument)(nil),              // 32: sidecart.v1.ItemsDocument
-	(*ConditionsDocument)(nil),         // 33: sidecart.v1.ConditionsDocument
-	(*MetadataDocument)(nil),           // 34: sidecart.v1.MetadataDocument
-	(*MetadataValue)(nil),              // 35: sidecart.v1.MetadataValue
-	(*ForgetResponse)(nil),             // 36: sidecart.v1.ForgetResponse
-	(*ForgetAllResponse)(nil),          // 37: sidecart.v1.ForgetAllResponse
-	(*SwapResponse)(nil),               // 38: sidecart.v1.SwapResponse
-	(*MergeResponse)(nil),              // 39: sidecart.v1.MergeResponse
-	(*LeaseGrant)(nil),                 // 40: sidecart.v1.LeaseGrant
-	(*Lease)(nil),                      // 41: sidecart.v1.Lease
-	(*ReleaseLeaseResponse)(nil),       // 42: sidecart.v1.ReleaseLeaseResponse
-	(*FlushResponse)(nil),              // 43: sidecart.v1.FlushResponse
+	(*ListCartsRequest)(nil),           // 2: sidecart.v1.ListCartsRequest
+	(*PutCartRequest)(nil),             // 3: sidecart.v1.PutCartRequest
+	(*GetItemsRequest)(nil),            // 4: sidecart.v1.GetItemsRequest
+	(*PutItemsRequest)(nil),            // 5: sidecart.v1.PutItemsRequest
+	(*AddItemRequest)(nil),             // 6: sidecart.v1.AddItemRequest
+	(*UpdateItemRequest)(nil),          // 7: sidecart.v1.UpdateItemRequest
+	(*RemoveItemRequest)(nil),          // 8: sidecart.v1.RemoveItemRequest
+	(*GetConditionsRequest)(nil),       // 9: sidecart.v1.GetConditionsRequest
+	(*PutConditionsRequest)(nil),       // 10: sidecart.v1.PutConditionsRequest
+	(*PutConditionRequest)(nil),        // 11: sidecart.v1.PutConditionRequest
+	(*RemoveConditionRequest)(nil),     // 12: sidecart.v1.RemoveConditionRequest
+	(*GetMetadataRequest)(nil),         // 13: sidecart.v1.GetMetadataRequest
+	(*PatchMetadataRequest)(nil),       // 14: sidecart.v1.PatchMetadataRequest
+	(*ClearMetadataRequest)(nil),       // 15: sidecart.v1.ClearMetadataRequest
+	(*GetMetadataValueRequest)(nil),    // 16: sidecart.v1.GetMetadataValueRequest
+	(*PutMetadataValueRequest)(nil),    // 17: sidecart.v1.PutMetadataValueRequest
+	(*RemoveMetadataValueRequest)(nil), // 18: sidecart.v1.RemoveMetadataValueRequest
+	(*BatchRequest)(nil),               // 19: sidecart.v1.BatchRequest
+	(*ClearRequest)(nil),               // 20: sidecart.v1.ClearRequest
+	(*ForgetRequest)(nil),              // 21: sidecart.v1.ForgetRequest
+	(*ForgetAllRequest)(nil),           // 22: sidecart.v1.ForgetAllRequest
+	(*SwapRequest)(nil),                // 23: sidecart.v1.SwapRequest
+	(*MergeRequest)(nil),               // 24: sidecart.v1.MergeRequest
+	(*AcquireLeaseRequest)(nil),        // 25: sidecart.v1.AcquireLeaseRequest
+	(*GetLeaseRequest)(nil),            // 26: sidecart.v1.GetLeaseRequest
+	(*RenewLeaseRequest)(nil),          // 27: sidecart.v1.RenewLeaseRequest
+	(*ReleaseLeaseRequest)(nil),        // 28: sidecart.v1.ReleaseLeaseRequest
+	(*HoldLeaseRequest)(nil),           // 29: sidecart.v1.HoldLeaseRequest
+	(*FlushRequest)(nil),               // 30: sidecart.v1.FlushRequest
+	(*Cart)(nil),                       // 31: sidecart.v1.Cart
+	(*Instances)(nil),                  // 32: sidecart.v1.Instances
+	(*ListCartsResponse)(nil),          // 33: sidecart.v1.ListCartsResponse
+	(*ItemsDocument)(nil),              // 34: sidecart.v1.ItemsDocument
+	(*ConditionsDocument)(nil),         // 35: sidecart.v1.ConditionsDocument
+	(*MetadataDocument)(nil),           // 36: sidecart.v1.MetadataDocument
+	(*MetadataValue)(nil),              // 37: sidecart.v1.MetadataValue
+	(*ForgetResponse)(nil),             // 38: sidecart.v1.ForgetResponse
+	(*ForgetAllResponse)(nil),          // 39: sidecart.v1.ForgetAllResponse
+	(*SwapResponse)(nil),               // 40: sidecart.v1.SwapResponse
+	(*MergeResponse)(nil),              // 41: sidecart.v1.MergeResponse
+	(*LeaseGrant)(nil),                 // 42: sidecart.v1.LeaseGrant
+	(*Lease)(nil),                      // 43: sidecart.v1.Lease
+	(*ReleaseLeaseResponse)(nil),       // 44: sidecart.v1.ReleaseLeaseResponse
+	(*FlushResponse)(nil),              // 45: sidecart.v1.FlushResponse
 }
 var file_sidecart_v1_service_proto_depIdxs = []int32{
 	0,  // 0: sidecart.v1.CartService.GetCart:input_type -> sidecart.v1.GetCartRequest
 	1,  // 1: sidecart.v1.CartService.ListInstances:input_type -> sidecart.v1.ListInstancesRequest
-	2,  // 2: sidecart.v1.CartService.PutCart:input_type -> sidecart.v1.PutCartRequest
-	3,  // 3: sidecart.v1.CartService.GetItems:input_type -> sidecart.v1.GetItemsRequest
-	4,  // 4: sidecart.v1.CartService.PutItems:input_type -> sidecart.v1.PutItemsRequest
-	5,  // 5: sidecart.v1.CartService.AddItem:input_type -> sidecart.v1.AddItemRequest
-	6,  // 6: sidecart.v1.CartService.UpdateItem:input_type -> sidecart.v1.UpdateItemRequest
-	7,  // 7: sidecart.v1.CartService.RemoveItem:input_type -> sidecart.v1.RemoveItemRequest
-	8,  // 8: sidecart.v1.CartService.GetConditions:input_type -> sidecart.v1.GetConditionsRequest
-	9,  // 9: sidecart.v1.CartService.PutConditions:input_type -> sidecart.v1.PutConditionsRequest
-	10, // 10: sidecart.v1.CartService.PutCondition:input_type -> sidecart.v1.PutConditionRequest
-	11, // 11: sidecart.v1.CartService.RemoveCondition:input_type -> sidecart.v1.RemoveConditionRequest
-	12, // 12: sidecart.v1.CartService.GetMetadata:input_type -> sidecart.v1.GetMetadataRequest
-	13, // 13: sidecart.v1.CartService.PatchMetadata:input_type -> sidecart.v1.PatchMetadataRequest
-	14, // 14: sidecart.v1.CartService.ClearMetadata:input_type -> sidecart.v1.ClearMetadataRequest
-	15, // 15: sidecart.v1.CartService.GetMetadataValue:input_type -> sidecart.v1.GetMetadataValueRequest
-	16, // 16: sidecart.v1.CartService.PutMetadataValue:input_type -> sidecart.v1.PutMetadataValueRequest
-	17, // 17: sidecart.v1.CartService.RemoveMetadataValue:input_type -> sidecart.v1.RemoveMetadataValueRequest
-	18, // 18: sidecart.v1.CartService.Batch:input_type -> sidecart.v1.BatchRequest
-	19, // 19: sidecart.v1.CartService.Clear:input_type -> sidecart.v1.ClearRequest
-	20, // 20: sidecart.v1.CartService.Forget:input_type -> sidecart.v1.ForgetRequest
-	21, // 21: sidecart.v1.CartService.ForgetAll:input_type -> sidecart.v1.ForgetAllRequest
-	22, // 22: sidecart.v1.CartService.Swap:input_type -> sidecart.v1.SwapRequest
-	23, // 23: sidecart.v1.CartService.Merge:input_type -> sidecart.v1.MergeRequest
-	24, // 24: sidecart.v1.CartService.AcquireLease:input_type -> sidecart.v1.AcquireLeaseRequest
-	25, // 25: sidecart.v1.CartService.GetLease:input_type -> sidecart.v1.GetLeaseRequest
-	26, // 26: sidecart.v1.CartService.RenewLease:input_type -> sidecart.v1.RenewLeaseRequest
-	27, // 27: sidecart.v1.CartService.ReleaseLease:input_type -> sidecart.v1.ReleaseLeaseRequest
-	28, // 28: sidecart.v1.CartService.HoldLease:input_type -> sidecart.v1.HoldLeaseRequest
-	29, // 29: sidecart.v1.CartService.Flush:input_type -> sidecart.v1.FlushRequest
-	30, // 30: sidecart.v1.CartService.GetCart:output_type -> sidecart.v1.Cart
-	31, // 31: sidecart.v1.CartService.ListInstances:output_type -> sidecart.v1.Instances
-	30, // 32: sidecart.v1.CartService.PutCart:output_type -> sidecart.v1.Cart
-	32, // 33: sidecart.v1.CartService.GetItems:output_type -> sidecart.v1.ItemsDocument
-	32, // 34: sidecart.v1.CartService.PutItems:output_type -> sidecart.v1.ItemsDocument
-	32, // 35: sidecart.v1.CartService.AddItem:output_type -> sidecart.v1.ItemsDocument
-	32, // 36: sidecart.v1.CartService.UpdateItem:output_type -> sidecart.v1.ItemsDocument
-	32, // 37: sidecart.v1.CartService.RemoveItem:output_type -> sidecart.v1.ItemsDocument
-	33, // 38: sidecart.v1.CartService.GetConditions:output_type -> sidecart.v1.ConditionsDocument
-	33, // 39: sidecart.v1.CartService.PutConditions:output_type -> sidecart.v1.ConditionsDocument
-	33, // 40: sidecart.v1.CartService.PutCondition:output_type -> sidecart.v1.ConditionsDocument
-	33, // 41: sidecart.v1.CartService.RemoveCondition:output_type -> sidecart.v1.ConditionsDocument
-	34, // 42: sidecart.v1.CartService.GetMetadata:output_type -> sidecart.v1.MetadataDocument
-	34, // 43: sidecart.v1.CartService.PatchMetadata:output_type -> sidecart.v1.MetadataDocument
-	34, // 44: sidecart.v1.CartService.ClearMetadata:output_type -> sidecart.v1.MetadataDocument
-	35, // 45: sidecart.v1.CartService.GetMetadataValue:output_type -> sidecart.v1.MetadataValue
-	35, // 46: sidecart.v1.CartService.PutMetadataValue:output_type -> sidecart.v1.MetadataValue
-	35, // 47: sidecart.v1.CartService.RemoveMetadataValue:output_type -> sidecart.v1.MetadataValue
-	30, // 48: sidecart.v1.CartService.Batch:output_type -> sidecart.v1.Cart
-	30, // 49: sidecart.v1.CartService.Clear:output_type -> sidecart.v1.Cart
-	36, // 50: sidecart.v1.CartService.Forget:output_type -> sidecart.v1.ForgetResponse
-	37, // 51: sidecart.v1.CartService.ForgetAll:output_type -> sidecart.v1.ForgetAllResponse
-	38, // 52: sidecart.v1.CartService.Swap:output_type -> sidecart.v1.SwapResponse
-	39, // 53: sidecart.v1.CartService.Merge:output_type -> sidecart.v1.MergeResponse
-	40, // 54: sidecart.v1.CartService.AcquireLease:output_type -> sidecart.v1.LeaseGrant
-	41, // 55: sidecart.v1.CartService.GetLease:output_type -> sidecart.v1.Lease
-	41, // 56: sidecart.v1.CartService.RenewLease:output_type -> sidecart.v1.Lease
-	42, // 57: sidecart.v1.CartService.ReleaseLease:output_type -> sidecart.v1.ReleaseLeaseResponse
-	40, // 58: sidecart.v1.CartService.HoldLease:output_type -> sidecart.v1.LeaseGrant
-	43, // 59: sidecart.v1.CartService.Flush:output_type -> sidecart.v1.FlushResponse
-	30, // [30:60] is the sub-list for method output_type
-	0,  // [0:30] is the sub-list for method input_type
+	2,  // 2: sidecart.v1.CartService.ListCarts:input_type -> sidecart.v1.ListCartsRequest
+	3,  // 3: sidecart.v1.CartService.PutCart:input_type -> sidecart.v1.PutCartRequest
+	4,  // 4: sidecart.v1.CartService.GetItems:input_type -> sidecart.v1.GetItemsRequest
+	5,  // 5: sidecart.v1.CartService.PutItems:input_type -> sidecart.v1.PutItemsRequest
+	6,  // 6: sidecart.v1.CartService.AddItem:input_type -> sidecart.v1.AddItemRequest
+	7,  // 7: sidecart.v1.CartService.UpdateItem:input_type -> sidecart.v1.UpdateItemRequest
+	8,  // 8: sidecart.v1.CartService.RemoveItem:input_type -> sidecart.v1.RemoveItemRequest
+	9,  // 9: sidecart.v1.CartService.GetConditions:input_type -> sidecart.v1.GetConditionsRequest
+	10, // 10: sidecart.v1.CartService.PutConditions:input_type -> sidecart.v1.PutConditionsRequest
+	11, // 11: sidecart.v1.CartService.PutCondition:input_type -> sidecart.v1.PutConditionRequest
+	12, // 12: sidecart.v1.CartService.RemoveCondition:input_type -> sidecart.v1.RemoveConditionRequest
+	13, // 13: sidecart.v1.CartService.GetMetadata:input_type -> sidecart.v1.GetMetadataRequest
+	14, // 14: sidecart.v1.CartService.PatchMetadata:input_type -> sidecart.v1.PatchMetadataRequest
+	15, // 15: sidecart.v1.CartService.ClearMetadata:input_type -> sidecart.v1.ClearMetadataRequest
+	16, // 16: sidecart.v1.CartService.GetMetadataValue:input_type -> sidecart.v1.GetMetadataValueRequest
+	17, // 17: sidecart.v1.CartService.PutMetadataValue:input_type -> sidecart.v1.PutMetadataValueRequest
+	18, // 18: sidecart.v1.CartService.RemoveMetadataValue:input_type -> sidecart.v1.RemoveMetadataValueRequest
+	19, // 19: sidecart.v1.CartService.Batch:input_type -> sidecart.v1.BatchRequest
+	20, // 20: sidecart.v1.CartService.Clear:input_type -> sidecart.v1.ClearRequest
+	21, // 21: sidecart.v1.CartService.Forget:input_type -> sidecart.v1.ForgetRequest
+	22, // 22: sidecart.v1.CartService.ForgetAll:input_type -> sidecart.v1.ForgetAllRequest
+	23, // 23: sidecart.v1.CartService.Swap:input_type -> sidecart.v1.SwapRequest
+	24, // 24: sidecart.v1.CartService.Merge:input_type -> sidecart.v1.MergeRequest
+	25, // 25: sidecart.v1.CartService.AcquireLease:input_type -> sidecart.v1.AcquireLeaseRequest
+	26, // 26: sidecart.v1.CartService.GetLease:input_type -> sidecart.v1.GetLeaseRequest
+	27, // 27: sidecart.v1.CartService.RenewLease:input_type -> sidecart.v1.RenewLeaseRequest
+	28, // 28: sidecart.v1.CartService.ReleaseLease:input_type -> sidecart.v1.ReleaseLeaseRequest
+	29, // 29: sidecart.v1.CartService.HoldLease:input_type -> sidecart.v1.HoldLeaseRequest
+	30, // 30: sidecart.v1.CartService.Flush:input_type -> sidecart.v1.FlushRequest
+	31, // 31: sidecart.v1.CartService.GetCart:output_type -> sidecart.v1.Cart
+	32, // 32: sidecart.v1.CartService.ListInstances:output_type -> sidecart.v1.Instances
+	33, // 33: sidecart.v1.CartService.ListCarts:output_type -> sidecart.v1.ListCartsResponse
+	31, // 34: sidecart.v1.CartService.PutCart:output_type -> sidecart.v1.Cart
+	34, // 35: sidecart.v1.CartService.GetItems:output_type -> sidecart.v1.ItemsDocument
+	34, // 36: sidecart.v1.CartService.PutItems:output_type -> sidecart.v1.ItemsDocument
+	34, // 37: sidecart.v1.CartService.AddItem:output_type -> sidecart.v1.ItemsDocument
+	34, // 38: sidecart.v1.CartService.UpdateItem:output_type -> sidecart.v1.ItemsDocument
+	34, // 39: sidecart.v1.CartService.RemoveItem:output_type -> sidecart.v1.ItemsDocument
+	35, // 40: sidecart.v1.CartService.GetConditions:output_type -> sidecart.v1.ConditionsDocument
+	35, // 41: sidecart.v1.CartService.PutConditions:output_type -> sidecart.v1.ConditionsDocument
+	35, // 42: sidecart.v1.CartService.PutCondition:output_type -> sidecart.v1.ConditionsDocument
+	35, // 43: sidecart.v1.CartService.RemoveCondition:output_type -> sidecart.v1.ConditionsDocument
+	36, // 44: sidecart.v1.CartService.GetMetadata:output_type -> sidecart.v1.MetadataDocument
+	36, // 45: sidecart.v1.CartService.PatchMetadata:output_type -> sidecart.v1.MetadataDocument
+	36, // 46: sidecart.v1.CartService.ClearMetadata:output_type -> sidecart.v1.MetadataDocument
+	37, // 47: sidecart.v1.CartService.GetMetadataValue:output_type -> sidecart.v1.MetadataValue
+	37, // 48: sidecart.v1.CartService.PutMetadataValue:output_type -> sidecart.v1.MetadataValue
+	37, // 49: sidecart.v1.CartService.RemoveMetadataValue:output_type -> sidecart.v1.MetadataValue
+	31, // 50: sidecart.v1.CartService.Batch:output_type -> sidecart.v1.Cart
+	31, // 51: sidecart.v1.CartService.Clear:output_type -> sidecart.v1.Cart
+	38, // 52: sidecart.v1.CartService.Forget:output_type -> sidecart.v1.ForgetResponse
+	39, // 53: sidecart.v1.CartService.ForgetAll:output_type -> sidecart.v1.ForgetAllResponse
+	40, // 54: sidecart.v1.CartService.Swap:output_type -> sidecart.v1.SwapResponse
+	41, // 55: sidecart.v1.CartService.Merge:output_type -> sidecart.v1.MergeResponse
+	42, // 56: sidecart.v1.CartService.AcquireLease:output_type -> sidecart.v1.LeaseGrant
+	43, // 57: sidecart.v1.CartService.GetLease:output_type -> sidecart.v1.Lease
+	43, // 58: sidecart.v1.CartService.RenewLease:output_type -> sidecart.v1.Lease
+	44, // 59: sidecart.v1.CartService.ReleaseLease:output_type -> sidecart.v1.ReleaseLeaseResponse
+	42, // 60: sidecart.v1.CartService.HoldLease:output_type -> sidecart.v1.LeaseGrant
+	45, // 61: sidecart.v1.CartService.Flush:output_type -> sidecart.v1.FlushResponse
+	31, // [31:62] is the sub-list for method output_type
+	0,  // [0:31] is the sub-list for method input_type
 	0,  // [0:0] is the sub-list for extension type_name
 	0,  // [0:0] is the sub-list for extension extendee
 	0,  // [0:0] is the sub-list for field type_name

@@ -21,6 +21,7 @@ const _ = grpc.SupportPackageIsVersion9
 const (
 	CartService_GetCart_FullMethodName             = "/sidecart.v1.CartService/GetCart"
 	CartService_ListInstances_FullMethodName       = "/sidecart.v1.CartService/ListInstances"
+	CartService_ListCarts_FullMethodName           = "/sidecart.v1.CartService/ListCarts"
 	CartService_PutCart_FullMethodName             = "/sidecart.v1.CartService/PutCart"
 	CartService_GetItems_FullMethodName            = "/sidecart.v1.CartService/GetItems"
 	CartService_PutItems_FullMethodName            = "/sidecart.v1.CartService/PutItems"
@@ -82,6 +83,11 @@ type CartServiceClient interface {
 	GetCart(ctx context.Context, in *GetCartRequest, opts ...grpc.CallOption) (*Cart, error)
 	// ListInstances lists which carts of an identifier exist.
 	ListInstances(ctx context.Context, in *ListInstancesRequest, opts ...grpc.CallOption) (*Instances, error)
+	// ListCarts lists all carts of the prefix, page by page. Every cart that exists from the first page to the last is on
+	// one of them at least. A page may have fewer carts than were asked for, or none, and the list go on. It may be slow,
+	// and slows nobody. It is refused unless the configuration allows it, and UNSUPPORTED where the backend cannot find
+	// its carts.
+	ListCarts(ctx context.Context, in *ListCartsRequest, opts ...grpc.CallOption) (*ListCartsResponse, error)
 	// PutCart replaces items, conditions or both, in one change.
 	PutCart(ctx context.Context, in *PutCartRequest, opts ...grpc.CallOption) (*Cart, error)
 	// GetItems reads the items.
@@ -169,6 +175,16 @@ func (c *cartServiceClient) ListInstances(ctx context.Context, in *ListInstances
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(Instances)
 	err := c.cc.Invoke(ctx, CartService_ListInstances_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *cartServiceClient) ListCarts(ctx context.Context, in *ListCartsRequest, opts ...grpc.CallOption) (*ListCartsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListCartsResponse)
+	err := c.cc.Invoke(ctx, CartService_ListCarts_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -495,6 +511,11 @@ type CartServiceServer interface {
 	GetCart(context.Context, *GetCartRequest) (*Cart, error)
 	// ListInstances lists which carts of an identifier exist.
 	ListInstances(context.Context, *ListInstancesRequest) (*Instances, error)
+	// ListCarts lists all carts of the prefix, page by page. Every cart that exists from the first page to the last is on
+	// one of them at least. A page may have fewer carts than were asked for, or none, and the list go on. It may be slow,
+	// and slows nobody. It is refused unless the configuration allows it, and UNSUPPORTED where the backend cannot find
+	// its carts.
+	ListCarts(context.Context, *ListCartsRequest) (*ListCartsResponse, error)
 	// PutCart replaces items, conditions or both, in one change.
 	PutCart(context.Context, *PutCartRequest) (*Cart, error)
 	// GetItems reads the items.
@@ -573,6 +594,9 @@ func (UnimplementedCartServiceServer) GetCart(context.Context, *GetCartRequest) 
 }
 func (UnimplementedCartServiceServer) ListInstances(context.Context, *ListInstancesRequest) (*Instances, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListInstances not implemented")
+}
+func (UnimplementedCartServiceServer) ListCarts(context.Context, *ListCartsRequest) (*ListCartsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListCarts not implemented")
 }
 func (UnimplementedCartServiceServer) PutCart(context.Context, *PutCartRequest) (*Cart, error) {
 	return nil, status.Error(codes.Unimplemented, "method PutCart not implemented")
@@ -711,6 +735,24 @@ func _CartService_ListInstances_Handler(srv interface{}, ctx context.Context, de
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(CartServiceServer).ListInstances(ctx, req.(*ListInstancesRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _CartService_ListCarts_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListCartsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CartServiceServer).ListCarts(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: CartService_ListCarts_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CartServiceServer).ListCarts(ctx, req.(*ListCartsRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -1226,6 +1268,10 @@ var CartService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ListInstances",
 			Handler:    _CartService_ListInstances_Handler,
+		},
+		{
+			MethodName: "ListCarts",
+			Handler:    _CartService_ListCarts_Handler,
 		},
 		{
 			MethodName: "PutCart",
