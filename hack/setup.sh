@@ -47,6 +47,18 @@ if [ ! -f "$dir/complete" ]; then
   touch "$dir/complete"
 fi
 
+# A gRPC client of another language, in the versions that the tests name.
+grpcjs=$(sed -n 's/^\tGRPCJSVersion *= "\(.*\)"$/\1/p' internal/testserver/grpcjs.go)
+loader=$(sed -n 's/^\tProtoLoaderVersion *= "\(.*\)"$/\1/p' internal/testserver/grpcjs.go)
+dir=${XDG_CACHE_HOME:-$HOME/.cache}/sidecart-grpcjs/$grpcjs-$loader
+if [ ! -f "$dir/complete" ]; then
+  echo "setup: installing grpc-js $grpcjs"
+  rm -rf "$dir"
+  mkdir -p "$dir"
+  npm install --prefix "$dir" --no-audit --no-fund --ignore-scripts --loglevel=error "@grpc/grpc-js@$grpcjs" "@grpc/proto-loader@$loader" >/dev/null
+  touch "$dir/complete"
+fi
+
 # Programs are kept across checkouts. Where a whole cluster cannot run, its API server still can.
 if [ "$(uname)" = Linux ] && [ "$(id -u)" = 0 ]; then
   e2e/cluster/build.sh

@@ -144,6 +144,11 @@ type CartStorageSpec struct {
 	// +kubebuilder:default=Forbid
 	List Permission `json:"list,omitempty"`
 
+	// The cart services of the demo shops, which a sidecar serves beside its own.
+	// +optional
+	// +kubebuilder:default={}
+	Fronts Fronts `json:"fronts,omitzero"`
+
 	// What a change of this spec does that would leave existing carts behind, where no sidecar finds them any more:
 	// Forbid refuses it, Move has the carts move while the shop sells, and Accept leaves them. Such a change is one of
 	// keyPrefix or of a field of backend or criticalBackend that says where carts are: its type, addresses of which

@@ -104,6 +104,18 @@ type Audit struct {
 	Retention metav1.Duration `json:"retention,omitzero"`
 }
 
+// Fronts are services for programs that exist already.
+type Fronts struct {
+	// How long after its GetCart the EmptyCart of a demo shop takes only what that saw, so that what is added during a
+	// checkout stays. "0s" is never: EmptyCart removes all items.
+	// +optional
+	// +kubebuilder:default="0s"
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=32
+	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]{1,9}([.][0-9]{1,9})?(h|m|s|ms))+$') && duration(self) >= duration('0s') && duration(self) <= duration('24h')",message="must be a duration to 24h such as 10m, or 0s for never"
+	CheckoutWindow metav1.Duration `json:"checkoutWindow,omitzero"`
+}
+
 // Limits bound what a cart may hold. What goes beyond is refused.
 type Limits struct {
 	// The most items of one cart.

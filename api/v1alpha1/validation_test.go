@@ -154,6 +154,7 @@ var rules = []struct{ name, old, good, bad, message string }{
 	{"timeout without unit", "", memory + "locking: {timeout: 1m30s}", memory + "locking: {timeout: \"5\"}", `spec.locking.timeout: Invalid value: "5": must be a duration from 10ms to 24h`},
 	{"write without unit", "", memory + "timeouts: {write: 1.5s}", memory + "timeouts: {write: \"1\"}", `spec.timeouts.write: Invalid value: "1": must be a duration from 10ms to 24h`},
 	{"request without unit", "", memory + "timeouts: {request: 1h}", memory + "timeouts: {request: long}", `spec.timeouts.request: Invalid value: "long": must be a duration from 10ms to 24h`},
+	{"checkout window", "", memory + "fronts: {checkoutWindow: 24h}", memory + "fronts: {checkoutWindow: 25h}", `spec.fronts.checkoutWindow: Invalid value: "25h": must be a duration to 24h such as 10m, or 0s for never`},
 	{"cool down", "", memory + "locking: {autoDisableAfter: 48h}", memory + "locking: {autoDisableAfter: 0s}", `spec.locking.autoDisableAfter: Invalid value: "0s": must be a duration over zero such as 5m or 30s`},
 	{"dial", "", memory + "timeouts: {dial: 2s}", memory + "timeouts: {dial: 5ms}", `spec.timeouts.dial: Invalid value: "5ms": must be a duration from 10ms to 24h`},
 	{"read", "", memory + "timeouts: {read: 2s}", memory + "timeouts: {read: 5ms}", `spec.timeouts.read: Invalid value: "5ms": must be a duration from 10ms to 24h`},

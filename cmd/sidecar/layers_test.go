@@ -92,13 +92,14 @@ func TestPrecedence(t *testing.T) {
 		"every flag": {
 			args: "--backend redis --redis-address r:1 --redis-mode sentinel --redis-master-name m --redis-database 2 --redis-username-file u --redis-password-file p --redis-sentinel-username-file su --redis-sentinel-password-file sp " +
 				"--redis-tls --redis-tls-ca-file ca --redis-tls-cert-file c --redis-tls-key-file k --redis-tls-server-name s --redis-tls-insecure-skip-verify=true " +
-				"--key-prefix x --ttl 0 --max-items 1 --max-document-bytes 2 --max-cart-bytes 4 --max-metadata-keys 5 --max-quantity 3 --allow-flush --allow-list --locking auto --wait-timeout 1s --lease-duration 2s " +
+				"--key-prefix x --ttl 0 --max-items 1 --max-document-bytes 2 --max-cart-bytes 4 --max-metadata-keys 5 --max-quantity 3 --allow-flush --allow-list --front-checkout-window 10m --locking auto --wait-timeout 1s --lease-duration 2s " +
 				"--dial-timeout 3s --read-timeout 4s --write-timeout 1s --request-timeout 6s --grpc-address 127.0.0.1:1 --http-address 127.0.0.1:2 --admin-address :3 --socket s --log-level debug --log-format json",
 			want: func(c *config.Config) {
 				c.Backend = config.Backend{Type: config.BackendRedis, Redis: &config.Redis{Addresses: []string{"r:1"}, Mode: config.RedisSentinel, MasterName: "m", Database: 2,
 					UsernameFile: "u", PasswordFile: "p", SentinelUsernameFile: "su", SentinelPasswordFile: "sp",
 					TLS: config.TLS{Enabled: true, CAFile: "ca", CertFile: "c", KeyFile: "k", ServerName: "s", InsecureSkipVerify: true}}}
 				c.KeyPrefix, c.TTL, c.AllowFlush, c.AllowList = "x", 0, true, true
+				c.Fronts.CheckoutWindow = config.Duration(10 * time.Minute)
 				c.Limits = config.Limits{MaxItems: 1, MaxDocumentBytes: 2, MaxCartBytes: 4, MaxMetadataKeys: 5, MaxQuantity: 3}
 				c.Locking = config.Locking{Mode: config.LockingAuto, WaitTimeout: second, LeaseDuration: 2 * second}
 				c.Timeouts = config.Timeouts{Dial: 3 * second, Read: 4 * second, Write: second, Request: 6 * second}

@@ -184,6 +184,7 @@ func (s *sidecar) backend(c *config.Config, store storage.Store, coordinator *lo
 		MemoryBytes:    fitMemory(s.memory, store),
 		AllowFlush:     c.AllowFlush,
 		AllowList:      c.AllowList,
+		CheckoutWindow: c.Fronts.CheckoutWindow.Std(),
 	}
 	if beater, ok := storage.As[storage.Beater](store); ok {
 		b.Beat = beater.Beat

@@ -80,6 +80,7 @@ var groups = []group{
 		{flag: "audit-retention", paths: at("audit.retention"), value: "DURATION", usage: "keep an audit trail so long, in PostgreSQL or MySQL; 0 keeps none"},
 		{flag: "allow-flush", paths: at("allowFlush"), usage: "permit the call that removes all carts of the prefix"},
 		{flag: "allow-list", paths: at("allowList"), usage: "permit the call that lists all carts of the prefix"},
+		{flag: "front-checkout-window", paths: at("fronts.checkoutWindow"), value: "DURATION", usage: "how long after its GetCart the EmptyCart of a demo shop takes only what that saw; 0 is never"},
 	}},
 	{"Locking", []setting{
 		{flag: "locking", paths: at("locking.mode"), value: "MODE", usage: "enabled, disabled or auto, which is enabled wherever the backend can be shared"},

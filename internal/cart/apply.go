@@ -11,6 +11,7 @@ var (
 	_ Verb = AddItem{}
 	_ Verb = UpdateItem{}
 	_ Verb = RemoveItem{}
+	_ Verb = TakeItems{}
 	_ Verb = PutCondition{}
 	_ Verb = RemoveCondition{}
 	_ Verb = PatchMetadata{}

@@ -84,3 +84,39 @@ func (RemoveItem) Parts(*Cart) []Part { return []Part{PartItems} }
 
 // Apply implements [Verb].
 func (v RemoveItem) Apply(d *Draft) error { return d.removeItem(v.ID) }
+
+// Parts implements [Verb].
+func (TakeItems) Parts(*Cart) []Part { return []Part{PartItems} }
+
+// Apply implements [Verb].
+func (v TakeItems) Apply(d *Draft) error {
+	for _, taken := range v.Items {
+		item := d.open(taken.ID)
+		if item == nil {
+			continue
+		}
+		has, before := quantityOf(item.members), item.size
+		if has <= taken.Quantity {
+			if err := d.removeItem(taken.ID); err != nil {
+				return err
+			}
+			continue
+		}
+		item.set("quantity", quantityText(has-taken.Quantity))
+		if err := d.fitsItem(item, before); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Quantities are the items of a cart, in their order, with their quantities.
+func (c *Cart) Quantities() []ItemQuantity {
+	items := c.Items.Object.Members()
+	out := make([]ItemQuantity, len(items))
+	for i, m := range items {
+		members, _ := split(m.Value)
+		out[i] = ItemQuantity{m.Key, quantityOf(members)}
+	}
+	return out
+}

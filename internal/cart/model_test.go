@@ -76,6 +76,15 @@ func (m *model) apply(verb Verb, l Limits) error {
 		}
 	case RemoveItem:
 		delete(m.items, v.ID)
+	case TakeItems:
+		for _, x := range v.Items {
+			item, ok := m.items[x.ID]
+			if left := quantity(item) - float64(x.Quantity); ok && left > 0 {
+				item["quantity"] = left
+			} else {
+				delete(m.items, x.ID)
+			}
+		}
 	case PutCondition:
 		m.conditions[v.Name] = decode(v.Condition)
 	case RemoveCondition:
@@ -254,6 +263,9 @@ func randomVerb(t *testing.T, r *rand.Rand, depth int) Verb {
 	case 5, 6:
 		return UpdateItem{ID: id, Item: Object{}.With("y", value()), Delta: ptr(int64(r.IntN(10) - 5))}
 	case 7:
+		if r.IntN(2) == 0 {
+			return TakeItems{[]ItemQuantity{{id, int64(1 + r.IntN(9))}, {"a", 2}}}
+		}
 		return RemoveItem{id}
 	case 8:
 		if r.IntN(2) == 0 {

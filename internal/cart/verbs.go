@@ -26,6 +26,16 @@ type UpdateItem struct {
 // RemoveItem removes an item; one that is not there is no error.
 type RemoveItem struct{ ID string }
 
+// TakeItems takes quantities away, which something has seen in the cart: an item is removed where nothing is left of
+// it. More than is there, and an item that is not there any more, are no error.
+type TakeItems struct{ Items []ItemQuantity }
+
+// ItemQuantity is so many of an item.
+type ItemQuantity struct {
+	ID       string
+	Quantity int64
+}
+
 // PutCondition sets one condition.
 type PutCondition struct {
 	Name      string

@@ -39,6 +39,11 @@ func TestItemVerbs(t *testing.T) {
 		{"delta far below", UpdateItem{ID: "b", Delta: ptr(int64(math.MinInt64))}, `{"a":{"id":"a","quantity":2,"x":1.50}}`},
 		{"remove", RemoveItem{"a"}, `{"b":{"name":"no quantity"}}`},
 		{"remove what is not there", RemoveItem{"c"}, ``},
+		{"take some", TakeItems{[]ItemQuantity{{"a", 1}, {"gone", 7}}}, `{"a":{"id":"a","quantity":1,"x":1.50},"b":{"name":"no quantity"}}`},
+		{"take all", TakeItems{[]ItemQuantity{{"a", 2}, {"b", 1}}}, `{}`},
+		{"take more than is there", TakeItems{[]ItemQuantity{{"a", math.MaxInt64}}}, `{"b":{"name":"no quantity"}}`},
+		{"take what is not there", TakeItems{[]ItemQuantity{{"gone", 1}}}, ``},
+		{"take nothing", TakeItems{}, ``},
 		{"put the same", Put{Items: ptr(patch(base))}, ``},
 		{"put in another order", Put{Items: ptr(patch(`{"b":{"name":"no quantity"},"a":{"id":"a","quantity":2,"x":1.50}}`))}, `{"b":{"name":"no quantity"},"a":{"id":"a","quantity":2,"x":1.50}}`},
 	} {
@@ -193,6 +198,16 @@ func TestIncrementMetadata(t *testing.T) {
 	wantError(t, err, ErrInvalid, `metadata[""]: must not be empty`)
 }
 
+func TestQuantities(t *testing.T) {
+	c := cartWith(t, 7, `{"b":{"quantity":"2.0"},"a":{},"c":{"x":1,"quantity":1e1}}`, `{}`)
+	if got, want := c.Quantities(), []ItemQuantity{{"b", 2}, {"a", 1}, {"c", 10}}; !slices.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
+	}
+	if got := new(Cart).Quantities(); len(got) != 0 {
+		t.Errorf("%v of nothing", got)
+	}
+}
+
 func TestParts(t *testing.T) {
 	c := cartWith(t, 7, `{}`, `{}`, "k", `1`, "l", `2`)
 	o := Object{}
@@ -206,6 +221,7 @@ func TestParts(t *testing.T) {
 		{AddItem{}, []Part{PartItems}},
 		{UpdateItem{}, []Part{PartItems}},
 		{RemoveItem{}, []Part{PartItems}},
+		{TakeItems{}, []Part{PartItems}},
 		{PutCondition{}, []Part{PartConditions}},
 		{RemoveCondition{}, []Part{PartConditions}},
 		{PatchMetadata{[]Member{{Key: "z"}, {Key: "k"}, {Key: "z"}}}, []Part{PartMetadata("k"), PartMetadata("z")}},

@@ -49,6 +49,14 @@ type Config struct {
 	AllowList bool `yaml:"allowList,omitempty"`
 	// Audit is the trail of who changed what. A sidecar of the release before does not know it.
 	Audit Audit `yaml:"audit,omitempty"`
+	// Fronts are the cart services of the demo shops.
+	Fronts Fronts `yaml:"fronts,omitempty"`
+}
+
+// Fronts are services for programs that exist already.
+type Fronts struct {
+	// CheckoutWindow is how long after a GetCart of a user EmptyCart takes only what that saw; 0 is never.
+	CheckoutWindow Duration `yaml:"checkoutWindow,omitempty"`
 }
 
 // Audit is a trail, in the database of the carts, of who changed what.

@@ -54,6 +54,7 @@ func TestLoadFull(t *testing.T) {
 		Limits:   config.Limits{MaxItems: 10, MaxDocumentBytes: 2048, MaxCartBytes: 4096, MaxMetadataKeys: 20, MaxQuantity: 99},
 		Listen:   config.Listen{GRPC: "127.0.0.1:1", HTTP: "localhost:2", Admin: ":3", Socket: "/run/sidecart.sock"},
 		LogLevel: config.LogWarn, LogFormat: config.LogJSON, AllowFlush: true, AllowList: true,
+		Fronts: config.Fronts{CheckoutWindow: config.Duration(10 * time.Minute)},
 	}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Error(d)
@@ -184,6 +185,8 @@ func TestLoadProblems(t *testing.T) {
 		"reserved prefix":     {"keyPrefix: lock.cart", []string{`keyPrefix: must not start with "lock", which names what is kept beside the carts; is "lock.cart"`}},
 		"idempotency window":  {"idempotencyWindow: 721h", []string{"idempotencyWindow: must be between 1s and 720h, is 721h"}},
 		"ttl":                 {"ttl: 10ms", []string{"ttl: must be 0 (for ever) or at least 1s, is 10ms"}},
+		"negative window":     {"fronts: {checkoutWindow: -1s}", []string{"fronts.checkoutWindow: must be between 0 (off) and 24h, is -1s"}},
+		"long window":         {"fronts: {checkoutWindow: 25h}", []string{"fronts.checkoutWindow: must be between 0 (off) and 24h, is 25h"}},
 		"negative ttl":        {"ttl: -1h", []string{"ttl: must be 0 (for ever) or at least 1s, is -1h"}},
 		"locking mode":        {"locking: {mode: Auto}", []string{`locking.mode: must be one of enabled, disabled, auto, is "Auto"`}},
 		"timeouts":            {"locking: {waitTimeout: 0s, leaseDuration: -1s}\ntimeouts: {dial: 0s, read: 1us, write: 48h, request: 0s}", []string{"locking.waitTimeout: must be between 1ms and 24h, is 0s", "locking.leaseDuration: must be between 1ms and 24h, is -1s", "timeouts.dial: must be between 1ms and 24h, is 0s", "timeouts.read: must be between 1ms and 24h, is 1µs", "timeouts.write: must be between 1ms and 24h, is 48h", "timeouts.request: must be between 1ms and 24h, is 0s"}},

@@ -67,6 +67,9 @@ func (c *Config) Validate() Problems {
 	v.listen("listen", &c.Listen)
 	choose(v, "logLevel", c.LogLevel)
 	choose(v, "logFormat", c.LogFormat)
+	if w := c.Fronts.CheckoutWindow.Std(); w < 0 || w > MaxTimeout {
+		v.problem("fronts.checkoutWindow", "must be between 0 (off) and %s, is %s", Duration(MaxTimeout), c.Fronts.CheckoutWindow)
+	}
 	v.audit(c)
 	return v.problems
 }

@@ -29,7 +29,8 @@ type ListPlace struct {
 
 const (
 	// firstNames and mostNames are how many names the store is asked for at once. They are few, since those that do not
-	// fit into a page any more go into its token. They are very few at first, so that a page of a slow backend has some.
+	// fit into a page any more go into its token. They are very few at first, so that a page of a slow backend has
+	// some.
 	firstNames = 4
 	mostNames  = 24
 	// mostPending bounds the bytes of the names in a token, which clients may send in a URL. It is more than mostNames
@@ -52,8 +53,8 @@ type ListRequest struct {
 }
 
 // List finds carts, and where to go on; nil is the end. A cart that exists from the first page to the last is on one
-// page at least; one whose stored form is damaged is left out. A page may have fewer carts than r.Most, or none, since it
-// ends when half of ctx's time is over.
+// page at least; one whose stored form is damaged is left out. A page may have fewer carts than r.Most, or none, since
+// it ends when half of ctx's time is over.
 //
 // It slows nobody: one list is made at a time, one cart is read at a time, and between two it rests for as long as the
 // last one took. Stores that cannot find their carts return storage.ErrUnsupported.

@@ -29,7 +29,7 @@ type Coordinator interface {
 }
 
 // Backend is what calls are served with. All fields but Generation, Place, Prefix, TTL, MemoryBytes, AllowFlush,
-// AllowList, Beat, Advice and Count are required.
+// AllowList, CheckoutWindow, Beat, Advice and Count are required.
 type Backend struct {
 	Coordinator Coordinator
 	// Ping has the store do all that a change needs.
@@ -65,6 +65,8 @@ type Backend struct {
 	AllowFlush bool
 	// AllowList permits the call that lists all carts of the prefix.
 	AllowList bool
+	// CheckoutWindow is how long after a GetCart of a demo shop its EmptyCart takes only what that saw; 0 for never.
+	CheckoutWindow time.Duration
 }
 
 // maxBodyBytes bounds the body of one HTTP request: two documents in a spacious notation, and the envelope.

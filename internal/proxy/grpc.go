@@ -18,6 +18,8 @@ import (
 	"google.golang.org/grpc/tap"
 
 	"github.com/sidecart/sidecart/internal/lock"
+	"github.com/sidecart/sidecart/proto/hipstershop"
+	"github.com/sidecart/sidecart/proto/oteldemo"
 	pb "github.com/sidecart/sidecart/proto/sidecart/v1"
 )
 
@@ -59,7 +61,9 @@ func newGRPC(s *service, h *health.Server, stopping <-chan struct{}) *grpc.Serve
 		// Clients are on this machine: let them ask as often as they like.
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Second, PermitWithoutStream: true}),
 	)
-	g.RegisterService(s.describe(), s)
+	g.RegisterService(s.describe(pb.CartService_ServiceDesc), s)
+	g.RegisterService(s.describe(hipstershop.CartService_ServiceDesc), hipsterFront{service: s})
+	g.RegisterService(s.describe(oteldemo.CartService_ServiceDesc), otelFront{service: s})
 	healthpb.RegisterHealthServer(g, h)
 	reflection.Register(g)
 	return g
@@ -115,10 +119,12 @@ func (s *service) openStream() error {
 	return nil
 }
 
-// describe is the generated description of the service, with handlers that receive their message by [service.receive]
-// and whose answers keep their memory until they are written.
-func (s *service) describe() *grpc.ServiceDesc {
-	d := pb.CartService_ServiceDesc
+// services are the services for carts that gRPC has.
+var services = []*grpc.ServiceDesc{&pb.CartService_ServiceDesc, &hipstershop.CartService_ServiceDesc, &oteldemo.CartService_ServiceDesc}
+
+// describe is the generated description of a service, with handlers that receive their message by [service.receive] and
+// whose answers keep their memory until they are written.
+func (s *service) describe(d grpc.ServiceDesc) *grpc.ServiceDesc {
 	d.Methods = slices.Clone(d.Methods)
 	for i := range d.Methods {
 		m := &d.Methods[i]
@@ -191,6 +197,8 @@ func readiness(h *health.Server) func(bool) {
 			st = healthpb.HealthCheckResponse_SERVING
 		}
 		h.SetServingStatus("", st)
-		h.SetServingStatus(pb.CartService_ServiceDesc.ServiceName, st)
+		for _, d := range services {
+			h.SetServingStatus(d.ServiceName, st)
+		}
 	}
 }

@@ -3,6 +3,7 @@ package proxy
 import (
 	"errors"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -12,7 +13,6 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"github.com/sidecart/sidecart/internal/storage"
-	pb "github.com/sidecart/sidecart/proto/sidecart/v1"
 )
 
 // front is by which way a call came.
@@ -84,13 +84,16 @@ func newMetrics(version string) *metrics {
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	)
 	methods := []string{unknownMethod}
-	for _, d := range pb.CartService_ServiceDesc.Methods {
-		methods = append(methods, d.MethodName)
+	for _, s := range services {
+		for _, d := range s.Methods {
+			methods = append(methods, d.MethodName)
+		}
+		for _, d := range s.Streams {
+			methods = append(methods, d.StreamName)
+		}
 	}
-	for _, d := range pb.CartService_ServiceDesc.Streams {
-		methods = append(methods, d.StreamName)
-	}
-	for _, name := range methods {
+	slices.Sort(methods)
+	for _, name := range slices.Compact(methods) { // calls of one name count together
 		s := new([fronts]func() series)
 		for f := range fronts {
 			s[f] = sync.OnceValue(func() series {

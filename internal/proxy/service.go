@@ -31,6 +31,8 @@ type service struct {
 	callFailed func(error)
 	// stopping is closed when the sidecar begins to stop.
 	stopping <-chan struct{}
+	// seen is what checkouts of the demo shops have read.
+	seen seenCarts
 }
 
 // httpCall is what the HTTP front knows of a call and a request message does not.

@@ -35,6 +35,7 @@ func Config(cs *v1alpha1.CartStorage, locking v1alpha1.LockingStatus, generation
 	c.AllowFlush = spec.Flush == v1alpha1.Allow
 	c.Audit = config.Audit{Retention: config.Duration(spec.Audit.Retention.Duration)}
 	c.AllowList = spec.List == v1alpha1.Allow
+	c.Fronts.CheckoutWindow = config.Duration(spec.Fronts.CheckoutWindow.Duration)
 	renderLocking(c, spec, locking)
 	renderTimeouts(c, &spec.Timeouts)
 	c.Limits = config.Limits{
