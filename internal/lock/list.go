@@ -77,10 +77,12 @@ func (c *Coordinator) List(ctx context.Context, r ListRequest) (found []Listed, 
 	if end, ok := ctx.Deadline(); ok {
 		l.until = time.Now().Add(time.Until(end) / 2)
 	}
-	for place, more := r.Place, true; ; {
-		if place, more, err = l.goOn(ctx, place); err != nil {
+	for place := r.Place; ; {
+		behind, more, err := l.goOn(ctx, place)
+		if err != nil {
 			return nil, nil, err
 		}
+		place = behind
 		switch {
 		case place.Last && len(place.Pending) == 0:
 			return l.found, nil, nil

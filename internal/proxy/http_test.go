@@ -95,7 +95,7 @@ func TestRouting(t *testing.T) {
 	}{
 		{"GET", "/", 404, "NOT_FOUND", ""},
 		{"GET", "/v1", 404, "NOT_FOUND", ""},
-		{"GET", "/v1/carts", 404, "NOT_FOUND", ""},
+		{"GET", "/v1/cart", 404, "NOT_FOUND", ""},
 		{"GET", "/v2/carts/u1/default", 404, "NOT_FOUND", ""},
 		{"GET", "/v1/carts/u1/default/", 404, "NOT_FOUND", ""},
 		{"GET", "/v1/carts/u1/default/notes", 404, "NOT_FOUND", ""},
