@@ -2,8 +2,8 @@
 // [storage.State] under one name.
 //
 // The engine owns what carts, commits, locks and queues mean, by the reference in package storage, and how a caller
-// waits for a lock. A driver owns where records are, how several change in one step, whose clock counts, and its
-// connections; it knows nothing of locks.
+// waits for a lock. A driver owns where records are kept, how several change in one step, which clock counts, and its
+// connections. It knows nothing of locks.
 //
 // A driver offers one of two things:
 //

@@ -10,19 +10,19 @@ import (
 )
 
 // Driver keeps records and changes them in transactions. All methods are safe for concurrent use, honour the context,
-// and return errors that match a sentinel of package storage, or the context's. The engine has looked at the context
-// before it calls, and whether the store is closed; both may end at any time after that.
+// and return errors that match a sentinel of package storage, or the context's. The engine checks before each call that
+// the context has not ended and that the store is not closed. Both may happen at any time after that.
 type Driver interface {
 	// Load reads the record of key at one instant, and the time by the driver's clock. A record that is not there is
-	// the zero one. The documents may be left out where documents is false; Record.Documents may read them all the
-	// same. Record.NextFence is not asked.
+	// the zero Record. If documents is false, the documents may be left out; Record.Documents may read them all the
+	// same. Record.NextFence is not called.
 	Load(ctx context.Context, key cart.Key, documents bool) (Record, time.Time, error)
 
 	// Update reads the records of keys, calls change, and stores those that have Save set, in one transaction in which
 	// nobody else writes these records. There are two keys only where the driver is a [Pairer] that pairs them. If
 	// change fails, nothing is stored, and its error is returned as it is. An error after which the change may have
-	// been made all the same matches [ErrOutcomeUnknown]: change may be running still. The records belong to change for
-	// as long as it runs.
+	// been made matches [ErrOutcomeUnknown]; change may then still be running. The records belong to change for as long
+	// as it runs.
 	Update(ctx context.Context, keys []cart.Key, change Change) error
 
 	// Capabilities say what the store can do; they do not change. Locks is set by the engine.
@@ -36,7 +36,7 @@ type Driver interface {
 // records that it has read again, so nothing but the last call counts.
 type Change func(now time.Time, records []*Record) error
 
-// Record is what is kept under one cart's name.
+// Record is everything that is stored under one cart's name.
 type Record struct {
 	// State is what is stored: the zero State where nothing is. A driver that keeps documents apart leaves their text
 	// out of it, and sets Documents.
@@ -66,8 +66,8 @@ type Record struct {
 // ErrOutcomeUnknown is below the error of an Update that may have been made.
 var ErrOutcomeUnknown = errors.New("outcome unknown")
 
-// living is the cart with its documents, or none where it has expired. The locks are left aside: a lock that Settle
-// would grant now is not stored yet, so it does not lengthen the cart's life.
+// living returns the cart with its documents, or the zero cart if it has expired. It does not settle the locks: a lock
+// that Settle would grant now is not stored yet, so it does not lengthen the cart's life.
 func (r *Record) living(now time.Time) (*cart.Cart, error) {
 	c := new(cart.Cart)
 	if r.State.Exists(now) {
@@ -81,7 +81,7 @@ func (r *Record) begin(now time.Time) (granted []string) {
 	r.stored = r.State.Cart.ID
 	granted = r.State.Settle(now)
 	if r.State.Cart.ID != r.stored {
-		r.stored = "" // it has expired: nothing of it stays, even if its successor has the same id
+		r.stored = "" // the cart has expired, so its documents are written anew, even if its successor has the same id
 		r.Items, r.Conditions = emptyDocument, emptyDocument
 	}
 	return granted
@@ -105,7 +105,7 @@ func (r *Record) finish(now time.Time) error {
 	return r.giveFences(now)
 }
 
-// giveFences gives each lease that has none its fence.
+// giveFences gives a fence to each lease that has none.
 func (r *Record) giveFences(now time.Time) (err error) {
 	r.State.GiveFences(func() (fence uint64) {
 		switch {
@@ -128,7 +128,7 @@ func (r *Record) fill(c *cart.Cart) error {
 	return r.Documents(c)
 }
 
-// write notes the documents that a change which was made stores.
+// write notes the documents that a successful change stores.
 func (r *Record) write(c *storage.Change) {
 	if c.Place != nil {
 		r.Items, r.Conditions = c.Place.Items.Object.Bytes(), c.Place.Conditions.Object.Bytes()

@@ -16,7 +16,7 @@ import (
 func (s *Store) Acquire(ctx context.Context, key cart.Key, claim storage.Claim, queued bool) (storage.Grant, error) {
 	w := waiter{store: s, key: key, claim: claim, queued: queued}
 	g, granted, err := storage.Grant{}, false, error(nil)
-	if !queued { // mostly it is granted at once, and there is no need to listen
+	if !queued { // mostly it is granted at once, so there is no need to listen
 		w.renew = time.Now().Add(storage.Heartbeat)
 		g, granted, err = w.ask(ctx)
 		w.queued = err == nil
@@ -24,7 +24,7 @@ func (s *Store) Acquire(ctx context.Context, key cart.Key, claim storage.Claim, 
 	if err == nil && !granted {
 		w.wake = s.listen(claim.Token)
 		defer s.unlisten(claim.Token)
-		g, err = w.wait(ctx) // which looks first: somebody may have let it in before it listened
+		g, err = w.wait(ctx) // it looks first, since the claim may have been granted before it listened
 	}
 	if err == nil {
 		return g, nil
@@ -33,12 +33,12 @@ func (s *Store) Acquire(ctx context.Context, key cart.Key, claim storage.Claim, 
 		return storage.Grant{}, fmt.Errorf("lock %q: %w", key, err)
 	}
 	if w.queued || errors.Is(err, ErrOutcomeUnknown) {
-		// What fails here dies with the place in the queue.
+		// An error here does no harm: the place in the queue ends by itself.
 		leave, cancel := context.WithTimeout(context.WithoutCancel(ctx), storage.Heartbeat)
 		defer cancel()
 		_ = s.abandon(leave, key, claim.Token)
 	}
-	// A backend that never answered is no lock that was held.
+	// The backend never answered, so nothing shows that a lock was held.
 	if w.queued && errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		err = storage.ErrLockTimeout
 	}
@@ -57,9 +57,9 @@ type waiter struct {
 	place  int           // how many stand before it in the queue
 }
 
-// How long the first in the queue pauses between two looks at the record, where it cannot be notified: longer each
-// time, and after it was woken, or the queue has moved, the shortest pause again. Those behind it pause longer by their
-// place: their turn is further off, and many of them must not look more often than a few.
+// How long the first in the queue pauses between two looks at the record if it cannot be notified. Each pause is longer
+// than the last, until it is woken or the queue moves; then the shortest pause comes again. Those behind it pause
+// longer, by their place: their turn is further off, and many waiters must not look more often than a few.
 const (
 	shortestPause = 2 * time.Millisecond
 	longestPause  = 20 * time.Millisecond
@@ -70,7 +70,7 @@ func (w *waiter) wait(ctx context.Context) (storage.Grant, error) {
 	pause := shortest
 	for {
 		place := w.place
-		heard := w.store.hears() // before it looks: what happens after that is told
+		heard := w.store.hears() // asked before it looks, so that it hears of all that happens after that
 		g, granted, stale, err := w.look(ctx)
 		if err == nil && !granted && (stale || !time.Now().Before(w.renew)) {
 			w.renew = time.Now().Add(storage.Heartbeat)
@@ -112,8 +112,8 @@ func (w *waiter) sleep(ctx context.Context, pause time.Duration, heard bool) (wo
 	return woken, ctx.Err()
 }
 
-// look reads whether the claim was granted, and the cart with it. stale means that it takes a write: the lock has ended
-// by itself, the claim is not in the queue any more, or it was granted and must be claimed again.
+// look reads whether the claim was granted, and the cart with it. stale means that a write is needed: a lock has ended
+// by itself, the claim is no longer in the queue, or it was granted and must be claimed again.
 func (w *waiter) look(ctx context.Context) (g storage.Grant, granted, stale bool, err error) {
 	if err := w.store.enter(ctx); err != nil {
 		return g, false, false, err
@@ -161,7 +161,7 @@ func (s *Store) pauses() (shortest, longest time.Duration) {
 	return shortestPause, longestPause
 }
 
-// untilChange is after how long a hold or the life of a waiter ends, unless it is renewed.
+// untilChange returns how long it takes until the first hold or place in the queue ends, unless it is renewed.
 func untilChange(s *storage.State, now time.Time) time.Duration {
 	d := storage.Heartbeat
 	for i := range s.Held {
@@ -173,16 +173,16 @@ func untilChange(s *storage.State, now time.Time) time.Duration {
 	return d
 }
 
-// grant is what token was granted, without the cart.
+// grant returns what token was granted, without the cart.
 func grant(s *storage.State, token string) storage.Grant {
 	lease, _ := s.Lease(token) // none for a turn
 	return storage.Grant{Fence: lease.Fence, Expires: lease.Expires}
 }
 
-// ask takes the lock, or the place in the queue, or renews either.
+// ask takes the lock or a place in the queue, or renews the one that it has.
 func (w *waiter) ask(ctx context.Context) (storage.Grant, bool, error) {
-	// What the change writes to is read only when the update has ended well: it may go on after an outcome that is
-	// unknown.
+	// The variables that the change writes to are read only after the update has succeeded. If the outcome is unknown,
+	// the change may still be running.
 	got := new(struct {
 		grant   storage.Grant
 		granted bool
@@ -287,7 +287,7 @@ func (s *Store) Release(ctx context.Context, key cart.Key, token string) error {
 	return nil
 }
 
-// change changes the locks of a cart, whose leases have their fences. An error stores nothing.
+// change changes the locks of a cart. All leases have their fences by then. If f fails, nothing is stored.
 func (s *Store) change(ctx context.Context, key cart.Key, f func(state *storage.State, now time.Time) (granted []string, err error)) error {
 	return s.update(ctx, []cart.Key{key}, func(now time.Time, records []*Record) ([]string, error) {
 		r := records[0]

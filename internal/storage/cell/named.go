@@ -10,8 +10,8 @@ import (
 	"github.com/sidecart/sidecart/internal/storage"
 )
 
-// A named value is for a backend that cannot have every cart's name as a key and uses a hash where it must: the value
-// says whose it is.
+// A named value is for a backend whose keys cannot hold every cart's name. Such a backend uses a hash as the key, and
+// the value says which cart it belongs to.
 //
 //	format 1: mark, format, CRC-32C of what follows, identifier, instance, value
 //
@@ -30,7 +30,7 @@ var (
 	errOtherName = errors.New("it is the cart of another name")
 )
 
-// EncodeNamed is value with the name of its cart.
+// EncodeNamed returns value with the name of its cart.
 func EncodeNamed(key cart.Key, value []byte) []byte {
 	buf := make([]byte, namedHeader, namedHeader+len(key.Identifier)+len(key.Instance)+2*binary.MaxVarintLen16+len(value))
 	copy(buf, namedMark)
@@ -43,8 +43,9 @@ func EncodeNamed(key cart.Key, value []byte) []byte {
 	return buf
 }
 
-// DecodeNamed is the value that [EncodeNamed] was given for key, a part of stored. A format that this release does not
-// know is an ErrUnsupported that names it; what is anything else, or of another cart, is an ErrCorrupt.
+// DecodeNamed returns the value that [EncodeNamed] was given for key. It shares the memory of stored. A format that
+// this release does not know gives an ErrUnsupported that names it. Anything else, and a value of another cart, gives
+// an ErrCorrupt.
 func DecodeNamed(key cart.Key, stored []byte) ([]byte, error) {
 	found, value, err := ReadNamed(stored)
 	if err == nil && found != key {
@@ -56,7 +57,7 @@ func DecodeNamed(key cart.Key, stored []byte) ([]byte, error) {
 	return value, nil
 }
 
-// ReadNamed is what [EncodeNamed] was given.
+// ReadNamed returns what [EncodeNamed] was given.
 func ReadNamed(stored []byte) (key cart.Key, value []byte, err error) {
 	switch {
 	case len(stored) < namedHeader || string(stored[:len(namedMark)]) != namedMark:

@@ -52,7 +52,7 @@ func New(d Driver) *Store {
 	return s
 }
 
-// enter fails where the store is closed or ctx has ended.
+// enter fails if the store is closed or ctx has ended.
 func (s *Store) enter(ctx context.Context) error {
 	select {
 	case <-s.closed:
@@ -129,8 +129,8 @@ func apply(records []*Record, commits []storage.Commit, now time.Time) ([]storag
 	return outs, granted, nil
 }
 
-// update is an Update of settled records. It wakes the waiters that were granted a lock: those that change names, and
-// those that were next when a lock ended by itself.
+// update calls the driver's Update with settled records. It wakes the waiters that were granted a lock: those that
+// change returns, and those that were next when a lock ended by itself.
 func (s *Store) update(ctx context.Context, keys []cart.Key, change func(now time.Time, records []*Record) (granted []string, err error)) error {
 	if err := s.enter(ctx); err != nil {
 		return err
@@ -211,7 +211,7 @@ func (s *Store) Flush(ctx context.Context) error {
 	if err := s.flush(ctx); err != nil {
 		return fmt.Errorf("flush: %w", err)
 	}
-	s.wakeAll() // their places are gone
+	s.wakeAll() // the waiters' places in the queue are gone
 	return nil
 }
 
@@ -241,7 +241,7 @@ func (s *Store) ping(ctx context.Context) error {
 		}
 		return p.Probe(ctx)
 	}
-	// No client can name a cart of no identifier. Others probe at the same time, hence the token.
+	// No client can name a cart with an empty identifier. The token keeps probes apart that run at the same time.
 	key := cart.Key{Instance: "probe-" + rand.Text()}
 	turn := storage.Claim{Token: "probe", Parts: []cart.Part{cart.PartAll}, Duration: storage.WaiterTTL}
 	err := s.change(ctx, key, func(state *storage.State, now time.Time) ([]string, error) {

@@ -11,16 +11,17 @@ import (
 	"github.com/sidecart/sidecart/internal/storage"
 )
 
-// Swapper keeps one value for each cart and replaces it only where it is still the one that was read. What is said of
-// all methods of a [Driver] holds here too.
+// Swapper keeps one value for each cart and replaces it only if it is still the one that was read. What [Driver] says
+// of all of its methods holds here too.
 type Swapper interface {
 	// Get returns the value of key and its revision, a number other than 0 that no value of this key has had before.
 	// Without a value both are zero.
 	Get(ctx context.Context, key cart.Key) (value []byte, revision uint64, err error)
 
 	// Swap replaces the value that has revision, 0 meaning that there is none, and reports whether it did. A nil value
-	// deletes. The backend may delete the value by itself from ends on; zero means never. An error leaves open whether
-	// it was replaced, unless it is ErrTooLarge, ErrClosed or has a [storage.Refusal].
+	// deletes. The backend may delete the value by itself from ends on; zero means never. After an error the value may
+	// have been replaced or not, unless the error is ErrTooLarge or ErrClosed or has a [storage.Refusal]: then it was
+	// not.
 	Swap(ctx context.Context, key cart.Key, revision uint64, value []byte, ends time.Time) (swapped bool, err error)
 
 	// Capabilities and Close are those of a [Driver].
@@ -28,18 +29,18 @@ type Swapper interface {
 	Close() error
 }
 
-// Clock is the power of a Swapper that knows a better clock than that of the process, such as one that its server
-// tells. The fallback is the clock of the process: those of all who share the data must then agree, or locks and carts
-// end early for some.
+// Clock is the power of a Swapper that knows a better clock than that of the process, such as its server's. The
+// fallback is the clock of the process. The clocks of all processes that share the data must then agree, or locks and
+// carts end early for some.
 type Clock interface {
 	Now() time.Time
 }
 
-// Recaller is the power of a Swapper that keeps in mind what it read or stored a moment ago. An update then begins with
-// that in place of a Get, and ends with it only where its Swap proves that it is still there. The fallback is a Get.
+// Recaller is the power of a Swapper that remembers what it read or stored a moment ago. An update then begins with
+// that value in place of a Get. It counts only if the Swap proves that the value is still there. The fallback is a Get.
 type Recaller interface {
-	// Recall returns the value of key and its revision as this process knows them; somebody else may have replaced it
-	// since. ok is false where nothing is known.
+	// Recall returns the value of key and its revision as this process knows them. Another process may have replaced it
+	// since. ok is false if nothing is known.
 	Recall(key cart.Key) (value []byte, revision uint64, ok bool)
 }
 
@@ -71,7 +72,7 @@ func (d *swapping) Load(ctx context.Context, key cart.Key, documents bool) (Reco
 	return r, d.now(), err
 }
 
-// DecodeRecord is the record of a value that [Record.Encode] made; of no value, one that is not there. The errors are
+// DecodeRecord returns the record of a value that [Record.Encode] made. No value gives the zero Record. The errors are
 // those of [storage.DecodeState].
 func DecodeRecord(value []byte) (r Record, err error) {
 	r.State, r.text.items, r.text.conditions, err = storage.DecodeState(value)
@@ -79,7 +80,8 @@ func DecodeRecord(value []byte) (r Record, err error) {
 	return r, err
 }
 
-// Encode is the record as one value, nil where nothing is left to store. It is for a record that [DecodeRecord] made.
+// Encode returns the record as one value, or nil if nothing is left to store. The record must be one that
+// [DecodeRecord] made.
 func (r *Record) Encode() []byte {
 	if r.State.Empty() {
 		return nil
@@ -141,8 +143,8 @@ func (d *swapping) Update(ctx context.Context, keys []cart.Key, change Change) e
 	}
 }
 
-// try makes the change of a value. Where it is tried and not swapped, somebody else was quicker; where it is not tried,
-// there is nothing to store.
+// try makes the change of a value. If it is tried and not swapped, somebody else was quicker. If it is not tried, there
+// is nothing to store.
 func (d *swapping) try(ctx context.Context, key cart.Key, value []byte, revision uint64, change Change) (swapped, tried bool, err error) {
 	r, err := DecodeRecord(value)
 	if err != nil {

@@ -2,7 +2,7 @@ package cell
 
 import "github.com/sidecart/sidecart/internal/cart"
 
-// listen makes the channel by which a release wakes the token.
+// listen makes the channel by which a release wakes the waiter of token.
 func (s *Store) listen(token string) <-chan struct{} {
 	ch := make(chan struct{}, 1)
 	s.mu.Lock()
@@ -25,7 +25,7 @@ func (s *Store) unlisten(token string) {
 	delete(s.waiting, token)
 }
 
-// wake tells the waiters of a cart that it is their turn, wherever they are.
+// wake tells waiters of a cart, here and in other stores, that their claims were granted.
 func (s *Store) wake(key cart.Key, tokens []string) {
 	if len(tokens) == 0 {
 		return
