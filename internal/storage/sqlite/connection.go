@@ -30,7 +30,7 @@ func (d *driver) borrow(ctx context.Context, f func(c *connection) error) error 
 		return err
 	}
 	var c *connection
-	select { // this wait for others in the process does not count against the bound of one read
+	select { // the wait for a free connection does not count against the bound of one read
 	case c = <-d.readers:
 	case <-ctx.Done():
 		return sql.Ended(ctx, nil)
@@ -202,7 +202,7 @@ func columnTime(stmt *sqlite3.Stmt, col int) time.Time {
 	return time.UnixMilli(stmt.ColumnInt64(col)).UTC()
 }
 
-// columnBlob is nil for NULL only.
+// columnBlob returns the bytes of a column; nil stands for NULL, and an empty blob is not nil.
 func columnBlob(stmt *sqlite3.Stmt, col int) []byte {
 	if stmt.ColumnType(col) == sqlite3.NULL {
 		return nil
@@ -210,14 +210,14 @@ func columnBlob(stmt *sqlite3.Stmt, col int) []byte {
 	return append([]byte{}, stmt.ColumnRawBlob(col)...)
 }
 
-// largeRow is from where a row is large.
+// largeRow is the size from which a row counts as large.
 const largeRow = 256 << 10
 
-// tidy drops the page cache after a row of size bytes was read, if that is a large one. The pages of cache would lie
-// between the buffers of large rows, so that no hole is large enough for the next one: a connection that has read a few
-// dozen carts of 2 MiB would have 45 MiB.
+// tidy drops the page cache after a large row of size bytes was read. Cached pages would lie between the buffers of
+// large rows and leave no hole that is large enough for the next: a connection that has read a few dozen carts of 2 MiB
+// would have 45 MiB.
 func (c *connection) tidy(size int) {
 	if size > largeRow {
-		_ = c.Exec(`PRAGMA shrink_memory`) // which only spares memory
+		_ = c.Exec(`PRAGMA shrink_memory`) // an error is ignored, since this only saves memory
 	}
 }

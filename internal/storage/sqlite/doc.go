@@ -6,8 +6,7 @@
 //   - Shared by the processes of one machine that open the same file, their
 //     locks included; never put the file on a network file system.
 //   - Any two carts change in one atomic step. Reads never wait for writers.
-//   - Expiry is exact to the millisecond, by the clock of the process: that is the
-//     machine's for all who can open the file. Expired rows are invisible
+//   - Expiry is exact to the millisecond, by the clock of the machine, which all processes that can open the file share. Expired rows are invisible
 //     at once and deleted later, by commits, a few at a time.
 //   - Waiters for a lock are woken at once within a process and poll, with jitter,
 //     every 2 to 20 ms for the releases of others.

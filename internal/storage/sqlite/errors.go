@@ -13,8 +13,8 @@ import (
 	"github.com/sidecart/sidecart/internal/storage/sql"
 )
 
-// words are SQLite's own. It knows a full disk by what the driver tells of a failed write, and the driver tells
-// nothing.
+// words returns what SQLite says of an error. A failed write is not reported as a full disk, since the driver passes no
+// cause on to SQLite. So this text names the full disk itself.
 func words(code sqlite3.ErrorCode, err error) string {
 	var extended sqlite3.ExtendedErrorCode
 	if errors.As(err, &extended) {
@@ -52,7 +52,7 @@ func isSQLite(err error) bool {
 	return errors.As(err, &code)
 }
 
-// told is an error as the caller sees it. It is the last step of every call.
+// told returns an error as the caller may see it. It is the last step of every call.
 func (d *driver) told(err error) error {
 	if d.secret {
 		return withoutPath(err)
@@ -69,8 +69,8 @@ type pathlessError struct {
 func (e *pathlessError) Error() string { return e.text }
 func (e *pathlessError) Unwrap() error { return e.cause }
 
-// withoutPath leaves the path out of what the operating system says of a file, also where the driver passes it on:
-// "open: is a directory".
+// withoutPath leaves the path out of what the operating system says of a file, as in "open: is a directory", also if
+// the driver has wrapped that.
 func withoutPath(err error) error {
 	p, ok := errors.AsType[*fs.PathError](err)
 	if !ok {

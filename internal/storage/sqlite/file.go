@@ -13,7 +13,7 @@ import (
 	"github.com/sidecart/sidecart/internal/storage"
 )
 
-// databasePath checks what stands behind "sqlite:" in the URL. Where name is not "", it stands for the URL in errors.
+// databasePath checks what follows "sqlite:" in the URL. If name is not "", errors show it in place of the URL.
 func databasePath(path, name string) (string, error) {
 	const problem = "%w: database URL %q: %s: write sqlite:PATH, such as sqlite:/var/lib/sidecart/carts.db"
 	switch {
@@ -30,7 +30,7 @@ func databasePath(path, name string) (string, error) {
 	return filepath.Abs(path)
 }
 
-// createFile makes the file where it is not there, readable by its owner only, and makes sure that its name survives a
+// createFile makes the file if it is not there, readable by its owner only, and makes sure that its name survives a
 // crash.
 func createFile(path string) error {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
@@ -54,15 +54,15 @@ func createFile(path string) error {
 	return nil
 }
 
-// protect gives the files beside the database its own mode, since SQLite here makes them by the umask alone. Where they
-// belong to somebody else it is their business.
+// protect gives the files beside the database the database's own mode, since this SQLite makes them by the umask alone.
+// Files of another owner stay as they are.
 func (d *driver) protect() {
 	for _, suffix := range []string{"-wal", "-shm"} {
 		_ = os.Chmod(d.path+suffix, d.file.Mode().Perm())
 	}
 }
 
-// unmoved fails if the path does not lead to the open file any more, since writes to a deleted file are lost.
+// unmoved fails if the path no longer leads to the open file, since writes to a deleted file are lost.
 func (d *driver) unmoved() error {
 	now, err := os.Stat(d.path)
 	if err == nil && !os.SameFile(now, d.file) {

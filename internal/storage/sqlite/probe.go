@@ -7,17 +7,17 @@ import (
 	"time"
 )
 
-// A probe is a row like that of a cart, under a prefix that no configuration can have. It is so long that it needs a
-// page of its own. A shorter one would fit into pages that SQLite has set aside, even on a full disk.
+// A probe is a row like that of a cart, under a prefix that no configuration can have. It is long enough to need a page
+// of its own. A shorter one would fit into pages that SQLite already has, even on a full disk.
 const (
 	probePrefix = "%probe"
 	probeBytes  = 8 << 10
-	// probeLife is after how long the purge removes a row whose probe broke off.
+	// probeLife is how long a row lasts whose probe broke off. Then the purge removes it.
 	probeLife = time.Minute
 )
 
 const (
-	// The row is removable by its time, as that of a cart that has expired.
+	// removable_at lets the purge remove the row, as it removes expired carts.
 	saveProbe = `
 		INSERT INTO sidecart_carts (prefix, identifier, instance, version, items_version, conditions_version, removable_at, items, conditions)
 		VALUES (?1, ?2, '', 0, 0, 0, ?3, ?4, '{}')`

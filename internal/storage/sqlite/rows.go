@@ -29,7 +29,7 @@ const (
 	queryCount = `
 		SELECT count(*) FROM (
 			SELECT 1 FROM sidecart_carts WHERE prefix = ?1 AND id IS NOT NULL AND (expires_at IS NULL OR expires_at > ?2) LIMIT ?3)`
-	// A document that is NULL stays as it is.
+	// A document whose argument is NULL stays as it is stored.
 	save = `
 		INSERT INTO sidecart_carts (prefix, identifier, instance,
 			id, version, items_version, conditions_version, created_at, updated_at, expires_at, removable_at,
@@ -80,7 +80,7 @@ func (c *connection) load(key cart.Key, documents bool) (r cell.Record, err erro
 	return r, err
 }
 
-// scan reads the columns of queryRow. Locks and Metadata are SQLite's memory, until the next step.
+// scan reads the columns of queryRow. Locks and Metadata are in SQLite's memory and hold until the next step.
 func scan(stmt *sqlite3.Stmt) sql.Row {
 	return sql.Row{
 		ID: stmt.ColumnText(0), Version: uint64(stmt.ColumnInt64(1)),
@@ -103,7 +103,7 @@ func (c *connection) documents(key cart.Key, into *cart.Cart) error {
 	}, c.prefix, key.Identifier, key.Instance)
 }
 
-// store writes a row, or deletes it where nothing is left of it.
+// store writes a row, or deletes it if nothing is left to store.
 func (c *connection) store(key cart.Key, r *cell.Record) error {
 	if r.State.Empty() {
 		return c.exec(remove, c.prefix, key.Identifier, key.Instance)

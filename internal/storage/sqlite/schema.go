@@ -81,8 +81,9 @@ func (s schema) Apply(version, needs int, statements string) error {
 	return s.c.exec(save, uint64(version), time.Now())
 }
 
-// raiseFences lets fences rise above those that a file has given since the backup that it was restored from, of which
-// its counter does not know. They are all less than the time, since none is given faster than one in a microsecond.
+// raiseFences sets the counter of fences to the time at least. A file that was restored from a backup may have given
+// fences since the backup that its counter does not know of. These are all less than the time in microseconds, since
+// fewer than one fence is given in a microsecond.
 func (c *connection) raiseFences(now time.Time) error {
 	stmt, _, err := c.Prepare(raiseFences)
 	if err != nil {

@@ -16,15 +16,15 @@ import (
 
 // Config says which file to open.
 type Config struct {
-	// URL names the file: "sqlite:" and its path. It is made where it is not there.
+	// URL names the file: "sqlite:" and its path. The file is made if it is not there.
 	URL string
-	// SecretURL is the URL where it comes from a secret file. Errors then show that file's name in place of the
-	// database's.
+	// SecretURL, if set, is the URL from a secret file, and URL is ignored. Errors then show that file's name in place
+	// of the database's.
 	SecretURL storage.Secret
 	// Prefix keeps the carts of several stores in one file apart.
 	Prefix string
-	// Dial bounds Open. Read and Write bound how long SQLite may take for one read or write, other processes included;
-	// what waits in this process behind others does not count. 0 leaves it to the context.
+	// Dial bounds Open. Read and Write bound how long SQLite may take for one read or write, including the wait for
+	// other processes. The wait behind other calls of this process does not count. 0 means no bound but the context.
 	Dial, Read, Write time.Duration
 }
 
@@ -42,7 +42,7 @@ var (
 	_ storage.Advisor   = (*driver)(nil)
 )
 
-// driver is a [cell.Driver] over one file: one connection writes, for all goroutines of the process, and a few read.
+// driver is a [cell.Driver] over one file. One connection writes for all goroutines of the process, and a few read.
 type driver struct {
 	prefix      string
 	path        string
@@ -145,7 +145,7 @@ func (d *driver) Flush(ctx context.Context) error {
 	}
 }
 
-// Beat implements [storage.Beater]: a transaction could begin to write.
+// Beat implements [storage.Beater]. It begins a transaction, which takes the write lock.
 func (d *driver) Beat(ctx context.Context) error {
 	return d.writer(ctx, func(*writer) error { return nil })
 }
@@ -159,9 +159,9 @@ func (d *driver) Advice(context.Context) ([]storage.Advice, error) {
 	}}, nil
 }
 
-// What a connection takes at most with carts of the default limits, measured. It is outside of Go's heap and not given
-// back: the writer binds whole documents and keeps the pages of a transaction, a reader has little more than its page
-// cache of 2 MiB.
+// The memory that a connection takes at most with carts of the default limits, measured. It is outside of Go's heap and
+// is not given back. The writer binds whole documents and keeps the pages of a transaction. A reader has little more
+// than its page cache of 2 MiB.
 const (
 	writerMemory = 12 << 20
 	readerMemory = 5 << 20

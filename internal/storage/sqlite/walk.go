@@ -44,8 +44,8 @@ func (d *driver) LastFence(ctx context.Context) (fence uint64, err error) {
 	return fence, err
 }
 
-// RaiseFence implements [cell.FenceCounter]. It raises the counter as far as the time at least, so that it seldom has
-// to be raised again.
+// RaiseFence implements [cell.FenceCounter]. It raises the counter to the time at least, so that it seldom has to be
+// raised again.
 func (d *driver) RaiseFence(ctx context.Context, fence uint64) error {
 	return d.writer(ctx, func(w *writer) error {
 		return w.exec(raiseFences, max(fence, uint64(time.Now().UnixMicro())))

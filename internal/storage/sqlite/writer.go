@@ -23,8 +23,8 @@ type request struct {
 	// done is closed when err is set.
 	done chan struct{}
 	err  error
-	// state decides who is first: the writer that starts on the work, or the caller that goes away. So a caller that
-	// gave up knows that nothing was done.
+	// state decides which comes first: the writer starts on the work, or the caller gives up. So a caller that gave up
+	// knows that nothing was done.
 	state atomic.Int32
 }
 
@@ -59,8 +59,8 @@ func (d *driver) enqueue(ctx context.Context, r *request) error {
 	}
 }
 
-// await waits for the answer to a request that the writer has. What it waited before, behind others, does not count
-// against the bound of one write.
+// await waits for the answer to a request that the writer has taken. The earlier wait behind other requests does not
+// count against the bound of one write.
 func (d *driver) await(ctx context.Context, r *request) error {
 	var late <-chan time.Time
 	taken := time.Now()
@@ -97,8 +97,8 @@ func (d *driver) sinceBegun() time.Duration {
 	return time.Since(d.born) - time.Duration(d.begun.Load())
 }
 
-// writer makes the transactions, for one goroutine. What waits when it has the write lock goes into one transaction,
-// and so shares one sync of the disk, which is nearly all that a commit costs.
+// writer makes the transactions. It is for one goroutine. All requests that wait when it gets the write lock go into
+// one transaction. So they share one sync of the disk, which is nearly all that a commit costs.
 type writer struct {
 	*connection
 	driver *driver
@@ -110,12 +110,13 @@ type writer struct {
 	bytes   int       // text that was stored in this transaction
 	pages   int       // how long the log was after the last transaction
 
-	// standing is since when the writer waits for the write lock, for whichever request; zero when it has had it since.
+	// standing is since when the writer has waited for the write lock without getting it, for any request. It is zero
+	// if it does not wait.
 	standing time.Time
 }
 
-// A transaction takes at most so many requests, and no more after so long or so much text: the write lock is held
-// meanwhile, and others wait. On a slow disk it is the text that takes the time, when it is synced.
+// A transaction takes at most so many requests, and no more after so much time or text, since other processes wait for
+// the write lock meanwhile. On a slow disk the text takes the time, when it is synced.
 const (
 	maxBatch      = 128
 	maxBatchTime  = 20 * time.Millisecond
@@ -125,7 +126,7 @@ const (
 func (w *writer) run() {
 	defer close(w.driver.written)
 	defer func() { _ = w.close() }()
-	w.WALHook(func(_ *sqlite3.Conn, _ string, pages int) error { // in place of SQLite's own, which checkpoints within the commit
+	w.WALHook(func(_ *sqlite3.Conn, _ string, pages int) error { // replaces SQLite's own hook, which checkpoints within the commit
 		w.pages = pages
 		return nil
 	})
@@ -190,8 +191,8 @@ func (w *writer) batch(first *request) {
 	w.yield()
 }
 
-// checkpoint moves the log into the database when it has grown long. It comes after the changes were answered, since on
-// a slow disk it takes longer than a change, and a change is safe without it.
+// checkpoint moves the log into the database when it has grown long. It runs after the changes were answered: on a slow
+// disk it takes longer than a change, and a change is safe without it.
 func (w *writer) checkpoint() {
 	const long = 1000 // pages, as SQLite has it by default
 	if w.pages < long {
@@ -201,9 +202,9 @@ func (w *writer) checkpoint() {
 	_, _, _ = w.WALCheckpoint("main", sqlite3.CHECKPOINT_PASSIVE) // the next one does what this one cannot
 }
 
-// begin takes the write lock of the file. It waits for other processes as long as first's context allows, and the bound
-// of one write, which counts from when the writer began to wait: a request that has waited that long does not wait
-// again.
+// begin takes the write lock of the file. It waits for other processes as long as first's context and the bound of one
+// write allow. That bound counts from when the writer began to wait, so a request that has waited that long does not
+// wait again.
 func (w *writer) begin(first *request) error {
 	if w.standing.IsZero() {
 		w.standing = time.Now()
@@ -262,12 +263,12 @@ func (w *writer) rollback() error {
 	return nil
 }
 
-// rest is how long the write lock is left to others at the shortest.
+// rest is the shortest time for which the write lock is left to others.
 const rest = time.Millisecond
 
-// yield leaves the write lock to other processes. They poll for it every millisecond or so, and would hardly ever meet
-// the moment between two transactions of a busy writer. While no other process has written lately, a short rest now and
-// then finds out whether one wants to.
+// yield leaves the write lock to other processes. They poll for it about every millisecond, and would hardly ever hit
+// the gap between two transactions of a busy writer. If no other process has written lately, a short rest now and then
+// is enough to find out whether one wants to.
 func (w *writer) yield() {
 	const (
 		interval = 40 * time.Millisecond
