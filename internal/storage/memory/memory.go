@@ -33,7 +33,7 @@ type driver struct {
 	states map[cart.Key]*storage.State
 	fence  uint64 // the last that was given, of any cart
 
-	// What an update works on, under the mutex: a commit need not allocate it.
+	// Scratch space of an update, guarded by the mutex, so that a commit does not allocate it.
 	records  [2]cell.Record
 	pointers [2]*cell.Record
 	draw     func() (uint64, error)
@@ -86,9 +86,9 @@ func (d *driver) Update(_ context.Context, keys []cart.Key, change cell.Change) 
 	return nil
 }
 
-// sweep drops a few of the states that have ended. Each update leaves at most two behind and looks at more, so that the
-// dead stay a fraction of the map whatever its size, and no update pays for all of them. Go starts the range of a map
-// at a random place.
+// sweep drops a few of the states that have ended. Each update adds at most two states and looks at eight, so that
+// ended ones stay a fraction of the map, whatever its size, and no update pays for all of them. Go starts the range of
+// a map at a random place.
 func (d *driver) sweep(now time.Time) {
 	looks := 8
 	for key, s := range d.states {
@@ -101,8 +101,8 @@ func (d *driver) sweep(now time.Time) {
 	}
 }
 
-// nextFence gives numbers that rise with the clock, so that they rise from one process to the next as well, and by
-// themselves where the clock does not.
+// nextFence gives numbers that rise with the clock, so that they rise from one process to the next too. If the clock
+// does not rise, they rise by one.
 func (d *driver) nextFence() (uint64, error) {
 	d.fence = max(d.fence+1, uint64(time.Now().UnixMicro()))
 	return d.fence, nil
