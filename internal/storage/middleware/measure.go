@@ -75,7 +75,7 @@ func (m *measured) Close() error { return m.store.Close() }
 // Unwrap implements [storage.Decorator].
 func (m *measured) Unwrap() storage.Store { return m.store }
 
-// measuredLocker is measured over a Locker. What is done with locks apart from a commit is not counted.
+// measuredLocker is measured over a Locker. Only commits are counted, no other calls about locks.
 type measuredLocker struct {
 	measured
 	locker storage.Locker
