@@ -13,7 +13,7 @@ import (
 	"github.com/sidecart/sidecart/internal/storage"
 )
 
-// maxFileBytes bounds what is read of a secret file: a bundle of every public CA is a fifth of it.
+// maxFileBytes bounds what is read of a secret file. It is five times the size of a bundle of all public CAs.
 const maxFileBytes = 1 << 20
 
 // reader reads the files that a configuration names and gathers what is wrong with them, by the path of the field.
@@ -23,7 +23,7 @@ func (r *reader) problem(path, format string, args ...any) {
 	r.problems = append(r.problems, config.Problem{Path: path, Message: fmt.Sprintf(format, args...)})
 }
 
-// bytes is the content of a file; nil where none is named or it cannot be read.
+// bytes returns the content of a file, or nil if no file is named or it cannot be read.
 func (r *reader) bytes(path, file string) []byte {
 	if file == "" {
 		return nil
@@ -48,7 +48,7 @@ func (r *reader) secret(path, file string) storage.Secret {
 	return storage.NewSecret(s, file)
 }
 
-// tls is how to speak TLS, nil for not at all.
+// tls returns the configuration of TLS, or nil for plain connections.
 func (r *reader) tls(path string, t config.TLS) *tls.Config {
 	if !t.Active() {
 		return nil
@@ -75,8 +75,8 @@ func (r *reader) tls(path string, t config.TLS) *tls.Config {
 	return c
 }
 
-// noPair says why a certificate and a key are no pair, in words of our own: those of the library quote what stands in
-// the files.
+// noPair says why a certificate and a key do not fit together. It uses words of its own, since those of the library
+// quote the files.
 func (r *reader) noPair(path string, t config.TLS, cert, key []byte) {
 	leaf := firstBlock(cert, func(kind string) bool { return kind == "CERTIFICATE" })
 	if leaf == nil {
@@ -95,7 +95,7 @@ func (r *reader) noPair(path string, t config.TLS, cert, key []byte) {
 	r.problem(path+".certFile", "%s and %s are no pair: the private key cannot be used, or is not that of the certificate", t.CertFile, t.KeyFile)
 }
 
-// firstBlock is the content of the first PEM block of a kind, nil where there is none.
+// firstBlock returns the content of the first PEM block of a kind, or nil if there is none.
 func firstBlock(data []byte, is func(kind string) bool) []byte {
 	for {
 		var b *pem.Block

@@ -33,7 +33,7 @@ func openMoving(ctx context.Context, c *config.Config) (storage.Store, error) {
 	return s, nil
 }
 
-// inMoveFrom says of problems of the backend that carts move from where they are.
+// inMoveFrom puts the path of moveFrom before problems of the backend that carts move from.
 func inMoveFrom(err error) error {
 	problems, ok := errors.AsType[config.Problems](err)
 	if !ok {

@@ -144,7 +144,7 @@ func openServer(ctx context.Context, c *config.Config, url storage.Secret, open 
 	return nil, err // and no typed nil
 }
 
-// url is the URL in urlFile. What is wrong with it is said without a word of it.
+// url returns the URL in urlFile. Its errors quote nothing of the URL.
 func (r *reader) url(path string, d *config.Database) storage.Secret {
 	text := r.secret(path, d.URLFile)
 	url := config.URL(strings.TrimSpace(text.Reveal()))
@@ -209,13 +209,13 @@ func dynamodbConfig(c *config.Config) (dynamodb.Config, error) {
 	return dc, files.problems.Err()
 }
 
-// Identity is a digest of everything that the store of c is opened from, the contents of secret files included: where
-// it is the same, the open store can stay. A file that cannot be read counts by its error.
+// Identity returns a digest of everything that the store of c is opened from, including the contents of secret files.
+// If it stays the same, the open store can stay. A file that cannot be read counts by its error.
 func Identity(c *config.Config) string {
 	h := sha256.New()
 	write := func(s string) { _, _ = fmt.Fprintf(h, "%d:%s", len(s), s) }
 	if c.Backend.Type == config.BackendMemory && c.MoveFrom == nil {
-		return string(c.Backend.Type) // nothing else matters to it, and to open it anew loses carts
+		return string(c.Backend.Type) // a memory store depends on nothing else, and opening it anew loses carts
 	}
 	backend, err := config.Marshal(&config.Config{Backend: c.Backend, MoveFrom: c.MoveFrom, Audit: c.Audit})
 	if err != nil {
