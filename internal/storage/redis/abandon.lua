@@ -4,7 +4,7 @@
 
 local token = arg()
 local c = open_cart(0)
-look(c, {'*'}) -- it may be the lock of another program, on whatever part
+look(c, {'*'}) -- any part, since the token may be that of another program's lock
 release(c, token)
 save(c)
 wake(c)

@@ -12,21 +12,21 @@ import (
 	"github.com/sidecart/sidecart/internal/storage"
 )
 
-// How often a waiter asks that nobody will tell: it begins quickly, since most locks are short, and slows down. The
+// How often a waiter polls if no wake-up will come. It begins quickly, since most locks are short, and slows down. The
 // jitter keeps waiters apart.
 const (
 	pollMin  = 5 * time.Millisecond
 	pollMax  = 25 * time.Millisecond
 	pollLast = 50 * time.Millisecond
-	// lostLease is the reply of claim.lua, where otherwise milliseconds are, to a claim whose lease was lost.
+	// lostLease is what claim.lua replies in place of milliseconds to a claim whose lease was lost.
 	lostLease = -2
-	// leaveTimeout bounds giving back a lock or a place when the caller has gone.
+	// leaveTimeout bounds how long it may take to give back a lock or a place when the caller has gone.
 	leaveTimeout = 500 * time.Millisecond
 )
 
-// Acquire waits for a wake-up that carries the cart, or that makes it claim again where the lease is longer than what
-// the queue grants, or a client's. It asks again by itself once per heartbeat, when a lock before it ends, or often
-// where another program holds the lock.
+// Acquire waits for a wake-up. The wake-up carries the cart, or makes Acquire claim again if the claim must be
+// confirmed. It also asks by itself: once per heartbeat, when a lock before it ends, and often if another program holds
+// the lock.
 func (s *Store) Acquire(ctx context.Context, key cart.Key, claim storage.Claim, queued bool) (storage.Grant, error) {
 	if !s.begin() {
 		return storage.Grant{}, s.translate(ctx, goredis.ErrClosed, "lock", key)
@@ -51,8 +51,8 @@ func (s *Store) Acquire(ctx context.Context, key cart.Key, claim storage.Claim, 
 	return storage.Grant{}, err
 }
 
-// wait is the loop of Acquire; ask says that it begins with a claim, since there is none yet or it may have been
-// granted before anybody listened.
+// wait is the loop of Acquire. ask says that it begins with a claim: there is none yet, or it may have been granted
+// before anybody listened.
 func (s *Store) wait(ctx context.Context, key cart.Key, claim *storage.Claim, w *waiter, ask bool) (storage.Grant, error) {
 	slow := pollMax
 	timer := time.NewTimer(time.Hour)
@@ -73,7 +73,7 @@ func (s *Store) wait(ctx context.Context, key cart.Key, claim *storage.Claim, w 
 		}
 		if !w.listening && s.waiters.listen(ctx, s.client) == nil {
 			w.listening = true
-			continue // a wake-up until now was not heard: ask again
+			continue // a wake-up before now would not have been heard, so ask again
 		}
 		delay := s.heartbeat
 		if w.outlook.poll || !w.listening {
@@ -81,7 +81,7 @@ func (s *Store) wait(ctx context.Context, key cart.Key, claim *storage.Claim, w 
 			slow = min(slow*5/4, pollLast)
 		}
 		if first := time.Duration(w.outlook.first) * time.Millisecond; first >= 0 {
-			delay = min(delay, first+time.Millisecond) // what ends at an instant is over after it
+			delay = min(delay, first+time.Millisecond) // a key still exists at the instant at which it ends
 		}
 		timer.Reset(delay)
 		select {
@@ -89,9 +89,9 @@ func (s *Store) wait(ctx context.Context, key cart.Key, claim *storage.Claim, w 
 			if !claim.Leased && claim.Duration <= s.life() && !s.confirms {
 				return s.grant(ctx, key, g)
 			}
-			// Claimed again, it is given its lease; or a place at the end, if it is too late. A wake-up may itself be
-			// late: it says that the lock was granted, not that it is held. Nor does it say that replicas know the cart
-			// that it brings.
+			// A second claim brings the lease, or a place at the end of the queue if it is too late. A wake-up may be
+			// late: it says that the lock was granted, not that it is still held, and not that replicas have the cart
+			// that it carries.
 		case <-timer.C:
 		case <-ctx.Done():
 		case <-s.done:
@@ -100,7 +100,7 @@ func (s *Store) wait(ctx context.Context, key cart.Key, claim *storage.Claim, w 
 	}
 }
 
-// grant is what was granted, with the cart, which is read where it did not come along.
+// grant returns what was granted, with the cart. It reads the cart if the reply did not carry it.
 func (s *Store) grant(ctx context.Context, key cart.Key, g granted) (storage.Grant, error) {
 	grant := storage.Grant{Fence: g.fence, Expires: g.expires}
 	var err error
@@ -155,7 +155,7 @@ func (s *Store) abandon(ctx context.Context, key cart.Key, token string) error {
 	return err
 }
 
-// abandonNow gives back what token has, for a caller that has gone. An error leaves it to the end of its lease.
+// abandonNow gives back what token has, for a caller that has gone. After an error, the lock ends by itself.
 func (s *Store) abandonNow(ctx context.Context, key cart.Key, token string) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaveTimeout)
 	defer cancel()

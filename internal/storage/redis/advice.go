@@ -16,9 +16,10 @@ import (
 
 var _ storage.Advisor = (*Store)(nil)
 
-// health is what servers say of how they keep what they hold: of several, the worst of each.
+// health is how well servers keep their data. Of several servers, each field has the worst value.
 type health struct {
-	// policy is one that evicts, with a limit of memory that makes it do so; "" for none.
+	// policy is the policy by which a server evicts keys; "" if none does. A policy without a limit on memory does not
+	// count.
 	policy string
 	// evicted counts the keys that were evicted since the servers started.
 	evicted uint64
@@ -36,10 +37,10 @@ const (
 	notPersistent
 )
 
-// evicts reports whether keys may have gone, or may go, that nobody removed.
+// evicts reports whether the servers may have evicted keys, or may do so.
 func (h *health) evicts() bool { return h.policy != "" || h.evicted > 0 || h.unknown != "" }
 
-// Advice asks every master. It needs the right to INFO, and, where there is no append-only file, that to CONFIG GET.
+// Advice asks every master. It needs the right to INFO, and to CONFIG GET if there is no append-only file.
 func (s *Store) Advice(ctx context.Context) ([]storage.Advice, error) {
 	h, err := s.health(ctx)
 	if err != nil {
@@ -71,7 +72,7 @@ func (s *Store) Advice(ctx context.Context) ([]storage.Advice, error) {
 	return all, nil
 }
 
-// health asks every master; an error is that nobody answered.
+// health asks every master. An error means that none answered.
 func (s *Store) health(ctx context.Context) (health, error) {
 	c, ok := s.client.(*goredis.ClusterClient)
 	if !ok {
@@ -142,12 +143,12 @@ func (s *Store) healthOf(ctx context.Context, node goredis.Cmdable) (health, err
 	return h, nil
 }
 
-// healthLife is how long an answer about eviction is believed. Carts that are listed meanwhile may lack one whose index
-// was evicted within this time, by a server that evicted nothing before.
+// healthLife is how long an answer about eviction is believed. A server that had evicted nothing before may evict an
+// index within this time; a list of carts then lacks carts of that index.
 const healthLife = time.Second
 
-// eviction remembers whether the server evicts. It never forgets that it did: what went with an index is not told
-// later, also when the policy was mended and the counters began anew.
+// eviction remembers whether the server evicts. Once it has, this stays true, even if the policy is changed and the
+// counters begin anew: nothing tells which carts an evicted index had.
 type eviction struct {
 	seen  atomic.Bool
 	asked atomic.Pointer[time.Time]
@@ -161,7 +162,7 @@ func (s *Store) noteHealth(h health) {
 	}
 }
 
-// mayEvict reports whether an index may lack carts that are there.
+// mayEvict reports whether an index may lack carts that exist.
 func (s *Store) mayEvict(ctx context.Context) (bool, error) {
 	if s.eviction.seen.Load() {
 		return true, nil
@@ -206,11 +207,12 @@ func (s *Store) walk(ctx context.Context, identifier string) ([]string, error) {
 	}
 }
 
-// globSigns are those that mean something in a pattern of SCAN.
+// globSigns are the characters with a meaning in a pattern of SCAN.
 var globSigns = strings.NewReplacer(`*`, `\*`, `?`, `\?`, `[`, `\[`, `]`, `\]`, `\`, `\\`)
 
-// cannotWake says why waiters cannot be woken; "" where they can, or where nobody answers. Whether messages can be
-// published the last probe knows. To subscribe is tried until it works once, and again after a waiter could not.
+// cannotWake says why waiters cannot be woken. It returns "" if they can, or if no server answers. The last probe knows
+// whether messages can be published. Subscribing is tried here until it works once, and again after it failed for a
+// waiter.
 func (s *Store) cannotWake(ctx context.Context) string {
 	if mute := s.mute.Load(); mute != nil && *mute != "" {
 		return s.words(goredisError(*mute))

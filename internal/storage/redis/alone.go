@@ -13,8 +13,8 @@ import (
 
 var _ storage.Loner = (*Store)(nil)
 
-// choreTTL is after how long another sidecar takes over a chore from one that died. It is refreshed at every third of
-// that.
+// choreTTL is how long it takes until another sidecar takes over a chore from one that died. The lock is refreshed at
+// every third of that.
 const choreTTL = 15 * time.Second
 
 // Alone holds a lock of bsm/redislock beside those of the carts: lock.<prefix>.%chore.<chore>, which is the key of no
@@ -44,7 +44,7 @@ func (s *Store) Alone(ctx context.Context, chore string, do func(ctx context.Con
 	<-kept
 	back, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaveTimeout)
 	defer cancel()
-	_ = lock.Release(back) // else it ends by itself
+	_ = lock.Release(back) // after an error it ends by itself
 	return true, err
 }
 

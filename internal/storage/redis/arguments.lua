@@ -14,7 +14,7 @@ local function args()
   return list
 end
 
--- read_claim reads a claim; its token is '' where there is none.
+-- read_claim reads a claim. Its token is '' if there is none.
 local function read_claim()
   local token = arg()
   if token == '' then

@@ -23,7 +23,7 @@ func (s *Store) Commit(ctx context.Context, commits ...storage.Commit) ([]storag
 	}
 	for i := range commits {
 		for _, claim := range claims(&commits[i].Locks) {
-			s.waiters.join(claim.Token) // before the claim can be granted
+			s.waiters.join(claim.Token) // before the claim is sent, so that no wake-up is missed
 		}
 	}
 	outs, err := s.commit(ctx, commits)
@@ -34,8 +34,8 @@ func (s *Store) Commit(ctx context.Context, commits ...storage.Commit) ([]storag
 			}
 			s.waiters.leave(claim.Token)
 			if err != nil && claim.Token != commits[i].Locks.Token {
-				// What was claimed, if anything, nobody will hear of; but what Token held before is the caller's to
-				// give back.
+				// The caller does not learn what was claimed, so it is given back here. What Token held before is for
+				// the caller to give back.
 				s.abandonLater(ctx, commits[i].Key, claim.Token)
 			}
 		}
@@ -100,8 +100,8 @@ func keysOf(commits []storage.Commit) []cart.Key {
 	return keys
 }
 
-// commitArgs is the twin of read_commit in commit.lua. The arguments have no names, but for their places: as one packed
-// table they are copied once more on each side, and a commit takes 1.05 times as long, of a cart of 25 KB 1.7 times.
+// commitArgs must match read_commit in commit.lua. Arguments are known by their places. One packed table with names
+// would be copied once more on each side: a commit then takes 1.05 times as long, and 1.7 times for a cart of 25 KB.
 func (s *Store) commitArgs(commits []storage.Commit) []any {
 	var ns [2]names
 	room, nkeys := 1, 4*len(commits)
@@ -147,8 +147,8 @@ func (s *Store) commitArgs(commits []storage.Commit) []any {
 	return args
 }
 
-// declaresFence reports whether a commit has to do with leases, where the server must know which keys that takes. An
-// ordinary one is spared the key.
+// declaresFence reports whether a commit must name the key of the fence: it has to do with leases, and the server must
+// know all keys. An ordinary commit does without that key.
 func (s *Store) declaresFence(c *storage.Commit) bool {
 	return s.space.cluster && (c.Locks.MustHold || fences(c.Locks.Claim) || fences(c.Locks.Again))
 }
@@ -189,14 +189,14 @@ func (s *Store) appendCommit(args []any, c *storage.Commit, instance string) []a
 	return args
 }
 
-// isTurn reports whether an ordinary commit with a token is one that quick.lua can make.
+// isTurn reports whether quick.lua can make an ordinary commit that has a token.
 func isTurn(c *storage.Commit) bool {
 	l := &c.Locks
 	return l.Release && len(l.Parts) == 1 && l.Again != nil && slices.Equal(l.Again.Parts, l.Parts) &&
 		(l.Claim == nil || len(l.Claim.Parts) == 1)
 }
 
-// isOrdinary reports whether a commit is one that quick.lua can make, if its locks are.
+// isOrdinary reports whether quick.lua can make a commit, if the locks that it meets allow that.
 func isOrdinary(c *storage.Commit) bool {
 	change, locks := &c.Change, &c.Locks
 	if locks.MustHold || fences(locks.Claim) || fences(locks.Again) ||
@@ -217,7 +217,7 @@ func isOrdinary(c *storage.Commit) bool {
 	return true
 }
 
-// versionField is the field of a part's version; partOf is its inverse.
+// versionField returns the field of a part's version. partOf is its inverse.
 func versionField(p cart.Part) string {
 	if p == cart.PartAll {
 		return string(p)
@@ -232,7 +232,7 @@ func (s *Store) appendClaim(args []any, c *storage.Claim) []any {
 	return appendParts(args, c.Parts)
 }
 
-// life is storage.WaiterTTL, as many heartbeats of this store.
+// life returns the TTL of a waiter's place: storage.WaiterTTL in proportion to this store's heartbeat.
 func (s *Store) life() time.Duration {
 	return s.heartbeat * time.Duration(int64(storage.WaiterTTL/storage.Heartbeat))
 }
@@ -274,7 +274,7 @@ func (s *Store) flags(c *storage.Commit) string {
 	return f
 }
 
-// millis rounds down, as far as a millisecond, which is the least.
+// millis rounds down to whole milliseconds, and is 1 at least.
 func millis(d time.Duration) int64 {
 	if d <= 0 {
 		return 0

@@ -143,7 +143,7 @@ local function check(m)
   return COMMITTED
 end
 
--- place puts a cart in place of what is there.
+-- place stores a whole cart in place of what is there.
 local function place(m)
   local c, base = m.cart, m.cart.id and m.cart.version or 0
   local flat = m.place
@@ -160,7 +160,7 @@ local function place(m)
   for _, v in ipairs({'updated', updated, 'expires', c.expires, 'indexed', last}) do
     flat[#flat + 1] = v
   end
-  redis.call('HSET', c.hash, 'updated', now) -- a full server refuses this, and would not refuse DEL: see write
+  redis.call('HSET', c.hash, 'updated', now) -- a full server refuses this but would not refuse DEL: see write
   redis.call('DEL', c.hash)
   spread('HSET', c.hash, flat)
   if c.expires ~= 0 then
@@ -170,8 +170,8 @@ local function place(m)
   return new.id, base, tonumber(new.created), updated
 end
 
--- write makes the change and returns the cart's id, the version before, and its times but for the expiry, which is
--- c.expires: a lease that begins by the same step may put that off.
+-- write makes the change. It returns the cart's id, the version before, and its times but for the expiry. That is in
+-- c.expires, since a lease that begins in the same step may put it off.
 local function write(m)
   local c = m.cart
   local id, base = c.id or '', c.id and c.version or 0
@@ -283,7 +283,7 @@ for i, m in ipairs(commits) do
   local claim, again = m.claim and m.claim.parts or {}, m.again and m.again.parts or {}
   look(m.cart, m.parts, claim, again)
   if m.token ~= '' and not holds_any(m) then
-    -- It may be the lock of another program on a part that is not changed here.
+    -- The token may be that of another program's lock on a part that is not changed here.
     m.cart = open_cart(i - 1)
     look(m.cart, {'*'}, m.parts, claim, again)
   end
@@ -326,7 +326,7 @@ for i, m in ipairs(commits) do
         first, poll = outlook(c, m.claim)
       end
     end
-    -- Who waits for a lock is given the cart with it.
+    -- A waiter is given the cart together with the lock.
     if status[i] == CONFLICT or (status[i] == LOCKED and not queued) then
       cart = snapshot(c)
     end

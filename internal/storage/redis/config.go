@@ -16,7 +16,7 @@ import (
 	"github.com/sidecart/sidecart/internal/storage"
 )
 
-// Mode is how the servers stand together.
+// Mode says how the servers work together.
 type Mode string
 
 // The modes.
@@ -31,7 +31,7 @@ type Config struct {
 	// Addresses are host:port: of the one server, of the sentinels, or of some nodes of the Cluster. A path is the unix
 	// socket of a single server.
 	Addresses []string
-	// Mode is Standalone where it is empty.
+	// Mode is Standalone if it is empty.
 	Mode Mode
 	// MasterName is what the sentinels call the master.
 	MasterName string
@@ -47,14 +47,14 @@ type Config struct {
 
 	// Prefix is what all names begin with: see [ValidatePrefix].
 	Prefix string
-	// Namespace stands before every key and channel, locks included: see [ValidateNamespace]. So keys can be made equal
-	// to those of a program that prefixes all of its own.
+	// Namespace stands before every key and channel, including locks: see [ValidateNamespace]. With it, keys can equal
+	// those of a program that prefixes all of its own.
 	Namespace string
 
-	// DialTimeout is 1 s where it is 0, ReadTimeout and WriteTimeout 500 ms.
+	// 0 stands for 1 s in DialTimeout, and for 500 ms in ReadTimeout and WriteTimeout.
 	DialTimeout, ReadTimeout, WriteTimeout time.Duration
 	// MinReplicas is how many replicas must confirm a change, or a lease, within WriteTimeout before it is
-	// acknowledged. Where fewer do, the answer is ErrUnavailable. 0 asks none.
+	// acknowledged. If fewer do, the answer is ErrUnavailable. 0 waits for no replica.
 	MinReplicas int
 	// PoolSize is how many connections a server is given at most at ordinary times; 0 for ten per CPU.
 	PoolSize int
@@ -112,15 +112,15 @@ func (c *Config) Validate() error {
 	return errors.Join(problems...)
 }
 
-// secrets are what no error may quote. Servers do: the user whom they refuse, and the words of a command that they do
-// not know, AUTH included.
+// secrets returns what no error may quote. Servers quote the user whom they refuse, and the arguments of a command that
+// they do not know, including AUTH.
 func (c *Config) secrets() []storage.Secret {
 	return []storage.Secret{c.Password, c.SentinelPassword, c.Username, c.SentinelUsername}
 }
 
 func isSocket(address string) bool { return strings.HasPrefix(address, "/") }
 
-// quiet keeps the driver from writing to standard error: what matters comes as an error of a call, and no other package
+// quiet keeps the driver from writing to standard error. All that matters comes as an error of a call. No other package
 // uses the driver.
 var quiet = sync.OnceFunc(logging.Disable)
 
@@ -158,7 +158,7 @@ func (c *Config) connect() goredis.UniversalClient {
 		c.confirm(client)
 		return client
 	case Cluster:
-		// MOVED and ASK are followed whatever MaxRetries says; see once for the rest.
+		// The driver follows MOVED and ASK whatever MaxRetries says. For other errors see once.
 		client := goredis.NewClusterClient(&goredis.ClusterOptions{
 			Addrs:    c.Addresses,
 			Username: c.Username.Reveal(), Password: c.Password.Reveal(), Dialer: c.dialer(),

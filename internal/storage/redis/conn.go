@@ -33,12 +33,13 @@ func (c *Config) dialer() func(ctx context.Context, network, address string) (ne
 	}
 }
 
-// heard is a connection that tells why a server closed it. A server that turns a client away says so before it hears
-// anything of it. The driver takes this for the answer to its greeting, which it ignores, or it learns only that the
-// connection is broken, when it writes.
+// heard is a connection that tells why a server closed it. A server that turns a client away says so before it has read
+// anything. The driver would ignore these words as the answer to its greeting, or would only notice at a write that the
+// connection is broken.
 type heard struct{ net.Conn }
 
-// heardSocket is one without TLS. The driver looks whether the server has closed it before it uses it again.
+// heardSocket is a heard without TLS. It gives the driver access to the socket, so that the driver can check whether
+// the server has closed it before it uses it again.
 type heardSocket struct {
 	heard
 	syscall.Conn
@@ -50,11 +51,11 @@ var farewells = []struct {
 	words string
 }{
 	{[]byte("-ERR max number of clients reached"), "ERR max number of clients reached"},
-	// A server says so of every command with more than ten arguments, as most of ours are.
+	// Before authentication, a server says this of every command with more than ten arguments, as most of ours have.
 	{[]byte("-ERR Protocol error: unauthenticated"), "NOAUTH Authentication required."},
 }
 
-// Read is that of the connection, and fails where it reads a farewell.
+// Read reads from the connection, and fails if it reads a farewell.
 func (h heard) Read(p []byte) (int, error) {
 	n, err := h.Conn.Read(p)
 	if n > 0 && p[0] == '-' {
@@ -67,7 +68,8 @@ func (h heard) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// Write is that of the connection. The alert of TLS that asks for a certificate comes after the handshake.
+// Write writes to the connection. The TLS alert that asks for a certificate comes after the handshake, so a write may
+// be the first to meet it.
 func (h heard) Write(p []byte) (int, error) {
 	n, err := h.Conn.Write(p)
 	if err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
@@ -76,7 +78,7 @@ func (h heard) Write(p []byte) (int, error) {
 	return n, h.farewell(err)
 }
 
-// farewell is what the server said, or otherwise err.
+// farewell returns what the server said last, or err if it said nothing.
 func (h heard) farewell(err error) error {
 	const soon, most = 20 * time.Millisecond, 512
 	_ = h.SetReadDeadline(time.Now().Add(soon))

@@ -32,7 +32,8 @@ func (s *Store) Count(ctx context.Context, most int) (int, bool, error) {
 	return n, false, nil
 }
 
-// over reports whether the time of ctx is up: the socket's deadline may fire a moment before it.
+// over reports whether the time of ctx is up. It allows for the socket's deadline, which may fire a moment before that
+// of ctx.
 func over(ctx context.Context) bool {
 	deadline, bounded := ctx.Deadline()
 	return ctx.Err() != nil || bounded && !time.Now().Before(deadline)

@@ -5,10 +5,10 @@
 // locks hold off every sidecar and every program that uses bsm/redislock on the same keys. Expiry is by the server's
 // clock, to the millisecond. A document may be as large as Redis takes a value (512 MB).
 //
-// What a restart or a failover loses is the server's affair: with appendonly and appendfsync always, nothing; with
-// replication, which is asynchronous, the last changes and locks, unless [Config.MinReplicas] has replicas confirm them
-// before they are acknowledged. A stale holder is still refused then wherever the version tells, and fences of leases
-// go on rising by the server's clock.
+// What a restart or a failover loses depends on the server. With appendonly and appendfsync always it loses nothing.
+// Replication is asynchronous, so a failover loses the last changes and locks, unless [Config.MinReplicas] makes
+// replicas confirm them before they are acknowledged. Also after such a loss, a commit on an old version is refused,
+// and fences of leases go on rising by the server's clock.
 //
 // Keys, with the default prefix:
 //

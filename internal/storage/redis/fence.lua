@@ -1,5 +1,5 @@
--- Tell the last fence of a cart's name, and raise it first where that is asked for. Where none is kept, the clock has
--- passed it by MEMORY, and the time that long ago is no less.
+-- Return the last fence of a cart's name, after raising it if that is asked for. If none is kept, the clock passed the
+-- last fence more than MEMORY ago. The time that long ago is then at least as great.
 --
 -- KEYS: fence. ARGV: the fence to raise it to, '0' for none. Reply: the last fence, as text.
 
@@ -11,7 +11,7 @@ local last = tonumber(redis.call('ZSCORE', KEYS[1], 'fence') or 0)
 if raise > last then
   redis.call('ZADD', KEYS[1], ARGV[1], 'fence')
   last = raise
-  -- It ends by the clock that fences come from, when that has passed it.
+  -- The set ends MEMORY after the server's clock, which fences come from, has reached this fence.
   local ends = math.max(math.ceil(raise / 1000), time[1] * 1000) + MEMORY
   local left = redis.call('PTTL', KEYS[1])
   if left < 0 or time[1] * 1000 + left < ends then

@@ -1,5 +1,5 @@
--- List the instances of an identifier that exist. The index may name carts that have expired: it forgets them here. It
--- may also lack some, where the server evicts keys: it is given here what was found without it.
+-- List the instances of an identifier that exist. The index may name carts that have expired; they are removed from it
+-- here. If the server evicts keys, the index may also lack carts; those that were found without it are added here.
 --
 -- KEYS: index of instances. ARGV: what stands before an instance in a cart's key, and then instances that were found.
 -- Reply, packed: a list of the instances that are there.
@@ -21,7 +21,7 @@ for i = 2, #ARGV do
   if not listed[instance] and redis.call('EXISTS', hash) == 1 then
     alive[#alive + 1] = instance
     listed[instance] = true
-    redis.pcall('SADD', KEYS[1], instance) -- a full server refuses it; the carts are told all the same
+    redis.pcall('SADD', KEYS[1], instance) -- a full server refuses this; the carts are returned all the same
     local indexed = redis.pcall('HGET', hash, 'indexed')
     indexed = type(indexed) == 'string' and tonumber(indexed) or 0
     ends = (ends == 0 or indexed == 0) and 0 or math.max(ends or 0, indexed)

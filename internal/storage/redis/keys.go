@@ -14,8 +14,8 @@ const (
 	MaxNamespaceBytes = 128
 )
 
-// kinds are the first components of keys that are no carts. "fence" is also that of the probe of Ping, which has no
-// second name.
+// kinds are the first components of keys that are not those of carts. "fence" is also the first component of Ping's
+// key, which has no further name.
 var kinds = []string{"lock", "queue", "index", "fence"}
 
 // ValidatePrefix checks a prefix of keys: 1 to [MaxPrefixBytes] of the characters A-Z a-z 0-9 _ : . - of which the part
@@ -82,7 +82,7 @@ func (s space) names(k cart.Key) names {
 	key := owner + "." + instance
 	ns := s.namespace
 	n := names{cart: ns + key, queue: ns + "queue." + key, index: ns + "index." + owner, fence: ns + "fence." + key, instance: instance}
-	if !s.cluster { // a hash tag cannot be mistaken, and must be the same in all keys
+	if !s.cluster { // a hash tag needs no further escape, and must be the same in all keys of a cart
 		id = escapeLock(k.Identifier)
 	}
 	n.lock = ns + "lock." + s.prefix + "." + id + "." + escapeLock(k.Instance)
@@ -96,13 +96,13 @@ func (s space) tag(id string) string {
 	return id
 }
 
-// owner is the index of an identifier's instances, and what stands before an instance in a cart's key.
+// owner returns the key of the index of an identifier's instances, and what stands before an instance in a cart's key.
 func (s space) owner(identifier string) (index, before string) {
 	owner := s.prefix + "." + s.tag(escape(identifier))
 	return s.namespace + "index." + owner, s.namespace + owner + "."
 }
 
-// lockKey is the key of the lock over a part.
+// lockKey returns the key of the lock over a part.
 func (n names) lockKey(p cart.Part) string {
 	if p == cart.PartAll {
 		return n.lock
@@ -113,7 +113,7 @@ func (n names) lockKey(p cart.Part) string {
 	return n.lock + "." + string(p)
 }
 
-// owns reports whether a key is one that this prefix makes.
+// owns reports whether a key belongs to this prefix.
 func (s space) owns(key string) bool {
 	key, ok := strings.CutPrefix(key, s.namespace)
 	if !ok {
@@ -128,8 +128,8 @@ func (s space) owns(key string) bool {
 	return ok && s.reads("cart", rest)
 }
 
-// reads reports whether rest, which follows kind and prefix, names something: the components must be as many as that
-// kind has, and be what the escape functions write.
+// reads reports whether rest, which follows kind and prefix, is a valid name: it must have as many components as that
+// kind has, and each must be one that the escape functions write.
 func (s space) reads(kind, rest string) bool {
 	c := strings.Split(rest, ".")
 	write, want := escape, 2
@@ -166,7 +166,7 @@ func (s space) reads(kind, rest string) bool {
 	return true
 }
 
-// probeName begins the names of probes: a NUL is in no name of a cart.
+// probeName begins the names of probes. It has a NUL, which no name of a cart has.
 const (
 	probeName      = "\x00probe"
 	probeComponent = "%probe"
@@ -190,9 +190,8 @@ func (s space) probes(key string) bool {
 
 const hexDigits = "0123456789ABCDEF"
 
-// escape writes a name as one component: what separates components, what delimits a hash tag and the sign of the escape
-// itself are written in percent form. The names of probes, which no cart can have, become components that no other name
-// becomes.
+// escape writes a name as one component. It writes in percent form the separator of components, the delimiters of a
+// hash tag, and the percent sign itself. The names of probes become components that no name of a cart becomes.
 func escape(name string) string {
 	if strings.HasPrefix(name, probeName) {
 		return probeComponent + name[len(probeName):]
@@ -215,9 +214,9 @@ func escape(name string) string {
 	return b.String()
 }
 
-// escapeLock is escape for keys of locks. These end with the part's name or without, so that a cart of a prefix with a
-// dot could have the same key as a part of another: a name that is itself the name of a part has its first letter in
-// percent form.
+// escapeLock is escape for keys of locks. Such a key may end with the name of a part. So with a prefix that has a dot,
+// a cart could have the same key as a part of another cart. To prevent that, a name that equals the name of a part has
+// its first letter in percent form.
 func escapeLock(name string) string {
 	switch name {
 	case "items", "conditions", "metadata":
@@ -249,7 +248,7 @@ func unescape(component string) (string, error) {
 	return b.String(), nil
 }
 
-// slot is the slot of a hash tag in a Cluster: CRC16 (XMODEM) modulo the number of slots.
+// slot returns the slot of a hash tag in a Cluster: CRC16 (XMODEM) modulo the number of slots.
 func slot(tag string) uint16 {
 	var crc uint16
 	for i := range len(tag) {

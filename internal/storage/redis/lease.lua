@@ -2,8 +2,8 @@
 --
 -- KEYS: cart, index of instances, queue, lock of the whole cart. ARGV: what to do ('look', 'renew', 'release'), token,
 -- lease (ms; 0 for the duration that it has). Reply, packed: 'held', 'lost' or 'unknown'; where held, parts, holder,
--- fence, end (ms) and duration (ms; 0 where a release that did not know of it wrote the lease, which a renewal by 0
--- leaves alone).
+-- fence, end (ms) and duration (ms). The duration is 0 if an older release wrote the lease, which did not store it; a
+-- renewal by 0 then changes nothing.
 
 local doing, token, lease = arg(), arg(), tonumber(arg())
 local c = open_cart(0)

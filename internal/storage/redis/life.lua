@@ -1,9 +1,8 @@
--- How long a cart lives, and the index of instances with it. A cart that expires does so no sooner than the last lease
--- on it, whoever holds that: outlive in lease.go of package storage. Turns and the locks of other programs are no
--- leases.
+-- How long a cart lives, and the index of instances with it. A cart does not expire before the last lease on it has
+-- ended, as outlive in lease.go of package storage says. Turns and the locks of other programs are not leases.
 
--- index enters the cart in the index of instances, which must live as long as any cart in it: until last, 0 for ever.
--- It comes after the cart is written, and an error of it must not part two carts.
+-- index enters the cart in the index of instances, which must live as long as any cart in it: until last, or for ever
+-- if that is 0. It runs after the cart is written, so an error here must not end the script between two carts.
 local function index(c, instance, last)
   local left = redis.call('PTTL', c.index)
   redis.pcall('SADD', c.index, instance)
@@ -28,8 +27,7 @@ local function lease_end(c)
 end
 
 -- outlive lets the cart live until the leases that were granted or renewed have ended. c.ends is the last of their
--- ends, and nil where there was none, so that nobody else pays for it. c.expires tells afterwards when the cart
--- expires.
+-- ends; it is nil if there was none, and then this costs nothing. Afterwards c.expires is when the cart expires.
 local function outlive(c)
   if not c.ends then
     return

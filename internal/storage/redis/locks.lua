@@ -1,15 +1,15 @@
 -- The locks of a cart and the queue for them.
 --
--- A lock that a sidecar holds stands in two places. The lock keys, one for each part, are what other programs see:
--- their values are those of bsm/redislock, a token of 22 characters and then text about the holder. The registry, one
--- JSON string, has the same locks by holder, and the queue; it exists only while somebody holds or waits, so that an
--- undisturbed commit sees at one MGET that there is nothing to think about. A hold counts while it has not ended and
--- each of its keys still starts with its token; a lock key that no hold explains is the lock of another program.
+-- A lock that a sidecar holds is in two places. Other programs see the lock keys, one for each part. Their values have
+-- bsm/redislock's format: a token of 22 characters, then text about the holder. The registry, one JSON string, has the
+-- same locks by holder, and the queue. It exists only while somebody holds or waits, so one MGET shows an ordinary
+-- commit that there are no locks. A hold counts while it has not ended and each of its keys still begins with its
+-- token. A lock key without a hold is the lock of another program.
 --
 -- The rules are those of State in state.go of package storage, whose names are used.
 
--- hold and drop note the parts whose keys are not as they should be any more, for save. What belongs to another program
--- is left alone, also where it was taken beneath a lock of the whole cart, of which that program knows nothing.
+-- hold and drop note for save the parts whose keys must change. Locks of another program are left alone, even if they
+-- were taken while a sidecar had the whole cart: other programs do not know of locks of the whole cart.
 local function touch(c, parts, token)
   for _, p in ipairs(parts) do
     local v = c.values[p]
@@ -24,9 +24,10 @@ local function drop(c, h)
   touch(c, h.parts, h.token)
 end
 
--- gather_lease makes h all that its token holds, as one lease. One that is short for now does not cut that, and is
--- entered when it is confirmed: nobody knows of it yet. One of the whole cart has the keys of items and conditions too:
--- other programs know nothing of locks of the whole cart.
+-- gather_lease makes h one lease over all that its token holds. A grant that is not confirmed yet is short. It does not
+-- shorten the rest of the lease, and is entered in the set when it is confirmed, since no client has its token yet. A
+-- lease of the whole cart also has the keys of items and conditions, since other programs do not know of locks of the
+-- whole cart.
 local function gather_lease(c, h, short)
   local parts, has, fence, ends, duration = {}, {}, nil, h.expires, nil
   local function add(list)
@@ -49,7 +50,7 @@ local function gather_lease(c, h, short)
   end)
   add(h.parts)
   h.parts, h.fence = has['*'] and {'*', 'items', 'conditions'} or parts, fence or next_fence(c)
-  h.duration = h.duration or duration -- a turn by the lease's token leaves that as it is
+  h.duration = h.duration or duration -- a turn by the lease's token leaves the lease's duration as it is
   if short then
     h.expires = ends
   else
@@ -58,8 +59,8 @@ local function gather_lease(c, h, short)
   c.ends = math.max(c.ends or 0, h.expires)
 end
 
--- hold grants a claim. Where it comes from the queue, its waiter may have died since its last sign of life, and is
--- given a longer lease, or a client's, when it has claimed again.
+-- hold grants a claim. The waiter of a claim from the queue may have died since its last sign of life. So it is given a
+-- long lock, or a client's lease, only when it has claimed again.
 local function hold(c, claim, queued)
   local short = queued and (claim.fence or claim.lease > claim.life)
   local h = {
@@ -198,8 +199,8 @@ local function look(c, ...)
   promote(c)
 end
 
--- renew gives what token holds of the parts their lease anew, where it holds them all, and leaves what else it holds as
--- it is, unless it is a lease, which ends as a whole.
+-- renew lets what token holds of the parts live for the whole duration again, if token holds all of them. Other parts
+-- that it holds keep their end, unless they are a lease, which has one end.
 local function renew(c, claim)
   local has = {}
   for _, h in ipairs(c.held) do
@@ -236,7 +237,7 @@ local function renew(c, claim)
   return true
 end
 
--- acquire grants the claim or puts it in the queue, and says which; neither where its lease was lost.
+-- acquire grants the claim or puts it in the queue, and says which. It does neither if the claim's lease was lost.
 local function acquire(c, claim)
   if renew(c, claim) then
     return true, false

@@ -1,6 +1,6 @@
 -- The keys of locks.
 
--- The twin of escapeLock in keys.go: metadata keys of a cart are found here.
+-- This must match escapeLock in keys.go. Scripts need it since they find the metadata keys of a cart themselves.
 local ESCAPED = {['%'] = '%25', ['.'] = '%2E', ['{'] = '%7B', ['}'] = '%7D'}
 local RESERVED = {items = '%69tems', conditions = '%63onditions', metadata = '%6Detadata'}
 
@@ -11,7 +11,7 @@ local function lock_key(c, part)
   if part == 'items' or part == 'conditions' then
     return c.lock .. '.' .. part
   end
-  local key = string.sub(part, 10) -- behind 'metadata.'
+  local key = string.sub(part, 10) -- the rest after 'metadata.'
   return c.lock .. '.metadata.' .. (RESERVED[key] or (string.gsub(key, '[%%.{}]', ESCAPED)))
 end
 

@@ -1,4 +1,4 @@
--- What parts have to do with each other, and who holds them.
+-- How parts overlap, and who holds them.
 
 local TOKEN = 22 -- length of a token
 
@@ -35,7 +35,7 @@ local function held_by_other(c, parts, token)
   return false
 end
 
--- reject removes what refuse says yes to, in place.
+-- reject removes in place the elements for which refuse returns true.
 local function reject(list, refuse)
   local kept = 0
   for i = 1, #list do

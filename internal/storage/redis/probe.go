@@ -18,7 +18,7 @@ import (
 
 var _ storage.Beater = (*Store)(nil)
 
-// probeLife is how long what a probe writes lives at most, should its end not come.
+// probeLife is how long the keys of a probe last at most if the probe breaks off.
 const probeLife = 10 * time.Second
 
 // Beat runs a script that a replica, or a server that cannot write, refuses.
@@ -48,7 +48,7 @@ func (s *Store) Ping(ctx context.Context) error {
 	return s.translate(ctx, s.wouldNotConfirm(err), "ping")
 }
 
-// probeIdentifiers are those of the carts to probe with, one of each master.
+// probeIdentifiers returns the identifiers of the carts to probe with, one for each master.
 func (s *Store) probeIdentifiers(ctx context.Context) ([]string, error) {
 	c, ok := s.client.(*goredis.ClusterClient)
 	if !ok {
@@ -68,7 +68,8 @@ func (s *Store) probeIdentifiers(ctx context.Context) ([]string, error) {
 		return nil, err
 	}
 	var identifiers []string
-	// Of three masters each is found within some ten tries. One with very few slots may not be, and is left out.
+	// Of three masters, each is found within about ten tries. A master with very few slots may not be found, and is
+	// left out.
 	for n, tries := 0, 100*len(masters); n < tries && len(masters) > 0; n++ {
 		identifier := probeName + strconv.Itoa(n)
 		node, err := c.MasterForKey(ctx, s.space.names(cart.Key{Identifier: identifier, Instance: probeName}).cart)
@@ -83,8 +84,8 @@ func (s *Store) probeIdentifiers(ctx context.Context) ([]string, error) {
 	return identifiers, nil
 }
 
-// errProbe is below the error of a probe that met what it did not expect: a server that loses keys, or somebody who
-// flushed meanwhile.
+// errProbe is below the error of a probe that found an unexpected state: the server loses keys, or somebody flushed
+// meanwhile.
 var errProbe = errors.New("the probe met something unexpected")
 
 // probeTwice probes again where somebody flushed meanwhile, or an earlier probe broke off.
@@ -97,19 +98,19 @@ func (s *Store) probeTwice(ctx context.Context, identifier string) error {
 }
 
 func (s *Store) probe(ctx context.Context, identifier string) error {
-	// Several sidecars probe at once: the name is this one's own. It is the same each time, so that probes that break
-	// off do not pile up.
+	// Several sidecars may probe at once, so the name is this sidecar's own. It is the same each time, so that the keys
+	// of probes that broke off do not pile up.
 	key := cart.Key{Identifier: identifier, Instance: s.probeInstance}
 	work := s.probeScripts(ctx, key)
 	if work != nil && !isReply(work) && !isUnconfirmed(work) && !errors.Is(work, errProbe) {
-		return work // nobody answers: the rest would only wait again
+		return work // no server answers, and the rest would only wait again
 	}
-	// It cleans up, and of what is refused it says what it was.
+	// probe.lua cleans up, and names what was refused.
 	n := s.space.names(key)
 	keys := []string{n.cart, n.index, n.queue, n.lock, n.fence, n.lockKey(cart.PartItems), n.lockKey(cart.PartMetadata("m"))}
 	mute, err := s.run(ctx, probeScript, append(scriptArgs(probeScript, 1, keys...), s.waiters.channel))
 	if err != nil {
-		for _, k := range keys { // as far as it may
+		for _, k := range keys { // each by itself, since the right to some may be missing
 			_ = s.client.Del(ctx, k).Err()
 		}
 		return s.whichKey(ctx, err, keys)
@@ -118,8 +119,8 @@ func (s *Store) probe(ctx context.Context, identifier string) error {
 	return work
 }
 
-// whichKey adds to the error of a script which of its keys, as probe.lua has them, may not be used: the server does not
-// say.
+// whichKey adds to the error of a script which of its keys may not be used, since the server does not say that. Keys
+// are in the order of probe.lua.
 func (s *Store) whichKey(ctx context.Context, err error, keys []string) error {
 	if !goredis.HasErrorPrefix(err, "NOPERM") {
 		return err
@@ -132,7 +133,7 @@ func (s *Store) whichKey(ctx context.Context, err error, keys []string) error {
 	return err
 }
 
-// probeScripts does with key what clients do.
+// probeScripts runs on key the scripts that clients' calls run.
 func (s *Store) probeScripts(ctx context.Context, key cart.Key) error {
 	const id = "probe"
 	parts := []cart.Part{cart.PartItems, cart.PartMetadata("m")}

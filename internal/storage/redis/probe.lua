@@ -1,5 +1,5 @@
--- Prove that every command that the scripts use may be used on every kind of key, and works. It works on keys of its
--- own and leaves nothing behind, of what the scripts before it left there either.
+-- Prove that every command of the scripts may be used on every kind of key, and works. It uses keys of its own and
+-- deletes them at the end, with what earlier scripts of the probe left there.
 --
 -- KEYS: cart, index of instances, queue, lock of the whole cart, fence, locks of two parts. ARGV: channel. Reply: why
 -- nobody can be woken, '' if all can. An error names the command, and the key by its kind.
@@ -7,7 +7,7 @@
 local hash, index, queue, lock, fence, part, other = unpack(KEYS)
 local KINDS = {[hash] = 'a cart', [index] = 'an index', [queue] = 'a queue', [lock] = 'a lock', [fence] = 'a fence', [part] = 'a lock', [other] = 'a lock'}
 local END = 9999999999999 -- in the year 2286
--- The first must be something that a full server refuses: Redis lets a script that has written go on.
+-- The first command must be one that a full server refuses, since Redis lets a script that has written go on.
 local calls = {
   {'HSET', hash, 'f', '1'}, {'SADD', index, 'i'}, {'SET', queue, '{}'}, {'SET', lock, 't'}, {'SET', part, 't'}, {'ZADD', fence, 1, 't'},
   {'TIME'}, {'EXISTS', hash}, {'HMGET', hash, 'f'}, {'HGETALL', hash}, {'HKEYS', hash}, {'HLEN', hash}, {'HSTRLEN', hash, 'f'}, {'HGET', hash, 'f'},

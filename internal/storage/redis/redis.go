@@ -24,15 +24,15 @@ type Store struct {
 	// scripts are those of the space's namespace; see scriptsOf.
 	scripts map[string]script
 
-	// heartbeat is how often a waiter renews its place; tests make it endless.
+	// heartbeat is how often a waiter renews its place. Tests make it very long.
 	heartbeat time.Duration
 	confirms  bool // replicas must confirm what is acknowledged
 	waiters   *waiters
 	eviction  eviction
-	// probing holds an element while a probe is under way, of a cart with probeInstance.
+	// probing holds an element while a probe is under way. Probes of one store use the same keys.
 	probing       chan struct{}
 	probeInstance string
-	// mute is why the last probe could wake nobody, "" where it could.
+	// mute says why the last probe could not publish a wake-up; "" if it could.
 	mute atomic.Pointer[string]
 
 	mu     sync.Mutex
@@ -79,16 +79,16 @@ func (s *Store) Load(ctx context.Context, key cart.Key) (*cart.Cart, error) {
 // onceList is [once] for lists.
 type onceList struct{ *goredis.StringSliceCmd }
 
-// NoRetry makes the client leave it at one attempt, so that an error comes when it happens.
+// NoRetry makes the client try only once, so that an error is returned at once.
 func (onceList) NoRetry() bool { return true }
 
-// Atomic holds for any two carts, in a Cluster for those whose identifiers are of one slot.
+// Atomic is true for any two carts, and in a Cluster for those whose identifiers are in one slot.
 func (s *Store) Atomic(a, b cart.Key) bool {
 	return !s.space.cluster || a.Identifier == b.Identifier || slot(escape(a.Identifier)) == slot(escape(b.Identifier))
 }
 
-// Instances asks the index, and which of its carts are there still. Where the server may have evicted an index it looks
-// for the carts themselves, and mends the index.
+// Instances asks the index, and which of its carts are there still. If the server may have evicted an index, it looks
+// for the carts themselves and mends the index.
 func (s *Store) Instances(ctx context.Context, identifier string) ([]string, error) {
 	doing := "list carts of " + strconv.Quote(identifier)
 	var found []string
@@ -114,7 +114,8 @@ func (s *Store) Instances(ctx context.Context, identifier string) ([]string, err
 	return list, nil
 }
 
-// instances are those of the index that are there, as in keys. It is given those that were found without.
+// instances returns those in the index whose carts exist, escaped as in keys. found are instances that were found
+// without the index; they are added to it.
 func (s *Store) instances(ctx context.Context, identifier string, found ...string) ([]string, error) {
 	index, before := s.space.owner(identifier)
 	args := append(scriptArgs(instancesScript, 1+len(found), index), before)
@@ -140,8 +141,8 @@ func (s *Store) Flush(ctx context.Context) error {
 	return s.translate(ctx, err, "flush")
 }
 
-// flushNode lets the server sort out most keys by a pattern, which no character of a prefix can disturb, and then reads
-// each exactly.
+// flushNode lets the server filter the keys by a pattern, in which no character of a prefix has a meaning, and then
+// checks each key exactly.
 func (s *Store) flushNode(ctx context.Context, node goredis.Cmdable) error {
 	const page = 1000
 	var cursor uint64
@@ -200,7 +201,7 @@ func (s *Store) isClosed() bool {
 	}
 }
 
-// begin notes a task that Close must wait for, which then calls s.tasks.Done; false after Close.
+// begin notes a task that Close must wait for; the task then calls s.tasks.Done. It returns false after Close.
 func (s *Store) begin() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -1,5 +1,5 @@
 -- read_registry reads what stands under the key of a queue: who holds locks of the cart and who waits. It returns nil
--- where that is something else, so that no script trips over it halfway.
+-- if the key holds something else, so that no script fails on it halfway.
 local function read_registry(text)
   local good, r = pcall(cjson.decode, text)
   if not good or type(r) ~= 'table' or type(r.held) ~= 'table' or type(r.waiting) ~= 'table' then

@@ -13,12 +13,12 @@ import (
 
 // confirmation has replicas confirm what a script wrote, before it is acknowledged. It is a hook of the client of one
 // server: it sends WAIT behind the script, over the same connection, since WAIT is about what its own connection did.
-// So redirections of a Cluster need no thought of their own: WAIT asks the node that ran the script.
+// So redirections of a Cluster need no special case: WAIT asks the node that ran the script.
 //
-// WAIT is also about what others wrote before. So an answer that rests on a change of somebody else, such as "it is
-// like this already", is as safe as one about a change of one's own.
+// WAIT also covers what others wrote before. So an answer that rests on somebody else's change, such as "it is so
+// already", is as safe as one about an own change.
 type confirmation struct {
-	// patient is the same client, with time for the script and for the replicas.
+	// patient is the same client with a read timeout that allows for the script and for the replicas.
 	patient *goredis.Client
 	// replicas is how many must confirm, and within which time.
 	replicas int
@@ -82,7 +82,7 @@ type confirmed struct {
 	confirmation
 }
 
-// err is nil where enough replicas confirmed, or none had to.
+// err returns nil if enough replicas confirmed, or none had to.
 func (c *confirmed) err() error {
 	if c == nil {
 		return nil
@@ -95,7 +95,7 @@ func (c *confirmed) err() error {
 }
 
 // unconfirmedError says that a script ran and that too few replicas confirmed it: a failover may undo what it did. It
-// is no refusal, after which nothing would have changed.
+// is not a [storage.Refusal], which would say that nothing was changed.
 type unconfirmedError struct {
 	got    int64
 	want   int
@@ -115,8 +115,8 @@ func isUnconfirmed(err error) bool {
 	return ok
 }
 
-// wouldNotConfirm is what an [unconfirmedError] means where nothing was changed but for the sake of a probe: the
-// backend cannot do what a change needs.
+// wouldNotConfirm turns the [unconfirmedError] of a probe into a refusal: the probe's own change does not matter, and
+// the backend cannot do what a change needs.
 func (s *Store) wouldNotConfirm(err error) error {
 	u, ok := errors.AsType[*unconfirmedError](err)
 	switch {

@@ -1,7 +1,7 @@
 -- What scripts write of locks and the queue.
 
--- save writes locks and queue, where anything changed. Keys end one millisecond early, since Redis drops a key after
--- its time, and here what ends at an instant is over at it.
+-- save writes locks and queue if anything changed. Keys end one millisecond early: Redis drops a key only after its
+-- time, and by the contract a lock is over at the instant of its end.
 local function save(c)
   if not c.dirty then
     return
@@ -35,7 +35,7 @@ local function save(c)
     last = math.max(last, w.alive)
   end
   if last > 0 then
-    -- It outlives its locks: a lock key without it would pass for another program's.
+    -- The registry outlives its locks, since a lock key without it would count as another program's.
     redis.call('SET', c.queue, cjson.encode({held = held, waiting = c.waiting}), 'PXAT', last + 1000)
   elseif c.registry then
     redis.call('DEL', c.queue)

@@ -21,21 +21,21 @@ import (
 //go:embed *.lua
 var sources embed.FS
 
-// join is the text of some .lua files, one after the other. The first are includes, each of one concept; the last is
-// the script, which begins with its KEYS, ARGV and reply.
+// join returns the text of some .lua files, one after the other. The first are includes, each of one concept. The last
+// is the script, which begins with its KEYS, ARGV and reply.
 func join(names ...string) string {
 	var b strings.Builder
 	for _, name := range names {
 		text, err := sources.ReadFile(name + ".lua")
 		if err != nil {
-			panic(err) // the name of a file that is not there
+			panic(err) // a name without a file is a mistake in this program
 		}
 		b.Write(text)
 	}
 	return b.String()
 }
 
-// locking is what all scripts about locks begin with.
+// locking are the includes of all scripts about locks.
 var locking = join("time", "arguments", "calls", "names", "cart", "parts", "leases", "life", "locks", "save", "wake")
 
 var (
@@ -51,7 +51,8 @@ var (
 
 type script struct {
 	source, sha string
-	// confirms says that its answer may acknowledge something, which replicas must confirm where that is asked for.
+	// confirms says that its answer may acknowledge something. Replicas must confirm that if the configuration asks for
+	// it.
 	confirms bool
 }
 
@@ -65,8 +66,8 @@ func acknowledging(source string) script {
 	return sc
 }
 
-// inNamespace makes a script. What it must know of the namespace is a constant in it, so that no call carries it; the
-// characters of a namespace need no quoting in Lua.
+// inNamespace makes a script for a namespace, which is a constant in it, so that no call carries it. The characters of
+// a namespace need no quoting in Lua.
 func inNamespace(namespace, body string) script {
 	source := namespaceLine(namespace) + body
 	sum := sha1.Sum([]byte(source)) // the name by which Redis knows it; no secret
@@ -75,7 +76,8 @@ func inNamespace(namespace, body string) script {
 
 func namespaceLine(namespace string) string { return "local NAMESPACE = '" + namespace + "'\n" }
 
-// scriptsOf are all scripts as they are in a namespace, by the sha that they have without; nil where there is none.
+// scriptsOf returns all scripts for a namespace, by the SHA-1 that they have without one. It returns nil for no
+// namespace.
 func scriptsOf(namespace string) map[string]script {
 	if namespace == "" {
 		return nil
@@ -89,17 +91,17 @@ func scriptsOf(namespace string) map[string]script {
 	return all
 }
 
-// once is a command that is sent once: a Cluster client would send others again after an error of the network, when the
-// first may have done its work.
+// once is a command that is sent only once. A Cluster client would send other commands again after a network error,
+// although the first may have done its work.
 type once struct {
 	*goredis.StringCmd
-	// confirms is that of the script; confirmed is what the replicas said, nil where they were not asked.
+	// confirms is that of the script. confirmed is what the replicas said; nil if they were not asked.
 	confirms  bool
 	confirmed *confirmed
 }
 
-// NoRetry makes the client leave it at one attempt. Redirections are followed all the same: a node that redirects has
-// not run the command.
+// NoRetry makes the client try only once. Redirections are followed all the same, since a node that redirects has not
+// run the command.
 func (*once) NoRetry() bool { return true }
 
 // scriptArgs begins the arguments of a script; the script's own follow the keys.
@@ -126,8 +128,8 @@ func (s *Store) run(ctx context.Context, sc script, args []any) (string, error) 
 		case goredis.HasErrorPrefix(err, "NOSCRIPT") && args[0] == "evalsha":
 			args[0], args[1] = "eval", sc.source
 		case goredis.IsTryAgainError(err):
-			// The slot is on its way to another node and the keys are on both: nothing was done, and it is over in a
-			// moment.
+			// The slot is moving to another node, and its keys are on both nodes. Nothing was done, and the move of
+			// these keys is over in a moment.
 			if err := pause(ctx, jitter(5*time.Millisecond, 25*time.Millisecond)); err != nil {
 				return "", err
 			}
@@ -160,7 +162,7 @@ func (s *Store) translate(ctx context.Context, err error, doing string, keys ...
 		doing += " " + k.String()
 	}
 	deadline, bounded := ctx.Deadline()
-	if errors.Is(err, goredis.Nil) { // no command of ours is answered with nothing, but the question for the master
+	if errors.Is(err, goredis.Nil) { // only the question to sentinels for the master may be answered with nothing
 		err = fmt.Errorf("the sentinels know no master called %q", s.master)
 	}
 	switch {
@@ -178,20 +180,19 @@ func (s *Store) translate(ctx context.Context, err error, doing string, keys ...
 	case isReply(err):
 		return fmt.Errorf("redis: %s: %w: %w", doing, storage.ErrUnavailable, &storage.Refusal{Words: s.words(err)})
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
-		// A deadline of the driver's own; the caller's context is alive and must not seem to have ended.
+		// This is a deadline of the driver's own. The caller's context is alive, and must not seem to have ended.
 		text := errors.New(storage.Hide(err, s.secrets...).Error())
 		return fmt.Errorf("redis: %s: %w: %w", doing, storage.ErrUnavailable, text)
 	}
 	return fmt.Errorf("redis: %s: %w: %w", doing, storage.ErrUnavailable, storage.Hide(err, s.secrets...))
 }
 
-// corrupt is how the scripts say that they looked at a key, and that it holds something else than it should; Redis puts
-// its own words around that.
+// corrupt is the word by which scripts say that a key holds something else than it should. Redis puts words of its own
+// around it.
 var corrupt = regexp.MustCompile(`(^|ERR |user_script:\d+: )CORRUPT `)
 
-// isCorrupt reports whether the server says that a key holds something else than it should: the scripts say so, or it
-// is of another type. All keys of a call are ours. Every other error of a script, whatever its cause, says nothing
-// about what is stored.
+// isCorrupt reports whether a key holds something else than it should: a script says so, or the key is of another type.
+// All keys of a call are ours. No other error of a script says anything about what is stored.
 func isCorrupt(err error) bool {
 	var reply goredis.Error
 	return errors.As(err, &reply) && (corrupt.MatchString(reply.Error()) || strings.Contains(reply.Error(), "WRONGTYPE "))
@@ -200,7 +201,7 @@ func isCorrupt(err error) bool {
 // isReply reports whether the server answered, with an error.
 func isReply(err error) bool { return replyOf(err) != "" }
 
-// replyOf is the error that the server answered with, "" where it did not.
+// replyOf returns the error that the server answered with, or "" if it did not answer with one.
 func replyOf(err error) string {
 	if farewell, ok := errors.AsType[*farewellError](err); ok {
 		return farewell.words
@@ -212,8 +213,8 @@ func replyOf(err error) string {
 	return reply.Error()
 }
 
-// What the server adds to its words, and nobody needs or may read: where in a script it happened, the arguments of an
-// unknown command, which hold names and documents of carts, and the name of the user, which comes from a secret file.
+// What the server adds to its words and is cut off: the place in a script, which nobody needs; the arguments of an
+// unknown command, which hold names and documents of carts; and the name of the user, which comes from a secret file.
 var additions = []struct {
 	pattern *regexp.Regexp
 	instead string
@@ -225,7 +226,7 @@ var additions = []struct {
 	{regexp.MustCompile(`[\r\n]+`), " "},
 }
 
-// words are what the server said, without secrets and additions.
+// words returns what the server said, without secrets and additions.
 func (s *Store) words(err error) string {
 	const most = 300
 	text := storage.HideIn(replyOf(err), s.secrets...)

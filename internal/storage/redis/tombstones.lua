@@ -2,7 +2,7 @@
 
 local TOMBSTONES = 64 -- cart.MaxTombstones
 
--- before compares text by bytes; Lua's own comparison depends on the server's language.
+-- before compares text by bytes. Lua's own comparison depends on the server's locale.
 local function before(a, b)
   for i = 1, math.min(#a, #b) do
     local x, y = string.byte(a, i), string.byte(b, i)

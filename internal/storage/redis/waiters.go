@@ -8,8 +8,8 @@ import (
 	goredis "github.com/redis/go-redis/v9"
 )
 
-// waiters are the claims of this process that wait, and the one subscription by which they are woken. Nobody subscribes
-// before the first claim has to wait, so that a store without contention has no connection for it.
+// waiters are the waiting claims of this process, and the one subscription by which they are woken. The store
+// subscribes when the first claim has to wait, so a store without contention has no connection for that.
 type waiters struct {
 	channel     string
 	subscribing chan struct{} // holds an element while somebody subscribes
@@ -30,15 +30,15 @@ func newWaiters(channel string) *waiters {
 
 // waiter is one claim.
 type waiter struct {
-	// wake gets what was granted; without the cart's fields where they did not fit.
+	// wake gets what was granted. The cart's fields are left out if they do not fit in a message.
 	wake chan granted
 	// listening says that a grant since the claim was sent would have been heard.
 	listening bool
 	outlook   granted
 }
 
-// join registers a token, or finds it registered. It must come before the claim is sent, since the answer may be
-// overtaken by the wake-up.
+// join registers a token, or finds it registered. It must come before the claim is sent, since the wake-up may overtake
+// the answer.
 func (ws *waiters) join(token string) *waiter {
 	ws.mu.Lock()
 	defer ws.mu.Unlock()
@@ -65,8 +65,8 @@ func (ws *waiters) leave(token string) {
 	delete(ws.byToken, token)
 }
 
-// listen subscribes, unless that was done, and returns when the server has confirmed it. A connection that breaks is
-// made anew by the driver; what it missed, waiters find at their next heartbeat.
+// listen subscribes, unless that was done, and returns when the server has confirmed it. The driver replaces a
+// connection that breaks. Waiters find at their next heartbeat what they missed meanwhile.
 func (ws *waiters) listen(ctx context.Context, client goredis.UniversalClient) error {
 	select {
 	case ws.subscribing <- struct{}{}:
@@ -112,7 +112,7 @@ func (ws *waiters) subscribe(ctx context.Context, client goredis.UniversalClient
 	return sub, nil
 }
 
-// audible tries whether wake-ups can be heard, unless the last attempt says so.
+// audible tries whether wake-ups can be received, unless the last attempt has shown that.
 func (ws *waiters) audible(ctx context.Context, client goredis.UniversalClient) error {
 	ws.mu.Lock()
 	heard := ws.heard
@@ -127,7 +127,7 @@ func (ws *waiters) audible(ctx context.Context, client goredis.UniversalClient) 
 	return err
 }
 
-// dispatch hands a wake-up to its waiter; one that nobody waits for is dropped.
+// dispatch hands a wake-up to its waiter. It drops a wake-up that no claim waits for.
 func (ws *waiters) dispatch(payload string) {
 	u := unpacker{rest: payload}
 	u.next()

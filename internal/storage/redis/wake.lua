@@ -2,8 +2,9 @@
 
 local PUSHED = 16384 -- a cart whose documents are longer does not travel with a wake-up
 
--- outlook says when a queued claim should ask again: in how many milliseconds the first of those before it ends by
--- itself (-1: never), and whether only another program's lock stands in its way, of whose end nobody tells.
+-- outlook says when a queued claim should ask again. It returns in how many milliseconds the first of those before it
+-- ends by itself (-1: never), and whether only another program's lock stands in its way: no wake-up comes at the end of
+-- such a lock.
 local function outlook(c, claim)
   local first, foreign, ahead = -1, false, false
   local function ends(when)
@@ -33,8 +34,8 @@ local function outlook(c, claim)
   return first, foreign and not ahead
 end
 
--- wake tells those who were granted a lock by what was saved, with the cart where it is small, so that they need not
--- read it; those who must claim again get it with that. It is only a hint: they ask again by themselves.
+-- wake tells the waiters whose locks save has granted. A small cart is sent along, so that they need not read it; those
+-- who must claim again get the cart then. The message may get lost, since they also ask by themselves.
 local function wake(c)
   if not c.saved or #c.woken == 0 then
     return

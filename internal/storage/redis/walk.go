@@ -15,8 +15,8 @@ import (
 
 var _ storage.Walker = (*Store)(nil)
 
-// Page is one SCAN, of one master after the other in a Cluster. There, a cart whose slot moves meanwhile from a master
-// that comes later to one that was walked is on no page.
+// Page is one SCAN. In a Cluster it walks one master after the other. A cart is on no page if its slot moves during the
+// walk from a later master to one that was walked already.
 func (s *Store) Page(ctx context.Context, after string, limit int) ([]cart.Key, string, error) {
 	keys, next, err := s.page(ctx, after, limit)
 	return keys, next, s.translate(ctx, err, "walk")
@@ -34,7 +34,7 @@ func (s *Store) page(ctx context.Context, after string, limit int) (keys []cart.
 		return nil, "", err
 	}
 	if name != place {
-		cursor = 0 // the master has gone; its carts are with others
+		cursor = 0 // the master has gone, and its carts are on others
 	}
 	before := s.space.namespace + s.space.prefix + "."
 	found, cursor, err := node.Scan(ctx, cursor, globSigns.Replace(before)+"*", int64(limit)).Result()
@@ -68,8 +68,8 @@ func (s *Store) page(ctx context.Context, after string, limit int) (keys []cart.
 	return keys, next, nil
 }
 
-// masterAfter is the server at place, or the next in the order of their addresses, "" being before the first; and the
-// addresses of those after it. There is none after the last.
+// masterAfter returns the server at place, or the next one in the order of addresses, and the addresses of those after
+// it. "" is the place before the first. After the last there is none.
 func (s *Store) masterAfter(ctx context.Context, place string) (node goredis.Cmdable, name string, others []string, err error) {
 	cluster, ok := s.client.(*goredis.ClusterClient)
 	if !ok {

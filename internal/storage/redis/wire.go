@@ -88,7 +88,7 @@ func (u *unpacker) next() value {
 	return value{}
 }
 
-// texts reads a list of text, nil where there is false in its place.
+// texts reads a list of text, or false, which gives nil.
 func (u *unpacker) texts() []string {
 	v := u.next()
 	if !v.list {
@@ -124,14 +124,14 @@ func instant(ms int64) time.Time {
 	return time.UnixMilli(ms).UTC()
 }
 
-// granted is what a script says of a claim.
+// granted is a script's answer to a claim.
 type granted struct {
 	yes bool
 	// first is when the first of those before it ends by itself, in milliseconds; -1 for never. poll says that only
 	// another program's lock stands in the way.
 	first int64
 	poll  bool
-	// flat is the cart where the lock was granted; fence and expires are those of a lease.
+	// flat is the cart if the lock was granted. fence and expires are those of a lease.
 	flat    []string
 	fence   uint64
 	expires time.Time
@@ -147,7 +147,7 @@ func decodeClaim(reply string) (granted, error) {
 	return g, u.err
 }
 
-// decodeQuick reads the reply of quick.lua behind its mark.
+// decodeQuick reads the reply of quick.lua after its mark.
 func decodeQuick(numbers, id string) (storage.Outcome, granted, error) {
 	var n [5]int64
 	fields := strings.Fields(numbers)
@@ -265,8 +265,8 @@ func decodeCart(flat []string) (*cart.Cart, error) {
 	return c, nil
 }
 
-// appendCart appends the fields of a cart's hash, name and value by turns, as decodeCart reads them, but for what the
-// server adds: updated, expires and indexed.
+// appendCart appends the fields of a cart's hash, name and value by turns, as decodeCart reads them. It leaves out what
+// the server adds: updated, expires and indexed.
 func appendCart(args []any, c *cart.Cart, keep bool) []any {
 	args = append(args, "id", c.ID, "version", c.Version, "created", c.CreatedAt.UnixMilli())
 	document := func(p cart.Part, d *cart.Document) {
@@ -304,7 +304,7 @@ func appendCart(args []any, c *cart.Cart, keep bool) []any {
 	return args
 }
 
-// expiry is 0 for never.
+// expiry returns milliseconds since 1970, or 0 for never.
 func expiry(at time.Time) int64 {
 	if at.IsZero() {
 		return 0
