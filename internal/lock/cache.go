@@ -34,7 +34,7 @@ type cached struct {
 	key  cart.Key
 	cart *cart.Cart
 	size int
-	// own says that the state is from a commit of this sidecar: if it is not what the backend has, then somebody else
+	// own says that the state is from a commit of this sidecar. If the backend has another state, then somebody else
 	// wrote.
 	own bool
 	// turn is when this sidecar last changed the cart in a turn of its own.
@@ -53,7 +53,7 @@ func (c *cache) part(key cart.Key) *cachePart {
 	return &c.parts[maphash.Comparable(c.seed, key)%uint64(len(c.parts))]
 }
 
-// get is the last known state; nil if nothing is known.
+// get returns the last known state, or nil if nothing is known.
 func (c *cache) get(key cart.Key) (k *cart.Cart, own bool) {
 	p := c.part(key)
 	p.mu.Lock()
@@ -64,11 +64,11 @@ func (c *cache) get(key cart.Key) (k *cart.Cart, own bool) {
 	}
 	p.order.MoveToFront(e)
 	v := e.Value.(*cached)
-	p.weigh(v) // a document that was taken apart since takes more
+	p.weigh(v) // a document that has been parsed since takes more
 	return v.cart, v.own
 }
 
-// used notes that the cart was worked on, and that no commit followed.
+// used notes that the cart was worked on without a commit, which may have made its entry larger.
 func (c *cache) used(key cart.Key) {
 	p := c.part(key)
 	p.mu.Lock()
@@ -78,7 +78,7 @@ func (c *cache) used(key cart.Key) {
 	}
 }
 
-// begin marks a commit: what reads found before it is no longer offered.
+// begin marks the start of a commit. The cache then takes no state from reads that began before it.
 func (c *cache) begin(key cart.Key) {
 	p := c.part(key)
 	p.mu.Lock()
@@ -86,7 +86,7 @@ func (c *cache) begin(key cart.Key) {
 	p.mu.Unlock()
 }
 
-// set remembers what a commit of this sidecar left or met.
+// set remembers the state that a commit of this sidecar left or found.
 func (c *cache) set(key cart.Key, k *cart.Cart) {
 	p := c.part(key)
 	p.mu.Lock()
@@ -118,7 +118,7 @@ func (c *cache) takesTurns(key cart.Key) bool {
 	return again
 }
 
-// remember is set where the state is known in whole, and drop where only some of its parts are.
+// remember calls set if the whole state is known, and drop if only some parts are.
 func (c *cache) remember(key cart.Key, k *cart.Cart, whole bool) {
 	if whole {
 		c.set(key, k)
@@ -136,7 +136,7 @@ func (c *cache) drop(key cart.Key) {
 	p.remove(key)
 }
 
-// stamp is taken before a read, and handed to offer after it.
+// stamp returns the clock before a read. It is passed to offer after the read.
 func (c *cache) stamp(key cart.Key) uint64 {
 	p := c.part(key)
 	p.mu.Lock()
@@ -144,8 +144,8 @@ func (c *cache) stamp(key cart.Key) uint64 {
 	return p.clock
 }
 
-// offer remembers what a read found, unless a commit came in between. The state is not the sidecar's own: another
-// writer may always have been there.
+// offer remembers what a read found, unless a commit came in between. The state is not marked as own, since another
+// writer may have made it.
 func (c *cache) offer(key cart.Key, k *cart.Cart, stamp uint64) {
 	p := c.part(key)
 	p.mu.Lock()
@@ -185,7 +185,7 @@ func (p *cachePart) weigh(v *cached) {
 	v.size = size(v)
 	p.bytes += v.size
 	if v.size > cacheBytes/2 {
-		p.remove(v.key) // one large cart is not worth all the others
+		p.remove(v.key) // one large cart must not push out all others
 	}
 	for p.bytes > cacheBytes {
 		p.remove(p.order.Back().Value.(*cached).key)

@@ -28,7 +28,7 @@ var Errors = []error{ErrDraining, ErrBusy, ErrKeyReused}
 type Options struct {
 	// Locking turns distributed locking on, where the store can lock across replicas.
 	Locking bool
-	// Reason says why it is as it is, for the status: "Configured", "MultipleReplicas".
+	// Reason says why locking is on or off, for the status: "Configured", "MultipleReplicas".
 	Reason string
 	// WaitTimeout is the longest that a change waits for a lock.
 	WaitTimeout time.Duration
@@ -50,7 +50,7 @@ type Options struct {
 	OnEvent func(Event)
 }
 
-// Event is something worth a log line and a metric.
+// Event is something that deserves a log line and a metric.
 type Event struct {
 	// Kind is one of the Event constants.
 	Kind string
@@ -96,9 +96,9 @@ type Result struct {
 	Repeat Repeat
 }
 
-// turnTTL bounds how long a sidecar that dies between two steps of one change holds up the others. The turn covers one
-// round trip to the backend. It is the longest lease that a waiter is granted whole, without having to claim it again,
-// which would be a second one.
+// turnTTL bounds how long a sidecar that dies in the middle of a change holds up the others. A turn covers one round
+// trip to the backend. A longer turn would cost a second round trip, since its waiter would have to claim it again
+// ([storage.Claim.Confirms]).
 const turnTTL = storage.WaiterTTL
 
 // Coordinator serves the carts of one store. All methods are safe for concurrent use. Errors match a sentinel of cart,
@@ -138,8 +138,8 @@ func New(store storage.Store, o Options) *Coordinator {
 	return c
 }
 
-// Update replaces the options while requests run: each change uses those that it met first. Locking that the tripwire
-// turned on stays on until options say that it is on by themselves.
+// Update replaces the options while requests run. Each change keeps the options that it began with. Locking that the
+// tripwire turned on stays on until new options turn it on themselves.
 func (c *Coordinator) Update(o Options) {
 	c.opts.Store(&o)
 	c.mode.configure(o, c.store.Capabilities())
@@ -211,7 +211,7 @@ func (c *Coordinator) Change(ctx context.Context, key cart.Key, ch Change) (Resu
 }
 
 // change makes one change, or forgets the cart. Under a lease it does not queue for parts that the lease does not
-// cover: with a lock in hand, it would wait for others who wait for it. It asks again until they are free or the wait
+// cover, since it could then wait for others who wait for its lease. It asks again until the parts are free or the wait
 // time has passed.
 func (c *Coordinator) change(ctx context.Context, key cart.Key, ch Change, forget bool) (Result, error) {
 	if err := c.canLease(ch); err != nil {
@@ -299,14 +299,14 @@ func (c *Coordinator) Flush(ctx context.Context) error {
 	defer c.inFlight.Done()
 	c.cache.clear()
 	err := c.store.Flush(ctx)
-	c.cache.clear() // what was put in meanwhile may be of before
+	c.cache.clear() // what was put in during the flush may be from before it
 	if err == nil {
 		c.leases.clear()
 	}
 	return err
 }
 
-// How long a call pauses before it asks again, where nothing wakes it.
+// How long a call pauses before it asks again, if nothing wakes it.
 const (
 	pauseMin = 2 * time.Millisecond
 	pauseMax = 50 * time.Millisecond

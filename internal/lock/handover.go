@@ -13,8 +13,8 @@ import (
 // Changed is false when there was nothing to move, and then neither cart was touched. Onto itself it is a no-op with
 // Changed false.
 //
-// ch.Lease is a lease of the source. Nobody may hold a lock on the target, or on a part of the source that the lease
-// does not cover.
+// ch.Lease is a lease of the source. A lock of another holder on the target, or on a part of the source that the lease
+// does not cover, makes the hand-over wait.
 func (c *Coordinator) HandOver(ctx context.Context, from, to cart.Key, strategy cart.Strategy, ch Change) (Result, error) {
 	if err := c.canLease(ch); err != nil {
 		return Result{}, err
@@ -96,8 +96,8 @@ func (c *Coordinator) handOver(ctx context.Context, from, to, first cart.Key, st
 		second = to
 	}
 	deadline := time.Now().Add(t.o.WaitTimeout)
-	// Several steps need both turns from the start; one step needs them only when somebody holds a lock, or is quicker
-	// every time.
+	// Several steps need both turns from the start. One step needs them only if somebody holds a lock or has been
+	// quicker twice.
 	turns := !c.store.Atomic(from, to)
 	t.guesses = !turns
 	for attempt := 0; ; attempt++ {
@@ -124,7 +124,7 @@ func (c *Coordinator) handOver(ctx context.Context, from, to, first cart.Key, st
 		case status == storage.LockUnknown && ch.Lease != "":
 			return Result{}, storage.ErrLockUnknown
 		}
-		if ch.Lease != "" && status == storage.Locked && turns { // the source's other parts, which have no turn here
+		if ch.Lease != "" && status == storage.Locked && turns { // parts of the source that the lease does not cover; no turn is taken for them
 			if err := pause(ctx, attempt); err != nil {
 				return Result{}, err
 			}

@@ -11,8 +11,8 @@ import (
 )
 
 // leases are the leases that were acquired through this sidecar. The status page shows them, and a stream that holds
-// one is told when it is released. Only the backend knows which of them still stand. There are [MaxListed] at most, so
-// that a client which takes long leases on ever new names does not fill the memory.
+// one is told when it is released. Only the backend knows which of them are still held. There are [MaxListed] at most,
+// so that a client which takes long leases on ever new names does not fill the memory.
 type leases struct {
 	mu   sync.Mutex
 	byID map[leaseID]*listed
@@ -32,7 +32,7 @@ type listed struct {
 	since time.Time
 	ends  time.Time     // by this process's clock
 	gone  chan struct{} // closed when it was released
-	// watched says that somebody waits for that.
+	// watched says that somebody waits for gone.
 	watched bool
 }
 
@@ -106,7 +106,7 @@ func (s *leases) released(key cart.Key, token string) <-chan struct{} {
 	return nil
 }
 
-// clear drops all, since all that the backend had is gone.
+// clear drops all leases, after the backend was flushed.
 func (s *leases) clear() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -123,7 +123,7 @@ type HeldLease struct {
 	Waiting int
 }
 
-// list are those that are held, oldest first, and drops those that have ended.
+// list returns the leases that are held, oldest first, and drops those that have ended.
 func (s *leases) list() []HeldLease {
 	s.mu.Lock()
 	defer s.mu.Unlock()

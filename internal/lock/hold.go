@@ -10,14 +10,14 @@ import (
 	"github.com/sidecart/sidecart/internal/storage"
 )
 
-// MinHold is the least duration of a lease that is held by a call. The call renews it by itself, every third of it, and
-// each renewal is a write to the backend.
+// MinHold is the least duration of a lease that is held by a call. The call renews the lease at every third of its
+// duration, and each renewal is a write to the backend.
 const MinHold = time.Second
 
-// HoldLease takes a lease, of [MinHold] at least, and renews it until ctx ends, send fails or the coordinator closes;
-// then it gives it back at once. send is told of the lease, with the cart, and of each renewal. HoldLease returns
-// storage.ErrLockLost when the lease is lost, ErrDraining when the coordinator closes, nil when the lease was released
-// with its token through this sidecar, and otherwise the error that ended it.
+// HoldLease takes a lease, of [MinHold] at least, and renews it until ctx ends, send fails or the coordinator closes.
+// Then it gives the lease back at once. send is told of the lease, with the cart, and of each renewal. HoldLease
+// returns storage.ErrLockLost when the lease is lost, ErrDraining when the coordinator closes, nil when the lease was
+// released with its token through this sidecar, and otherwise the error that ended it.
 func (c *Coordinator) HoldLease(ctx context.Context, key cart.Key, r LeaseRequest, send func(Lease) error) error {
 	if c.locker == nil {
 		return errNoLeases
@@ -50,7 +50,7 @@ func (c *Coordinator) HoldLease(ctx context.Context, key cart.Key, r LeaseReques
 	return err
 }
 
-// keep renews a lease of duration d, at every third of it, so that two attempts may fail.
+// keep renews a lease at every third of its duration d, so that two renewals in a row may fail.
 func (c *Coordinator) keep(ctx context.Context, key cart.Key, l Lease, d time.Duration, ends time.Time, released <-chan struct{}, send func(Lease) error) error {
 	every := time.NewTicker(d / 3)
 	defer every.Stop()
@@ -84,7 +84,7 @@ func (c *Coordinator) keep(ctx context.Context, key cart.Key, l Lease, d time.Du
 	}
 }
 
-// renewBefore renews, and waits for the answer no longer than to the next renewal or the lease's end.
+// renewBefore renews the lease, and waits for the answer until the next renewal or the lease's end at most.
 func (c *Coordinator) renewBefore(ctx context.Context, key cart.Key, token string, d time.Duration, ends time.Time) (Lease, error) {
 	until := time.Now().Add(max(d/3, MinLeaseDuration))
 	if ends.After(time.Now()) && ends.Before(until) {

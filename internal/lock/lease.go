@@ -13,14 +13,14 @@ import (
 	"github.com/sidecart/sidecart/internal/storage"
 )
 
-// Bounds of a lease's life. The least is longer than a round trip, so that what is granted can be used.
+// Bounds of a lease's duration. The least is longer than a round trip, so that a lease that was granted can be used.
 const (
 	MinLeaseDuration = 10 * time.Millisecond
 	MaxLeaseDuration = time.Hour
 )
 
-// tryTime bounds an acquisition that waits for nobody: what it waits for is changes under way in this sidecar, and the
-// backend.
+// tryTime bounds an acquisition with Wait 0. It still waits for the backend and for changes that are under way in this
+// sidecar.
 const tryTime = storage.Heartbeat
 
 // errHeld says that a change under a lease met a lock over parts that the lease does not cover.
@@ -90,7 +90,7 @@ func (c *Coordinator) acquireLease(ctx context.Context, key cart.Key, r LeaseReq
 		return Lease{}, err
 	}
 	token := op.claim.Token
-	if ctx.Err() != nil { // nobody is there to be told the token
+	if ctx.Err() != nil { // the caller has gone, so nobody would learn the token
 		c.abandon(key, token)
 		return Lease{}, ctx.Err()
 	}
@@ -142,7 +142,7 @@ func (c *Coordinator) reenter(ctx context.Context, key cart.Key, r LeaseRequest)
 	if err != nil {
 		return Lease{}, err
 	}
-	l.Cart, err = c.read(ctx, key) // after the renewal: nobody else has changed those parts since
+	l.Cart, err = c.read(ctx, key) // after the renewal, so nobody else can have changed these parts since
 	return l, err
 }
 
@@ -179,7 +179,7 @@ func (c *Coordinator) RenewLease(ctx context.Context, key cart.Key, token string
 func (c *Coordinator) renewLease(ctx context.Context, key cart.Key, token string, d time.Duration) (Lease, error) {
 	l, err := c.onLease(key, token, func() (storage.Lease, error) {
 		l, err := c.locker.Renew(ctx, key, token, d)
-		if err == nil && l.Duration == 0 { // a release before this one made it, and did not say
+		if err == nil && l.Duration == 0 { // an older release made it and did not store its duration
 			l, err = c.locker.Renew(ctx, key, token, c.opts.Load().LeaseDuration)
 		}
 		return l, err
@@ -203,7 +203,7 @@ func (c *Coordinator) ReleaseLease(ctx context.Context, key cart.Key, token stri
 	return err
 }
 
-// onLease asks the backend something about one lease.
+// onLease asks the backend about one lease by calling ask.
 func (c *Coordinator) onLease(key cart.Key, token string, ask func() (storage.Lease, error)) (Lease, error) {
 	if err := c.canLease(Change{Lease: token}); err != nil {
 		return Lease{}, err
@@ -237,7 +237,7 @@ func isToken(token string) bool {
 	return len(token) == 22 && strings.Trim(token, alphabet) == ""
 }
 
-// noteLease takes in what became of a call under a lease, and returns err.
+// noteLease updates the list of leases and the counters after a call under a lease, and returns err.
 func (c *Coordinator) noteLease(key cart.Key, ch Change, err error) error {
 	switch {
 	case ch.Lease == "":
@@ -250,7 +250,7 @@ func (c *Coordinator) noteLease(key cart.Key, ch Change, err error) error {
 	return err
 }
 
-// ifLeased ends a change that alters nothing and was made without a commit: its lease must stand, and is given back if
+// ifLeased ends a change that alters nothing and needs no commit. Its lease must still be held, and is given back if
 // that was asked for.
 func (c *Coordinator) ifLeased(ctx context.Context, key cart.Key, ch Change) (err error) {
 	switch {

@@ -31,7 +31,7 @@ func (m *mode) configure(o Options, caps storage.Capabilities) {
 	switch {
 	case o.Locking && m.can:
 		m.set(true, o.Reason)
-		m.tripped = false // the configuration knows by now what the tripwire found
+		m.tripped = false // the configuration now says the same as the tripwire
 	case o.Locking:
 		m.set(false, caps.Backend+"CannotLockAcrossReplicas")
 	case m.tripped:
@@ -48,7 +48,7 @@ func (m *mode) set(on bool, reason string) {
 	m.reason = reason
 }
 
-// trip notes a foreign writer and reports whether that turned locking on, or would have if the store could lock.
+// trip notes a foreign writer. It reports whether that turned locking on, or would have if the store could lock.
 func (m *mode) trip() bool {
 	m.foreign.Add(1)
 	if m.locking.Load() {

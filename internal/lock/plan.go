@@ -162,9 +162,9 @@ func (p *plan) idle() bool {
 	return !c.Change.Any() && !c.Locks.Release && !c.Locks.MustHold
 }
 
-// answer answers the ops of a plan that was carried out, and returns the cart as it is now.
+// answer answers the ops of a plan that was committed, and returns the cart as it is now.
 func (p *plan) answer(c *Coordinator, out storage.Outcome) *cart.Cart {
-	// Changes of other parts may have come in between; they moved the version on.
+	// Changes of other parts may have come in between and raised the version.
 	shift := out.Base - p.view.Version
 	seen := map[*cart.Cart]*cart.Cart{}
 	stamp := func(k *cart.Cart) *cart.Cart {

@@ -13,8 +13,7 @@ import (
 	"github.com/sidecart/sidecart/internal/storage"
 )
 
-// maxBatch bounds how many changes go out as one commit, and so how long the first of them waits for the computing of
-// the last.
+// maxBatch bounds how many changes go out as one commit, and so how long the first waits while the others are computed.
 const maxBatch = 128
 
 // shard is a share of the queues, so that carts do not meet on one mutex. Its mutex guards its queues and all that is
@@ -24,13 +23,13 @@ type shard struct {
 	queues map[cart.Key]*queue
 }
 
-// queue has the changes of one cart in this sidecar. Commits leave it one after the other, first come first served;
-// while one is under way, what comes meanwhile gathers and goes out together.
+// queue has the changes of one cart in this sidecar. Commits leave it one after the other, first come first served.
+// Changes that come while a commit is under way gather and go out together.
 type queue struct {
 	key    cart.Key
 	active bool // somebody serves the queue
-	// exclusive says that what is served is a hand-over, which may take long: it may be waiting for a lease, and what
-	// is done under that lease must not wait for it.
+	// exclusive says that a hand-over is being served. It may be waiting for a lease, so changes under that lease must
+	// not wait for it.
 	exclusive bool
 	pending   []*op
 	waiters   []*waiter
@@ -40,10 +39,10 @@ type queue struct {
 type op struct {
 	Change
 	forget bool
-	// exclusive, where set, is run in the op's turn instead of a verb: nothing else of this queue is under way then.
+	// exclusive, if set, runs in place of a verb when the op is served. Nothing else of this queue is under way then.
 	exclusive func(ctx context.Context)
-	// claim, where set, asks for a lease instead: in the op's turn it begins to wait in the backend, and what comes
-	// after it waits behind it. once lets it wait for nobody.
+	// claim, if set, asks for a lease in place of a verb. When the op is served, it begins to wait in the backend, and
+	// later ops of the same parts wait behind it. once makes it fail where it would have to wait.
 	claim *storage.Claim
 	once  bool
 	grant storage.Grant // of claim
@@ -59,10 +58,10 @@ type op struct {
 	err error
 }
 
-// solo reports whether the op shares its commit with no other: a commit has one token.
+// solo reports whether the op needs a commit of its own, since a commit has one token.
 func (o *op) solo() bool { return o.forget || o.exclusive != nil || o.Lease != "" }
 
-// waiter stands for changes that wait for one lock, or one op that waits for its lease.
+// waiter has the changes that wait for one turn, or the one op that waits for its lease.
 type waiter struct {
 	claim  storage.Claim
 	once   bool // as of the op that waits for its lease
@@ -86,7 +85,7 @@ type batch struct {
 	called bool
 }
 
-// callers is ctx as that of the calls of ops, for what is done for them.
+// callers returns ctx with the callers' contexts of ops, for a commit that carries their changes.
 func callers(ctx context.Context, ops []*op) context.Context {
 	all := make([]context.Context, 0, len(ops))
 	for _, o := range ops {
@@ -206,13 +205,13 @@ func (c *Coordinator) await(ctx context.Context, sh *shard, q *queue, o *op) (Re
 	case <-ctx.Done():
 		cause = ctx.Err()
 		if errors.Is(cause, context.DeadlineExceeded) {
-			cause = storage.ErrLockTimeout // it stood in the queue for all its time
+			cause = storage.ErrLockTimeout // it waited in the queue for all of its time
 		}
 	}
 	sh.mu.Lock()
 	waiting := q.remove(o)
 	if waiting {
-		c.dispatch(sh, q) // a waiter that is gone holds nobody up
+		c.dispatch(sh, q) // the op that has gone may have held up others
 	}
 	sh.mu.Unlock()
 	if waiting {
@@ -222,7 +221,7 @@ func (c *Coordinator) await(ctx context.Context, sh *shard, q *queue, o *op) (Re
 		return Result{}, cause
 	}
 	select {
-	case <-o.done: // just now; a lease that was granted must not get lost
+	case <-o.done: // answered just now: a lease that was granted must not get lost
 		return o.res, o.err
 	default:
 	}
@@ -230,7 +229,7 @@ func (c *Coordinator) await(ctx context.Context, sh *shard, q *queue, o *op) (Re
 	case <-o.done:
 		return o.res, o.err
 	case <-ctx.Done():
-		return Result{}, ctx.Err() // its commit is under way: the outcome is unknown
+		return Result{}, ctx.Err() // its commit is under way, so the outcome is unknown
 	}
 }
 
@@ -246,7 +245,7 @@ func (q *queue) remove(o *op) bool {
 		if len(w.ops) > 0 || w.granted {
 			return false
 		}
-		w.cancel() // nobody wants that lock any more
+		w.cancel() // no op waits for that lock any more
 		return true
 	})
 	return true
@@ -316,8 +315,8 @@ func (c *Coordinator) drain(sh *shard, q *queue, b batch) {
 	}
 }
 
-// spent is why the backend is not asked any more: ErrBusy where a bound of the sidecar's own has ended the context,
-// which it says by a cause, and else the context's error.
+// spent returns why the backend must not be asked any more, or nil. It is ErrBusy if a bound of the sidecar's own has
+// ended the context, which its cause says, and otherwise the context's error.
 func spent(ctx context.Context) error {
 	err := ctx.Err()
 	if err == nil || errors.Is(err, context.Canceled) || errors.Is(context.Cause(ctx), err) {

@@ -23,11 +23,11 @@ type serving struct {
 }
 
 // serve answers every op of the batch, or lets it wait for a lock. It computes the changes from the last known state
-// and commits them on the condition that this is still the state; a conflict brings the true one.
+// and commits them on the condition that the state is still the same. A conflict brings the true state.
 //
-// In locked mode a commit that fails takes its turn in the same round trip: either the lock is granted, and the next
-// attempt cannot fail, or the claim is queued. Without this, the sidecar that wrote last would win every race, since
-// its state is fresh.
+// In locked mode a commit that fails claims a turn in the same round trip. If it is granted, the next attempt cannot
+// fail; otherwise the claim is queued. Without this, the sidecar that wrote last would win every race, since its state
+// is the freshest.
 func (c *Coordinator) serve(ctx context.Context, q *queue, b batch) {
 	if run := b.ops[0].exclusive; run != nil {
 		run(ctx)
@@ -61,7 +61,7 @@ func (s *serving) try(ctx context.Context) (again bool) {
 		p.answer(s.c, storage.Outcome{Base: v.Version, ID: v.ID, CreatedAt: v.CreatedAt, UpdatedAt: v.UpdatedAt, ExpiresAt: v.ExpiresAt})
 		return false
 	}
-	if err := spent(ctx); err != nil { // a commit that is sent now would fail, and the backend would be blamed
+	if err := spent(ctx); err != nil { // a commit that is sent now would fail and look like a fault of the backend
 		return s.fail(nil, err)
 	}
 	s.c.cache.begin(s.q.key)
@@ -116,7 +116,7 @@ func (s *serving) committed(p *plan, out storage.Outcome) (again bool) {
 	after := p.answer(s.c, out)
 	s.c.cache.remember(s.q.key, after, out.Base == s.view.Version && !s.beside)
 	if next := p.commit.Locks.Again; out.Claimed.Queued {
-		s.c.awaitTurn(s.q, nil, *next, true) // for what comes meanwhile
+		s.c.awaitTurn(s.q, nil, *next, true) // for changes that come until then
 	} else if out.Claimed.Granted {
 		s.c.release(s.q.key, next.Token)
 	}
@@ -146,8 +146,8 @@ func (s *serving) conflicted(ctx context.Context, p *plan, out storage.Outcome) 
 	return true
 }
 
-// locked lets the changes wait for the lock that their commit met, each set of parts by itself: a lock over the items
-// does not hold up a change of the conditions.
+// locked lets the changes wait for the lock that their commit met. Each set of parts waits by itself, so that a lock
+// over the items does not hold up a change of the conditions.
 func (s *serving) locked(ctx context.Context, p *plan, out storage.Outcome) (again bool) {
 	if p.commit.Locks.MustHold {
 		s.ops[0].answer(Result{}, errHeld)
@@ -185,8 +185,8 @@ func (s *serving) split(ctx context.Context, sets [][]*op) (again bool) {
 	return false
 }
 
-// fail answers all ops with err. The state of the backend is in doubt then. A lock that may have been granted meanwhile
-// is given back: that of claim, if the commit had one.
+// fail answers all ops with err. The state of the backend is unknown then, so the cache drops the cart. A lock that may
+// have been granted is given back: that of claim if the commit had one, and otherwise the turn.
 func (s *serving) fail(claim *storage.Claim, err error) (again bool) {
 	s.c.cache.drop(s.q.key)
 	if claim != nil {
@@ -240,7 +240,7 @@ func (c *Coordinator) release(key cart.Key, token string) {
 	}
 }
 
-// claim is one turn over parts, by a token that is made anew where none is given.
+// claim asks for one turn over parts, by token or, if that is "", by a new one.
 func (o *Options) claim(parts []cart.Part, token string) *storage.Claim {
 	if token == "" {
 		token = storage.NewToken()

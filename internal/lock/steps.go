@@ -14,8 +14,8 @@ import (
 // The steps of a hand-over that does not fit in one commit. Anybody who meets them unfinished finishes them: see
 // transfer.go.
 
-// life is that of a source whose hand-over has begun. It must not expire before the steps that move its contents, which
-// may have to wait for a lock of the target.
+// life is the TTL of a source whose hand-over has begun. The source must not expire before the steps that move its
+// contents, which may have to wait for a lock of the target.
 func (t *transfer) life() time.Duration {
 	if t.o.TTL == 0 {
 		return 0
@@ -240,8 +240,8 @@ func (c *Coordinator) readInTransfer(ctx context.Context, key cart.Key, source *
 	return k, nil
 }
 
-// settleReceived finishes what the end of a cart would cut off: the id of a hand-over that it has received must not go
-// before that hand-over's source.
+// settleReceived finishes the hand-over that k has received, if any, before k goes. The id of a hand-over must not go
+// before that hand-over's source has gone.
 func (c *Coordinator) settleReceived(ctx context.Context, k *cart.Cart) error {
 	in, ok := parseIntent(k.Received)
 	if !ok {

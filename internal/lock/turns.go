@@ -66,7 +66,7 @@ func (c *Coordinator) gather(q *queue, b *batch, wanted func(*op) bool) {
 		case o.Lease != "":
 			behind = slices.Contains(passed, o.Lease)
 		case o.exclusive != nil:
-			behind = behind || leased // it may have to wait for that lease
+			behind = behind || leased // a hand-over may have to wait for that lease
 		}
 		if full || alone || !wanted(o) || behind {
 			ahead.Add(o.parts...)
@@ -112,7 +112,7 @@ func (c *Coordinator) awaitLease(q *queue, o *op) {
 	})
 }
 
-// leaveQueues gives up the places that are kept for changes which have not come yet.
+// leaveQueues gives up the places in backend queues that are kept for changes to come.
 func (c *Coordinator) leaveQueues() {
 	for i := range c.shards {
 		sh := &c.shards[i]
@@ -128,7 +128,8 @@ func (c *Coordinator) leaveQueues() {
 	}
 }
 
-// acquire waits for the waiter's lock and then serves the queue itself, since it is awake, unless somebody does.
+// acquire waits for the waiter's lock. Then it serves the queue itself, unless another goroutine does, which saves a
+// switch of goroutines.
 func (c *Coordinator) acquire(ctx context.Context, sh *shard, q *queue, w *waiter, queued bool) {
 	var grant storage.Grant
 	err := c.tryOnce(ctx, q.key, w)
@@ -137,7 +138,7 @@ func (c *Coordinator) acquire(ctx context.Context, sh *shard, q *queue, w *waite
 	}
 	sh.mu.Lock()
 	switch {
-	case !slices.Contains(q.waiters, w): // all of its changes gave up
+	case !slices.Contains(q.waiters, w): // all changes of the waiter gave up
 		if err == nil {
 			c.abandon(q.key, w.claim.Token)
 		}
