@@ -6,16 +6,15 @@ import (
 )
 
 // Beater is a store with a sign of life that costs less than Ping and proves less: that the backend answers and takes
-// writes. What else stands in the way of a change, such as a right that is missing, it may not see. The fallback is
-// Ping.
+// writes. It may not see other obstacles to a change, such as a missing right. The fallback is Ping.
 type Beater interface {
 	Beat(ctx context.Context) error
 }
 
-// Advisor is a store that knows how safe carts are where it keeps them. The fallback is to know nothing.
+// Advisor is a store that knows how safe its carts are. The fallback is no advice.
 type Advisor interface {
-	// Advice is what the operator of a shop should know now, the gravest first; nothing where all is well. An error
-	// means that the backend could not be asked.
+	// Advice returns what the operator of a shop should know now, the gravest first. It is empty if all is well. An
+	// error means that the backend could not be asked.
 	Advice(ctx context.Context) ([]Advice, error)
 }
 
@@ -39,21 +38,20 @@ const (
 	AdviceNotDurable = "NotDurable"
 	// AdviceOneMachine: carts are shared by the processes of one machine only.
 	AdviceOneMachine = "OneMachine"
-	// AdviceNoWakeUps: who waits for a lock is not woken, and asks again instead.
+	// AdviceNoWakeUps: waiters for a lock are not woken, so they poll.
 	AdviceNoWakeUps = "NoWakeUps"
 	// AdviceClockDiffers: the clock of this sidecar is not that of the backend, so locks and carts end early or late.
 	AdviceClockDiffers = "ClockDiffers"
-	// AdviceExpiredStay: the backend keeps carts that have expired, which nobody is served, and its room is not given
-	// back.
+	// AdviceExpiredStay: the backend keeps carts that have expired. Nobody is served them, but they take up its room.
 	AdviceExpiredStay = "ExpiredStay"
 	// AdviceUnknownEviction and AdviceUnknownPersistence: the backend does not say.
 	AdviceUnknownEviction    = "UnknownEviction"
 	AdviceUnknownPersistence = "UnknownPersistence"
 )
 
-// Refusal is the cause of an [ErrUnavailable] whose backend did answer, and refused. Nothing was changed.
+// Refusal is the cause of an [ErrUnavailable] where the backend answered and refused. Nothing was changed.
 type Refusal struct {
-	// Words are the backend's own, without what they quote of a call: no name of a cart, no secret.
+	// Words are the backend's own. They quote nothing of the call: no name of a cart, no secret.
 	Words string
 }
 

@@ -9,7 +9,7 @@ func WithCallers(ctx context.Context, callers []context.Context) context.Context
 	if len(callers) == 0 {
 		return ctx
 	}
-	// How a caller's context ends is no value of the commit's.
+	// Only the values of the first caller's context are passed on, not its end.
 	return &called{ctx, context.WithoutCancel(callers[0]), callers}
 }
 

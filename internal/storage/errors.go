@@ -5,8 +5,8 @@ import (
 	"fmt"
 )
 
-// Sentinels of all backends, matched with errors.Is; the cause is kept below them. Conflicts and held locks are no
-// errors but outcomes of a commit.
+// Sentinels of all backends, matched with errors.Is. The cause is kept below them. Conflicts and held locks are
+// outcomes of a commit, not errors.
 var (
 	// ErrUnavailable is returned when the backend does not answer in time or cannot be reached. After a Commit it means
 	// that the outcome is unknown: the change happened once or not at all.
@@ -28,8 +28,8 @@ var (
 	ErrLockUnknown = errors.New("no such lease")
 )
 
-// ErrTooLate is the ErrUnavailable of a [Locker.Acquire] whose lease was granted, and had ended when the claim came
-// (again).
+// ErrTooLate is the ErrUnavailable of a [Locker.Acquire] whose lease was granted and had ended before its claim
+// arrived, or arrived again.
 var ErrTooLate = fmt.Errorf("%w: the lease ended before the answer to its claim came", ErrUnavailable)
 
 // Errors lists every sentinel, for tables that must be complete.

@@ -27,8 +27,8 @@ func (s *State) Lease(token string) (Lease, error) {
 	return Lease{}, ErrLockUnknown
 }
 
-// Renew makes the lease that token has end after duration from now, which becomes its own duration; 0 stands for the
-// duration that it has. Where that is not known, nothing changes.
+// Renew makes the lease that token has end after duration from now. That becomes the lease's own duration; 0 stands for
+// the duration that it has. If that is not known, nothing changes.
 func (s *State) Renew(token string, duration time.Duration, now time.Time) (Lease, error) {
 	if h := s.leased(token); h != nil {
 		if duration > 0 {
@@ -44,12 +44,12 @@ func (s *State) Renew(token string, duration time.Duration, now time.Time) (Leas
 	return s.Lease(token)
 }
 
-// millis rounds down, as far as a millisecond, which is the least.
+// millis rounds down to whole milliseconds, and is 1 at least.
 func millis(d time.Duration) int64 { return max(d.Milliseconds(), 1) }
 
 // outlive lets the cart live until the last lease on it has ended, so that a client changes the same cart that it was
-// given with its lease. It is called where a lease begins or is renewed, and where the cart is given its life anew. If
-// a lease ends before its time, the expiry stays as it was promised.
+// given with its lease. It is called when a lease begins or is renewed, and when the cart is given its whole TTL again.
+// If a lease ends before its time, the later expiry stays.
 func (s *State) outlive() {
 	k := &s.Cart
 	if !k.Exists() || k.ExpiresAt.IsZero() {
@@ -57,7 +57,7 @@ func (s *State) outlive() {
 	}
 	for i := range s.Held {
 		if h := &s.Held[i]; h.Leased && h.Expires.After(k.ExpiresAt) {
-			// Times of a cart are milliseconds: the next one, since it must not end before the lease.
+			// Times of a cart are in milliseconds. This rounds up, since the cart must not end before the lease.
 			k.ExpiresAt = h.Expires.Add(time.Millisecond - 1).Truncate(time.Millisecond).UTC()
 		}
 	}
@@ -71,8 +71,8 @@ func (s *State) Release(token string, now time.Time) (granted []string, err erro
 	return s.Abandon(token, now), nil
 }
 
-// GiveFences gives each lease that has none yet its fence, in the order in which they were granted. next must return a
-// greater number each time, for ever.
+// GiveFences gives a fence to each lease that has none yet, in the order in which they were granted. next must return a
+// number that is greater than all before.
 func (s *State) GiveFences(next func() uint64) {
 	for i := range s.Held {
 		if h := &s.Held[i]; h.Leased && h.Fence == 0 {
@@ -116,8 +116,8 @@ func (s *State) lost(token string) bool {
 	return slices.ContainsFunc(s.Lost, func(l Lost) bool { return l.Token == token })
 }
 
-// gather makes h one lease over all that its token holds. If the queue grants it more parts, the parts that it holds
-// already do not end earlier.
+// gather makes h one lease over all that its token holds. If the queue grants it more parts, the parts that it already
+// holds do not end earlier.
 func (s *State) gather(h *Hold) {
 	h.Leased = true
 	var parts []cart.Part
@@ -127,7 +127,7 @@ func (s *State) gather(h *Hold) {
 			return false
 		}
 		parts, h.Fence = append(parts, old.Parts...), max(h.Fence, old.Fence)
-		if h.DurationMillis == 0 { // a turn by the lease's token leaves that as it is
+		if h.DurationMillis == 0 { // a turn by the lease's token leaves the lease's duration as it is
 			h.DurationMillis = old.DurationMillis
 		}
 		if old.Expires.After(ends) {

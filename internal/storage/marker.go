@@ -7,13 +7,13 @@ import (
 	"time"
 )
 
-// ErrMoved is the ErrUnavailable of a cart that has moved to another backend, or is about to: this sidecar was not told
-// yet. Nothing was changed.
+// ErrMoved is the ErrUnavailable of a cart that has moved to another backend, or is about to, when this sidecar has not
+// been told of the move yet. Nothing was changed.
 var ErrMoved = fmt.Errorf("%w: the cart has moved to another backend, and the configuration of this sidecar is older than that",
 	ErrUnavailable)
 
-// Marker is the value of PartTransfer in the backend that a cart moves away from. It closes the cart there, to sidecars
-// that know nothing of the move as well, and says where the cart counts.
+// Marker is the value of PartTransfer in the backend that a cart moves away from. It says where the cart counts, and
+// closes the cart in the old backend, also to sidecars that know nothing of the move.
 type Marker struct {
 	// Format is [MarkerFormat].
 	Format int `json:"moving"`

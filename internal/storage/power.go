@@ -1,7 +1,7 @@
 package storage
 
-// Decorator is a store over another one. Its own methods are those of the contract, written out one by one; a power of
-// the store below that it has nothing to add to is found by [As].
+// Decorator is a store over another one. Its own methods are those of the contract, written out one by one. [As] finds
+// the powers of the store below.
 type Decorator interface {
 	// Unwrap returns the store below.
 	Unwrap() Store
@@ -24,13 +24,13 @@ func As[Power any](s Store) (Power, bool) {
 	}
 }
 
-// OutsideHeap is a store that takes memory which Go's collector does not know of. The fallback is none.
+// OutsideHeap is a store that takes memory which Go's garbage collector does not know of. The fallback is 0 bytes.
 type OutsideHeap interface {
-	// OutsideHeap is how much, in bytes.
+	// OutsideHeap returns how much memory that is, in bytes.
 	OutsideHeap() int64
 }
 
-// Meter is a store that counts its commits. The fallback is to know of none.
+// Meter is a store that counts its commits. The fallback is 0 commits.
 type Meter interface {
 	CommitCounts() CommitCounts
 }

@@ -20,6 +20,6 @@ func NewID() string {
 }
 
 func randomBits() (b [16]byte) {
-	_, _ = rand.Read(b[:]) // never fails: crypto/rand ends the process instead
+	_, _ = rand.Read(b[:]) // crypto/rand never returns an error: it ends the process instead
 	return b
 }

@@ -10,8 +10,8 @@ import (
 	"strings"
 )
 
-// Secret is text that came from a secret file: a password, a user name, a URL. However it is printed, logged or
-// encoded, it shows the name of that file. The zero value is no secret and prints as nothing.
+// Secret is text that came from a secret file: a password, a user name, a URL. Printed, logged or encoded in any way,
+// it shows the name of that file only. The zero value is no secret and prints as nothing.
 type Secret struct {
 	// content is a pointer, since fmt cannot call the methods of a Secret in an unexported field: it then prints an
 	// address.
@@ -68,8 +68,9 @@ func (s Secret) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 // LogValue is String.
 func (s Secret) LogValue() slog.Value { return slog.StringValue(s.String()) }
 
-// Hide is err with a text that shows none of the secrets: servers and drivers quote what they were sent, whole or in
-// part. errors.Is finds the cause as before; errors.As does not, since the cause has the text that is hidden.
+// Hide returns err with a text that shows none of the secrets, since servers and drivers quote what they were sent,
+// whole or in part. errors.Is finds the cause as before. errors.As does not, since the cause has the text that is
+// hidden.
 func Hide(err error, secrets ...Secret) error {
 	if err == nil {
 		return nil
@@ -99,7 +100,8 @@ type hiddenError struct {
 func (e *hiddenError) Error() string        { return e.text }
 func (e *hiddenError) Is(target error) bool { return e.is(target) }
 
-// leastHidden is how many bytes of a secret in a row are taken for a part of it. Fewer occur by chance in every text.
+// leastHidden is the least number of bytes of a secret in a row that count as a part of it. Fewer occur by chance in
+// every text.
 const leastHidden = 6
 
 // lineless is how Redis quotes what would break its line.
@@ -114,7 +116,7 @@ func (s Secret) hideIn(text string) string {
 	quoted, ascii := strconv.Quote(content), strconv.QuoteToASCII(content)
 	forms := []string{content, lineless.Replace(content), quoted[1 : len(quoted)-1], ascii[1 : len(ascii)-1]}
 	var out strings.Builder
-	last := 0 // what is before it is written
+	last := 0 // text before it has been written
 	for i := 0; i < len(text); {
 		n := 0
 		for _, form := range forms {
@@ -125,7 +127,7 @@ func (s Secret) hideIn(text string) string {
 			continue
 		}
 		out.WriteString(text[last:i])
-		if last == 0 || i > last { // otherwise it goes on from the part before
+		if last == 0 || i > last { // else this part follows the one before directly
 			out.WriteString(s.String())
 		}
 		i += n
@@ -138,7 +140,7 @@ func (s Secret) hideIn(text string) string {
 	return strings.ToValidUTF8(out.String(), "\uFFFD")
 }
 
-// partOf is how many bytes of text from i on are a part of form; 0 where they are too few.
+// partOf returns how many bytes of text from i on are a part of form, or 0 if they are fewer than leastHidden.
 func partOf(form, text string, i int) int {
 	n := min(leastHidden, len(form))
 	if i+n > len(text) || !strings.Contains(form, text[i:i+n]) || n < leastHidden && !standsAlone(text, i, i+n) {
@@ -150,8 +152,8 @@ func partOf(form, text string, i int) int {
 	return n
 }
 
-// standsAlone reports whether no letter or digit touches text[from:to]: a user name of two letters is in half of all
-// words.
+// standsAlone reports whether no letter or digit touches text[from:to], since a user name of two letters occurs within
+// half of all words.
 func standsAlone(text string, from, to int) bool {
 	return (from == 0 || !isWord(text[from-1])) && (to == len(text) || !isWord(text[to]))
 }

@@ -9,7 +9,7 @@ import (
 )
 
 // State is everything that a backend keeps under one cart's name: the cart, who holds locks on it, who waits for one,
-// and which leases have expired lately. The zero value is a name that nobody has used.
+// and which leases have expired lately. The zero value is that of a name that was never used.
 //
 // [Apply], [State.Acquire], [State.Abandon], [State.Lease], [State.Renew] and [State.Release] are the reference of what
 // the contract means. Each backend has a source of fences of its own: it calls [State.GiveFences] on each state that it
@@ -49,16 +49,16 @@ type Waiter struct {
 	Alive time.Time
 }
 
-// Heartbeat is how often a waiter must renew its place in the queue, and WaiterTTL how long a place lasts without, and
-// the most for which a lock is granted from the queue until its waiter has claimed it again. A dead waiter delays those
-// behind it by no more than that, however long a lock it has asked for.
+// Heartbeat is how often a waiter renews its place in the queue. WaiterTTL is how long a place lasts that is not
+// renewed. It is also the longest time for which a lock is granted from the queue before its waiter has claimed it
+// again. So a dead waiter delays those behind it by no more than that, whatever duration it asked for.
 const (
 	Heartbeat = 250 * time.Millisecond
 	WaiterTTL = 3 * Heartbeat
 )
 
-// Settle drops what has ended by now: an expired cart, expired locks, dead waiters, leases whose memory is over. It
-// then grants free locks in the order of the queue and returns the tokens of those it granted.
+// Settle drops what has ended by now: an expired cart, expired locks, dead waiters, and leases that are no longer
+// remembered. It then grants free locks in the order of the queue and returns the tokens of those it granted.
 func (s *State) Settle(now time.Time) (granted []string) {
 	if s.Cart.Exists() && !s.Exists(now) {
 		s.Cart = cart.Cart{}
@@ -115,7 +115,7 @@ func Apply(states []*State, commits []Commit, now time.Time) (outs []Outcome, gr
 				}
 				granted = append(granted, next...)
 			}
-			outs[i].ExpiresAt = s.Cart.ExpiresAt // of the last, since a release may have let a lease in
+			outs[i].ExpiresAt = s.Cart.ExpiresAt // set last, since the release may have granted a lease, which the cart outlives
 		}
 	}
 	return outs, granted
@@ -198,9 +198,9 @@ func (s *State) write(c *Change, now time.Time) Outcome {
 	return out
 }
 
-// Acquire grants the claim or puts it in the queue. If the token holds the parts already, their lock lives for the
-// whole duration again. A turn keeps what else it holds as it is; a lease ends as a whole. A token that waits already
-// keeps its place.
+// Acquire grants the claim or puts it in the queue. If the token already holds the parts, their lock lives for the
+// whole duration again. Other parts of a turn keep their own end; a lease has one end for all of its parts. A token
+// that already waits keeps its place.
 //
 // A claim for a lease that is lost is neither granted nor queued. Such a claim was under way for longer than the lease
 // lived. If it were granted, the holder of the token would find it valid again after others have had the lock.

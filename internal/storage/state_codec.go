@@ -11,20 +11,20 @@ import (
 	"github.com/sidecart/sidecart/internal/cart"
 )
 
-// A state as one value is: the number of its format, then its fields in a fixed order. A whole number is a varint, and
-// text is its length and its bytes. The documents come last, as they were written: who changes only a lock copies them.
+// A state as one value is the number of its format, then its fields in a fixed order. A whole number is a varint. Text
+// is its length and its bytes. The documents come last, as they were written, so a change of a lock only copies them.
 //
 //	format 1: cart, held, queue, lost, fence, items, conditions
 const stateFormat = 1
 
-// What is there or not, in one byte of a hold, of a waiter.
+// Bits of the flags byte of a hold or a waiter.
 const (
 	flagLeased      = 1 << 0
 	flagUnconfirmed = 1 << 1
 )
 
-// EncodeState is the state as one value. items and conditions are the documents' text; those of s.Cart are not looked
-// at.
+// EncodeState returns the state as one value. items and conditions are the documents' text; those in s.Cart are
+// ignored.
 func EncodeState(s *State, items, conditions []byte) []byte {
 	e := encoder{buf: make([]byte, 0, 256+len(items)+len(conditions))}
 	e.buf = append(e.buf, stateFormat)
@@ -58,8 +58,8 @@ func EncodeState(s *State, items, conditions []byte) []byte {
 // DecodeState reads what [EncodeState] wrote. The cart in s has the versions of its documents but not their text, which
 // is returned beside it, is a part of value, and has not been parsed. No value at all is the zero state.
 //
-// A format that this release does not know is an ErrUnsupported that names it. Everything else that is not a state is
-// an ErrCorrupt.
+// A format that this release does not know gives an ErrUnsupported that names it. Anything else that is not a state
+// gives an ErrCorrupt.
 func DecodeState(value []byte) (s State, items, conditions []byte, err error) {
 	if len(value) == 0 {
 		return State{}, nil, nil, nil
@@ -115,7 +115,7 @@ func (e *encoder) uint(n uint64) { e.buf = binary.AppendUvarint(e.buf, n) }
 func (e *encoder) int(n int64)   { e.buf = binary.AppendVarint(e.buf, n) }
 func (e *encoder) text(s string) { e.uint(uint64(len(s))); e.buf = append(e.buf, s...) }
 
-// bytes tells nil from what is empty.
+// bytes keeps nil apart from empty.
 func (e *encoder) bytes(b []byte) {
 	if b == nil {
 		e.uint(0)
@@ -125,7 +125,7 @@ func (e *encoder) bytes(b []byte) {
 	e.buf = append(e.buf, b...)
 }
 
-// time keeps nanoseconds, and years that do not fit 64 bits of them.
+// time keeps nanoseconds, also of years for which 64 bits of nanoseconds are too few.
 func (e *encoder) time(t time.Time) {
 	e.int(t.Unix())
 	e.uint(uint64(t.Nanosecond()))
@@ -140,7 +140,7 @@ func (e *encoder) millis(t time.Time) {
 	e.int(t.UnixMilli())
 }
 
-// cart encodes the cart without its documents, or an empty id where there is no cart.
+// cart encodes the cart without its documents, or an empty id if there is no cart.
 func (e *encoder) cart(c *cart.Cart) {
 	e.text(c.ID)
 	if !c.Exists() {
@@ -159,7 +159,7 @@ func (e *encoder) cart(c *cart.Cart) {
 		e.bytes(c.Metadata[i].Value)
 	}
 	e.uint(uint64(len(c.Removed)))
-	for _, key := range slices.Sorted(maps.Keys(c.Removed)) { // the same state is the same value
+	for _, key := range slices.Sorted(maps.Keys(c.Removed)) { // so that equal states give equal values
 		e.text(key)
 		e.uint(c.Removed[key])
 	}
@@ -181,7 +181,7 @@ func (e *encoder) hold(token, holder string, parts []cart.Part, flags byte) {
 	e.buf = append(e.buf, flags)
 }
 
-// decoder reads zero values once it has failed.
+// decoder reads values one after the other. Once it has failed, it reads zero values.
 type decoder struct {
 	rest   []byte
 	failed bool
@@ -218,8 +218,8 @@ func (d *decoder) took(size int) {
 	d.rest = d.rest[size:]
 }
 
-// count is the length of a list, each entry of which has a byte at least: so a damaged one does not ask for memory
-// without end.
+// count reads the length of a list. Each entry has at least one byte, so a damaged length cannot ask for memory without
+// end.
 func (d *decoder) count() int {
 	n := d.uint()
 	if n > uint64(len(d.rest)) {

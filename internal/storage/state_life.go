@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// Empty reports whether nothing is left to store: a backend deletes such a record.
+// Empty reports whether nothing is left to store. A backend deletes such a record.
 func (s *State) Empty() bool {
 	return !s.Cart.Exists() && len(s.Held) == 0 && len(s.Queue) == 0 && len(s.Lost) == 0 && s.Fence == 0
 }
@@ -15,8 +15,8 @@ func (s *State) Exists(now time.Time) bool {
 	return s.Cart.Exists() && (s.Cart.ExpiresAt.IsZero() || now.Before(s.Cart.ExpiresAt))
 }
 
-// Ends is when nothing of the state counts any more unless somebody changes it: cart, locks, queue, and the memory of
-// leases have all ended then. A backend may delete the record from that instant on, and not before. Zero means never.
+// Ends returns when cart, locks, queue and the memory of leases have all ended, unless somebody changes the state
+// before. A backend may delete the record from that instant on, and not before. Zero means never.
 func (s *State) Ends() time.Time {
 	var end time.Time
 	until := func(t time.Time) {
@@ -38,7 +38,7 @@ func (s *State) Ends() time.Time {
 			until(h.Expires)
 		}
 	}
-	for i := range s.Queue { // a waiter may be granted its lock at the last moment of its life
+	for i := range s.Queue { // a waiter may be granted its lock just before its place ends
 		w := &s.Queue[i]
 		until(w.Alive.Add(min(w.Duration, WaiterTTL)))
 	}
@@ -51,10 +51,9 @@ func (s *State) Ends() time.Time {
 	return end
 }
 
-// NextFence is a fence for a backend that counts none itself. It is the time in microseconds, or one more than the last
-// where the clock has not gone on since. So fences rise with the clock once the record has been deleted, and by
-// themselves before that: the record outlives its last fence by [LeaseMemory], so clocks that differ by less than that
-// make no fence smaller than an earlier one. Only after a flush does the clock alone decide.
+// NextFence returns a fence for a backend that has no counter of its own. It is the time in microseconds, or one more
+// than the last fence if the clock has not passed that. The record outlives its last fence by [LeaseMemory]. So clocks
+// that differ by less than that never make a fence smaller than an earlier one. After a flush the clock alone decides.
 func (s *State) NextFence(now time.Time) uint64 {
 	s.Fence = max(s.Fence+1, uint64(now.UnixMicro()))
 	return s.Fence

@@ -17,8 +17,8 @@ type Store interface {
 
 	// Commit makes all commits in one atomic step, or none of them, and returns one Outcome for each. There is one
 	// commit, or two on different keys for which Atomic holds. If the status of any is not Committed, no cart was
-	// changed; only the lock or the place in the queue that a Claim asked for may have been taken. The commits with
-	// which nothing was wrong then have the status NotTried.
+	// changed. Only the lock or the place in the queue that a Claim asked for may have been taken. Commits that would
+	// have succeeded then have the status NotTried.
 	Commit(ctx context.Context, commits ...Commit) ([]Outcome, error)
 
 	// Atomic reports whether both keys can be changed in one Commit.
@@ -31,12 +31,11 @@ type Store interface {
 	// is not atomic.
 	Flush(ctx context.Context) error
 
-	// Ping proves that a change would work, by making one of its own, away from all carts, and taking it back: it fails
-	// where the backend is gone, and where it refuses changes for any reason. A store with a cheaper sign of life is a
-	// [Beater].
+	// Ping proves that a change would work: it makes one of its own, apart from all carts, and takes it back. It fails
+	// if the backend is gone or refuses changes for any reason. A store with a cheaper sign of life is a [Beater].
 	Ping(ctx context.Context) error
 
-	// Capabilities say what this store can do; they do not change.
+	// Capabilities returns what this store can do. It never changes.
 	Capabilities() Capabilities
 
 	// Close frees what the store holds. Calls under way end with ErrClosed or their result.
@@ -91,14 +90,14 @@ type Change struct {
 	// Forget removes the cart; locks, queue and fences stay. Nothing of Writes is stored then, but a write of
 	// PartTransfer among them still says that the commit knows of a pending transfer.
 	Forget bool
-	// Place, where set, is stored whole in place of what stands there: id, creation time, versions, order and internal
-	// parts are as it has them; UpdatedAt and ExpiresAt are set. A swap moves a cart so. The change has neither Writes
-	// nor Steps nor Forget then. The cart is not written to.
+	// Place, if not nil, is stored whole in place of what stands there, as a swap needs. Id, creation time, versions,
+	// order and internal parts are stored as they are; UpdatedAt and ExpiresAt are set anew. The change then has no
+	// Writes, Steps or Forget. The store does not write to the cart that Place points to.
 	Place *cart.Cart
-	// Keep leaves UpdatedAt and ExpiresAt of the placed cart as they are too, whatever TTL is: a cart moves to another
-	// backend so, and has not changed by that.
+	// Keep stores UpdatedAt and ExpiresAt of the placed cart as they are too, whatever TTL is. A cart that moves to
+	// another backend is stored so, since the move does not change it.
 	Keep bool
-	// NewID is the UUID of the cart where this change creates it.
+	// NewID is the UUID of the cart if this change creates it.
 	NewID string
 	// TTL is the whole life that the cart is given when it is written or touched; 0 means that it does not expire.
 	// While a client's lease is held on any part of it, the cart lives until that has ended at least.
@@ -122,8 +121,8 @@ type Locks struct {
 	// Token is the lock under which the commit is made; "" for none.
 	Token string
 	// MustHold demands that Token still holds its lock, in this same step; otherwise the status is LockLost or
-	// LockUnknown. Parts that the lock does not cover must be free. Where false, Token only opens what it happens to
-	// hold still.
+	// LockUnknown. Parts that the lock does not cover must be free. If false, locks that Token still holds do not stand
+	// in the commit's way, and nothing more.
 	MustHold bool
 	// Release gives back what Token holds, and its place in the queue, if the commit succeeds, and hands the lock to
 	// the next in the queue.
@@ -196,7 +195,7 @@ type Claim struct {
 	// Parts are what to lock, PartAll for everything.
 	Parts []cart.Part
 	// Duration is how long the lock lives once it is granted. If it had to wait in the queue, it lives for WaiterTTL at
-	// most until [Locker.Acquire] returns it.
+	// most until [Locker.Acquire] returns.
 	Duration time.Duration
 	// Leased asks for a client's lease. It is given a fence. It is remembered for LeaseMemory after it expired, so that
 	// its token can be told from one that never existed. The cart does not expire while it is held. A claim for a turn

@@ -7,16 +7,16 @@ import (
 	"github.com/sidecart/sidecart/internal/cart"
 )
 
-// Walker is a store that finds its carts. The fallback is that carts are found only by who names them.
+// Walker is a store that can list its carts. Without it, a cart is found only by its name.
 type Walker interface {
 	// Page returns the names of about limit carts, in no order, and where to go on: after is "" for the first page and
 	// then the next of the page before, and next is "" at the end. A cart that exists from the first page to the last
-	// is on one page at least; others may be, and a page may be empty. It is made for seldom use, and slows nobody.
+	// is on at least one page; others may be, and a page may be empty. Use it seldom. It does not slow changes down.
 	Page(ctx context.Context, after string, limit int) (keys []cart.Key, next string, err error)
 }
 
-// Fencer is a store whose fences can go on where those of another store have ended. Without it no cart can move there
-// or from there.
+// Fencer is a store whose fences can go on from those of another store. Without it no cart can move to or from the
+// store.
 type Fencer interface {
 	// LastFence is at least as great as every fence that a lease of key was given.
 	LastFence(ctx context.Context, key cart.Key) (uint64, error)
@@ -25,11 +25,11 @@ type Fencer interface {
 	RaiseFence(ctx context.Context, key cart.Key, fence uint64) error
 }
 
-// Loner is a store by which one of all sidecars does a chore. The fallback is a lease on a cart that no client can
+// Loner is a store that lets one of all its sidecars do a chore. The fallback is a lease on a cart that no client can
 // name.
 type Loner interface {
-	// Alone runs do unless somebody else does the chore of that name, and reports whether it did. The context of do
-	// ends where the right to it is lost. Others may do the chore as soon as do has returned.
+	// Alone runs do unless another sidecar is at the chore of that name, and reports whether it ran. The context of do
+	// ends if the right to the chore is lost. Others may do the chore as soon as do has returned.
 	Alone(ctx context.Context, chore string, do func(ctx context.Context) error) (did bool, err error)
 }
 
