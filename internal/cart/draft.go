@@ -231,8 +231,8 @@ func (d *Draft) Written() []Written {
 
 func differ(a, b *Document) bool { return a.Version != b.Version || !a.Object.Equal(b.Object) }
 
-// metadataLog is what sealed changes did to metadata keys. Who stores its events one after the other has the keys in
-// the same order and is left with the same tombstones as the draft.
+// metadataLog is what sealed changes did to metadata keys. A backend that stores its events one after the other has the
+// keys in the same order and the same tombstones as the draft.
 type metadataLog struct {
 	events []metadataEvent
 	last   map[string]int // index of the last event of a key
@@ -242,7 +242,7 @@ type metadataLog struct {
 type metadataEvent struct {
 	Entry
 	buried  bool // it took a tombstone away
-	dropped bool // what came later makes it needless
+	dropped bool // a later event makes it needless
 }
 
 // set notes that a key is set. One that is set already keeps its place.
@@ -269,11 +269,11 @@ func (l *metadataLog) add(e metadataEvent) {
 	l.events = append(l.events, e)
 }
 
-// setItems replaces the items. What is over a limit is refused only where it grows: after a limit was lowered, a cart
-// may still be emptied step by step.
+// setItems replaces the items. It refuses items over a limit only if they grow, so that after a limit was lowered a
+// cart may still be emptied step by step.
 func (d *Draft) setItems(o Object) error { return d.moveItems(o, Object{}) }
 
-// moveItems is setItems where the items of another cart come here: they may be as many and as large as they are there.
+// moveItems is setItems for items that come from another cart. They may be as many and as large as they were there.
 func (d *Draft) moveItems(o, from Object) error {
 	d.closeItems()
 	old := d.cart.Items.Object

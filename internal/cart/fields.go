@@ -179,8 +179,8 @@ func quantityOf(item []Member) int64 {
 
 func quantityText(q int64) []byte { return strconv.AppendInt(nil, q, 10) }
 
-// checkItem checks the members of an item that Sidecart computes with, and makes empty maps regular in place. It
-// reports whether it changed any. Whatever else an item has is the shop's own. The id is compared where it is known.
+// checkItem checks the members of an item that Sidecart computes with, and turns empty lists into empty maps in place.
+// It reports whether it changed any. All other members are the shop's own. The id is compared if it is known.
 func checkItem(id string, item []Member, l Limits) (changed bool, err error) {
 	for i := range item {
 		m := &item[i]

@@ -2,8 +2,8 @@ package cart
 
 import "unsafe"
 
-// Footprint is about how many bytes of memory the cart takes with all that it keeps alive, rather more than less. A
-// document that was not taken apart yet, or not written, counts as it is: ask again after that.
+// Footprint estimates how many bytes of memory the cart takes with all that it keeps alive, rather too many than too
+// few. The estimate grows when a document is parsed or written: ask again then.
 func (c *Cart) Footprint() int {
 	n := int(unsafe.Sizeof(*c)) + allocated(len(c.ID)) + allocated(cap(c.Transfer)) + allocated(cap(c.Received)) + allocated(cap(c.Requests.Value))
 	n += c.Items.Object.footprint() + c.Conditions.Object.footprint()
@@ -65,8 +65,8 @@ func allocated(n int) int {
 // spare is how much more memory than its members an object may keep alive before it is written anew.
 const spare = 1024
 
-// own is o by itself, where its members keep much more alive than they are: the texts of other objects that they were
-// cut out of, of which little may be left.
+// own returns a copy of o with memory of its own, if its members keep much more alive than their size: the texts of
+// other objects that they were cut out of.
 func (o Object) own() Object {
 	if o.o == nil || o.o.held <= 2*o.o.size+spare {
 		return o
@@ -74,7 +74,7 @@ func (o Object) own() Object {
 	return o.rewritten()
 }
 
-// rewritten is o as a text of its own, without members until somebody asks for them.
+// rewritten returns o as a text of its own. Its members are made when somebody asks for them.
 func (o Object) rewritten() Object {
 	if o.o == nil {
 		return o
@@ -93,8 +93,8 @@ func (o *object) alive() int {
 	return n
 }
 
-// exact is text in a buffer that is not much larger: what was read with much space between its values must not be kept
-// with it.
+// exact returns text in a buffer that is not much larger, so that a text read with much white space does not keep the
+// larger buffer.
 func exact(text []byte) []byte {
 	if cap(text)-len(text) > len(text)/8+64 {
 		return append(make([]byte, 0, len(text)), text...)

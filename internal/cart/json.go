@@ -10,7 +10,7 @@ import (
 	"unicode/utf8"
 )
 
-// rules are what a text is held against when it is read.
+// rules are what a text must keep to when it is read.
 type rules struct {
 	// maxBytes is the largest size in compact form.
 	maxBytes int
@@ -70,8 +70,7 @@ func within(prefix string, err error) error {
 	return &moved
 }
 
-// syntaxError says where raw stops to be JSON. json.Compact itself does not tell offsets, so the text is read once
-// more.
+// syntaxError says where raw stops being JSON. json.Compact does not tell offsets, so the text is read once more.
 func syntaxError(field string, raw []byte) error {
 	err := json.Unmarshal(raw, new(json.RawMessage))
 	var syntax *json.SyntaxError
@@ -104,7 +103,7 @@ type walker struct {
 	keys       [][]byte // a stack: the keys seen of every object around the place
 }
 
-// fewKeys is up to how many keys a scan beats a map.
+// fewKeys is the number of keys up to which a scan is quicker than a map.
 const fewKeys = 16
 
 // value checks the value at i, which sits level deep, and returns where it ends. It calls itself at most MaxDepth deep.

@@ -207,7 +207,7 @@ func (o Object) Get(key string) ([]byte, bool) {
 	return nil, false
 }
 
-// find is a scan: over a thousand keys it takes a microsecond, and an index would have to be made anew for each change.
+// find is a scan. Over a thousand keys it takes a microsecond, and each change would need a new index.
 func find(members []Member, key string) int {
 	for i := range members {
 		if members[i].Key == key {

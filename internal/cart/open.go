@@ -3,8 +3,7 @@ package cart
 import "slices"
 
 // openItem is an item of the draft that is being changed. A batch may change one item a thousand times, and the item
-// may be as large as a document: so it is taken apart once and put together once, when the items are looked at as a
-// whole.
+// may be as large as a document. So it is taken apart once, and put together once when the items are needed as a whole.
 type openItem struct {
 	id      string
 	members []Member // its own

@@ -2,8 +2,8 @@ package cart
 
 import "slices"
 
-// fewParts is up to how many comparisons scans beat a set. A change may have a thousand parts, one for each metadata
-// key, and a queue a thousand changes.
+// fewParts is the number of comparisons up to which scans are quicker than a set. A change may have a thousand parts,
+// one for each metadata key, and a queue a thousand changes.
 const fewParts = 256
 
 // PartSet is a set of parts that grows. The zero value is empty.
@@ -53,7 +53,7 @@ func Overlap(a, b []Part) bool {
 	return s.Overlaps(b)
 }
 
-// Covers reports whether a lock over held holds off everybody who would change want.
+// Covers reports whether a lock over held keeps all others from changing any of want.
 func Covers(held, want []Part) bool {
 	if slices.Contains(held, PartAll) {
 		return true

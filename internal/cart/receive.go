@@ -75,7 +75,7 @@ func mergeMembers(target, source Object, resolve func(key string, target, source
 			out = append(out, m)
 		}
 	}
-	return newObject(out).rewritten() // or either text would live as long as one member of it
+	return newObject(out).rewritten() // else each text would stay in memory as long as one member of it
 }
 
 // resolve makes one item of the two that both carts of a merge have. A quantity that would be over the limit becomes

@@ -2,8 +2,8 @@ package cart
 
 import "maps"
 
-// Shifted is a copy of c in which every version above after is higher by by: what a change looks like that was computed
-// from version after, but committed when changes of other parts had moved the cart on.
+// Shifted returns a copy of c in which every version above after is higher by by. A change that was computed from
+// version after looks like that if changes of other parts had raised the version before it was committed.
 func (c *Cart) Shifted(after, by uint64) *Cart {
 	s := *c
 	if by == 0 {
