@@ -141,7 +141,7 @@ func (v *validator) tls(path string, t TLS) {
 	v.together(path, "keyFile", t.KeyFile, "certFile", t.CertFile)
 }
 
-// together demands other where one is given.
+// together demands the field other if one is given.
 func (v *validator) together(path, one, oneValue, other, otherValue string) {
 	if oneValue != "" && otherValue == "" {
 		v.problem(path+"."+other, "is missing: %s needs it", one)
@@ -206,11 +206,11 @@ func (v *validator) database(path string, d *Database) {
 	}
 }
 
-// saysTLS finds the parameters by which a URL says how to speak TLS.
+// saysTLS finds the parameters of a URL that configure TLS.
 var saysTLS = regexp.MustCompile(`(?i)[?&](ssl[a-z]*|tls)=`)
 
-// TLSProblem says what is wrong with TLS beside a URL, "" where nothing is. It quotes nothing of the URL, since that
-// may come from a secret file.
+// TLSProblem says what is wrong with TLS settings beside a URL, or returns "". It quotes nothing of the URL, which may
+// come from a secret file.
 func (d *Database) TLSProblem(url URL) string {
 	switch {
 	case !d.TLS.Active():
@@ -223,8 +223,8 @@ func (d *Database) TLSProblem(url URL) string {
 	return ""
 }
 
-// Problem says what is wrong with a database URL, "" where nothing is. It quotes nothing of it, since the URL may come
-// from a secret file.
+// Problem says what is wrong with a database URL, or returns "". It quotes nothing of the URL, which may come from a
+// secret file.
 func (u URL) Problem() string {
 	_, rest, _ := strings.Cut(string(u), ":")
 	switch scheme := u.Scheme(); scheme {

@@ -24,13 +24,13 @@ func NewBuilder() *Builder {
 	return &Builder{config: Default(), given: map[string]bool{}, sources: map[string]string{}}
 }
 
-// File lays a configuration file over what is there. A password in it is refused.
+// File lays a configuration file over the lower layers. A password in it is refused.
 func (b *Builder) File(data []byte) {
 	d := &decoder{given: b.given}
 	d.file(data, b.config)
 	b.problems = append(b.problems, d.problems...)
 	if len(d.given) == 0 && len(d.problems) > 0 {
-		return // not even a mapping: what it lacks does not matter
+		return // the file is not even a mapping, so missing fields are not worth a report
 	}
 	for _, path := range []string{"apiVersion", "kind"} {
 		if !b.given[path] && !b.problems.has(path) {
@@ -45,9 +45,9 @@ func (b *Builder) File(data []byte) {
 	}
 }
 
-// Set lays one value over what is there. Path is that of a field ("locking.mode"), text its value as people write it in
-// a flag: lists are separated by commas, and the case of fixed names does not matter. Source is who says so
-// ("--locking"); problems name it. Set panics if there is no such field.
+// Set lays one value over the lower layers. Path is that of a field ("locking.mode"). Text is its value as people write
+// it in a flag: lists are separated by commas, and the case of fixed names does not matter. Source is where it comes
+// from ("--locking"); problems name it. Set panics if there is no such field.
 func (b *Builder) Set(path, text, source string) {
 	v, ok := b.at(path)
 	if !ok {
@@ -74,18 +74,18 @@ func (b *Builder) Set(path, text, source string) {
 	case "backend.type":
 		b.chooseBackend()
 	case "backend.database.url":
-		b.config.Backend.Database.URLFile = "" // of a lower layer, now overruled
+		b.config.Backend.Database.URLFile = "" // set by a lower layer and now replaced
 	}
 }
 
 // Refuse records a problem that the caller found.
 func (b *Builder) Refuse(path, message string) { b.problem(path, "%s", message) }
 
-// Rule adds a check to those of [Config.Validate], which runs before them: where it reports a section, nothing more is
-// said about what lies in it.
+// Rule adds a check that runs before those of [Config.Validate]. If it reports a section, no more problems within that
+// section are reported.
 func (b *Builder) Rule(rule func(*Config) Problems) { b.rules = append(b.rules, rule) }
 
-// Build is the result, or [Problems].
+// Build returns the configuration, or an error that is [Problems].
 func (b *Builder) Build() (*Config, error) {
 	b.derive()
 	c := b.config
@@ -95,7 +95,7 @@ func (b *Builder) Build() (*Config, error) {
 	}
 	for _, p := range c.Validate() {
 		if problems.has(p.Path) {
-			continue // it could not be read, so this problem is about its default
+			continue // the given value could not be read, so this problem is about the default
 		}
 		if s, ok := b.sources[p.Path]; ok {
 			p.Message += " (set by " + s + ")"
@@ -132,7 +132,8 @@ func (b *Builder) derive() {
 	}
 }
 
-// chooseBackend keeps the section of the chosen type only; who says Database and nothing else means the default one.
+// chooseBackend keeps only the section of the chosen type. The type Database without a section stands for the default
+// database.
 func (b *Builder) chooseBackend() {
 	back := &b.config.Backend
 	sections := reflect.ValueOf(back).Elem()
@@ -147,7 +148,7 @@ func (b *Builder) chooseBackend() {
 	}
 }
 
-// Text is the value that stands at path now, as people write it; "" where there is none.
+// Text returns the value at path now, as people write it, or "" if there is none.
 func (b *Builder) Text(path string) string {
 	v, ok := field(b.config, path, false)
 	switch {
@@ -159,7 +160,7 @@ func (b *Builder) Text(path string) string {
 	return fmt.Sprint(v.Interface())
 }
 
-// at is the field at path; sections on the way are made.
+// at returns the field at path, and makes the sections on the way.
 func (b *Builder) at(path string) (reflect.Value, bool) { return field(b.config, path, true) }
 
 func field(c *Config, path string, create bool) (reflect.Value, bool) {

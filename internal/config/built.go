@@ -10,7 +10,7 @@ type Product struct {
 	Type BackendType
 	// Dialect is that of a Database as a CartStorage names it; "" for the other types.
 	Dialect string
-	// Shared says that the carts of several pods can be in it, and their locks hold.
+	// Shared says that several pods can keep their carts in it, and that locks hold between them.
 	Shared bool
 }
 
@@ -22,8 +22,8 @@ func (p Product) String() string {
 	return string(p.Type) + " (" + p.Dialect + ")"
 }
 
-// Built are the backends of this version. It is the one list of them: what opens backends, what the API server accepts
-// and what messages recommend are held against it by tests.
+// Built lists the backends of this version. It is the only such list: tests compare it with what can be opened, what
+// the API server accepts and what messages recommend.
 var Built = []Product{
 	{Type: BackendRedis, Shared: true},
 	{Type: BackendMemcached, Shared: true},
@@ -35,7 +35,7 @@ var Built = []Product{
 	{Type: BackendFile},
 }
 
-// CriticalBackendBuilt says whether this version knows a second backend for checkouts.
+// CriticalBackendBuilt says whether this version has a second backend for checkouts.
 const CriticalBackendBuilt = false
 
 // BuiltNames are the backends of this version in words: "Redis, Database (PostgreSQL), … and Memory".
@@ -57,12 +57,12 @@ func names(want func(Product) bool, last string) string {
 	return strings.Join(all, "")
 }
 
-// IsBuilt reports whether this version has a backend of that type, for databases of that dialect.
+// IsBuilt reports whether this version has a backend of that type, and for databases of that dialect.
 func IsBuilt(t BackendType, dialect string) bool {
 	return slices.ContainsFunc(Built, func(p Product) bool { return p.Type == t && (t != BackendDatabase || p.Dialect == dialect) })
 }
 
-// Dialect is the database product of a URL as a CartStorage names it; "" for other schemes.
+// Dialect returns the database product of a URL, as a CartStorage names it, or "" for other schemes.
 func (u URL) Dialect() string {
 	switch u.Scheme() {
 	case "sqlite":

@@ -10,7 +10,7 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// APIVersion and Kind are what a configuration file must say that it is.
+// APIVersion and Kind are those that a configuration file must have.
 const (
 	APIVersion = "sidecar.sidecart.dev/v1alpha1"
 	Kind       = "SidecarConfig"
@@ -20,7 +20,7 @@ const (
 type Config struct {
 	APIVersion string `yaml:"apiVersion"`
 	Kind       string `yaml:"kind"`
-	// Generation counts the renderings of the operator; 0 where there is none.
+	// Generation counts the configurations that the operator has rendered; 0 without an operator.
 	Generation int64 `yaml:"generation"`
 	// Backend is where carts live.
 	Backend Backend `yaml:"backend"`
@@ -85,7 +85,7 @@ type Backend struct {
 	Memory    *Memory     `yaml:"memory,omitempty"`
 }
 
-// MoveFrom is a backend that is left.
+// MoveFrom is the backend that carts move away from.
 type MoveFrom struct {
 	Backend Backend `yaml:"backend"`
 	// KeyPrefix is that of the carts there; "" for the same as that of the carts in the new backend.
@@ -114,8 +114,8 @@ type Redis struct {
 	TLS                  TLS    `yaml:"tls,omitempty"`
 }
 
-// TLS is how to speak TLS to a backend. It is used when Enabled is true or any other field is set: a configuration with
-// a CA does not mean plain text.
+// TLS is how to speak TLS to a backend. It is used if Enabled is true or any other field is set, since a configuration
+// with a CA does not mean plain text.
 type TLS struct {
 	Enabled bool `yaml:"enabled,omitempty"`
 	// CAFile holds the PEM certificates to trust; "" for those of the system.
@@ -144,7 +144,7 @@ type DynamoDB struct {
 	Region    string `yaml:"region"`
 	// Endpoint is the URL of another server than Amazon's.
 	Endpoint string `yaml:"endpoint,omitempty"`
-	// CreateTable makes the table where it is missing.
+	// CreateTable makes the table if it is missing.
 	CreateTable bool `yaml:"createTable,omitempty"`
 	// AccessKeyIDFile and SecretAccessKeyFile hold static credentials; without them those of the environment are used.
 	AccessKeyIDFile     string `yaml:"accessKeyIdFile,omitempty"`
@@ -159,7 +159,7 @@ type Database struct {
 	URLFile      string `yaml:"urlFile,omitempty"`
 	UsernameFile string `yaml:"usernameFile,omitempty"`
 	PasswordFile string `yaml:"passwordFile,omitempty"`
-	// TLS is not for SQLite. Where it is not active, the URL says how to speak TLS, in the terms of its driver.
+	// TLS is not for SQLite. If it is not active, the parameters of the URL decide about TLS, as its driver reads them.
 	TLS TLS `yaml:"tls,omitempty"`
 }
 
@@ -168,7 +168,7 @@ type File struct {
 	Directory string `yaml:"directory"`
 }
 
-// Memory is a map in the process; there is nothing to say about it.
+// Memory is a map in the process. It has no settings.
 type Memory struct{}
 
 // Locking says when a lock is taken in the backend.
@@ -176,7 +176,7 @@ type Locking struct {
 	Mode LockingMode `yaml:"mode"`
 	// WaitTimeout is the longest wait for a lock.
 	WaitTimeout Duration `yaml:"waitTimeout"`
-	// LeaseDuration is how long a lock lives that its holder does not renew.
+	// LeaseDuration is how long a lock lives if its holder does not renew it.
 	LeaseDuration Duration `yaml:"leaseDuration"`
 	// Reason is why the operator chose the mode, for the status page.
 	Reason string `yaml:"reason,omitempty"`
@@ -205,8 +205,8 @@ type Limits struct {
 	MaxQuantity int64 `yaml:"maxQuantity"`
 }
 
-// MarshalYAML leaves out the limits that came later and are as by default. A sidecar refuses a file with a field that
-// it does not know, and one of the release before may restart on a file that a newer operator wrote.
+// MarshalYAML leaves out limits that an older release does not know, if they have their defaults. A sidecar refuses a
+// file with an unknown field, and an older sidecar may restart on a file that a newer operator wrote.
 func (l Limits) MarshalYAML() (any, error) {
 	type plain Limits
 	d := Default().Limits
@@ -219,8 +219,8 @@ func (l Limits) MarshalYAML() (any, error) {
 	return plain(l), nil
 }
 
-// Listen says where the sidecar serves. It has no authentication, so that clients reach it on loopback or by the socket
-// only.
+// Listen says where the sidecar serves. The API has no authentication, so clients reach it only on loopback or by the
+// socket.
 type Listen struct {
 	GRPC string `yaml:"grpc"`
 	HTTP string `yaml:"http"`
@@ -275,7 +275,7 @@ func Default() *Config {
 	}
 }
 
-// DefaultDatabaseURL is the database of a sidecar that is told none.
+// DefaultDatabaseURL is the database of a sidecar without any setting.
 const DefaultDatabaseURL URL = "sqlite:sidecart.db"
 
 // Load reads a configuration file over the defaults. The error is [Problems] and lists everything that is wrong.

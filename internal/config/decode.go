@@ -16,10 +16,10 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// maxFileBytes is far over any configuration and under what hurts to parse.
+// maxFileBytes is far more than any configuration has, and little enough to parse.
 const maxFileBytes = 1 << 20
 
-// decoder reads YAML into a Config more strictly than the library does: it goes on after a problem, and knows the path
+// decoder reads YAML into a Config more strictly than the library does. It goes on after a problem, and knows the path
 // of each.
 type decoder struct {
 	problems Problems
@@ -37,7 +37,7 @@ func (d *decoder) file(data []byte, c *Config) {
 		return
 	}
 	if root.Kind != yaml.MappingNode {
-		// It may be a secret file, named by mistake: say nothing of what it holds.
+		// It may be a secret file that was named by mistake, so the error quotes nothing of it.
 		d.problem("file", "is %s, not a mapping of fields: see apiVersion %s", kindOf(root), APIVersion)
 		return
 	}
@@ -50,7 +50,7 @@ func (d *decoder) file(data []byte, c *Config) {
 	d.mapping(root, v, "")
 }
 
-// knowsAny reports whether a mapping has any key of those that v has.
+// knowsAny reports whether a mapping has any of the keys of v.
 func knowsAny(n *yaml.Node, v reflect.Value) bool {
 	for i := 0; i < len(n.Content); i += 2 {
 		if _, ok := fieldNamed(v, n.Content[i].Value); ok {
@@ -88,7 +88,7 @@ func (d *decoder) parse(data []byte) (*yaml.Node, bool) {
 	if m := yamlLine.FindStringSubmatch(err.Error()); m != nil {
 		where, what = m[1], m[2]
 	}
-	if strings.HasPrefix(what, "unknown anchor") { // it quotes the file, which may be a secret one
+	if strings.HasPrefix(what, "unknown anchor") { // the library's text quotes the file, which may be a secret one
 		what = "uses a YAML alias, which is not supported: write the value out"
 	}
 	d.problem(where, "%s", what)
@@ -124,7 +124,7 @@ func (d *decoder) value(n *yaml.Node, v reflect.Value, path string) {
 		d.problem(path, "uses a YAML anchor or alias, which are not supported: write the value out")
 		return
 	case n.ShortTag() == "!!null" && n.Kind == yaml.ScalarNode:
-		return // as if it were not there
+		return // null counts as an absent field
 	}
 	switch v.Kind() {
 	case reflect.Pointer:
@@ -139,7 +139,7 @@ func (d *decoder) value(n *yaml.Node, v reflect.Value, path string) {
 			return
 		}
 		if v.Type() == reflect.TypeFor[Backend]() {
-			v.SetZero() // a backend that is named replaces the default as a whole
+			v.SetZero() // a backend in the file replaces the default as a whole
 		}
 		d.given[path] = true
 		d.mapping(n, v, path)
@@ -164,8 +164,8 @@ func (d *decoder) list(n *yaml.Node, v reflect.Value, path string) {
 	}
 }
 
-// scalar sets a string, number, boolean or duration, each only from its own YAML type: a TTL of 86400 or a prefix of
-// 007 is a mistake to be told.
+// scalar sets a string, number, boolean or duration, each only from its own YAML type. A TTL of 86400 or a prefix of
+// 007 is reported as a mistake.
 func (d *decoder) scalar(n *yaml.Node, v reflect.Value, path string) {
 	want, tags := "a string", "!!str !!timestamp" // 2026-01-02 is a string here
 	switch v.Kind() {
@@ -231,7 +231,7 @@ func yamlName(f reflect.StructField) string {
 	return name
 }
 
-// kindOf is what a node is, without its value.
+// kindOf names the kind of a node, without its value.
 func kindOf(n *yaml.Node) string {
 	switch n.Kind {
 	case yaml.MappingNode:

@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// VariablePrefix is how every environment variable of the programs begins.
+// VariablePrefix begins the name of every environment variable of the programs.
 const VariablePrefix = "SIDECART_"
 
 // Variables that the operator sets in the container of a sidecar.
@@ -18,8 +18,8 @@ const (
 	MemoryLimitVariable = "SIDECART_MEMORY_LIMIT"
 )
 
-// PodVariables are set in the containers of a pod that has a sidecar, for the app: they say where the sidecar is, and
-// nothing to the sidecar itself.
+// PodVariables are set in the app's containers of a pod that has a sidecar. They say where the sidecar is. The sidecar
+// itself ignores them.
 var PodVariables = []string{"SIDECART_HTTP_URL", "SIDECART_GRPC_TARGET"}
 
 // Variables of a sidecar's own container that say what it belongs to, for its status page.
@@ -39,14 +39,14 @@ func Environment(env []string) map[string]string {
 	return m
 }
 
-// UnknownVariable is a variable of the environment that looks like ours and is not.
+// UnknownVariable is a variable of the environment that has our prefix and that no program of ours reads.
 type UnknownVariable struct {
 	Name string
-	// Nearest is the known variable that was probably meant, "" where none is near.
+	// Nearest is the known variable that was probably meant, or "" if none is similar.
 	Nearest string
 }
 
-// Warning says what is wrong with the variable. It does not hold its name.
+// Warning says what is wrong with the variable. The text does not have its name.
 func (v UnknownVariable) Warning() string {
 	const text = "environment variable is unknown and has no effect"
 	if v.Nearest == "" {
@@ -59,8 +59,8 @@ func (v UnknownVariable) Warning() string {
 // sidecart, or sidecart-anything, begins like a variable of ours.
 var serviceLink = regexp.MustCompile(`^SIDECART(_[A-Z0-9]+)*(_SERVICE_HOST|_SERVICE_PORT(_[A-Z0-9_]+)?|_PORT_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)=|^SIDECART(_[A-Z0-9]+)*_PORT=(tcp|udp|sctp)://`)
 
-// UnknownVariables are the variables of env that begin with [VariablePrefix], are not empty and not known: a setting
-// with a slip in its name is a setting that does not hold. They are sorted by name.
+// UnknownVariables returns the variables of env that begin with [VariablePrefix], are not empty and are not known,
+// sorted by name. A setting whose name is misspelt has no effect, so somebody should hear of it.
 func UnknownVariables(env map[string]string, known []string) []UnknownVariable {
 	var unknown []UnknownVariable
 	for name, value := range env {
@@ -74,8 +74,7 @@ func UnknownVariables(env map[string]string, known []string) []UnknownVariable {
 	return unknown
 }
 
-// nearest is the name that a slip of the pen would turn into given: the fewest letters apart, and no more than a third
-// of them.
+// nearest returns the known name that differs from given in the fewest letters, and in a third of them at most.
 func nearest(given string, known []string) string {
 	given = strings.ToUpper(strings.TrimPrefix(given, VariablePrefix))
 	best, least := "", len(given)/3+1
@@ -83,7 +82,7 @@ func nearest(given string, known []string) string {
 		name := strings.TrimPrefix(k, VariablePrefix)
 		d := distance(given, name)
 		if given != "" && (strings.HasPrefix(name, given+"_") || strings.HasPrefix(given, name+"_")) {
-			d = min(d, 1) // REDIS_PASSWORD for REDIS_PASSWORD_FILE
+			d = min(d, 1) // as REDIS_PASSWORD is near to REDIS_PASSWORD_FILE
 		}
 		if d < least {
 			best, least = k, d
@@ -92,7 +91,7 @@ func nearest(given string, known []string) string {
 	return best
 }
 
-// distance is how many letters must be changed, put in or left out to make b of a.
+// distance returns how many letters must be changed, inserted or deleted to turn a into b.
 func distance(a, b string) int {
 	row := make([]int, len(b)+1)
 	for j := range row {

@@ -5,7 +5,7 @@ import (
 	"reflect"
 )
 
-// From is the configuration of the backend that carts move from, as if it were the only one; nil where none do.
+// From returns the configuration of the backend that carts move from, as if it were the only one, or nil if none do.
 func (c *Config) From() *Config {
 	if c.MoveFrom == nil {
 		return nil
@@ -35,8 +35,8 @@ func (v *validator) move(c *Config) {
 	}
 }
 
-// samePlace reports whether carts of one prefix in both are the same carts, as far as the configuration says. How to
-// get there, such as a password, does not matter.
+// samePlace reports whether the same prefix means the same carts in both backends, as far as the configuration shows.
+// Credentials and the like do not matter.
 func samePlace(a, b *Backend) bool {
 	if a.Type != b.Type {
 		return false

@@ -6,8 +6,7 @@ import (
 	"strings"
 )
 
-// Place says where the carts of the backend are, as people look for it: addresses and names, never a user or a
-// password.
+// Place says where the carts of the backend are, for people: addresses and names, never a user or a password.
 func (b *Backend) Place() string {
 	switch {
 	case b.Redis != nil:
@@ -26,7 +25,7 @@ func (b *Backend) Place() string {
 	case b.Database != nil && b.Database.URLFile != "":
 		return "where " + b.Database.URLFile + " says"
 	case b.Database != nil:
-		// Of the URL, what stands behind the user and before the parameters.
+		// The part of the URL after the user and before the parameters.
 		url, _, _ := strings.Cut(b.Database.URL.String(), "?")
 		return url[strings.LastIndexByte(url, '@')+1:]
 	case b.File != nil:

@@ -4,8 +4,8 @@ import "strings"
 
 // Problem is one thing that is wrong with a configuration.
 type Problem struct {
-	// Path is where: "locking.waitTimeout", "backend.redis.addresses[1]", a flag ("--ttl"), an environment variable, or
-	// "line 3" where the file is no YAML.
+	// Path is where it is: "locking.waitTimeout", "backend.redis.addresses[1]", a flag ("--ttl"), an environment
+	// variable, or "line 3" if the file is not YAML.
 	Path string `json:"path"`
 	// Message says what is wrong and what would be right.
 	Message string `json:"message"`
@@ -26,7 +26,7 @@ func (p Problems) Error() string {
 	return strings.Join(lines, "\n")
 }
 
-// Err is p as an error, nil where nothing is wrong.
+// Err returns p as an error, or nil if nothing is wrong.
 func (p Problems) Err() error {
 	if len(p) == 0 {
 		return nil
@@ -34,7 +34,7 @@ func (p Problems) Err() error {
 	return p
 }
 
-// has reports whether path, or what it lies in, is reported already.
+// has reports whether path, or a section that contains it, was reported already.
 func (p Problems) has(path string) bool {
 	for i := range p {
 		if rest, ok := strings.CutPrefix(path, p[i].Path); ok && (rest == "" || rest[0] == '.' || rest[0] == '[') {

@@ -51,7 +51,8 @@ var (
 
 const redacted = "xxxxx"
 
-// String is the URL with every password redacted. Where it is not clear what is password, too much is redacted.
+// String returns the URL with every password redacted. If it is not clear what belongs to a password, it redacts too
+// much.
 func (u URL) String() string {
 	scheme, rest := u.Scheme(), string(u)
 	if rest == "" || scheme == "sqlite" {
@@ -74,7 +75,7 @@ func (u URL) String() string {
 		}
 		switch {
 		case strings.ContainsAny(rest[:at], "?#"):
-			// The @ may stand in the password or behind it.
+			// The @ may be in the password or after it.
 			return start + user + ":" + redacted
 		case len(user) < at:
 			rest = user + ":" + redacted + rest[at:]
@@ -83,8 +84,7 @@ func (u URL) String() string {
 	return start + redactParameters(rest)
 }
 
-// redactParameters redacts the parameters of a URL whose names speak of a password, also where the name is
-// percent-encoded.
+// redactParameters redacts the parameters of a URL whose names mean a password, also if the name is percent-encoded.
 func redactParameters(text string) string {
 	return parameter.ReplaceAllStringFunc(text, func(p string) string {
 		m := parameter.FindStringSubmatch(p)
@@ -96,8 +96,8 @@ func redactParameters(text string) string {
 	})
 }
 
-// redactText is a value that was meant to be no URL, for an error: who writes one in its place may have written a
-// password with it.
+// redactText returns the value of a field that should not be a URL, for an error. If somebody wrote a URL there, it may
+// hold a password.
 func redactText(text string) string {
 	if !strings.ContainsAny(text, "@=") {
 		return text
