@@ -13,8 +13,8 @@ import (
 	"github.com/sidecart/sidecart/internal/config"
 )
 
-// Config is what the sidecars of cs run on, with locking as decided. Whatever the resource leaves open is as in
-// [config.Default].
+// Config returns what the sidecars of cs run on, with locking as decided. Settings that the resource leaves out are
+// those of [config.Default].
 //
 // The result is not validated: [ConfigMap] does that.
 func Config(cs *v1alpha1.CartStorage, locking v1alpha1.LockingStatus, generation int64) *config.Config {
@@ -46,7 +46,8 @@ func Config(cs *v1alpha1.CartStorage, locking v1alpha1.LockingStatus, generation
 		MaxQuantity:      cmp.Or(spec.Limits.MaxQuantity, c.Limits.MaxQuantity),
 	}
 	p := ports(cs)
-	// Only for pods of an operator that did not say it to the pod yet: where both do, the pod's arguments win.
+	// Only for pods of an older operator, which did not put it into the pod's arguments. If both have it, the arguments
+	// win.
 	c.Listen = config.Listen{GRPC: local(p.GRPC), HTTP: local(p.HTTP), Admin: anywhere(p.Admin)}
 	c.LogLevel = cmp.Or(config.LogLevel(spec.Sidecar.LogLevel), c.LogLevel)
 	c.LogFormat = cmp.Or(config.LogFormat(spec.Sidecar.LogFormat), config.LogJSON)
@@ -81,7 +82,7 @@ func renderTimeouts(c *config.Config, t *v1alpha1.Timeouts) {
 	}
 }
 
-// duration is the first that is set.
+// duration returns the first that is set.
 func duration(otherwise config.Duration, settings ...metav1.Duration) config.Duration {
 	for _, s := range settings {
 		if s.Duration != 0 {

@@ -15,15 +15,14 @@ import (
 // ConfigMapName is the name of the ConfigMap of a CartStorage.
 func ConfigMapName(cartStorage string) string { return cartStorage + "-sidecart" }
 
-// ConfigMap is what the sidecars of cs mount. Current is the one that exists, or nil. If nothing else has changed, the
-// generation stays as it is; otherwise it is one more than that of current and than floor, the highest that any sidecar
-// is known to run.
+// ConfigMap returns what the sidecars of cs mount. Current is the one that exists, or nil. If nothing else has changed,
+// the generation stays as it is. Otherwise it is one more than the greater of that of current and floor, the highest
+// generation that any sidecar is known to run.
 //
-// It has no owner: running pods outlive their CartStorage, and so must what they mount. The operator removes it when
-// nothing uses it any more.
+// It has no owner, since pods may outlive their CartStorage, and what they mount must outlive them. The operator
+// removes it when no pod uses it any more.
 //
-// The error says why the resource gives no valid configuration; it is a [config.Problems] where single fields are
-// wrong.
+// The error says why the resource gives no valid configuration. It is a [config.Problems] if single fields are wrong.
 func ConfigMap(cs *v1alpha1.CartStorage, locking v1alpha1.LockingStatus, current *corev1.ConfigMap, floor int64) (*corev1.ConfigMap, error) {
 	generation := ConfigGeneration(current)
 	data, err := marshal(cs, locking, generation)
@@ -50,8 +49,9 @@ func ConfigMap(cs *v1alpha1.CartStorage, locking v1alpha1.LockingStatus, current
 	}, nil
 }
 
-// WithLastGood is a ConfigMap of [ConfigMap] whose configuration sidecars have accepted: it stays in it as the last
-// good one when another takes its place. It is nil where current says so already. Current is not changed.
+// WithLastGood returns current with its configuration marked as the last good one, once sidecars have accepted it. The
+// last good configuration stays in the ConfigMap when another takes its place. It returns nil if current is marked
+// already. Current is not changed.
 func WithLastGood(current *corev1.ConfigMap) *corev1.ConfigMap {
 	data := current.Data[ConfigFile]
 	if data == "" || current.Data[LastGoodFile] == data {
@@ -67,8 +67,8 @@ func WithLastGood(current *corev1.ConfigMap) *corev1.ConfigMap {
 	}
 }
 
-// ConfigGeneration is the generation of the configuration that a ConfigMap holds or that a pod was stamped with; 0
-// where the object is nil or has none.
+// ConfigGeneration returns the generation of the configuration that a ConfigMap holds or that a pod was stamped with.
+// It returns 0 if the object is nil or has none.
 func ConfigGeneration(o metav1.Object) int64 {
 	if o == nil || o == (*corev1.ConfigMap)(nil) || o == (*corev1.Pod)(nil) {
 		return 0
@@ -88,7 +88,7 @@ func Check(cs *v1alpha1.CartStorage) error {
 	return err
 }
 
-// marshal is the file, which the sidecars' own loader has accepted.
+// marshal returns the file, after the sidecars' own loader has accepted it.
 func marshal(cs *v1alpha1.CartStorage, locking v1alpha1.LockingStatus, generation int64) (string, error) {
 	c := Config(cs, locking, generation)
 	data, err := config.Marshal(c)
@@ -104,8 +104,8 @@ func marshal(cs *v1alpha1.CartStorage, locking v1alpha1.LockingStatus, generatio
 	return string(data), nil
 }
 
-// notBuilt says what cs asks for that this version does not have. A URL in a Secret does not show the dialect, and cs
-// does.
+// notBuilt says what cs asks for that this version does not have. It goes by cs, since a URL in a Secret does not show
+// the dialect.
 func notBuilt(cs *v1alpha1.CartStorage, c *config.Config) config.Problems {
 	p := dialectNotBuilt("backend", &cs.Spec.Backend)
 	if m := cs.Spec.MoveFrom; m != nil {

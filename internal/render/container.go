@@ -10,27 +10,28 @@ import (
 	"github.com/sidecart/sidecart/internal/config"
 )
 
-// user is the user and the group of the sidecar, that of "nonroot" in distroless images.
+// user is the sidecar's user and group id, which is "nonroot" in distroless images.
 const user = int64(65532)
 
 // adminPort is the name of the port that probes ask.
 const adminPort = "sidecart-admin"
 
-// startedPath is what the start-up probe asks for. The answer is 200 once the sidecar serves and has asked its backend,
-// even if the backend did not answer. A sidecar of the release before, which a CartStorage may name, takes it for
-// /livez and starts as well.
+// startedPath is the path of the start-up probe. The answer is 200 once the sidecar serves and has asked its backend,
+// even if the backend did not answer. A CartStorage may name an older sidecar, which answers it like /livez and so
+// starts too.
 const startedPath = "/livez?started"
 
-// container is the sidecar: an init container that keeps running, so that it is there before and after all others. It
-// meets the restricted Pod Security Standard.
+// container returns the sidecar: an init container that keeps running, so that it starts before and ends after all
+// others. It meets the restricted Pod Security Standard.
 //
 // The start-up probe does not wait for the backend, which may be behind a proxy that starts later in the same pod. A
 // readiness probe on the backend is there only if the CartStorage asks for it: without its backend a shop cannot sell,
 // but it can show what it has.
 //
-// The pod learns where its sidecar listens once, when it is made. So the sidecar has the same in its arguments, which
-// win over the file: the file follows the CartStorage, the pod does not. Settings that a sidecar of the release before
-// does not know are variables, which it ignores; it would not start with unknown arguments.
+// The pod's containers learn where the sidecar listens when the pod is made, and never again. So the sidecar has the
+// same addresses in its arguments, which win over the file: the file follows later changes of the CartStorage, the pod
+// does not. Settings that an older sidecar does not know are variables, which it ignores; with unknown arguments it
+// would not start.
 func container(cs *v1alpha1.CartStorage, image string, data bool) corev1.Container {
 	always := corev1.ContainerRestartPolicyAlways
 	c := corev1.Container{
@@ -40,7 +41,7 @@ func container(cs *v1alpha1.CartStorage, image string, data bool) corev1.Contain
 		Args:            append([]string{"--config", configDirectory + "/" + ConfigFile}, addressArguments(ports(cs))...),
 		Env: []corev1.EnvVar{
 			{Name: config.LastGoodVariable, Value: configDirectory + "/" + LastGoodFile},
-			// The limit at the start of the container, whoever has set it.
+			// The limit at the start of the container, also if a LimitRange or a webhook has set it.
 			{Name: config.MemoryLimitVariable, ValueFrom: &corev1.EnvVarSource{ResourceFieldRef: &corev1.ResourceFieldSelector{Resource: "limits.memory"}}},
 		},
 		RestartPolicy:   &always,
@@ -49,17 +50,17 @@ func container(cs *v1alpha1.CartStorage, image string, data bool) corev1.Contain
 		StartupProbe:    probe(startedPath, 1, 120),
 		LivenessProbe:   probe("/livez", 10, 3),
 		SecurityContext: securityContext(),
-		// Why it does not start is the last line that it writes.
+		// The last line that it writes says why it does not start.
 		TerminationMessagePolicy: corev1.TerminationMessageFallbackToLogsOnError,
 		VolumeMounts: []corev1.VolumeMount{
 			{Name: configVolume, MountPath: configDirectory, ReadOnly: true},
-			// What is mounted there already keeps Kubernetes from mounting the token.
+			// Kubernetes mounts no token where something is mounted already.
 			{Name: noTokenVolume, MountPath: tokenDirectory, ReadOnly: true},
 		},
 	}
 	if cs.Spec.Sidecar.Readiness == v1alpha1.ReadyBackend {
-		// The sidecar itself waits until several pings have failed; the second failure here is for an answer that got
-		// lost.
+		// One failure may be a lost answer, so two are needed. The sidecar itself answers "not ready" only after
+		// several pings have failed.
 		c.ReadinessProbe = probe("/readyz", 2, 2)
 	}
 	c.Env = append(c.Env, identity(cs)...)
@@ -69,7 +70,7 @@ func container(cs *v1alpha1.CartStorage, image string, data bool) corev1.Contain
 	return c
 }
 
-// identity is what the sidecar's status page says that it belongs to.
+// identity are the variables by which the sidecar's status page says what it belongs to.
 func identity(cs *v1alpha1.CartStorage) []corev1.EnvVar {
 	from := func(path string) *corev1.EnvVarSource {
 		return &corev1.EnvVarSource{FieldRef: &corev1.ObjectFieldSelector{APIVersion: "v1", FieldPath: path}}
@@ -103,7 +104,7 @@ func securityContext() *corev1.SecurityContext {
 	}
 }
 
-// resources are as the CRD has them where the resource says nothing.
+// resources returns those of the resource, or the CRD's defaults.
 func resources(cs *v1alpha1.CartStorage) corev1.ResourceRequirements {
 	r := cs.Spec.Sidecar.Resources
 	if r.Requests == nil {

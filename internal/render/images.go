@@ -7,7 +7,8 @@ import (
 	"strings"
 )
 
-// Images are the patterns of the images that a CartStorage may name for its sidecars; none is any image. A pattern is
+// Images are the patterns of the images that a CartStorage may name for its sidecars. No patterns allow any image. A
+// pattern is
 //
 //   - an image with tag or digest, "ghcr.io/acme/sidecar:1.2": this one;
 //   - an image without, "ghcr.io/acme/sidecar": every tag and digest of it;
@@ -36,7 +37,7 @@ func ParseImages(patterns []string) (Images, error) {
 	return images, errors.Join(errs...)
 }
 
-// With is the patterns and image, if there are any patterns at all.
+// With returns the patterns with image added, if there are any patterns at all.
 func (p Images) With(image string) Images {
 	if len(p) == 0 || image == "" {
 		return p
@@ -44,7 +45,8 @@ func (p Images) With(image string) Images {
 	return append(slices.Clone(p), qualified(image))
 }
 
-// Check says that image is not allowed, and what would be. An empty one, which is the operator's, is.
+// Check returns an error if image is not allowed, which says what would be. An empty image, which stands for the
+// operator's, is allowed.
 func (p Images) Check(image string) error {
 	if len(p) == 0 || image == "" {
 		return nil
@@ -66,7 +68,7 @@ func matches(pattern, image string) bool {
 	return image == pattern || repository(pattern) == pattern && repository(image) == pattern
 }
 
-// repository is image without tag and digest.
+// repository returns image without tag and digest.
 func repository(image string) string {
 	image, _, _ = strings.Cut(image, "@")
 	if colon := strings.LastIndex(image, ":"); colon > strings.LastIndex(image, "/") {
@@ -75,7 +77,7 @@ func repository(image string) string {
 	return image
 }
 
-// qualified is image with its registry.
+// qualified returns image with its registry.
 func qualified(image string) string {
 	first, rest, ok := strings.Cut(image, "/")
 	switch {

@@ -16,8 +16,8 @@ type Topology struct {
 	// Workloads are what runs pods with its sidecar, in a fixed order.
 	Workloads []Workload
 	// Sharers are the names of other CartStorages of the same namespace on the same backend with the same prefix; see
-	// [SameCarts]. Strangers is how many there are in other namespaces: their names are not for those who read this
-	// one.
+	// [SameCarts]. Strangers is how many there are in other namespaces. Their names are left out, since readers of this
+	// namespace may not see them.
 	Sharers   []string
 	Strangers int
 }
@@ -28,7 +28,7 @@ type Workload struct {
 	Kind, Name string
 	// Replicas is how many pods it wants.
 	Replicas int32
-	// Surge is how many more a rollout may run meanwhile.
+	// Surge is how many more pods may run during a rollout.
 	Surge int32
 	// Unbounded says that its spec sets no number of pods.
 	Unbounded bool
@@ -36,21 +36,21 @@ type Workload struct {
 	// that it may set; 0 without an autoscaler.
 	Autoscaler  string
 	MaxReplicas int32
-	// Pods is how many of its pods live, ending ones included.
+	// Pods is how many of its pods live, including those that are ending.
 	Pods int32
 }
 
 // String is "Deployment web".
 func (w *Workload) String() string { return w.Kind + " " + w.Name }
 
-// writes reports whether it could have a pod at all.
+// writes reports whether the workload could have a pod at all.
 func (w *Workload) writes() bool {
 	return w.Replicas > 0 || w.MaxReplicas > 0 || w.Pods > 0 || w.Unbounded
 }
 
-// DecideLocking says whether the sidecars lock, why, and since when. In mode Auto the question is whether more than one
-// writer can exist, not how many do: locking comes on at once, and goes off only when one writer has been alone for
-// AutoDisableAfter. Previous is the decision before; nil at the first time.
+// DecideLocking says whether the sidecars lock, why, and since when. In mode Auto, locking is on if more than one
+// writer can exist, whether or not they do. It comes on at once, and goes off only when one writer has been alone for
+// AutoDisableAfter. Previous is the decision before; nil the first time.
 //
 // Recheck is how long the decision holds if nothing changes; 0 is for ever.
 func DecideLocking(spec v1alpha1.Locking, topology Topology, previous *v1alpha1.LockingStatus, now time.Time) (decision v1alpha1.LockingStatus, recheck time.Duration) {
@@ -74,7 +74,7 @@ func DecideLocking(spec v1alpha1.Locking, topology Topology, previous *v1alpha1.
 	return d, recheck
 }
 
-// alone decides for one writer at most.
+// alone decides if there can be one writer at most.
 func alone(spec v1alpha1.Locking, topology Topology, previous *v1alpha1.LockingStatus, now time.Time) (d v1alpha1.LockingStatus, recheck time.Duration) {
 	d = v1alpha1.LockingStatus{Reason: v1alpha1.LockingReasonNoWorkloads, Message: "no pod uses this CartStorage"}
 	if w := topology.writers(); len(w) > 0 {
@@ -111,8 +111,8 @@ func (t *Topology) writers() (w []Workload) {
 	return w
 }
 
-// severalWriters says why more than one writer can exist; "" if none can. What people have set comes first: it explains
-// what is seen.
+// severalWriters says why more than one writer can exist, or returns "". Settings come before observations, since they
+// explain them.
 func (t *Topology) severalWriters() (reason, message string) {
 	writers := t.writers()
 	for _, rule := range []func(*Workload) (string, string){replicas, autoscaler, unbounded, surge} {
@@ -138,7 +138,7 @@ func (t *Topology) severalWriters() (reason, message string) {
 	return "", ""
 }
 
-// sharing says who else is on the same carts.
+// sharing says which other CartStorages use the same carts.
 func (t *Topology) sharing() string {
 	names := make([]string, 0, len(t.Sharers)+1)
 	for _, s := range t.Sharers {

@@ -13,8 +13,8 @@ import (
 	"github.com/sidecart/sidecart/api/v1alpha1"
 )
 
-// Minima are the least that each container must ask for, by the LimitRanges of its namespace. Kubernetes refuses a pod
-// with a container that asks for less.
+// Minima are the least resources that each container must request, by the LimitRanges of its namespace. Kubernetes
+// refuses a pod with a container that requests less.
 func Minima(ranges []corev1.LimitRange) corev1.ResourceList {
 	least := corev1.ResourceList{}
 	for i := range ranges {
@@ -41,9 +41,8 @@ func defaultLimits() corev1.ResourceList {
 	return corev1.ResourceList{corev1.ResourceMemory: resource.MustParse("128Mi")}
 }
 
-// belowMinima refuses what the spec sets itself and the namespace does not admit. What is as by default is raised
-// instead, see raise: the API server fills the defaults in, so that they cannot be told from the same values written by
-// hand.
+// belowMinima refuses values of the spec that the namespace does not admit. Default values are raised instead: see
+// raise. The API server fills in the defaults, so the same values written by hand are raised too.
 func belowMinima(cs *v1alpha1.CartStorage, minima corev1.ResourceList) error {
 	var errs []error
 	r := resources(cs)
@@ -63,7 +62,7 @@ func belowMinima(cs *v1alpha1.CartStorage, minima corev1.ResourceList) error {
 	return errors.Join(errs...)
 }
 
-// raise has a container ask for what a LimitRange demands at least, and gives a limit room for it.
+// raise makes a container request what a LimitRange demands, and raises a limit that is below that.
 func raise(r *corev1.ResourceRequirements, minima corev1.ResourceList) {
 	for name, least := range minima {
 		if have, ok := r.Requests[name]; !ok || have.Cmp(least) < 0 {

@@ -13,9 +13,9 @@ import (
 	"github.com/sidecart/sidecart/api/v1alpha1"
 )
 
-// facts are what a sidecar was injected with and keeps until its pod is made anew, by name. They are compared, and not
-// the container itself: other webhooks and limit ranges change that after us. What is short stands for itself, the rest
-// for its hash, so that a message can name what differs.
+// facts are the named properties that a sidecar was injected with and keeps until its pod is made anew. They are
+// compared in place of the container, which other webhooks and limit ranges change after us. Short values are kept as
+// they are and others as a hash, so that a message can name what differs.
 type facts map[string]string
 
 // Names of facts, as messages say them.
@@ -28,13 +28,13 @@ const (
 	factVolumes   = "volumes"
 	factOrder     = "order"
 	factReadiness = "readiness"
-	factContainer = "container" // all else of it, which a newer operator writes otherwise
+	factContainer = "container" // the rest of the container, which a newer operator may write differently
 )
 
-// OlderOperator is said of a pod whose sidecar was injected before facts were noted.
+// OlderOperator is reported for a pod whose sidecar was injected by an operator that did not note facts.
 const OlderOperator = "an older operator injected it"
 
-// factsOf a sidecar with the volumes that came with it.
+// factsOf returns the facts of a sidecar and the volumes that came with it.
 func factsOf(c corev1.Container, volumes []corev1.Volume, cs *v1alpha1.CartStorage) facts {
 	p := ports(cs)
 	f := facts{
@@ -59,7 +59,7 @@ func factsOf(c corev1.Container, volumes []corev1.Volume, cs *v1alpha1.CartStora
 	return f
 }
 
-// note is f as an annotation.
+// note returns f as an annotation.
 func (f facts) note() string {
 	text, err := json.Marshal(f)
 	if err != nil {
@@ -68,7 +68,7 @@ func (f facts) note() string {
 	return string(text)
 }
 
-// hash is short for v.
+// hash returns a short hash of v.
 func hash(v any) string {
 	text, err := json.Marshal(v)
 	if err != nil {
@@ -78,7 +78,7 @@ func hash(v any) string {
 	return hex.EncodeToString(sum[:5])
 }
 
-// short is s, or its hash where s is long: the operator keeps no long annotations.
+// short returns s, or its hash if s is long, since the operator's cache keeps no long annotations.
 func short(s string) string {
 	if len(s) <= 128 {
 		return s
@@ -86,23 +86,24 @@ func short(s string) string {
 	return hash(s)
 }
 
-// Wanted is what pods would be injected with now, see [Wanted.Outdated]. It is made once for all pods of a CartStorage.
+// Wanted is what new pods would be injected with now: see [Wanted.Outdated]. It is computed once for all pods of a
+// CartStorage.
 type Wanted struct{ facts facts }
 
-// WantedOf cs.
+// WantedOf returns what new pods of cs would be injected with.
 func WantedOf(cs *v1alpha1.CartStorage, o PodOptions) Wanted {
 	pod := &corev1.Pod{}
 	inject(pod, cs, cmp.Or(cs.Spec.Sidecar.Image, o.Image), o.Generation)
 	return Wanted{noted(pod)}
 }
 
-// Key is the same as long as the same is wanted of the same generation of the spec.
+// Key is equal for equal facts of the same generation of the spec.
 func (w Wanted) Key(cs *v1alpha1.CartStorage) string {
 	return hash([]any{w.facts, cs.Generation})
 }
 
-// Outdated names what the sidecar of the pod has other than a new pod would be given; nil if nothing differs. Only a
-// new pod has it otherwise.
+// Outdated names the facts in which the sidecar of the pod differs from that of a new pod, or returns nil. Only making
+// the pod anew changes them.
 func (w Wanted) Outdated(pod *corev1.Pod) (names []string) {
 	have := noted(pod)
 	if have == nil {
@@ -111,7 +112,7 @@ func (w Wanted) Outdated(pod *corev1.Pod) (names []string) {
 	return w.facts.differences(have)
 }
 
-// differences names the facts that are otherwise in have.
+// differences names the facts that have a different value in have.
 func (f facts) differences(have facts) (names []string) {
 	for name, want := range f {
 		if have[name] != want {
@@ -122,7 +123,7 @@ func (f facts) differences(have facts) (names []string) {
 	return names
 }
 
-// noted is what the pod was injected with, nil if that is not known.
+// noted returns the facts that the pod was injected with, or nil if they are not known.
 func noted(pod *corev1.Pod) (f facts) {
 	if json.Unmarshal([]byte(pod.Annotations[v1alpha1.InjectedAsAnnotation]), &f) != nil {
 		return nil

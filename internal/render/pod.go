@@ -40,7 +40,7 @@ const tokenDirectory = "/var/run/secrets/kubernetes.io/serviceaccount"
 
 // PodOptions are what a pod's sidecar depends on beside the CartStorage.
 type PodOptions struct {
-	// Image is what runs where the CartStorage names none.
+	// Image is the image of sidecars whose CartStorage names none.
 	Image string
 	// Images are those that the CartStorage may name; see [Images].
 	Images Images
@@ -50,12 +50,13 @@ type PodOptions struct {
 	Generation int64
 }
 
-// Pod is pod with the sidecar of cs. The pod that was given is not changed.
+// Pod returns pod with the sidecar of cs. The given pod is not changed.
 //
-// A pod that has our sidecar already keeps it as it is, with what other webhooks made of it; containers that came later
-// are given the environment variables, and by order Last the sidecar comes behind them. So Pod of Pod is Pod.
+// A pod that already has our sidecar keeps it, with the changes that other webhooks made. Containers that were added
+// later are given the environment variables, and with order Last the sidecar moves behind them. So Pod may be applied
+// again to its own result, and changes nothing.
 //
-// The error says everything that stands in the way, and what to write instead.
+// The error lists every obstacle, and says what to write instead.
 func Pod(pod *corev1.Pod, cs *v1alpha1.CartStorage, o PodOptions) (*corev1.Pod, error) {
 	pod = pod.DeepCopy()
 	if !Injected(pod) {
@@ -91,7 +92,7 @@ func moveLast(containers []corev1.Container) {
 	}
 }
 
-// obstacles are why the pod cannot be given a sidecar.
+// obstacles returns the reasons why the pod cannot be given a sidecar.
 func obstacles(pod *corev1.Pod, cs *v1alpha1.CartStorage, image string) (errs []error) {
 	refuse := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
 	if image == "" {
@@ -146,8 +147,8 @@ func inject(pod *corev1.Pod, cs *v1alpha1.CartStorage, image string, generation 
 	pod.Annotations[v1alpha1.InjectedAsAnnotation] = factsOf(pod.Spec.InitContainers[0], pod.Spec.Volumes[given:], cs).note()
 }
 
-// noToken holds nothing but the pod's name, which is its host name too. An empty folder would be an emptyDir: a drain
-// of the node refuses to throw one away, and the cluster autoscaler keeps the node for it.
+// noToken holds only the pod's name, which is no secret. An empty folder would have to be an emptyDir: a drain of the
+// node refuses to delete one, and the cluster autoscaler keeps a node that has one.
 func noToken() *corev1.ProjectedVolumeSource {
 	mode := int32(0o444)
 	name := corev1.DownwardAPIVolumeFile{Path: "pod", FieldRef: &corev1.ObjectFieldSelector{FieldPath: "metadata.name"}}
@@ -166,21 +167,22 @@ func keepNode(pod *corev1.Pod, data *corev1.VolumeSource) {
 	}
 }
 
-// projected holds configuration and secrets in one volume, since the kubelet replaces all files of a volume at one
-// instant: a new configuration never meets old secrets.
+// projected returns one volume with configuration and secrets. The kubelet replaces all files of a volume at one
+// instant, so a new configuration never meets old secrets.
 func projected(cs *v1alpha1.CartStorage) *corev1.ProjectedVolumeSource {
 	config := corev1.VolumeProjection{ConfigMap: &corev1.ConfigMapProjection{
 		LocalObjectReference: corev1.LocalObjectReference{Name: ConfigMapName(cs.Name)},
 		Items:                []corev1.KeyToPath{{Key: ConfigFile, Path: ConfigFile}},
 	}}
-	// It is not there until sidecars have accepted a configuration.
+	// The key does not exist until sidecars have accepted a configuration.
 	optional := true
 	lastGood := corev1.VolumeProjection{ConfigMap: &corev1.ConfigMapProjection{
 		LocalObjectReference: corev1.LocalObjectReference{Name: ConfigMapName(cs.Name)},
 		Items:                []corev1.KeyToPath{{Key: LastGoodFile, Path: LastGoodFile}},
 		Optional:             &optional,
 	}}
-	// The files belong to root and the sidecar is another user. Nobody else mounts the volume.
+	// The files belong to root, and the sidecar is another user, so others must be able to read them. No other
+	// container mounts the volume.
 	mode := int32(0o444)
 	return &corev1.ProjectedVolumeSource{DefaultMode: &mode, Sources: append([]corev1.VolumeProjection{config, lastGood}, secrets(cs)...)}
 }
@@ -216,8 +218,8 @@ func dataSource(cs *v1alpha1.CartStorage) *corev1.VolumeSource {
 	return &corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{SizeLimit: v.SizeLimit}}
 }
 
-// ownClaim lets the sidecar write to a claim, whose files belong to root as a rule. A group that the pod has chosen
-// serves as well.
+// ownClaim lets the sidecar write to a claim, whose files usually belong to root. If the pod has chosen a group
+// already, that serves too.
 func ownClaim(pod *corev1.Pod, data *corev1.VolumeSource) {
 	if data.PersistentVolumeClaim == nil {
 		return
@@ -234,7 +236,8 @@ func ownClaim(pod *corev1.Pod, data *corev1.VolumeSource) {
 	}
 }
 
-// environment tells the containers of the app where the sidecar is. What they set by themselves stays.
+// environment tells the containers of the app where the sidecar is. Variables that they set themselves stay as they
+// are.
 func environment(containers []corev1.Container, p v1alpha1.Ports) {
 	for i := range containers {
 		c := &containers[i]
@@ -252,8 +255,8 @@ func environment(containers []corev1.Container, p v1alpha1.Ports) {
 	}
 }
 
-// Missing are the files that the configuration of cs names and that the sidecar of the pod does not have, because they
-// were named after the pod was made: it must be made anew.
+// Missing returns the files that the configuration of cs names and that the sidecar of the pod does not have. They were
+// named after the pod was made, so it must be made anew.
 func Missing(pod *corev1.Pod, cs *v1alpha1.CartStorage) (paths []string) {
 	have := map[string]bool{}
 	for _, v := range pod.Spec.Volumes {
@@ -274,8 +277,8 @@ func Missing(pod *corev1.Pod, cs *v1alpha1.CartStorage) (paths []string) {
 	return paths
 }
 
-// MountedVolumes are the volumes of the pod that [Missing] looks at, with nothing else in them. Anybody who makes a pod
-// can give these names to volumes of any content, so no more is kept than a sidecar can have.
+// MountedVolumes returns the volumes of the pod that [Missing] looks at, reduced to what it needs. A pod's author can
+// give these names to volumes of any content, so no more is kept than a sidecar can have.
 func MountedVolumes(pod *corev1.Pod) (volumes []corev1.Volume) {
 	const mostPaths, longestPath = 64, 1024
 	for _, v := range pod.Spec.Volumes {

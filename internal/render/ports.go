@@ -26,19 +26,19 @@ func ports(cs *v1alpha1.CartStorage) v1alpha1.Ports {
 	return v1alpha1.Ports{GRPC: cmp.Or(p.GRPC, config.GRPCPort), HTTP: cmp.Or(p.HTTP, config.HTTPPort), Admin: cmp.Or(p.Admin, config.AdminPort)}
 }
 
-// local is an address on loopback. It names IPv4, which every pod has on its loopback interface, also in a cluster of
-// IPv6.
+// local returns an address on loopback. It is an IPv4 address, which every pod has on its loopback interface, also in
+// an IPv6 cluster.
 func local(port int32) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(int(port))) }
 
-// anywhere is an address on all interfaces of a pod.
+// anywhere returns an address on all interfaces of a pod.
 func anywhere(port int32) string { return net.JoinHostPort("", strconv.Itoa(int(port))) }
 
 func addressArguments(p v1alpha1.Ports) []string {
 	return []string{grpcArgument + local(p.GRPC), httpArgument + local(p.HTTP), adminArgument + anywhere(p.Admin)}
 }
 
-// injectedPorts are where the sidecar of a pod listens for as long as the pod lives: as its arguments say, and as cs
-// says where an older operator has given it none.
+// injectedPorts returns the ports on which the sidecar of a pod listens as long as the pod lives. Its arguments say
+// that, or cs if an older operator has given it no such arguments.
 func injectedPorts(pod *corev1.Pod, cs *v1alpha1.CartStorage) v1alpha1.Ports {
 	p := ports(cs)
 	i := slices.IndexFunc(pod.Spec.InitContainers, ours)

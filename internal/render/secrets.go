@@ -10,7 +10,7 @@ import (
 	"github.com/sidecart/sidecart/api/v1alpha1"
 )
 
-// ConfigFile is the key of a [ConfigMap] that has the configuration, and the name of its file.
+// ConfigFile is the key of a [ConfigMap] with the configuration, and the name of the mounted file.
 const ConfigFile = "config.yaml"
 
 // LastGoodFile is the key, and the name of the file, of the configuration that sidecars have accepted last.

@@ -40,7 +40,7 @@ func allPlaces(cs *v1alpha1.CartStorage) []place {
 	return all
 }
 
-// place is where carts live. Two are the same if they agree in what they are and in what names begin with, and share an
+// place is where carts live. Two places are the same if they have the same kind and the same prefix and share an
 // address.
 type place struct {
 	what      string
@@ -98,7 +98,8 @@ func durable(dynamo *v1alpha1.DynamoDBBackend, db *v1alpha1.DatabaseBackend, nam
 	return all
 }
 
-// claim is a volume that several pods could mount; one without a claim belongs to its pod.
+// claim returns the place of a volume that several pods could mount. A volume without a claim belongs to its pod, and
+// is no such place.
 func claim(what string, v *v1alpha1.Volume, namespace string) []place {
 	if v == nil || v.ClaimName == "" {
 		return nil

@@ -8,10 +8,11 @@ import (
 	"github.com/sidecart/sidecart/internal/config"
 )
 
-// lockingVariable is where the sidecar finds --locking; it wins over the file.
+// lockingVariable is the environment variable of --locking. It wins over the file.
 const lockingVariable = "SIDECART_LOCKING"
 
-// Locks reports whether a ConfigMap of [ConfigMap] turns locking on. One that is not there or cannot be read does not.
+// Locks reports whether a ConfigMap of [ConfigMap] turns locking on. A ConfigMap that is nil or cannot be read does
+// not.
 func Locks(current *corev1.ConfigMap) bool {
 	if current == nil {
 		return false
@@ -21,7 +22,7 @@ func Locks(current *corev1.ConfigMap) bool {
 }
 
 // StartLocked makes the sidecar of pod lock for as long as the pod lives, even if its file says otherwise. It is for a
-// pod that is admitted beside another one before the file says so. The pod that was given is not changed.
+// pod that is admitted beside another one before the file says so. The given pod is not changed.
 func StartLocked(pod *corev1.Pod) *corev1.Pod {
 	pod = pod.DeepCopy()
 	for i := range pod.Spec.InitContainers {

@@ -9,9 +9,9 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 )
 
-// WorkloadOf is what the spec of a workload says about its pods: Deployment, StatefulSet, ReplicaSet,
-// ReplicationController, DaemonSet, Job, CronJob or Pod. Pods and Autoscaler are left to the caller. Of any other kind
-// nothing is known: ok is false; see [ScaledWorkload].
+// WorkloadOf returns what the spec of a workload says about its pods: Deployment, StatefulSet, ReplicaSet,
+// ReplicationController, DaemonSet, Job, CronJob or Pod. Pods and Autoscaler are left to the caller. For any other kind
+// ok is false: see [ScaledWorkload].
 func WorkloadOf(o runtime.Object) (w Workload, ok bool) {
 	switch o := o.(type) {
 	case *appsv1.Deployment:
@@ -46,18 +46,18 @@ func WorkloadOf(o runtime.Object) (w Workload, ok bool) {
 	return Workload{}, false
 }
 
-// ScaledWorkload is a workload of a kind of which only the scale subresource is known. How it rolls out is not: one pod
-// more must be reckoned with.
+// ScaledWorkload returns a workload of which only the scale subresource is known. How it rolls out is unknown, so one
+// more pod is assumed.
 func ScaledWorkload(kind, name string, replicas int32) Workload {
 	return Workload{Kind: kind, Name: name, Replicas: replicas, Surge: 1}
 }
 
-// UnknownWorkload is an owner of pods of which nothing is known.
+// UnknownWorkload returns a workload for an owner of pods of which nothing is known.
 func UnknownWorkload(kind, name string) Workload {
 	return Workload{Kind: kind, Name: name, Unbounded: true}
 }
 
-// one is what Kubernetes takes an absent number of replicas for.
+// one returns n, or 1, which Kubernetes assumes, if n is nil.
 func one(n *int32) int32 {
 	if n == nil {
 		return 1
@@ -65,8 +65,8 @@ func one(n *int32) int32 {
 	return *n
 }
 
-// maxSurge is how many pods a rollout may run beyond n: a percentage rounds up, as the deployment controller has it.
-// What is scaled to zero is taken for one, which it would be before it writes.
+// maxSurge returns how many pods a rollout may run beyond n. A percentage rounds up, as in the deployment controller. A
+// workload at zero replicas counts as one, since it is scaled up before it writes.
 func maxSurge(s *appsv1.DeploymentStrategy, n int32) int32 {
 	if s.Type == appsv1.RecreateDeploymentStrategyType {
 		return 0
@@ -77,12 +77,12 @@ func maxSurge(s *appsv1.DeploymentStrategy, n int32) int32 {
 	}
 	surge, err := intstr.GetScaledValueFromIntOrPercent(&limit, int(max(n, 1)), true)
 	if err != nil {
-		return 1 // the API server accepts none such; to lock is the safe answer
+		return 1 // the API server accepts no such value; locking is the safe answer
 	}
 	return int32(surge)
 }
 
-// parallelism is how many pods of a Job run at once.
+// parallelism returns how many pods of a Job run at once.
 func parallelism(s *batchv1.JobSpec, ended bool) int32 {
 	if ended || s.Suspend != nil && *s.Suspend {
 		return 0
@@ -108,7 +108,7 @@ func Live(pod *corev1.Pod) bool {
 	return pod.Status.Phase != corev1.PodSucceeded && pod.Status.Phase != corev1.PodFailed
 }
 
-// Owner is what made a pod: its controller, or the pod itself where nothing owns it.
+// Owner returns what made a pod: its controller, or the pod itself if it has none.
 func Owner(pod *corev1.Pod) metav1.OwnerReference {
 	if ref := metav1.GetControllerOf(pod); ref != nil {
 		return *ref
