@@ -20,7 +20,8 @@ import (
 	"github.com/sidecart/sidecart/internal/render"
 )
 
-// injectIndex finds pods, and workloads by their pod template, by the CartStorage that their label names.
+// injectIndex finds pods and workloads by the CartStorage that the label of the pod, or of the workload's pod template,
+// names.
 const injectIndex = "inject"
 
 // misplacedIndex finds workloads by the CartStorage that their own label names, where their template has no such label.
@@ -49,15 +50,15 @@ var workloadKinds = []workloadKind{
 	{"batch", "CronJob", func() client.Object { return &batchv1.CronJob{} }, func() client.ObjectList { return &batchv1.CronJobList{} }},
 }
 
-// cacheOptions keep the cache small: pods and ConfigMaps of ours only, and of everything just what is looked at. A
-// cluster has many more workloads than those that use carts. Where namespaces are named, nothing of others is asked
-// for.
+// cacheOptions keep the cache small. It has only pods and ConfigMaps of ours, and of each object only the fields that
+// are read, since a cluster has many more workloads than those that use carts. If namespaces are named, the API server
+// is asked for nothing of others.
 func cacheOptions(namespaces []string) cache.Options {
 	asked, err := labels.NewRequirement(v1alpha1.InjectLabel, selection.Exists, nil)
 	if err != nil {
 		panic(err) // the label is a constant
 	}
-	shared := true // objects of the cache are only read, so they need not be copied
+	shared := true // nobody changes objects of the cache, so they need not be copied
 	reduced := cache.ByObject{Transform: reduce, UnsafeDisableDeepCopy: &shared}
 	pods := reduced
 	pods.Label = labels.NewSelector().Add(*asked)
@@ -81,7 +82,7 @@ func cacheOptions(namespaces []string) cache.Options {
 	return o
 }
 
-// keeps reports whether the operator looks after a namespace, where those that it keeps are named.
+// keeps reports whether the operator looks after a namespace. No names stand for all namespaces.
 func keeps(namespaces []string, namespace string) bool {
 	return len(namespaces) == 0 || slices.Contains(namespaces, namespace)
 }
@@ -111,7 +112,7 @@ func addIndexes(ctx context.Context, indexer client.FieldIndexer) error {
 	return indexer.IndexField(ctx, &corev1.Pod{}, injectIndex, index)
 }
 
-// injectOf is the CartStorage that a pod or the template of a workload names.
+// injectOf returns the CartStorage that a pod or the template of a workload names.
 func injectOf(o client.Object) string {
 	if pod, ok := o.(*corev1.Pod); ok {
 		return pod.Labels[v1alpha1.InjectLabel]
@@ -140,7 +141,7 @@ func template(o client.Object) *corev1.PodTemplateSpec {
 	return nil
 }
 
-// reduce drops what nobody here looks at.
+// reduce drops the fields that this package does not read.
 func reduce(in any) (any, error) {
 	o, ok := in.(client.Object)
 	if !ok {
@@ -187,8 +188,7 @@ func reduce(in any) (any, error) {
 	return o, nil
 }
 
-// misplaced is our label where a workload has it itself and its template has not. What the controllers of Kubernetes
-// make has the labels of what it was made from.
+// misplaced returns our label if a workload itself has it and its template t has not.
 func misplaced(own map[string]string, t *corev1.PodTemplateSpec) map[string]string {
 	if t.Labels[v1alpha1.InjectLabel] != "" {
 		return nil
@@ -196,18 +196,18 @@ func misplaced(own map[string]string, t *corev1.PodTemplateSpec) map[string]stri
 	return only(own, v1alpha1.InjectLabel)
 }
 
-// refusals are that our webhook has refused pods, or was not reached.
+// refusals returns the conditions which say that our webhook has refused pods, or was not reached.
 func refusals(in []appsv1.ReplicaSetCondition) (out []appsv1.ReplicaSetCondition) {
 	for _, c := range in {
 		if c.Type == appsv1.ReplicaSetReplicaFailure && c.Status == corev1.ConditionTrue && strings.Contains(c.Message, webhookName) {
-			// The name stays, since what was reduced may be reduced again.
+			// The webhook's name stays in the text, since an object may be reduced twice.
 			out = append(out, appsv1.ReplicaSetCondition{Type: c.Type, Status: c.Status, Message: webhookName})
 		}
 	}
 	return out
 }
 
-// webhookName is how the API server calls our webhook where it says that it refuses or cannot be reached.
+// webhookName is the name of our webhook in the API server's messages.
 const webhookName = "inject.sidecart.dev"
 
 func reducedJob(s *batchv1.JobSpec) batchv1.JobSpec {
@@ -254,7 +254,7 @@ func reducedState(s *corev1.ContainerState) (out corev1.ContainerState) {
 	return out
 }
 
-// only are the entries of m with these keys, nil if there are none.
+// only returns the entries of m with these keys, or nil if there are none.
 func only(m map[string]string, keys ...string) (out map[string]string) {
 	for _, k := range keys {
 		if v, ok := m[k]; ok {
@@ -267,8 +267,8 @@ func only(m map[string]string, keys ...string) (out map[string]string) {
 	return out
 }
 
-// maxName is longer than every name, kind or API version that the API server accepts for an object. It does not check
-// references to objects in that way. A longer one names nothing, and is cut.
+// maxName is longer than every name, kind or API version that the API server accepts for an object. The API server does
+// not check references to objects like that. A longer reference names nothing, and is cut.
 const maxName = 600
 
 func short(s string) string {
@@ -305,8 +305,8 @@ func reduceCartStorage(in any) (any, error) {
 	return cs, nil
 }
 
-// reduceConfigMap keeps what the operator writes. Anybody can put its label on a ConfigMap. One that is larger than
-// every configuration is not kept, and so differs from what it should be.
+// reduceConfigMap keeps what the operator writes. Anybody can put its label on a ConfigMap. Data that is larger than
+// every configuration is dropped, so such a ConfigMap is written anew.
 func reduceConfigMap(in any) (any, error) {
 	cm, ok := in.(*corev1.ConfigMap)
 	if !ok {
@@ -322,7 +322,7 @@ func reduceConfigMap(in any) (any, error) {
 		cm.Data = map[string]string{render.ConfigFile: data}
 	}
 	if lastGood == data {
-		lastGood = data // as a rule; one copy of the text is enough
+		lastGood = data // usually equal; one copy of the text is enough
 	}
 	if lastGood != "" && len(data) <= maxConfig && len(lastGood) <= maxConfig {
 		cm.Data[render.LastGoodFile] = lastGood

@@ -41,8 +41,8 @@ type Reconciler struct {
 	own    string // namespace of the operator
 }
 
-// Reconcile makes the world as cs says, from the top: what the sidecars should run, telling them, hearing from them,
-// saying it.
+// Reconcile brings everything of cs to its desired state: it decides what the sidecars should run, tells them, asks
+// them, and writes the status.
 func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (result ctrl.Result, err error) {
 	cs := &v1alpha1.CartStorage{}
 	if err := r.client.Get(ctx, req.NamespacedName, cs); apierrors.IsNotFound(err) || err == nil && !cs.DeletionTimestamp.IsZero() {
@@ -53,7 +53,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (result ct
 	before := cs.DeepCopy()
 	defer func() {
 		if patchErr := r.patchStatus(ctx, before, cs); apierrors.IsConflict(patchErr) {
-			result.RequeueAfter = askSoonest // the cache is behind; what was read there may be outdated
+			result.RequeueAfter = askSoonest // the cache is behind, so what was read from it may be outdated
 		} else {
 			err = errors.Join(err, client.IgnoreNotFound(patchErr))
 		}
@@ -108,7 +108,7 @@ func (r *Reconciler) tellMisplaced(cs *v1alpha1.CartStorage, f *fleet) {
 	}
 }
 
-// soonest is the shorter one; zero is never.
+// soonest returns the shorter one; zero means never.
 func soonest(a, b time.Duration) time.Duration {
 	if a == 0 || b == 0 {
 		return max(a, b)
@@ -118,18 +118,19 @@ func soonest(a, b time.Duration) time.Duration {
 
 // updateLocking writes the decision to the status, which is also its memory.
 func (r *Reconciler) updateLocking(ctx context.Context, cs *v1alpha1.CartStorage, f *fleet) (recheck time.Duration) {
-	// The API keeps whole seconds; to decide by less would move Since at each write.
+	// The API keeps whole seconds. A finer time would change Since at each write.
 	now := r.now().Truncate(time.Second)
 	decision, recheck := render.DecideLocking(cs.Spec.Locking, f.topology, cs.Status.Locking, now)
 	if before := cs.Status.Locking; len(f.strangers) > 0 && (before == nil || before.Message != decision.Message) {
-		// Their names are only in the operator's log, for those who operate the cluster.
+		// Their names go only to the operator's log, which readers of this namespace do not see.
 		ctrl.LoggerFrom(ctx).Info("CartStorages of other namespaces use the same carts", "others", f.strangers[:min(len(f.strangers), 10)])
 	}
 	cs.Status.Locking = &decision
 	return recheck
 }
 
-// unrenderable is why there is no configuration. It lasts until the spec changes, or what is looked at again does.
+// unrenderable says why there is no configuration. That lasts until the spec changes, or something else that is checked
+// again from time to time.
 type unrenderable struct {
 	error
 	again time.Duration
@@ -148,7 +149,7 @@ func (r *Reconciler) applyConfig(ctx context.Context, cs *v1alpha1.CartStorage, 
 		ours := current == nil || written(current)
 		if render.ConfigGeneration(current) > maxGeneration {
 			current = current.DeepCopy()
-			delete(current.Annotations, v1alpha1.GenerationAnnotation) // it was not written by us, and there is no next one
+			delete(current.Annotations, v1alpha1.GenerationAnnotation) // the number was not written by us, and has no successor
 		}
 		want, err := render.ConfigMap(cs, *cs.Status.Locking, current, floor(f.pods))
 		if err != nil {
@@ -160,7 +161,7 @@ func (r *Reconciler) applyConfig(ctx context.Context, cs *v1alpha1.CartStorage, 
 		if reader == r.live {
 			if !ours {
 				err := fmt.Errorf("there is a ConfigMap %s that is not Sidecart's: remove it, or give the CartStorage another name", current.Name)
-				return 0, &unrenderable{err, askLatest} // it is not watched
+				return 0, &unrenderable{err, askLatest} // the cause is not watched, so it is checked again
 			}
 			return r.writeConfig(ctx, cs, want, current)
 		}
@@ -177,8 +178,7 @@ func (r *Reconciler) writeConfig(ctx context.Context, cs *v1alpha1.CartStorage, 
 	}
 	generation := render.ConfigGeneration(want)
 	ctrl.LoggerFrom(ctx).Info("configuration written", "generation", generation, "locking", cs.Status.Locking.Enabled, "reason", cs.Status.Locking.Reason)
-	// A decision about locking has an event of its own, and its reasons follow each other quickly while pods come and
-	// go.
+	// A decision about locking has an event of its own. Its reason changes often while pods come and go.
 	if r.news.once(client.ObjectKeyFromObject(cs), "configuration", strconv.FormatInt(cs.Generation, 10)) {
 		r.events.Eventf(cs, nil, corev1.EventTypeNormal, "Configured", "Configure", "sidecars are told configuration %d", generation)
 	}
@@ -194,7 +194,7 @@ func (r *Reconciler) apply(ctx context.Context, o client.Object) error {
 	return r.client.Apply(ctx, client.ApplyConfigurationFromUnstructured(u), client.FieldOwner(FieldOwner), client.ForceOwnership)
 }
 
-// currentConfig is the ConfigMap of a CartStorage, nil if there is none.
+// currentConfig returns the ConfigMap of a CartStorage, or nil if there is none.
 func currentConfig(ctx context.Context, reader client.Reader, namespace, name string) (*corev1.ConfigMap, error) {
 	cm := &corev1.ConfigMap{}
 	err := reader.Get(ctx, client.ObjectKey{Namespace: namespace, Name: render.ConfigMapName(name)}, cm)
@@ -204,14 +204,14 @@ func currentConfig(ctx context.Context, reader client.Reader, namespace, name st
 	return cm, err
 }
 
-// written reports whether the operator has written the ConfigMap, also if somebody has removed its label or its
-// annotation since.
+// written reports whether the operator wrote the ConfigMap, even if somebody has removed its label or its annotation
+// since.
 func written(cm *corev1.ConfigMap) bool {
 	_, generation := cm.Annotations[v1alpha1.GenerationAnnotation]
 	return generation || cm.Labels[managedBy] == "sidecart"
 }
 
-// same reports whether current has all that want has. Labels, annotations and keys of others may stay.
+// same reports whether current has all that want has. Other labels, annotations and keys may stay.
 func same(current, want *corev1.ConfigMap) bool {
 	return contains(current.Data, want.Data) && contains(current.Labels, want.Labels) && contains(current.Annotations, want.Annotations)
 }
@@ -225,8 +225,8 @@ func contains(m, part map[string]string) bool {
 	return true
 }
 
-// floor is the highest generation that any pod was told, so that a ConfigMap that was removed comes back with a higher
-// one.
+// floor returns the highest generation that any pod was told, so that a ConfigMap that was removed comes back with a
+// higher one.
 func floor(pods []*corev1.Pod) (highest int64) {
 	for _, pod := range pods {
 		if n := render.ConfigGeneration(pod); n <= maxGeneration {
@@ -236,10 +236,10 @@ func floor(pods []*corev1.Pod) (highest int64) {
 	return highest
 }
 
-// stamp writes the generation on the pods: their kubelets refresh the volumes of a pod that changes at once, and of
-// others within a minute or two.
+// stamp writes the generation on the pods. Kubelets refresh the volumes of a pod at once when it changes, and otherwise
+// within a minute or two.
 //
-// It is a merge patch with the pod's UID: an apply would try to create a pod that has gone meanwhile, and a pod of the
+// It is a merge patch with the pod's UID. An apply would try to create a pod that has gone meanwhile, and a pod of the
 // same name may be another one.
 func (r *Reconciler) stamp(ctx context.Context, pods []*corev1.Pod, generation int64) error {
 	var errs []error
@@ -273,7 +273,7 @@ func (r *Reconciler) forget(ctx context.Context, key types.NamespacedName) error
 	r.repair.forget(key)
 	pods, err := livePods(ctx, r.client, key.Namespace, key.Name)
 	if err != nil || len(pods) > 0 {
-		return err // the last pod's end brings us here again
+		return err // the last pod's end starts another round
 	}
 	cm, err := currentConfig(ctx, r.client, key.Namespace, key.Name)
 	if err != nil || cm == nil {

@@ -25,9 +25,9 @@ const caKey = "ca.crt"
 // certificateLife is how long a certificate is valid. It is renewed after two thirds of it.
 const certificateLife = 90 * 24 * time.Hour
 
-// issue makes a certificate for hosts, signed by an authority of its own. The authority's key is thrown away, so that
-// it never signs another one. Old is the bundle of earlier authorities. Those that are still valid stay in the new
-// bundle, for the replicas that have not changed over yet.
+// issue makes a certificate for hosts, signed by an authority of its own. The authority's key is thrown away, so it
+// never signs another one. Old is the bundle of earlier authorities. Those that are still valid stay in the new bundle,
+// for replicas that do not use the new certificate yet.
 func issue(hosts []string, old []byte, now time.Time) (map[string][]byte, error) {
 	caPrivate, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -98,8 +98,8 @@ func parseBundle(data []byte) (all []*x509.Certificate) {
 	}
 }
 
-// load is the certificate of a Secret, and when it is to be renewed. The error says why it cannot be used; then it is
-// replaced.
+// load returns the certificate of a Secret, and when to renew it. The error says why it cannot be used; the caller then
+// replaces it.
 func load(data map[string][]byte, hosts []string, now time.Time) (*tls.Certificate, time.Time, error) {
 	pair, err := tls.X509KeyPair(data[corev1.TLSCertKey], data[corev1.TLSPrivateKeyKey])
 	if err != nil { // its text quotes what is in the Secret
@@ -117,7 +117,7 @@ func load(data map[string][]byte, hosts []string, now time.Time) (*tls.Certifica
 	return &pair, renewal(pair.Leaf), nil
 }
 
-// noPair says why certificate and key are no pair.
+// noPair says why certificate and key do not fit together.
 func noPair(data map[string][]byte) error {
 	switch {
 	case !hasBlock(data[corev1.TLSCertKey], "CERTIFICATE"):

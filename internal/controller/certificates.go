@@ -22,9 +22,9 @@ import (
 )
 
 const (
-	// certificateCheck is how often the certificate is looked at where no event says so.
+	// certificateCheck is how often the certificate is looked at without an event.
 	certificateCheck = time.Minute
-	// bundleSpread is how long API servers are given to learn of a new authority before a certificate of it is shown.
+	// bundleSpread is how long API servers have to learn of a new authority before a certificate of it is shown.
 	bundleSpread = 10 * time.Second
 )
 
@@ -92,7 +92,7 @@ func (c *Certificates) Reconcile(ctx context.Context, _ ctrl.Request) (ctrl.Resu
 	return ctrl.Result{RequeueAfter: c.show(pair)}, nil
 }
 
-// current is what the Secret has; if that will not do, or not for long, it is made anew.
+// current returns the certificate in the Secret. If it cannot be used, or ends soon, it is made anew.
 func (c *Certificates) current(ctx context.Context) (map[string][]byte, *tls.Certificate, error) {
 	now := c.now()
 	secret := &corev1.Secret{}
@@ -133,7 +133,7 @@ func reasonToRenew(missing bool, err error) string {
 }
 
 // publish writes the authorities into the configurations of the webhooks. It reports false if there is none for pods;
-// its creation calls again. That for reviews may be missing: without it changes go unreviewed.
+// its creation starts another round. The one for reviews may be missing: changes are then not reviewed.
 func (c *Certificates) publish(ctx context.Context, bundle []byte) (bool, error) {
 	reviews := &admissionv1.ValidatingWebhookConfiguration{}
 	err := c.publishIn(ctx, reviews, bundle, func() (all []*admissionv1.WebhookClientConfig) {
@@ -174,7 +174,7 @@ func (c *Certificates) publishIn(ctx context.Context, o client.Object, bundle []
 	return c.client.Patch(ctx, o, patch, client.FieldOwner(FieldOwner))
 }
 
-// show takes pair into use, if API servers have had time to learn its authority, and returns when to look again.
+// show uses pair once API servers have had time to learn its authority, and returns when to look again.
 func (c *Certificates) show(pair *tls.Certificate) time.Duration {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -68,7 +68,7 @@ func conclude(cs *v1alpha1.CartStorage, c *conclusion) {
 	c.progress(cs)
 }
 
-// sort puts the sidecars where they belong. Those of ending pods belong nowhere.
+// sort puts the sidecars into groups. Those of ending pods are in no group.
 func (c *conclusion) sort() {
 	for i := range c.sidecars {
 		s := &c.sidecars[i]
@@ -231,7 +231,7 @@ func (c *conclusion) ready(cs *v1alpha1.CartStorage) (metav1.ConditionStatus, st
 	return metav1.ConditionTrue, v1alpha1.ReasonAllUpdated, message + c.elsewhere()
 }
 
-// elsewhere names the workloads whose label is where nothing reads it, "" for none.
+// elsewhere names the workloads whose label is in a place where nothing reads it, or returns "".
 func (c *conclusion) elsewhere() string {
 	const most = 5
 	names := c.fleet.misplaced
@@ -245,7 +245,7 @@ func (c *conclusion) elsewhere() string {
 	return fmt.Sprintf("; the label %s of %s is on the workload itself, where nothing reads it: move it to the labels of its pod template", v1alpha1.InjectLabel, text)
 }
 
-// rolling says which sidecars are not yet what they are to be, "" if all are.
+// rolling says which sidecars are not yet as they should be, or returns "".
 func (c *conclusion) rolling() string {
 	if len(c.starting) > 0 {
 		return tell(c.starting, c.present, "sidecars are starting", func(s *sidecar) string { return cmp.Or(s.waiting, "it has just started") })
@@ -270,8 +270,8 @@ func (c *conclusion) patient() bool {
 	return true
 }
 
-// unreachable says which sidecars do not answer. If none in the namespace answers and each question runs out of time,
-// something drops what is sent to them. A program that does not run would refuse the connection.
+// unreachable says which sidecars do not answer. If none in the namespace answers and each question times out,
+// something drops the packets to them: a program that does not run would refuse the connection.
 func (c *conclusion) unreachable() string {
 	message := tell(c.silent, c.present, "sidecars do not answer the operator", func(s *sidecar) string { return s.err.Error() })
 	for _, s := range c.silent {
@@ -286,7 +286,7 @@ func (c *conclusion) unreachable() string {
 	return message + fmt.Sprintf("; a NetworkPolicy that denies ingress in namespace %s would do this: allow port %d of its pods from namespace %s", pod.Namespace, adminPort(pod), c.from)
 }
 
-// progress sets Reconciling and Stalled, by which tools that know no CartStorage see whether to wait.
+// progress sets Reconciling and Stalled. They tell tools that do not know a CartStorage whether to wait.
 func (c *conclusion) progress(cs *v1alpha1.CartStorage) {
 	only := func(kind, reason, message string) {
 		for _, t := range []string{v1alpha1.ConditionReconciling, v1alpha1.ConditionStalled} {
@@ -338,7 +338,7 @@ func filter(in []*sidecar, keep func(*sidecar) bool) (out []*sidecar) {
 	return out
 }
 
-// set sets a condition; its time moves when its status does.
+// set sets a condition. Its time changes only with its status.
 func set(cs *v1alpha1.CartStorage, now time.Time, kind string, status metav1.ConditionStatus, reason, message string) {
 	const most = 32768 // what the API server accepts
 	if len(message) > most {

@@ -32,7 +32,7 @@ type Counter interface {
 var _ Counter = (*HTTPFetcher)(nil)
 
 const (
-	// maxCount is more than the answer needs.
+	// maxCount bounds what is read of the answer, in bytes; an answer is shorter.
 	maxCount = 4 << 10
 	// countTimeout is how long a sidecar counts.
 	countTimeout = time.Second

@@ -10,14 +10,14 @@ import (
 	"github.com/sidecart/sidecart/api/v1alpha1"
 )
 
-// maxWarnings is how many warnings of a sidecar are heard.
+// maxWarnings is how many warnings of a sidecar are taken in.
 const maxWarnings = 8
 
 // warningCode is what the API server accepts as a reason, and short.
 var warningCode = regexp.MustCompile(`^[A-Z][A-Za-z]{0,62}$`)
 
-// tameWarnings makes what a pod sent fit for a status. An empty list means that there are none; nil, that none are
-// known.
+// tameWarnings makes the warnings that a pod sent fit for a status. An empty list means that there are none. nil means
+// that they are not known.
 func tameWarnings(in []Warning) []Warning {
 	if in == nil {
 		return nil

@@ -13,7 +13,7 @@ import (
 	"github.com/sidecart/sidecart/internal/render"
 )
 
-// How long something may be other than it should before it counts as a failure. Pods start and end all day.
+// How long something may be wrong before it counts as a failure, since pods start and end all day.
 const (
 	// startGrace is what a sidecar is given from the start of its pod or of its container. It is also how long a
 	// sidecar that has ended by itself must run before it counts as running. Otherwise one that ends every few seconds
@@ -22,14 +22,14 @@ const (
 	// rolloutPatience is how long an ordinary start may take, with the pull of an image, and how long a kubelet may
 	// take to bring a new configuration.
 	rolloutPatience = time.Minute
-	// silentAfter is after how long without an answer a sidecar counts as silent. One late answer of a busy node does
-	// not matter.
+	// silentAfter is how long a sidecar may give no answer before it counts as silent. One late answer of a busy node
+	// does not matter.
 	silentAfter = 3 * time.Second
-	// askAgain is after how long a sidecar that did not answer is asked again.
+	// askAgain is how long it takes until a sidecar that did not answer is asked again.
 	askAgain = time.Second
 )
 
-// look fills in what the pod itself tells.
+// look fills in what the pod's own status tells.
 func (s *sidecar) look(pod *corev1.Pod, now time.Time) {
 	s.pod, s.present, s.ending = pod, render.Injected(pod), !pod.DeletionTimestamp.IsZero()
 	began := pod.CreationTimestamp.Time
@@ -52,17 +52,18 @@ func sidecarStatus(pod *corev1.Pod) *corev1.ContainerStatus {
 	return &pod.Status.InitContainerStatuses[i]
 }
 
-// passing are the reasons of kubelets for containers that start as they should.
+// passing are the waiting reasons of kubelets for containers that start normally.
 var passing = []string{"ContainerCreating", "PodInitializing", "Waiting", "Pulling"}
 
-// waiting says why the sidecar's container does not run, "" if it does, and whether that is trouble.
+// waiting says why the sidecar's container does not run, and whether that is trouble. It returns "" if the container
+// runs.
 func waiting(pod *corev1.Pod, now time.Time) (why string, trouble bool) {
 	if s := sidecarStatus(pod); s != nil {
 		switch {
 		case s.State.Running != nil && pod.Status.PodIP == "":
 			return "PodHasNoAddress", false
 		case s.State.Running != nil && pod.Spec.HostNetwork:
-			return "HostNetwork", true // what answers there may be anybody
+			return "HostNetwork", true // anything on the node may answer at that port
 		case s.State.Running != nil && s.RestartCount > 0 && now.Sub(s.State.Running.StartedAt.Time) < startGrace:
 			return "it has just been started again" + lastWords(s.LastTerminationState.Terminated), true
 		case s.State.Running != nil:
@@ -72,7 +73,8 @@ func waiting(pod *corev1.Pod, now time.Time) (why string, trouble bool) {
 		case s.State.Waiting != nil:
 			reason := cmp.Or(s.State.Waiting.Reason, "Waiting")
 			why := reason
-			// For a container that keeps ending, the kubelet's message is how long it waits, which changes each time.
+			// For a container that keeps ending, the kubelet's message has the length of the pause, which changes each
+			// time.
 			if m := s.State.Waiting.Message; m != "" && reason != "CrashLoopBackOff" {
 				why += ": " + tame(m)
 			}
@@ -87,7 +89,7 @@ func waiting(pod *corev1.Pod, now time.Time) (why string, trouble bool) {
 	return "ContainerCreating", false
 }
 
-// lastWords is how a container ended, with what it said last: the kubelet takes that from its log.
+// lastWords returns how a container ended, with the last line of its log, which the kubelet keeps.
 func lastWords(t *corev1.ContainerStateTerminated) string {
 	if t == nil {
 		return ""
@@ -102,8 +104,8 @@ func lastWords(t *corev1.ContainerStateTerminated) string {
 	return how
 }
 
-// wasReady reports whether the resource was ready with this very spec before. If so, it stays ready while sidecars
-// start, end or hear of a decision.
+// wasReady reports whether the resource was ready with this same spec before. If so, it stays ready while sidecars
+// start, end or learn of a decision.
 func wasReady(cs *v1alpha1.CartStorage) bool {
 	c := condition(cs, v1alpha1.ConditionReady)
 	return c != nil && c.Status == metav1.ConditionTrue && c.ObservedGeneration == cs.Generation

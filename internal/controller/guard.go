@@ -27,8 +27,8 @@ const (
 	clientCAAge  = 30 * time.Second // of the authorities, until the file is read again
 )
 
-// guard bounds the calls of a handler. Anybody who reaches the port can call. So a call must say the size of its body,
-// memory for the body is reserved before any of it is read, and the body must come soon. Where there are authorities
+// guard bounds the calls of a handler, since everybody who reaches the port can call. A call must say the size of its
+// body. Memory for the body is reserved before any of it is read, and the body must come soon. If there are authorities
 // for clients, a caller must show a certificate.
 type guard struct {
 	handler http.Handler
@@ -41,7 +41,7 @@ func newGuard(handler http.Handler, clients *clientCAs) *guard {
 	return &guard{handler: handler, clients: clients, budget: semaphore.NewWeighted(callBytes), wait: callWait}
 }
 
-// beside guards another handler, whose calls share the memory of this one's.
+// beside guards another handler, whose calls share the reservation of memory.
 func (g *guard) beside(handler http.Handler) *guard {
 	other := *g
 	other.handler = handler
@@ -77,7 +77,7 @@ func (g *guard) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	g.handler.ServeHTTP(w, r)
 }
 
-// readWithin reads the body of a request. One that trickles in would hold its reservation.
+// readWithin reads the body of a request within a time. A slow body would hold its reservation.
 func readWithin(w http.ResponseWriter, r *http.Request, limit time.Duration) ([]byte, error) {
 	conn := http.NewResponseController(w)
 	if err := conn.SetReadDeadline(time.Now().Add(limit)); err != nil {
@@ -90,7 +90,7 @@ func readWithin(w http.ResponseWriter, r *http.Request, limit time.Duration) ([]
 	return body, conn.SetReadDeadline(time.Time{}) // the answer may take longer
 }
 
-// reserve waits a moment for others to end.
+// reserve reserves memory, and waits a moment for other calls to end.
 func (g *guard) reserve(r *http.Request, size int64) bool {
 	if g.budget.TryAcquire(size) {
 		return true
@@ -130,7 +130,7 @@ func (c *clientCAs) load() (*x509.CertPool, error) {
 	return pool, nil
 }
 
-// current keeps the last authorities where the file cannot be read.
+// current returns the authorities. If the file cannot be read, it returns the last ones.
 func (c *clientCAs) current() *x509.CertPool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -143,8 +143,8 @@ func (c *clientCAs) current() *x509.CertPool {
 	return c.pool
 }
 
-// configure has the server ask for a certificate. One of another authority ends the handshake; [guard] refuses who
-// shows none, with a word and without a line in the log for each probe of the port.
+// configure makes the server ask for a certificate. A certificate of another authority ends the handshake. [guard]
+// refuses callers without one: they get a message, and a probe of the port causes no line in the log.
 func (c *clientCAs) configure(t *tls.Config) {
 	t.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) {
 		pool := c.current()

@@ -22,7 +22,7 @@ import (
 const InjectPath = "/inject"
 
 // Injector gives pods their sidecar: it decodes, calls [render.Pod] and answers with the difference. It changes nothing
-// but the pod in hand, so any number of replicas may serve it, leader or not.
+// but that pod, so any number of replicas may serve it, leader or not.
 type Injector struct {
 	client client.Reader // reads from the cache
 	live   client.Reader // reads from the API server
@@ -73,8 +73,8 @@ func (i *Injector) Handle(ctx context.Context, req admission.Request) admission.
 	return admission.PatchResponseFromRaw(req.Object.Raw, after)
 }
 
-// cartStorage looks into the cache first; what was created a moment ago may not be there yet, and to refuse its pods
-// would put them off.
+// cartStorage looks into the cache first, and then asks the API server: the cache may lack what was created a moment
+// ago, and pods that are refused come back only later.
 func (i *Injector) cartStorage(ctx context.Context, namespace, name string) (*v1alpha1.CartStorage, error) {
 	cs := &v1alpha1.CartStorage{}
 	key := client.ObjectKey{Namespace: namespace, Name: name}
@@ -94,7 +94,7 @@ func (i *Injector) cartStorage(ctx context.Context, namespace, name string) (*v1
 	return cs, err
 }
 
-// meant asks whether another CartStorage of the namespace was meant, "" if none is called nearly so.
+// meant returns a question whether another CartStorage of the namespace was meant, or "" if no name is similar.
 func (i *Injector) meant(ctx context.Context, namespace, name string) string {
 	const most = 1000 // to compare
 	var all v1alpha1.CartStorageList
@@ -111,9 +111,9 @@ func (i *Injector) meant(ctx context.Context, namespace, name string) string {
 	return ""
 }
 
-// nearest is the one of names that is most like name, if it is like it at all.
+// nearest returns the one of names that is most similar to name, if any is similar at all.
 func nearest(name string, names []string) (best string) {
-	least := min(max(2, len(name)/3), len(name)/2) + 1 // of a short name little is left otherwise
+	least := min(max(2, len(name)/3), len(name)/2) + 1 // else short names would all be similar
 	slices.Sort(names)
 	for _, n := range names {
 		if d := edits(name, n); d < least {
@@ -123,7 +123,7 @@ func nearest(name string, names []string) (best string) {
 	return best
 }
 
-// edits is how many letters must be added, removed or replaced to make b of a.
+// edits returns how many letters must be added, removed or replaced to turn a into b.
 func edits(a, b string) int {
 	row := make([]int, len(b)+1)
 	for j := range row {
@@ -144,7 +144,7 @@ func edits(a, b string) int {
 	return row[len(b)]
 }
 
-// inject is pod with its sidecar. If it comes beside another pod before locking is on, its sidecar locks from the
+// inject returns pod with its sidecar. If the pod joins another one before locking is on, its sidecar locks from the
 // start.
 func (i *Injector) inject(ctx context.Context, pod *corev1.Pod, cs *v1alpha1.CartStorage) (*corev1.Pod, error) {
 	current, err := currentConfig(ctx, i.client, cs.Namespace, cs.Name)
@@ -175,7 +175,7 @@ func (i *Injector) inject(ctx context.Context, pod *corev1.Pod, cs *v1alpha1.Car
 	return injected, nil
 }
 
-// minima are the least that containers of a namespace must ask for, by all of its LimitRanges.
+// minima returns the least that containers of a namespace must request, by all of its LimitRanges.
 func (i *Injector) minima(ctx context.Context, namespace string) (corev1.ResourceList, error) {
 	var ranges corev1.LimitRangeList
 	if err := i.client.List(ctx, &ranges, client.InNamespace(namespace), client.UnsafeDisableDeepCopy); err != nil {

@@ -11,18 +11,18 @@ import (
 	"github.com/sidecart/sidecart/internal/render"
 )
 
-// keepLastGood writes the configuration into its ConfigMap a second time once sidecars run on it, so that the next one
-// does not take it away: a sidecar that refuses the next one and restarts comes up on this.
+// keepLastGood writes the configuration into its ConfigMap a second time, as the last good one, once sidecars run on
+// it. A sidecar that refuses the next configuration and restarts then starts on this one.
 //
-// It is written when it has proved good and not when it is replaced. An operator that has just started would not know
-// then whether anybody had accepted it.
+// It is written when it has proved good, not when it is replaced: an operator that has just started would not know at
+// that point whether any sidecar had accepted it.
 func (r *Reconciler) keepLastGood(ctx context.Context, cs *v1alpha1.CartStorage, sidecars []sidecar, generation int64) error {
 	if !proven(sidecars, generation) {
 		return nil
 	}
 	current, err := currentConfig(ctx, r.client, cs.Namespace, cs.Name)
 	if err != nil || render.ConfigGeneration(current) != generation {
-		return err // the cache is behind, and its news brings us here again
+		return err // the cache is behind, and its update starts another round
 	}
 	want := render.WithLastGood(current)
 	if want == nil {
@@ -37,8 +37,8 @@ func (r *Reconciler) keepLastGood(ctx context.Context, cs *v1alpha1.CartStorage,
 	return nil
 }
 
-// proven reports whether a configuration works: of the sidecars that have answered each runs it and reaches its
-// backend, and there is one. Those that cannot be asked say nothing against it.
+// proven reports whether a configuration works: at least one sidecar has answered, and each that has runs it and
+// reaches its backend. Sidecars that cannot be asked do not count.
 func proven(sidecars []sidecar, generation int64) bool {
 	answered := false
 	for i := range sidecars {

@@ -9,7 +9,7 @@ import (
 // perStorage is a number for each CartStorage.
 type perStorage struct{ *prometheus.GaugeVec }
 
-// outdatedPods is for an alert on sidecars that wait for somebody to restart them.
+// outdatedPods is for an alert on sidecars that must be restarted by hand.
 var outdatedPods = perStorage{prometheus.NewGaugeVec(prometheus.GaugeOpts{
 	Name: "sidecart_operator_outdated_pods",
 	Help: "Pods whose sidecar differs from what a new pod would be given, by CartStorage.",

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// misses remember which CartStorages the API server does not have, and bound how often it is asked, since anybody who
-// makes pods chooses the names. All of it is forgotten after a moment.
+// misses remember which CartStorages the API server does not have, and bound how often it is asked, since whoever makes
+// a pod chooses the name. All of it is forgotten after a second.
 type misses struct {
 	now func() time.Time
 
@@ -26,11 +26,11 @@ const (
 	mostAskedOne = 5  // of one
 )
 
-// errBusy is that a question was not asked because there were too many.
+// errBusy means that the API server was not asked, since there were too many questions.
 var errBusy = errors.New("too many pods name CartStorages that are not there: try again")
 
-// look asks whether key is worth a question: known is that it was not there a moment ago, and the error is that no more
-// can be asked now.
+// look says whether to ask for key. known means that it was not there a moment ago. An error means that no more can be
+// asked now.
 func (m *misses) look(namespace, name string) (known bool, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

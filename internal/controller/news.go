@@ -13,10 +13,10 @@ import (
 	"github.com/sidecart/sidecart/api/v1alpha1"
 )
 
-// news remembers which state of each condition was told last, so that an event says something new: passing states are
-// left out, and so is what another condition says already. A backend that comes and goes causes a few events and then
-// one once in a while; the state in which it stays always causes one. The memory ends with the process; a new one
-// begins with the status as it is.
+// news remembers which state of each condition was told last, so that an event says something new. It leaves out
+// passing states, and what another condition says already. A backend that comes and goes causes a few events at first
+// and later one now and then. The state in which it stays always causes one. The memory ends with the process; a new
+// process begins with the current status.
 type news struct {
 	now func() time.Time
 
@@ -39,7 +39,7 @@ type state struct {
 }
 
 const (
-	// mostNews is how many events one condition may have at once, and newsPause is after how long there may be one
+	// mostNews is how many events one condition may have at once. newsPause is how long it takes until there may be one
 	// more.
 	mostNews  = 4
 	newsPause = 3 * time.Minute
@@ -49,8 +49,7 @@ func newNews(now func() time.Time) *news {
 	return &news{now: now, told: map[types.NamespacedName]map[string]*telling{}, ones: map[types.NamespacedName]map[string]string{}}
 }
 
-// fresh reports whether c is to be told, and takes it for told if so. Before is the condition as it was read, nil for
-// none.
+// fresh reports whether c is to be told, and if so notes it as told. Before is the condition as it was read, or nil.
 func (n *news) fresh(key types.NamespacedName, c, before *metav1.Condition) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -88,7 +87,7 @@ func (n *news) fresh(key types.NamespacedName, c, before *metav1.Condition) bool
 }
 
 // first reports whether a condition that becomes true for that reason causes an event although it was not false before.
-// It does when the first pods are served, and when the condition was not known before.
+// It does when the first pods are served, and when the condition was unknown before.
 func first(before metav1.ConditionStatus, reason string) bool {
 	switch reason {
 	case v1alpha1.ReasonAllUpdated:
@@ -99,7 +98,7 @@ func first(before metav1.ConditionStatus, reason string) bool {
 	return before == ""
 }
 
-// settledState is the state of a condition, or none if it is on the way to another, or not known.
+// settledState returns the state of a condition, or none if it is unknown or on the way to another.
 func settledState(c *metav1.Condition) state {
 	if c.Status == metav1.ConditionUnknown || c.Reason == v1alpha1.ReasonRollingOut {
 		return state{}
@@ -114,10 +113,10 @@ func (n *news) forget(key types.NamespacedName) {
 	delete(n.ones, key)
 }
 
-// mostOnes is about how many workloads of one CartStorage is remembered what was told.
+// mostOnes is for how many workloads of one CartStorage news remembers what was told.
 const mostOnes = 1000
 
-// once reports whether a message differs from the last one about the same thing, and remembers it as sent.
+// once reports whether a message differs from the last one about the same object, and notes it as sent.
 func (n *news) once(key types.NamespacedName, about, what string) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -154,7 +153,7 @@ func (r *Reconciler) announce(before, after *v1alpha1.CartStorage) {
 		if c.Status == metav1.ConditionFalse {
 			severity = corev1.EventTypeWarning
 		}
-		// The action tells the conditions apart: events that differ in their note only become one.
+		// The action has the name of the condition, since events that differ only in their note become one.
 		r.events.Eventf(after, nil, severity, c.Reason, "Observe"+c.Type, "%s is %s: %s", c.Type, c.Status, c.Message)
 	}
 }

@@ -17,14 +17,13 @@ import (
 	"github.com/sidecart/sidecart/api/v1alpha1"
 )
 
-// Pods that were refused are made again by the controllers of Kubernetes, which wait longer each time: 16 minutes in
-// the end. A change of any field of the workload has them try at once, since they put what changed into their queue
-// without that wait. So once the cause may be gone, because the CartStorage is new or changed or the operator has come
-// back, the workloads of the CartStorage that lack pods are given a new annotation, by way of their status: that right
-// changes no spec.
+// The controllers of Kubernetes make refused pods again, and wait longer each time: up to 16 minutes. If any field of
+// the workload changes, they try at once. So when the cause may be gone (the CartStorage is new or changed, or the
+// operator has come back), workloads of the CartStorage that lack pods are given a new annotation. It is written
+// through their status subresource, since that right allows no change of a spec.
 
-// nudgeAfter is how long after the cause may have gone the workloads that still lack pods are nudged. The first time
-// the API server may not have found the webhook again.
+// nudgeAfter are the times, from when the cause may have gone, at which workloads that still lack pods are nudged. At
+// the first, the API server may not have found the webhook again.
 var nudgeAfter = []time.Duration{0, time.Second, 3 * time.Second, 7 * time.Second, 15 * time.Second, 30 * time.Second}
 
 // nudges remember since when the pods of a CartStorage may be accepted.
@@ -46,7 +45,7 @@ func (n *nudges) forget(key types.NamespacedName) {
 	delete(n.last, key)
 }
 
-// due reports whether it is time to nudge, and when it is the next time; 0 is never.
+// due reports whether it is time to nudge, and in how long it will be again; 0 means never.
 func (n *nudges) due(cs *v1alpha1.CartStorage, now time.Time) (yes bool, again time.Duration) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -74,8 +73,8 @@ type workload struct {
 	o client.Object
 }
 
-// failing reports whether the controller of o does not make all of its pods. Of a ReplicaSet that is said by itself.
-// The others may only be slow.
+// failing reports whether the controller of o fails to make all of its pods. A ReplicaSet's status says that. Workloads
+// of other kinds may only be slow.
 func failing(o client.Object) bool {
 	switch o := o.(type) {
 	case *appsv1.ReplicaSet:
@@ -91,7 +90,7 @@ func failing(o client.Object) bool {
 	return false
 }
 
-// nudge has the controllers of workloads that lack pods try again, if there is a new reason to.
+// nudge makes the controllers of workloads that lack pods try again, if there is a new reason to.
 func (r *Reconciler) nudge(ctx context.Context, cs *v1alpha1.CartStorage, f *fleet) (again time.Duration, err error) {
 	due, again := r.nudges.due(cs, r.now())
 	if len(f.failing) == 0 || !due {

@@ -39,11 +39,11 @@ import (
 type Options struct {
 	// Namespace is the operator's own: its lease and its certificate are there. Required.
 	Namespace string
-	// Namespaces are those whose CartStorages and pods it keeps, and all that it looks at; empty is every one.
+	// Namespaces are the namespaces that it looks after; it sees no others. Empty means all.
 	Namespaces []string
-	// SidecarImage is what pods are given where their CartStorage names no image.
+	// SidecarImage is the image of sidecars whose CartStorage names none.
 	SidecarImage string
-	// SidecarImages are what a CartStorage may name beside it; empty is any.
+	// SidecarImages are the other images that a CartStorage may name. Empty means any.
 	SidecarImages render.Images
 	// Webhook is how pods are given their sidecar.
 	Webhook WebhookOptions
@@ -51,8 +51,8 @@ type Options struct {
 	LeaderElection bool
 	// MetricsAddress and ProbeAddress are where metrics and health are served; "0" is nowhere.
 	MetricsAddress, ProbeAddress string
-	// Resync is how often a sidecar is asked that should have nothing new to say. 15 seconds by default; while
-	// something changes, all of a CartStorage are asked every 5.
+	// Resync is how often a sidecar is asked while nothing changes: every 15 seconds by default. While something
+	// changes, all sidecars of a CartStorage are asked every 5 seconds.
 	Resync time.Duration
 	// Workers is how many CartStorages are worked on at once. 8 by default.
 	Workers int
@@ -106,7 +106,7 @@ func New(ctx context.Context, c *rest.Config, o Options) (ctrl.Manager, error) {
 		o.Fetcher = NewHTTPFetcher(askTimeout)
 	}
 	c = rest.CopyConfig(c)
-	// The API server has priority and fairness to defend itself; a limit here would only make pods wait for their new
+	// The API server defends itself by priority and fairness. A limit here would only make pods wait for their new
 	// configuration.
 	c.QPS = -1
 
@@ -224,7 +224,7 @@ func addWebhook(mgr ctrl.Manager, o *Options, r *Reconciler, clients *clientCAs,
 		client: mgr.GetClient(), live: mgr.GetAPIReader(),
 		image: o.SidecarImage, images: o.SidecarImages.With(o.SidecarImage), misses: misses{now: time.Now}, namespaces: o.Namespaces,
 	}
-	// It is never started: it counts and times the calls, which only it can.
+	// It is never started. It is here since only it can count and time the calls.
 	mux := http.NewServeMux()
 	hooks := webhook.NewServer(webhook.Options{WebhookMux: mux})
 	pods := newGuard(&webhook.Admission{Handler: injector}, clients)
@@ -258,9 +258,9 @@ func addWebhook(mgr ctrl.Manager, o *Options, r *Reconciler, clients *clientCAs,
 	return mgr.Add(server)
 }
 
-// addCertificate is how the webhook shows its certificate, which is made here unless somebody else does.
+// addCertificate gives the webhook its certificate, and makes the certificate here unless somebody else does.
 func addCertificate(mgr ctrl.Manager, o *Options, w *workers, checks *checks) (*tls.Config, error) {
-	// By HTTP/2 a stranger would have a megabyte buffered per connection before any of it is looked at.
+	// With HTTP/2, a megabyte per connection would be buffered for a stranger before any of it is looked at.
 	secure := &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}}
 	if o.Webhook.CertDir != "" {
 		watcher, err := certwatcher.New(filepath.Join(o.Webhook.CertDir, corev1.TLSCertKey), filepath.Join(o.Webhook.CertDir, corev1.TLSPrivateKeyKey))

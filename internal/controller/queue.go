@@ -20,9 +20,9 @@ const (
 	stuckAfter = 2 * time.Minute
 )
 
-// fairQueue is a work queue in which no namespace keeps the workers from another. A share is how many requests of one
-// namespace may be in line or in work at once; what it asks for beyond that is held back, in order, outside of the
-// line. So the next request waits at most for the shares of the busy namespaces, however many requests these have.
+// fairQueue is a work queue in which no namespace can take all workers from another. A share is how many requests of
+// one namespace may be in line or in work at once. Further requests are held back, in order, outside of the line. So a
+// request waits at most for the shares of the busy namespaces, however many requests these have.
 type fairQueue struct {
 	line  workqueue.TypedInterface[reconcile.Request]
 	share int
@@ -79,7 +79,7 @@ func (q *fairQueue) enter(r reconcile.Request) {
 	q.admit(l)
 }
 
-// admit lets into the line what the share allows.
+// admit moves requests into the line, as far as the share allows.
 func (q *fairQueue) admit(l *lane) {
 	for l.admitted < q.share && len(l.held) > 0 {
 		next := l.held[0]
@@ -152,8 +152,8 @@ func (q *fairQueue) ShutDownWithDrain() { q.line.ShutDownWithDrain() }
 // ShuttingDown implements [workqueue.TypedInterface].
 func (q *fairQueue) ShuttingDown() bool { return q.line.ShuttingDown() }
 
-// stuck says which request has been in work for too long, or that nobody takes what is in line; nil if all is well.
-// Where no worker has ever come, as in a replica that does not lead, nothing is expected.
+// stuck says which request has been in work for too long, or that no worker takes what is in line. It returns nil if
+// all is well, and if no worker has ever come, as in a replica that does not lead.
 func (q *fairQueue) stuck() error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -169,7 +169,7 @@ func (q *fairQueue) stuck() error {
 	return nil
 }
 
-// workers are those of all controllers: how they are fed, and whether they advance.
+// workers has the queues of all controllers, and knows whether their workers advance.
 type workers struct {
 	now func() time.Time
 

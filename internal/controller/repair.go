@@ -20,13 +20,14 @@ import (
 	"github.com/sidecart/sidecart/internal/render"
 )
 
-// repairs remembers the last eviction of each CartStorage. Lost with the process, that costs one eviction more.
+// repairs remembers the last eviction of each CartStorage. After a restart of the operator, that costs one more
+// eviction at most.
 type repairs struct {
 	mu   sync.Mutex
 	last map[types.NamespacedName]eviction
 }
 
-// eviction is one, and the pods that were there before it.
+// eviction is the last one of a CartStorage, with the pods that were there before it.
 type eviction struct {
 	at     time.Time
 	before map[types.UID]bool
@@ -57,7 +58,7 @@ func (r *repairs) note(key types.NamespacedName, now time.Time, sidecars []sidec
 	r.last[key] = e
 }
 
-// evictionPause is how long the pod that replaces an evicted one is given to be made.
+// evictionPause is how long to wait for the pod that replaces an evicted one.
 const evictionPause = 3 * time.Second
 
 // evictOne evicts one pod that has no sidecar, if the resource allows it and nothing speaks against it. It says what
@@ -65,7 +66,7 @@ const evictionPause = 3 * time.Second
 func (r *Reconciler) evictOne(ctx context.Context, cs *v1alpha1.CartStorage, sidecars []sidecar) (what string, again time.Duration, err error) {
 	key := client.ObjectKeyFromObject(cs)
 	if !slices.ContainsFunc(sidecars, func(s sidecar) bool { return !s.present }) {
-		r.repair.forget(key) // what comes from now on is another matter
+		r.repair.forget(key) // later pods without a sidecar are a new case
 		return "", 0, nil
 	}
 	last := r.repair.get(key)
@@ -93,7 +94,7 @@ func (r *Reconciler) evictOne(ctx context.Context, cs *v1alpha1.CartStorage, sid
 	return "; pod " + victim.Name + " was evicted", evictionPause, nil
 }
 
-// victim is the pod to evict, nil for none; then why says what speaks against it, if anything.
+// victim returns the pod to evict, or nil. Why then says what speaks against an eviction, if anything.
 func (r *Reconciler) victim(cs *v1alpha1.CartStorage, sidecars []sidecar, last eviction) (victim *corev1.Pod, why string) {
 	if cs.Spec.Injection.OnMissing != v1alpha1.RecreateMissing {
 		return nil, ""
@@ -107,7 +108,7 @@ func (r *Reconciler) victim(cs *v1alpha1.CartStorage, sidecars []sidecar, last e
 			return nil, "; others must be ready first"
 		case s.present || metav1.GetControllerOf(s.pod) == nil:
 		case last.before != nil && !last.before[s.pod.UID]:
-			// To go on would evict the same pods for ever.
+			// The new pods lack a sidecar too, so evictions would never end.
 			return nil, "; the one that came after an eviction has none either, so the webhook does not reach this namespace and nothing more is evicted"
 		case victim == nil:
 			victim = s.pod
@@ -135,7 +136,7 @@ func (r *Reconciler) explain(ctx context.Context, cs *v1alpha1.CartStorage, side
 			continue
 		}
 		s.lacks = render.Missing(s.pod, cs)
-		// One that waits for a volume explains all; each question is a search of the API server.
+		// One pod that waits for a volume explains all, and each question is a search of the API server.
 		if untouched(s.waiting) && !asked && r.now().Sub(s.pod.CreationTimestamp.Time) > mountTroubleIn {
 			asked = true
 			if m := r.mountTrouble(ctx, s.pod); m != "" {
@@ -146,8 +147,8 @@ func (r *Reconciler) explain(ctx context.Context, cs *v1alpha1.CartStorage, side
 	}
 }
 
-// untouched reports whether the kubelet has not come to the sidecar yet, as far as its reason tells. The second one is
-// what kubelets say of every container of a pod that has init containers, and so of all with a sidecar.
+// untouched reports whether the kubelet has not begun with the sidecar yet, by the reason that it gives. Kubelets give
+// the second reason for every container of a pod with init containers, and so of every pod with a sidecar.
 func untouched(waiting string) bool {
 	return waiting == "ContainerCreating" || waiting == "PodInitializing"
 }

@@ -27,7 +27,7 @@ type outdated struct {
 	stuck bool // one of them does not run, so that a restart can only help
 }
 
-// compare says which sidecars are outdated, by workload and in its order.
+// compare says which sidecars are outdated, and groups them by workload.
 func (c *conclusion) compare(w render.Wanted) {
 	c.old = make([]bool, len(c.sidecars))
 	by := map[workloadKey]*outdated{}
@@ -69,7 +69,7 @@ func (c *conclusion) compare(w render.Wanted) {
 	})
 }
 
-// byHand is what restarts the workload.
+// byHand returns the command that restarts the workload.
 func (o *outdated) byHand() string {
 	switch o.key.kind {
 	case "Deployment", "StatefulSet", "DaemonSet":
@@ -90,8 +90,8 @@ func (o *outdated) what() string {
 	return strings.Join(o.facts, ", ") + " changed since its pods were made"
 }
 
-// unwell is why nothing may be restarted now, "" for nothing. What is wrong with an outdated sidecar is no reason: it
-// may be what the restart is for. A backend that is not reached is, since no new sidecar would start.
+// unwell says why nothing may be restarted now, or returns "". Trouble of an outdated sidecar is no reason, since the
+// restart may mend it. A backend that cannot be reached is a reason, since no new sidecar would start.
 func (c *conclusion) unwell() string {
 	for i := range c.sidecars {
 		s := &c.sidecars[i]
@@ -112,11 +112,11 @@ func (c *conclusion) unwell() string {
 	return ""
 }
 
-// noRight is said where the operator's role does not let it restart workloads.
+// noRight is the message if the operator's role does not let it restart workloads.
 const noRight = "the operator has no right to restart workloads: install the chart with rollouts.enabled=true, or apply config/rbac/rollouts_role.yaml"
 
-// rollOut says of each workload what is outdated, and restarts one where the spec asks for it. Again is when to look
-// again.
+// rollOut says what is outdated in each workload, and restarts one workload if the spec asks for it. Again is when to
+// look again.
 func (r *Reconciler) rollOut(ctx context.Context, cs *v1alpha1.CartStorage, c *conclusion, w render.Wanted) (again time.Duration, err error) {
 	if len(c.outdated) == 0 {
 		return 0, nil
@@ -196,8 +196,8 @@ func (r *Reconciler) restart(ctx context.Context, namespace string, o *outdated,
 	return "it is being rolled out", true, nil
 }
 
-// rolledOut reports whether all pods of a workload are of its newest template and ready. Leave says why a change of the
-// template would not restart it, or should not.
+// rolledOut reports whether all pods of a workload have its newest template and are ready. Leave says why changing the
+// template would not restart the workload, or should not.
 func rolledOut(w client.Object) (whole bool, leave string) {
 	switch w := w.(type) {
 	case *appsv1.Deployment:

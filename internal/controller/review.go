@@ -24,7 +24,7 @@ const ReviewPath = "/review"
 const reviewWithin = 2500 * time.Millisecond
 
 // Reviewer says, before a CartStorage is written, what that will do: which carts stay behind, what needs a restart,
-// whether locking changes. It says so as warnings, which kubectl shows, also of a dry run. It refuses only what no
+// whether locking changes. It answers with warnings, which kubectl shows, also in a dry run. It refuses only what no
 // sidecar could run on, and changes nothing.
 type Reviewer struct {
 	r          *Reconciler
@@ -61,7 +61,7 @@ func (v *Reviewer) Handle(ctx context.Context, req admission.Request) admission.
 		if was == nil || render.Check(was) == nil {
 			return admission.Denied(err.Error())
 		}
-		warnings = append(warnings, err.Error()) // as before: it must stay writable
+		warnings = append(warnings, err.Error()) // the same as before the change, so it must stay writable
 	}
 	if err := v.r.images.Check(is.Spec.Sidecar.Image); err != nil {
 		warnings = append(warnings, fmt.Sprintf("no new pod is given a sidecar: %s", err))
@@ -72,7 +72,7 @@ func (v *Reviewer) Handle(ctx context.Context, req admission.Request) admission.
 	return admission.Allowed("").WithWarnings(append(warnings, settings(was, is)...)...)
 }
 
-// change says what a change does to what runs.
+// change says what a change does to running sidecars.
 func (v *Reviewer) change(ctx context.Context, was, is *v1alpha1.CartStorage) (warnings []string) {
 	behind, restart := render.Behind(was, is), render.NeedsRestart(was, is)
 	moves := is.Spec.MoveFrom != nil && render.MoveID(was) != render.MoveID(is)
@@ -104,7 +104,7 @@ func (v *Reviewer) change(ctx context.Context, was, is *v1alpha1.CartStorage) (w
 	return append(warnings, v.locking(was, is, fleet)...)
 }
 
-// stay is "carts stay in Redis redis-a:6379: 1,204 seen under prefix cart; no sidecar will find them".
+// stay returns "carts stay in Redis redis-a:6379: 1,204 seen under prefix cart; no sidecar will find them".
 func stay(was *v1alpha1.CartStorage, n CartCount, known bool) string {
 	verb := "carts stay in "
 	if was.Spec.Backend.Type == v1alpha1.BackendMemory {
@@ -113,7 +113,7 @@ func stay(was *v1alpha1.CartStorage, n CartCount, known bool) string {
 	return verb + render.Where(was) + ": " + seen(was, n, known) + "; no sidecar will find them"
 }
 
-// seen is "1,204 seen under prefix cart".
+// seen returns "1,204 seen under prefix cart".
 func seen(cs *v1alpha1.CartStorage, n CartCount, known bool) string {
 	prefix := " under prefix " + prefixOf(cs)
 	switch {
@@ -136,7 +136,7 @@ func thousands(n int) string {
 	return s
 }
 
-// locking says whether locks go on or off, and what a backend cannot hold off.
+// locking says whether locking goes on or off, and if the backend cannot lock across replicas.
 func (v *Reviewer) locking(was, is *v1alpha1.CartStorage, f *fleet) (warnings []string) {
 	now := v.r.now().Truncate(time.Second)
 	decision, _ := render.DecideLocking(is.Spec.Locking, f.topology, was.Status.Locking, now)
@@ -154,8 +154,8 @@ func (v *Reviewer) locking(was, is *v1alpha1.CartStorage, f *fleet) (warnings []
 	return warnings
 }
 
-// settings are what single fields mean that is not seen in a fleet. The first spec of a CartStorage has nothing before
-// it.
+// settings returns the effects of single fields that do not show in the pods. The first spec of a CartStorage has no
+// spec before it.
 func settings(was, is *v1alpha1.CartStorage) (warnings []string) {
 	none := &v1alpha1.CartStorage{}
 	if was == nil {
@@ -185,7 +185,7 @@ func life(ttl time.Duration) string {
 	return config.Duration(ttl).String()
 }
 
-// removal says what a removal leaves.
+// removal says what remains when a CartStorage is removed.
 func (v *Reviewer) removal(ctx context.Context, was *v1alpha1.CartStorage) []string {
 	pods, err := livePods(ctx, v.r.client, was.Namespace, was.Name)
 	if err != nil || len(pods) == 0 {

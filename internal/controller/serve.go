@@ -17,8 +17,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 )
 
-// What strangers can have open at the ports of the operator. A connection costs about 20 KiB, and one with TLS twice
-// that.
+// Bounds on what strangers can have open at the operator's ports. A connection costs about 20 KiB, and one with TLS
+// twice that.
 const (
 	mostConns      = 256              // of one port
 	headersWithin  = 5 * time.Second  // TLS handshake included
@@ -29,7 +29,7 @@ const (
 	shutdownWithin = 20 * time.Second
 )
 
-// serve is a server at address that is started with the manager. It listens from now on.
+// serve makes a server at address, which starts with the manager. It listens from now on.
 func serve(name, address string, handler http.Handler, secure *tls.Config, log logr.Logger) (*manager.Server, error) {
 	l, err := net.Listen("tcp", address)
 	if err != nil {
@@ -48,8 +48,8 @@ func serve(name, address string, handler http.Handler, secure *tls.Config, log l
 	return server, nil
 }
 
-// serverLog is what net/http complains of: at debug, since strangers must not fill the log with failed handshakes, but
-// for our own panics.
+// serverLog takes the complaints of net/http. They are logged at debug, except for our own panics: strangers must not
+// fill the log with failed handshakes.
 type serverLog struct{ slog.Handler }
 
 // Enabled implements [slog.Handler].
@@ -67,7 +67,7 @@ func (l serverLog) Handle(ctx context.Context, r slog.Record) error {
 }
 
 // boundedListener bounds how many connections there are at once. When it is full, it closes the oldest one that is not
-// being answered, of the host that has most of them. So half a request holds nobody off. If all are being answered, it
+// being answered, of the host that has most of them. So half a request keeps nobody out. If all are being answered, it
 // closes the new one.
 type boundedListener struct {
 	net.Listener
@@ -126,7 +126,7 @@ func (l *boundedListener) admit(v *visitor) bool {
 	return true
 }
 
-// spared is the connection that makes room, nil for none.
+// spared returns the connection that makes room, or nil if there is none.
 func (l *boundedListener) spared() (out *visitor) {
 	byHost, most := map[string]int{}, 0
 	for e := l.in.Front(); e != nil; e = e.Next() {

@@ -12,23 +12,24 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// How sidecars are asked. One that is expected to change is asked again after a quarter of the time that it has been
-// so: the kubelet takes about a second, and who has not changed within a minute will not within the next second.
+// How often sidecars are asked. One that is expected to change is asked again after a quarter of the time since it was
+// first expected to. The kubelet takes about a second, and a sidecar that has not changed within a minute will hardly
+// do so within the next second.
 const (
 	askSoonest     = 250 * time.Millisecond
 	askLatest      = 5 * time.Second  // while anything of a CartStorage changes, all of its sidecars
-	changeLasts    = 30 * time.Second // what has just become as it should be may not stay so
+	changeLasts    = 30 * time.Second // what has just settled may change again
 	askGroups      = 3                // in which the sidecars of a quiet CartStorage take turns
 	askParallel    = 16
 	askTimeout     = time.Second
 	askInAll       = 64              // by all workers together
 	askNamespace   = 24              // by all workers together, of one namespace
-	askAllTimeout  = 3 * time.Second // the next decision must not wait for sidecars that do not answer
-	maxGeneration  = int64(1) << 53  // what is above was not written by us
-	mountTroubleIn = 2 * time.Second // a kubelet that has not mounted by then has said why
+	askAllTimeout  = 3 * time.Second // sidecars that do not answer must not hold up the next decision
+	maxGeneration  = int64(1) << 53  // a greater number was not written by us
+	mountTroubleIn = 2 * time.Second // by then a kubelet has mounted the volumes or said why not
 )
 
-// sidecar is the sidecar of a pod as far as it is known.
+// sidecar is what is known of the sidecar of a pod.
 type sidecar struct {
 	pod     *corev1.Pod
 	present bool
@@ -36,7 +37,7 @@ type sidecar struct {
 	ending bool
 	// young says that it is too early to call anything about it a failure.
 	young bool
-	// waiting says why the container does not run, "" if it does; stuck says that this does not pass by itself.
+	// waiting says why the container does not run; "" if it does. stuck says that this does not pass by itself.
 	waiting string
 	stuck   bool
 	// report is the last answer, nil if there is none; err is why there has been none for some time.
@@ -58,11 +59,11 @@ func (s *sidecar) settled(generation int64) bool {
 	return s.ending || s.waiting == "" && s.err == nil && s.updated(generation) && s.report.Backend.Healthy
 }
 
-// stateRejected is how a sidecar says that it refuses its file.
+// stateRejected is the state of a sidecar that refuses its file.
 const stateRejected = "ConfigRejected"
 
-// census remembers what the sidecars of each CartStorage answered, so that an event of one pod does not have all the
-// others asked. Lost with the process, it is gathered anew.
+// census remembers what the sidecars of each CartStorage answered, so that after an event of one pod not all others are
+// asked again. After a restart of the operator, all are asked again.
 type census struct {
 	fetcher Fetcher
 	resync  time.Duration
@@ -80,7 +81,7 @@ func newCensus(fetcher Fetcher, resync time.Duration) *census {
 	}
 }
 
-// answer is the last one of a pod.
+// answer is the last answer of a pod's sidecar.
 type answer struct {
 	wanted  int64     // the generation that it should run
 	since   time.Time // since when it should
@@ -91,7 +92,8 @@ type answer struct {
 	failing time.Time // since when it does not answer
 }
 
-// told is err once the sidecar has not answered for so long that it is no accident; until then the last report holds.
+// told returns err once the sidecar has not answered for so long that it is no accident. Until then the last report
+// counts.
 func (a *answer) told(now time.Time) (*Report, error) {
 	if a.err == nil || now.Sub(a.failing) < silentAfter {
 		return a.report, nil
@@ -99,7 +101,7 @@ func (a *answer) told(now time.Time) (*Report, error) {
 	return nil, a.err
 }
 
-// due is when the sidecar is to be asked next.
+// due returns when to ask the sidecar next.
 func (a *answer) due(settled bool, every time.Duration) time.Time {
 	switch {
 	case settled:
@@ -110,9 +112,9 @@ func (a *answer) due(settled bool, every time.Duration) time.Time {
 	return a.asked.Add(min(max(a.asked.Sub(a.since)/4, askSoonest), askLatest, every))
 }
 
-// turn is when a sidecar is asked next that has nothing new to say. Those of one CartStorage take turns in [askGroups]
-// groups, so that what strikes all of them is seen by the next group, and what they answer has the others asked at
-// once. Those of different CartStorages are spread over the time between, by offset.
+// turn returns when to ask a settled sidecar next. Those of one CartStorage take turns in [askGroups] groups. So a
+// failure that hits all of them shows in the next group, and then the others are asked at once. The offset spreads
+// different CartStorages over the time.
 func (a *answer) turn(place int, offset, every time.Duration) time.Time {
 	phase := (time.Duration(place%askGroups)*every/askGroups + offset) % every
 	next := a.asked.Truncate(every).Add(phase)
@@ -159,7 +161,7 @@ func (c *census) ask(ctx context.Context, key types.NamespacedName, pods []*core
 	c.askThese(ctx, all, answers, asked)
 
 	now, next = c.now(), c.resync
-	due = c.dues(key, all, answers, generation, now) // what was heard may have others asked sooner
+	due = c.dues(key, all, answers, generation, now) // the answers may make others due sooner
 	for i := range all {
 		if s := &all[i]; s.present && !s.ending {
 			next = min(next, due(i).Sub(now))
@@ -171,7 +173,7 @@ func (c *census) ask(ctx context.Context, key types.NamespacedName, pods []*core
 	return all, max(next, askSoonest/5)
 }
 
-// dues is when each sidecar is to be asked: all of them more often while anything changes.
+// dues returns when to ask each sidecar. While anything changes, all are asked more often.
 func (c *census) dues(key types.NamespacedName, all []sidecar, answers map[types.UID]*answer, generation int64, now time.Time) func(i int) time.Time {
 	busy := false
 	for i := range all {
@@ -199,8 +201,8 @@ func offsetOf(key types.NamespacedName, every time.Duration) time.Duration {
 	return every * time.Duration(h.Sum32()%1000) / 1000
 }
 
-// askThese asks the ones that waited longest first; who is not reached in time keeps the last answer and comes first at
-// the next time.
+// askThese asks first the ones that have waited longest. A sidecar that is not reached in time keeps its last answer,
+// and comes first the next time.
 func (c *census) askThese(ctx context.Context, all []sidecar, answers map[types.UID]*answer, due []int) {
 	ctx, cancel := context.WithTimeout(ctx, askAllTimeout)
 	defer cancel()

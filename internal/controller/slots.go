@@ -5,8 +5,8 @@ import (
 	"sync"
 )
 
-// slots bound what is under way at once, in all and per namespace, so that a namespace whose pods answer slowly leaves
-// room for the others.
+// slots bound how much is under way at once, in all and per namespace, so that a namespace whose pods answer slowly
+// leaves room for others.
 type slots struct {
 	all chan struct{}
 	own int
@@ -15,7 +15,7 @@ type slots struct {
 	namespaces map[string]*namespaceSlots
 }
 
-// namespaceSlots are those of one namespace, for as long as anybody has one or waits for one.
+// namespaceSlots are the slots of one namespace. They exist while somebody has one or waits for one.
 type namespaceSlots struct {
 	taken chan struct{}
 	users int
@@ -25,7 +25,7 @@ func newSlots(all, own int) *slots {
 	return &slots{all: make(chan struct{}, all), own: own, namespaces: map[string]*namespaceSlots{}}
 }
 
-// take waits for a slot; false is that ctx has ended first.
+// take waits for a slot. It returns false if ctx ends first.
 func (s *slots) take(ctx context.Context, namespace string) bool {
 	s.mu.Lock()
 	n := s.namespaces[namespace]

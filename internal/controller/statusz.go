@@ -34,7 +34,7 @@ type Report struct {
 	Backend struct {
 		Healthy bool   `json:"healthy"`
 		Message string `json:"message"`
-		// Warnings say how safe carts are there, the gravest first; nil where that is not known.
+		// Warnings say how safe carts are there, the gravest first; nil if that is not known.
 		Warnings []Warning `json:"warnings"`
 	} `json:"backend"`
 	// Move is how far carts have come that move to the backend, as this sidecar knows it; nil where none do.
@@ -84,9 +84,9 @@ type Fetcher interface {
 }
 
 const (
-	// maxReport is more than a status page needs.
+	// maxReport is more bytes than a status page has.
 	maxReport = 64 << 10
-	// maxReportHeaders is more than a sidecar sends.
+	// maxReportHeaders is more bytes than the headers of a sidecar have.
 	maxReportHeaders = 16 << 10
 )
 
@@ -101,13 +101,13 @@ func NewHTTPFetcher(timeout time.Duration) *HTTPFetcher {
 	client := http.Client{
 		Timeout: timeout,
 		Transport: &http.Transport{
-			Proxy:             nil,  // a pod is no business of a proxy
+			Proxy:             nil,  // a proxy may not reach pods
 			DisableKeepAlives: true, // thousands of pods are asked, and each seldom
-			// What is read is what was sent: a small answer does not grow here.
+			// No decompression, so a small answer cannot grow here.
 			DisableCompression:     true,
 			MaxResponseHeaderBytes: maxReportHeaders,
 		},
-		// A process in a pod must not send the operator elsewhere.
+		// A process in a pod must not redirect the operator.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 	counting := client
@@ -159,8 +159,8 @@ func adminPort(pod *corev1.Pod) int32 {
 	return 0
 }
 
-// withoutAddresses leaves of a network error what went wrong: the port at this end differs each time, and a status must
-// not change because of it.
+// withoutAddresses reduces a network error to what went wrong. The local port differs each time, and a status must not
+// change because of it.
 func withoutAddresses(err error) error {
 	var network *net.OpError
 	var request *url.Error
@@ -177,7 +177,7 @@ func withoutAddresses(err error) error {
 	return err
 }
 
-// errNoAnswer is that nothing came back, not even a refusal.
+// errNoAnswer means that nothing came back, not even a refusal.
 var errNoAnswer = errors.New("no answer in time")
 
 var ownPort = regexp.MustCompile(`:\d+->`)
@@ -185,7 +185,7 @@ var ownPort = regexp.MustCompile(`:\d+->`)
 // maxText is how many bytes of a text from a pod are kept.
 const maxText = 400
 
-// tame makes a text from a pod fit for a status: short, on one line, and the same for the same trouble.
+// tame makes a text from a pod fit for a status: short, on one line, and equal for equal trouble.
 func tame(s string) string {
 	cut := len(s) > 4*maxText
 	if cut {
@@ -203,7 +203,7 @@ func tame(s string) string {
 	if cut = cut || len(s) > maxText; cut {
 		s = strings.ToValidUTF8(s[:min(len(s), maxText)], "") + "…"
 	}
-	return strings.Clone(s) // what it was cut from may be long
+	return strings.Clone(s) // a slice would keep the long text alive
 }
 
 // tameError is err with a text that [tame] has cut.
@@ -214,8 +214,8 @@ func tameError(err error) error {
 	return errors.New(tame(err.Error()))
 }
 
-// lastLine is the last line that says something. Of a line of our own log it is the message and the error: the time
-// differs in each.
+// lastLine returns the last line that is not empty. Of a line of our own log it returns only message and error, since
+// the time differs in each.
 func lastLine(s string) string {
 	s = strings.TrimSpace(s)
 	s = s[strings.LastIndexByte(s, '\n')+1:]

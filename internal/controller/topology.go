@@ -35,9 +35,10 @@ type fleet struct {
 	failing   []workload // whose controller does not make the pods that it should
 }
 
-// Owners are what users write. So both the owners that are followed and the questions that are asked are bounded.
+// Users write owner references. So the number of owners that are followed is bounded, and so is the number of questions
+// to the API server.
 const (
-	// maxOwners is how many owners above a pod are followed. A chain of Kubernetes' own has two.
+	// maxOwners is how many owners above a pod are followed. Kubernetes' own chains have two.
 	maxOwners = 16
 	// maxScales is how many owners of kinds that are not watched are asked for their scale in one round: each question
 	// goes to the API server, and a pod can name any owner.
@@ -72,8 +73,8 @@ func (r *Reconciler) observe(ctx context.Context, cs *v1alpha1.CartStorage) (*fl
 	return f, nil
 }
 
-// sharers adds the other CartStorages on the same carts. Those of other namespaces are counted only: who reads the
-// status of cs may not see them.
+// sharers adds the other CartStorages on the same carts. Those of other namespaces are only counted, since readers of
+// cs's status may not be allowed to see them.
 func (r *Reconciler) sharers(ctx context.Context, cs *v1alpha1.CartStorage, f *fleet) {
 	for _, other := range r.sharersOf(ctx, cs) {
 		if other.Namespace == cs.Namespace {
@@ -87,7 +88,7 @@ func (r *Reconciler) sharers(ctx context.Context, cs *v1alpha1.CartStorage, f *f
 	slices.Sort(f.strangers)
 }
 
-// templates adds the workloads whose template names cs: what they want counts before their first pod is there.
+// templates adds the workloads whose template names cs. Their replicas count before their first pod is there.
 func (r *Reconciler) templates(ctx context.Context, cs *v1alpha1.CartStorage, f *fleet) error {
 	for _, k := range workloadKinds {
 		list := k.list()
@@ -103,7 +104,7 @@ func (r *Reconciler) templates(ctx context.Context, cs *v1alpha1.CartStorage, f 
 			if failing(o) {
 				f.failing = append(f.failing, workload{k, o})
 			}
-			// A Deployment keeps ReplicaSets of the past, which want nothing.
+			// A Deployment keeps old ReplicaSets, which want no pods.
 			if w, _ := render.WorkloadOf(item); metav1.GetControllerOf(o) != nil && w.Replicas == 0 {
 				continue
 			}
@@ -153,8 +154,8 @@ func (r *Reconciler) pods(ctx context.Context, cs *v1alpha1.CartStorage, f *flee
 	return nil
 }
 
-// livePods are those that name the CartStorage and can still write, by name. They belong to the cache: nobody may
-// change them.
+// livePods returns the pods that name the CartStorage and can still write, sorted by name. They belong to the cache and
+// must not be changed.
 func livePods(ctx context.Context, c client.Reader, namespace, name string) (live []*corev1.Pod, err error) {
 	var pods corev1.PodList
 	if err := c.List(ctx, &pods, client.InNamespace(namespace), client.MatchingFields{injectIndex: name}); err != nil {
@@ -169,7 +170,7 @@ func livePods(ctx context.Context, c client.Reader, namespace, name string) (liv
 	return live, nil
 }
 
-// topmost adds the workload that o belongs to in the end, and returns its name.
+// topmost adds the workload at the end of o's chain of owners, and returns its key.
 func (r *Reconciler) topmost(ctx context.Context, o client.Object, f *fleet) (workloadKey, error) {
 	for seen := []workloadKey(nil); ; {
 		if err := ctx.Err(); err != nil {
@@ -182,7 +183,7 @@ func (r *Reconciler) topmost(ctx context.Context, o client.Object, f *fleet) (wo
 		}
 		gv, err := schema.ParseGroupVersion(ref.APIVersion)
 		if err != nil {
-			gv = schema.GroupVersion{Group: ref.APIVersion} // nothing has it: the owner is unknown
+			gv = schema.GroupVersion{Group: ref.APIVersion} // no such group exists, so the owner is unknown
 		}
 		key := workloadKey{gv.Group, ref.Kind, ref.Name}
 		if f.workloads[key] != nil {
@@ -206,7 +207,7 @@ func (r *Reconciler) topmost(ctx context.Context, o client.Object, f *fleet) (wo
 		owner := workloadKinds[i].one()
 		err = r.client.Get(ctx, client.ObjectKey{Namespace: o.GetNamespace(), Name: ref.Name}, owner)
 		if apierrors.IsNotFound(err) || err == nil && owner.GetUID() != ref.UID {
-			// It is gone and wants nothing more; its pods are ending.
+			// The owner is gone and wants no more pods. Its pods are ending.
 			return f.add(key, render.Workload{Kind: ref.Kind, Name: ref.Name}), nil
 		}
 		if err != nil {
@@ -223,8 +224,8 @@ func (f *fleet) add(key workloadKey, w render.Workload) workloadKey {
 	return key
 }
 
-// addCircle adds owners that own each other as one workload, that of the first name, so that it is the same one
-// wherever the walk came in. How many pods it may run cannot be said.
+// addCircle adds owners that own each other as one workload. It is named after the first of them in order, so that the
+// name does not depend on where the walk began. How many pods it may run is unknown.
 func (f *fleet) addCircle(circle []workloadKey) workloadKey {
 	first := slices.MinFunc(circle, func(a, b workloadKey) int {
 		return cmp.Or(cmp.Compare(a.kind, b.kind), cmp.Compare(a.name, b.name), cmp.Compare(a.group, b.group))
@@ -263,7 +264,8 @@ func groupOf(kind string) string {
 	return ""
 }
 
-// scaled asks an owner of a kind that is not watched for its scale. Its changes are seen when its pods change.
+// scaled asks an owner of a kind that is not watched for its scale. The operator notices changes of the scale when pods
+// change.
 func (r *Reconciler) scaled(ctx context.Context, namespace string, ref *metav1.OwnerReference, f *fleet) (render.Workload, error) {
 	if f.scales++; f.scales > maxScales {
 		return render.UnknownWorkload(ref.Kind, ref.Name), nil
@@ -286,7 +288,7 @@ func (r *Reconciler) scaled(ctx context.Context, namespace string, ref *metav1.O
 	return render.Workload{}, fmt.Errorf("scale of %s %s: %w", ref.Kind, ref.Name, err)
 }
 
-// autoscalers adds how far each workload may be scaled. KEDA scales by one of these too.
+// autoscalers adds how far each workload may be scaled. KEDA uses a HorizontalPodAutoscaler too.
 func (r *Reconciler) autoscalers(ctx context.Context, namespace string, workloads map[workloadKey]*render.Workload) error {
 	var list autoscalingv2.HorizontalPodAutoscalerList
 	if err := r.client.List(ctx, &list, client.InNamespace(namespace)); err != nil {
@@ -297,7 +299,7 @@ func (r *Reconciler) autoscalers(ctx context.Context, namespace string, workload
 		target := hpa.Spec.ScaleTargetRef
 		gv, err := schema.ParseGroupVersion(target.APIVersion)
 		if err != nil {
-			continue // the autoscaler finds nothing by that either
+			continue // such a reference leads the autoscaler to nothing either
 		}
 		w := workloads[workloadKey{gv.Group, target.Kind, target.Name}]
 		if w != nil && hpa.Spec.MaxReplicas > w.MaxReplicas {

@@ -20,8 +20,8 @@ import (
 	"github.com/sidecart/sidecart/internal/render"
 )
 
-// changed lets an update pass if anything that is kept of the object differs: most updates of pods and workloads are of
-// what [reduce] drops.
+// changed lets an update pass if anything differs that is kept of the object. Most updates of pods and workloads change
+// only what [reduce] drops.
 var changed = predicate.Funcs{UpdateFunc: func(e event.UpdateEvent) bool {
 	was, is := e.ObjectOld.DeepCopyObject().(client.Object), e.ObjectNew.DeepCopyObject().(client.Object)
 	for _, o := range []client.Object{was, is} {
@@ -35,7 +35,7 @@ func (r *Reconciler) setup(mgr ctrl.Manager, o controller.Options) error {
 	b := ctrl.NewControllerManagedBy(mgr).
 		Named("cartstorage").
 		For(&v1alpha1.CartStorage{}, builder.WithPredicates(predicate.GenerationChangedPredicate{})).
-		// A new neighbour on the same carts is told to both.
+		// If a new CartStorage uses the same carts, both are reconciled.
 		Watches(&v1alpha1.CartStorage{}, handler.EnqueueRequestsFromMapFunc(r.sharersOf), builder.WithPredicates(predicate.GenerationChangedPredicate{})).
 		Watches(&corev1.ConfigMap{}, handler.EnqueueRequestsFromMapFunc(configMapOf), builder.WithPredicates(changed)).
 		Watches(&corev1.Pod{}, handler.EnqueueRequestsFromMapFunc(named), builder.WithPredicates(changed)).
@@ -48,7 +48,7 @@ func (r *Reconciler) setup(mgr ctrl.Manager, o controller.Options) error {
 	return b.WithOptions(o).Complete(r)
 }
 
-// named is the CartStorage that a pod or a workload names.
+// named returns the CartStorage that a pod or a workload names.
 func named(_ context.Context, o client.Object) []reconcile.Request {
 	name := injectOf(o)
 	if name == "" {
@@ -60,7 +60,7 @@ func named(_ context.Context, o client.Object) []reconcile.Request {
 	return []reconcile.Request{{NamespacedName: types.NamespacedName{Namespace: o.GetNamespace(), Name: name}}}
 }
 
-// configMapOf is the CartStorage that a ConfigMap belongs to.
+// configMapOf returns the CartStorage that a ConfigMap belongs to.
 func configMapOf(_ context.Context, o client.Object) []reconcile.Request {
 	name := o.GetLabels()[instance]
 	if name == "" || render.ConfigMapName(name) != o.GetName() {
@@ -69,13 +69,13 @@ func configMapOf(_ context.Context, o client.Object) []reconcile.Request {
 	return []reconcile.Request{{NamespacedName: types.NamespacedName{Namespace: o.GetNamespace(), Name: name}}}
 }
 
-// namespaceOf are all CartStorages beside an autoscaler: which of them its target uses, if any, is seen when they are
-// reconciled.
+// namespaceOf returns all CartStorages in the namespace of an autoscaler. Reconciling finds out which of them its
+// target uses, if any.
 func (r *Reconciler) namespaceOf(ctx context.Context, o client.Object) []reconcile.Request {
 	return r.requests(ctx, func(*v1alpha1.CartStorage) bool { return true }, client.InNamespace(o.GetNamespace()))
 }
 
-// sharersOf are the other CartStorages on the same carts.
+// sharersOf returns the other CartStorages on the same carts.
 func (r *Reconciler) sharersOf(ctx context.Context, o client.Object) []reconcile.Request {
 	cs := o.(*v1alpha1.CartStorage)
 	return r.requests(ctx, func(other *v1alpha1.CartStorage) bool { return other.UID != cs.UID && render.SameCarts(cs, other) })
@@ -83,7 +83,7 @@ func (r *Reconciler) sharersOf(ctx context.Context, o client.Object) []reconcile
 
 func (r *Reconciler) requests(ctx context.Context, want func(*v1alpha1.CartStorage) bool, opts ...client.ListOption) (out []reconcile.Request) {
 	var all v1alpha1.CartStorageList
-	// They are only looked at, and there may be many.
+	// They are only read, and there may be many, so they are not copied.
 	if err := r.client.List(ctx, &all, append(opts, client.UnsafeDisableDeepCopy)...); err != nil {
 		ctrl.LoggerFrom(ctx).Error(err, "list CartStorages")
 		return nil
