@@ -87,8 +87,8 @@ func (s *Store) Atomic(a, b cart.Key) bool {
 	return !s.space.cluster || a.Identifier == b.Identifier || slot(escape(a.Identifier)) == slot(escape(b.Identifier))
 }
 
-// Instances asks the index, and which of its carts are there still. If the server may have evicted an index, it looks
-// for the carts themselves and mends the index.
+// Instances reads the index, and checks which of its carts still exist. If the server may have evicted an index, it
+// looks for the carts themselves and mends the index.
 func (s *Store) Instances(ctx context.Context, identifier string) ([]string, error) {
 	doing := "list carts of " + strconv.Quote(identifier)
 	var found []string
