@@ -25,7 +25,7 @@ func check(ctx context.Context, url string, stdout io.Writer) error {
 	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
 	start := time.Now()
-	// A name that nobody else has: the carts of the pod's CartStorage may be real ones.
+	// A name that nobody else uses, since the other carts of the CartStorage may be real ones.
 	cart := url + "/v1/carts/sidecart-check-" + rand.Text() + "/default"
 	if _, err := call(ctx, http.MethodPost, cart+"/items", `{"item": {"id": "check", "name": "Check", "price": 1, "quantity": 2}}`); err != nil {
 		return err
@@ -47,7 +47,7 @@ func check(ctx context.Context, url string, stdout io.Writer) error {
 	return err
 }
 
-// call is the body of the answer to one call, which must succeed.
+// call returns the body of the answer to one call, which must succeed.
 func call(ctx context.Context, method, url, body string) ([]byte, error) {
 	req, err := http.NewRequestWithContext(ctx, method, url, bytes.NewReader([]byte(body)))
 	if err != nil {

@@ -101,10 +101,10 @@ func operate(ctx context.Context, s *settings, env map[string]string, stderr io.
 	return mgr.Start(ctx)
 }
 
-// ownVariable is a variable of the environment in the usage of a flag.
+// ownVariable finds the environment variable that the usage of a flag names.
 var ownVariable = regexp.MustCompile(`\[(SIDECART_[A-Z_]+)\]`)
 
-// warnVariables tells of variables with a slip in their names, without their values.
+// warnVariables logs variables whose names are misspelt, without their values.
 func warnVariables(logger *slog.Logger, env map[string]string) {
 	var known []string
 	for _, m := range ownVariable.FindAllStringSubmatch(new(settings).flags(env).FlagUsages(), -1) {
@@ -115,7 +115,7 @@ func warnVariables(logger *slog.Logger, env map[string]string) {
 	}
 }
 
-// restConfig is how to reach the API server: by a file, or as a pod does.
+// restConfig says how to reach the API server: as a kubeconfig file says, or as a pod does.
 func restConfig(kubeconfig string) (*rest.Config, error) {
 	if kubeconfig == "" {
 		return rest.InClusterConfig()

@@ -13,9 +13,9 @@ type first struct {
 	config   *config.Config
 	identity string
 	store    storage.Store
-	// refused is why it is not the newest configuration, nil if it is.
+	// refused says why it is not the newest configuration; nil if it is.
 	refused error
-	// alsoWatched are the files whose change matters to the newest one, if that is another.
+	// alsoWatched are the files that the newest configuration depends on, if it is another one.
 	alsoWatched []string
 }
 

@@ -53,7 +53,7 @@ Exit codes:
   2  the command line or the configuration is wrong
 `
 
-// printHelp writes the help, with the defaults as they are.
+// printHelp writes the help, with the present defaults.
 func printHelp(w io.Writer) {
 	defaults := config.NewBuilder()
 	var b strings.Builder

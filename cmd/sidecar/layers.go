@@ -16,8 +16,8 @@ import (
 	"github.com/sidecart/sidecart/internal/storage/open"
 )
 
-// layers are where a configuration comes from: a file, over it the environment, over that flags. The file is read anew
-// at each load, the others stay on top.
+// layers are the sources of a configuration: a file, over it the environment, and over that flags. Each load reads the
+// file anew.
 type layers struct {
 	file     string // path, "" for none
 	lastGood string // path of the file that worked last, "" for none
@@ -27,8 +27,8 @@ type layers struct {
 	version bool // only the version is asked for
 }
 
-// text is the value of any flag: its meaning is the configuration's affair, so that flags, variables and the file are
-// read by the same rules.
+// text is the value of any flag. The configuration interprets it, so that flags, variables and the file are read by the
+// same rules.
 type text struct {
 	value string
 	of    *setting
@@ -69,7 +69,7 @@ func parseFlags(args []string, env map[string]string) (*layers, []string, error)
 // load puts the configuration together. The error is [config.Problems].
 func (l *layers) load() (*config.Config, error) { return l.loadFrom(l.file) }
 
-// loadLastGood loads the file that worked last; nil where it is missing or not valid.
+// loadLastGood loads the file that worked last. It returns nil if the file is missing or not valid.
 func (l *layers) loadLastGood() *config.Config {
 	if l.lastGood == "" {
 		return nil
@@ -109,8 +109,8 @@ func set(b *config.Builder, s *setting, value, source string) {
 	}
 }
 
-// setFromEnv lays the environment over the file. An empty variable counts as not set. The two variables of the system
-// that this one replaces are read where no variable of our own says the same.
+// setFromEnv lays the environment over the file. An empty variable counts as not set. The two variables of the replaced
+// system count if our own variable for the same setting is not set.
 func (l *layers) setFromEnv(b *config.Builder) {
 	if v := l.env["CART_CACHE_LOCKING"]; v != "" && !l.has("SIDECART_LOCKING") {
 		switch strings.ToLower(v) {
@@ -143,7 +143,7 @@ func (l *layers) setFromEnv(b *config.Builder) {
 	}
 }
 
-// warnVariables tells of variables with a slip in their names. Their values are not told: one may be a password.
+// warnVariables logs variables whose names are misspelt. It does not log their values, which may be passwords.
 func (l *layers) warnVariables(log *slog.Logger) {
 	known := []string{"SIDECART_CONFIG", config.LastGoodVariable, config.MemoryLimitVariable, config.PodNameVariable, config.PodNamespaceVariable, config.CartStorageVariable}
 	for _, g := range groups {

@@ -5,14 +5,14 @@ import (
 	"github.com/sidecart/sidecart/internal/storage"
 )
 
-// Reasons for the state of locking, where the configuration gives none.
+// Reasons for the state of locking, if the configuration gives none.
 const (
 	reasonConfigured = "Configured"         // the mode says so
 	reasonShared     = "BackendIsShared"    // auto: other replicas may use the same carts
 	reasonNotShared  = "BackendIsNotShared" // auto: no other replica can use them
 )
 
-// lockingOf says whether locks are to be taken, and why. What the backend can do with that is the coordinator's affair.
+// lockingOf says whether locks are wanted, and why. The coordinator knows whether the backend can take them.
 func lockingOf(l config.Locking, caps storage.Capabilities) (on bool, reason string) {
 	switch {
 	case l.Mode == config.LockingEnabled:
@@ -30,8 +30,8 @@ func lockingOf(l config.Locking, caps storage.Capabilities) (on bool, reason str
 	return on, reason
 }
 
-// warnLocking is the warning about a backend that cannot hold off the writers of other replicas; "" where it can. It is
-// logged in every mode, so that people do not learn of it from lost carts.
+// warnLocking returns the warning about a backend that cannot lock across replicas, or "". It is logged in every mode,
+// so that people do not learn of it from lost carts.
 func warnLocking(l config.Locking, caps storage.Capabilities) string {
 	switch {
 	case caps.Shared && caps.Locks:

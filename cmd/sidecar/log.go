@@ -9,7 +9,7 @@ import (
 	"github.com/sidecart/sidecart/internal/config"
 )
 
-// style is how log lines look, and which are written. A reload may set both.
+// style is the format of log lines and the least level that is written. A reload may change both.
 type style struct {
 	level slog.LevelVar
 	json  atomic.Bool

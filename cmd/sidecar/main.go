@@ -9,8 +9,8 @@ import (
 )
 
 func main() {
-	// To gRPC and its gateway a client that goes away is an error, in lines that are not of our log and that strangers
-	// could fill a disk with.
+	// gRPC and its gateway log each client that goes away as an error, outside of our log. With such lines, strangers
+	// could fill a disk.
 	grpclog.SetLoggerV2(grpclog.NewLoggerV2(io.Discard, io.Discard, io.Discard))
 	os.Exit(Run(context.Background(), os.Args[1:], os.Environ(), os.Stdout, os.Stderr))
 }

@@ -11,17 +11,18 @@ import (
 	"github.com/sidecart/sidecart/internal/storage"
 )
 
-// cgroupLimit is where a container finds its memory limit. Tests have it elsewhere.
+// cgroupLimit is the file with a container's memory limit. Tests use another file.
 var cgroupLimit = "/sys/fs/cgroup/memory.max"
 
-// collectAt is how far the heap grows between two collections, in percent of what lives. A sidecar's live heap is a few
-// MiB: by the default of 100 it would collect every hundred changes or so, and each collection takes processor time
-// from the app and from the changes that wait for one another. At 200 the 99th percentile of a change is about half of
-// that at 50, and an idle sidecar is no larger.
+// collectAt is how far the heap grows between two collections, in percent of the live heap. A sidecar's live heap is a
+// few MiB. With the default of 100 it would collect about every hundred changes, and each collection takes processor
+// time from the app and from waiting changes. At 200 the 99th percentile of a change is about half of that at 50, and
+// an idle sidecar is no larger.
 const collectAt = 200
 
-// tuneMemory makes the collector fit a small neighbour of an app: seldom while the heap is small, and hard before the
-// container's limit. GOGC and GOMEMLIMIT in the environment win. It returns the limit, math.MaxInt64 for none.
+// tuneMemory sets up the garbage collector for a small neighbour of an app. It runs seldom while the heap is small, and
+// often near the container's limit. GOGC and GOMEMLIMIT in the environment win. tuneMemory returns the limit, or
+// math.MaxInt64 for none.
 func tuneMemory(env map[string]string) int64 {
 	if env["GOGC"] == "" {
 		debug.SetGCPercent(collectAt)
@@ -32,12 +33,12 @@ func tuneMemory(env map[string]string) int64 {
 			debug.SetMemoryLimit(limit)
 		}
 	}
-	return debug.SetMemoryLimit(-1) // which only asks
+	return debug.SetMemoryLimit(-1) // -1 only reads the limit
 }
 
-// containerLimit is nine tenths of the smaller of two limits: the one that Kubernetes tells the container, and that of
-// its cgroup. For a container without a limit, Kubernetes tells the memory of the node. So if the cgroup has no limit,
-// there is none.
+// containerLimit returns nine tenths of the smaller of two limits: that of the variable which Kubernetes sets, and that
+// of the cgroup. For a container without a limit, the variable has the memory of the node. So if the cgroup has no
+// limit, there is none.
 func containerLimit(told, cgroup string, haveCgroup bool) (limit int64, ok bool) {
 	own, bounded := memoryLimit(cgroup)
 	if haveCgroup && !bounded {
@@ -50,12 +51,12 @@ func containerLimit(told, cgroup string, haveCgroup bool) (limit int64, ok bool)
 	return limit, ok
 }
 
-// programMemory is what the program itself takes, whose pages count as the container's too: 22 MiB, less the tenth that
-// the limit leaves where it is the default one.
+// programMemory is the memory of the program's own pages, which count toward the container's limit too: 22 MiB, less
+// the tenth that the default limit leaves.
 const programMemory = 10 << 20
 
-// fitMemory leaves, of what the process may use, room for the program and for what store has outside of Go's heap,
-// which the collector does not know of, and returns the rest.
+// fitMemory returns how much the Go heap may use: the process's memory less the program itself and what store has
+// outside of the heap, which the collector does not know of.
 func fitMemory(limit int64, store storage.Store) int64 {
 	if limit == math.MaxInt64 {
 		return limit
@@ -69,8 +70,8 @@ func fitMemory(limit int64, store storage.Store) int64 {
 	return limit
 }
 
-// memoryLimit is nine tenths of a container's limit, which leaves room for what is not the heap; false where there is
-// no limit.
+// memoryLimit returns nine tenths of a container's limit. The rest is room for what is not on the heap. It returns
+// false if there is no limit.
 func memoryLimit(raw string) (int64, bool) {
 	n, err := strconv.ParseInt(strings.TrimSpace(raw), 10, 64)
 	if err != nil || n <= 0 || n > math.MaxInt64/10 {

@@ -17,11 +17,11 @@ import (
 	"github.com/sidecart/sidecart/internal/storage/open"
 )
 
-// tellEvery is how often a move says how far it has come.
+// tellEvery is how often a move reports its progress.
 const tellEvery = 5 * time.Second
 
-// runMove moves all carts and says how it went. Sidecars may serve meanwhile; those that were told of the same move
-// share the work.
+// runMove moves all carts and reports the result. Sidecars may serve meanwhile. Those that are configured with the same
+// move share the work.
 func runMove(ctx context.Context, args []string, env map[string]string, stdout, stderr io.Writer) int {
 	l, rest, err := parseFlags(args, env)
 	switch {

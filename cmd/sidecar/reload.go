@@ -19,8 +19,8 @@ const (
 	stateRejected = "ConfigRejected"
 )
 
-// pollEvery is how often files are looked at that no event came of, and a backend is tried anew that did not answer
-// when it was to replace the present one.
+// pollEvery is how often files are checked without an event. It is also how often a new backend is tried again that did
+// not answer when it was to replace the present one.
 var pollEvery = 15 * time.Second
 
 // reloads takes over changes of the configuration until ctx ends.
@@ -42,7 +42,7 @@ func (s *sidecar) reloads(ctx context.Context, hangup <-chan struct{}) {
 	}
 }
 
-// greet says at the start if the backend does not answer: the sidecar is not ready then, and nothing else would tell
+// greet logs at the start if the backend does not answer. The sidecar is not ready then, and nothing else would tell
 // why.
 func (s *sidecar) greet(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, probeTime(s.config))
@@ -90,16 +90,16 @@ func (s *sidecar) reload(ctx context.Context, asked bool) {
 	case identity == s.identity:
 		s.adjust(c)
 	default:
-		if err := s.replace(ctx, c, identity); err != nil && ctx.Err() == nil { // otherwise it is stopping
+		if err := s.replace(ctx, c, identity); err != nil && ctx.Err() == nil { // if ctx has ended, the sidecar is stopping
 			s.reject(err, goesOn, asked)
 		}
 	}
 }
 
-// goesOn is what becomes of a sidecar whose newest configuration is rejected.
+// goesOn says what a sidecar does whose newest configuration is rejected.
 const goesOn = "configuration rejected, the last good one goes on"
 
-// reject keeps what runs, and says why the newest configuration does not.
+// reject keeps the running configuration, and says why the newest one is refused.
 func (s *sidecar) reject(err error, consequence string, asked bool) {
 	message := err.Error()
 	s.server.SetConfig(stateRejected, message)
@@ -118,7 +118,7 @@ func (s *sidecar) accept() {
 	s.rejected = ""
 }
 
-// needsRestart are the changes that a running process cannot take over.
+// needsRestart returns the changes that a running process cannot take over.
 func needsRestart(old, c *config.Config) error {
 	var p config.Problems
 	for _, f := range []struct{ path, was, is string }{
@@ -134,7 +134,7 @@ func needsRestart(old, c *config.Config) error {
 	return p.Err()
 }
 
-// adjust takes over settings; the backend stays open.
+// adjust takes over settings and keeps the backend open.
 func (s *sidecar) adjust(c *config.Config) {
 	s.coordinator.Update(s.options(c, s.store))
 	s.server.Swap(s.backend(c, s.store, s.coordinator))
@@ -161,7 +161,7 @@ func (s *sidecar) replace(ctx context.Context, c *config.Config, identity string
 	return nil
 }
 
-// openProbed opens the backend of c if that gives a sign of life.
+// openProbed opens the backend of c, and fails if that gives no sign of life.
 func openProbed(ctx context.Context, c *config.Config) (storage.Store, error) {
 	store, err := open.Store(ctx, c)
 	if err != nil {
@@ -206,7 +206,7 @@ func (s *sidecar) took(c *config.Config, what string) {
 
 func (s *sidecar) watched(c *config.Config) []string { return s.layers.watched(c) }
 
-// watched are the files whose change matters to c.
+// watched returns the files that c depends on.
 func (l *layers) watched(c *config.Config) []string {
 	var files []string
 	if l.file != "" {

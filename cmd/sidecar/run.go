@@ -53,8 +53,8 @@ func Run(ctx context.Context, args, env []string, stdout, stderr io.Writer) int 
 	return usage(stderr, fmt.Sprintf("%q is no command: there are validate, move and version", wordOf(command)))
 }
 
-// wordOf is the first word of an argument that has no place, for an error: it may be the URL of a database, with its
-// password.
+// wordOf returns the first word of an unexpected argument, for an error. The rest is left out, since it may be the URL
+// of a database with its password.
 func wordOf(arg string) string {
 	if i := strings.IndexAny(arg, "=:@"); i >= 0 {
 		return arg[:i] + "…"
@@ -62,7 +62,8 @@ func wordOf(arg string) string {
 	return arg
 }
 
-// flagError is what is wrong with the command line, without the values of flags: the parser quotes whole arguments.
+// flagError says what is wrong with the command line, without the values of flags. The parser's own errors quote whole
+// arguments.
 func flagError(err error) string {
 	if e, ok := errors.AsType[*pflag.NotExistError](err); ok && e.GetSpecifiedShortnames() != "" {
 		// "-database-url=…" is taken for many short flags.
@@ -99,8 +100,8 @@ func runServe(ctx context.Context, args []string, env map[string]string, signals
 	return serve(ctx, l, signals, stderr)
 }
 
-// lastWords says why the sidecar does not start. The last line says it all, also where there is more than one problem:
-// Kubernetes shows the end of what a container wrote.
+// lastWords prints why the sidecar does not start. Its last line has every problem, since Kubernetes shows the end of
+// what a container wrote.
 func lastWords(stderr io.Writer, err error) {
 	problems, wrong := errors.AsType[config.Problems](err)
 	switch {

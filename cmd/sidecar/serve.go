@@ -89,7 +89,7 @@ func serve(ctx context.Context, l *layers, signals <-chan os.Signal, stderr io.W
 	stopReloading()
 	stopped := make(chan error, 1)
 	go func() {
-		<-reloading // from here on the configuration is ours
+		<-reloading // the reloading goroutine has ended, so the configuration may be used here
 		stopped <- s.stop(context.WithoutCancel(ctx))
 	}()
 	for {
@@ -112,8 +112,8 @@ func serve(ctx context.Context, l *layers, signals <-chan os.Signal, stderr io.W
 	}
 }
 
-// start puts everything over the store, which is closed where that fails. A backend that does not answer is no error:
-// the sidecar is alive and becomes ready when it does.
+// start puts everything over the store, and closes it if that fails. A backend that does not answer is no error: the
+// sidecar is alive, and becomes ready when the backend answers.
 func (s *sidecar) start(f *first) error {
 	c, store := f.config, f.store
 	s.config, s.store, s.identity = c, store, f.identity
@@ -201,7 +201,7 @@ func (s *sidecar) backend(c *config.Config, store storage.Store, coordinator *lo
 	return b
 }
 
-// startMove lets a store to which carts move begin to move those that nobody changes.
+// startMove starts the walk of a store to which carts move, which moves the carts that nobody changes.
 func startMove(store storage.Store) {
 	if m, ok := storage.As[storage.Mover](store); ok {
 		m.Start()
@@ -222,7 +222,7 @@ const (
 	longestStop = 25 * time.Second
 )
 
-// stop ends gracefully: not ready at once, no new calls, those under way finish.
+// stop ends the sidecar gracefully: it is no longer ready, refuses new calls, and finishes those under way.
 func (s *sidecar) stop(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, min(s.config.Timeouts.Request.Std()+stopMargin, longestStop))
 	defer cancel()

@@ -4,7 +4,7 @@ import (
 	"strings"
 )
 
-// setting is one thing that a flag and an environment variable can say.
+// setting is one setting, which a flag and an environment variable can set.
 type setting struct {
 	// flag is its name without dashes.
 	flag string
@@ -28,8 +28,8 @@ type group struct {
 	settings []setting
 }
 
-// groups are all settings. Within one layer they are laid in this order, so that the backend comes before its section
-// and the timeout of locks before the two numbers that it stands for.
+// groups are all settings. Within one layer they are applied in this order, so that the backend comes before its
+// section, and the timeout of locks before the two numbers that it stands for.
 var groups = []group{
 	{"Backend", []setting{
 		{flag: "backend", paths: at("backend.type"), value: "TYPE", usage: "where carts live: redis, memcached, dynamodb, database, memory or file"},

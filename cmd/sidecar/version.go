@@ -9,7 +9,7 @@ import (
 // version is set with -ldflags "-X main.version=v1.2.3".
 var version string
 
-// versionName is the version of the build: that of the linker flags, or else what the toolchain knows.
+// versionName returns the version of the build: that of the linker flags, or else the one that the toolchain recorded.
 func versionName() string {
 	if version != "" {
 		return version

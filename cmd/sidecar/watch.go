@@ -13,13 +13,13 @@ import (
 // row.
 const settle = 50 * time.Millisecond
 
-// dataLink is the link in a projected volume that the kubelet swaps: a new version of all files appears by its rename,
-// and no event names the files.
+// dataLink is the link in a projected volume that the kubelet replaces by a rename. All files change with it, and no
+// event names them.
 const dataLink = "..data"
 
 // watcher tells when one of a set of files may have changed. It watches their folders, since files are replaced as
-// often as they are written to. What it misses (a network file system, a link into another folder) is left to the poll
-// of its user.
+// often as they are written to. It misses changes on a network file system or behind a link into another folder. Its
+// user finds these by polling.
 type watcher struct {
 	changed chan struct{} // holds one value after a change
 	fs      *fsnotify.Watcher
@@ -30,8 +30,8 @@ type watcher struct {
 	folders map[string]bool // whether the folder is watched; false where that failed
 }
 
-// newWatcher starts a watcher that follows nothing yet. Where the system allows no watch, it says so and never tells of
-// a change.
+// newWatcher starts a watcher that follows nothing yet. If the system allows no watch, it logs that and never reports a
+// change.
 func newWatcher(log *slog.Logger) *watcher {
 	w := &watcher{changed: make(chan struct{}, 1), log: log, folders: map[string]bool{}}
 	var err error
@@ -63,7 +63,7 @@ func (w *watcher) follow(files []string) {
 		}
 	}
 	for f := range folders {
-		err := w.fs.Add(f) // adding again is how a folder that was replaced is found
+		err := w.fs.Add(f) // adding it again finds a folder that was replaced
 		if watched, known := w.folders[f]; err != nil && (watched || !known) {
 			w.log.Warn("folder cannot be watched, changes in it are found by looking now and then", "folder", f, "error", err)
 		}
