@@ -12,7 +12,7 @@ import (
 	"github.com/sidecart/sidecart/internal/storage"
 )
 
-// Whoever holds a lease may ask for it again, by way of any sidecar, but not for more.
+// The holder of a lease may ask for it again, through any sidecar, but not for more parts.
 func testReentrancy(t *testing.T, w *world) {
 	l := w.ask(w.a, lock.LeaseRequest{Parts: []cart.Part{cart.PartItems, cart.PartConditions}, Wait: late, Duration: 2 * late, Holder: "me"})
 	for _, c := range []*lock.Coordinator{w.a, w.b} {
@@ -60,7 +60,7 @@ func testTimeouts(t *testing.T, w *world) {
 	})
 }
 
-// What a token is: held, lost, or none.
+// A token's lease is held, lost or unknown.
 func testUnknownAndLost(t *testing.T, w *world) {
 	every := func(what, token string, want error) {
 		t.Helper()
@@ -113,7 +113,7 @@ func testUnknownAndLost(t *testing.T, w *world) {
 	every("expired, taken and free", expired.Token, storage.ErrLockLost)
 }
 
-// Fences only rise, by way of whatever sidecar, whatever becomes of the cart.
+// Fences only rise, through any sidecar and whatever becomes of the cart.
 func testFences(t *testing.T, w *world) {
 	last := uint64(0)
 	for i := range 60 {
@@ -186,7 +186,8 @@ func testHolderPassesWaiters(t *testing.T, w *world) {
 	}
 }
 
-// Nor does a hand-over that waits for the lease, which has the sidecar's queue of the cart to itself.
+// A hand-over that waits for the lease, and has the sidecar's queue of the cart to itself, does not stop the holder
+// either.
 func testHolderPassesHandOver(t *testing.T, w *world) {
 	if err := w.add(w.a, "x", "", false); err != nil {
 		t.Fatal(err)
@@ -300,7 +301,7 @@ func testFreshState(t *testing.T, w *world) {
 	}
 }
 
-// A lease holds off sidecars that do not lock.
+// Sidecars that do not lock must wait for a lease too.
 func testSimpleMode(t *testing.T, w *world) {
 	simple := w.sidecar("simple", false)
 	l := w.acquire(w.a, items)

@@ -52,8 +52,8 @@ func testCartOutlivesLease(t *testing.T, w *world) {
 	}
 }
 
-// A renewal that does not say for how long keeps the lease's own duration, whatever is configured in the sidecar that
-// is asked; so does one who asks again for what the lease holds.
+// A renewal without a duration keeps the lease's own, whatever is configured in the sidecar that is asked. So does a
+// request for the same lease again.
 func testRenewalKeepsDuration(t *testing.T, w *world) {
 	const own = 10 * time.Minute // a minute is configured
 	begun := time.Now()

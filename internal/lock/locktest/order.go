@@ -84,7 +84,7 @@ func testFirstInFirstOut(t *testing.T, w *world) {
 					t.Error(err)
 					return
 				}
-				// Who was before is in it, and nobody who comes after.
+				// Those who came before are in it, and nobody who came after.
 				if n := w.quantity(r.Cart, "x"); n != i+1 {
 					t.Errorf("%s sees %d changes before it", name, n-1)
 				}
@@ -118,7 +118,7 @@ func testFirstInFirstOut(t *testing.T, w *world) {
 	}
 }
 
-// A sidecar with many clients does not leave behind one with few.
+// A sidecar with many clients does not starve one with few.
 func testFairness(t *testing.T, w *world) {
 	const many = 20
 	first := w.acquire(w.a, items)
@@ -284,7 +284,7 @@ func testWaitedLease(t *testing.T, w *world) {
 	}
 }
 
-// Parts are granted at once or not at all: whoever waits holds nothing, in whatever order they are named.
+// Parts are granted all at once or not at all, in any order: a waiter holds nothing.
 func testSeveralParts(t *testing.T, w *world) {
 	note := cart.PartMetadata("notes")
 	sets := [][]cart.Part{{cart.PartItems, cart.PartConditions}, {cart.PartConditions, note}, {note, cart.PartItems}, {cart.PartConditions, cart.PartItems}, whole}
@@ -312,7 +312,7 @@ func testSeveralParts(t *testing.T, w *world) {
 	}
 }
 
-// A lease over one part, held or waited for, stops nobody who changes another.
+// A lease over one part, held or waited for, does not hold up changes of other parts.
 func testOtherParts(t *testing.T, w *world) {
 	l := w.acquire(w.a, items)
 	var wg sync.WaitGroup

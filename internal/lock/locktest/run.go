@@ -62,8 +62,8 @@ var (
 	items = []cart.Part{cart.PartItems}
 )
 
-// late is by when what happens at once has happened, on a slow machine with the race detector. All leases of the suite
-// that are not meant to end live much longer.
+// late is how long something may take that should happen at once, on a slow machine with the race detector. All leases
+// of the suite that are not meant to end live much longer.
 const late = 5 * time.Second
 
 // world is one backend with two sidecars.

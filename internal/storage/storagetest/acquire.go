@@ -21,8 +21,8 @@ func testAcquireReturnsCart(s *subject) {
 	s.same("the cart is as it was", s.load(key), was)
 }
 
-// leaves fails unless the waiter that gave up its claim is gone from the queue in the time that a silent one lives: it
-// must not be given the lock that ends then.
+// leaves fails unless the waiter that gave up its claim is gone from the queue within the life of a silent waiter. It
+// must not be granted the lock that ends then.
 func (s *subject) leaves(l storage.Locker, key cart.Key, holder, gone string) {
 	s.Helper()
 	s.passed(time.Now().Add(storage.WaiterTTL))
@@ -97,7 +97,7 @@ func testAcquireClosed(s *subject) {
 	}
 }
 
-// testHeartbeat: who waits for longer than a silent waiter lives keeps its place.
+// testHeartbeat: a waiter keeps its place for longer than a silent waiter lives.
 func testHeartbeat(s *subject) {
 	l, ok := s.locker()
 	if !ok {

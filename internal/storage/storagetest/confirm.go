@@ -7,8 +7,8 @@ import (
 	"github.com/sidecart/sidecart/internal/storage"
 )
 
-// handOver lets the claims queue behind a lease, and gives that back: the first of them is granted, and has shown no
-// sign of life since it came.
+// handOver lets the claims queue behind a lease, and gives the lease back. The first of them is then granted, and has
+// shown no sign of life since it came.
 func (s *subject) handOver(l storage.Locker, claims ...storage.Claim) (before storage.Grant) {
 	s.Helper()
 	holder := storage.NewToken()
@@ -75,8 +75,8 @@ func testQueueGrantsShort(s *subject) {
 	})
 }
 
-// testQueueGrantsToDeadWaiter: a waiter that died before its turn came holds up those behind it for its life, and not
-// for its lease.
+// testQueueGrantsToDeadWaiter: a waiter that died before its turn came holds up those behind it for the life of a
+// silent waiter, and not for the duration of its claim.
 func testQueueGrantsToDeadWaiter(s *subject) {
 	l, ok := s.locker()
 	if !ok {
@@ -96,7 +96,7 @@ func testQueueGrantsToDeadWaiter(s *subject) {
 	})
 }
 
-// testQueueGrantConfirmedLate: a waiter that comes when its lock has gone on waits again.
+// testQueueGrantConfirmedLate: a waiter that claims again when its lock has ended goes to the end of the queue.
 func testQueueGrantConfirmedLate(s *subject) {
 	l, ok := s.locker()
 	if !ok {

@@ -10,7 +10,7 @@ import (
 	"github.com/sidecart/sidecart/internal/storage"
 )
 
-// testClientLeasesRemembered: of more leases than are remembered the oldest are forgotten.
+// testClientLeasesRemembered: when there are more leases than are remembered, the oldest are forgotten.
 func testClientLeasesRemembered(s *subject) {
 	l, ok := s.locker()
 	if !ok {
@@ -42,8 +42,8 @@ func testClientLeasesRemembered(s *subject) {
 	s.wantNone("the oldest remembered", l, key, tokens[more], storage.ErrLockLost)
 }
 
-// testStaleHolders: no commit and no renewal is made under a lease that has ended, whether or not somebody took the
-// lock since, a thousand times each.
+// testStaleHolders: no commit and no renewal succeeds under a lease that has ended, whether or not somebody took the
+// lock since. Each case runs a thousand times.
 func testStaleHolders(s *subject) {
 	l, ok := s.locker()
 	if !ok {
@@ -138,7 +138,7 @@ func testFences(s *subject) {
 	}
 }
 
-// testFencesOfCrowd: in the order in which a lock is held its fences rise.
+// testFencesOfCrowd: fences rise in the order in which the holders have the lock.
 func testFencesOfCrowd(s *subject) {
 	a, ok := s.locker()
 	if !ok {

@@ -119,7 +119,7 @@ func testClientLease(s *subject) {
 	}
 }
 
-// testClientLeaseIsNoTurn: a turn is no lease, costs no memory, and may be given back by Abandon only.
+// testClientLeaseIsNoTurn: a turn is not a lease, is not remembered, and is given back by Abandon only.
 func testClientLeaseIsNoTurn(s *subject) {
 	l, ok := s.locker()
 	if !ok {
@@ -133,7 +133,7 @@ func testClientLeaseIsNoTurn(s *subject) {
 		}
 	}
 	s.wantProbe("the turn stands", storage.Locked, key, cart.PartItems)
-	// Nor is a lease that is demanded without a token, where nothing else is in the way.
+	// A commit that demands a lease without a token fails too, although no lock is in its way.
 	free := cart.Key{Identifier: key.Identifier, Instance: "free"}
 	was := s.put(free, items(`{"a":1}`))
 	s.commit(storage.LockUnknown, under("", change(free, was, items(`{"b":1}`))))
@@ -216,7 +216,7 @@ func testClientLeaseReentrant(s *subject) {
 	s.wantNone("released", l, key, token, storage.ErrLockUnknown)
 }
 
-// testClientLeaseCovers: what a lease does not cover need only be free.
+// testClientLeaseCovers: parts that a lease does not cover must be free.
 func testClientLeaseCovers(s *subject) {
 	l, ok := s.locker()
 	if !ok {

@@ -103,7 +103,7 @@ func testClientLeaseExpired(s *subject) {
 	if l2, ok := second.locker(); ok {
 		second.wantNone("in another store", l2, key, token, storage.ErrLockLost)
 	}
-	// Abandon is for turns and says nothing; it makes no released lease of an expired one.
+	// Abandon is for turns and returns no error. It does not turn an expired lease into a released one.
 	s.abandon(l, key, token)
 	s.wantNone("abandoned", l, key, token, storage.ErrLockLost)
 	tooLate("free")

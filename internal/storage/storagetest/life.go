@@ -33,8 +33,8 @@ func (s *subject) brieflyLiving(f func(was *cart.Cart)) {
 	})
 }
 
-// testCartOutlivesLease: what a client does under its lease, it does to the cart that came with it, however short the
-// life of a cart is. When the lease has ended the cart does expire.
+// testCartOutlivesLease: a client changes under its lease the same cart that came with the lease, however short the TTL
+// of a cart is. When the lease has ended, the cart expires.
 func testCartOutlivesLease(s *subject) {
 	l, ok := s.locker()
 	if !ok {
@@ -172,8 +172,7 @@ func testCartOutlivesQueuedLease(s *subject) {
 	}
 }
 
-// testRenewalKeepsDuration: a renewal that does not say for how long keeps the duration of the lease, and one that says
-// so sets it.
+// testRenewalKeepsDuration: a renewal without a duration keeps the lease's own, and a renewal with one sets it.
 func testRenewalKeepsDuration(s *subject) {
 	l, ok := s.locker()
 	if !ok {

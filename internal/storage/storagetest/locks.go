@@ -8,8 +8,8 @@ import (
 	"github.com/sidecart/sidecart/internal/storage"
 )
 
-// locker is the store as a Locker. Tests of locks end early where the store is not one: testNoLocker tests what it owes
-// then.
+// locker returns the store as a Locker. Tests of locks end early if the store is not one: testNoLocker tests such a
+// store.
 func (s *subject) locker() (storage.Locker, bool) {
 	l, ok := s.store.(storage.Locker)
 	return l, ok && s.caps.NoLocks == ""
@@ -45,7 +45,7 @@ func under(token string, c storage.Commit) storage.Commit {
 	return c
 }
 
-// probe tells how a check of parts by a stranger ends.
+// probe returns how a check of parts without a token ends.
 func (s *subject) probe(key cart.Key, parts ...cart.Part) storage.Status {
 	s.Helper()
 	return s.try(check(key, s.load(key), parts...))[0].Status
@@ -341,7 +341,7 @@ func testRelease(s *subject) {
 		s.commit(storage.Committed, c)
 		s.wantProbe("released by Forget", storage.Committed, key, cart.PartAll)
 	}
-	// What was not held is no harm to give back.
+	// Giving back a lock that is not held does no harm.
 	c := change(key, s.load(key), items(`{"b":1}`))
 	c.Locks.Token, c.Locks.Release = storage.NewToken(), true
 	s.commit(storage.Committed, c)

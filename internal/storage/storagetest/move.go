@@ -10,7 +10,7 @@ import (
 	"github.com/sidecart/sidecart/internal/storage"
 )
 
-// What a move between two backends rests on: see package moving.
+// Tests of what a move between two backends needs: see package moving.
 
 // testPlaceKeeps: a cart that is placed with its times has not changed, and ends when it would have ended.
 func testPlaceKeeps(s *subject) {
@@ -97,7 +97,7 @@ func testMarker(s *subject) {
 	}
 }
 
-// testFencesRaised: the fences of a store go on where those of another have ended.
+// testFencesRaised: the fences of a store can go on from those of another.
 func testFencesRaised(s *subject) {
 	l, ok := s.locker()
 	if !ok {
@@ -148,7 +148,7 @@ func testFencesRaised(s *subject) {
 	}
 }
 
-// testWalk: a walk meets each cart that exists all the while, whatever comes and goes meanwhile.
+// testWalk: a walk finds each cart that exists during the whole walk, whatever else comes and goes.
 func testWalk(s *subject) {
 	w, ok := storage.As[storage.Walker](s.store)
 	if s.caps.NoWalk != "" {

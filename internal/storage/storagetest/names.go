@@ -10,7 +10,7 @@ import (
 	"github.com/sidecart/sidecart/internal/storage"
 )
 
-// Names that some backend would take for others, for patterns, for paths, or for an end of what it reads.
+// Names that some backend could take for other names, for patterns, for paths, or for the end of its input.
 var names = []string{
 	"a", "A", "a ", " a", "aa", "a.b", "b.c", "c", "a/b", "b/c", "/", "//", "..", ".", "../a", `a\b`, "a:b", "b:c",
 	"é", "e\u0301", "É", "ß", "ss", "ı", "i", "I", "🛒", "🛒🛒", "日本語", "%", "%2E", "%2e", "a%2Eb", "%25", "_", "*", "?", "[a]", "[^b]",

@@ -164,7 +164,7 @@ func testClaimUnused(s *subject) {
 	s.wantProbe("afterwards", storage.Committed, key, cart.PartAll)
 }
 
-// testAgain: who gives a lock back to others can queue for it anew in the same step.
+// testAgain: a commit that gives a lock back to others can queue for it again in the same step.
 func testAgain(s *subject) {
 	l, ok := s.locker()
 	if !ok {
@@ -301,7 +301,8 @@ func testQueueDisjoint(s *subject) {
 	s.granted("late", w4)
 }
 
-// testQueueCrowd counts under the lock alone, without a version expected: a lock that two hold at once loses a count.
+// testQueueCrowd counts under the lock alone, without expecting a version. If two held the lock at once, a count would
+// be lost.
 func testQueueCrowd(s *subject) {
 	a, ok := s.locker()
 	if !ok {

@@ -8,20 +8,19 @@ import (
 	"github.com/sidecart/sidecart/internal/storage"
 )
 
-// Harness is a store to test and the ways into the data below it. The suite does not close its stores, unless closing
-// is what it tests: the function that opens a store closes it with t.Cleanup.
+// Harness is a store to test, with other ways to open its data. The suite closes stores only to test Close. The
+// function that opens a store closes it with t.Cleanup.
 type Harness struct {
 	// Store is empty and used by nobody else.
 	Store storage.Store
-	// Second opens another store on the same data under the same prefix, as a second sidecar has it; nil where the data
+	// Second opens another store on the same data under the same prefix, as a second sidecar does; nil if the data
 	// belongs to one store ([Caps.NoSecond]).
 	Second func(t *testing.T) storage.Store
-	// Other opens a store on the same data under another prefix; nil where the data knows no prefixes
-	// ([Caps.NoPrefix]).
+	// Other opens a store on the same data under another prefix; nil if the data has no prefixes ([Caps.NoPrefix]).
 	Other func(t *testing.T) storage.Store
 }
 
-// Caps names what a backend lacks. Each string is the reason, and "" means that the backend can.
+// Caps names what a backend cannot do. Each string is the reason; "" means that the backend can do it.
 type Caps struct {
 	// NoLocks: the store is no [storage.Locker]. Claims are ignored.
 	NoLocks string
@@ -46,11 +45,11 @@ type Caps struct {
 	// MaxCartBytes is the size of a cart that the backend refuses with ErrTooLarge; 0 means that three documents of 1
 	// MiB fit.
 	MaxCartBytes int
-	// Tick is the backend's precision of expiry where it is coarser than a millisecond: carts may live longer by as
+	// Tick is the backend's precision of expiry, if that is coarser than a millisecond. Carts may live longer by that
 	// much.
 	Tick time.Duration
-	// Slow is how many times longer than on other servers a call takes on that of the tests: short lives and the time
-	// that a test may take are stretched by it. 0 is 1.
+	// Slow says how many times longer than on other servers a call takes on the tests' server. Short lives and the time
+	// that a test may take are multiplied by it. 0 stands for 1.
 	Slow int
 }
 

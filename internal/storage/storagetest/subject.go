@@ -17,8 +17,8 @@ const (
 	// patience is how long the suite waits for what must happen: long enough for a loaded machine, since a healthy
 	// store never needs it.
 	patience = 30 * time.Second
-	// long is a life that does not end during a test, and longer that of a cart, which so outlives every lease of a
-	// test by itself.
+	// long is a life that does not end during a test. longer is that of a cart, so that it outlives every lease of a
+	// test.
 	long   = 10 * time.Minute
 	longer = time.Hour
 	// brief is a life whose end a test waits for.
@@ -43,7 +43,7 @@ func (s *subject) on(store storage.Store) *subject {
 	return &other
 }
 
-// second is the same test on a second store with the same data, or on the store itself where there can be none.
+// second is the same test on a second store with the same data, or on the same store if there can be only one.
 func (s *subject) second() *subject {
 	if s.harness.Second == nil {
 		return s
@@ -207,7 +207,7 @@ func (s *subject) missing(what string, got *cart.Cart) {
 	}
 }
 
-// instances lists them, or nothing where the backend cannot.
+// instances lists the instances of an identifier, or nothing if the backend cannot.
 func (s *subject) instances(want []string, identifier string) {
 	s.Helper()
 	got, err := s.store.Instances(s.ctx, identifier)
