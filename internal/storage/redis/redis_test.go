@@ -59,13 +59,9 @@ func TestConformance(t *testing.T) {
 		r := testserver.StartRedis(t)
 		storagetest.Run(t, harness(asLeastUser(t, Config{Addresses: []string{r.Addr}}, r)), storagetest.Caps{})
 	})
-	t.Run("Socket", func(t *testing.T) {
+	t.Run("Socket, database and namespace", func(t *testing.T) {
 		r := testserver.StartRedis(t, testserver.WithSocket())
-		storagetest.Run(t, harness(Config{Addresses: []string{r.Addr}, Database: 3}), storagetest.Caps{})
-	})
-	t.Run("Namespace", func(t *testing.T) {
-		r := testserver.StartRedis(t)
-		storagetest.Run(t, harness(Config{Addresses: []string{r.Addr}, Namespace: "shop_cache_"}), storagetest.Caps{})
+		storagetest.Run(t, harness(Config{Addresses: []string{r.Addr}, Database: 3, Namespace: "shop_cache_"}), storagetest.Caps{})
 	})
 	t.Run("Cluster", func(t *testing.T) {
 		c := testserver.StartRedisCluster(t, 3)
