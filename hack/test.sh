@@ -63,7 +63,7 @@ all=$(go list -e -f '{{if or .TestGoFiles .XTestGoFiles .Error}}{{.ImportPath}}{
 others=$(grep -v '/e2e/' <<<"$all")
 # Most tests of stores wait, for locks and carts that end, so more of them run at once than there are processors. What must
 # run alone says so, by not being t.Parallel.
-[ -z "$others" ] || run packages 15m -parallel 6 $others
+[ -z "$others" ] || run packages 15m -parallel 4 $others
 for package in $(grep '/e2e/' <<<"$all"); do
   name=${package##*/e2e/}
   case $name in

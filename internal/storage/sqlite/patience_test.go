@@ -34,7 +34,7 @@ func TestQueueIsNoFailure(t *testing.T) { // alone, since each change has its ti
 	const (
 		limit   = 8 * time.Second
 		slow    = 1200 * time.Millisecond
-		changes = 24 // two share a commit, so all take about 15 s
+		changes = 16 // of which two share a commit at most, so that all take longer than limit
 	)
 	s, d := steadyStore(t, Config{Read: limit, Write: limit})
 	err := d.writer(t.Context(), func(w *writer) error {
@@ -47,7 +47,7 @@ func TestQueueIsNoFailure(t *testing.T) { // alone, since each change has its ti
 	if err != nil {
 		t.Fatal(err)
 	}
-	large := `{"x":"` + strings.Repeat("x", 256<<10) + `"}`
+	large := `{"x":"` + strings.Repeat("x", maxBatchBytes/2) + `"}`
 	begun := time.Now()
 	var wg sync.WaitGroup
 	for i := range changes {
