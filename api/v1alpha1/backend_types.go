@@ -28,12 +28,12 @@ const (
 // +kubebuilder:validation:XValidation:rule="!has(self.memory) || self.type == 'Memory'",messageExpression="'the section memory does not belong to type ' + self.type + ': remove it, or write type: Memory'"
 // +kubebuilder:validation:XValidation:rule="!has(self.file) || self.type == 'File'",messageExpression="'the section file does not belong to type ' + self.type + ': remove it, or write type: File'"
 type Backend struct {
-	// The kind of backend. Memory, File, and Database with dialect SQLite are of one pod: they cannot lock across
+	// The kind of backend. Memory, File, and Database with dialect SQLite serve one pod: they cannot lock across
 	// replicas.
 	// +required
 	Type BackendType `json:"type"`
 
-	// Redis, Valkey and whatever speaks their protocol.
+	// Redis, Valkey and other servers with their protocol.
 	// +optional
 	Redis *RedisBackend `json:"redis,omitempty"`
 	// Memcached servers. They forget carts when they restart or run full.
@@ -79,7 +79,7 @@ type CriticalBackend struct {
 // +kubebuilder:validation:XValidation:rule="(self.startsWith('[') ? self.contains(']:') && isIP(self.substring(1, self.lastIndexOf(']:'))) : self.matches('^[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_.])?:[0-9]+$')) && self.matches(':[1-9][0-9]{0,4}$') && int(self.substring(self.lastIndexOf(':') + 1)) <= 65535",message="must be host:port, for example redis:6379 or [fd00::1]:6379"
 type Address string
 
-// RedisMode says how the addresses of Redis are meant.
+// RedisMode says what the addresses of Redis are.
 //
 // +kubebuilder:validation:Enum=Standalone;Sentinel;Cluster
 type RedisMode string
@@ -112,7 +112,7 @@ type RedisBackend struct {
 	// +kubebuilder:default=Standalone
 	Mode RedisMode `json:"mode,omitempty"`
 
-	// The name that the Sentinels know the master by. Mode Sentinel only.
+	// The Sentinels' name of the master. Mode Sentinel only.
 	// +optional
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=253
@@ -125,9 +125,8 @@ type RedisBackend struct {
 	// +kubebuilder:validation:Maximum=65535
 	Database int32 `json:"database,omitempty"`
 
-	// What stands before every key, locks included: up to 128 letters, digits and "_", ":", ".", "-". With it the names
-	// of locks can be made equal to those of a program that prefixes all of its keys. Carts are kept apart by
-	// keyPrefix.
+	// A prefix of every key, locks included: up to 128 letters, digits and "_", ":", ".", "-". With it, locks can have
+	// the same names as those of a program that prefixes all of its keys. To keep carts apart, use keyPrefix.
 	// +optional
 	// +kubebuilder:default=""
 	// +kubebuilder:validation:MaxLength=128
@@ -136,8 +135,8 @@ type RedisBackend struct {
 	Namespace string `json:"namespace,omitempty"`
 
 	// How many replicas of the master must have a change, or a lease, before it is acknowledged, so that a failover
-	// does not lose it. Where fewer confirm it within timeouts.write, the change is answered with UNAVAILABLE: it was
-	// made once or not at all. Each master needs one replica more than this, so that shops go on after one is lost.
+	// does not lose it. If fewer confirm it within timeouts.write, the answer is UNAVAILABLE: the change was made once
+	// or not at all. Each master needs one more replica than this, so that shops go on after one is lost.
 	// +optional
 	// +kubebuilder:default=0
 	// +kubebuilder:validation:Minimum=0
@@ -159,7 +158,8 @@ type RedisBackend struct {
 
 // MemcachedBackend is one or more Memcached servers; a cart lives on one of them.
 type MemcachedBackend struct {
-	// host:port of every server. A server more or less moves some carts' place, and they are gone from where they were.
+	// host:port of every server. Adding or removing a server loses some carts, since they are looked for on another
+	// server then.
 	// +required
 	// +listType=set
 	// +kubebuilder:validation:MinItems=1
@@ -187,13 +187,12 @@ type DynamoDBBackend struct {
 	// +kubebuilder:validation:XValidation:rule="isURL(self) && (url(self).getScheme() == 'https' || url(self).getScheme() == 'http')",message="must be a URL, for example http://dynamodb:8000"
 	Endpoint string `json:"endpoint,omitempty"`
 
-	// Make the table where it is missing, paid by request and with expiry by its field expires. Without it somebody has
-	// to make it.
+	// Make the table if it is missing, billed per request and with expiry by its field expires. Without this, somebody
+	// has to make it.
 	// +optional
 	CreateTable bool `json:"createTable,omitempty"`
 
-	// The secret with the access key. Without it the sidecar takes what the pod has: the role of its service account or
-	// of its node.
+	// The secret with the access key. Without it the sidecar uses the role of the pod's service account or of its node.
 	// +optional
 	CredentialsSecretRef *AWSCredentials `json:"credentialsSecretRef,omitempty"`
 }
@@ -250,8 +249,8 @@ type DatabaseBackend struct {
 	// +optional
 	URLSecretRef *URLSecretRef `json:"urlSecretRef,omitempty"`
 
-	// How to speak TLS. Write {enabled: true} to trust the usual authorities. Without it, TLS is spoken if the server
-	// can, and its certificate is not verified. Beside urlSecretRef the URL says it.
+	// How to speak TLS. Write {enabled: true} to trust the usual authorities. Without it, TLS is used if the server
+	// offers it, and its certificate is not verified. With urlSecretRef, the URL decides.
 	// +optional
 	TLS *DatabaseTLS `json:"tls,omitempty"`
 

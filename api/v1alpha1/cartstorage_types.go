@@ -49,9 +49,10 @@ type CartStorageList struct {
 
 // CartStorageSpec is the desired state.
 //
-// A text that is not a duration is refused by the rule of its own field, and the rules that compare durations let it
-// pass. The rules that compare with oldSelf keep carts from being left behind unseen. Each field that says where carts
-// are has one; a list of addresses may change as long as one stays, since the servers of one store come and go.
+// The rule of its own field refuses a text that is not a duration, so rules that compare durations let it pass. The
+// rules that compare with oldSelf keep a change from leaving carts behind unnoticed. Each field that says where carts
+// are has such a rule. A list of addresses may change as long as one address stays, since the servers of one store come
+// and go.
 //
 // +kubebuilder:validation:XValidation:rule="self.orphanedCarts in ['Accept', 'Allow'] || has(self.moveFrom) && dyn(self.moveFrom.backend) == dyn(oldSelf.backend) && (has(self.moveFrom.keyPrefix) ? self.moveFrom.keyPrefix : self.keyPrefix) == oldSelf.keyPrefix || self.backend.type == oldSelf.backend.type",fieldPath=".backend.type",messageExpression="'backend.type cannot change from ' + oldSelf.backend.type + ' to ' + self.backend.type + ', the carts of the old backend would be orphaned: keep it, or write orphanedCarts: Accept to leave them behind; to take the carts along, write orphanedCarts: Move while the operator runs, or what stood here before into moveFrom'"
 // +kubebuilder:validation:XValidation:rule="self.orphanedCarts in ['Accept', 'Allow'] || has(self.moveFrom) && dyn(self.moveFrom.backend) == dyn(oldSelf.backend) && (has(self.moveFrom.keyPrefix) ? self.moveFrom.keyPrefix : self.keyPrefix) == oldSelf.keyPrefix || self.keyPrefix == oldSelf.keyPrefix",fieldPath=".keyPrefix",messageExpression="'keyPrefix cannot change from ' + oldSelf.keyPrefix + ' to ' + self.keyPrefix + ', the carts under the old prefix would be orphaned: keep it, or write orphanedCarts: Accept to leave them behind; to take the carts along, write orphanedCarts: Move while the operator runs, or what stood here before into moveFrom'"

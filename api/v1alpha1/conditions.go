@@ -13,14 +13,14 @@ const (
 	// ConditionLockingEffective is true when locks hold off every writer that they should: locking is off and there is
 	// one writer, or it is on, the backend can do it across replicas, and every sidecar has been told.
 	ConditionLockingEffective = "LockingEffective"
-	// ConditionBackendDurable is true when no sidecar has anything to say against how safe carts are in the backend: it
-	// evicts nothing, a restart of it forgets nothing, and every pod sees the same carts. It is advice, and does not
-	// affect ConditionReady.
+	// ConditionBackendDurable is true when no sidecar warns about how safe carts are in the backend: it evicts nothing,
+	// a restart of it forgets nothing, and every pod sees the same carts. It is advice, and does not affect
+	// ConditionReady.
 	ConditionBackendDurable = "BackendDurable"
 	// ConditionReconciling is true while sidecars are being brought to what the spec and the cluster ask for, and is
 	// absent otherwise. Tools that follow the kstatus convention take it for "in progress".
 	ConditionReconciling = "Reconciling"
-	// ConditionStalled is true when nothing goes on until somebody changes something, and is absent otherwise. Tools
+	// ConditionStalled is true when nothing progresses until somebody changes something, and is absent otherwise. Tools
 	// that follow the kstatus convention take it for "failed".
 	ConditionStalled = "Stalled"
 )
@@ -36,7 +36,7 @@ const (
 	// ReasonNoWorkloads: nothing uses the CartStorage yet; it is ready to be used.
 	ReasonNoWorkloads = "NoWorkloads"
 	// ReasonRollingOut: some sidecars have not started, or do not run the current configuration yet. The condition is
-	// true if they are given time, and false if they have had it, or if the spec has changed.
+	// true while there is still time for them, and false when that is over or if the spec has changed.
 	ReasonRollingOut = "RollingOut"
 	// ReasonSidecarNotStarted: the sidecar of a pod has not started and something is in its way, or it has ended.
 	ReasonSidecarNotStarted = "SidecarNotStarted"
@@ -44,8 +44,8 @@ const (
 	ReasonSidecarMissing = "SidecarMissing"
 	// ReasonSidecarUnreachable: a sidecar does not answer the operator.
 	ReasonSidecarUnreachable = "SidecarUnreachable"
-	// ReasonEndlessOwners: the controllers of a workload go in a circle, or on for too long, so that it cannot be said
-	// what it belongs to.
+	// ReasonEndlessOwners: the owner references of a workload form a circle or a chain that is too long, so its topmost
+	// owner is unknown.
 	ReasonEndlessOwners = "EndlessOwners"
 	// ReasonDegraded: another condition is false; the message says which.
 	ReasonDegraded = "Degraded"

@@ -25,8 +25,8 @@ const (
 	// GenerationAnnotation on a pod is the generation of the configuration that its sidecar should run. A change of it
 	// makes the kubelet refresh the pod's volumes at once. On a ConfigMap it is the generation that it holds.
 	GenerationAnnotation = "sidecart.dev/generation"
-	// InjectedAsAnnotation on a pod is what its sidecar was injected with, so that it can be seen whether a new pod
-	// would be given another one.
+	// InjectedAsAnnotation on a pod is what its sidecar was injected with. It shows whether a new pod would be given
+	// another sidecar.
 	InjectedAsAnnotation = "sidecart.dev/injected-as"
 	// RestartedForAnnotation on the template of a workload says for which change of the sidecar the operator has
 	// restarted it.

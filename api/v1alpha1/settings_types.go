@@ -21,14 +21,13 @@ const (
 // locking a change that meets another one is computed again.
 type Locking struct {
 	// Whether distributed locking is used. Auto turns it on as soon as more than one pod could change carts, and off
-	// when one has been alone for autoDisableAfter; status.locking says what decided. Enabled and Disabled are always
-	// so.
+	// when one pod has been alone for autoDisableAfter; status.locking says what decided. Enabled and Disabled fix it.
 	// +optional
 	// +kubebuilder:default=Auto
 	Mode LockingMode `json:"mode,omitempty"`
 
-	// The longest that a change waits for a lock, and how long a lock lives whose holder has died. waitTimeout and
-	// leaseDuration override one of the two.
+	// The longest that a change waits for a lock, and how long a lock lives after its holder has died. waitTimeout and
+	// leaseDuration override one of the two each.
 	// +optional
 	// +kubebuilder:default="5s"
 	// +kubebuilder:validation:Type=string
@@ -43,7 +42,7 @@ type Locking struct {
 	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]{1,9}([.][0-9]{1,9})?(h|m|s|ms))+$') && duration(self) >= duration('1ms') && duration(self) <= duration('24h')",message="must be a duration from 1ms to 24h such as 5s or 500ms"
 	WaitTimeout metav1.Duration `json:"waitTimeout,omitzero"`
 
-	// How long a lock lives whose holder has died. Not shorter than timeouts.write. Without it, timeout.
+	// How long a lock lives after its holder has died. Not shorter than timeouts.write. Without it, timeout.
 	// +optional
 	// +kubebuilder:validation:Type=string
 	// +kubebuilder:validation:MaxLength=32
@@ -85,8 +84,8 @@ type Timeouts struct {
 	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]{1,9}([.][0-9]{1,9})?(h|m|s|ms))+$') && duration(self) >= duration('10ms') && duration(self) <= duration('24h')",message="must be a duration from 10ms to 24h such as 1s or 500ms"
 	Write metav1.Duration `json:"write,omitzero"`
 
-	// The longest that a client's request may take in all, the wait for a lock included. Without it one second more
-	// than that wait.
+	// The longest that a client's request may take in all, including the wait for a lock. Without it, that wait and one
+	// second more.
 	// +optional
 	// +kubebuilder:validation:Type=string
 	// +kubebuilder:validation:MaxLength=32
@@ -133,8 +132,8 @@ type Limits struct {
 	// +kubebuilder:validation:Maximum=67108864
 	MaxDocumentBytes int32 `json:"maxDocumentBytes,omitempty"`
 
-	// The largest size of a whole cart, with all of its documents, in bytes. A cart that is over it already, since the
-	// limit was lowered, may shrink and move, but not grow.
+	// The largest size of a whole cart, with all of its documents, in bytes. A cart that is already over it, because
+	// the limit was lowered, may shrink and move, but not grow.
 	// +optional
 	// +kubebuilder:default=2097152
 	// +kubebuilder:validation:Minimum=1024
@@ -186,7 +185,7 @@ type Sidecar struct {
 	// +kubebuilder:validation:XValidation:rule="self == '' || self.matches('^(([A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?([.][A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?)*|[[][0-9A-Fa-f:]+[]])(:[0-9]+)?/)?[a-z0-9]+(([._]|__|-+)[a-z0-9]+)*(/[a-z0-9]+(([._]|__|-+)[a-z0-9]+)*)*(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(@sha256:[0-9a-f]{64}|@sha512:[0-9a-f]{128})?$')",message="must be the name of an image, for example registry.example.com/sidecart/sidecar:1.0, or with @sha256:… and 64 digits"
 	Image string `json:"image,omitempty"`
 
-	// When to pull the image. Without it as Kubernetes does for its tag.
+	// When to pull the image. Without it, the default of Kubernetes for the image's tag.
 	// +optional
 	// +kubebuilder:validation:Enum=Always;IfNotPresent;Never
 	ImagePullPolicy corev1.PullPolicy `json:"imagePullPolicy,omitempty"`
@@ -251,7 +250,7 @@ type Resources struct {
 	// +kubebuilder:default={memory: "128Mi"}
 	// +kubebuilder:validation:MaxProperties=4
 	Limits corev1.ResourceList `json:"limits,omitempty"`
-	// What the container is sure to have.
+	// What the container is guaranteed.
 	// +optional
 	// +kubebuilder:default={cpu: "20m", memory: "32Mi"}
 	// +kubebuilder:validation:MaxProperties=4
@@ -290,7 +289,7 @@ type MissingSidecarPolicy string
 const (
 	// ReportMissing says it in the status, and leaves the pod alone.
 	ReportMissing MissingSidecarPolicy = "Report"
-	// RecreateMissing evicts the pod, so that its owner makes one with a sidecar.
+	// RecreateMissing evicts the pod, so that its owner makes a new one with a sidecar.
 	RecreateMissing MissingSidecarPolicy = "Recreate"
 )
 

@@ -138,7 +138,7 @@ type WorkloadStatus struct {
 	// How many of these sidecars run the current configuration.
 	// +required
 	Updated int32 `json:"updated"`
-	// How many sidecars were injected otherwise than they would be now. Only a restart of the pod changes that.
+	// How many sidecars differ from those that new pods would be given. Only a restart of the pod changes that.
 	// +optional
 	Outdated int32 `json:"outdated,omitempty"`
 	// In what they differ, and what restarts them.
