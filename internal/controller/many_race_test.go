@@ -7,4 +7,4 @@ const manyStorages = 40
 
 // quietTimes is how often each sidecar is asked while nothing happens, and settleTimes before that: while it is asked
 // as often as one that is new, nothing may be written either.
-const quietTimes, settleTimes = 1, 1
+const quietTimes, settleTimes = 1, 2
