@@ -169,7 +169,8 @@ func quietAndOutage(t *testing.T, w *world, storages, each int) {
 			return ""
 		})
 	}
-	rounds(settleTimes)
+	// Sidecars that are new asked more often at first, and a configuration that has proved good is written once more.
+	rounds(int(changeLasts/askLatest) + 1)
 	quiet := *quietRounds
 	all, writes := requests(t)
 	start := time.Now()
