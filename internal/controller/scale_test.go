@@ -169,7 +169,7 @@ func quietAndOutage(t *testing.T, w *world, storages, each int) {
 			return ""
 		})
 	}
-	// Sidecars that are new asked more often at first, and a configuration that has proved good is written once more.
+	// New sidecars are asked more often at first, and a configuration that has proved good is written once more.
 	rounds(int(changeLasts/askLatest) + 1)
 	quiet := *quietRounds
 	all, writes := requests(t)
