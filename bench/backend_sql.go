@@ -88,8 +88,8 @@ var (
 	}
 )
 
-// databaseServer is a server with the settings that it has by itself, args being those in which servers of tests differ,
-// which syncs what it acknowledges.
+// databaseServer is a server with the settings that it has by itself, args being those in which servers of tests
+// differ, which syncs what it acknowledges.
 func databaseServer(tb testserver.TB, start func(testserver.TB, ...testserver.DatabaseOption) *testserver.DatabaseServer, args ...string) server {
 	s := start(tb, testserver.WithSync(), testserver.WithServerArgs(args...))
 	return server{place: s.NewDatabase(tb), pause: s.Pause, resume: s.Resume, restart: func() { s.Kill(); s.Restart() }}

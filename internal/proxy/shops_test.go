@@ -136,8 +136,8 @@ func (s shopper) get() string {
 	return strings.Join(items, ", ")
 }
 
-// EmptyCart at the end of a checkout takes what the checkout saw, where that is configured, and all items otherwise. The
-// carts are those of the rest of the API, whose other documents stay.
+// EmptyCart at the end of a checkout takes what the checkout saw, where that is configured, and all items otherwise.
+// The carts are those of the rest of the API, whose other documents stay.
 func TestShopCheckout(t *testing.T) {
 	for _, window := range []time.Duration{0, time.Minute} {
 		b := realBackend(t)
