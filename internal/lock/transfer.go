@@ -131,10 +131,13 @@ func (t *transfer) try(ctx context.Context, from, to cart.Key, strategy cart.Str
 	if err != nil {
 		return Result{}, 0, err
 	}
-	if again, ok, err := t.o.repeated(target, ch.Request); (ok || err != nil) && !t.guessed {
-		return again, storage.Committed, err
-	} else if ok || err != nil {
+	switch again, ok, err := t.o.repeated(target, ch.Request); {
+	case err != nil:
+		return t.unless(err)
+	case ok && t.guessed: // and so not what is there now
 		return Result{}, storage.Conflict, nil
+	case ok:
+		return again, storage.Committed, nil
 	}
 	if met.To == to && met.Strategy == strategy { // what is asked for now was asked for before
 		err := c.ifLeased(ctx, from, ch)
