@@ -16,10 +16,12 @@ check() { # name command...: runs all checks before it fails, so that one run te
 tree() { git ls-files -z --cached --others --exclude-standard | sort -z | xargs -0 sha256sum 2>/dev/null; }
 
 generated() {
-  local before
+  local before stale
   before=$(tree)
   make generate >/dev/null || return 1
-  diff <(echo "$before") <(tree) | sed -n 's/^[<>] [0-9a-f]* */  stale: /p' | sort -u | grep . || return 0
+  stale=$(diff <(echo "$before") <(tree) | sed -n 's/^[<>] [0-9a-f]* */  stale: /p' | sort -u)
+  [ -n "$stale" ] || return 0
+  echo "$stale"
   echo '  run make generate and commit what it changes'
   return 1
 }

@@ -28,8 +28,8 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// CartService is the cart service of Online Boutique, as its programs call it: names and field numbers are theirs. A cart is
-// the instance "default" of the user's identifier. Errors are as in sidecart.v1.CartService.
+// CartService is the cart service of Online Boutique, as its programs call it: names and field numbers are theirs. A
+// cart is the instance "default" of the user's identifier. Errors are as in sidecart.v1.CartService.
 type CartServiceClient interface {
 	// AddItem adds to the quantity of a product.
 	AddItem(ctx context.Context, in *AddItemRequest, opts ...grpc.CallOption) (*Empty, error)
@@ -81,8 +81,8 @@ func (c *cartServiceClient) EmptyCart(ctx context.Context, in *EmptyCartRequest,
 // All implementations must embed UnimplementedCartServiceServer
 // for forward compatibility.
 //
-// CartService is the cart service of Online Boutique, as its programs call it: names and field numbers are theirs. A cart is
-// the instance "default" of the user's identifier. Errors are as in sidecart.v1.CartService.
+// CartService is the cart service of Online Boutique, as its programs call it: names and field numbers are theirs. A
+// cart is the instance "default" of the user's identifier. Errors are as in sidecart.v1.CartService.
 type CartServiceServer interface {
 	// AddItem adds to the quantity of a product.
 	AddItem(context.Context, *AddItemRequest) (*Empty, error)
