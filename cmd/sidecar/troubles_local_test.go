@@ -13,7 +13,7 @@ import (
 var sqliteTroubles = []failure{
 	{"the disk is full", func(t *testing.T) scene {
 		folder := smallDisk(t)
-		return scene{args: onSQLiteIn(folder), strike: func() { fill(t, folder) }, mend: func() { empty(t, folder) }, tight: true}
+		return scene{args: onSQLiteIn(folder), strike: func() { fill(t, folder) }, mend: func() { empty(t, folder) }, large: 300 << 10}
 	}, 2 * time.Second},
 	{"the disk is read-only from the start", func(t *testing.T) scene {
 		folder := smallDisk(t)
@@ -64,7 +64,7 @@ var sqliteTroubles = []failure{
 var fileTroubles = []failure{
 	{"the disk is full", func(t *testing.T) scene {
 		folder := smallDisk(t)
-		return scene{args: onFilesIn(folder), strike: func() { fill(t, folder) }, mend: func() { empty(t, folder) }, tight: true}
+		return scene{args: onFilesIn(folder), strike: func() { fill(t, folder) }, mend: func() { empty(t, folder) }, large: 300 << 10}
 	}, 2 * time.Second},
 	{"the disk was mounted read-only", func(t *testing.T) scene {
 		folder := smallDisk(t)

@@ -47,7 +47,7 @@ var memcachedTroubles = []failure{
 	}, 3 * time.Second},
 	{"the server is out of memory (`-M`)", func(t *testing.T) scene {
 		m := testserver.StartMemcached(t, "-m", "2", "-M")
-		return scene{args: onMemcachedAt(m.Addr), strike: func() { fillMemcached(t, m) }, mend: m.Restart}
+		return scene{args: onMemcachedAt(m.Addr), strike: func() { fillMemcached(t, m) }, mend: m.Restart, large: 800} // of a size that no probe makes room for
 	}, 2 * time.Second},
 	{"the server has as many connections as it takes (`-c`)", func(t *testing.T) scene {
 		const most = 64

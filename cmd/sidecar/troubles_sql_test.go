@@ -20,10 +20,8 @@ type sqlProduct struct {
 	setUp []string
 	// admit has the server ask for that password.
 	admit func(t *testing.T, s *testserver.DatabaseServer)
-	// revoke takes a right of the user's in the database, grant gives it back. probed says that the probe needs it as
-	// well: the sidecar is not ready without.
+	// revoke takes a right of the user's in the database, grant gives it back.
 	revoke, grant string
-	probed        bool
 	// needTLS has the server refuse clients without TLS, and takeAll not. plain is what the URL says of such a client.
 	needTLS, takeAll func(t *testing.T, s *testserver.DatabaseServer)
 	plain            string
@@ -46,7 +44,7 @@ func postgresTroubles(t *testing.T) []failure {
 		admit: func(t *testing.T, s *testserver.DatabaseServer) {
 			admit(t, s, "host all shop 127.0.0.1/32 scram-sha-256")
 		},
-		revoke: "REVOKE UPDATE ON sidecart_carts FROM shop", grant: "GRANT UPDATE ON sidecart_carts TO shop", probed: true,
+		revoke: "REVOKE UPDATE ON sidecart_carts FROM shop", grant: "GRANT UPDATE ON sidecart_carts TO shop",
 		needTLS: func(t *testing.T, s *testserver.DatabaseServer) {
 			admit(t, s, "hostssl all shop 127.0.0.1/32 scram-sha-256")
 		},
@@ -127,7 +125,7 @@ func sqlTroubles(t *testing.T, p *sqlProduct) []failure {
 		}, 2 * time.Second},
 		{"the user lacks a right", func(t *testing.T) scene {
 			return scene{
-				args: onDatabase(t, url, "right"), serves: !p.probed,
+				args:   onDatabase(t, url, "right"),
 				strike: func() { query(t, s, "shop", p.revoke) }, mend: func() { query(t, s, "shop", p.grant) },
 			}
 		}, 2 * time.Second},
@@ -152,7 +150,7 @@ func sqlTroubles(t *testing.T, p *sqlProduct) []failure {
 		}, 2 * time.Second},
 		{"the host is unreachable: packets to it are dropped", func(t *testing.T) scene {
 			return scene{args: onDatabase(t, at(blackHole(t)), "right"), hide: droppedPackets}
-		}, 4 * time.Second}, // calls look at the schema one after the other
+		}, 3 * time.Second},
 		{"a connection is half-open: packets on it are dropped", func(t *testing.T) scene {
 			return halfOpen(t, s.Addr(), func(address string) []string { return onDatabase(t, at(address), "right") })
 		}, 3 * time.Second},
@@ -160,7 +158,7 @@ func sqlTroubles(t *testing.T, p *sqlProduct) []failure {
 			return scene{args: onDatabase(t, url, "right"), strike: s.Pause, mend: s.Resume}
 		}, 3 * time.Second},
 		{"the server is a replica, which is read-only", func(t *testing.T) scene {
-			return scene{args: onDatabase(t, url, "right"), strike: func() { p.demote(t, s) }, mend: func() { p.promote(t, s) }}
+			return scene{args: onDatabase(t, url, "right"), says: "read-only", strike: func() { p.demote(t, s) }, mend: func() { p.promote(t, s) }}
 		}, 2 * time.Second},
 		{"the server has as many connections as it takes (`max_connections`)", func(t *testing.T) scene {
 			return scene{args: onDatabase(t, crowded.URL("shop", "shop"), "right"), mend: guests(t, crowded.Addr(), p.guests, p.hello)}
@@ -168,7 +166,7 @@ func sqlTroubles(t *testing.T, p *sqlProduct) []failure {
 		{"the disk of the tables is full", func(t *testing.T) scene { // the last, since the disk goes with it
 			folder := p.smallDisk(t, s)
 			return scene{
-				args: onDatabase(t, s.URL("shop", "small"), "right"), tight: true, serves: true,
+				args: onDatabase(t, s.URL("shop", "small"), "right"), large: 300 << 10, serves: true,
 				strike: func() { fill(t, folder) }, mend: func() { empty(t, folder) },
 			}
 		}, 2 * time.Second},

@@ -32,8 +32,8 @@ type Cart struct {
 	CreatedAt, UpdatedAt, ExpiresAt time.Time
 	// Transfer and Received are the values of [PartTransfer] and [PartReceived]; nil where not set.
 	Transfer, Received []byte
-	// Requests are the changes that were made under idempotency keys: see [Cart.Remembered].
-	Requests Opaque
+	// Ledger is what the cart keeps account of beside its documents: see [PartLedger].
+	Ledger Opaque
 }
 
 // MaxTombstones is how many removed metadata keys keep a version of their own.
@@ -99,8 +99,8 @@ func (c *Cart) PartVersion(p Part) uint64 {
 		return c.Version
 	case PartMetadataAll:
 		return c.MetadataVersion()
-	case PartRequests:
-		return c.Requests.Version
+	case PartLedger:
+		return c.Ledger.Version
 	}
 	key, ok := p.MetadataKey()
 	if !ok {
@@ -177,7 +177,7 @@ type Written struct {
 	// Value is compact JSON for items, conditions and metadata keys, opaque bytes for the internal parts. nil removes a
 	// metadata key, leaving a tombstone, or clears an internal part.
 	Value []byte
-	// Version is that of the part. Internal parts have none, but for [PartRequests].
+	// Version is that of the part. Internal parts have none, but for [PartLedger].
 	Version uint64
 }
 
@@ -234,10 +234,10 @@ func (s *storing) store(w *Written) error {
 	case PartReceived:
 		c.Received = bytes.Clone(w.Value)
 		return nil
-	case PartRequests:
-		c.Requests = Opaque{}
+	case PartLedger:
+		c.Ledger = Opaque{}
 		if w.Value != nil {
-			c.Requests = Opaque{bytes.Clone(w.Value), w.Version}
+			c.Ledger = Opaque{bytes.Clone(w.Value), w.Version}
 		}
 		return nil
 	}

@@ -181,9 +181,10 @@ func (d *Draft) sealMetadata(version uint64) bool {
 }
 
 // Remember is [Cart.Remember] of the sealed cart, which must exist. It may be called once in the life of a draft.
-func (d *Draft) Remember(list []Request) {
-	d.sealed.Remember(list)
-	d.cart.Requests = d.sealed.Requests
+func (d *Draft) Remember(list []Request) error {
+	err := d.sealed.Remember(list)
+	d.cart.Ledger = d.sealed.Ledger
+	return err
 }
 
 // Rollback gives up what was altered since the last Seal.
@@ -206,7 +207,7 @@ func (d *Draft) fresh() {
 // "items", "conditions", then metadata keys. A key that was removed and set again is there twice, since it comes last
 // then, and leaves other tombstones than one that was only set.
 //
-// [PartReceived] comes behind them where a [Receive] set it, and [PartRequests] after a [Draft.Remember].
+// [PartReceived] comes behind them where a [Receive] set it, and [PartLedger] after a [Draft.Remember].
 func (d *Draft) Written() []Written {
 	var parts []Written
 	if differ(&d.base.Items, &d.sealed.Items) {
@@ -223,8 +224,8 @@ func (d *Draft) Written() []Written {
 	if !bytes.Equal(d.base.Received, d.sealed.Received) {
 		parts = append(parts, Written{Part: PartReceived, Value: d.sealed.Received})
 	}
-	if r := d.sealed.Requests; r.Version != d.base.Requests.Version {
-		parts = append(parts, Written{PartRequests, r.Value, r.Version})
+	if r := d.sealed.Ledger; r.Version != d.base.Ledger.Version {
+		parts = append(parts, Written{PartLedger, r.Value, r.Version})
 	}
 	return parts
 }

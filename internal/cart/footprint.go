@@ -5,7 +5,7 @@ import "unsafe"
 // Footprint estimates how many bytes of memory the cart takes with all that it keeps alive, rather too many than too
 // few. The estimate grows when a document is parsed or written: ask again then.
 func (c *Cart) Footprint() int {
-	n := int(unsafe.Sizeof(*c)) + allocated(len(c.ID)) + allocated(cap(c.Transfer)) + allocated(cap(c.Received)) + allocated(cap(c.Requests.Value))
+	n := int(unsafe.Sizeof(*c)) + allocated(len(c.ID)) + allocated(cap(c.Transfer)) + allocated(cap(c.Received)) + allocated(cap(c.Ledger.Value))
 	n += c.Items.Object.footprint() + c.Conditions.Object.footprint()
 	n += allocated(cap(c.Metadata) * int(unsafe.Sizeof(Entry{})))
 	for i := range c.Metadata {

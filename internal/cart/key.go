@@ -61,9 +61,10 @@ const (
 	PartTransfer Part = "transfer"
 	// PartReceived holds the id of the last hand-over that arrived in this cart. It has no version and is never served.
 	PartReceived Part = "received"
-	// PartRequests holds the changes that were made under idempotency keys. It has a version of its own, which is not
-	// the cart's: see [Opaque]. It is never served.
-	PartRequests Part = "requests"
+	// PartLedger holds what the cart keeps account of beside its documents, such as the requests that were made under
+	// idempotency keys: see ledger.go. It has a version of its own, which is not the cart's: see [Opaque]. It is never
+	// served.
+	PartLedger Part = "ledger"
 )
 
 const metadataPrefix = "metadata."

@@ -154,7 +154,7 @@ func (c *cache) offer(key cart.Key, k *cart.Cart, stamp uint64) {
 		return
 	}
 	if e, ok := p.byKey[key]; ok {
-		if old := e.Value.(*cached).cart; old.ID == k.ID && old.Version == k.Version && old.Requests.Version == k.Requests.Version {
+		if old := e.Value.(*cached).cart; old.ID == k.ID && old.Version == k.Version && old.Ledger.Version == k.Ledger.Version {
 			return // nothing new; keep what is known of its origin
 		}
 	}

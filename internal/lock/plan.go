@@ -56,7 +56,7 @@ func (c *Coordinator) compute(o *Options, key cart.Key, b *batch, view *cart.Car
 		}
 	}
 	if p.memory.added {
-		d.Remember(p.memory.known)
+		_ = d.Remember(p.memory.known) // it was read before
 	}
 	if p.after = d.Cart(); k.Change.Forget {
 		p.after = &cart.Cart{}
@@ -74,7 +74,7 @@ func writes(d *cart.Draft, base uint64) (ws []storage.Write) {
 		switch w.Part {
 		case cart.PartReceived:
 			write.Step = 0
-		case cart.PartRequests:
+		case cart.PartLedger:
 			write.Step = w.Version // which does not follow that of the cart
 		}
 		ws = append(ws, write)

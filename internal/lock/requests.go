@@ -11,9 +11,9 @@ import (
 	"github.com/sidecart/sidecart/internal/storage"
 )
 
-// A change with an idempotency key is made once. The cart remembers its last requests (cart.PartRequests), and a commit
-// stores the request in the same step as the change, on the condition that the memory is as it was when the key was not
-// found in it. So two attempts of one request cannot both be made, wherever they run.
+// A change with an idempotency key is made once. The cart remembers its last requests (in cart.PartLedger), and a
+// commit stores the request in the same step as the change, on the condition that the memory is as it was when the key
+// was not found in it. So two attempts of one request cannot both be made, wherever they run.
 
 // Request is what a client calls a change, so that it can be sent again. The zero value is a change without a key.
 type Request struct {
@@ -155,9 +155,11 @@ func (c *Coordinator) remember(ctx context.Context, key cart.Key, k *cart.Cart, 
 			return k, err
 		}
 		d := cart.NewDraft(k, o.Limits, "")
-		d.Remember(append(known, r.made(k.Version, changed)))
+		if err := d.Remember(append(known, r.made(k.Version, changed))); err != nil {
+			return nil, err
+		}
 		outs, err := c.store.Commit(ctx, storage.Commit{
-			Key: key, Expect: expectRequests(k),
+			Key: key, Expect: expectLedger(k),
 			Change: storage.Change{Writes: writes(d, k.Version), TTL: o.TTL},
 		})
 		c.cache.drop(key)
@@ -181,9 +183,9 @@ func (c *Coordinator) remember(ctx context.Context, key cart.Key, k *cart.Cart, 
 	return k, nil
 }
 
-// expectRequests expects a cart as it is, and what it remembers.
-func expectRequests(k *cart.Cart) storage.Expect {
-	return storage.Expect{ID: k.ID, Version: k.Version, Parts: map[cart.Part]uint64{cart.PartRequests: k.Requests.Version}}
+// expectLedger expects a cart as it is, and what it remembers.
+func expectLedger(k *cart.Cart) storage.Expect {
+	return storage.Expect{ID: k.ID, Version: k.Version, Parts: map[cart.Part]uint64{cart.PartLedger: k.Ledger.Version}}
 }
 
 // memory is what the cart of a plan remembers.
@@ -199,7 +201,7 @@ func (p *plan) repeat(o *op, window time.Time, now *cart.Cart) (a answer, ok boo
 		return answer{}, false
 	}
 	e := &p.commit.Expect
-	e.Version, e.Parts[cart.PartRequests] = p.view.Version, p.view.Requests.Version
+	e.Version, e.Parts[cart.PartLedger] = p.view.Version, p.view.Ledger.Version
 	if m := &p.memory; !m.read {
 		known, err := p.view.Remembered(window)
 		if err != nil {

@@ -34,7 +34,7 @@ func (t *transfer) declare(ctx context.Context, source *cart.Cart, in intent) (s
 		token = t.under.Lease
 	}
 	outs, err := t.c.store.Commit(ctx, storage.Commit{
-		Key: in.From, Expect: expectRequests(source),
+		Key: in.From, Expect: expectLedger(source),
 		Change: storage.Change{Writes: []storage.Write{{Part: cart.PartTransfer, Value: value}}, TTL: t.life()},
 		Locks:  storage.Locks{Parts: []cart.Part{cart.PartAll}, Token: token, MustHold: token != ""},
 	})

@@ -206,7 +206,7 @@ func (t *transfer) load(ctx context.Context, key cart.Key) (*cart.Cart, intent, 
 // times. received is what the target remembers of the hand-over; nil where the hand-over is one step.
 func (t *transfer) arrival(ctx context.Context, source, target *cart.Cart, in intent, received []byte, limits cart.Limits) (storage.Commit, *cart.Cart, error) {
 	take := storage.Commit{
-		Key: in.To, Expect: expectRequests(target),
+		Key: in.To, Expect: expectLedger(target),
 		Change: storage.Change{TTL: t.o.TTL, Touch: true},
 		Locks:  storage.Locks{Parts: []cart.Part{cart.PartAll}, Token: t.tokens[in.To]},
 	}
@@ -220,7 +220,9 @@ func (t *transfer) arrival(ctx context.Context, source, target *cart.Cart, in in
 		take.Change.Place.Received = received
 		take.Change.Trail = t.c.trail(ctx, storage.ChangeSwapped, 0, cart.PartAll)
 		if r := in.request(); r.Key != "" {
-			take.Change.Place.Remember(append(known, r.made(take.Change.Place.Version, true)))
+			if err := take.Change.Place.Remember(append(known, r.made(take.Change.Place.Version, true))); err != nil {
+				return take, nil, err
+			}
 		}
 		arrived := *take.Change.Place
 		return take, &arrived, nil
@@ -235,7 +237,9 @@ func (t *transfer) arrival(ctx context.Context, source, target *cart.Cart, in in
 		known = append(known, r.made(d.Cart().Version, true))
 	}
 	if len(known) > 0 {
-		d.Remember(known)
+		if err := d.Remember(known); err != nil {
+			return take, nil, err
+		}
 	}
 	arrived := d.Cart()
 	take.Change.Writes, take.Change.Steps, take.Change.NewID = writes(d, target.Version), arrived.Version-target.Version, arrived.ID
@@ -260,7 +264,7 @@ func (t *transfer) requests(source, target *cart.Cart, in intent) ([]cart.Reques
 func (t *transfer) atOnce(ctx context.Context, in intent, source, target *cart.Cart, take storage.Commit, arrived *cart.Cart) (Result, storage.Status, error) {
 	token := t.tokens[in.From]
 	give := storage.Commit{
-		Key: in.From, Expect: expectRequests(source),
+		Key: in.From, Expect: expectLedger(source),
 		Change: storage.Change{Forget: true, Trail: t.c.trail(ctx, kindOf(in.Strategy), 0, cart.PartAll)},
 		Locks:  storage.Locks{Parts: []cart.Part{cart.PartAll}, Token: token, Release: token != ""},
 	}

@@ -180,7 +180,7 @@ func (s *State) write(c *Change, now time.Time) Outcome {
 	written := make([]cart.Written, len(c.Writes))
 	for i, w := range c.Writes {
 		written[i] = cart.Written{Part: w.Part, Value: w.Value, Version: out.Base + w.Step}
-		if w.Part == cart.PartRequests {
+		if w.Part == cart.PartLedger {
 			written[i].Version = w.Step
 		}
 	}

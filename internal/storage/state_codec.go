@@ -166,8 +166,8 @@ func (e *encoder) cart(c *cart.Cart) {
 	e.uint(c.Floor)
 	e.bytes(c.Transfer)
 	e.bytes(c.Received)
-	e.bytes(c.Requests.Value)
-	e.uint(c.Requests.Version)
+	e.bytes(c.Ledger.Value)
+	e.uint(c.Ledger.Version)
 }
 
 // hold is what a hold and a waiter have in common.
@@ -272,7 +272,7 @@ func (d *decoder) cart(c *cart.Cart) {
 	}
 	c.Floor = d.uint()
 	c.Transfer, c.Received = slices.Clone(d.bytes()), slices.Clone(d.bytes())
-	c.Requests.Value, c.Requests.Version = slices.Clone(d.bytes()), d.uint()
+	c.Ledger.Value, c.Ledger.Version = slices.Clone(d.bytes()), d.uint()
 }
 
 func (d *decoder) hold() (token, holder string, parts []cart.Part, flags byte) {

@@ -23,7 +23,7 @@ func fullState() *storage.State {
 			Removed:  map[string]uint64{"b": 2, "a": 4}, Floor: 2,
 			CreatedAt: at(1), UpdatedAt: at(1_700_000_000_123), ExpiresAt: at(32_503_680_000_000),
 			Transfer: []byte{}, Received: []byte("\x00\xff"),
-			Requests: cart.Opaque{Value: []byte("\xfe"), Version: 3},
+			Ledger: cart.Opaque{Value: []byte("\xfe"), Version: 3},
 		},
 		Held: []storage.Hold{
 			{Token: "t1", Holder: "pod", Parts: []cart.Part{items, notes}, Expires: start.UTC(), Leased: true, Fence: 1 << 52, DurationMillis: 5000},

@@ -146,8 +146,8 @@ type Write struct {
 	// or clears an internal part.
 	Value []byte
 	// Step says which of the commit's steps was the last to alter the part: its version becomes the cart's version
-	// before the commit plus Step. 1 ≤ Step ≤ Steps. Ignored for internal parts, but for PartRequests, of which it is
-	// the version to store, whatever Steps is.
+	// before the commit plus Step. 1 ≤ Step ≤ Steps. Ignored for internal parts, but for PartLedger, of which it is the
+	// version to store, whatever Steps is.
 	Step uint64
 }
 

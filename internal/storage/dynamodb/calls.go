@@ -148,7 +148,7 @@ func inDoubt(ctx context.Context, err error) error {
 // failed is the error of a call as the engine sees it.
 func (d *driver) failed(err error) error {
 	if code(err) == codeTableMissing {
-		d.checks.passed.Store(false) // it is checked again, and made where that is wanted
+		d.checked.Again() // it is checked again, and made where that is wanted
 	}
 	return d.translate(err)
 }

@@ -52,8 +52,8 @@ type driver struct {
 
 	accessKeyID, secretAccessKey storage.Secret // which errors must not show
 
-	recent recent
-	checks checks
+	recent  recent
+	checked storage.Once
 
 	open  context.Context // until Close
 	close context.CancelCauseFunc

@@ -2,10 +2,9 @@ package dynamodb
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -18,62 +17,13 @@ import (
 // What the key of a table must be, in words.
 const wantedKey = "partition key " + attrIdentifier + " and sort key " + attrInstance + ", both of type S"
 
-// checks are those of the table.
-type checks struct {
-	passed atomic.Bool // the table is as it must be
-
-	mu      sync.Mutex
-	running *tableCheck // nil for none
-}
-
-// tableCheck is a check under way. err is valid once done is closed; cut says that it is only about its caller, who
-// waits no longer.
-type tableCheck struct {
-	done chan struct{}
-	err  error
-	cut  bool
-}
-
-// join returns the check under way, or begins one that the caller makes and ends.
-func (c *checks) join() (t *tableCheck, mine bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if mine = c.running == nil; mine {
-		c.running = &tableCheck{done: make(chan struct{})}
-	}
-	return c.running, mine
-}
-
-func (c *checks) end(t *tableCheck, err error, cut bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	t.err, t.cut, c.running = err, cut, nil
-	close(t.done)
-}
-
-// ready checks the table before the first call, and after one that did not find it. Calls that come meanwhile share the
-// result: where a server does not answer, they do not wait for one timeout after the other.
+// ready checks the table before the first call, and after one that did not find it.
 func (d *driver) ready(ctx context.Context) error {
-	for !d.checks.passed.Load() {
-		t, mine := d.checks.join()
-		if mine {
-			err := d.check(ctx)
-			if err == nil {
-				d.checks.passed.Store(true)
-			}
-			d.checks.end(t, err, ctx.Err() != nil)
-			return err
-		}
-		select {
-		case <-t.done:
-			if !t.cut {
-				return t.err
-			}
-		case <-ctx.Done():
-			return ended(ctx, nil)
-		}
+	err := d.checked.Do(ctx, d.check)
+	if err != nil && errors.Is(err, ctx.Err()) && !errors.Is(err, storage.ErrUnavailable) { // while it waited for the check of another
+		err = ended(ctx, nil)
 	}
-	return nil
+	return err
 }
 
 // check sees that the table is there, has the right key and can be used, and makes it where that is wanted.

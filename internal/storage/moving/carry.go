@@ -339,7 +339,7 @@ func (c *carriage) finish(ctx context.Context) (ok bool, err error) {
 	writes := []storage.Write{
 		{Part: cart.PartTransfer, Value: encode(done)},
 		{Part: cart.PartReceived},
-		{Part: cart.PartRequests},
+		{Part: cart.PartLedger},
 		{Part: cart.PartItems, Value: []byte("{}"), Step: 1},
 		{Part: cart.PartConditions, Value: []byte("{}"), Step: 1},
 	}

@@ -33,6 +33,9 @@ func TestServer(t *testing.T) {
 			return strings.ReplaceAll("GRANT SELECT, INSERT, UPDATE, DELETE ON db.sidecart_carts TO least; GRANT SELECT ON db.sidecart_schema TO least; "+
 				"GRANT SELECT, INSERT, DELETE ON db.sidecart_fences TO least", "db.", database+".")
 		},
+		Revoke: func(database, right string) string {
+			return "REVOKE " + right + " ON " + database + ".sidecart_carts FROM least"
+		},
 		GrantAudit: func(database string) string {
 			return "GRANT SELECT, INSERT, DELETE ON " + database + ".sidecart_audit TO least"
 		},

@@ -44,6 +44,8 @@ var statements = sql.Statements{
 	Flush: `DELETE FROM sidecart_carts WHERE prefix = ? ORDER BY identifier, instance LIMIT 500`,
 	Sweep: `DELETE FROM sidecart_carts WHERE removable_at <= ` + micros + ` DIV 1000 ORDER BY removable_at LIMIT ?`,
 	Time:  `SELECT ` + micros,
+	// A turn of the probe inserts a row and deletes it. There is no such row here.
+	Prove: `UPDATE sidecart_carts SET version = 1 WHERE prefix = '' AND identifier = '' AND instance = ''`,
 	// A row with a number sets the counter to the next one where that is greater, and never back.
 	RaiseFence: `SET @sidecart = ?; INSERT IGNORE INTO sidecart_fences (id) VALUES (@sidecart); DELETE FROM sidecart_fences WHERE id = @sidecart`,
 }

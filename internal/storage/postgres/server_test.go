@@ -23,6 +23,7 @@ func TestServer(t *testing.T) {
 			return "GRANT SELECT, INSERT, UPDATE, DELETE ON sidecart_carts TO least; GRANT SELECT ON sidecart_schema TO least; " +
 				"GRANT USAGE ON SEQUENCE sidecart_fences TO least"
 		},
+		Revoke:     func(_, right string) string { return "REVOKE " + right + " ON sidecart_carts FROM least" },
 		GrantAudit: func(string) string { return "GRANT SELECT, INSERT, DELETE ON sidecart_audit TO least" },
 		Plain:      "?sslmode=disable&pool_max_conns=1",
 	})

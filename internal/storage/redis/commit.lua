@@ -21,7 +21,7 @@
 -- Fields of a cart: id, version, created, updated, expires (ms, 0 for never); the documents items, conditions,
 -- metadata.<key>, each with its version in v:<part>, which stays when a metadata key goes; s:metadata.<key> and seq
 -- keep the order in which keys came; floor is the version of what is neither there nor remembered; transfer and
--- received are opaque, and so is requests, whose v:requests is no version of the cart: the step of its write is what to
+-- received are opaque, and so is ledger, whose v:ledger is no version of the cart: the step of its write is what to
 -- store there; indexed tells until when the index of instances is sure to live (0: for ever).
 
 local NOT_TRIED, COMMITTED, CONFLICT, LOCKED, LOCK_LOST, LOCK_UNKNOWN = 0, 1, 2, 3, 4, 5
@@ -206,8 +206,8 @@ local function write(m)
       fields[part] = step >= 0 and value
       if part == 'items' or part == 'conditions' then
         fields['v:' .. part] = base + step
-      elseif part == 'requests' then
-        fields['v:requests'] = step >= 0 and step
+      elseif part == 'ledger' then
+        fields['v:ledger'] = step >= 0 and step
       end
     elseif step >= 0 then
       fields[part], fields['v:' .. part] = value, base + step

@@ -19,7 +19,7 @@ func (w *twins) expire(got, want *cart.Cart) bool {
 func (w *twins) place() *cart.Cart {
 	c := &cart.Cart{ID: randomName(), Version: 1 + w.rand.Uint64N(20), CreatedAt: time.Now().Truncate(time.Millisecond).UTC()}
 	version := func() uint64 { return 1 + w.rand.Uint64N(c.Version) }
-	parts := []cart.Part{cart.PartItems, cart.PartConditions, cart.PartReceived, cart.PartRequests}
+	parts := []cart.Part{cart.PartItems, cart.PartConditions, cart.PartReceived, cart.PartLedger}
 	for range w.rand.IntN(5) {
 		parts = append(parts, cart.PartMetadata(fmt.Sprint("key", w.rand.IntN(100))))
 	}

@@ -27,14 +27,14 @@ func describe(c *cart.Cart) string {
 	for _, v := range []struct {
 		name  string
 		value []byte
-	}{{"transfer", c.Transfer}, {"received", c.Received}, {"requests", c.Requests.Value}} {
+	}{{"transfer", c.Transfer}, {"received", c.Received}, {"ledger", c.Ledger.Value}} {
 		if v.value == nil {
 			fmt.Fprintf(&b, " %s -", v.name)
 		} else {
 			fmt.Fprintf(&b, " %s %q", v.name, v.value)
 		}
 	}
-	fmt.Fprintf(&b, " at %d", c.Requests.Version)
+	fmt.Fprintf(&b, " at %d", c.Ledger.Version)
 	return b.String()
 }
 
@@ -386,11 +386,11 @@ func (w *twins) randomCommit(i int) storage.Commit {
 		c.Change.Writes = append(c.Change.Writes, storage.Write{Part: cart.PartReceived, Value: []byte(randomName())})
 	}
 	if (c.Change.Steps > 0 || now.Exists()) && w.yes(6) {
-		requests := storage.Write{Part: cart.PartRequests, Value: []byte("\x00\xff" + randomName()), Step: 1 + w.rand.Uint64N(50)}
+		ledger := storage.Write{Part: cart.PartLedger, Value: []byte("\x00\xff" + randomName()), Step: 1 + w.rand.Uint64N(50)}
 		if w.yes(4) {
-			requests.Value = nil
+			ledger.Value = nil
 		}
-		c.Change.Writes = append(c.Change.Writes, requests)
+		c.Change.Writes = append(c.Change.Writes, ledger)
 	}
 	return c
 }

@@ -239,10 +239,10 @@ func decodeCart(flat []string) (*cart.Cart, error) {
 			c.Transfer = []byte(text)
 		case "received":
 			c.Received = []byte(text)
-		case "requests":
-			c.Requests.Value = []byte(text)
-		case "v:requests":
-			c.Requests.Version = d.number(field, text)
+		case "ledger":
+			c.Ledger.Value = []byte(text)
+		case "v:ledger":
+			c.Ledger.Version = d.number(field, text)
 		default:
 			if key, ok := strings.CutPrefix(field, "metadata."); ok {
 				at(key).value = []byte(text)
@@ -298,8 +298,8 @@ func appendCart(args []any, c *cart.Cart, keep bool) []any {
 	if c.Received != nil {
 		args = append(args, string(cart.PartReceived), c.Received)
 	}
-	if c.Requests.Value != nil {
-		args = append(args, string(cart.PartRequests), c.Requests.Value, versionField(cart.PartRequests), c.Requests.Version)
+	if c.Ledger.Value != nil {
+		args = append(args, string(cart.PartLedger), c.Ledger.Value, versionField(cart.PartLedger), c.Ledger.Version)
 	}
 	return args
 }

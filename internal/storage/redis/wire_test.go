@@ -50,13 +50,13 @@ func TestDecodeCart(t *testing.T) {
 		"items", `{"a":1.90}`, "v:items", "3", "seq", "9", "floor", "1",
 		"metadata.z", `"z"`, "v:metadata.z", "4", "s:metadata.z", "2",
 		"metadata.b", `[]`, "v:metadata.b", "5", "s:metadata.b", "9",
-		"v:metadata.gone", "6", "transfer", "t", "requests", "q", "v:requests", "8",
+		"v:metadata.gone", "6", "transfer", "t", "ledger", "q", "v:ledger", "8",
 	}
 	c, err := decodeCart(good)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, want := describe(c), `4f0c 7 items {"a":1.90} 3 conditions {} 0 z="z" 4 b=[] 5 removed map[gone:6] floor 1 transfer "t" received - requests "q" at 8`; got != want {
+	if got, want := describe(c), `4f0c 7 items {"a":1.90} 3 conditions {} 0 z="z" 4 b=[] 5 removed map[gone:6] floor 1 transfer "t" received - ledger "q" at 8`; got != want {
 		t.Errorf("decoded\n%s, want\n%s", got, want)
 	}
 	if !c.ExpiresAt.IsZero() || c.CreatedAt.UnixMilli() != 1000 || c.UpdatedAt.UnixMilli() != 2000 {

@@ -49,8 +49,13 @@ func (s *Server) lines(changes []Change) (lines []Line) {
 // probeLine is one that no client's change writes.
 var probeLine = []Line{{Audited: storage.Audited{Call: "Ping", Kind: storage.ChangeAltered, Part: cart.PartAll}}}
 
-// Prove implements [cell.Prover]: a line of the trail could be written. It is taken back.
+// Prove implements [cell.Prover]: rows could be changed, and a line of the trail written. It is taken back.
 func (s *Server) Prove(ctx context.Context) error {
+	if s.statements.Prove != "" {
+		if _, err := s.change(ctx, s.Write, s.statements.Prove); err != nil {
+			return err
+		}
+	}
 	if !s.Audits() {
 		return nil
 	}

@@ -165,43 +165,5 @@ const (
 	SweepBatch    = 100
 )
 
-// Once does something once and well: until it has ended well, the next who comes does it again.
-type Once struct {
-	turn chan struct{}
-	done chan struct{}
-}
-
-// NewOnce has done nothing yet.
-func NewOnce() *Once { return &Once{turn: make(chan struct{}, 1), done: make(chan struct{}, 1)} }
-
-// Do calls f, unless it ended well before.
-func (o *Once) Do(ctx context.Context, f func(ctx context.Context) error) error {
-	if len(o.done) > 0 {
-		return nil
-	}
-	select {
-	case o.turn <- struct{}{}:
-	case <-ctx.Done():
-		return Ended(ctx, nil)
-	}
-	defer func() { <-o.turn }()
-	if len(o.done) > 0 {
-		return nil
-	}
-	err := f(ctx)
-	if err == nil {
-		o.done <- struct{}{}
-	}
-	return err
-}
-
-// Again forgets that it was done.
-func (o *Once) Again() {
-	select {
-	case <-o.done:
-	default:
-	}
-}
-
 // ErrReadOnly is the answer of a server that takes no writes.
 var ErrReadOnly = fmt.Errorf("%w: %w", storage.ErrUnavailable, &storage.Refusal{Words: "the server is read-only"})

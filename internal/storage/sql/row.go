@@ -26,16 +26,16 @@ type Row struct {
 	// Locks and Metadata are JSON.
 	Locks, Metadata    []byte
 	Transfer, Received []byte
-	// Requests have RequestsVersion, 0 where they were never set, as they are in a row of before there were any.
-	Requests        []byte
-	RequestsVersion uint64
+	// Ledger has LedgerVersion, 0 where it was never set, as in a row of before there was one.
+	Ledger        []byte
+	LedgerVersion uint64
 	// Items and Conditions are JSON. Where a row is stored, nil leaves what is there, and is {} in a new one.
 	Items, Conditions []byte
 }
 
 // Columns are those of a row but for its names and its documents, in the order of [Scan.Into] and of [Row.Values],
 // which has removable_at behind them.
-const Columns = "id, version, items_version, conditions_version, created_at, updated_at, expires_at, locks, metadata, transfer, received, requests, requests_version"
+const Columns = "id, version, items_version, conditions_version, created_at, updated_at, expires_at, locks, metadata, transfer, received, ledger, ledger_version"
 
 // Values are what a statement stores: text, whole numbers, bytes, and nil for NULL.
 func (row *Row) Values() []any {
@@ -43,7 +43,7 @@ func (row *Row) Values() []any {
 		nil, int64(row.Version), int64(row.ItemsVersion), int64(row.ConditionsVersion),
 		millis(row.CreatedAt), millis(row.UpdatedAt), millis(row.ExpiresAt),
 		text(row.Locks), text(row.Metadata), blob(row.Transfer), blob(row.Received),
-		blob(row.Requests), int64(row.RequestsVersion), swept(row.RemovableAt),
+		blob(row.Ledger), int64(row.LedgerVersion), swept(row.RemovableAt),
 	}
 	if row.ID != "" {
 		values[0] = row.ID
@@ -92,8 +92,8 @@ type Scan struct {
 	version, items, conditions        *int64
 	created, updated, expires         *int64
 	locks, metadata                   []byte
-	transfer, received, requests      []byte
-	requestsVersion                   *int64
+	transfer, received, ledger        []byte
+	ledgerVersion                     *int64
 	itemsDocument, conditionsDocument []byte
 }
 
@@ -101,7 +101,7 @@ type Scan struct {
 func (s *Scan) Into(documents bool) []any {
 	into := []any{
 		&s.id, &s.version, &s.items, &s.conditions, &s.created, &s.updated, &s.expires, &s.locks, &s.metadata,
-		&s.transfer, &s.received, &s.requests, &s.requestsVersion,
+		&s.transfer, &s.received, &s.ledger, &s.ledgerVersion,
 	}
 	if documents {
 		into = append(into, &s.itemsDocument, &s.conditionsDocument)
@@ -121,7 +121,7 @@ func (s *Scan) Record(documents bool) (r cell.Record, err error) {
 		Version: number(s.version), ItemsVersion: number(s.items), ConditionsVersion: number(s.conditions),
 		CreatedAt: moment(s.created), UpdatedAt: moment(s.updated), ExpiresAt: moment(s.expires),
 		Locks: s.locks, Metadata: s.metadata, Transfer: s.transfer, Received: s.received,
-		Requests: s.requests, RequestsVersion: number(s.requestsVersion),
+		Ledger: s.ledger, LedgerVersion: number(s.ledgerVersion),
 	}
 	if s.id != nil {
 		row.ID = *s.id
@@ -153,7 +153,7 @@ func RowOf(r *cell.Record) Row {
 		ID: k.ID, Version: k.Version, ItemsVersion: k.Items.Version, ConditionsVersion: k.Conditions.Version,
 		CreatedAt: k.CreatedAt, UpdatedAt: k.UpdatedAt, ExpiresAt: k.ExpiresAt, RemovableAt: r.State.Ends(),
 		Locks: encodeLocks(&r.State), Metadata: encodeMetadata(k), Transfer: k.Transfer, Received: k.Received,
-		Requests: k.Requests.Value, RequestsVersion: k.Requests.Version,
+		Ledger: k.Ledger.Value, LedgerVersion: k.Ledger.Version,
 		Items: r.Items, Conditions: r.Conditions,
 	}
 }
@@ -168,7 +168,7 @@ func (row *Row) State() (s storage.State, err error) {
 	k.ID, k.Version, k.Items.Version, k.Conditions.Version = row.ID, row.Version, row.ItemsVersion, row.ConditionsVersion
 	k.CreatedAt, k.UpdatedAt, k.ExpiresAt = row.CreatedAt, row.UpdatedAt, row.ExpiresAt
 	k.Transfer, k.Received = row.Transfer, row.Received
-	k.Requests = cart.Opaque{Value: row.Requests, Version: row.RequestsVersion}
+	k.Ledger = cart.Opaque{Value: row.Ledger, Version: row.LedgerVersion}
 	return s, decodeMetadata(k, row.Metadata)
 }
 

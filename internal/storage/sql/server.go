@@ -2,6 +2,7 @@ package sql
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/sidecart/sidecart/internal/cart"
@@ -27,7 +28,7 @@ type Server struct {
 	// Life is how long the store is open.
 	Life *Life
 	// Schema brings the schema up to date.
-	Schema *Once
+	Schema storage.Once
 
 	dialect    Dialect
 	statements *Statements
@@ -35,7 +36,7 @@ type Server struct {
 
 // NewServer makes a server that has no life of its own yet: see [Server.Start].
 func NewServer(c Config, d Dialect, s *Statements) *Server {
-	return &Server{Config: c, Life: NewLife(), Schema: NewOnce(), dialect: d, statements: s}
+	return &Server{Config: c, Life: NewLife(), dialect: d, statements: s}
 }
 
 // Start begins what a store does by itself.
@@ -65,6 +66,8 @@ type Statements struct {
 	RaiseFence string
 	// Time is the server's, in microseconds.
 	Time string
+	// Prove changes nothing, and fails where a right is missing that a change needs and a turn does not; "" for none.
+	Prove string
 }
 
 // Conn is a connection that one caller has for itself.
@@ -112,6 +115,9 @@ type Dialect interface {
 // acquire takes a connection to a database whose schema is up to date.
 func (s *Server) acquire(ctx context.Context) (Conn, error) {
 	if err := s.Schema.Do(ctx, s.migrate); err != nil {
+		if errors.Is(err, ctx.Err()) && !errors.Is(err, storage.ErrUnavailable) { // while it waited for the check of another
+			err = Ended(ctx, nil)
+		}
 		return nil, err
 	}
 	return s.connect(ctx)

@@ -13,11 +13,11 @@ import (
 const (
 	queryRow = `
 		SELECT id, version, items_version, conditions_version, created_at, updated_at, expires_at,
-			locks, metadata, transfer, received, requests, requests_version
+			locks, metadata, transfer, received, ledger, ledger_version
 		FROM sidecart_carts WHERE prefix = ?1 AND identifier = ?2 AND instance = ?3`
 	queryWhole = `
 		SELECT id, version, items_version, conditions_version, created_at, updated_at, expires_at,
-			locks, metadata, transfer, received, requests, requests_version, items, conditions
+			locks, metadata, transfer, received, ledger, ledger_version, items, conditions
 		FROM sidecart_carts WHERE prefix = ?1 AND identifier = ?2 AND instance = ?3`
 	queryDocuments = `
 		SELECT items, conditions
@@ -33,12 +33,12 @@ const (
 	save = `
 		INSERT INTO sidecart_carts (prefix, identifier, instance,
 			id, version, items_version, conditions_version, created_at, updated_at, expires_at, removable_at,
-			locks, metadata, transfer, received, requests, requests_version, items, conditions)
+			locks, metadata, transfer, received, ledger, ledger_version, items, conditions)
 		VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, coalesce(?18, '{}'), coalesce(?19, '{}'))
 		ON CONFLICT DO UPDATE SET
 			id = ?4, version = ?5, items_version = ?6, conditions_version = ?7,
 			created_at = ?8, updated_at = ?9, expires_at = ?10, removable_at = ?11,
-			locks = ?12, metadata = ?13, transfer = ?14, received = ?15, requests = ?16, requests_version = ?17,
+			locks = ?12, metadata = ?13, transfer = ?14, received = ?15, ledger = ?16, ledger_version = ?17,
 			items = coalesce(?18, items), conditions = coalesce(?19, conditions)`
 	remove = `
 		DELETE FROM sidecart_carts WHERE prefix = ?1 AND identifier = ?2 AND instance = ?3`
@@ -88,7 +88,7 @@ func scan(stmt *sqlite3.Stmt) sql.Row {
 		CreatedAt: columnTime(stmt, 4), UpdatedAt: columnTime(stmt, 5), ExpiresAt: columnTime(stmt, 6),
 		Locks: stmt.ColumnRawText(7), Metadata: stmt.ColumnRawText(8),
 		Transfer: columnBlob(stmt, 9), Received: columnBlob(stmt, 10),
-		Requests: columnBlob(stmt, 11), RequestsVersion: uint64(stmt.ColumnInt64(12)),
+		Ledger: columnBlob(stmt, 11), LedgerVersion: uint64(stmt.ColumnInt64(12)),
 	}
 }
 
@@ -115,7 +115,7 @@ func (c *connection) store(key cart.Key, r *cell.Record) error {
 	}
 	return c.exec(save, c.prefix, key.Identifier, key.Instance,
 		id, row.Version, row.ItemsVersion, row.ConditionsVersion, row.CreatedAt, row.UpdatedAt, row.ExpiresAt, row.RemovableAt,
-		text(row.Locks), text(row.Metadata), row.Transfer, row.Received, row.Requests, row.RequestsVersion, text(row.Items), text(row.Conditions))
+		text(row.Locks), text(row.Metadata), row.Transfer, row.Received, row.Ledger, row.LedgerVersion, text(row.Items), text(row.Conditions))
 }
 
 // nextFence draws a fence from the counter of the file, in the transaction that stores it.

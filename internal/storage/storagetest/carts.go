@@ -202,34 +202,34 @@ func testInternalParts(s *subject) {
 	}
 }
 
-// testRequests: they have a version of their own, which is stored as it is given and can be expected, with changes of
-// the cart and without.
-func testRequests(s *subject) {
+// testLedger: they have a version of their own, which is stored as it is given and can be expected, with changes of the
+// cart and without.
+func testLedger(s *subject) {
 	was := s.put(key, items(`{"a":1}`))
 	blob := "not JSON: \x00\xff\xfe'\"\n" + strings.Repeat("\x00", 20_000)
 	first := check(key, was, cart.PartItems)
-	first.Expect.Parts = map[cart.Part]uint64{cart.PartRequests: 0}
-	first.Change.Writes = []storage.Write{{Part: cart.PartRequests, Value: []byte(blob), Step: 1}}
+	first.Expect.Parts = map[cart.Part]uint64{cart.PartLedger: 0}
+	first.Change.Writes = []storage.Write{{Part: cart.PartLedger, Value: []byte(blob), Step: 1}}
 	s.commit(storage.Committed, first)
-	want := content{Version: 1, Items: `{"a":1}`, ItemsVersion: 1, Requests: blob, RequestsVersion: 1}
+	want := content{Version: 1, Items: `{"a":1}`, ItemsVersion: 1, Ledger: blob, LedgerVersion: 1}
 	s.is("set without a change", s.load(key), want)
 	s.is("conflict's cart", s.commit(storage.Conflict, first).Cart, want)
 
-	c := change(key, s.load(key), items(`{"a":2}`), storage.Write{Part: cart.PartRequests, Value: []byte("b"), Step: 2})
-	c.Expect.Parts = map[cart.Part]uint64{cart.PartRequests: 1}
+	c := change(key, s.load(key), items(`{"a":2}`), storage.Write{Part: cart.PartLedger, Value: []byte("b"), Step: 2})
+	c.Expect.Parts = map[cart.Part]uint64{cart.PartLedger: 1}
 	s.commit(storage.Committed, c)
-	want = content{Version: 2, Items: `{"a":2}`, ItemsVersion: 2, Requests: "b", RequestsVersion: 2}
+	want = content{Version: 2, Items: `{"a":2}`, ItemsVersion: 2, Ledger: "b", LedgerVersion: 2}
 	s.is("set with a change", s.load(key), want)
 	s.is("after a change of another part", s.put(key, conditions(`{"c":1}`)), content{
-		Version: 3, Items: `{"a":2}`, ItemsVersion: 2, Conditions: `{"c":1}`, ConditionsVersion: 3, Requests: "b", RequestsVersion: 2,
+		Version: 3, Items: `{"a":2}`, ItemsVersion: 2, Conditions: `{"c":1}`, ConditionsVersion: 3, Ledger: "b", LedgerVersion: 2,
 	})
 
 	// A cart that moves takes them along, and what stood there leaves none.
 	to := cart.Key{Identifier: "u2", Instance: "default"}
-	target := s.put(to, items(`{"t":1}`), storage.Write{Part: cart.PartRequests, Value: []byte("t"), Step: 9})
+	target := s.put(to, items(`{"t":1}`), storage.Write{Part: cart.PartLedger, Value: []byte("t"), Step: 9})
 	moved := s.load(key).Moved()
 	s.commit(storage.Committed, placed(to, target, moved))
-	if got := s.load(to); string(got.Requests.Value) != "b" || got.Requests.Version != 2 {
+	if got := s.load(to); string(got.Ledger.Value) != "b" || got.Ledger.Version != 2 {
 		s.Errorf("placed: %+v", contentOf(got))
 	}
 	moved = &cart.Cart{ID: storage.NewID(), Version: 1, CreatedAt: moved.CreatedAt}
@@ -237,14 +237,14 @@ func testRequests(s *subject) {
 	s.is("placed without", s.load(to), content{ID: moved.ID, Version: 1})
 
 	c = check(key, s.load(key), cart.PartItems)
-	c.Change.Writes = []storage.Write{{Part: cart.PartRequests}}
+	c.Change.Writes = []storage.Write{{Part: cart.PartLedger}}
 	s.commit(storage.Committed, c)
-	if got := s.load(key); got.Requests.Value != nil || got.Requests.Version != 0 {
+	if got := s.load(key); got.Ledger.Value != nil || got.Ledger.Version != 0 {
 		s.Errorf("cleared: %+v", contentOf(got))
 	}
 
 	// A successor has none.
-	s.put(key, storage.Write{Part: cart.PartRequests, Value: []byte("old"), Step: 4}, items(`{"b":1}`))
+	s.put(key, storage.Write{Part: cart.PartLedger, Value: []byte("old"), Step: 4}, items(`{"b":1}`))
 	forget := check(key, s.load(key), cart.PartAll)
 	forget.Change.Forget = true
 	s.commit(storage.Committed, forget)

@@ -69,7 +69,7 @@ func Run(t *testing.T, open func(t *testing.T) Harness, caps Caps) {
 		{"MetadataTombstones", testMetadataTombstones},
 		{"Text", testText},
 		{"InternalParts", testInternalParts},
-		{"Requests", testRequests},
+		{"Ledger", testLedger},
 		{"PendingTransfer", testPendingTransfer},
 		{"Forget", testForget},
 		{"Check", testCheck},

@@ -140,8 +140,8 @@ type content struct {
 	ItemsVersion, ConditionsVersion uint64
 	Metadata                        []entry
 	Transfer, Received              string
-	Requests                        string
-	RequestsVersion                 uint64
+	Ledger                          string
+	LedgerVersion                   uint64
 }
 
 type entry struct {
@@ -155,7 +155,7 @@ func contentOf(c *cart.Cart) content {
 		Items: string(c.Items.Object.Bytes()), ItemsVersion: c.Items.Version,
 		Conditions: string(c.Conditions.Object.Bytes()), ConditionsVersion: c.Conditions.Version,
 		Transfer: string(c.Transfer), Received: string(c.Received),
-		Requests: string(c.Requests.Value), RequestsVersion: c.Requests.Version,
+		Ledger: string(c.Ledger.Value), LedgerVersion: c.Ledger.Version,
 	}
 	for _, e := range c.Metadata {
 		out.Metadata = append(out.Metadata, entry{e.Key, string(e.Value), e.Version})

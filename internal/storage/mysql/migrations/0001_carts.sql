@@ -22,8 +22,8 @@ CREATE TABLE IF NOT EXISTS sidecart_carts (
     metadata           longtext, -- {"entries": [...], "removed": {...}, "floor": n}; NULL: never set
     transfer           longblob,
     received           longblob,
-    requests           blob,   -- the changes made under idempotency keys; NULL: never set
-    requests_version   bigint NOT NULL DEFAULT 0,
+    ledger             blob,   -- what the cart keeps account of, such as its last requests; NULL: never set
+    ledger_version     bigint NOT NULL DEFAULT 0,
     items              longtext NOT NULL,
     conditions         longtext NOT NULL,
 

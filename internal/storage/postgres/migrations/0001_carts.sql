@@ -21,8 +21,8 @@ CREATE TABLE sidecart_carts (
     metadata           text,   -- {"entries": [...], "removed": {...}, "floor": n}; NULL: never set
     transfer           bytea,
     received           bytea,
-    requests           bytea,  -- the changes made under idempotency keys; NULL: never set
-    requests_version   bigint NOT NULL DEFAULT 0,
+    ledger             bytea,  -- what the cart keeps account of, such as its last requests; NULL: never set
+    ledger_version     bigint NOT NULL DEFAULT 0,
     items              text   NOT NULL,
     conditions         text   NOT NULL,
 

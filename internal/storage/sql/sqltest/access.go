@@ -56,6 +56,24 @@ func testLeastRights(t *testing.T, p Product) {
 	}
 }
 
+// testEachRight: without any one of the rights to the table of carts a store is not ready, since changes are refused.
+func testEachRight(t *testing.T, p Product) {
+	server := p.Start(t)
+	owner := server.NewDatabase(t)
+	database := testserver.DatabaseOf(owner)
+	query(t, server, database, p.MakeUser(database))
+	must(t, p.open(t, config(owner)), keysOf(1)[0])
+	for _, right := range []string{"SELECT", "INSERT", "UPDATE", "DELETE"} {
+		query(t, server, database, p.Grant(database))
+		query(t, server, database, p.Revoke(database, right))
+		s := p.open(t, config(server.URL("least", database))) // its connections have the rights of now
+		err := s.Ping(t.Context())
+		if words, _ := storage.RefusalOf(err); !errors.Is(err, storage.ErrUnavailable) || words == "" {
+			t.Errorf("without %s: %v, refused with %q", right, err, words)
+		}
+	}
+}
+
 // testTLS: a certificate is verified by the file of its authority and by the name of the server, and a wrong one is
 // refused before anything is said.
 func testTLS(t *testing.T, p Product) {

@@ -28,6 +28,8 @@ type Product struct {
 	// MakeUser makes a user "least" without a password who may connect to a database, and Grant gives the rights to use
 	// the tables.
 	MakeUser, Grant func(database string) string
+	// Revoke takes one of the rights to the table of carts.
+	Revoke func(database, right string) string
 	// GrantAudit gives the rights to keep an audit trail.
 	GrantAudit func(database string) string
 	// ReadOnly makes a database, or its server, refuse to write.
@@ -52,6 +54,7 @@ func Run(t *testing.T, p Product) {
 		"TablesRemoved":    testTablesRemoved,
 		"RestoredFences":   testRestoredFences,
 		"LeastRights":      testLeastRights,
+		"EachRight":        testEachRight,
 		"AuditRights":      testAuditRights,
 		"AuditLater":       testAuditLater,
 		"AuditOfACrash":    testAuditOfACrash,
