@@ -22,6 +22,14 @@ type Dynalite struct {
 	Addr, Endpoint string
 }
 
+// dynaliteGuard lets dynalite live on when a client goes away in the middle of a request, which ends it otherwise.
+const dynaliteGuard = `process.on('uncaughtException', (e) => {
+	if (e.code === 'ECONNRESET') return;
+	console.error(e);
+	process.exit(1);
+});
+`
+
 // StartDynalite starts a server that is empty, on loopback, and stopped at the end of the test. Its tables are ready at
 // once, unless creating is how long they take to be made.
 func StartDynalite(tb TB, creating ...time.Duration) *Dynalite {
@@ -39,6 +47,10 @@ func StartDynalite(tb TB, creating ...time.Duration) *Dynalite {
 		took += d
 	}
 	d := &Dynalite{process: newProcess(tb, "node")}
+	guard := filepath.Join(d.dir, "guard.js")
+	if err := os.WriteFile(guard, []byte(dynaliteGuard), 0o600); err != nil {
+		tb.Fatalf("dynalite: %v", err)
+	}
 	const attempts = 5
 	for range attempts {
 		port, perr := freePort()
@@ -48,7 +60,7 @@ func StartDynalite(tb TB, creating ...time.Duration) *Dynalite {
 		d.Addr = net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
 		d.Endpoint = "http://" + d.Addr
 		err = d.start([]string{
-			script, "--host", "127.0.0.1", "--port", strconv.Itoa(port),
+			"--require", guard, script, "--host", "127.0.0.1", "--port", strconv.Itoa(port),
 			"--createTableMs", strconv.FormatInt(took.Milliseconds(), 10), "--updateTableMs", "0", "--deleteTableMs", "0",
 		}, d.ready)
 		if err == nil {

@@ -135,6 +135,11 @@ func (p *process) end(sig syscall.Signal) {
 	if p.cmd == nil {
 		return
 	}
+	select {
+	case <-p.exited: // a test that fails because of that should say so
+		p.tb.Logf("%s had ended by itself (%s), and wrote at last:\n%s", p.name, p.cmd.ProcessState, p.tail())
+	default:
+	}
 	_ = p.cmd.Process.Signal(sig)
 	if sig != syscall.SIGKILL {
 		_ = p.cmd.Process.Signal(syscall.SIGCONT) // a frozen process cannot stop by itself

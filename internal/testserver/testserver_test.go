@@ -1,6 +1,8 @@
 package testserver_test
 
 import (
+	"net"
+	"net/http"
 	"strings"
 	"testing"
 
@@ -162,4 +164,31 @@ func TestPgBouncerLendsConnections(t *testing.T) {
 	if got := query(t, bouncer, database, "SELECT current_database()"); got != database {
 		t.Errorf("through the pooler it is database %q, want %q", got, database)
 	}
+}
+
+// Dynalite lives on when clients go away in the middle of a request.
+func TestDynaliteOutlivesItsClients(t *testing.T) {
+	t.Parallel()
+	d := testserver.StartDynalite(t)
+	for range 20 {
+		conn, err := net.Dial("tcp", d.Addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = conn.Write([]byte("POST / HTTP/1.1\r\nHost: x\r\nX-Amz-Target: DynamoDB_20120810.GetItem\r\nContent-Type: application/x-amz-json-1.0\r\nContent-Length: 100\r\n\r\n{"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := conn.(*net.TCPConn).SetLinger(0); err != nil { // it ends with a reset
+			t.Fatal(err)
+		}
+		if err := conn.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	response, err := http.Get(d.Endpoint)
+	if err != nil {
+		t.Fatalf("afterwards: %v", err)
+	}
+	_ = response.Body.Close()
 }
