@@ -41,7 +41,7 @@ var mutations = map[string][]replacement{
 	},
 	"the cart is read before the lock": {
 		{"internal/lock/serve.go", "\ts := &serving{batch: b, c: c, q: q, own: b.view != nil, fresh: b.view != nil}\n", "\tfresh := b.view != nil\n\tb.view = nil\n\ts := &serving{batch: b, c: c, q: q, fresh: fresh}\n"},
-		{"internal/lock/plan.go", "\tc.Change.Writes = writes(d, view.Version)\n", "\tc.Change.Writes = writes(d, view.Version)\n\tif b.token != \"\" {\n\t\tc.Expect.Parts = nil\n\t}\n"},
+		{"internal/lock/plan.go", "\tk.Change.Writes = writes(d, view.Version)\n", "\tk.Change.Writes = writes(d, view.Version)\n\tif b.token != \"\" {\n\t\tk.Expect.Parts = nil\n\t}\n"},
 	},
 }
 
