@@ -105,6 +105,10 @@ func (u *unpacker) texts() []string {
 	return list
 }
 
+// name reads a short text that may outlive the reply, such as the id of a cart. The copy does not keep a reply of
+// megabytes in memory: gRPC remembers the values of headers for as long as a connection lasts.
+func (u *unpacker) name() string { return strings.Clone(u.next().text) }
+
 func (u *unpacker) time() time.Time { return instant(u.next().n) }
 
 // fence reads a fence, which travels as text.
@@ -173,7 +177,7 @@ func decodeOutcome(u *unpacker) (storage.Outcome, granted, error) {
 	out := storage.Outcome{Status: storage.Status(u.next().n)}
 	out.Claimed = storage.Claimed{Granted: u.next().bool, Queued: u.next().bool}
 	g := granted{yes: out.Claimed.Granted, first: u.next().n, poll: u.next().bool}
-	out.ID, out.Base = u.next().text, uint64(u.next().n)
+	out.ID, out.Base = u.name(), uint64(u.next().n)
 	out.CreatedAt, out.UpdatedAt, out.ExpiresAt = u.time(), u.time(), u.time()
 	flat := u.texts()
 	if u.err != nil || flat == nil {
@@ -205,8 +209,8 @@ func decodeCart(flat []string) (*cart.Cart, error) {
 		}
 		e := metadata[key]
 		if e == nil {
-			e = &entry{key: key}
-			metadata[key] = e
+			e = &entry{key: strings.Clone(key)} // see unpacker.name
+			metadata[e.key] = e
 		}
 		return e
 	}
@@ -216,7 +220,7 @@ func decodeCart(flat []string) (*cart.Cart, error) {
 		field, text := flat[i], flat[i+1]
 		switch field {
 		case "id":
-			c.ID = text
+			c.ID = strings.Clone(text)
 		case "version":
 			c.Version = d.number(field, text)
 		case "created":

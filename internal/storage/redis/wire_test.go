@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"unsafe"
 
 	"github.com/sidecart/sidecart/internal/storage"
 )
@@ -82,6 +83,28 @@ func TestDecodeCart(t *testing.T) {
 	for _, absent := range [][]string{nil, {}} {
 		if c, err := decodeCart(absent); err != nil || c.Exists() {
 			t.Errorf("no fields: %+v, %v, want the zero cart", c, err)
+		}
+	}
+}
+
+// What outlives a reply, as the id of a cart does in the headers of a connection, does not keep the reply in memory.
+func TestNamesAreNoPartOfTheReply(t *testing.T) {
+	fields := "\x9e\xa2id\xa44f0c\xa7version\xa17\xa7created\xa41000\xa7updated\xa42000\xaametadata.z\xa11\xacv:metadata.z\xa14\xafv:metadata.gone\xa16"
+	reply := "\x91\x9b\x01\xc2\xc2\xff\xc2\xa44f0c\x07\x00\x00\x00" + fields
+	u := &unpacker{rest: reply}
+	u.next()
+	out, _, err := decodeOutcome(u)
+	if err != nil || out.Cart == nil || len(out.Cart.Metadata) != 1 || len(out.Cart.Removed) != 1 {
+		t.Fatalf("%+v, %v", out, err)
+	}
+	begin := uintptr(unsafe.Pointer(unsafe.StringData(reply)))
+	texts := map[string]string{"id": out.ID, "id of the cart": out.Cart.ID, "metadata key": out.Cart.Metadata[0].Key}
+	for key := range out.Cart.Removed {
+		texts["removed key"] = key
+	}
+	for what, text := range texts {
+		if at := uintptr(unsafe.Pointer(unsafe.StringData(text))); text == "" || at >= begin && at < begin+uintptr(len(reply)) {
+			t.Errorf("%s: %q is a part of the reply", what, text)
 		}
 	}
 }
