@@ -11,6 +11,7 @@ import (
 
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/sidecart/sidecart/internal/cart"
@@ -74,6 +75,7 @@ func FuzzHTTPDecode(f *testing.F) {
 	for _, row := range script {
 		f.Add([]byte(row.ask.body))
 	}
+	f.Add([]byte(`{"operations":[{"putConditions":{"conditions":A}}]}`)) // a broken document inside of an operation
 	f.Fuzz(func(t *testing.T, text []byte) {
 		for _, m := range []proto.Message{&pb.BatchRequest{}, &pb.PutCartRequest{}, &pb.UpdateItemRequest{}, &pb.MergeRequest{}, &pb.ClearRequest{}} {
 			err := decodeBody(text, m.ProtoReflect())
@@ -102,7 +104,7 @@ func checkDecoded(t *testing.T, text []byte, m proto.Message) {
 		if _, err := cart.ParseObject("x", text); err == nil {
 			t.Fatalf("%q is JSON to one and not to the other", text)
 		}
-		if !brokenDocument(m) {
+		if !brokenDocument(m.ProtoReflect()) {
 			t.Fatalf("%q was decoded as %s", text, protojson.Format(m))
 		}
 		return
@@ -119,23 +121,20 @@ func checkDecoded(t *testing.T, text []byte, m proto.Message) {
 	}
 }
 
-func brokenDocument(m proto.Message) bool {
-	var docs [][]byte
-	switch m := m.(type) {
-	case *pb.PutCartRequest:
-		docs = append(docs, m.Items, m.Conditions)
-	case *pb.UpdateItemRequest:
-		docs = append(docs, m.Item)
-	case *pb.BatchRequest:
-		for _, o := range m.Operations {
-			docs = append(docs, o.GetAddItem().GetItem(), o.GetUpdateItem().GetItem(), o.GetPutItems().GetItems(),
-				o.GetPutCondition().GetCondition(), o.GetPutMetadata().GetValue())
+// brokenDocument reports whether a document somewhere in m is not JSON.
+func brokenDocument(m protoreflect.Message) (broken bool) {
+	m.Range(func(f protoreflect.FieldDescriptor, v protoreflect.Value) bool {
+		switch {
+		case f.Kind() == protoreflect.BytesKind: // no body has other bytes than documents
+			broken = !json.Valid(v.Bytes())
+		case f.IsList() && f.Message() != nil:
+			for i := range v.List().Len() {
+				broken = broken || brokenDocument(v.List().Get(i).Message())
+			}
+		case f.Message() != nil:
+			broken = brokenDocument(v.Message())
 		}
-	}
-	for _, d := range docs {
-		if d != nil && !json.Valid(d) {
-			return true
-		}
-	}
-	return false
+		return !broken
+	})
+	return broken
 }
