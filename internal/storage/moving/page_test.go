@@ -36,8 +36,8 @@ func TestPageWhileCartsMove(t *testing.T) {
 					met[key] = true
 				}
 				if page == 1 {
-					if did, err := s.Finish(t.Context()); !did || err != nil {
-						t.Fatalf("Finish: %v, %v", did, err)
+					if err := walkAll(t, s); err != nil {
+						t.Fatalf("Finish: %v", err)
 					}
 				}
 				if after = next; next == "" {
