@@ -131,6 +131,10 @@ bench-crowd: ## Measure a hundred clients on one cart, for throughput, waits and
 bench-backends: setup ## Measure every backend beside a plain loop on it, and write docs/benchmarks-backends.md
 	go run ./bench -backends -rounds 5 -markdown docs/benchmarks-backends.md $(ARGS)
 
+.PHONY: bench-calls
+bench-calls: ## Measure what each call costs beside an empty one, and write docs/benchmarks-calls.md
+	go run ./bench -calls 1s -rounds 5 -markdown docs/benchmarks-calls.md $(ARGS)
+
 .PHONY: scale
 scale: setup ## Measure the operator with 200 CartStorages and 2,000 pods (ARGS='-scale.rounds 240 -timeout 2h' for a quiet hour)
 	KUBEBUILDER_ASSETS=$$(hack/envtest-dir.sh) go test -count=1 -v -run TestManyCartStorages ./internal/controller $(ARGS) | grep -v 'TLS handshake'

@@ -28,6 +28,7 @@ type options struct {
 	crowd    time.Duration
 	backends bool
 	ops      int
+	calls    time.Duration
 	only     []string // backends; none stands for all
 	at       places
 }
@@ -42,6 +43,7 @@ func main() {
 	flag.StringVar(&o.markdown, "markdown", "", "write the result to this `file` as well")
 	flag.StringVar(&o.sidecar, "sidecar", "", "measure this `program` instead of building cmd/sidecar")
 	flag.DurationVar(&o.crowd, "crowd", 0, "measure a crowd of clients on one cart for this `time` for each row, and nothing else")
+	flag.DurationVar(&o.calls, "calls", 0, "measure what each call costs for this `time` for each row of a round, and nothing else")
 	flag.BoolVar(&o.backends, "backends", false, "measure every backend of this version, and nothing else")
 	flag.IntVar(&o.ops, "ops", 1000, "operations in a round, with -backends")
 	flag.Func("only", "with -backends, the `NAME` of a backend to measure, such as PostgreSQL; may be repeated", func(s string) error {
@@ -72,7 +74,7 @@ func bounded(o options) error {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	most := 10 * time.Minute
-	if o.backends {
+	if o.backends || o.calls > 0 {
 		most = 2 * time.Hour
 	}
 	ctx, cancel := context.WithTimeout(ctx, most)
@@ -94,6 +96,15 @@ func run(ctx context.Context, o options, out, progress io.Writer) (err error) {
 		}
 		var report bytes.Buffer
 		writeCrowd(&report, bed, o.crowd, crowds)
+		return publish(report.Bytes(), o, out)
+	}
+	if o.calls > 0 {
+		samples, err := measureCalls(ctx, bed, o, progress)
+		if err != nil {
+			return err
+		}
+		var report bytes.Buffer
+		writeCalls(&report, bed, o, samples)
 		return publish(report.Bytes(), o, out)
 	}
 	if o.backends {

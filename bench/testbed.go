@@ -29,6 +29,8 @@ type testbed struct {
 	dir     string
 	sidecar string // path of the program
 	redis   string // address
+	// redisPID is the process of redis.
+	redisPID int
 	slow    *delayProxy
 	added   time.Duration // round trip that slow adds, as measured
 	load    string        // of the last minute, before anything ran: other work spoils the numbers
@@ -61,7 +63,8 @@ func newTestbed(ctx context.Context, o options, progress io.Writer) (_ *testbed,
 			return nil, fmt.Errorf("build the sidecar: %w\n%s", err, out)
 		}
 	}
-	b.redis = testserver.StartRedis(b.tb).Addr
+	server := testserver.StartRedis(b.tb)
+	b.redis, b.redisPID = server.Addr, server.PID()
 	if b.slow, err = startDelayProxy(b.redis); err != nil {
 		return nil, err
 	}
@@ -112,6 +115,7 @@ type sidecarProcess struct {
 	cmd  *exec.Cmd
 	args []string
 	grpc string
+	http string
 	// admin is where it tells whether it is ready.
 	admin string
 	// ready is how long it took from exec to the first 200 of /readyz.
@@ -129,7 +133,7 @@ func (b *testbed) launch(ctx context.Context, locking string, backend []string) 
 	if err != nil {
 		return nil, err
 	}
-	p := &sidecarProcess{grpc: ports[0], admin: ports[2], args: append(slices.Clone(backend), "--locking", locking,
+	p := &sidecarProcess{grpc: ports[0], http: ports[1], admin: ports[2], args: append(slices.Clone(backend), "--locking", locking,
 		"--grpc-address", ports[0], "--http-address", ports[1], "--admin-address", ports[2], "--log-level", "error")}
 	return p, b.start(ctx, p)
 }
