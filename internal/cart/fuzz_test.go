@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"reflect"
+	"strings"
 	"testing"
 	"unicode/utf8"
 )
@@ -105,4 +106,44 @@ func FuzzParseValue(f *testing.F) {
 			}
 		}
 	})
+}
+
+// FuzzIsCompact holds the quick scanner against encoding/json.
+func FuzzIsCompact(f *testing.F) {
+	for _, s := range fuzzSeeds {
+		f.Add([]byte(s))
+	}
+	for _, s := range []string{
+		`-0.5e+10`, `01`, `1.`, `.5`, `-`, `1e`, `tru`, `truefalse`, `"\u12g4"`, `"\x"`, `"`, `"\`, "\"\x1f\"", "\"1234567\x01\"", `"12345678\"`,
+		`[1,]`, `[,1]`, `{"a"}`, `{"a":}`, `{"a":1,}`, `{1:1}`, `[}`, `{]`, `[1}`, `{"a":1]`, `[[]`, `[]]`, `{"a":1}{}`, `"é☃😀12345678"`, "\"\xff\xfe345678\"",
+		strings.Repeat("[", MaxDepth) + strings.Repeat("]", MaxDepth), strings.Repeat("[", MaxDepth+1) + strings.Repeat("]", MaxDepth+1),
+	} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, text []byte) {
+		var buf bytes.Buffer
+		want := json.Compact(&buf, text) == nil && bytes.Equal(buf.Bytes(), text) && len(text) > 0
+		if got := isCompact(text); got != want && !(want && tooDeepFor(text)) {
+			t.Fatalf("%q: %v, want %v", text, got, want)
+		}
+	})
+}
+
+// tooDeepFor reports whether valid JSON is nested deeper than MaxDepth.
+func tooDeepFor(text []byte) bool {
+	depth, deepest, quoted := 0, 0, false
+	for i := 0; i < len(text); i++ {
+		switch c := text[i]; {
+		case quoted && c == '\\':
+			i++
+		case c == '"':
+			quoted = !quoted
+		case !quoted && (c == '{' || c == '['):
+			depth++
+			deepest = max(deepest, depth)
+		case !quoted && (c == '}' || c == ']'):
+			depth--
+		}
+	}
+	return deepest > MaxDepth
 }

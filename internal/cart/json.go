@@ -31,12 +31,16 @@ func read(field string, raw []byte, r rules) ([]byte, error) {
 	if !utf8.Valid(raw) {
 		return nil, Invalidf(field, "is not valid UTF-8 at offset %d", invalidAt(raw))
 	}
-	var buf bytes.Buffer
-	buf.Grow(len(raw))
-	if json.Compact(&buf, raw) != nil {
-		return nil, syntaxError(field, raw)
+	text := raw
+	compact := isCompact(raw)
+	if !compact {
+		var buf bytes.Buffer
+		buf.Grow(len(raw))
+		if json.Compact(&buf, raw) != nil {
+			return nil, syntaxError(field, raw)
+		}
+		text = buf.Bytes()
 	}
-	text := buf.Bytes()
 	if len(text) > r.maxBytes {
 		return nil, tooManyBytes(field, len(text), r.maxBytes)
 	}
@@ -51,6 +55,9 @@ func read(field string, raw []byte, r rules) ([]byte, error) {
 	}
 	if _, err := w.value(0, r.level); err != nil {
 		return nil, within(field, err)
+	}
+	if compact {
+		return bytes.Clone(text), nil
 	}
 	return exact(text), nil
 }

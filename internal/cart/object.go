@@ -101,8 +101,11 @@ func TrustedObject(raw []byte) (Object, error) {
 	return Object{o}, nil
 }
 
-// trusted copies stored JSON, and compacts it: somebody may have put it into the backend by hand.
+// trusted copies stored JSON, and compacts it where that is needed: somebody may have put it into the backend by hand.
 func trusted(raw []byte) ([]byte, error) {
+	if isCompact(raw) {
+		return bytes.Clone(raw), nil
+	}
 	var buf bytes.Buffer
 	buf.Grow(len(raw))
 	if err := json.Compact(&buf, raw); err != nil {

@@ -48,14 +48,15 @@ func (s *service) receive(ctx context.Context, method string, a *admission, m an
 		_ = grpc.SetSendCompressor(ctx, encoding.Identity)
 	}
 	// A client that stops in the middle of a message holds nothing for ever.
-	slow := fmt.Errorf("request: %w: %s", errSlowBody, patience)
+	// Made for each call, the error would cost a twentieth of a read.
+	slow := func() error { return fmt.Errorf("request: %w: %s", errSlowBody, patience) }
 	late := time.AfterFunc(patience, func() {
-		_ = stream.WriteStatus(classify(ctx, slow).GRPCStatus()) // ends the read as well
+		_ = stream.WriteStatus(classify(ctx, slow()).GRPCStatus()) // ends the read as well
 	})
 	broken := func(err error) error {
 		switch {
 		case !late.Stop():
-			err = slow
+			err = slow()
 		case ctx.Err() != nil:
 			err = ctx.Err()
 		default:
