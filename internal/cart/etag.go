@@ -4,7 +4,6 @@ import (
 	"encoding/base64"
 	"encoding/binary"
 	"hash/crc32"
-	"hash/fnv"
 )
 
 // ETag is the etag of the whole cart, and never "".
@@ -85,10 +84,13 @@ func (t tag) holds(c *Cart, p Part) bool {
 	return t.cart == noCart && t.version == 0 && now.version == 0 && t.isOf(now)
 }
 
+// hash is FNV-1a of 64 bits, as hash/fnv has it. That would allocate twice for each, and an answer has several etags.
 func hash(s string) uint64 {
-	h := fnv.New64a()
-	h.Write([]byte(s))
-	return h.Sum64()
+	h := uint64(14695981039346656037)
+	for i := range len(s) {
+		h = (h ^ uint64(s[i])) * 1099511628211
+	}
+	return h
 }
 
 // etagEncoding has no character that needs care in a header or a URL.

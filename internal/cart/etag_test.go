@@ -3,6 +3,7 @@ package cart
 import (
 	"encoding/base64"
 	"errors"
+	"hash/fnv"
 	"net/url"
 	"slices"
 	"strconv"
@@ -285,4 +286,15 @@ func FuzzETag(f *testing.F) {
 			t.Errorf("If-Match %q demands nothing: %v", s, err)
 		}
 	})
+}
+
+// Etags stand in clients and in stored pages: their hash is FNV-1a for ever.
+func TestHash(t *testing.T) {
+	for _, text := range []string{"", "a", "4f0c2c1e-97c5-4f5b-8a7e-0f4bb1f1f001", "\xff é"} {
+		h := fnv.New64a()
+		h.Write([]byte(text))
+		if got := hash(text); got != h.Sum64() {
+			t.Errorf("hash(%q) = %x, want %x", text, got, h.Sum64())
+		}
+	}
 }

@@ -20,6 +20,9 @@ const (
 	headerCartID  = "Sidecart-Cart-Id"
 	headerVersion = "Sidecart-Version"
 	headerApplied = "Preference-Applied"
+
+	metadataCartID  = "sidecart-cart-id"
+	metadataVersion = "sidecart-version"
 )
 
 // identity is which cart an answer is about, as it is after the call.
@@ -34,9 +37,9 @@ func tell(ctx context.Context, c *cart.Cart) {
 		h.about = &identity{c.ID, c.Version}
 		return
 	}
-	md := metadata.MD{strings.ToLower(headerVersion): {strconv.FormatUint(c.Version, 10)}}
+	md := metadata.MD{metadataVersion: {strconv.FormatUint(c.Version, 10)}}
 	if c.ID != "" {
-		md[strings.ToLower(headerCartID)] = []string{c.ID}
+		md[metadataCartID] = []string{c.ID}
 	}
 	_ = grpc.SetHeader(ctx, md) // which fails only where the headers are sent, or in a test without a connection
 }
