@@ -57,7 +57,7 @@ func newTestbed(ctx context.Context, o options, progress io.Writer) (_ *testbed,
 	if b.sidecar == "" {
 		fmt.Fprintln(progress, "building the sidecar")
 		b.sidecar = filepath.Join(b.dir, "sidecar")
-		build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", b.sidecar, "./cmd/sidecar")
+		build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", b.sidecar, "github.com/sidecart/sidecart/cmd/sidecar")
 		build.Env = append(os.Environ(), "CGO_ENABLED=0")
 		if out, err := build.CombinedOutput(); err != nil {
 			return nil, fmt.Errorf("build the sidecar: %w\n%s", err, out)
