@@ -22,6 +22,7 @@ LDFLAGS  = -s -w -X main.version=$(VERSION)
 PKG      ?= ./...
 ARGS     ?=
 FUZZTIME ?= 1m
+DURATION ?= 1h
 
 ##@ Use
 
@@ -134,6 +135,10 @@ bench-backends: setup ## Measure every backend beside a plain loop on it, and wr
 .PHONY: bench-calls
 bench-calls: ## Measure what each call costs beside an empty one, and write docs/benchmarks-calls.md
 	go run ./bench -calls 1s -rounds 5 -markdown docs/benchmarks-calls.md $(ARGS)
+
+.PHONY: soak
+soak: setup ## Make calls of all kinds on every backend in turn while things break, for DURATION (1h), and count what was acknowledged
+	go test -tags long -count=1 -v -timeout 0 -run 'TestSoak$$' ./e2e/processes -soak $(DURATION) $(ARGS) | grep -E 'soak_test|^ *---|^(ok|FAIL|PASS)'
 
 .PHONY: scale
 scale: setup ## Measure the operator with 200 CartStorages and 2,000 pods (ARGS='-scale.rounds 240 -timeout 2h' for a quiet hour)

@@ -83,8 +83,8 @@ var otherVersion = fault{"other version", false, func(_ context.Context, w *work
 // fleet is what the sidecars of a history are.
 type fleet struct {
 	// sqlite has them share a file in place of a Redis, folder a folder of files, and memcached a Memcached, each by a
-	// way of its own.
-	sqlite, folder, memcached bool
+	// way of its own, and dynamodb a table.
+	sqlite, folder, memcached, dynamodb bool
 	// database starts the server of a database that they share in place of a Redis.
 	database func(testserver.TB, ...testserver.DatabaseOption) *testserver.DatabaseServer
 	// mutation is one of [mutations], "" for none.
@@ -100,6 +100,10 @@ type workshop struct {
 	proxies  []*toxiproxy.Proxy
 	modes    []*modeFile
 	sidecars []*sidecar
+	// calm is the longest time between two faults beyond the usual one. spared says that the first sidecar is not
+	// killed.
+	calm   time.Duration
+	spared bool
 }
 
 // server can crash and come back.
@@ -125,6 +129,15 @@ func newWorkshop(t *testing.T, f fleet) *workshop {
 		}
 	case f.memcached:
 		backend = w.proxied(testserver.StartMemcached(t).Addr, "--backend", "memcached", "--memcached-address")
+	case f.dynamodb:
+		address := strings.TrimPrefix(testserver.StartDynalite(t).Endpoint, "http://")
+		proxied := w.proxied(address, "--backend", "dynamodb", "--dynamodb-table", "carts", "--dynamodb-region", "local", "--dynamodb-create-table", "--dynamodb-endpoint")
+		backend = func(i int) []string {
+			args := proxied(i)
+			at := slices.Index(args, "--dynamodb-endpoint") + 1
+			args[at] = "http://" + args[at]
+			return args
+		}
 	case f.database != nil:
 		db := f.database(t, testserver.WithSync())
 		url := db.NewDatabase(t)
@@ -185,12 +198,16 @@ func (w *workshop) breakThings(ctx context.Context, rnd *rand.Rand, with []fault
 		return
 	}
 	for {
-		pause(ctx, time.Duration(50+rnd.IntN(300))*time.Millisecond)
+		pause(ctx, time.Duration(50+rnd.IntN(300))*time.Millisecond+time.Duration(rnd.Float64()*float64(w.calm)))
 		if ctx.Err() != nil {
 			return
 		}
 		f := with[rnd.IntN(len(with))]
-		f.do(ctx, w, rnd, rnd.IntN(sidecars))
+		victim := rnd.IntN(sidecars)
+		if w.spared && f.name == "SIGKILL" {
+			victim = 1 + rnd.IntN(sidecars-1)
+		}
+		f.do(ctx, w, rnd, victim)
 		count[f.name]++
 	}
 }
