@@ -22,7 +22,16 @@ const (
 	namespace = "sidecart-system"
 )
 
-func TestMain(m *testing.M) { os.Exit(envtest.Main(m)) }
+func TestMain(m *testing.M) {
+	dir, err := os.MkdirTemp("", "sidecart-charts-")
+	if err != nil {
+		panic(err)
+	}
+	programs = dir
+	code := envtest.Main(m)
+	_ = os.RemoveAll(dir)
+	os.Exit(code)
+}
 
 // helm is the real Helm, as e2e/cluster/build.sh builds it. A missing one is a failure, never a skip.
 func helm(t testing.TB, kubeconfig string, args ...string) (stdout, stderr string, err error) {

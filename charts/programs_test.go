@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -220,14 +221,24 @@ func (m metrics) add(text string) {
 	}
 }
 
-// program builds one of cmd/.
+// programs is the folder of the programs of cmd/, which build makes once for all tests.
+var programs string
+
+var build = sync.OnceValue(func() error {
+	out, err := exec.Command("go", "build", "-ldflags=-s -w", "-o", programs, "../cmd/operator", "../cmd/sidecar").CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("build the programs: %w\n%s", err, out)
+	}
+	return nil
+})
+
+// program is one of cmd/.
 func program(t *testing.T, name string) string {
 	t.Helper()
-	file := filepath.Join(t.TempDir(), name)
-	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", file, "../cmd/"+name).CombinedOutput(); err != nil {
-		t.Fatalf("build %s: %v\n%s", name, err, out)
+	if err := build(); err != nil {
+		t.Fatal(err)
 	}
-	return file
+	return filepath.Join(programs, name)
 }
 
 // process is a program that runs until the test ends.

@@ -16,5 +16,5 @@ chmod 711 "$scratch"
 mkdir "$scratch/before" "$scratch/tmp"
 git archive "$base" | tar -x -C "$scratch/before"
 export TMPDIR=$scratch/tmp
-go test -race -tags compat -count=1 -timeout 60m -run TestMixedVersions -v ./e2e/processes -compat.tree "$scratch/before" "$@" |
+go test -race -tags compat -count=1 -timeout 60m -run TestMixedVersions -v ./e2e/processes -compat.tree "$scratch/before" -linear.ops 10000 "$@" |
   grep -vE '^=== (RUN|PAUSE|CONT|NAME)'

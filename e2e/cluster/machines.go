@@ -93,10 +93,9 @@ func call(ctx context.Context, client *rpc.Client, method string, args, reply an
 // Poll calls f until it succeeds, and fails with its last error when ctx ends or, if given, when hopeless tells why
 // there is no point in waiting.
 func Poll(ctx context.Context, f func(context.Context) error, hopeless func() error) error {
-	ticker := time.NewTicker(50 * time.Millisecond)
-	defer ticker.Stop()
 	var last error
 	for {
+		began := time.Now()
 		err := f(ctx)
 		if err == nil {
 			return nil
@@ -110,12 +109,20 @@ func Poll(ctx context.Context, f func(context.Context) error, hopeless func() er
 				return errors.Join(err, last)
 			}
 		}
+		pause := time.NewTimer(pauseAfter(time.Since(began)))
 		select {
 		case <-ctx.Done():
+			pause.Stop()
 			return fmt.Errorf("%w: %w", ctx.Err(), last)
-		case <-ticker.C:
+		case <-pause.C:
 		}
 	}
+}
+
+// pauseAfter is the time between two looks of Poll. A look that runs kubectl costs a third of a second of a processor
+// that the cluster needs, so that a long look is followed by a long pause: at most a fourth of the time goes into looking.
+func pauseAfter(look time.Duration) time.Duration {
+	return min(max(3*look, 50*time.Millisecond), time.Second)
 }
 
 // lockFolder marks a folder as that of a cluster that runs. The lock is there, or is not, but is never there and free,

@@ -75,7 +75,7 @@ func (v variant) binary() (string, error) {
 		builds.dir, builds.paths = dir, map[variant]string{}
 	}
 	path := filepath.Join(builds.dir, fmt.Sprintf("sidecar%d", len(builds.paths)))
-	args := []string{"build", "-o", path}
+	args := []string{"build", "-ldflags=-s -w", "-o", path} // what a debugger needs takes longest to link
 	if v.race {
 		args = append(args, "-race")
 	}

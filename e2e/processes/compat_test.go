@@ -21,7 +21,7 @@ func TestMixedVersionsLoseNothing(t *testing.T) {
 		for name, first := range map[string]int{"to the release before": 0, "to this release": 1} {
 			for _, carts := range []int{1, 50} {
 				t.Run(fmt.Sprintf("%s/%s/carts=%d", backend.name, name, carts), func(t *testing.T) {
-					nothingLost(t, backend.args(t), "switched", carts, func(n int) variant {
+					nothingLost(t, backend.args(t), "switched", carts, 5_000, func(n int) variant {
 						return variant{before: (n+first)%2 == 1}
 					})
 				})

@@ -23,7 +23,7 @@ import (
 
 var (
 	linearRuns = flag.Int("linear.runs", defaultRuns, "how many histories TestLinearizable makes and checks")
-	linearOps  = flag.Int("linear.ops", 10_000, "how many operations a history has")
+	linearOps  = flag.Int("linear.ops", defaultOps, "how many operations a history has")
 	linearSeed = flag.Uint64("linear.seed", 0, "the `seed` of the first history, the next ones count on; 0 for a random one")
 )
 

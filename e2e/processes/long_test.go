@@ -10,8 +10,15 @@ import (
 	"github.com/sidecart/sidecart/internal/testserver"
 )
 
-// defaultRuns is how many histories each test makes; without the build tag long there are fewer.
-const defaultRuns = 10
+// defaultRuns is how many histories each test makes, and defaultOps how many operations each of them has; without the
+// build tag long there are fewer.
+const (
+	defaultRuns = 10
+	defaultOps  = 10_000
+)
+
+// adds is how many adds TestNothingLost makes; without the build tag long there are fewer.
+const adds = 5_000
 
 // failovers are every strike on every form, with and without replicas that confirm.
 var failovers = func() (all []failover) {
@@ -43,6 +50,9 @@ const movedSlots = 5461
 
 // lockings are how a backend is locked while clients add.
 func lockings(string) []string { return []string{"enabled", "disabled", "switched"} }
+
+// crowds are how many carts clients add to.
+func crowds(string) []int { return []int{1, 50} }
 
 // TestLinearizableFolder is the same on a folder of files.
 func TestLinearizableFolder(t *testing.T) {

@@ -16,7 +16,6 @@ import (
 const (
 	sidecars = 5
 	clients  = 20
-	adds     = 5000
 )
 
 // count is what one client knows of its own item in one cart.
@@ -27,9 +26,9 @@ type count struct{ acknowledged, unknown int }
 func TestNothingLost(t *testing.T) {
 	for _, backend := range sharedBackends {
 		for _, locking := range lockings(backend.name) {
-			for _, carts := range []int{1, 50} {
+			for _, carts := range crowds(locking) {
 				t.Run(fmt.Sprintf("%s/%s/carts=%d", backend.name, locking, carts), func(t *testing.T) {
-					nothingLost(t, backend.args(t), locking, carts, func(int) variant { return variant{race: true} })
+					nothingLost(t, backend.args(t), locking, carts, adds, func(int) variant { return variant{race: true} })
 				})
 			}
 		}
@@ -56,7 +55,7 @@ var sharedBackends = []struct {
 }
 
 // nothingLost runs sidecars that are built as build says. The one that is killed comes back as its neighbour is.
-func nothingLost(t *testing.T, args []string, locking string, carts int, build func(n int) variant) {
+func nothingLost(t *testing.T, args []string, locking string, carts, adds int, build func(n int) variant) {
 	// The test is about what is lost, not about how long a busy disk takes.
 	args = append(args, "--read-timeout", "5s", "--write-timeout", "5s", "--lock-timeout", "10s")
 	fleet := make([]*sidecar, sidecars)
@@ -91,7 +90,7 @@ func nothingLost(t *testing.T, args []string, locking string, carts int, build f
 				default:
 					t.Errorf("add: %d %s", status, answer)
 				}
-				if done.Add(1) == adds/2 {
+				if done.Add(1) == int64(adds/2) {
 					close(half)
 				}
 				if err != nil {

@@ -2,8 +2,15 @@
 
 package processes
 
-// defaultRuns is how many histories each test makes; with the build tag long there are more.
-const defaultRuns = 2
+// defaultRuns is how many histories each test makes, and defaultOps how many operations each of them has; with the build
+// tag long there are more.
+const (
+	defaultRuns = 2
+	defaultOps  = 5_000
+)
+
+// adds is how many adds TestNothingLost makes; with the build tag long there are more.
+const adds = 2_000
 
 // failovers are one of each form; with the build tag long there are all.
 var failovers = []failover{
@@ -26,4 +33,12 @@ func lockings(backend string) []string {
 		return []string{"enabled", "disabled", "switched"}
 	}
 	return []string{"switched"}
+}
+
+// crowds are how many carts clients add to: one is where they meet. With the build tag long, all are tried.
+func crowds(locking string) []int {
+	if locking == "switched" {
+		return []int{1, 50}
+	}
+	return []int{1}
 }

@@ -23,8 +23,8 @@ import (
 
 const operatorLabel = "app.kubernetes.io/name=sidecart-operator"
 
-// TestOutage takes the whole control plane away under load: first the operator with its webhook, then for a minute the
-// API server. Sidecars go on, restart and serve; and when all is back, it is put right without a hand.
+// TestOutage takes the whole control plane away under load: first the operator with its webhook, then the API
+// server. Sidecars go on, restart and serve; and when all is back, it is put right without a hand.
 func TestOutage(t *testing.T) {
 	s := tellStory(t)
 	s.redis()
@@ -48,7 +48,7 @@ func TestOutage(t *testing.T) {
 	s.kubectl("patch", "cartstorage", "redis", "--type=merge", "-p", `{"spec":{"ttl":"72h"}}`)
 
 	before := s.logged(web)
-	away := s.withoutAPIServer(time.Minute, func() {
+	away := s.withoutAPIServer(outage, func() {
 		crashed := time.Now()
 		s.crash(&quiet, "sidecart")
 		s.eventually("the sidecar that was killed to serve again", func(ctx context.Context) error { return buy(ctx, &quiet) })

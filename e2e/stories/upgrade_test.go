@@ -35,6 +35,13 @@ func TestUpgrade(t *testing.T) {
 	before := s.sidecars("web")
 	s.runs(before, thisVersion)
 
+	next, err := images(t.Context(), t.TempDir(), nextVersion) // no other story needs them
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := world.Load(t.Context(), next...); err != nil {
+		t.Fatal(err)
+	}
 	began := time.Now()
 	world.MustHelm(t, helmArgs("upgrade", nextVersion)...)
 	took := time.Since(began)

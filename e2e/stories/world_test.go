@@ -32,6 +32,7 @@ const (
 var world struct {
 	*cluster.Cluster
 	missing error  // why there is no cluster
+	root    string // the checkout
 	chart   string // path
 }
 
@@ -69,7 +70,7 @@ func run(m *testing.M) int {
 	return code
 }
 
-// create builds the images from this checkout and starts the cluster with them.
+// create builds the images of this version and starts the cluster with them.
 func create(dir string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Minute)
 	defer cancel()
@@ -77,18 +78,10 @@ func create(dir string) error {
 	if err != nil {
 		return err
 	}
-	world.chart = filepath.Join(root, "charts", "sidecart")
-	var archives []string
-	for _, version := range []string{thisVersion, nextVersion} {
-		out := filepath.Join(dir, version)
-		build := exec.CommandContext(ctx, "go", "-C", filepath.Join(root, "tools", "images"), "run", ".",
-			"--root", root, "--out", out, "--version", version, "--tag", version)
-		if text, err := build.CombinedOutput(); err != nil {
-			return fmt.Errorf("build the images: %w\n%s", err, text)
-		}
-		for _, program := range []string{"sidecar", "operator", "shop"} {
-			archives = append(archives, filepath.Join(out, program+".oci.tar"))
-		}
+	world.root, world.chart = root, filepath.Join(root, "charts", "sidecart")
+	archives, err := images(ctx, dir, thisVersion)
+	if err != nil {
+		return err
 	}
 	postgres, err := cluster.Postgres("postgres:e2e")
 	if err != nil {
@@ -103,6 +96,20 @@ func create(dir string) error {
 	}
 	world.Cluster, err = cluster.New(ctx, cluster.Options{Images: archives})
 	return err
+}
+
+// images builds the images of a version from the checkout, as archives in dir.
+func images(ctx context.Context, dir, version string) (archives []string, err error) {
+	out := filepath.Join(dir, version)
+	build := exec.CommandContext(ctx, "go", "-C", filepath.Join(world.root, "tools", "images"), "run", ".",
+		"--root", world.root, "--out", out, "--version", version, "--tag", version)
+	if text, err := build.CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("build the images: %w\n%s", err, text)
+	}
+	for _, program := range []string{"sidecar", "operator", "shop"} {
+		archives = append(archives, filepath.Join(out, program+".oci.tar"))
+	}
+	return archives, nil
 }
 
 // tell says what the cluster looks like after a failure.

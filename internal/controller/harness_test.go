@@ -271,7 +271,7 @@ func within(t testing.TB, limit time.Duration, check func() string) {
 	t.Helper()
 	deadline := time.NewTimer(limit)
 	defer deadline.Stop()
-	tick := time.NewTicker(20 * time.Millisecond)
+	tick := time.NewTicker(50 * time.Millisecond) // each look costs the API server that the operator needs
 	defer tick.Stop()
 	for {
 		complaint := check()

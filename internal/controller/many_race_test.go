@@ -1,9 +1,10 @@
-//go:build race
+//go:build race && !long
 
 package controller
 
-// manyStorages is enough to race; the detector makes all of it several times slower.
-const manyStorages = 40
+// manyStorages is enough to race; the detector makes all of it several times slower. With the build tag long there are
+// more.
+const manyStorages = 16
 
 // quietTimes is how often each sidecar is asked while nothing happens.
 const quietTimes = 1

@@ -217,7 +217,6 @@ func TestSeveralWritersLoseNothing(t *testing.T) {
 		for _, modes := range [][]bool{{true, true, true}, {false, false, false}, {true, false, true}} {
 			t.Run(fmt.Sprintf("%s/%v", name, modes), func(t *testing.T) {
 				store := open(t)
-				const each = 100
 				var wg sync.WaitGroup
 				var last *lock.Coordinator
 				for i, locking := range modes {
@@ -227,7 +226,7 @@ func TestSeveralWritersLoseNothing(t *testing.T) {
 					last = c
 					for j := range 2 {
 						wg.Go(func() {
-							for range each {
+							for range addsEach {
 								if _, err := add(t, c, "x"); err != nil {
 									t.Errorf("writer %d.%d: %v", i, j, err)
 								}
@@ -236,7 +235,7 @@ func TestSeveralWritersLoseNothing(t *testing.T) {
 					}
 				}
 				wg.Wait()
-				want := len(modes) * 2 * each
+				want := len(modes) * 2 * addsEach
 				if k := read(t, last, key); quantity(t, k, "x") != want || k.Version != uint64(want) {
 					t.Errorf("%d adds of %d are in the cart, at version %d", quantity(t, k, "x"), want, k.Version)
 				}

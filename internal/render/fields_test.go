@@ -52,6 +52,17 @@ func TestEveryFieldIsRendered(t *testing.T) {
 		}
 	}
 	heard := map[string]bool{}
+	known := map[string]string{} // what is rendered of a spec, by its JSON: fields of one section begin with the same
+	rendered := func(cs *v1alpha1.CartStorage) string {
+		spec, err := json.Marshal(cs.Spec)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, ok := known[string(spec)]; !ok {
+			known[string(spec)] = everything(t, cs)
+		}
+		return known[string(spec)]
+	}
 	paths := leaves(reflect.TypeFor[v1alpha1.CartStorageSpec](), nil)
 	for name, spec := range variants {
 		var cs v1alpha1.CartStorage
@@ -61,9 +72,9 @@ func TestEveryFieldIsRendered(t *testing.T) {
 		for _, path := range paths {
 			changed := cs.DeepCopy()
 			field := at(reflect.ValueOf(&changed.Spec), path)
-			before := everything(t, changed) // with the sections on the way, which may say something by themselves
+			before := rendered(changed) // with the sections on the way, which may say something by themselves
 			change(field)
-			if everything(t, changed) != before {
+			if rendered(changed) != before {
 				heard[strings.Join(path, ".")] = true
 			}
 		}

@@ -91,7 +91,7 @@ func TestDifferential(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			for seed := range uint64(30) {
+			for seed := range uint64(differentialSeeds) {
 				config.Prefix = fmt.Sprint("d", seed)
 				s := open(t, config)
 				s.heartbeat = time.Hour
