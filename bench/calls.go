@@ -241,8 +241,8 @@ func (t *callTargets) ask(ctx context.Context, via, method, path string, body []
 	return nil
 }
 
-// callTargets starts a sidecar with a socket on the testbed's Redis, and connects to both. Its timeouts are long: a busy
-// machine makes calls slow, which is measured, and no failure.
+// callTargets starts a sidecar with a socket on the testbed's Redis, and connects to both. Its timeouts are long: a
+// busy machine makes calls slow, which is measured, and no failure.
 func (b *testbed) callTargets(ctx context.Context) (t *callTargets, p *sidecarProcess, err error) {
 	t = &callTargets{grpc: map[string]*grpc.ClientConn{}, http: map[string]*http.Client{}, socket: filepath.Join(b.dir, "calls.sock")}
 	if p, err = b.launch(ctx, "enabled", append(redisFlags(b.redis), "--socket", t.socket, "--read-timeout", "10s", "--write-timeout", "10s", "--dial-timeout", "10s", "--request-timeout", "30s")); err != nil {
@@ -256,8 +256,12 @@ func (b *testbed) callTargets(ctx context.Context) (t *callTargets, p *sidecarPr
 	}
 	most := callClients[len(callClients)-1]
 	for via, dial := range map[string]func(context.Context, string, string) (net.Conn, error){
-		httpTCP:    func(ctx context.Context, _, _ string) (net.Conn, error) { return new(net.Dialer).DialContext(ctx, "tcp", p.http) },
-		httpSocket: func(ctx context.Context, _, _ string) (net.Conn, error) { return new(net.Dialer).DialContext(ctx, "unix", t.socket) },
+		httpTCP: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "tcp", p.http)
+		},
+		httpSocket: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "unix", t.socket)
+		},
 	} {
 		tr := &http.Transport{DialContext: dial, MaxIdleConnsPerHost: most}
 		t.http[via] = &http.Client{Transport: tr}

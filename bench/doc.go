@@ -3,8 +3,8 @@
 // released, runs everything interleaved on this machine, and marks each of the project's targets as met or missed.
 //
 // With -backends it measures every backend of this version beside a correct loop of read, change and write by that
-// backend's own means.
-// With -calls it measures what each call costs by itself, beside an empty one and beside Redis without a sidecar.
+// backend's own means. With -calls it measures what each call costs by itself, beside an empty one and beside Redis
+// without a sidecar.
 //
 // It is a program and no test: a busy machine gives other numbers, and none of them should fail a build.
 package main

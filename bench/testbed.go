@@ -31,9 +31,9 @@ type testbed struct {
 	redis   string // address
 	// redisPID is the process of redis.
 	redisPID int
-	slow    *delayProxy
-	added   time.Duration // round trip that slow adds, as measured
-	load    string        // of the last minute, before anything ran: other work spoils the numbers
+	slow     *delayProxy
+	added    time.Duration // round trip that slow adds, as measured
+	load     string        // of the last minute, before anything ran: other work spoils the numbers
 }
 
 func newTestbed(ctx context.Context, o options, progress io.Writer) (_ *testbed, err error) {

@@ -120,7 +120,8 @@ func Poll(ctx context.Context, f func(context.Context) error, hopeless func() er
 }
 
 // pauseAfter is the time between two looks of Poll. A look that runs kubectl costs a third of a second of a processor
-// that the cluster needs, so that a long look is followed by a long pause: at most a fourth of the time goes into looking.
+// that the cluster needs, so that a long look is followed by a long pause: at most a fourth of the time goes into
+// looking.
 func pauseAfter(look time.Duration) time.Duration {
 	return min(max(3*look, 50*time.Millisecond), time.Second)
 }

@@ -2,8 +2,8 @@
 
 package processes
 
-// defaultRuns is how many histories each test makes, and defaultOps how many operations each of them has; with the build
-// tag long there are more.
+// defaultRuns is how many histories each test makes, and defaultOps how many operations each of them has; with the
+// build tag long there are more.
 const (
 	defaultRuns = 2
 	defaultOps  = 5_000

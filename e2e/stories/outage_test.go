@@ -23,8 +23,8 @@ import (
 
 const operatorLabel = "app.kubernetes.io/name=sidecart-operator"
 
-// TestOutage takes the whole control plane away under load: first the operator with its webhook, then the API
-// server. Sidecars go on, restart and serve; and when all is back, it is put right without a hand.
+// TestOutage takes the whole control plane away under load: first the operator with its webhook, then the API server.
+// Sidecars go on, restart and serve; and when all is back, it is put right without a hand.
 func TestOutage(t *testing.T) {
 	s := tellStory(t)
 	s.redis()

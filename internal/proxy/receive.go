@@ -47,8 +47,8 @@ func (s *service) receive(ctx context.Context, method string, a *admission, m an
 		// The answer would be compressed likewise. Both ends are on one machine, and a compressor takes a megabyte.
 		_ = grpc.SetSendCompressor(ctx, encoding.Identity)
 	}
-	// A client that stops in the middle of a message holds nothing for ever.
-	// Made for each call, the error would cost a twentieth of a read.
+	// A client that stops in the middle of a message holds nothing for ever. Made for each call, the error would cost a
+	// twentieth of a read.
 	slow := func() error { return fmt.Errorf("request: %w: %s", errSlowBody, patience) }
 	late := time.AfterFunc(patience, func() {
 		_ = stream.WriteStatus(classify(ctx, slow()).GRPCStatus()) // ends the read as well
