@@ -39,6 +39,7 @@ func TestServer(t *testing.T) {
 		GrantAudit: func(database string) string {
 			return "GRANT SELECT, INSERT, DELETE ON " + database + ".sidecart_audit TO least"
 		},
-		Plain: "?tls=false",
+		Plain:    "?tls=false",
+		Abandons: true,
 	})
 }

@@ -36,6 +36,9 @@ type Product struct {
 	ReadOnly func(database string) string
 	// Plain is what a URL has behind it to speak no TLS, over one connection.
 	Plain string
+	// Abandons says that a server may not carry out a commit that it has received, where its client has gone: it looks
+	// for the client between two statements of one message.
+	Abandons bool
 }
 
 // Run tests a product.
