@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+
+	"github.com/sidecart/sidecart/internal/varint"
 )
 
 // Opaque is an internal part that has a version.
@@ -40,62 +42,31 @@ func (c *Cart) ledger() (ledger, error) {
 	if f := c.Ledger.Value[0]; f != ledgerFormat {
 		return nil, fmt.Errorf("ledger: has format %d, which another release wrote: this one reads format %d", f, ledgerFormat)
 	}
-	r := reader{rest: c.Ledger.Value[1:]}
-	if id := r.text(); id != c.ID {
-		return nil, r.err()
+	r := varint.NewReader(c.Ledger.Value[1:])
+	if id := r.Text(); id != c.ID {
+		return nil, damaged(r)
 	}
 	l := ledger{}
-	for len(r.rest) > 0 {
-		section := r.uint()
-		l[section] = r.take(r.uint())
+	for r.Len() > 0 {
+		section := r.Uint()
+		l[section] = r.Take(r.Uint())
 	}
-	return l, r.err()
+	return l, damaged(r)
 }
 
 // encode is the ledger of the cart of id as it is stored. The same ledger is always the same value.
 func (l ledger) encode(id string) []byte {
-	b := appendText([]byte{ledgerFormat}, id)
+	b := varint.AppendText([]byte{ledgerFormat}, id)
 	for _, section := range slices.Sorted(maps.Keys(l)) {
 		b = binary.AppendUvarint(b, section)
-		b = appendText(b, string(l[section]))
+		b = varint.AppendText(b, string(l[section]))
 	}
 	return b
 }
 
-func appendText(b []byte, s string) []byte {
-	return append(binary.AppendUvarint(b, uint64(len(s))), s...)
-}
-
-// reader reads zero values once it has failed.
-type reader struct {
-	rest   []byte
-	failed bool
-}
-
-func (r *reader) take(n uint64) []byte {
-	if n > uint64(len(r.rest)) {
-		r.rest, r.failed = nil, true
-		return nil
-	}
-	b := r.rest[:n]
-	r.rest = r.rest[n:]
-	return b
-}
-
-func (r *reader) uint() uint64 {
-	n, size := binary.Uvarint(r.rest)
-	if size <= 0 {
-		r.rest, r.failed = nil, true
-		return 0
-	}
-	r.rest = r.rest[size:]
-	return n
-}
-
-func (r *reader) text() string { return string(r.take(r.uint())) }
-
-func (r *reader) err() error {
-	if r.failed {
+// damaged is an error if the reader of a ledger has failed.
+func damaged(r varint.Reader) error {
+	if r.Failed() {
 		return errDamagedLedger
 	}
 	return nil

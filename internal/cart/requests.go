@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"slices"
 	"time"
+
+	"github.com/sidecart/sidecart/internal/varint"
 )
 
 // Request is a change that was made under an idempotency key.
@@ -32,18 +34,18 @@ func (c *Cart) Remembered(since time.Time) ([]Request, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := reader{rest: l[sectionRequests]}
+	r := varint.NewReader(l[sectionRequests])
 	var list []Request
-	for len(r.rest) > 0 {
-		q := Request{Key: r.text()}
-		copy(q.Sum[:], r.take(uint64(len(q.Sum))))
-		q.Version, q.At = r.uint(), time.UnixMilli(int64(r.uint())).UTC()
-		q.Changed = r.uint() == 1
+	for r.Len() > 0 {
+		q := Request{Key: r.Text()}
+		copy(q.Sum[:], r.Take(uint64(len(q.Sum))))
+		q.Version, q.At = r.Uint(), time.UnixMilli(int64(r.Uint())).UTC()
+		q.Changed = r.Uint() == 1
 		if !q.At.Before(since) {
 			list = append(list, q)
 		}
 	}
-	return list, r.err()
+	return list, damaged(r)
 }
 
 // Remember makes the cart remember the newest of the requests, which are in order, oldest first. What else its ledger
@@ -57,7 +59,7 @@ func (c *Cart) Remember(list []Request) error {
 	var b []byte
 	for i := range list {
 		q := &list[i]
-		b = append(appendText(b, q.Key), q.Sum[:]...)
+		b = append(varint.AppendText(b, q.Key), q.Sum[:]...)
 		b = binary.AppendUvarint(b, q.Version)
 		b = binary.AppendUvarint(b, uint64(q.At.UnixMilli()))
 		changed := uint64(0)

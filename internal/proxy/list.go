@@ -15,6 +15,7 @@ import (
 
 	"github.com/sidecart/sidecart/internal/cart"
 	"github.com/sidecart/sidecart/internal/lock"
+	"github.com/sidecart/sidecart/internal/varint"
 	pb "github.com/sidecart/sidecart/proto/sidecart/v1"
 )
 
@@ -139,16 +140,13 @@ func tokenSum(raw []byte, b *Backend) []byte {
 }
 
 func pageToken(p *lock.ListPlace, idle time.Duration, b *Backend) string {
-	text := func(raw []byte, s string) []byte {
-		return append(binary.AppendUvarint(raw, uint64(len(s))), s...)
-	}
 	raw := []byte{tokenForm, 0}
 	if p.Last {
 		raw[1] = 1
 	}
-	raw = text(binary.AppendUvarint(raw, uint64(idle)), p.After)
+	raw = varint.AppendText(binary.AppendUvarint(raw, uint64(idle)), p.After)
 	for _, key := range p.Pending {
-		raw = text(text(raw, key.Identifier), key.Instance)
+		raw = varint.AppendText(varint.AppendText(raw, key.Identifier), key.Instance)
 	}
 	return tokenEncoding.EncodeToString(append(raw, tokenSum(raw, b)...))
 }
@@ -168,33 +166,14 @@ func parsePageToken(token string, idle time.Duration, b *Backend) (p lock.ListPl
 		return p, altered
 	}
 	p.Last = raw[1] == 1
-	rest, whole := raw[2:], true
-	number := func() uint64 {
-		v, n := binary.Uvarint(rest)
-		if n <= 0 {
-			whole, rest = false, nil
-			return 0
-		}
-		rest = rest[n:]
-		return v
-	}
-	text := func() string {
-		n := number()
-		if n > uint64(len(rest)) {
-			whole, rest = false, nil
-			return ""
-		}
-		s := string(rest[:n])
-		rest = rest[n:]
-		return s
-	}
-	of := time.Duration(number())
-	p.After = text()
-	for whole && len(rest) > 0 {
-		p.Pending = append(p.Pending, cart.Key{Identifier: text(), Instance: text()})
+	r := varint.NewReader(raw[2:])
+	of := time.Duration(r.Uint())
+	p.After = r.Text()
+	for r.Len() > 0 {
+		p.Pending = append(p.Pending, cart.Key{Identifier: r.Text(), Instance: r.Text()})
 	}
 	switch {
-	case !whole:
+	case r.Failed():
 		return lock.ListPlace{}, altered
 	case of != idle:
 		return lock.ListPlace{}, cart.Invalidf("idleFor", "must be %s as on the page before, is %s", of, idle)

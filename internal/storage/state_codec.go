@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/sidecart/sidecart/internal/cart"
+	"github.com/sidecart/sidecart/internal/varint"
 )
 
 // A state as one value is the number of its format, then its fields in a fixed order. A whole number is a varint. Text
@@ -68,14 +69,14 @@ func DecodeState(value []byte) (s State, items, conditions []byte, err error) {
 		return State{}, nil, nil, fmt.Errorf("%w: the stored cart has format %d, which another release wrote: this one reads format %d",
 			ErrUnsupported, value[0], stateFormat)
 	}
-	d := decoder{rest: value[1:]}
+	d := decoder{varint.NewReader(value[1:])}
 	d.cart(&s.Cart)
 	for range d.count() {
 		var h Hold
 		var flags byte
 		h.Token, h.Holder, h.Parts, flags = d.hold()
 		h.Leased, h.Unconfirmed = flags&flagLeased != 0, flags&flagUnconfirmed != 0
-		h.Expires, h.Fence, h.DurationMillis = d.time(), d.uint(), d.int()
+		h.Expires, h.Fence, h.DurationMillis = d.time(), d.Uint(), d.Int()
 		s.Held = append(s.Held, h)
 	}
 	for range d.count() {
@@ -83,18 +84,15 @@ func DecodeState(value []byte) (s State, items, conditions []byte, err error) {
 		var flags byte
 		w.Token, w.Holder, w.Parts, flags = d.hold()
 		w.Claim.Leased = flags&flagLeased != 0
-		w.Duration, w.Alive = time.Duration(d.int()), d.time()
+		w.Duration, w.Alive = time.Duration(d.Int()), d.time()
 		s.Queue = append(s.Queue, w)
 	}
 	for range d.count() {
-		s.Lost = append(s.Lost, Lost{d.text(), d.millis()})
+		s.Lost = append(s.Lost, Lost{d.Text(), d.millis()})
 	}
-	s.Fence = d.uint()
+	s.Fence = d.Uint()
 	items, conditions = d.bytes(), d.bytes()
-	if len(d.rest) > 0 {
-		d.failed = true
-	}
-	if d.failed {
+	if d.Len() > 0 || d.Failed() {
 		return State{}, nil, nil, fmt.Errorf("%w: %w", ErrCorrupt, errNoState)
 	}
 	return s, items, conditions, nil
@@ -113,7 +111,7 @@ type encoder struct{ buf []byte }
 
 func (e *encoder) uint(n uint64) { e.buf = binary.AppendUvarint(e.buf, n) }
 func (e *encoder) int(n int64)   { e.buf = binary.AppendVarint(e.buf, n) }
-func (e *encoder) text(s string) { e.uint(uint64(len(s))); e.buf = append(e.buf, s...) }
+func (e *encoder) text(s string) { e.buf = varint.AppendText(e.buf, s) }
 
 // bytes keeps nil apart from empty.
 func (e *encoder) bytes(b []byte) {
@@ -181,71 +179,35 @@ func (e *encoder) hold(token, holder string, parts []cart.Part, flags byte) {
 	e.buf = append(e.buf, flags)
 }
 
-// decoder reads values one after the other. Once it has failed, it reads zero values.
-type decoder struct {
-	rest   []byte
-	failed bool
-}
-
-// take is the next n bytes.
-func (d *decoder) take(n uint64) []byte {
-	if d.failed || n > uint64(len(d.rest)) {
-		d.failed, d.rest = true, nil
-		return nil
-	}
-	b := d.rest[:n:n]
-	d.rest = d.rest[n:]
-	return b
-}
-
-func (d *decoder) uint() uint64 {
-	n, size := binary.Uvarint(d.rest)
-	d.took(size)
-	return n
-}
-
-func (d *decoder) int() int64 {
-	n, size := binary.Varint(d.rest)
-	d.took(size)
-	return n
-}
-
-func (d *decoder) took(size int) {
-	if size <= 0 {
-		d.failed, d.rest = true, nil
-		return
-	}
-	d.rest = d.rest[size:]
-}
+// decoder reads a state.
+type decoder struct{ varint.Reader }
 
 // count reads the length of a list. Each entry has at least one byte, so a damaged length cannot ask for memory without
 // end.
 func (d *decoder) count() int {
-	n := d.uint()
-	if n > uint64(len(d.rest)) {
-		d.failed, d.rest = true, nil
+	n := d.Uint()
+	if n > uint64(d.Len()) {
+		d.Fail()
 		return 0
 	}
 	return int(n)
 }
 
-func (d *decoder) text() string { return string(d.take(d.uint())) }
-
 func (d *decoder) bytes() []byte {
-	n := d.uint()
+	n := d.Uint()
 	if n == 0 {
 		return nil
 	}
-	return d.take(n - 1)
+	return d.Take(n - 1)
 }
 
 func (d *decoder) time() time.Time {
-	seconds, nanoseconds := d.int(), d.uint()
+	seconds, nanoseconds := d.Int(), d.Uint()
 	return time.Unix(seconds, int64(nanoseconds)).UTC()
 }
 
 func (d *decoder) millis() time.Time {
-	n := d.int()
+	n := d.Int()
 	if n == 0 {
 		return time.Time{}
 	}
@@ -253,34 +215,34 @@ func (d *decoder) millis() time.Time {
 }
 
 func (d *decoder) cart(c *cart.Cart) {
-	if c.ID = d.text(); c.ID == "" {
+	if c.ID = d.Text(); c.ID == "" {
 		return
 	}
-	c.Version, c.Items.Version, c.Conditions.Version = d.uint(), d.uint(), d.uint()
+	c.Version, c.Items.Version, c.Conditions.Version = d.Uint(), d.Uint(), d.Uint()
 	c.CreatedAt, c.UpdatedAt, c.ExpiresAt = d.millis(), d.millis(), d.millis()
 	for range d.count() {
-		e := cart.Entry{Key: d.text(), Version: d.uint()}
+		e := cart.Entry{Key: d.Text(), Version: d.Uint()}
 		e.Value = slices.Clone(d.bytes())
 		c.Metadata = append(c.Metadata, e)
 	}
 	if n := d.count(); n > 0 {
 		c.Removed = make(map[string]uint64, n)
 		for range n {
-			key := d.text()
-			c.Removed[key] = d.uint()
+			key := d.Text()
+			c.Removed[key] = d.Uint()
 		}
 	}
-	c.Floor = d.uint()
+	c.Floor = d.Uint()
 	c.Transfer, c.Received = slices.Clone(d.bytes()), slices.Clone(d.bytes())
-	c.Ledger.Value, c.Ledger.Version = slices.Clone(d.bytes()), d.uint()
+	c.Ledger.Value, c.Ledger.Version = slices.Clone(d.bytes()), d.Uint()
 }
 
 func (d *decoder) hold() (token, holder string, parts []cart.Part, flags byte) {
-	token, holder = d.text(), d.text()
+	token, holder = d.Text(), d.Text()
 	for range d.count() {
-		parts = append(parts, cart.Part(d.text()))
+		parts = append(parts, cart.Part(d.Text()))
 	}
-	if b := d.take(1); b != nil {
+	if b := d.Take(1); b != nil {
 		flags = b[0]
 	}
 	return token, holder, parts, flags

@@ -8,6 +8,7 @@ import (
 
 	"github.com/sidecart/sidecart/internal/cart"
 	"github.com/sidecart/sidecart/internal/storage"
+	"github.com/sidecart/sidecart/internal/varint"
 )
 
 // A named value is for a backend whose keys cannot hold every cart's name. Such a backend uses a hash as the key, and
@@ -36,7 +37,7 @@ func EncodeNamed(key cart.Key, value []byte) []byte {
 	copy(buf, namedMark)
 	buf[len(namedMark)] = namedFormat
 	for _, name := range []string{key.Identifier, key.Instance} {
-		buf = append(binary.AppendUvarint(buf, uint64(len(name))), name...)
+		buf = varint.AppendText(buf, name)
 	}
 	buf = append(buf, value...)
 	binary.BigEndian.PutUint32(buf[namedHeader-crc32.Size:], crc32.Checksum(buf[namedHeader:], castagnoli))
@@ -68,13 +69,11 @@ func ReadNamed(stored []byte) (key cart.Key, value []byte, err error) {
 	case binary.BigEndian.Uint32(stored[namedHeader-crc32.Size:]) != crc32.Checksum(stored[namedHeader:], castagnoli):
 		return key, nil, fmt.Errorf("%w: %w", storage.ErrCorrupt, errDamaged)
 	}
-	rest := stored[namedHeader:]
-	for _, name := range []*string{&key.Identifier, &key.Instance} {
-		n, size := binary.Uvarint(rest)
-		if size <= 0 || n > uint64(len(rest)-size) {
-			return cart.Key{}, nil, fmt.Errorf("%w: %w", storage.ErrCorrupt, errDamaged)
-		}
-		*name, rest = string(rest[size:size+int(n)]), rest[size+int(n):]
+	r := varint.NewReader(stored[namedHeader:])
+	key = cart.Key{Identifier: r.Text(), Instance: r.Text()}
+	value = r.Take(uint64(r.Len()))
+	if r.Failed() {
+		return cart.Key{}, nil, fmt.Errorf("%w: %w", storage.ErrCorrupt, errDamaged)
 	}
-	return key, rest, nil
+	return key, value, nil
 }
