@@ -4,7 +4,6 @@ import (
 	"context"
 	"embed"
 	"errors"
-	"fmt"
 	"io/fs"
 
 	"github.com/jackc/pgx/v5"
@@ -19,11 +18,7 @@ var migrations embed.FS
 
 const (
 	// The number of the lock is "sidecart" in ASCII.
-	lockSchema   = `SELECT pg_advisory_xact_lock(8315177656166113908)`
-	findSchema   = `SELECT to_regclass('sidecart_schema') IS NOT NULL`
-	querySchema  = `SELECT coalesce(max(version), 0), coalesce(max(needs), 0) FROM sidecart_schema`
-	createSchema = `CREATE TABLE sidecart_schema (version integer PRIMARY KEY, needs integer NOT NULL, applied_at timestamptz NOT NULL)`
-	saveSchema   = `INSERT INTO sidecart_schema (version, needs, applied_at) VALUES ($1, $2, clock_timestamp())`
+	lockSchema = `SELECT pg_advisory_xact_lock(8315177656166113908)`
 	// A fence that the database gave after the backup that it was restored from is less than the time, since none is
 	// given faster than one in a microsecond. A role that may not set the sequence leaves that to one that may.
 	raiseFences = `
@@ -59,9 +54,9 @@ func (d *driver) migrateIn(ctx context.Context, tx pgx.Tx) error {
 	if err != nil {
 		return err
 	}
-	if err = sql.Migrate(schema{ctx, part}, files); err == nil {
+	if err = sql.Migrate(tables(ctx, part), files); err == nil {
 		err = part.Commit(ctx)
-	} else if end := part.Rollback(ctx); end == nil && isDenied(err) && d.Optional(schema{ctx, tx}) {
+	} else if end := part.Rollback(ctx); end == nil && isDenied(err) && d.Optional(tables(ctx, tx)) {
 		err = nil
 	}
 	if err != nil {
@@ -71,30 +66,25 @@ func (d *driver) migrateIn(ctx context.Context, tx pgx.Tx) error {
 	return err
 }
 
-// schema is a [sql.Schema].
-type schema struct {
-	ctx context.Context //nolint:containedctx // it lives for one migration
-	tx  pgx.Tx
-}
-
-func (s schema) Version() (version, needs int, err error) {
-	var found bool
-	if err := s.tx.QueryRow(s.ctx, findSchema, pgx.QueryExecModeExec).Scan(&found); err != nil || !found {
-		return 0, 0, err
+// tables are those of a transaction.
+func tables(ctx context.Context, tx pgx.Tx) sql.Tables {
+	return sql.Tables{
+		Find:   `SELECT (to_regclass('sidecart_schema') IS NOT NULL)::integer`,
+		Create: `CREATE TABLE sidecart_schema (version integer PRIMARY KEY, needs integer NOT NULL, applied_at timestamptz NOT NULL)`,
+		Query:  `SELECT coalesce(max(version), 0), coalesce(max(needs), 0) FROM sidecart_schema`,
+		Save:   `INSERT INTO sidecart_schema (version, needs, applied_at) VALUES ($1, $2, clock_timestamp())`,
+		Row: func(query string, into ...any) error {
+			return tx.QueryRow(ctx, query, pgx.QueryExecModeExec).Scan(into...)
+		},
+		Run: func(statements string, args ...any) error {
+			mode := pgx.QueryExecModeExec
+			if len(args) == 0 {
+				mode = pgx.QueryExecModeSimpleProtocol // which takes several
+			}
+			_, err := tx.Exec(ctx, statements, append([]any{mode}, args...)...)
+			return err
+		},
 	}
-	err = s.tx.QueryRow(s.ctx, querySchema, pgx.QueryExecModeExec).Scan(&version, &needs)
-	return version, needs, err
-}
-
-func (s schema) Apply(version, needs int, statements string) error {
-	if version == 1 {
-		statements = createSchema + ";" + statements
-	}
-	if _, err := s.tx.Exec(s.ctx, statements, pgx.QueryExecModeSimpleProtocol); err != nil {
-		return err
-	}
-	_, err := s.tx.Exec(s.ctx, saveSchema, pgx.QueryExecModeExec, version, needs)
-	return err
 }
 
 // isDenied reports whether the role, or the server as a whole, may not make tables.
@@ -103,13 +93,13 @@ func isDenied(err error) bool {
 	return ok && (server.Code == "42501" || server.Code == "25006")
 }
 
+// rights are what a role needs.
+var rights = sql.Rights{Account: "role", Create: "create in the schema", Fences: "USAGE"}
+
 // mayNot says what to do where the role may not make the tables.
 func mayNot(err error) error {
 	if server, ok := errors.AsType[*pgconn.PgError](err); ok && server.Code == "42501" {
-		const advice = ": sidecart has to make or change its tables, and the role may not: start one sidecar with a role that may create in the schema, " +
-			"and grant this one SELECT, INSERT, UPDATE and DELETE on sidecart_carts, SELECT on sidecart_schema, USAGE on sidecart_fences, " +
-			"and for an audit trail SELECT, INSERT and DELETE on sidecart_audit"
-		return fmt.Errorf("%w: %w: %w", storage.ErrUnavailable, &storage.Refusal{Words: server.Message + advice}, err)
+		return rights.Missing(server.Message, err)
 	}
 	return err
 }
