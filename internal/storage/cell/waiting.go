@@ -11,8 +11,12 @@ func (s *Store) listen(token string) <-chan struct{} {
 	return ch
 }
 
-// hears reports whether the releases of other stores wake the waiters of this one.
+// hears reports whether the releases of all stores of the same data wake the waiters of this one. Those in this store
+// always do.
 func (s *Store) hears() bool {
+	if !s.driver.Capabilities().Shared {
+		return true
+	}
 	if h, ok := s.notifier.(Hearer); ok {
 		return h.Hears()
 	}

@@ -16,44 +16,29 @@ import (
 func New() *cell.Store { return cell.New(newDriver()) }
 
 var (
-	_ cell.Driver       = (*driver)(nil)
-	_ cell.Pairer       = (*driver)(nil)
-	_ cell.Lister       = (*driver)(nil)
-	_ cell.Counter      = (*driver)(nil)
-	_ cell.Walker       = (*driver)(nil)
-	_ cell.FenceCounter = (*driver)(nil)
-	_ cell.Flusher      = (*driver)(nil)
-	_ cell.Notifier     = (*driver)(nil)
-	_ storage.Advisor   = (*driver)(nil)
+	_ cell.Driver     = (*driver)(nil)
+	_ cell.Pairer     = (*driver)(nil)
+	_ cell.Lister     = (*driver)(nil)
+	_ cell.Counter    = (*driver)(nil)
+	_ cell.Walker     = (*driver)(nil)
+	_ cell.Flusher    = (*driver)(nil)
+	_ storage.Advisor = (*driver)(nil)
 )
 
 // driver keeps states as they are: nothing is encoded.
 type driver struct {
 	mu     sync.Mutex
-	states map[cart.Key]*storage.State
-	fence  uint64 // the last that was given, of any cart
-
-	// Scratch space of an update, guarded by the mutex, so that a commit does not allocate it.
-	records  [2]cell.Record
-	pointers [2]*cell.Record
-	draw     func() (uint64, error)
+	states map[cart.Key]storage.State
 }
 
-func newDriver() *driver {
-	d := &driver{states: map[cart.Key]*storage.State{}}
-	d.pointers = [2]*cell.Record{&d.records[0], &d.records[1]}
-	d.draw = d.nextFence
-	return d
-}
+func newDriver() *driver { return &driver{states: map[cart.Key]storage.State{}} }
 
 // Load implements [cell.Driver].
-func (d *driver) Load(_ context.Context, key cart.Key, _ bool) (r cell.Record, now time.Time, err error) {
+func (d *driver) Load(_ context.Context, key cart.Key, _ bool) (cell.Record, time.Time, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if s := d.states[key]; s != nil {
-		r.State = s.Clone()
-	}
-	return r, time.Now(), nil
+	s := d.states[key]
+	return cell.Record{State: s.Clone()}, time.Now(), nil
 }
 
 // Update implements [cell.Driver].
@@ -61,25 +46,20 @@ func (d *driver) Update(_ context.Context, keys []cart.Key, change cell.Change) 
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	now := time.Now()
+	records := make([]*cell.Record, len(keys))
 	for i, key := range keys {
-		d.records[i] = cell.Record{NextFence: d.draw}
-		if s := d.states[key]; s != nil {
-			d.records[i].State = s.Clone()
-		}
+		s := d.states[key]
+		records[i] = &cell.Record{State: s.Clone()}
 	}
-	defer clear(d.records[:])
-	if err := change(now, d.pointers[:len(keys)]); err != nil {
+	if err := change(now, records); err != nil {
 		return err
 	}
 	for i, key := range keys {
-		switch r := &d.records[i]; {
+		switch r := records[i]; {
 		case r.Save && r.State.Empty():
 			delete(d.states, key)
-		case r.Save && d.states[key] != nil:
-			*d.states[key] = r.State
 		case r.Save:
-			s := r.State
-			d.states[key] = &s
+			d.states[key] = r.State
 		}
 	}
 	d.sweep(now)
@@ -99,13 +79,6 @@ func (d *driver) sweep(now time.Time) {
 			return
 		}
 	}
-}
-
-// nextFence gives numbers that rise with the clock, so that they rise from one process to the next too. If the clock
-// does not rise, they rise by one.
-func (d *driver) nextFence() (uint64, error) {
-	d.fence = max(d.fence+1, uint64(time.Now().UnixMicro()))
-	return d.fence, nil
 }
 
 // Pairs implements [cell.Pairer]: one mutex guards all carts.
@@ -154,21 +127,6 @@ func (d *driver) Page(_ context.Context, after string, limit int) (keys []cart.K
 	return keys, next, nil
 }
 
-// LastFence implements [cell.FenceCounter].
-func (d *driver) LastFence(context.Context) (uint64, error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.fence, nil
-}
-
-// RaiseFence implements [cell.FenceCounter].
-func (d *driver) RaiseFence(_ context.Context, fence uint64) error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.fence = max(d.fence, fence, uint64(time.Now().UnixMicro()))
-	return nil
-}
-
 // Flush implements [cell.Flusher].
 func (d *driver) Flush(context.Context) error {
 	d.mu.Lock()
@@ -176,12 +134,6 @@ func (d *driver) Flush(context.Context) error {
 	clear(d.states)
 	return nil
 }
-
-// Notify and Listen implement [cell.Notifier]: there is no other store to tell.
-func (d *driver) Notify(cart.Key, []string) {}
-
-// Listen implements [cell.Notifier].
-func (d *driver) Listen(func([]string)) {}
 
 // Advice implements [storage.Advisor].
 func (d *driver) Advice(context.Context) ([]storage.Advice, error) {
