@@ -123,3 +123,25 @@ func TestGrantIsReadOnce(t *testing.T) {
 		t.Errorf("that took %d reads and %d writes", c.gets.Load(), c.swaps.Load())
 	}
 }
+
+// alone is a toy whose data no other store has.
+type alone struct{ toyStore }
+
+func (alone) Capabilities() storage.Capabilities { return storage.Capabilities{Backend: "Toy"} }
+
+// TestHears: waiters look at the record again and again only where another store may have changed it unheard.
+func TestHears(t *testing.T) {
+	toy := toyStore{newToy(), make(chan struct{})}
+	for name, c := range map[string]struct {
+		swapper Swapper
+		want    bool
+	}{
+		"shared, without a notifier": {toy, false},
+		"shared, with one":           {quick{toyStore: toy, Notifier: able{toy, new(hub)}}, true},
+		"not shared":                 {alone{toy}, true},
+	} {
+		if got := New(Swapping(c.swapper)).hears(); got != c.want {
+			t.Errorf("%s: it hears: %t, want %t", name, got, c.want)
+		}
+	}
+}
