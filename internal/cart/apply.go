@@ -20,6 +20,7 @@ var (
 	_ Verb = Clear{}
 	_ Verb = Batch{}
 	_ Verb = Receive{}
+	_ Verb = Settle{}
 )
 
 // Parts implements [Verb].

@@ -111,7 +111,9 @@ func (d *Draft) Seal() bool {
 	conditions := d.cart.Conditions.seal(&d.sealed.Conditions, v)
 	metadata := d.sealMetadata(v)
 	if !items && !conditions && !metadata && bytes.Equal(d.cart.Received, d.sealed.Received) {
+		ledger := d.cart.Ledger // a settlement is noted, also one that finds nothing to take
 		d.Rollback()
+		d.sealed.Ledger, d.cart.Ledger = ledger, ledger
 		return false
 	}
 	if !d.cart.Exists() {
@@ -187,6 +189,13 @@ func (d *Draft) Remember(list []Request) error {
 	return err
 }
 
+// SetCheckouts is [Cart.SetCheckouts] of the sealed cart, which must exist.
+func (d *Draft) SetCheckouts(list []CheckoutEntry) error {
+	err := d.sealed.SetCheckouts(list)
+	d.cart.Ledger = d.sealed.Ledger
+	return err
+}
+
 // Rollback gives up what was altered since the last Seal.
 func (d *Draft) Rollback() {
 	d.cart = d.sealed
@@ -207,7 +216,7 @@ func (d *Draft) fresh() {
 // "items", "conditions", then metadata keys. A key that was removed and set again is there twice, since it comes last
 // then, and leaves other tombstones than one that was only set.
 //
-// [PartReceived] comes behind them where a [Receive] set it, and [PartLedger] after a [Draft.Remember].
+// [PartReceived] comes behind them where a [Receive] set it, and [PartLedger] where the ledger was written.
 func (d *Draft) Written() []Written {
 	var parts []Written
 	if differ(&d.base.Items, &d.sealed.Items) {

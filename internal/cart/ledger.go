@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/sidecart/sidecart/internal/varint"
 )
@@ -23,7 +24,10 @@ type Opaque struct {
 type ledger map[uint64][]byte
 
 // The sections. A number is never used again.
-const sectionRequests = 1
+const (
+	sectionRequests  = 1
+	sectionCheckouts = 2
+)
 
 // ledgerFormat is the first byte of a stored ledger. The rest is the id of its cart, and each section: its number, and
 // its length and its bytes. Text is its length and its bytes too, and whole numbers are varints.
@@ -62,6 +66,36 @@ func (l ledger) encode(id string) []byte {
 		b = varint.AppendText(b, string(l[section]))
 	}
 	return b
+}
+
+// setSection replaces one section of the cart's ledger. The others stay.
+func (c *Cart) setSection(section uint64, b []byte) error {
+	l, err := c.ledger()
+	if err != nil {
+		return err
+	}
+	if l == nil {
+		l = ledger{}
+	}
+	l[section] = b
+	c.Ledger = Opaque{l.encode(c.ID), c.Ledger.Version + 1}
+	return nil
+}
+
+// appendTime appends milliseconds since 1970, and 0 for the zero time.
+func appendTime(b []byte, t time.Time) []byte {
+	if t.IsZero() {
+		return binary.AppendUvarint(b, 0)
+	}
+	return binary.AppendUvarint(b, uint64(t.UnixMilli()))
+}
+
+// readTime reads what appendTime wrote.
+func readTime(r *varint.Reader) time.Time {
+	if ms := r.Uint(); ms > 0 {
+		return time.UnixMilli(int64(ms)).UTC()
+	}
+	return time.Time{}
 }
 
 // damaged is an error if the reader of a ledger has failed.

@@ -39,7 +39,7 @@ func (c *Cart) Remembered(since time.Time) ([]Request, error) {
 	for r.Len() > 0 {
 		q := Request{Key: r.Text()}
 		copy(q.Sum[:], r.Take(uint64(len(q.Sum))))
-		q.Version, q.At = r.Uint(), time.UnixMilli(int64(r.Uint())).UTC()
+		q.Version, q.At = r.Uint(), readTime(&r)
 		q.Changed = r.Uint() == 1
 		if !q.At.Before(since) {
 			list = append(list, q)
@@ -51,29 +51,20 @@ func (c *Cart) Remembered(since time.Time) ([]Request, error) {
 // Remember makes the cart remember the newest of the requests, which are in order, oldest first. What else its ledger
 // holds stays. It returns an error where that cannot be read.
 func (c *Cart) Remember(list []Request) error {
-	l, err := c.ledger()
-	if err != nil {
-		return err
-	}
 	list = list[max(0, len(list)-MaxRequests):]
 	var b []byte
 	for i := range list {
 		q := &list[i]
 		b = append(varint.AppendText(b, q.Key), q.Sum[:]...)
 		b = binary.AppendUvarint(b, q.Version)
-		b = binary.AppendUvarint(b, uint64(q.At.UnixMilli()))
+		b = appendTime(b, q.At)
 		changed := uint64(0)
 		if q.Changed {
 			changed = 1
 		}
 		b = binary.AppendUvarint(b, changed)
 	}
-	if l == nil {
-		l = ledger{}
-	}
-	l[sectionRequests] = b
-	c.Ledger = Opaque{l.encode(c.ID), c.Ledger.Version + 1}
-	return nil
+	return c.setSection(sectionRequests, b)
 }
 
 // Joined are the requests of two carts that become one, oldest first. Of two with one key the later stays.

@@ -22,7 +22,7 @@ var (
 )
 
 // Errors lists every sentinel, for tables that must be complete.
-var Errors = []error{ErrDraining, ErrBusy, ErrKeyReused}
+var Errors = []error{ErrDraining, ErrBusy, ErrKeyReused, ErrEmptyCart, ErrAlreadySettled}
 
 // Options are what a [Coordinator] runs with.
 type Options struct {
@@ -39,6 +39,8 @@ type Options struct {
 	// IdempotencyWindow is for how long a cart remembers the requests that were made under idempotency keys; 0 is for
 	// the cart's life, which ends it in any case.
 	IdempotencyWindow time.Duration
+	// CheckoutRetention is for how long a checkout is kept after it was settled or has expired, whichever came last.
+	CheckoutRetention time.Duration
 	// Limits bound the carts.
 	Limits cart.Limits
 	// Holder names this sidecar to people who look at a lock.
@@ -107,12 +109,14 @@ type Coordinator struct {
 	store  storage.Store
 	locker storage.Locker // nil where locks cannot hold off anybody else
 	audits bool           // the store keeps an audit trail
-	opts   atomic.Pointer[Options]
-	mode   mode
-	shards [64]shard
-	cache  *cache
-	stats  stats
-	leases leases
+	// snapshots has what is kept of checkouts beside the carts.
+	snapshots storage.Store
+	opts      atomic.Pointer[Options]
+	mode      mode
+	shards    [64]shard
+	cache     *cache
+	stats     stats
+	leases    leases
 	// listing is held by the one list that is made.
 	listing chan struct{}
 
@@ -124,7 +128,7 @@ type Coordinator struct {
 
 // New serves store's carts. Close does not close the store.
 func New(store storage.Store, o Options) *Coordinator {
-	c := &Coordinator{store: store, cache: newCache(), ending: make(chan struct{}), listing: make(chan struct{}, 1)}
+	c := &Coordinator{store: store, snapshots: store, cache: newCache(), ending: make(chan struct{}), listing: make(chan struct{}, 1)}
 	if l, ok := store.(storage.Locker); ok && store.Capabilities().Locks {
 		c.locker = l
 	}

@@ -120,7 +120,7 @@ func (l *listing) goOn(ctx context.Context, place ListPlace) (behind ListPlace, 
 	}
 	looked := 0
 	for i, key := range names {
-		if l.met[key] {
+		if l.met[key] || key.Reserved() {
 			continue
 		}
 		if len(l.found) == l.Most || looked > 0 && l.late() {

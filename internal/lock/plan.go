@@ -100,6 +100,9 @@ func (p *plan) depend(o *op, now *cart.Cart) {
 			whole = true
 		}
 	}
+	if _, settles := o.Verb.(cart.Settle); settles { // it uses an entry of the ledger up
+		parts = append(parts, cart.PartLedger)
+	}
 	for i, version := range p.view.PartVersions(parts) {
 		c.Expect.Parts[parts[i]] = version
 	}

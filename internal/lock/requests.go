@@ -216,7 +216,8 @@ func (p *plan) repeat(o *op, window time.Time, now *cart.Cart) (a answer, ok boo
 // note remembers an op that was made. A cart that is not there remembers nothing.
 func (p *plan) note(o *op, a *answer, now *cart.Cart) {
 	if o.Request.Key != "" && a.err == nil && now.Exists() {
-		p.memory.known = append(p.memory.known, o.Request.made(now.Version, a.changed))
+		_, settles := o.Verb.(cart.Settle) // a checkout is settled also where nothing of it is left to take
+		p.memory.known = append(p.memory.known, o.Request.made(now.Version, a.changed || settles))
 		p.memory.added = true
 	}
 }

@@ -3,6 +3,7 @@ package lock
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/sidecart/sidecart/internal/cart"
@@ -167,6 +168,9 @@ func (t *transfer) try(ctx context.Context, from, to cart.Key, strategy cart.Str
 	if err != nil {
 		return t.unless(err)
 	}
+	if err := c.announce(ctx, from, to, source); err != nil {
+		return t.unless(err)
+	}
 	c.cache.begin(from)
 	c.cache.begin(to)
 	if err := c.settleReceived(ctx, source); err != nil { // the hand-over it received is finished first
@@ -241,12 +245,33 @@ func (t *transfer) arrival(ctx context.Context, source, target *cart.Cart, in in
 			return take, nil, err
 		}
 	}
+	if err := bring(d, source); err != nil {
+		return take, nil, err
+	}
 	arrived := d.Cart()
 	take.Change.Writes, take.Change.Steps, take.Change.NewID = writes(d, target.Version), arrived.Version-target.Version, arrived.ID
 	if changed {
 		take.Change.Trail = t.c.trail(ctx, storage.ChangeMerged, take.Change.Steps, d.Altered()...)
 	}
 	return take, arrived, nil
+}
+
+// bring lets the checkouts of a source go on in the cart that takes it in.
+func bring(d *cart.Draft, source *cart.Cart) error {
+	coming, err := checkoutsOf(source)
+	if err != nil || len(coming) == 0 {
+		return err
+	}
+	there, err := checkoutsOf(d.Cart())
+	if err != nil {
+		return err
+	}
+	for _, e := range coming {
+		if !slices.ContainsFunc(there, func(t cart.CheckoutEntry) bool { return t.Nonce == e.Nonce }) {
+			there = append(there, e)
+		}
+	}
+	return d.SetCheckouts(there)
 }
 
 // requests are what the target of a hand-over is to remember beside the hand-over itself: what the source does, and of

@@ -24,11 +24,11 @@ type Store interface {
 	// Atomic reports whether both keys can be changed in one Commit.
 	Atomic(a, b cart.Key) bool
 
-	// Instances lists the instances of an identifier that exist, sorted.
+	// Instances lists the instances of an identifier that exist, sorted, without a reserved one ([cart.Key.Reserved]).
 	Instances(ctx context.Context, identifier string) ([]string, error)
 
-	// Flush removes every cart under the store's prefix, with its locks, and nothing else of what the backend holds. It
-	// is not atomic.
+	// Flush removes every cart under the store's prefix, reserved ones too, with its locks, and nothing else of what the
+	// backend holds. It is not atomic.
 	Flush(ctx context.Context) error
 
 	// Ping proves that a change would work: it makes one of its own, apart from all carts, and takes it back. It fails
@@ -100,7 +100,8 @@ type Change struct {
 	// NewID is the UUID of the cart if this change creates it.
 	NewID string
 	// TTL is the whole life that the cart is given when it is written or touched; 0 means that it does not expire.
-	// While a client's lease is held on any part of it, the cart lives until that has ended at least.
+	// While a client's lease is held on any part of it, or a checkout of it is open ([cart.Cart.LivesUntil]), the cart
+	// lives until that has ended at least.
 	TTL time.Duration
 	// Touch renews the expiry although nothing is written.
 	Touch bool

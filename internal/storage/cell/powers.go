@@ -19,13 +19,13 @@ type Pairer interface {
 
 // Lister is a driver that finds the carts of an identifier. The fallback is ErrUnsupported.
 type Lister interface {
-	// Instances lists those that exist, in any order.
+	// Instances lists those that exist, in any order, and the reserved one.
 	Instances(ctx context.Context, identifier string) ([]string, error)
 }
 
 // Counter is a driver that counts the carts that exist. The fallback is ErrUnsupported.
 type Counter interface {
-	// Count stops where it has counted most.
+	// Count stops where it has counted most. It leaves out reserved names ([cart.Key.Reserved]).
 	Count(ctx context.Context, most int) (int, error)
 }
 

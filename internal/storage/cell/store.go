@@ -176,6 +176,7 @@ func (s *Store) Instances(ctx context.Context, identifier string) ([]string, err
 	if err != nil {
 		return nil, fmt.Errorf("instances of %q: %w", identifier, err)
 	}
+	instances = slices.DeleteFunc(instances, func(i string) bool { return cart.Key{Identifier: identifier, Instance: i}.Reserved() })
 	slices.Sort(instances)
 	return instances, nil
 }

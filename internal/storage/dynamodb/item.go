@@ -36,8 +36,15 @@ func (s space) partition(identifier string) types.AttributeValue {
 	return &types.AttributeValueMemberS{Value: string(s) + identifier}
 }
 
+// reservedInstance stands for the empty instance of a reserved name: a key has no empty text. No name has a NUL.
+const reservedInstance = "\x00"
+
 func (s space) key(k cart.Key) attributes {
-	return attributes{attrIdentifier: s.partition(k.Identifier), attrInstance: &types.AttributeValueMemberS{Value: k.Instance}}
+	instance := k.Instance
+	if k.Reserved() {
+		instance = reservedInstance
+	}
+	return attributes{attrIdentifier: s.partition(k.Identifier), attrInstance: &types.AttributeValueMemberS{Value: instance}}
 }
 
 type attributes = map[string]types.AttributeValue
@@ -116,7 +123,9 @@ func (s space) decode(a attributes) (it item, err error) {
 			case attrIdentifier:
 				it.key.Identifier, ok = strings.CutPrefix(v.Value, string(s))
 			case attrInstance:
-				it.key.Instance, ok = v.Value, true
+				if ok = true; v.Value != reservedInstance {
+					it.key.Instance = v.Value
+				}
 			}
 		case *types.AttributeValueMemberB:
 			if ok = name == attrState; ok {

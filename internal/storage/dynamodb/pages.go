@@ -46,7 +46,7 @@ func (d *driver) Instances(ctx context.Context, identifier string) (instances []
 func (d *driver) Count(ctx context.Context, most int) (n int, err error) {
 	err = d.scan(ctx, func(it *item) (bool, error) {
 		there, err := it.holdsCart(time.Now())
-		if there {
+		if there && !it.key.Reserved() {
 			n++
 		}
 		return n < most, err

@@ -182,8 +182,8 @@ func (d *driver) Count(ctx context.Context, most int) (n int, err error) {
 	}
 	for i := 0; i < folders && n < most && err == nil; i++ {
 		err = d.each(ctx, d.folder(i), func(path string) error {
-			_, exists, err := cartAt(path, time.Now())
-			if exists && n < most {
+			key, exists, err := cartAt(path, time.Now())
+			if exists && !key.Reserved() && n < most {
 				n++
 			}
 			if errors.Is(err, storage.ErrCorrupt) || errors.Is(err, storage.ErrUnsupported) {

@@ -102,8 +102,8 @@ func (d *driver) Count(_ context.Context, most int) (n int, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	now := time.Now()
-	for _, s := range d.states {
-		if n < most && s.Exists(now) {
+	for key, s := range d.states {
+		if n < most && !key.Reserved() && s.Exists(now) {
 			n++
 		}
 	}

@@ -224,6 +224,9 @@ func (s *Store) Count(ctx context.Context, most int) (n int, more bool, err erro
 	}
 	err = s.pages(ctx, func(keys []cart.Key) error {
 		for _, key := range keys {
+			if key.Reserved() {
+				continue
+			}
 			k, err := s.old.Load(ctx, key)
 			if err != nil {
 				return err

@@ -36,7 +36,7 @@ var statements = sql.Statements{
 		FROM (SELECT 1) AS one LEFT JOIN sidecart_carts ON` + isRow,
 	Documents: `SELECT items, conditions FROM sidecart_carts WHERE` + isRow,
 	Instances: `SELECT instance FROM sidecart_carts WHERE prefix = ? AND identifier = ? AND ` + exists,
-	Count:     `SELECT COUNT(*) FROM (SELECT 1 FROM sidecart_carts WHERE prefix = ? AND ` + exists + ` LIMIT ?) AS carts`,
+	Count:     `SELECT COUNT(*) FROM (SELECT 1 FROM sidecart_carts WHERE prefix = ? AND instance <> '' AND ` + exists + ` LIMIT ?) AS carts`,
 	Page: `
 		SELECT identifier, instance FROM sidecart_carts
 		WHERE prefix = ? AND identifier >= ? AND (identifier > ? OR instance > ?)

@@ -40,7 +40,7 @@ var statements = sql.Statements{
 		FROM (SELECT 1) AS one LEFT JOIN sidecart_carts ON` + isRow,
 	Documents: `SELECT items, conditions FROM sidecart_carts WHERE` + isRow,
 	Instances: `SELECT instance FROM sidecart_carts WHERE prefix = $1 AND identifier = $2 AND ` + exists,
-	Count:     `SELECT count(*) FROM (SELECT 1 FROM sidecart_carts WHERE prefix = $1 AND ` + exists + ` LIMIT $2) AS carts`,
+	Count:     `SELECT count(*) FROM (SELECT 1 FROM sidecart_carts WHERE prefix = $1 AND instance <> '' AND ` + exists + ` LIMIT $2) AS carts`,
 	Page: `
 		SELECT identifier, instance FROM sidecart_carts
 		WHERE prefix = $1 AND identifier >= $2 AND (identifier > $3 OR instance > $4)

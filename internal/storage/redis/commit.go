@@ -166,8 +166,13 @@ func (s *Store) appendCommit(args []any, c *storage.Commit, instance string) []a
 	for _, field := range args[first:] {
 		args = append(args, c.Expect.Parts[partOf(field.(string))])
 	}
+	at := len(args)
 	args = append(args, len(c.Change.Writes))
 	for _, w := range c.Change.Writes {
+		if w.Part == cart.PartLedger {
+			args[at] = len(c.Change.Writes) + 1
+			args = append(args, livesUntil, 0, expiry(ledgerOf(c, w.Value).LivesUntil()))
+		}
 		step, value := int64(w.Step), w.Value
 		if value == nil {
 			step, value = -max(step, 1), []byte{}
@@ -187,6 +192,19 @@ func (s *Store) appendCommit(args []any, c *storage.Commit, instance string) []a
 		args[at] = len(args) - at - 1
 	}
 	return args
+}
+
+// livesUntil is the field that says until when a cart lives at least, since a checkout of it is open: in milliseconds
+// since 1970, 0 for none. It is written whenever the ledger is, which no script can read.
+const livesUntil = "until"
+
+// ledgerOf is a cart that has nothing but the ledger which a commit stores.
+func ledgerOf(c *storage.Commit, value []byte) *cart.Cart {
+	id := c.Expect.ID
+	if id == "" {
+		id = c.Change.NewID
+	}
+	return &cart.Cart{ID: id, Ledger: cart.Opaque{Value: value, Version: 1}}
 }
 
 // isTurn reports whether quick.lua can make an ordinary commit that has a token.

@@ -22,7 +22,8 @@
 -- metadata.<key>, each with its version in v:<part>, which stays when a metadata key goes; s:metadata.<key> and seq
 -- keep the order in which keys came; floor is the version of what is neither there nor remembered; transfer and
 -- received are opaque, and so is ledger, whose v:ledger is no version of the cart: the step of its write is what to
--- store there; indexed tells until when the index of instances is sure to live (0: for ever).
+-- store there; until is when the last open checkout in the ledger expires (ms, 0 for none); indexed tells until when
+-- the index of instances is sure to live (0: for ever).
 
 local NOT_TRIED, COMMITTED, CONFLICT, LOCKED, LOCK_LOST, LOCK_UNKNOWN = 0, 1, 2, 3, 4, 5
 
@@ -72,7 +73,7 @@ end
 -- read fetches what the commit needs to know of the cart.
 local function read(m)
   local c = m.cart
-  local fields = {'id', 'version', 'created', 'updated', 'expires', 'indexed', 'transfer', 'floor', 'seq'}
+  local fields = {'id', 'version', 'created', 'updated', 'expires', 'indexed', 'transfer', 'floor', 'seq', 'until'}
   for _, field in ipairs(m.expect) do
     fields[#fields + 1] = field
   end
@@ -89,8 +90,9 @@ local function read(m)
   end
   c.id, c.version, c.created, c.updated, c.expires = got[1], tonumber(got[2] or 0), got[3], got[4], tonumber(got[5] or 0)
   c.indexed, c.transfer, c.floor, c.seq = tonumber(got[6]), got[7], tonumber(got[8] or 0), tonumber(got[9] or 0)
+  c.ends_after = tonumber(got[10] or 0) or 0
   c.field = {}
-  for i = 10, #fields do
+  for i = 11, #fields do
     c.field[fields[i]] = tonumber(got[i])
   end
   if c.id then
@@ -149,13 +151,13 @@ local function place(m)
   local flat = m.place
   local new = {}
   for i = 1, #flat, 2 do
-    if flat[i] == 'id' or flat[i] == 'created' or flat[i] == 'updated' or flat[i] == 'expires' then
+    if flat[i] == 'id' or flat[i] == 'created' or flat[i] == 'updated' or flat[i] == 'expires' or flat[i] == 'until' then
       new[flat[i]] = flat[i + 1]
     end
   end
   local updated = tonumber(new.updated) or now
   local ends = tonumber(new.expires) or (m.ttl > 0 and now + m.ttl or 0)
-  c.expires = ends > 0 and math.max(ends, lease_end(c)) or 0
+  c.expires = ends > 0 and math.max(ends, lease_end(c), tonumber(new['until']) or 0) or 0
   local last = c.expires == 0 and 0 or c.expires + m.ttl -- as in write
   for _, v in ipairs({'updated', updated, 'expires', c.expires, 'indexed', last}) do
     flat[#flat + 1] = v
@@ -229,7 +231,8 @@ local function write(m)
   local expires = c.expires
   local renews = m.steps > 0 or #m.writes > 0 or m.touch
   if renews then
-    expires = m.ttl > 0 and math.max(now + m.ttl, lease_end(c)) or 0
+    local ends_after = tonumber(fields['until']) or c.ends_after
+    expires = m.ttl > 0 and math.max(now + m.ttl, lease_end(c), ends_after) or 0
     fields.expires = expires
     local indexed = not creates and c.indexed
     if not indexed or (indexed ~= 0 and (expires == 0 or expires > indexed)) then

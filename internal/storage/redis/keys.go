@@ -129,7 +129,7 @@ func (s space) owns(key string) bool {
 }
 
 // reads reports whether rest, which follows kind and prefix, is a valid name: it must have as many components as that
-// kind has, and each must be one that the escape functions write.
+// kind has, and each must be one that the escape functions write. The instance of a reserved name is empty.
 func (s space) reads(kind, rest string) bool {
 	c := strings.Split(rest, ".")
 	write, want := escape, 2
@@ -157,6 +157,9 @@ func (s space) reads(kind, rest string) bool {
 				return false
 			}
 			name, write = strings.TrimSuffix(inner, "}"), escape
+		}
+		if i == 1 && name == "" {
+			continue
 		}
 		plain, err := unescape(name)
 		if err != nil || plain == "" || write(plain) != name {

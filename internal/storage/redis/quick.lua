@@ -52,20 +52,21 @@ if ARGV[1] == 'q' or ARGV[1] == 't' then
   if free then
     -- Whether the cart is as expected.
     local got = redis.call('HMGET', hash, 'id', 'version', 'created', 'expires', 'indexed', 'transfer',
-      unpack(ARGV, at_fields, at_versions - 1))
+      'until', unpack(ARGV, at_fields, at_versions - 1))
     local got_id, got_version, created, transfer = got[1], got[2], got[3], got[6]
     local base, expires, indexed = tonumber(got_version), tonumber(got[4]), tonumber(got[5])
     local good = got_id == id and base and created and expires and indexed and not transfer
       and (expires == 0 or now < expires) and (version == '0' or version == got_version)
     for i = 1, expected do
-      good = good and (got[6 + i] or '0') == ARGV[at_versions + i - 1]
+      good = good and (got[7 + i] or '0') == ARGV[at_versions + i - 1]
     end
     if good and flags ~= '' and string.find(flags, 'i', 1, true) then
       good = redis.call('SISMEMBER', index, instance) == 1
     end
-    if good and ttl > 0 and (indexed == 0 or now + ttl <= indexed) then
+    local ends = math.max(now + ttl, tonumber(got[7] or 0) or 0) -- not before the last open checkout
+    if good and ttl > 0 and (indexed == 0 or ends <= indexed) then
       -- The change.
-      expires = now + ttl
+      expires = ends
       local ends = string.format('%d', expires)
       local new_version = string.format('%d', base + steps)
       local set, k = {'version', new_version, 'updated', ms, 'expires', ends}, 6

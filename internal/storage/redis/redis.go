@@ -110,6 +110,7 @@ func (s *Store) Instances(ctx context.Context, identifier string) ([]string, err
 		}
 		list[i] = name
 	}
+	list = slices.DeleteFunc(list, func(name string) bool { return cart.Key{Identifier: identifier, Instance: name}.Reserved() })
 	slices.Sort(list)
 	return list, nil
 }

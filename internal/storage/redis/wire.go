@@ -303,7 +303,8 @@ func appendCart(args []any, c *cart.Cart, keep bool) []any {
 		args = append(args, string(cart.PartReceived), c.Received)
 	}
 	if c.Ledger.Value != nil {
-		args = append(args, string(cart.PartLedger), c.Ledger.Value, versionField(cart.PartLedger), c.Ledger.Version)
+		args = append(args, string(cart.PartLedger), c.Ledger.Value, versionField(cart.PartLedger), c.Ledger.Version,
+			livesUntil, expiry(c.LivesUntil()))
 	}
 	return args
 }

@@ -28,7 +28,8 @@ const (
 		ORDER BY instance`
 	queryCount = `
 		SELECT count(*) FROM (
-			SELECT 1 FROM sidecart_carts WHERE prefix = ?1 AND id IS NOT NULL AND (expires_at IS NULL OR expires_at > ?2) LIMIT ?3)`
+			SELECT 1 FROM sidecart_carts
+			WHERE prefix = ?1 AND instance <> '' AND id IS NOT NULL AND (expires_at IS NULL OR expires_at > ?2) LIMIT ?3)`
 	// A document whose argument is NULL stays as it is stored.
 	save = `
 		INSERT INTO sidecart_carts (prefix, identifier, instance,

@@ -1,0 +1,189 @@
+package lock
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/sidecart/sidecart/internal/cart"
+	"github.com/sidecart/sidecart/internal/storage"
+)
+
+// checkoutList is what is known of the checkouts of one cart's name, whatever cart has it.
+type checkoutList struct {
+	// Checkouts are by the names of their records.
+	Checkouts map[string]ref `json:"checkouts"`
+	// Moves are the names to which carts with checkouts went from this one. Each is written before the cart goes, so
+	// that who does not find the cart here any more knows where it may be.
+	Moves []move `json:"moves,omitempty"`
+
+	stored *cart.Cart
+}
+
+// ref is what a list knows of a checkout.
+type ref struct {
+	ID      string    `json:"id"`
+	Created time.Time `json:"created"`
+	// Until is when its record may go.
+	Until time.Time `json:"until"`
+}
+
+// move is where a cart went, and until when that matters.
+type move struct {
+	To    cart.Key  `json:"to"`
+	Until time.Time `json:"until"`
+}
+
+// The bounds of a list: the newest stay.
+const (
+	mostListed = 256
+	mostMoves  = 64
+)
+
+// checkoutList reads the list of a name.
+func (c *Coordinator) checkoutList(ctx context.Context, of cart.Key) (*checkoutList, error) {
+	k, err := c.snapshots.Load(ctx, reserved(listName(of)))
+	if err != nil {
+		return nil, err
+	}
+	return readList(of, k)
+}
+
+func readList(of cart.Key, k *cart.Cart) (*checkoutList, error) {
+	l := &checkoutList{stored: k}
+	if k.Exists() {
+		if err := json.Unmarshal(k.Items.Object.Bytes(), l); err != nil {
+			return nil, fmt.Errorf("list of checkouts of %s: %w: %w", of, storage.ErrCorrupt, err)
+		}
+	}
+	if l.Checkouts == nil {
+		l.Checkouts = map[string]ref{}
+	}
+	return l, nil
+}
+
+// changeList stores what alter makes of the list of a name, unless it alters nothing.
+func (c *Coordinator) changeList(ctx context.Context, of cart.Key, alter func(l *checkoutList) bool) error {
+	l, err := c.checkoutList(ctx, of)
+	for err == nil && alter(l) {
+		var next *cart.Cart
+		until := l.trim(time.Now())
+		if next, err = l.encode(); err != nil {
+			return err
+		}
+		var outs []storage.Outcome
+		outs, err = c.snapshots.Commit(ctx, storage.Commit{
+			Key: reserved(listName(of)), Expect: storage.Expect{ID: l.stored.ID, Version: l.stored.Version},
+			Change: storage.Change{Place: next, TTL: life(until)},
+		})
+		if err != nil || outs[0].Status == storage.Committed {
+			return err
+		}
+		if outs[0].Cart == nil {
+			return fmt.Errorf("list of checkouts of %s: %w: it cannot be written", of, storage.ErrUnavailable)
+		}
+		l, err = readList(of, outs[0].Cart)
+	}
+	return err
+}
+
+// encode is the record of the list.
+func (l *checkoutList) encode() (*cart.Cart, error) {
+	text, err := json.Marshal(l)
+	if err != nil {
+		return nil, err
+	}
+	items, err := cart.TrustedObject(text)
+	if err != nil {
+		return nil, err
+	}
+	k := &cart.Cart{ID: l.stored.ID, Version: l.stored.Version + 1, CreatedAt: l.stored.CreatedAt}
+	if !l.stored.Exists() {
+		k.ID, k.CreatedAt = storage.NewID(), time.Now()
+	}
+	k.Items = cart.Document{Object: items, Version: k.Version}
+	return k, nil
+}
+
+// add puts a checkout into the list, or lets it stay there for longer.
+func (l *checkoutList) add(name string, r ref) (changed bool) {
+	if known, ok := l.Checkouts[name]; ok && !known.Until.Before(r.Until) {
+		return false
+	}
+	l.Checkouts[name] = r
+	return true
+}
+
+// trim drops what matters no longer, and returns until when the rest does.
+func (l *checkoutList) trim(now time.Time) (until time.Time) {
+	l.Moves = slices.DeleteFunc(l.Moves, func(m move) bool { return !now.Before(m.Until) })
+	l.Moves = l.Moves[max(0, len(l.Moves)-mostMoves):]
+	for _, m := range l.Moves {
+		if m.Until.After(until) {
+			until = m.Until
+		}
+	}
+	names := l.names(now)
+	kept := make(map[string]ref, len(names))
+	for _, n := range names {
+		if kept[n] = l.Checkouts[n]; kept[n].Until.After(until) {
+			until = kept[n].Until
+		}
+	}
+	l.Checkouts = kept
+	return until
+}
+
+// names are the names of the records, those of the newest checkouts first.
+func (l *checkoutList) names(now time.Time) (names []string) {
+	for n, r := range l.Checkouts {
+		if now.Before(r.Until) {
+			names = append(names, n)
+		}
+	}
+	slices.SortFunc(names, func(a, b string) int {
+		return cmp.Or(l.Checkouts[b].Created.Compare(l.Checkouts[a].Created), cmp.Compare(a, b))
+	})
+	return names[:min(len(names), mostListed)]
+}
+
+// enlist puts a checkout into the list of a name.
+func (c *Coordinator) enlist(ctx context.Context, of cart.Key, k *Checkout) error {
+	r := ref{k.ID, k.CreatedAt, c.opts.Load().until(k.ExpiresAt, k.SettledAt)}
+	return c.changeList(ctx, of, func(l *checkoutList) bool { return l.add(k.name, r) })
+}
+
+// announce writes down that a cart with checkouts is about to go to another name, before it goes. It does no harm where
+// the cart stays.
+func (c *Coordinator) announce(ctx context.Context, from, to cart.Key, source *cart.Cart) error {
+	entries, err := checkoutsOf(source)
+	if err != nil || len(entries) == 0 {
+		return err
+	}
+	o, last := c.opts.Load(), time.Time{}
+	refs := make(map[string]ref, len(entries))
+	for i := range entries {
+		e := &entries[i]
+		r := ref{e.ID, e.CreatedAt, o.until(e.ExpiresAt, e.SettledAt)}
+		if refs[e.Snapshot] = r; r.Until.After(last) {
+			last = r.Until
+		}
+	}
+	err = c.changeList(ctx, from, func(l *checkoutList) bool {
+		l.Moves = slices.DeleteFunc(l.Moves, func(m move) bool { return m.To == to })
+		l.Moves = append(l.Moves, move{to, last})
+		return true // also where it is known: see locate
+	})
+	if err != nil {
+		return err
+	}
+	return c.changeList(ctx, to, func(l *checkoutList) (changed bool) {
+		for name, r := range refs {
+			changed = l.add(name, r) || changed
+		}
+		return changed
+	})
+}
