@@ -44,10 +44,9 @@ type CheckoutRequest struct {
 	ExpiresIn time.Duration
 	// Attributes are the client's own, a JSON object; nil for none.
 	Attributes []byte
-	// If must hold at the instant of the snapshot.
-	If cart.Precondition
-	// Request is the idempotency key, if any.
-	Request Request
+	// Change has what must hold at the instant of the snapshot, a lease and an idempotency key, as in every change. Its
+	// Verb and Scope are not looked at.
+	Change Change
 }
 
 // CheckoutResult is the answer to a checkout or a settlement.
@@ -64,21 +63,24 @@ type CheckoutResult struct {
 // Checkout takes a snapshot of a cart, which goes on. The same id again answers with the same snapshot. It needs no
 // lock. A cart without items is ErrEmptyCart, and too many open checkouts are a [cart.ErrTooLarge].
 func (c *Coordinator) Checkout(ctx context.Context, key cart.Key, r CheckoutRequest) (CheckoutResult, error) {
+	if err := c.canLease(r.Change); err != nil {
+		return CheckoutResult{}, err
+	}
 	if err := c.enter(); err != nil {
 		return CheckoutResult{}, err
 	}
 	defer c.inFlight.Done()
 	switch {
 	case r.ID != "":
-	case r.Request.Key != "":
-		r.ID = hashed("", r.Request.Key, string(r.Request.Sum[:]))
+	case r.Change.Request.Key != "":
+		r.ID = hashed("", r.Change.Request.Key, string(r.Change.Request.Sum[:]))
 	default:
 		r.ID = storage.NewID()
 	}
 	for {
 		res, again, err := c.tryCheckout(ctx, key, &r)
 		if err != nil || !again {
-			return res, err
+			return res, c.noteLease(key, r.Change, err)
 		}
 		if err := ctx.Err(); err != nil {
 			return CheckoutResult{}, err
@@ -93,7 +95,7 @@ func (c *Coordinator) tryCheckout(ctx context.Context, key cart.Key, r *Checkout
 		return res, false, err
 	}
 	o := c.opts.Load()
-	repeat, _, err := o.repeated(k, r.Request)
+	repeat, _, err := o.repeated(k, r.Change.Request)
 	if err != nil {
 		return res, false, err
 	}
@@ -103,7 +105,10 @@ func (c *Coordinator) tryCheckout(ctx context.Context, key cart.Key, r *Checkout
 	}
 	if found != nil {
 		if repeat.Repeat == (Repeat{}) {
-			if k, err = c.remember(ctx, key, k, r.Request, false); err != nil {
+			if err := c.mayRelease(ctx, key, r.Change); err != nil {
+				return res, false, err
+			}
+			if k, err = c.remember(ctx, key, k, r.Change.Request, false); err != nil {
 				return res, false, err
 			}
 		}
@@ -120,7 +125,7 @@ func (c *Coordinator) tryCheckout(ctx context.Context, key cart.Key, r *Checkout
 	})
 	switch {
 	case i < 0:
-		if err := r.If.Check(k, cart.PartAll); err != nil {
+		if err := r.Change.If.Check(k, cart.PartAll); err != nil {
 			return res, false, err
 		}
 		if k.Items.Object.Len() == 0 {
@@ -162,21 +167,48 @@ func (c *Coordinator) tryCheckout(ctx context.Context, key cart.Key, r *Checkout
 
 // enterCheckout is step 1. It returns the cart as it left it, nil where somebody else was quicker.
 func (c *Coordinator) enterCheckout(ctx context.Context, key cart.Key, k *cart.Cart, entries []cart.CheckoutEntry, r *CheckoutRequest) (*cart.Cart, error) {
-	commit, after, err := c.writeEntries(k, entries, r.Request, false)
+	commit, after, err := c.writeEntries(k, entries, r.Change.Request, false)
 	if err != nil {
 		return nil, err
 	}
+	// The snapshot is of the instant at which the cart was read. What came since is no part of it, and stays.
+	return c.commitEntries(ctx, key, commit, after, r.Change)
+}
+
+// commitEntries makes a commit of the ledger alone, which waits for no lock. It returns the cart as it is then, nil where
+// somebody else was quicker. The version of the cart matters only for a precondition.
+func (c *Coordinator) commitEntries(ctx context.Context, key cart.Key, commit storage.Commit, after *cart.Cart, ch Change) (*cart.Cart, error) {
 	commit.Key = key
-	if len(r.If.IfMatch) == 0 && !r.If.IfNoneMatch {
-		// The snapshot is of the instant at which the cart was read. What came since is no part of it, and stays.
+	if len(ch.If.IfMatch) == 0 && !ch.If.IfNoneMatch {
 		commit.Expect.Version = 0
+	}
+	if ch.Lease != "" {
+		commit.Locks = storage.Locks{Token: ch.Lease, MustHold: true, Release: ch.Release}
 	}
 	outs, err := c.store.Commit(ctx, commit)
 	c.cache.drop(key)
-	if err != nil || outs[0].Status != storage.Committed {
+	if err != nil {
 		return nil, err
 	}
-	return c.asCommitted(ctx, key, after, outs[0])
+	switch outs[0].Status {
+	case storage.Committed:
+		return c.asCommitted(ctx, key, after, outs[0])
+	case storage.LockLost:
+		return nil, storage.ErrLockLost
+	case storage.LockUnknown:
+		return nil, storage.ErrLockUnknown
+	}
+	return nil, nil
+}
+
+// mayRelease gives back the lease of a call that changes nothing, since an earlier one has done it, if that was asked
+// for. The earlier one may have given it back.
+func (c *Coordinator) mayRelease(ctx context.Context, key cart.Key, ch Change) error {
+	err := c.ifLeased(ctx, key, ch)
+	if errors.Is(err, storage.ErrLockLost) || errors.Is(err, storage.ErrLockUnknown) {
+		return nil
+	}
+	return err
 }
 
 // asCommitted is the cart that a commit left which did not raise the version.

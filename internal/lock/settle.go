@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/sidecart/sidecart/internal/cart"
-	"github.com/sidecart/sidecart/internal/storage"
 )
 
 // A checkout is settled in two steps, each atomic:
@@ -143,27 +142,7 @@ func (s *settling) cancel(ctx context.Context, at located, now time.Time) (*cart
 	if err != nil {
 		return nil, err
 	}
-	commit.Key = at.key
-	if p := &s.change.If; len(p.IfMatch) == 0 && !p.IfNoneMatch {
-		commit.Expect.Version = 0
-	}
-	if s.change.Lease != "" {
-		commit.Locks = storage.Locks{Token: s.change.Lease, MustHold: true, Release: s.change.Release}
-	}
-	outs, err := s.store.Commit(ctx, commit)
-	s.cache.drop(at.key)
-	if err != nil {
-		return nil, err
-	}
-	switch outs[0].Status {
-	case storage.Committed:
-		return s.asCommitted(ctx, at.key, after, outs[0])
-	case storage.LockLost:
-		return nil, storage.ErrLockLost
-	case storage.LockUnknown:
-		return nil, storage.ErrLockUnknown
-	}
-	return nil, nil
+	return s.commitEntries(ctx, at.key, commit, after, s.change)
 }
 
 // withoutCart settles a checkout whose cart has gone. k is the cart of the name now, which is another one or none.
@@ -223,11 +202,7 @@ func (s *settling) done(ctx context.Context, found *Checkout, k *cart.Cart) (res
 			res.Cart, err = s.read(ctx, s.at)
 		}
 	default:
-		err = s.ifLeased(ctx, s.key, s.change)
-		if errors.Is(err, storage.ErrLockLost) || errors.Is(err, storage.ErrLockUnknown) {
-			err = nil // the settlement may have given it back
-		}
-		if err == nil {
+		if err = s.mayRelease(ctx, s.key, s.change); err == nil {
 			res.Cart, err = s.remember(ctx, s.key, k, s.change.Request, false)
 		}
 	}

@@ -26,6 +26,10 @@ type Coordinator interface {
 	HoldLease(ctx context.Context, key cart.Key, r lock.LeaseRequest, send func(lock.Lease) error) error
 	Flush(ctx context.Context) error
 	Status() lock.Status
+	Checkout(ctx context.Context, key cart.Key, r lock.CheckoutRequest) (lock.CheckoutResult, error)
+	Settle(ctx context.Context, key cart.Key, id string, outcome cart.Outcome, ch lock.Change) (lock.CheckoutResult, error)
+	GetCheckout(ctx context.Context, key cart.Key, id string) (*lock.Checkout, error)
+	ListCheckouts(ctx context.Context, key cart.Key, visit func(*lock.Checkout) error) error
 }
 
 // Backend is what calls are served with. All fields but Generation, Place, Prefix, TTL, MemoryBytes, AllowFlush,

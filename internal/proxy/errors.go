@@ -82,6 +82,8 @@ var (
 	manyStreams  = kind{code: codes.ResourceExhausted, reason: "TOO_MANY_STREAMS", http: http.StatusTooManyRequests, retry: true}
 	keyReused    = kind{code: codes.InvalidArgument, reason: "IDEMPOTENCY_KEY_REUSED", http: http.StatusUnprocessableEntity}
 	late         = kind{code: codes.ResourceExhausted, reason: "BUSY", http: http.StatusTooManyRequests, retry: true, message: "the sidecar did not get to it in time; nothing was changed"}
+	emptyCart    = kind{code: codes.FailedPrecondition, reason: "EMPTY_CART", http: http.StatusConflict}
+	settled      = kind{code: codes.Aborted, reason: "ALREADY_SETTLED", http: http.StatusConflict}
 	internal     = kind{code: codes.Internal, reason: "INTERNAL", http: http.StatusInternalServerError, message: "internal error"}
 )
 
@@ -98,6 +100,8 @@ var kinds = []struct {
 	{lock.ErrDraining, shuttingDown},
 	{lock.ErrBusy, late},
 	{lock.ErrKeyReused, keyReused},
+	{lock.ErrEmptyCart, emptyCart},
+	{lock.ErrAlreadySettled, settled},
 	{storage.ErrLockTimeout, lockTimeout},
 	{storage.ErrLockLost, lockLost},
 	{storage.ErrLockUnknown, noLease},

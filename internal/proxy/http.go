@@ -263,7 +263,7 @@ func emptyName(path string) string {
 		return "identifier"
 	}
 	if s := strings.Split(rest, "/"); len(s) == 4 { // u1/default/items/
-		return map[string]string{"items": "itemId", "conditions": "name", "metadata": "key", "locks": "token"}[s[2]]
+		return map[string]string{"items": "itemId", "conditions": "name", "metadata": "key", "locks": "token", "checkouts": "checkoutId"}[s[2]]
 	}
 	return ""
 }

@@ -118,6 +118,74 @@ func (w weighed) HoldLease(ctx context.Context, key cart.Key, r lock.LeaseReques
 	})
 }
 
+// Checkout implements [Coordinator]. There is the cart, and its snapshot.
+func (w weighed) Checkout(ctx context.Context, key cart.Key, r lock.CheckoutRequest) (lock.CheckoutResult, error) {
+	if err := w.begin(ctx, r.Change.Lease != "", key, key); err != nil {
+		return lock.CheckoutResult{}, err
+	}
+	res, err := w.coordinator.Checkout(ctx, key, r)
+	if err == nil {
+		w.sawBoth(ctx, &res)
+	}
+	return res, err
+}
+
+// Settle implements [Coordinator].
+func (w weighed) Settle(ctx context.Context, key cart.Key, id string, outcome cart.Outcome, ch lock.Change) (lock.CheckoutResult, error) {
+	if err := w.begin(ctx, ch.Lease != "", key, key); err != nil {
+		return lock.CheckoutResult{}, err
+	}
+	res, err := w.coordinator.Settle(ctx, key, id, outcome, ch)
+	if err == nil {
+		w.sawBoth(ctx, &res)
+	}
+	return res, err
+}
+
+// sawBoth takes in how large a cart and a snapshot are.
+func (w weighed) sawBoth(ctx context.Context, r *lock.CheckoutResult) {
+	w.budget.sizes.saw(r.Key, sizeOf(r.Cart))
+	if a := admissionOf(ctx); a != nil {
+		a.learned(sizeOf(r.Cart) + sizeOf(r.Checkout.Cart))
+	}
+}
+
+// GetCheckout implements [Coordinator]. The snapshot is taken to be as large as the cart, until it is known.
+func (w weighed) GetCheckout(ctx context.Context, key cart.Key, id string) (*lock.Checkout, error) {
+	if err := w.begin(ctx, false, key); err != nil {
+		return nil, err
+	}
+	k, err := w.coordinator.GetCheckout(ctx, key, id)
+	if err != nil {
+		return nil, err
+	}
+	if a := admissionOf(ctx); a != nil && !a.learned(sizeOf(k.Cart)) {
+		return nil, errBusy
+	}
+	return k, nil
+}
+
+// ListCheckouts implements [Coordinator]. The answer has so much of the snapshots as fits into it, and one more is read
+// at a time.
+func (w weighed) ListCheckouts(ctx context.Context, key cart.Key, visit func(*lock.Checkout) error) error {
+	a := admissionOf(ctx)
+	if a == nil {
+		return w.coordinator.ListCheckouts(ctx, key, visit)
+	}
+	if err := a.begin(ctx, 0, false, false); err != nil {
+		return err
+	}
+	total := int64(0)
+	return w.coordinator.ListCheckouts(ctx, key, func(k *lock.Checkout) error {
+		size := sizeOf(k.Cart)
+		if !a.learned(min(total, maxAnswerBytes) + size) {
+			return errBusy
+		}
+		total += size
+		return visit(k)
+	})
+}
+
 // The others answer with little, whatever the cart.
 
 // ForgetAll implements [Coordinator].

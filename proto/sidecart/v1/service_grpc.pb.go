@@ -50,6 +50,10 @@ const (
 	CartService_ReleaseLease_FullMethodName        = "/sidecart.v1.CartService/ReleaseLease"
 	CartService_HoldLease_FullMethodName           = "/sidecart.v1.CartService/HoldLease"
 	CartService_Flush_FullMethodName               = "/sidecart.v1.CartService/Flush"
+	CartService_Checkout_FullMethodName            = "/sidecart.v1.CartService/Checkout"
+	CartService_Settle_FullMethodName              = "/sidecart.v1.CartService/Settle"
+	CartService_ListCheckouts_FullMethodName       = "/sidecart.v1.CartService/ListCheckouts"
+	CartService_GetCheckout_FullMethodName         = "/sidecart.v1.CartService/GetCheckout"
 )
 
 // CartServiceClient is the client API for CartService service.
@@ -77,7 +81,8 @@ const (
 // unknown | | UNAVAILABLE | SHUTTING_DOWN | the sidecar is stopping | | RESOURCE_EXHAUSTED | BUSY | the sidecar has no
 // memory for it now or did not get to it in time, nothing was changed; comes with a RetryInfo | | RESOURCE_EXHAUSTED |
 // TOO_MANY_STREAMS | so many streams are open already; comes with a RetryInfo | | PERMISSION_DENIED | FORBIDDEN | the
-// configuration does not allow this |
+// configuration does not allow this | | FAILED_PRECONDITION | EMPTY_CART | a cart without items is to be checked out |
+// | ABORTED | ALREADY_SETTLED | the checkout was settled with the other outcome |
 type CartServiceClient interface {
 	// GetCart reads a whole cart.
 	GetCart(ctx context.Context, in *GetCartRequest, opts ...grpc.CallOption) (*Cart, error)
@@ -151,6 +156,18 @@ type CartServiceClient interface {
 	HoldLease(ctx context.Context, in *HoldLeaseRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[LeaseGrant], error)
 	// Flush removes all carts of the prefix, for tests. It is refused unless the configuration allows it.
 	Flush(ctx context.Context, in *FlushRequest, opts ...grpc.CallOption) (*FlushResponse, error)
+	// Checkout takes a snapshot of a cart in one atomic step. The cart goes on, and its version and etags stay. The same id
+	// again answers with the same snapshot. The cart does not expire before the checkout. A cart without items is
+	// EMPTY_CART.
+	Checkout(ctx context.Context, in *CheckoutRequest, opts ...grpc.CallOption) (*CheckoutResponse, error)
+	// Settle ends a checkout. ORDERED takes from the cart just what was ordered, once: of each item the quantity of the
+	// snapshot, and the conditions that are still as in the snapshot. CANCELLED leaves the cart alone. Another outcome than
+	// the one before is ALREADY_SETTLED. Once the cart has gone, nothing is taken.
+	Settle(ctx context.Context, in *SettleRequest, opts ...grpc.CallOption) (*SettleResponse, error)
+	// ListCheckouts lists the checkouts of a cart, the newest first, also once it has gone.
+	ListCheckouts(ctx context.Context, in *ListCheckoutsRequest, opts ...grpc.CallOption) (*ListCheckoutsResponse, error)
+	// GetCheckout reads one checkout.
+	GetCheckout(ctx context.Context, in *GetCheckoutRequest, opts ...grpc.CallOption) (*Checkout, error)
 }
 
 type cartServiceClient struct {
@@ -480,6 +497,46 @@ func (c *cartServiceClient) Flush(ctx context.Context, in *FlushRequest, opts ..
 	return out, nil
 }
 
+func (c *cartServiceClient) Checkout(ctx context.Context, in *CheckoutRequest, opts ...grpc.CallOption) (*CheckoutResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(CheckoutResponse)
+	err := c.cc.Invoke(ctx, CartService_Checkout_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *cartServiceClient) Settle(ctx context.Context, in *SettleRequest, opts ...grpc.CallOption) (*SettleResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(SettleResponse)
+	err := c.cc.Invoke(ctx, CartService_Settle_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *cartServiceClient) ListCheckouts(ctx context.Context, in *ListCheckoutsRequest, opts ...grpc.CallOption) (*ListCheckoutsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListCheckoutsResponse)
+	err := c.cc.Invoke(ctx, CartService_ListCheckouts_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *cartServiceClient) GetCheckout(ctx context.Context, in *GetCheckoutRequest, opts ...grpc.CallOption) (*Checkout, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Checkout)
+	err := c.cc.Invoke(ctx, CartService_GetCheckout_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // CartServiceServer is the server API for CartService service.
 // All implementations must embed UnimplementedCartServiceServer
 // for forward compatibility.
@@ -505,7 +562,8 @@ func (c *cartServiceClient) Flush(ctx context.Context, in *FlushRequest, opts ..
 // unknown | | UNAVAILABLE | SHUTTING_DOWN | the sidecar is stopping | | RESOURCE_EXHAUSTED | BUSY | the sidecar has no
 // memory for it now or did not get to it in time, nothing was changed; comes with a RetryInfo | | RESOURCE_EXHAUSTED |
 // TOO_MANY_STREAMS | so many streams are open already; comes with a RetryInfo | | PERMISSION_DENIED | FORBIDDEN | the
-// configuration does not allow this |
+// configuration does not allow this | | FAILED_PRECONDITION | EMPTY_CART | a cart without items is to be checked out |
+// | ABORTED | ALREADY_SETTLED | the checkout was settled with the other outcome |
 type CartServiceServer interface {
 	// GetCart reads a whole cart.
 	GetCart(context.Context, *GetCartRequest) (*Cart, error)
@@ -579,6 +637,18 @@ type CartServiceServer interface {
 	HoldLease(*HoldLeaseRequest, grpc.ServerStreamingServer[LeaseGrant]) error
 	// Flush removes all carts of the prefix, for tests. It is refused unless the configuration allows it.
 	Flush(context.Context, *FlushRequest) (*FlushResponse, error)
+	// Checkout takes a snapshot of a cart in one atomic step. The cart goes on, and its version and etags stay. The same id
+	// again answers with the same snapshot. The cart does not expire before the checkout. A cart without items is
+	// EMPTY_CART.
+	Checkout(context.Context, *CheckoutRequest) (*CheckoutResponse, error)
+	// Settle ends a checkout. ORDERED takes from the cart just what was ordered, once: of each item the quantity of the
+	// snapshot, and the conditions that are still as in the snapshot. CANCELLED leaves the cart alone. Another outcome than
+	// the one before is ALREADY_SETTLED. Once the cart has gone, nothing is taken.
+	Settle(context.Context, *SettleRequest) (*SettleResponse, error)
+	// ListCheckouts lists the checkouts of a cart, the newest first, also once it has gone.
+	ListCheckouts(context.Context, *ListCheckoutsRequest) (*ListCheckoutsResponse, error)
+	// GetCheckout reads one checkout.
+	GetCheckout(context.Context, *GetCheckoutRequest) (*Checkout, error)
 	mustEmbedUnimplementedCartServiceServer()
 }
 
@@ -681,6 +751,18 @@ func (UnimplementedCartServiceServer) HoldLease(*HoldLeaseRequest, grpc.ServerSt
 }
 func (UnimplementedCartServiceServer) Flush(context.Context, *FlushRequest) (*FlushResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Flush not implemented")
+}
+func (UnimplementedCartServiceServer) Checkout(context.Context, *CheckoutRequest) (*CheckoutResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Checkout not implemented")
+}
+func (UnimplementedCartServiceServer) Settle(context.Context, *SettleRequest) (*SettleResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Settle not implemented")
+}
+func (UnimplementedCartServiceServer) ListCheckouts(context.Context, *ListCheckoutsRequest) (*ListCheckoutsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListCheckouts not implemented")
+}
+func (UnimplementedCartServiceServer) GetCheckout(context.Context, *GetCheckoutRequest) (*Checkout, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetCheckout not implemented")
 }
 func (UnimplementedCartServiceServer) mustEmbedUnimplementedCartServiceServer() {}
 func (UnimplementedCartServiceServer) testEmbeddedByValue()                     {}
@@ -1254,6 +1336,78 @@ func _CartService_Flush_Handler(srv interface{}, ctx context.Context, dec func(i
 	return interceptor(ctx, in, info, handler)
 }
 
+func _CartService_Checkout_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CheckoutRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CartServiceServer).Checkout(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: CartService_Checkout_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CartServiceServer).Checkout(ctx, req.(*CheckoutRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _CartService_Settle_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SettleRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CartServiceServer).Settle(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: CartService_Settle_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CartServiceServer).Settle(ctx, req.(*SettleRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _CartService_ListCheckouts_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListCheckoutsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CartServiceServer).ListCheckouts(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: CartService_ListCheckouts_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CartServiceServer).ListCheckouts(ctx, req.(*ListCheckoutsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _CartService_GetCheckout_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetCheckoutRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CartServiceServer).GetCheckout(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: CartService_GetCheckout_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CartServiceServer).GetCheckout(ctx, req.(*GetCheckoutRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // CartService_ServiceDesc is the grpc.ServiceDesc for CartService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -1380,6 +1534,22 @@ var CartService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Flush",
 			Handler:    _CartService_Flush_Handler,
+		},
+		{
+			MethodName: "Checkout",
+			Handler:    _CartService_Checkout_Handler,
+		},
+		{
+			MethodName: "Settle",
+			Handler:    _CartService_Settle_Handler,
+		},
+		{
+			MethodName: "ListCheckouts",
+			Handler:    _CartService_ListCheckouts_Handler,
+		},
+		{
+			MethodName: "GetCheckout",
+			Handler:    _CartService_GetCheckout_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{
