@@ -114,6 +114,14 @@ type CartStorageSpec struct {
 	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]{1,9}([.][0-9]{1,9})?(h|m|s|ms))+$') && duration(self) >= duration('1s') && duration(self) <= duration('720h')",message="must be a duration from 1s to 720h such as 24h"
 	IdempotencyWindow metav1.Duration `json:"idempotencyWindow,omitzero"`
 
+	// How long a checkout is kept after it was settled or has expired, whichever came last.
+	// +optional
+	// +kubebuilder:default="720h"
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=32
+	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]{1,9}([.][0-9]{1,9})?(h|m|s|ms))+$') && duration(self) >= duration('1s') && duration(self) <= duration('8760h')",message="must be a duration from 1s to 8760h such as 720h"
+	CheckoutRetention metav1.Duration `json:"checkoutRetention,omitzero"`
+
 	// How changes of several replicas are kept apart.
 	// +optional
 	// +kubebuilder:default={}

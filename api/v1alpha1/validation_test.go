@@ -148,6 +148,7 @@ var rules = []struct{ name, old, good, bad, message string }{
 	{"ttl without unit", "", memory + "ttl: 1h30m0.5s", memory + `ttl: "3600"`, "must be a duration of at least one second such as 30m"},
 	{"negative ttl", "", memory + "ttl: 24h", memory + "ttl: -1h", "must be a duration of at least one second such as 30m"},
 	{"long idempotency window", "", memory + "idempotencyWindow: 720h", memory + "idempotencyWindow: 721h", "spec.idempotencyWindow: Invalid value: \"721h\": must be a duration from 1s to 720h such as 24h"},
+	{"long checkout retention", "", memory + "checkoutRetention: 8760h", memory + "checkoutRetention: 8761h", "spec.checkoutRetention: Invalid value: \"8761h\": must be a duration from 1s to 8760h such as 720h"},
 	{"locking timeout", "", memory + "locking: {timeout: 500ms}", memory + "locking: {timeout: 0s}", `spec.locking.timeout: Invalid value: "0s": must be a duration from 10ms to 24h such as 5s or 500ms`},
 	{"wait", "", memory + "locking: {waitTimeout: 5.5s}", memory + "locking: {waitTimeout: fast}", `spec.locking.waitTimeout: Invalid value: "fast": must be a duration from 1ms to 24h`},
 	{"lease", "", memory + "locking: {leaseDuration: 24h}", memory + "locking: {leaseDuration: 25h}", `spec.locking.leaseDuration: Invalid value: "25h": must be a duration from 10ms to 24h`},

@@ -180,6 +180,7 @@ func (in *CartStorageSpec) DeepCopyInto(out *CartStorageSpec) {
 		**out = **in
 	}
 	out.IdempotencyWindow = in.IdempotencyWindow
+	out.CheckoutRetention = in.CheckoutRetention
 	out.Locking = in.Locking
 	out.Timeouts = in.Timeouts
 	out.Limits = in.Limits

@@ -160,6 +160,7 @@ func (s *sidecar) options(c *config.Config, store storage.Store) lock.Options {
 		LeaseDuration:     c.Locking.LeaseDuration.Std(),
 		TTL:               c.TTL.Std(),
 		IdempotencyWindow: c.IdempotencyWindow.Std(),
+		CheckoutRetention: c.CheckoutRetention.Std(),
 		Limits:            limits(c),
 		Holder:            s.holder,
 		CallOf:            proxy.CallOf,

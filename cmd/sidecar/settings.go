@@ -72,6 +72,7 @@ var groups = []group{
 		{flag: "key-prefix", paths: at("keyPrefix"), value: "PREFIX", usage: "start of every name in a shared backend"},
 		{flag: "ttl", paths: at("ttl"), value: "DURATION", usage: "life of a cart from its last change; 0 is for ever"},
 		{flag: "idempotency-window", paths: at("idempotencyWindow"), value: "DURATION", usage: "how long a cart remembers the idempotency keys of its last 64 changes"},
+		{flag: "checkout-retention", paths: at("checkoutRetention"), value: "DURATION", usage: "how long a checkout is kept after it was settled or has expired"},
 		{flag: "max-items", paths: at("limits.maxItems"), value: "N", usage: "how many items a cart may hold"},
 		{flag: "max-document-bytes", paths: at("limits.maxDocumentBytes"), value: "BYTES", usage: "size of one document as compact JSON"},
 		{flag: "max-cart-bytes", paths: at("limits.maxCartBytes"), value: "BYTES", usage: "size of a whole cart, with all of its documents"},

@@ -34,6 +34,8 @@ type Config struct {
 	TTL Duration `yaml:"ttl"`
 	// IdempotencyWindow is for how long a cart remembers the idempotency keys of its last changes, if it lives as long.
 	IdempotencyWindow Duration `yaml:"idempotencyWindow,omitempty"`
+	// CheckoutRetention is for how long a checkout is kept after it was settled or has expired, whichever came last.
+	CheckoutRetention Duration `yaml:"checkoutRetention,omitempty"`
 
 	Locking  Locking  `yaml:"locking"`
 	Timeouts Timeouts `yaml:"timeouts"`
@@ -70,6 +72,9 @@ func (c Config) MarshalYAML() (any, error) {
 	type plain Config
 	if c.IdempotencyWindow == Default().IdempotencyWindow {
 		c.IdempotencyWindow = 0
+	}
+	if c.CheckoutRetention == Default().CheckoutRetention {
+		c.CheckoutRetention = 0
 	}
 	return plain(c), nil
 }
@@ -257,6 +262,7 @@ func Default() *Config {
 		TTL:        Duration(24 * time.Hour),
 
 		IdempotencyWindow: Duration(24 * time.Hour),
+		CheckoutRetention: Duration(720 * time.Hour),
 		Locking: Locking{
 			Mode:          LockingAuto,
 			WaitTimeout:   defaultWait,

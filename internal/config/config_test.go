@@ -48,7 +48,7 @@ func TestLoadFull(t *testing.T) {
 		MoveFrom: &config.MoveFrom{KeyPrefix: "old.cart", Backend: config.Backend{Type: config.BackendDatabase, Database: &config.Database{
 			URL: "sqlite:/data/carts.db",
 		}}},
-		KeyPrefix: "shop.cart", TTL: config.Duration(48 * time.Hour), IdempotencyWindow: config.Duration(2 * time.Hour),
+		KeyPrefix: "shop.cart", TTL: config.Duration(48 * time.Hour), IdempotencyWindow: config.Duration(2 * time.Hour), CheckoutRetention: config.Duration(3 * time.Hour),
 		Locking:  config.Locking{Mode: config.LockingEnabled, WaitTimeout: config.Duration(4 * time.Second), LeaseDuration: config.Duration(3 * time.Second), Reason: "MultipleReplicas"},
 		Timeouts: config.Timeouts{Dial: config.Duration(2 * time.Second), Read: config.Duration(300 * time.Millisecond), Write: config.Duration(400 * time.Millisecond), Request: config.Duration(90 * time.Second)},
 		Limits:   config.Limits{MaxItems: 10, MaxDocumentBytes: 2048, MaxCartBytes: 4096, MaxMetadataKeys: 20, MaxQuantity: 99},
@@ -184,6 +184,7 @@ func TestLoadProblems(t *testing.T) {
 		"long prefix":         {"keyPrefix: " + strings.Repeat("p", 65), []string{fmt.Sprintf("keyPrefix: must be 1 to 64 characters of A-Z a-z 0-9 _ : . and -, is %q", strings.Repeat("p", 65))}},
 		"reserved prefix":     {"keyPrefix: lock.cart", []string{`keyPrefix: must not start with "lock", which names what is kept beside the carts; is "lock.cart"`}},
 		"idempotency window":  {"idempotencyWindow: 721h", []string{"idempotencyWindow: must be between 1s and 720h, is 721h"}},
+		"checkout retention":  {"checkoutRetention: 0s", []string{"checkoutRetention: must be between 1s and 8760h, is 0s"}},
 		"ttl":                 {"ttl: 10ms", []string{"ttl: must be 0 (for ever) or at least 1s, is 10ms"}},
 		"negative window":     {"fronts: {checkoutWindow: -1s}", []string{"fronts.checkoutWindow: must be between 0 (off) and 24h, is -1s"}},
 		"long window":         {"fronts: {checkoutWindow: 25h}", []string{"fronts.checkoutWindow: must be between 0 (off) and 24h, is 25h"}},
@@ -499,7 +500,7 @@ func TestMarshalForOlderSidecars(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, field := range []string{"maxCartBytes", "maxMetadataKeys", "namespace", "idempotencyWindow", "audit"} {
+	for _, field := range []string{"maxCartBytes", "maxMetadataKeys", "namespace", "idempotencyWindow", "checkoutRetention", "audit"} {
 		if strings.Contains(string(text), field) {
 			t.Errorf("%s is written although it is as by default:\n%s", field, text)
 		}

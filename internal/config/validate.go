@@ -20,6 +20,9 @@ const MaxTimeout = 24 * time.Hour
 // maxIdempotencyWindow is 30 days: nobody sends a request again after that.
 const maxIdempotencyWindow = 720 * time.Hour
 
+// maxCheckoutRetention is a year: what must be kept for longer belongs where orders are.
+const maxCheckoutRetention = 8760 * time.Hour
+
 // Bounds that say "this is a slip" rather than "this is a lot".
 const (
 	maxMaxItems      = 1_000_000
@@ -55,6 +58,9 @@ func (c *Config) Validate() Problems {
 	}
 	if w := c.IdempotencyWindow.Std(); w < time.Second || w > maxIdempotencyWindow {
 		v.problem("idempotencyWindow", "must be between 1s and %s, is %s", Duration(maxIdempotencyWindow), c.IdempotencyWindow)
+	}
+	if r := c.CheckoutRetention.Std(); r < time.Second || r > maxCheckoutRetention {
+		v.problem("checkoutRetention", "must be between 1s and %s, is %s", Duration(maxCheckoutRetention), c.CheckoutRetention)
 	}
 	v.times(c)
 	within(v, "limits.maxItems", int64(c.Limits.MaxItems), 1, maxMaxItems)

@@ -105,7 +105,7 @@ func (c *Coordinator) tryCheckout(ctx context.Context, key cart.Key, r *Checkout
 	}
 	if found != nil {
 		if repeat.Repeat == (Repeat{}) {
-			if err := c.mayRelease(ctx, key, r.Change); err != nil {
+			if err := c.ifLeased(ctx, key, r.Change); err != nil {
 				return res, false, err
 			}
 			if k, err = c.remember(ctx, key, k, r.Change.Request, false); err != nil {
@@ -199,16 +199,6 @@ func (c *Coordinator) commitEntries(ctx context.Context, key cart.Key, commit st
 		return nil, storage.ErrLockUnknown
 	}
 	return nil, nil
-}
-
-// mayRelease gives back the lease of a call that changes nothing, since an earlier one has done it, if that was asked
-// for. The earlier one may have given it back.
-func (c *Coordinator) mayRelease(ctx context.Context, key cart.Key, ch Change) error {
-	err := c.ifLeased(ctx, key, ch)
-	if errors.Is(err, storage.ErrLockLost) || errors.Is(err, storage.ErrLockUnknown) {
-		return nil
-	}
-	return err
 }
 
 // asCommitted is the cart that a commit left which did not raise the version.

@@ -202,7 +202,7 @@ func (s *settling) done(ctx context.Context, found *Checkout, k *cart.Cart) (res
 			res.Cart, err = s.read(ctx, s.at)
 		}
 	default:
-		if err = s.mayRelease(ctx, s.key, s.change); err == nil {
+		if err = s.ifLeased(ctx, s.key, s.change); err == nil {
 			res.Cart, err = s.remember(ctx, s.key, k, s.change.Request, false)
 		}
 	}

@@ -49,7 +49,7 @@ func realBackend(t *testing.T) Backend {
 	t.Helper()
 	store := middleware.Measure(memory.New())
 	t.Cleanup(func() { _ = store.Close() })
-	o := lock.Options{WaitTimeout: 5 * time.Second, LeaseDuration: 5 * time.Second, TTL: time.Hour, Limits: cart.DefaultLimits(), Reason: "Configured"}
+	o := lock.Options{WaitTimeout: 5 * time.Second, LeaseDuration: 5 * time.Second, TTL: time.Hour, CheckoutRetention: time.Hour, Limits: cart.DefaultLimits(), Reason: "Configured"}
 	return Backend{
 		Coordinator: lock.New(store, o), Ping: store.Ping, Name: "Memory", Mode: "auto", Generation: 7,
 		Limits: o.Limits, RequestTimeout: 6 * time.Second, AllowFlush: true, AllowList: true,
@@ -355,7 +355,7 @@ func failed(t *testing.T, err error) reply {
 	return r
 }
 
-var unsteady = regexp.MustCompile(`"(etag|id|createdAt|updatedAt|expiresAt|token)":"[^"]+"|"fence":[0-9]+`)
+var unsteady = regexp.MustCompile(`"(etag|id|cartId|createdAt|updatedAt|expiresAt|settledAt|token)":"[^"]+"|"fence":[0-9]+`)
 
 // steady is a body without what is new each time. Ids of items are short and stay.
 func steady(body string) string {

@@ -21,7 +21,7 @@ func impatient(t *testing.T) Backend {
 	t.Helper()
 	b := realBackend(t)
 	b.Coordinator.(*lock.Coordinator).Update(lock.Options{
-		WaitTimeout: 30 * time.Millisecond, LeaseDuration: 5 * time.Second, TTL: time.Hour, Limits: b.Limits, Holder: "sidecar-1",
+		WaitTimeout: 30 * time.Millisecond, LeaseDuration: 5 * time.Second, TTL: time.Hour, CheckoutRetention: time.Hour, Limits: b.Limits, Holder: "sidecar-1",
 	})
 	return b
 }
@@ -46,8 +46,9 @@ func TestEveryChangeHonoursLeases(t *testing.T) {
 		raw("PatchMetadata", `{"metadata":{"a":1}}`), {rpc: "ClearMetadata"}, {rpc: "PutMetadataValue", params: p{"key": "k"}, body: `{"value":1}`},
 		{rpc: "RemoveMetadataValue", params: p{"key": "k"}}, raw("Batch", `{"operations":[{"removeItem":{"id":"a"}}]}`), {rpc: "Clear"},
 		raw("Swap", `{"toIdentifier":"u2"}`), raw("Merge", `{"toIdentifier":"u2","strategy":"replace"}`), {rpc: "Forget"},
+		raw("Settle", `{"checkoutId":"O-1","outcome":"ORDERED"}`),
 	}
-	listed := map[string]bool{}
+	listed := map[string]bool{"Checkout": true} // which waits for nobody: see TestCheckoutWaitsForNobody
 	for _, a := range changes {
 		listed[a.rpc] = true
 	}
@@ -73,6 +74,9 @@ func TestEveryChangeHonoursLeases(t *testing.T) {
 			}
 			for _, a := range changes {
 				must("set up", ask{rpc: "PutCart", body: `{"items":{"keep":{}},"conditions":{"c":{}}}`})
+				if a.rpc == "Settle" {
+					must("check out", raw("Checkout", `{"checkoutId":"O-1"}`))
+				}
 				token := tokenIn(must("acquire", ask{rpc: "AcquireLease"}))
 				before := must("read", ask{rpc: "GetCart"}).body
 				r := call(a)

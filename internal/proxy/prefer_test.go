@@ -27,13 +27,15 @@ func bare(t *testing.T, body string) any {
 		t.Fatalf("%v: %s", err, body)
 	}
 	drop := func(m map[string]any) {
-		for _, name := range []string{"items", "conditions", "metadata", "value"} {
+		for _, name := range []string{"items", "conditions", "metadata", "value", "attributes"} {
 			delete(m, name)
 		}
 	}
 	drop(v)
-	if c, ok := v["cart"].(map[string]any); ok {
-		drop(c)
+	for _, name := range []string{"cart", "checkout"} {
+		if c, ok := v[name].(map[string]any); ok {
+			drop(c)
+		}
 	}
 	return v
 }

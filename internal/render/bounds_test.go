@@ -78,7 +78,7 @@ func TestBoundsAreTheSidecars(t *testing.T) {
 	}
 	minReplicas := spec.Properties["backend"].Properties["redis"].Properties["minReplicas"]
 	sections := map[string]apiextensionsv1.JSONSchemaProps{".backend.redis.minReplicas": minReplicas}
-	for _, section := range []string{"locking", "timeouts", "limits", "ttl", "idempotencyWindow", "audit"} {
+	for _, section := range []string{"locking", "timeouts", "limits", "ttl", "idempotencyWindow", "checkoutRetention", "audit"} {
 		sections["."+section] = spec.Properties[section]
 	}
 	for section, s := range sections {

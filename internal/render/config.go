@@ -32,6 +32,7 @@ func Config(cs *v1alpha1.CartStorage, locking v1alpha1.LockingStatus, generation
 		c.TTL = config.Duration(spec.TTL.Duration)
 	}
 	c.IdempotencyWindow = duration(c.IdempotencyWindow, spec.IdempotencyWindow)
+	c.CheckoutRetention = duration(c.CheckoutRetention, spec.CheckoutRetention)
 	c.AllowFlush = spec.Flush == v1alpha1.Allow
 	c.Audit = config.Audit{Retention: config.Duration(spec.Audit.Retention.Duration)}
 	c.AllowList = spec.List == v1alpha1.Allow

@@ -65,7 +65,7 @@ func (s *Store) countNode(ctx context.Context, node goredis.Cmdable, c *counting
 		}
 		n := 0
 		for _, k := range keys {
-			if rest, ok := strings.CutPrefix(k, before); ok && s.space.reads("cart", rest) && !strings.HasSuffix(rest, ".") { // not a reserved one
+			if rest, ok := strings.CutPrefix(k, before); ok && s.space.reads("cart", rest) && !strings.HasSuffix(rest, "."+reservedComponent) {
 				n++
 			}
 		}

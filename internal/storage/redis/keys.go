@@ -129,7 +129,7 @@ func (s space) owns(key string) bool {
 }
 
 // reads reports whether rest, which follows kind and prefix, is a valid name: it must have as many components as that
-// kind has, and each must be one that the escape functions write. The instance of a reserved name is empty.
+// kind has, and each must be one that the escape functions write.
 func (s space) reads(kind, rest string) bool {
 	c := strings.Split(rest, ".")
 	write, want := escape, 2
@@ -158,7 +158,7 @@ func (s space) reads(kind, rest string) bool {
 			}
 			name, write = strings.TrimSuffix(inner, "}"), escape
 		}
-		if i == 1 && name == "" {
+		if i == 1 && name == reservedComponent {
 			continue
 		}
 		plain, err := unescape(name)
@@ -191,11 +191,18 @@ func (s space) probes(key string) bool {
 	return ok && strings.HasPrefix(strings.TrimPrefix(rest, "{"), probeComponent)
 }
 
+// reservedComponent is the empty instance of a reserved name ([cart.Key.Reserved]).
+const reservedComponent = "%reserved"
+
 const hexDigits = "0123456789ABCDEF"
 
 // escape writes a name as one component. It writes in percent form the separator of components, the delimiters of a
-// hash tag, and the percent sign itself. The names of probes become components that no name of a cart becomes.
+// hash tag, and the percent sign itself. The names of probes and the empty name become components that no name of a cart
+// becomes.
 func escape(name string) string {
+	if name == "" {
+		return reservedComponent
+	}
 	if strings.HasPrefix(name, probeName) {
 		return probeComponent + name[len(probeName):]
 	}
@@ -229,7 +236,10 @@ func escapeLock(name string) string {
 }
 
 func unescape(component string) (string, error) {
-	if strings.IndexByte(component, '%') < 0 {
+	switch {
+	case component == reservedComponent:
+		return "", nil
+	case strings.IndexByte(component, '%') < 0:
 		return component, nil
 	}
 	var b strings.Builder

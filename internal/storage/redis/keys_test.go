@@ -32,6 +32,10 @@ func TestKeys(t *testing.T) {
 				"lock.shop:1.cart.{ü-1}.default.conditions", "fence.shop:1.cart.{ü-1}.default"}},
 		{space{prefix: "cart", cluster: true}, cart.Key{Identifier: "metadata", Instance: "}{"}, cart.PartAll,
 			[]string{"cart.{metadata}.%7D%7B", "index.cart.{metadata}", "queue.cart.{metadata}.%7D%7B", "lock.cart.{metadata}.%7D%7B", "fence.cart.{metadata}.%7D%7B"}},
+		{plain, cart.Key{Identifier: "u1"}, cart.PartItems, // a reserved name
+			[]string{"cart.u1.%reserved", "index.cart.u1", "queue.cart.u1.%reserved", "lock.cart.u1.%reserved.items", "fence.cart.u1.%reserved"}},
+		{space{prefix: "cart", cluster: true}, cart.Key{Identifier: "u1"}, cart.PartAll,
+			[]string{"cart.{u1}.%reserved", "index.cart.{u1}", "queue.cart.{u1}.%reserved", "lock.cart.{u1}.%reserved", "fence.cart.{u1}.%reserved"}},
 		{space{namespace: "shop_cache_", prefix: "cart"}, cart.Key{Identifier: "u1", Instance: "default"}, cart.PartItems,
 			[]string{"shop_cache_cart.u1.default", "shop_cache_index.cart.u1", "shop_cache_queue.cart.u1.default",
 				"shop_cache_lock.cart.u1.default.items", "shop_cache_fence.cart.u1.default"}},

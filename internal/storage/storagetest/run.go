@@ -86,6 +86,8 @@ func Run(t *testing.T, open func(t *testing.T) Harness, caps Caps) {
 		{"Instances", testInstances},
 		{"Flush", testFlush},
 		{"Count", testCount},
+		{"Reserved", testReserved},
+		{"CartOutlivesCheckout", testCartOutlivesCheckout},
 
 		{"RacingCreators", testRacingCreators},
 		{"LostUpdates", testLostUpdates},
