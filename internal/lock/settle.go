@@ -88,10 +88,8 @@ func (s *settling) try(ctx context.Context) (res CheckoutResult, again bool, err
 	case at.entry == nil:
 		return s.withoutCart(ctx, found, k)
 	case at.entry.Outcome != "":
-		if err := s.finish(ctx, found, at.entry.Outcome, at.entry.SettledAt, at.key); err != nil {
-			return res, false, err
-		}
-		return res, true, nil
+		_, _, err := s.recordSettled(ctx, found, at.entry.Outcome, at.entry.SettledAt, at.key)
+		return res, err == nil, err
 	}
 	return s.inCart(ctx, found, at)
 }
@@ -124,7 +122,11 @@ func (s *settling) inCart(ctx context.Context, found *Checkout, at located) (res
 		return res, err == nil, err
 	}
 	s.at, s.left, s.settled = at.key, left, true
-	return res, true, s.finish(ctx, found, s.outcome, now, at.key)
+	settled, ok, err := s.recordSettled(ctx, found, s.outcome, now, at.key)
+	if err != nil || !ok {
+		return res, err == nil, err
+	}
+	return CheckoutResult{Checkout: settled, Key: at.key, Cart: left, Settled: true}, false, nil
 }
 
 // cancel is step 1 of a cancellation. It returns the cart as it is then, nil where somebody else was quicker.
@@ -164,13 +166,7 @@ func (s *settling) withoutCart(ctx context.Context, found *Checkout, k *cart.Car
 	return CheckoutResult{Checkout: settled, Key: s.key, Cart: k, Settled: true}, false, nil
 }
 
-// finish is step 2, unless somebody else has done it.
-func (s *settling) finish(ctx context.Context, found *Checkout, outcome cart.Outcome, at time.Time, in cart.Key) error {
-	_, _, err := s.recordSettled(ctx, found, outcome, at, in)
-	return err
-}
-
-// recordSettled writes into the snapshot how a checkout was settled, if nobody else has written to it since it was read.
+// recordSettled is step 2. It writes into the snapshot how a checkout was settled, if nobody else has written to it since it was read.
 func (c *Coordinator) recordSettled(ctx context.Context, k *Checkout, outcome cart.Outcome, at time.Time, in cart.Key) (*Checkout, bool, error) {
 	if at.After(k.ExpiresAt) { // it is kept for longer than the lists know
 		late := *k
