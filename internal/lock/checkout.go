@@ -132,6 +132,11 @@ func (c *Coordinator) tryCheckout(ctx context.Context, key cart.Key, r *Checkout
 			return res, false, ErrEmptyCart
 		}
 		now := time.Now().UTC().Truncate(time.Millisecond)
+		for j := range entries { // each has a time of its own, since lists are in the order of times
+			if last := entries[j].CreatedAt; !now.After(last) {
+				now = last.Add(time.Millisecond)
+			}
+		}
 		entry := cart.CheckoutEntry{ID: r.ID, Snapshot: name, Nonce: storage.NewID(), CreatedAt: now, ExpiresAt: now.Add(r.ExpiresIn)}
 		if entries, err = c.room(ctx, key, entries, now); err != nil {
 			return res, false, err

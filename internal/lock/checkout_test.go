@@ -13,6 +13,8 @@ import (
 	"github.com/sidecart/sidecart/internal/cart"
 	"github.com/sidecart/sidecart/internal/lock"
 	"github.com/sidecart/sidecart/internal/storage"
+	"github.com/sidecart/sidecart/internal/storage/memory"
+	"github.com/sidecart/sidecart/internal/storage/moving"
 )
 
 func retaining() lock.Options {
@@ -400,5 +402,50 @@ func TestCheckoutsAtOnce(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// Checkouts move with the carts to another backend, those of carts that have gone too.
+func TestCheckoutsMove(t *testing.T) {
+	from, to := memory.New(), memory.New()
+	before := lock.New(from, retaining())
+	changed(t, before, key, item(t, "x", 2))
+	for _, id := range []string{"O-1", "O-2"} {
+		checkOut(t, before, key, id)
+	}
+	settle(t, before, key, "O-1", cart.Cancelled)
+	gone := cart.Key{Identifier: "gone", Instance: "default"}
+	changed(t, before, gone, item(t, "x", 2))
+	checkOut(t, before, gone, "O-3")
+	must(t)(before.Forget(t.Context(), gone, lock.Change{}))
+
+	store, err := moving.New(from, to, "test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = store.Close() }()
+	if did, err := store.Finish(t.Context()); err != nil || !did {
+		t.Fatal(did, err)
+	}
+	c := lock.New(to, retaining()) // which has all
+	if got := states(t, c, key); !slices.Equal(got, []string{"O-2 OPEN", "O-1 CANCELLED"}) {
+		t.Errorf("list: %v", got)
+	}
+	if r := settle(t, c, key, "O-2", cart.Ordered); !r.Settled || quantity(t, r.Cart, "x") != 0 {
+		t.Errorf("settled: %+v", r)
+	}
+	if r := settle(t, c, gone, "O-3", cart.Ordered); !r.Settled {
+		t.Errorf("of a cart that has gone: %+v", r)
+	}
+}
+
+// Records of checkouts are on no list of carts.
+func TestCheckoutsAreNoCarts(t *testing.T) {
+	c := lock.New(openMemory(t), retaining())
+	changed(t, c, key, item(t, "x", 2))
+	checkOut(t, c, key, "O-1")
+	found, next, err := c.List(t.Context(), lock.ListRequest{Most: 10})
+	if err != nil || next != nil || len(found) != 1 || found[0].Key != key {
+		t.Errorf("list: %+v, %v, %v", found, next, err)
 	}
 }
