@@ -117,6 +117,7 @@ type Coordinator struct {
 	cache     *cache
 	stats     stats
 	leases    leases
+	views     *views
 	// listing is held by the one list that is made.
 	listing chan struct{}
 
@@ -138,6 +139,7 @@ func New(store storage.Store, o Options) *Coordinator {
 	for i := range c.shards {
 		c.shards[i].queues = make(map[cart.Key]*queue)
 	}
+	c.views = newViews(c)
 	c.Update(o)
 	return c
 }
@@ -161,7 +163,7 @@ func (c *Coordinator) enter() error {
 	return nil
 }
 
-// Close refuses new calls with ErrDraining, ends those that hold a lease, and waits for the others under way, or for
+// Close refuses new calls with ErrDraining, ends those that hold a lease or watch a cart, and waits for the others under way, or for
 // ctx.
 func (c *Coordinator) Close(ctx context.Context) error {
 	c.closeMu.Lock()

@@ -25,6 +25,7 @@ type Coordinator interface {
 	ReleaseLease(ctx context.Context, key cart.Key, token string) error
 	HoldLease(ctx context.Context, key cart.Key, r lock.LeaseRequest, send func(lock.Lease) error) error
 	Flush(ctx context.Context) error
+	Watch(ctx context.Context, key cart.Key, r lock.WatchRequest) error
 	Status() lock.Status
 	Checkout(ctx context.Context, key cart.Key, r lock.CheckoutRequest) (lock.CheckoutResult, error)
 	Settle(ctx context.Context, key cart.Key, id string, outcome cart.Outcome, ch lock.Change) (lock.CheckoutResult, error)

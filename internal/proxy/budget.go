@@ -133,6 +133,8 @@ type admission struct {
 	bytes  int64 // of the request
 	arrive lot
 	work   lot
+	// last is the last large answer, where a call has several.
+	last *owed
 }
 
 // admit lets a request of n bytes be received.
@@ -207,8 +209,8 @@ func (a *admission) answered(n int64) *receipt {
 	if a.work.cost == 0 {
 		return nil
 	}
-	r := &receipt{&owed{lot: a.work}}
-	a.work = lot{}
+	r := &receipt{&owed{lot: a.work, done: make(chan struct{})}}
+	a.last, a.work = r.owed, lot{}
 	// gRPC may drop the buffers of a connection that broke. What the collector has taken is free as well.
 	runtime.AddCleanup(r, (*owed).settle, r.owed)
 	return r
@@ -218,9 +220,34 @@ func (a *admission) answered(n int64) *receipt {
 type owed struct {
 	once sync.Once
 	lot  lot
+	done chan struct{} // closed when it is written
 }
 
-func (o *owed) settle() { o.once.Do(o.lot.release) }
+func (o *owed) settle() {
+	o.once.Do(func() {
+		o.lot.release()
+		close(o.done)
+	})
+}
+
+// written waits until the last answer of a stream is written. A client that does not read it loses the stream, since
+// the answer keeps memory from others.
+func (a *admission) written(ctx context.Context) error {
+	if a.last == nil {
+		return nil
+	}
+	late := time.NewTimer(answerGrace)
+	defer late.Stop()
+	select {
+	case <-a.last.done:
+		a.last = nil
+		return nil
+	case <-late.C:
+		return errUnread
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
 
 // receipt is the pool of one buffer of gRPC: it gets it back when it was written.
 type receipt struct{ owed *owed }

@@ -57,6 +57,8 @@ type crowd struct {
 
 	mu sync.Mutex
 	in list.List // of *guest, the oldest first
+	// lasting is how many of them have streams, which have a bound of their own: they leave the others their room.
+	lasting int
 }
 
 func newDoor(l net.Listener, name string, most int, log *slog.Logger) *door {
@@ -117,7 +119,7 @@ func (d *crowd) admit(c net.Conn) *guest {
 		g.host = string(a.IP)
 	}
 	d.mu.Lock()
-	full := d.in.Len() >= d.max
+	full := d.in.Len()-d.lasting >= d.max
 	g.place = d.in.PushBack(g)
 	d.mu.Unlock()
 	if full {
@@ -129,7 +131,7 @@ func (d *crowd) admit(c net.Conn) *guest {
 // turnOut closes one connection, if there is one that can be spared; must says that it may be a newcomer.
 func (d *crowd) turnOut(must bool) {
 	d.mu.Lock()
-	out := d.spared(must || d.in.Len() > 2*d.max)
+	out := d.spared(must || d.in.Len()-d.lasting > 2*d.max)
 	d.mu.Unlock()
 	if out != nil {
 		_ = out.Close()
@@ -171,6 +173,8 @@ type guest struct {
 	came  time.Time
 	place *list.Element
 	gone  sync.Once
+	// streams is how many that last it has; guarded by the mutex of crowd.
+	streams int
 	// busy says that a handler answers, or that gRPC has taken the connection on. It is not closed to make room.
 	busy atomic.Bool
 	// plain takes the place of what net/http answers by itself, where that is not nil.
@@ -203,6 +207,23 @@ func (g *guest) SetDeadline(t time.Time) error {
 		g.busy.Store(true)
 	}
 	return g.Conn.SetDeadline(t)
+}
+
+// lasts says that the connection of a call has a stream, until the end is called.
+func lasts(ctx context.Context) (end func()) {
+	g, _ := ctx.Value(guestKey{}).(*guest)
+	if g == nil {
+		return func() {}
+	}
+	add := func(n int) {
+		g.crowd.mu.Lock()
+		defer g.crowd.mu.Unlock()
+		was := min(g.streams, 1)
+		g.streams += n
+		g.crowd.lasting += min(g.streams, 1) - was
+	}
+	add(1)
+	return func() { add(-1) }
 }
 
 type guestKey struct{}

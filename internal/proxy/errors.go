@@ -36,6 +36,8 @@ var (
 	errBusy = errors.New("too many requests are under way for the sidecar's memory")
 	// errStreams is matched when there are too many streams already.
 	errStreams = fmt.Errorf("%d streams are open, which is the most that are allowed", maxStreams)
+	// errUnread is matched when a client does not read the events that it asked for.
+	errUnread = fmt.Errorf("an event was not read within %v", answerGrace)
 	// errRequestTimeout is the cause of a context that ended with the sidecar's own request timeout.
 	errRequestTimeout = errors.New("request timeout")
 	// errNoRoute and errNoMethod are matched when HTTP asks for what is not there.
@@ -80,6 +82,7 @@ var (
 	badMedia     = kind{code: codes.InvalidArgument, reason: "INVALID", http: http.StatusUnsupportedMediaType}
 	busy         = kind{code: codes.ResourceExhausted, reason: "BUSY", http: http.StatusTooManyRequests, retry: true, message: "too many requests are under way for the sidecar's memory; nothing was changed"}
 	manyStreams  = kind{code: codes.ResourceExhausted, reason: "TOO_MANY_STREAMS", http: http.StatusTooManyRequests, retry: true}
+	unread       = kind{code: codes.ResourceExhausted, reason: "BUSY", http: http.StatusTooManyRequests, retry: true}
 	keyReused    = kind{code: codes.InvalidArgument, reason: "IDEMPOTENCY_KEY_REUSED", http: http.StatusUnprocessableEntity}
 	late         = kind{code: codes.ResourceExhausted, reason: "BUSY", http: http.StatusTooManyRequests, retry: true, message: "the sidecar did not get to it in time; nothing was changed"}
 	emptyCart    = kind{code: codes.FailedPrecondition, reason: "EMPTY_CART", http: http.StatusConflict}
@@ -118,6 +121,7 @@ var kinds = []struct {
 	{errForeign, forbidden},
 	{errBusy, busy},
 	{errStreams, manyStreams},
+	{errUnread, unread},
 }
 
 // failure is an error as clients see it, whatever front they came by. It is an error that gRPC understands.

@@ -114,7 +114,9 @@ func (f *failing) Lease(context.Context, cart.Key, string) (lock.Lease, error) {
 func (f *failing) RenewLease(context.Context, cart.Key, string, time.Duration) (lock.Lease, error) {
 	return lock.Lease{}, f.err
 }
-func (f *failing) ReleaseLease(context.Context, cart.Key, string) error { return f.err }
+func (f *failing) ReleaseLease(context.Context, cart.Key, string) error     { return f.err }
+func (f *failing) Watch(context.Context, cart.Key, lock.WatchRequest) error { return f.err }
+
 func (f *failing) HoldLease(context.Context, cart.Key, lock.LeaseRequest, func(lock.Lease) error) error {
 	return f.err
 }

@@ -53,7 +53,10 @@ func newGateway(s *service, grpcAddress func() string) (*gateway, error) {
 		return nil, err
 	}
 	// In process the gateway has no streams; what is registered last goes first.
-	return g, g.mux.HandlePath(http.MethodPost, "/v1/carts/{identifier}/{instance}/locks:hold", g.serveHold)
+	return g, errors.Join(
+		g.mux.HandlePath(http.MethodPost, "/v1/carts/{identifier}/{instance}/locks:hold", g.serveHold),
+		g.mux.HandlePath(http.MethodGet, "/v1/carts/{identifier}/{instance}/events", g.serveEvents),
+	)
 }
 
 // ServeHTTP implements [http.Handler].
@@ -76,7 +79,7 @@ func (g *gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	a := &admission{budget: l.budget}
 	defer a.release()
 	r = r.WithContext(context.WithValue(context.WithValue(r.Context(), httpCallKey{}, c), admissionKey{}, a))
-	if r.Method == http.MethodHead { // net/http leaves the body out
+	if c.head = r.Method == http.MethodHead; c.head { // net/http leaves the body out
 		r.Method = http.MethodGet
 	}
 	// The body, the call, and the answer to a client that reads slowly.

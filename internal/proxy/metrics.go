@@ -36,6 +36,8 @@ type metrics struct {
 	// Nearly all calls succeed: their series are looked up once, when they are first called for.
 	quick    map[string]*[fronts]func() series
 	inFlight atomic.Int64
+	// events counts what streams were told of carts.
+	events prometheus.Counter
 	// leaseWait is how long acquisitions of leases waited, by how they ended.
 	leaseWait *prometheus.HistogramVec
 }
@@ -45,8 +47,12 @@ type series struct {
 	duration prometheus.Observer
 }
 
-func newMetrics(version string) *metrics {
+func newMetrics(version string, streams *atomic.Int64) *metrics {
 	m := &metrics{
+		events: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "sidecart_events_sent_total",
+			Help: "Events about watched carts that were sent to clients.",
+		}),
 		registry: prometheus.NewRegistry(),
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "sidecart_requests_total",
@@ -80,6 +86,11 @@ func newMetrics(version string) *metrics {
 			Name: "sidecart_in_flight_requests",
 			Help: "Calls under way.",
 		}, func() float64 { return float64(m.inFlight.Load()) }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "sidecart_streams_open",
+			Help: "Streams that last: watched carts, held leases, watched health. There may be 1,000.",
+		}, func() float64 { return float64(streams.Load()) }),
+		m.events,
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	)

@@ -55,8 +55,9 @@ type Server struct {
 func Start(o Options, b Backend) (*Server, error) {
 	s := &Server{log: o.Log, addrs: map[string]net.Addr{}, failed: make(chan error, 1), stopping: make(chan struct{}), health: health.NewServer()}
 	s.owner = statusOwner{Pod: o.Pod, Namespace: o.Namespace, CartStorage: o.CartStorage}
-	m := newMetrics(o.Version)
-	s.service = &service{metrics: m, log: o.Log, stopping: s.stopping}
+	s.service = &service{log: o.Log, stopping: s.stopping}
+	m := newMetrics(o.Version, &s.service.streams)
+	s.service.metrics = m
 	s.service.backends.swap(b)
 	s.pulse = newPulse(&s.service.backends, o.Log, readiness(s.health))
 	s.service.callFailed = s.pulse.callFailed

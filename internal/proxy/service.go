@@ -42,7 +42,7 @@ type httpCall struct {
 	minimal              bool                 // Prefer: return=minimal
 	key                  string               // Idempotency-Key
 	list                 *pb.ListCartsRequest // the query of a list; nil for none
-	reads                bool                 // GET or HEAD
+	reads, head          bool                 // GET or HEAD; HEAD
 
 	// Set by the handler, for the headers of the answer.
 	about   *identity // nil where the answer is about no cart

@@ -30,6 +30,7 @@ func (g *gateway) serveHold(w http.ResponseWriter, r *http.Request, params map[s
 		return
 	}
 	defer g.service.streams.Add(-1)
+	defer lasts(ctx)()
 	in := &pb.HoldLeaseRequest{}
 	if body, ok := r.Body.(*requestBody); ok {
 		if err := decodeBody(body.text, in.ProtoReflect()); err != nil && !errors.Is(err, io.EOF) {
@@ -38,7 +39,7 @@ func (g *gateway) serveHold(w http.ResponseWriter, r *http.Request, params map[s
 		}
 	}
 	in.Identifier, in.Instance = params["identifier"], params["instance"]
-	out := &lines{w: w, rc: http.NewResponseController(w)}
+	out := &lines{w: w, rc: http.NewResponseController(w), contentType: contentLines}
 	f := g.service.hold(r.Context(), in, func(m *pb.LeaseGrant) error {
 		text, err := appendMessage([]byte(`{"result":`), m.ProtoReflect())
 		if err != nil {
@@ -64,16 +65,17 @@ func (g *gateway) serveHold(w http.ResponseWriter, r *http.Request, params map[s
 
 // lines writes one line after the other, each at once.
 type lines struct {
-	w     http.ResponseWriter
-	rc    *http.ResponseController
-	begun bool
+	w           http.ResponseWriter
+	rc          *http.ResponseController
+	contentType string
+	begun       bool
 }
 
 func (l *lines) write(line []byte) error {
 	if !l.begun {
 		l.begun = true
 		h := l.w.Header()
-		h.Set("Content-Type", contentLines)
+		h.Set("Content-Type", l.contentType)
 		h.Set("Cache-Control", "no-store")
 	}
 	// A client that does not read loses what it holds.
@@ -81,5 +83,9 @@ func (l *lines) write(line []byte) error {
 	if _, err := l.w.Write(append(line, '\n')); err != nil {
 		return err
 	}
-	return l.rc.Flush()
+	if err := l.rc.Flush(); err != nil {
+		return err
+	}
+	// The deadline is that of this line. Over HTTP/2 it would end a stream that has nothing to say for longer.
+	return l.rc.SetWriteDeadline(time.Time{})
 }

@@ -186,6 +186,30 @@ func (w weighed) ListCheckouts(ctx context.Context, key cart.Key, visit func(*lo
 	})
 }
 
+// Watch implements [Coordinator]. A stream has memory only from a reading of the cart until its events are written.
+func (w weighed) Watch(ctx context.Context, key cart.Key, r lock.WatchRequest) error {
+	a := admissionOf(ctx)
+	if a == nil {
+		return w.coordinator.Watch(ctx, key, r)
+	}
+	a.release()
+	a.budget = w.budget // the backend, and so the budget, may be another than when the stream began
+	r.Admit = func(ctx context.Context) (func(), error) {
+		return a.release, w.begin(ctx, false, key)
+	}
+	show := r.Show
+	r.Show = func(s lock.Sighting) error {
+		if !s.Gone && !w.saw(ctx, key, s.Cart) {
+			return lock.ErrBusy // next time its size is known, and it waits its turn
+		}
+		if err := show(s); err != nil {
+			return err
+		}
+		return a.written(ctx)
+	}
+	return w.coordinator.Watch(ctx, key, r)
+}
+
 // The others answer with little, whatever the cart.
 
 // ForgetAll implements [Coordinator].

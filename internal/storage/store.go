@@ -115,6 +115,10 @@ func (c *Change) Any() bool {
 	return c.Steps > 0 || len(c.Writes) > 0 || c.Touch || c.Forget || c.Place != nil
 }
 
+// Alters reports whether a cart that it is made on becomes another, or goes. What has no steps is nothing that clients
+// are shown.
+func (c *Change) Alters() bool { return c.Steps > 0 || c.Forget || c.Place != nil }
+
 // Locks are what a commit has to do with locks. The zero value looks at none, has none and asks for none.
 type Locks struct {
 	// Parts are the parts whose locks must be free or held by Token; PartAll for the whole cart.

@@ -46,6 +46,17 @@ type Notifier interface {
 	Listen(wake func(tokens []string))
 }
 
+// Announcer is a driver whose stores hear of each other's changes of the carts that are watched. A message may get lost,
+// but rarely. The fallback is that a store hears of its own changes alone.
+type Announcer interface {
+	// Follow is called once, before all else: the driver has watches told of what other stores change.
+	Follow(watches *storage.Watches)
+	// Watching says that a cart is watched which was not before.
+	Watching(key cart.Key)
+	// Announced reports whether others know that the cart is watched, and are heard.
+	Announced(key cart.Key) bool
+}
+
 // Pacer is a driver whose waiters look at the record at another pace, since each look costs money or time. The fallback
 // is 2 to 20 ms.
 type Pacer interface {

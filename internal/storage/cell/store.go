@@ -19,6 +19,7 @@ var (
 	_ storage.Auditor     = (*Store)(nil)
 	_ storage.Counter     = (*Store)(nil)
 	_ storage.OutsideHeap = (*Store)(nil)
+	_ storage.Watcher     = (*Store)(nil)
 )
 
 // Store is a [storage.Locker] over a driver.
@@ -29,6 +30,9 @@ type Store struct {
 	close  func() error
 	// notifier is nil where waiters must poll.
 	notifier Notifier
+	// announcer is nil where others' changes are not heard of.
+	announcer Announcer
+	watches   storage.Watches
 
 	mu sync.Mutex
 	// waiting has a channel for each Acquire of this process, by token.
@@ -48,6 +52,10 @@ func New(d Driver) *Store {
 	if n, ok := s.powers.(Notifier); ok {
 		s.notifier = n
 		n.Listen(s.wakeHere)
+	}
+	if a, ok := s.powers.(Announcer); ok {
+		s.announcer = a
+		a.Follow(&s.watches)
 	}
 	return s
 }
@@ -123,6 +131,7 @@ func apply(records []*Record, commits []storage.Commit, now time.Time) ([]storag
 			continue
 		}
 		r.Save = c.Change.Any() || c.Locks.Release
+		r.Changed = c.Change.Alters()
 		r.write(&c.Change)
 		r.Audited = trails[i]
 	}
@@ -139,6 +148,7 @@ func (s *Store) update(ctx context.Context, keys []cart.Key, change func(now tim
 		return fmt.Errorf("%w: these carts do not share an atomic step", storage.ErrUnsupported)
 	}
 	var granted [2][]string
+	var changed [2]bool
 	err := s.driver.Update(ctx, keys, func(now time.Time, records []*Record) error {
 		for i, r := range records {
 			granted[i] = r.begin(now)
@@ -151,7 +161,7 @@ func (s *Store) update(ctx context.Context, keys []cart.Key, change func(now tim
 		}
 		granted[0] = append(granted[0], let...)
 		for i, r := range records {
-			r.Granted = granted[i]
+			r.Granted, changed[i] = granted[i], r.Changed
 		}
 		return err
 	})
@@ -160,6 +170,9 @@ func (s *Store) update(ctx context.Context, keys []cart.Key, change func(now tim
 	}
 	for i := range keys {
 		s.wake(keys[i], granted[i])
+		if changed[i] {
+			s.watches.Tell(keys[i])
+		}
 	}
 	return nil
 }
@@ -213,6 +226,9 @@ func (s *Store) Flush(ctx context.Context) error {
 		return fmt.Errorf("flush: %w", err)
 	}
 	s.wakeAll() // the waiters' places in the queue are gone
+	for _, key := range s.watches.Keys() {
+		s.watches.Tell(key)
+	}
 	return nil
 }
 

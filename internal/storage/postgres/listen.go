@@ -46,6 +46,7 @@ func (d *driver) listen(wake func(tokens []string)) {
 	for pause := 100 * time.Millisecond; ctx.Err() == nil; {
 		heard, deaf := d.hear(ctx, wake)
 		d.hears.Store(false)
+		d.watches.unsaid()
 		d.deaf.Store(deaf)
 		switch {
 		case heard:
@@ -96,6 +97,8 @@ func (d *driver) hear(ctx context.Context, wake func(tokens []string)) (heard, d
 		case err == nil && n.Payload == probe:
 			heard = true
 			d.hears.Store(true)
+			d.watches.kick(askAll)
+		case err == nil && d.watches.take(n.Payload):
 		case err == nil:
 			wake(strings.Fields(n.Payload))
 		case !quiet:

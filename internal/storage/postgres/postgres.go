@@ -16,6 +16,7 @@ var (
 	_ cell.Driver     = (*driver)(nil)
 	_ cell.Notifier   = (*driver)(nil)
 	_ cell.Hearer     = (*driver)(nil)
+	_ cell.Announcer  = (*driver)(nil)
 	_ sql.Dialect     = (*driver)(nil)
 	_ storage.Beater  = (*driver)(nil)
 	_ storage.Advisor = (*driver)(nil)
@@ -31,6 +32,7 @@ type driver struct {
 	hears   atomic.Bool // they arrive
 	deaf    atomic.Bool // they were seen not to arrive
 	pooled  atomic.Bool // connections are a pooler's, which lends another one for each transaction
+	watches watches
 }
 
 // Open makes a store of the database that c names. It connects when it is first used.
@@ -52,6 +54,7 @@ func openDriver(c sql.Config) (*driver, error) {
 	if d.pool, err = pgxpool.NewWithConfig(context.Background(), pool); err != nil {
 		return nil, storage.Hide(fmt.Errorf("%w: %w", storage.ErrUnsupported, err), d.secrets...)
 	}
+	d.watches.init()
 	d.Start()
 	return d, nil
 }

@@ -67,6 +67,9 @@ func (d *driver) Commit(ctx context.Context, conn sql.Conn, now time.Time, chang
 	d.queueLines(b, now, lines, made)
 	for _, c := range changes {
 		d.notify(b, c.Record.Granted)
+		if c.Record.Changed {
+			d.announce(b, c.Key)
+		}
 	}
 	err := finish(ctx, conn, b)
 	if err == nil && quicker {

@@ -43,6 +43,11 @@ func (s *Store) Commit(ctx context.Context, commits ...storage.Commit) ([]storag
 	if err != nil {
 		return nil, s.translate(ctx, err, "commit", keysOf(commits)...)
 	}
+	for i := range commits {
+		if outs[i].Status == storage.Committed && commits[i].Change.Alters() {
+			s.watching.changedHere(commits[i].Key)
+		}
+	}
 	return outs, nil
 }
 
@@ -116,6 +121,7 @@ func (s *Store) commitArgs(commits []storage.Commit) []any {
 		if s.declaresFence(c) {
 			nkeys++
 		}
+		nkeys++ // its watch key
 	}
 	args := append(make([]any, 0, 3+nkeys+room), "evalsha", commitScript.sha, nkeys)
 	for i := range commits {
@@ -130,6 +136,9 @@ func (s *Store) commitArgs(commits []storage.Commit) []any {
 		if s.declaresFence(&commits[i]) {
 			args = append(args, ns[i].fence)
 		}
+	}
+	for i := range commits {
+		args = append(args, ns[i].watch)
 	}
 	switch {
 	case len(commits) > 1 || !isOrdinary(&commits[0]):

@@ -2,7 +2,7 @@
 -- that no error leaves half a change behind. The rules are those of Apply in state.go of package storage.
 --
 -- KEYS: for each cart: cart, index of instances, queue, lock of the whole cart. Then, for one cart or in a Cluster, the
--- locks of the parts. ARGV: number of commits, and for each, in this order
+-- locks of the parts. At last, for each cart, its watch key. ARGV: number of commits, and for each, in this order
 --   instance as in the key, id and version expected ('' and 0 for none), new id, steps, ttl (ms),
 --   flags (f forget, p place, t touch, l lease demanded, r release, c and a: claim and again are for a lease, i look
 --   whether the index lost the cart), token,
@@ -304,7 +304,7 @@ local replies = {}
 for i, m in ipairs(commits) do
   local c = m.cart
   local granted, queued, first, poll = false, false, -1, false
-  local id, base, created, updated, expires, cart = '', 0, 0, 0, 0, false
+  local id, base, created, updated, expires, cart, altered = '', 0, 0, 0, 0, false, false
   if not failed then
     id, base, created, updated = write(m)
     if m.release and m.token ~= '' and #c.held + #c.waiting > 0 then
@@ -319,6 +319,7 @@ for i, m in ipairs(commits) do
     end
     save(c)
     expires = c.expires
+    altered = m.steps > 0 or m.forget or m.place
   elseif status[i] == COMMITTED then
     status[i] = NOT_TRIED
   else
@@ -333,6 +334,9 @@ for i, m in ipairs(commits) do
     if status[i] == CONFLICT or (status[i] == LOCKED and not queued) then
       cart = snapshot(c)
     end
+  end
+  if altered then
+    announce(redis.pcall('MGET', KEYS[#KEYS - n + i])[1])
   end
   replies[i] = {status[i], granted, queued, first, poll, id, base, created, updated, expires, cart}
 end

@@ -62,6 +62,10 @@ func validateCharacters(field, text string) error {
 	return nil
 }
 
+// watchComponent is the last component of the key and of the channel of those who watch a cart. No name of a cart
+// becomes it.
+const watchComponent = ".%watch"
+
 // space makes and reads the keys of one prefix. Components are separated by dots and names are escaped, so that by
 // their number and their first word no two keys of any two prefixes are the same.
 type space struct {
@@ -73,6 +77,7 @@ type space struct {
 // names are the keys of one cart.
 type names struct {
 	cart, queue, lock, index, fence string
+	watch, channel                  string // what tells who watches it, and where they hear of it
 	instance                        string // as in the key
 }
 
@@ -85,6 +90,7 @@ func (s space) names(k cart.Key) names {
 	if !s.cluster { // a hash tag needs no further escape, and must be the same in all keys of a cart
 		id = escapeLock(k.Identifier)
 	}
+	n.watch, n.channel = n.queue+watchComponent, ns+"wake."+key+watchComponent
 	n.lock = ns + "lock." + s.prefix + "." + id + "." + escapeLock(k.Instance)
 	return n
 }

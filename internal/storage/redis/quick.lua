@@ -29,7 +29,7 @@ if ARGV[1] == 'q' or ARGV[1] == 't' then
   local now = tonumber(ms)
 
   -- Whether the locks are as such a commit needs them.
-  local locks = redis.call('MGET', unpack(KEYS, 3)) -- queue, lock of the whole cart, locks of the parts
+  local locks = redis.call('MGET', unpack(KEYS, 3)) -- queue, lock of the whole cart, locks of the parts, watch key
   local free, turn = true, nil
   if in_turn then
     local registry, cart_lock, held = locks[1], locks[2], locks[3]
@@ -44,7 +44,7 @@ if ARGV[1] == 'q' or ARGV[1] == 't' then
       end
     end
   else
-    for i = 1, #KEYS - 2 do
+    for i = 1, #KEYS - 3 do
       free = free and not locks[i]
     end
   end
@@ -78,6 +78,7 @@ if ARGV[1] == 'q' or ARGV[1] == 't' then
       end
       redis.call('HSET', hash, unpack(set))
       redis.call('PEXPIREAT', hash, expires - 1) -- see save.lua
+      announce(locks[#KEYS - 2])
       local reply = '+' .. got_version .. ' ' .. created .. ' ' .. ms .. ' ' .. ends
       if not in_turn then
         return reply

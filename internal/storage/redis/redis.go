@@ -28,6 +28,7 @@ type Store struct {
 	heartbeat time.Duration
 	confirms  bool // replicas must confirm what is acknowledged
 	waiters   *waiters
+	watching  *watching
 	eviction  eviction
 	// probing holds an element while a probe is under way. Probes of one store use the same keys.
 	probing       chan struct{}
@@ -60,6 +61,7 @@ func New(_ context.Context, c Config) (*Store, error) {
 		done:      make(chan struct{}),
 		probing:   make(chan struct{}, 1), probeInstance: probeName + randomName(),
 	}
+	s.watching = newWatching(s)
 	return s, nil
 }
 
@@ -139,6 +141,7 @@ func (s *Store) Flush(ctx context.Context) error {
 	} else {
 		err = s.flushNode(ctx, s.client)
 	}
+	s.watching.changedAll()
 	return s.translate(ctx, err, "flush")
 }
 

@@ -39,7 +39,7 @@ func join(names ...string) string {
 var locking = join("time", "arguments", "calls", "names", "cart", "parts", "leases", "life", "locks", "save", "wake")
 
 var (
-	commitScript    = acknowledging(join("registry", "quick") + locking + join("tombstones", "commit"))
+	commitScript    = acknowledging(join("watch", "registry", "quick") + locking + join("tombstones", "commit"))
 	claimScript     = acknowledging(join("registry") + locking + join("claim"))
 	abandonScript   = newScript(join("registry") + locking + join("abandon"))
 	leaseScript     = acknowledging(join("registry") + locking + join("lease"))

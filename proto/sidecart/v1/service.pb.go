@@ -25,7 +25,7 @@ var File_sidecart_v1_service_proto protoreflect.FileDescriptor
 
 const file_sidecart_v1_service_proto_rawDesc = "" +
 	"\n" +
-	"\x19sidecart/v1/service.proto\x12\vsidecart.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x16sidecart/v1/cart.proto\x1a\x1bsidecart/v1/checkouts.proto\x1a\x18sidecart/v1/leases.proto\x1a\x1asidecart/v1/requests.proto2\xc8$\n" +
+	"\x19sidecart/v1/service.proto\x12\vsidecart.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x16sidecart/v1/cart.proto\x1a\x1bsidecart/v1/checkouts.proto\x1a\x18sidecart/v1/events.proto\x1a\x18sidecart/v1/leases.proto\x1a\x1asidecart/v1/requests.proto2\xc0%\n" +
 	"\vCartService\x12\x91\x01\n" +
 	"\aGetCart\x12\x1b.sidecart.v1.GetCartRequest\x1a\x11.sidecart.v1.Cart\"V\x82\xd3\xe4\x93\x02PZ+B)\n" +
 	"\x04HEAD\x12!/v1/carts/{identifier}/{instance}\x12!/v1/carts/{identifier}/{instance}\x12j\n" +
@@ -69,7 +69,8 @@ const file_sidecart_v1_service_proto_rawDesc = "" +
 	"\bCheckout\x12\x1c.sidecart.v1.CheckoutRequest\x1a\x1d.sidecart.v1.CheckoutResponse\"5\x82\xd3\xe4\x93\x02/:\x01*\"*/v1/carts/{identifier}/{instance}:checkout\x12v\n" +
 	"\x06Settle\x12\x1a.sidecart.v1.SettleRequest\x1a\x1b.sidecart.v1.SettleResponse\"3\x82\xd3\xe4\x93\x02-:\x01*\"(/v1/carts/{identifier}/{instance}:settle\x12\x8b\x01\n" +
 	"\rListCheckouts\x12!.sidecart.v1.ListCheckoutsRequest\x1a\".sidecart.v1.ListCheckoutsResponse\"3\x82\xd3\xe4\x93\x02-\x12+/v1/carts/{identifier}/{instance}/checkouts\x12\x88\x01\n" +
-	"\vGetCheckout\x12\x1f.sidecart.v1.GetCheckoutRequest\x1a\x15.sidecart.v1.Checkout\"A\x82\xd3\xe4\x93\x02;\x129/v1/carts/{identifier}/{instance}/checkouts/{checkout_id}B;Z9github.com/sidecart/sidecart/proto/sidecart/v1;sidecartv1b\x06proto3"
+	"\vGetCheckout\x12\x1f.sidecart.v1.GetCheckoutRequest\x1a\x15.sidecart.v1.Checkout\"A\x82\xd3\xe4\x93\x02;\x129/v1/carts/{identifier}/{instance}/checkouts/{checkout_id}\x12v\n" +
+	"\tWatchCart\x12\x1d.sidecart.v1.WatchCartRequest\x1a\x16.sidecart.v1.CartEvent\"0\x82\xd3\xe4\x93\x02*\x12(/v1/carts/{identifier}/{instance}/events0\x01B;Z9github.com/sidecart/sidecart/proto/sidecart/v1;sidecartv1b\x06proto3"
 
 var file_sidecart_v1_service_proto_goTypes = []any{
 	(*GetCartRequest)(nil),             // 0: sidecart.v1.GetCartRequest
@@ -107,25 +108,27 @@ var file_sidecart_v1_service_proto_goTypes = []any{
 	(*SettleRequest)(nil),              // 32: sidecart.v1.SettleRequest
 	(*ListCheckoutsRequest)(nil),       // 33: sidecart.v1.ListCheckoutsRequest
 	(*GetCheckoutRequest)(nil),         // 34: sidecart.v1.GetCheckoutRequest
-	(*Cart)(nil),                       // 35: sidecart.v1.Cart
-	(*Instances)(nil),                  // 36: sidecart.v1.Instances
-	(*ListCartsResponse)(nil),          // 37: sidecart.v1.ListCartsResponse
-	(*ItemsDocument)(nil),              // 38: sidecart.v1.ItemsDocument
-	(*ConditionsDocument)(nil),         // 39: sidecart.v1.ConditionsDocument
-	(*MetadataDocument)(nil),           // 40: sidecart.v1.MetadataDocument
-	(*MetadataValue)(nil),              // 41: sidecart.v1.MetadataValue
-	(*ForgetResponse)(nil),             // 42: sidecart.v1.ForgetResponse
-	(*ForgetAllResponse)(nil),          // 43: sidecart.v1.ForgetAllResponse
-	(*SwapResponse)(nil),               // 44: sidecart.v1.SwapResponse
-	(*MergeResponse)(nil),              // 45: sidecart.v1.MergeResponse
-	(*LeaseGrant)(nil),                 // 46: sidecart.v1.LeaseGrant
-	(*Lease)(nil),                      // 47: sidecart.v1.Lease
-	(*ReleaseLeaseResponse)(nil),       // 48: sidecart.v1.ReleaseLeaseResponse
-	(*FlushResponse)(nil),              // 49: sidecart.v1.FlushResponse
-	(*CheckoutResponse)(nil),           // 50: sidecart.v1.CheckoutResponse
-	(*SettleResponse)(nil),             // 51: sidecart.v1.SettleResponse
-	(*ListCheckoutsResponse)(nil),      // 52: sidecart.v1.ListCheckoutsResponse
-	(*Checkout)(nil),                   // 53: sidecart.v1.Checkout
+	(*WatchCartRequest)(nil),           // 35: sidecart.v1.WatchCartRequest
+	(*Cart)(nil),                       // 36: sidecart.v1.Cart
+	(*Instances)(nil),                  // 37: sidecart.v1.Instances
+	(*ListCartsResponse)(nil),          // 38: sidecart.v1.ListCartsResponse
+	(*ItemsDocument)(nil),              // 39: sidecart.v1.ItemsDocument
+	(*ConditionsDocument)(nil),         // 40: sidecart.v1.ConditionsDocument
+	(*MetadataDocument)(nil),           // 41: sidecart.v1.MetadataDocument
+	(*MetadataValue)(nil),              // 42: sidecart.v1.MetadataValue
+	(*ForgetResponse)(nil),             // 43: sidecart.v1.ForgetResponse
+	(*ForgetAllResponse)(nil),          // 44: sidecart.v1.ForgetAllResponse
+	(*SwapResponse)(nil),               // 45: sidecart.v1.SwapResponse
+	(*MergeResponse)(nil),              // 46: sidecart.v1.MergeResponse
+	(*LeaseGrant)(nil),                 // 47: sidecart.v1.LeaseGrant
+	(*Lease)(nil),                      // 48: sidecart.v1.Lease
+	(*ReleaseLeaseResponse)(nil),       // 49: sidecart.v1.ReleaseLeaseResponse
+	(*FlushResponse)(nil),              // 50: sidecart.v1.FlushResponse
+	(*CheckoutResponse)(nil),           // 51: sidecart.v1.CheckoutResponse
+	(*SettleResponse)(nil),             // 52: sidecart.v1.SettleResponse
+	(*ListCheckoutsResponse)(nil),      // 53: sidecart.v1.ListCheckoutsResponse
+	(*Checkout)(nil),                   // 54: sidecart.v1.Checkout
+	(*CartEvent)(nil),                  // 55: sidecart.v1.CartEvent
 }
 var file_sidecart_v1_service_proto_depIdxs = []int32{
 	0,  // 0: sidecart.v1.CartService.GetCart:input_type -> sidecart.v1.GetCartRequest
@@ -163,43 +166,45 @@ var file_sidecart_v1_service_proto_depIdxs = []int32{
 	32, // 32: sidecart.v1.CartService.Settle:input_type -> sidecart.v1.SettleRequest
 	33, // 33: sidecart.v1.CartService.ListCheckouts:input_type -> sidecart.v1.ListCheckoutsRequest
 	34, // 34: sidecart.v1.CartService.GetCheckout:input_type -> sidecart.v1.GetCheckoutRequest
-	35, // 35: sidecart.v1.CartService.GetCart:output_type -> sidecart.v1.Cart
-	36, // 36: sidecart.v1.CartService.ListInstances:output_type -> sidecart.v1.Instances
-	37, // 37: sidecart.v1.CartService.ListCarts:output_type -> sidecart.v1.ListCartsResponse
-	35, // 38: sidecart.v1.CartService.PutCart:output_type -> sidecart.v1.Cart
-	38, // 39: sidecart.v1.CartService.GetItems:output_type -> sidecart.v1.ItemsDocument
-	38, // 40: sidecart.v1.CartService.PutItems:output_type -> sidecart.v1.ItemsDocument
-	38, // 41: sidecart.v1.CartService.AddItem:output_type -> sidecart.v1.ItemsDocument
-	38, // 42: sidecart.v1.CartService.UpdateItem:output_type -> sidecart.v1.ItemsDocument
-	38, // 43: sidecart.v1.CartService.RemoveItem:output_type -> sidecart.v1.ItemsDocument
-	39, // 44: sidecart.v1.CartService.GetConditions:output_type -> sidecart.v1.ConditionsDocument
-	39, // 45: sidecart.v1.CartService.PutConditions:output_type -> sidecart.v1.ConditionsDocument
-	39, // 46: sidecart.v1.CartService.PutCondition:output_type -> sidecart.v1.ConditionsDocument
-	39, // 47: sidecart.v1.CartService.RemoveCondition:output_type -> sidecart.v1.ConditionsDocument
-	40, // 48: sidecart.v1.CartService.GetMetadata:output_type -> sidecart.v1.MetadataDocument
-	40, // 49: sidecart.v1.CartService.PatchMetadata:output_type -> sidecart.v1.MetadataDocument
-	40, // 50: sidecart.v1.CartService.ClearMetadata:output_type -> sidecart.v1.MetadataDocument
-	41, // 51: sidecart.v1.CartService.GetMetadataValue:output_type -> sidecart.v1.MetadataValue
-	41, // 52: sidecart.v1.CartService.PutMetadataValue:output_type -> sidecart.v1.MetadataValue
-	41, // 53: sidecart.v1.CartService.RemoveMetadataValue:output_type -> sidecart.v1.MetadataValue
-	35, // 54: sidecart.v1.CartService.Batch:output_type -> sidecart.v1.Cart
-	35, // 55: sidecart.v1.CartService.Clear:output_type -> sidecart.v1.Cart
-	42, // 56: sidecart.v1.CartService.Forget:output_type -> sidecart.v1.ForgetResponse
-	43, // 57: sidecart.v1.CartService.ForgetAll:output_type -> sidecart.v1.ForgetAllResponse
-	44, // 58: sidecart.v1.CartService.Swap:output_type -> sidecart.v1.SwapResponse
-	45, // 59: sidecart.v1.CartService.Merge:output_type -> sidecart.v1.MergeResponse
-	46, // 60: sidecart.v1.CartService.AcquireLease:output_type -> sidecart.v1.LeaseGrant
-	47, // 61: sidecart.v1.CartService.GetLease:output_type -> sidecart.v1.Lease
-	47, // 62: sidecart.v1.CartService.RenewLease:output_type -> sidecart.v1.Lease
-	48, // 63: sidecart.v1.CartService.ReleaseLease:output_type -> sidecart.v1.ReleaseLeaseResponse
-	46, // 64: sidecart.v1.CartService.HoldLease:output_type -> sidecart.v1.LeaseGrant
-	49, // 65: sidecart.v1.CartService.Flush:output_type -> sidecart.v1.FlushResponse
-	50, // 66: sidecart.v1.CartService.Checkout:output_type -> sidecart.v1.CheckoutResponse
-	51, // 67: sidecart.v1.CartService.Settle:output_type -> sidecart.v1.SettleResponse
-	52, // 68: sidecart.v1.CartService.ListCheckouts:output_type -> sidecart.v1.ListCheckoutsResponse
-	53, // 69: sidecart.v1.CartService.GetCheckout:output_type -> sidecart.v1.Checkout
-	35, // [35:70] is the sub-list for method output_type
-	0,  // [0:35] is the sub-list for method input_type
+	35, // 35: sidecart.v1.CartService.WatchCart:input_type -> sidecart.v1.WatchCartRequest
+	36, // 36: sidecart.v1.CartService.GetCart:output_type -> sidecart.v1.Cart
+	37, // 37: sidecart.v1.CartService.ListInstances:output_type -> sidecart.v1.Instances
+	38, // 38: sidecart.v1.CartService.ListCarts:output_type -> sidecart.v1.ListCartsResponse
+	36, // 39: sidecart.v1.CartService.PutCart:output_type -> sidecart.v1.Cart
+	39, // 40: sidecart.v1.CartService.GetItems:output_type -> sidecart.v1.ItemsDocument
+	39, // 41: sidecart.v1.CartService.PutItems:output_type -> sidecart.v1.ItemsDocument
+	39, // 42: sidecart.v1.CartService.AddItem:output_type -> sidecart.v1.ItemsDocument
+	39, // 43: sidecart.v1.CartService.UpdateItem:output_type -> sidecart.v1.ItemsDocument
+	39, // 44: sidecart.v1.CartService.RemoveItem:output_type -> sidecart.v1.ItemsDocument
+	40, // 45: sidecart.v1.CartService.GetConditions:output_type -> sidecart.v1.ConditionsDocument
+	40, // 46: sidecart.v1.CartService.PutConditions:output_type -> sidecart.v1.ConditionsDocument
+	40, // 47: sidecart.v1.CartService.PutCondition:output_type -> sidecart.v1.ConditionsDocument
+	40, // 48: sidecart.v1.CartService.RemoveCondition:output_type -> sidecart.v1.ConditionsDocument
+	41, // 49: sidecart.v1.CartService.GetMetadata:output_type -> sidecart.v1.MetadataDocument
+	41, // 50: sidecart.v1.CartService.PatchMetadata:output_type -> sidecart.v1.MetadataDocument
+	41, // 51: sidecart.v1.CartService.ClearMetadata:output_type -> sidecart.v1.MetadataDocument
+	42, // 52: sidecart.v1.CartService.GetMetadataValue:output_type -> sidecart.v1.MetadataValue
+	42, // 53: sidecart.v1.CartService.PutMetadataValue:output_type -> sidecart.v1.MetadataValue
+	42, // 54: sidecart.v1.CartService.RemoveMetadataValue:output_type -> sidecart.v1.MetadataValue
+	36, // 55: sidecart.v1.CartService.Batch:output_type -> sidecart.v1.Cart
+	36, // 56: sidecart.v1.CartService.Clear:output_type -> sidecart.v1.Cart
+	43, // 57: sidecart.v1.CartService.Forget:output_type -> sidecart.v1.ForgetResponse
+	44, // 58: sidecart.v1.CartService.ForgetAll:output_type -> sidecart.v1.ForgetAllResponse
+	45, // 59: sidecart.v1.CartService.Swap:output_type -> sidecart.v1.SwapResponse
+	46, // 60: sidecart.v1.CartService.Merge:output_type -> sidecart.v1.MergeResponse
+	47, // 61: sidecart.v1.CartService.AcquireLease:output_type -> sidecart.v1.LeaseGrant
+	48, // 62: sidecart.v1.CartService.GetLease:output_type -> sidecart.v1.Lease
+	48, // 63: sidecart.v1.CartService.RenewLease:output_type -> sidecart.v1.Lease
+	49, // 64: sidecart.v1.CartService.ReleaseLease:output_type -> sidecart.v1.ReleaseLeaseResponse
+	47, // 65: sidecart.v1.CartService.HoldLease:output_type -> sidecart.v1.LeaseGrant
+	50, // 66: sidecart.v1.CartService.Flush:output_type -> sidecart.v1.FlushResponse
+	51, // 67: sidecart.v1.CartService.Checkout:output_type -> sidecart.v1.CheckoutResponse
+	52, // 68: sidecart.v1.CartService.Settle:output_type -> sidecart.v1.SettleResponse
+	53, // 69: sidecart.v1.CartService.ListCheckouts:output_type -> sidecart.v1.ListCheckoutsResponse
+	54, // 70: sidecart.v1.CartService.GetCheckout:output_type -> sidecart.v1.Checkout
+	55, // 71: sidecart.v1.CartService.WatchCart:output_type -> sidecart.v1.CartEvent
+	36, // [36:72] is the sub-list for method output_type
+	0,  // [0:36] is the sub-list for method input_type
 	0,  // [0:0] is the sub-list for extension type_name
 	0,  // [0:0] is the sub-list for extension extendee
 	0,  // [0:0] is the sub-list for field type_name
@@ -212,6 +217,7 @@ func file_sidecart_v1_service_proto_init() {
 	}
 	file_sidecart_v1_cart_proto_init()
 	file_sidecart_v1_checkouts_proto_init()
+	file_sidecart_v1_events_proto_init()
 	file_sidecart_v1_leases_proto_init()
 	file_sidecart_v1_requests_proto_init()
 	type x struct{}

@@ -54,6 +54,7 @@ const (
 	CartService_Settle_FullMethodName              = "/sidecart.v1.CartService/Settle"
 	CartService_ListCheckouts_FullMethodName       = "/sidecart.v1.CartService/ListCheckouts"
 	CartService_GetCheckout_FullMethodName         = "/sidecart.v1.CartService/GetCheckout"
+	CartService_WatchCart_FullMethodName           = "/sidecart.v1.CartService/WatchCart"
 )
 
 // CartServiceClient is the client API for CartService service.
@@ -168,6 +169,10 @@ type CartServiceClient interface {
 	ListCheckouts(ctx context.Context, in *ListCheckoutsRequest, opts ...grpc.CallOption) (*ListCheckoutsResponse, error)
 	// GetCheckout reads one checkout.
 	GetCheckout(ctx context.Context, in *GetCheckoutRequest, opts ...grpc.CallOption) (*Checkout, error)
+	// WatchCart tells of a cart as it changes: what stands there now, and then each state that the client is quick enough
+	// to see, always ending with the latest. When the cart is gone the call goes on, and tells of a successor. It ends
+	// when the client does so, or with SHUTTING_DOWN when the sidecar stops. Over HTTP the answer is text/event-stream.
+	WatchCart(ctx context.Context, in *WatchCartRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[CartEvent], error)
 }
 
 type cartServiceClient struct {
@@ -537,6 +542,25 @@ func (c *cartServiceClient) GetCheckout(ctx context.Context, in *GetCheckoutRequ
 	return out, nil
 }
 
+func (c *cartServiceClient) WatchCart(ctx context.Context, in *WatchCartRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[CartEvent], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &CartService_ServiceDesc.Streams[1], CartService_WatchCart_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[WatchCartRequest, CartEvent]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type CartService_WatchCartClient = grpc.ServerStreamingClient[CartEvent]
+
 // CartServiceServer is the server API for CartService service.
 // All implementations must embed UnimplementedCartServiceServer
 // for forward compatibility.
@@ -649,6 +673,10 @@ type CartServiceServer interface {
 	ListCheckouts(context.Context, *ListCheckoutsRequest) (*ListCheckoutsResponse, error)
 	// GetCheckout reads one checkout.
 	GetCheckout(context.Context, *GetCheckoutRequest) (*Checkout, error)
+	// WatchCart tells of a cart as it changes: what stands there now, and then each state that the client is quick enough
+	// to see, always ending with the latest. When the cart is gone the call goes on, and tells of a successor. It ends
+	// when the client does so, or with SHUTTING_DOWN when the sidecar stops. Over HTTP the answer is text/event-stream.
+	WatchCart(*WatchCartRequest, grpc.ServerStreamingServer[CartEvent]) error
 	mustEmbedUnimplementedCartServiceServer()
 }
 
@@ -763,6 +791,9 @@ func (UnimplementedCartServiceServer) ListCheckouts(context.Context, *ListChecko
 }
 func (UnimplementedCartServiceServer) GetCheckout(context.Context, *GetCheckoutRequest) (*Checkout, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetCheckout not implemented")
+}
+func (UnimplementedCartServiceServer) WatchCart(*WatchCartRequest, grpc.ServerStreamingServer[CartEvent]) error {
+	return status.Error(codes.Unimplemented, "method WatchCart not implemented")
 }
 func (UnimplementedCartServiceServer) mustEmbedUnimplementedCartServiceServer() {}
 func (UnimplementedCartServiceServer) testEmbeddedByValue()                     {}
@@ -1408,6 +1439,17 @@ func _CartService_GetCheckout_Handler(srv interface{}, ctx context.Context, dec 
 	return interceptor(ctx, in, info, handler)
 }
 
+func _CartService_WatchCart_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(WatchCartRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(CartServiceServer).WatchCart(m, &grpc.GenericServerStream[WatchCartRequest, CartEvent]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type CartService_WatchCartServer = grpc.ServerStreamingServer[CartEvent]
+
 // CartService_ServiceDesc is the grpc.ServiceDesc for CartService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -1556,6 +1598,11 @@ var CartService_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "HoldLease",
 			Handler:       _CartService_HoldLease_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "WatchCart",
+			Handler:       _CartService_WatchCart_Handler,
 			ServerStreams: true,
 		},
 	},
