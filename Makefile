@@ -128,6 +128,10 @@ cluster-down: ## Stop it; nothing is left
 bench-crowd: ## Measure a hundred clients on one cart, for throughput, waits and fairness
 	go run ./bench -crowd 20s $(ARGS)
 
+.PHONY: bench-events
+bench-events: setup ## Measure how long events take on every backend, and what a thousand streams cost
+	go run ./bench -events $(ARGS)
+
 .PHONY: bench-backends
 bench-backends: setup ## Measure every backend beside a plain loop on it, and write docs/benchmarks-backends.md
 	go run ./bench -backends -rounds 5 -markdown docs/benchmarks-backends.md $(ARGS)

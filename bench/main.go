@@ -27,6 +27,7 @@ type options struct {
 	sidecar  string
 	crowd    time.Duration
 	backends bool
+	events   bool
 	ops      int
 	calls    time.Duration
 	only     []string // backends; none stands for all
@@ -45,6 +46,7 @@ func main() {
 	flag.DurationVar(&o.crowd, "crowd", 0, "measure a crowd of clients on one cart for this `time` for each row, and nothing else")
 	flag.DurationVar(&o.calls, "calls", 0, "measure what each call costs for this `time` for each row of a round, and nothing else")
 	flag.BoolVar(&o.backends, "backends", false, "measure every backend of this version, and nothing else")
+	flag.BoolVar(&o.events, "events", false, "measure how long events take on every backend, and what streams cost, and nothing else")
 	flag.IntVar(&o.ops, "ops", 1000, "operations in a round, with -backends")
 	flag.Func("only", "with -backends, the `NAME` of a backend to measure, such as PostgreSQL; may be repeated", func(s string) error {
 		if !slices.ContainsFunc(backends, func(b *backend) bool { return b.String() == s }) {
@@ -105,6 +107,24 @@ func run(ctx context.Context, o options, out, progress io.Writer) (err error) {
 		}
 		var report bytes.Buffer
 		writeCalls(&report, bed, o, samples)
+		return publish(report.Bytes(), o, out)
+	}
+	if o.events {
+		delays, err := measureEvents(ctx, bed, o, progress)
+		if err != nil {
+			return err
+		}
+		var costs []streamCosts
+		for _, front := range []string{"gRPC", "HTTP/1.1"} {
+			fmt.Fprintln(progress, "streams over", front)
+			c, err := measureStreams(ctx, bed, front)
+			if err != nil {
+				return err
+			}
+			costs = append(costs, c)
+		}
+		var report bytes.Buffer
+		writeEvents(&report, bed, delays, costs)
 		return publish(report.Bytes(), o, out)
 	}
 	if o.backends {
