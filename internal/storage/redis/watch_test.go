@@ -98,7 +98,9 @@ func TestWatchEnds(t *testing.T) {
 	await(t, "the store hears", func() bool { return s.Hears(u1) })
 	stop()
 	channel := s.space.names(u1).channel
-	await(t, "the subscription ends", func() bool { return do(t, r, "EVAL", "return redis.call('PUBSUB', 'NUMSUB', ARGV[1])[2]", "0", channel) == "0" })
+	await(t, "the subscription ends", func() bool {
+		return do(t, r, "EVAL", "return redis.call('PUBSUB', 'NUMSUB', ARGV[1])[2]", "0", channel) == "0"
+	})
 	for len(news) > 0 {
 		<-news
 	}
