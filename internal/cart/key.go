@@ -29,8 +29,8 @@ func (k Key) Validate() error {
 }
 
 // Reserved reports whether no client can name such a cart, since its instance is empty. Records of checkouts are kept
-// under such names, as carts. They are no carts of their own: who lists or counts carts leaves them out, and who moves or
-// removes all carts takes them along.
+// under such names, as carts. They are no carts of their own: who lists or counts carts leaves them out, and who moves
+// or removes all carts takes them along.
 func (k Key) Reserved() bool { return k.Instance == "" }
 
 // ValidateName checks a name against the rule for all names: UTF-8 without NUL, 1 to [MaxNameBytes] bytes. The error is

@@ -32,7 +32,8 @@ var (
 const (
 	// MaxOpenCheckouts is how many checkouts of one cart may be open. Where two carts become one there may be more.
 	MaxOpenCheckouts = 16
-	// mostEntries bounds the entries of a cart, open ones apart: of those that expired, the oldest lose the right to take.
+	// mostEntries bounds the entries of a cart, open ones apart: of those that expired, the oldest lose the right to
+	// take.
 	mostEntries = 64
 )
 
@@ -180,8 +181,8 @@ func (c *Coordinator) enterCheckout(ctx context.Context, key cart.Key, k *cart.C
 	return c.commitEntries(ctx, key, commit, after, r.Change)
 }
 
-// commitEntries makes a commit of the ledger alone, which waits for no lock. It returns the cart as it is then, nil where
-// somebody else was quicker. The version of the cart matters only for a precondition.
+// commitEntries makes a commit of the ledger alone, which waits for no lock. It returns the cart as it is then, nil
+// where somebody else was quicker. The version of the cart matters only for a precondition.
 func (c *Coordinator) commitEntries(ctx context.Context, key cart.Key, commit storage.Commit, after *cart.Cart, ch Change) (*cart.Cart, error) {
 	commit.Key = key
 	if len(ch.If.IfMatch) == 0 && !ch.If.IfNoneMatch {
@@ -406,9 +407,9 @@ type located struct {
 	entry *cart.CheckoutEntry
 }
 
-// locate looks for the cart that has the entry of s: under the name where it was made, and then under the names to which
-// carts have gone from there. Each move is written down before the cart goes. So a search that does not find the cart
-// has passed it on its way only where a move was written meanwhile, and then it begins anew.
+// locate looks for the cart that has the entry of s: under the name where it was made, and then under the names to
+// which carts have gone from there. Each move is written down before the cart goes. So a search that does not find the
+// cart has passed it on its way only where a move was written meanwhile, and then it begins anew.
 func (c *Coordinator) locate(ctx context.Context, s *Checkout, load func(context.Context, cart.Key) (*cart.Cart, error)) (located, error) {
 	var before map[cart.Key]uint64
 	for {

@@ -259,8 +259,8 @@ func killed(t *testing.T, store storage.Locker, do func(n int, c *lock.Coordinat
 	}
 }
 
-// A process that is killed at any call of a checkout, of a settlement or of a hand-over leaves nothing that the next one
-// cannot finish: what was ordered is taken once, and what came meanwhile stays.
+// A process that is killed at any call of a checkout, of a settlement or of a hand-over leaves nothing that the next
+// one cannot finish: what was ordered is taken once, and what came meanwhile stays.
 func TestCheckoutKilled(t *testing.T) {
 	at := func(n int) (from, to cart.Key) {
 		return cart.Key{Identifier: fmt.Sprint("guest-", n), Instance: "default"}, cart.Key{Identifier: fmt.Sprint("user-", n), Instance: "default"}

@@ -163,8 +163,8 @@ func (c *Coordinator) enter() error {
 	return nil
 }
 
-// Close refuses new calls with ErrDraining, ends those that hold a lease or watch a cart, and waits for the others under way, or for
-// ctx.
+// Close refuses new calls with ErrDraining, ends those that hold a lease or watch a cart, and waits for the others
+// under way, or for ctx.
 func (c *Coordinator) Close(ctx context.Context) error {
 	c.closeMu.Lock()
 	if !c.closing.Swap(true) {

@@ -14,12 +14,12 @@ import (
 //  1. The cart: what was ordered is taken, and the entry in the ledger says so, in one commit.
 //  2. The snapshot says how it was settled.
 //
-// The entry decides: it is used up once. Who finds it settled and the snapshot not does step 2. Where the cart has gone,
-// there is no entry and nothing to take, and the snapshot decides.
+// The entry decides: it is used up once. Who finds it settled and the snapshot not does step 2. Where the cart has
+// gone, there is no entry and nothing to take, and the snapshot decides.
 
 // Settle settles a checkout with an outcome. ch.If, ch.Lease and ch.Request are as in every change; ch.Verb is nil. An
-// order waits for locks of others on items and conditions, a cancellation does not. A checkout that was settled with the
-// other outcome is ErrAlreadySettled, and one that is not there a [cart.ErrNotFound].
+// order waits for locks of others on items and conditions, a cancellation does not. A checkout that was settled with
+// the other outcome is ErrAlreadySettled, and one that is not there a [cart.ErrNotFound].
 func (c *Coordinator) Settle(ctx context.Context, key cart.Key, id string, outcome cart.Outcome, ch Change) (CheckoutResult, error) {
 	if err := c.canLease(ch); err != nil {
 		return CheckoutResult{}, err
@@ -166,7 +166,8 @@ func (s *settling) withoutCart(ctx context.Context, found *Checkout, k *cart.Car
 	return CheckoutResult{Checkout: settled, Key: s.key, Cart: k, Settled: true}, false, nil
 }
 
-// recordSettled is step 2. It writes into the snapshot how a checkout was settled, if nobody else has written to it since it was read.
+// recordSettled is step 2. It writes into the snapshot how a checkout was settled, if nobody else has written to it
+// since it was read.
 func (c *Coordinator) recordSettled(ctx context.Context, k *Checkout, outcome cart.Outcome, at time.Time, in cart.Key) (*Checkout, bool, error) {
 	if at.After(k.ExpiresAt) { // it is kept for longer than the lists know
 		late := *k

@@ -41,8 +41,8 @@ type WatchRequest struct {
 	// Show shows a state to the reader, for as long as that takes. Meanwhile states are passed over. An error ends the
 	// call, but for ErrBusy: then the state is shown later. Required.
 	Show func(Sighting) error
-	// Beat is called where nothing was shown for [BeatInterval], and where the first reading has nothing to show; nil is
-	// not called.
+	// Beat is called where nothing was shown for [BeatInterval], and where the first reading has nothing to show; nil
+	// is not called.
 	Beat func() error
 }
 

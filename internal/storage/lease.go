@@ -49,8 +49,8 @@ func millis(d time.Duration) int64 { return max(d.Milliseconds(), 1) }
 
 // outlive lets the cart live until the last lease on it has ended, so that a client changes the same cart that it was
 // given with its lease, and until its last open checkout has expired, so that what was ordered can be taken from it. It
-// is called when a lease begins or is renewed, and when the cart is given its whole TTL again.
-// If a lease ends before its time, the later expiry stays.
+// is called when a lease begins or is renewed, and when the cart is given its whole TTL again. If a lease ends before
+// its time, the later expiry stays.
 func (s *State) outlive() {
 	k := &s.Cart
 	if !k.Exists() || k.ExpiresAt.IsZero() {

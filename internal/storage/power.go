@@ -8,8 +8,8 @@ type Decorator interface {
 }
 
 // As finds a power that only some stores have: [Beater], [Advisor], [Auditor], [Counter], [Walker], [Fencer], [Loner],
-// [Mover], [OutsideHeap], [Watcher] or [Meter]. The outermost store that has it answers; false means that the documented fallback
-// holds. Do not ask for a [Locker] this way: a decorator of a Locker is one itself.
+// [Mover], [OutsideHeap], [Watcher] or [Meter]. The outermost store that has it answers; false means that the
+// documented fallback holds. Do not ask for a [Locker] this way: a decorator of a Locker is one itself.
 func As[Power any](s Store) (Power, bool) {
 	for {
 		if p, ok := s.(Power); ok {

@@ -27,8 +27,8 @@ type Store interface {
 	// Instances lists the instances of an identifier that exist, sorted, without a reserved one ([cart.Key.Reserved]).
 	Instances(ctx context.Context, identifier string) ([]string, error)
 
-	// Flush removes every cart under the store's prefix, reserved ones too, with its locks, and nothing else of what the
-	// backend holds. It is not atomic.
+	// Flush removes every cart under the store's prefix, reserved ones too, with its locks, and nothing else of what
+	// the backend holds. It is not atomic.
 	Flush(ctx context.Context) error
 
 	// Ping proves that a change would work: it makes one of its own, apart from all carts, and takes it back. It fails

@@ -11,7 +11,8 @@ import (
 type Walker interface {
 	// Page returns the names of about limit carts, in no order, and where to go on: after is "" for the first page and
 	// then the next of the page before, and next is "" at the end. A cart that exists from the first page to the last
-	// is on at least one page; others may be, reserved ones too, and a page may be empty. Use it seldom. It does not slow changes down.
+	// is on at least one page; others may be, reserved ones too, and a page may be empty. Use it seldom. It does not
+	// slow changes down.
 	Page(ctx context.Context, after string, limit int) (keys []cart.Key, next string, err error)
 }
 

@@ -55,8 +55,8 @@ type Record struct {
 	// Granted are the tokens of waiters that are let in when State is stored. A [Notifier] that can tell others in the
 	// transaction itself may do it there, in place of Notify.
 	Granted []string
-	// Changed says that State has another cart, or none any more. An [Announcer] that can tell others in the transaction
-	// itself does so.
+	// Changed says that State has another cart, or none any more. An [Announcer] that can tell others in the
+	// transaction itself does so.
 	Changed bool
 	// Audited is what an audit trail has to say when State is stored. A driver that is a [storage.Auditor] writes it in
 	// the same transaction.

@@ -36,8 +36,8 @@ type Flusher interface {
 }
 
 // Notifier is a driver whose stores hear of each other's releases. A message may get lost, but rarely. The fallback is
-// that a waiter looks at the record at the pace of a [Pacer], with jitter. Releases in the same store wake without it, so
-// that a driver whose data is not shared needs it not.
+// that a waiter looks at the record at the pace of a [Pacer], with jitter. Releases in the same store wake without it,
+// so that a driver whose data is not shared needs it not.
 type Notifier interface {
 	// Notify tells the other stores of the same data that a change let in the waiters of these tokens. It waits for
 	// nobody.
@@ -46,8 +46,8 @@ type Notifier interface {
 	Listen(wake func(tokens []string))
 }
 
-// Announcer is a driver whose stores hear of each other's changes of the carts that are watched. A message may get lost,
-// but rarely. The fallback is that a store hears of its own changes alone.
+// Announcer is a driver whose stores hear of each other's changes of the carts that are watched. A message may get
+// lost, but rarely. The fallback is that a store hears of its own changes alone.
 type Announcer interface {
 	// Follow is called once, before all else: the driver has watches told of what other stores change.
 	Follow(watches *storage.Watches)

@@ -55,7 +55,8 @@ func BenchmarkCommit(b *testing.B) {
 	})
 }
 
-// scriptTime is how long the server takes for a script, in microseconds. It hardly depends on what else the machine does.
+// scriptTime is how long the server takes for a script, in microseconds. It hardly depends on what else the machine
+// does.
 func scriptTime(b *testing.B, r *testserver.Redis) float64 {
 	text, err := r.Do("INFO", "commandstats")
 	if err != nil {

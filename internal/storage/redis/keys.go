@@ -203,8 +203,8 @@ const reservedComponent = "%reserved"
 const hexDigits = "0123456789ABCDEF"
 
 // escape writes a name as one component. It writes in percent form the separator of components, the delimiters of a
-// hash tag, and the percent sign itself. The names of probes and the empty name become components that no name of a cart
-// becomes.
+// hash tag, and the percent sign itself. The names of probes and the empty name become components that no name of a
+// cart becomes.
 func escape(name string) string {
 	if name == "" {
 		return reservedComponent

@@ -385,8 +385,8 @@ func (w *watching) hear(e *ear) {
 	}
 }
 
-// confirm takes in that the server has made or ended a subscription. It ends that of a shard channel when the slot moves
-// to another server.
+// confirm takes in that the server has made or ended a subscription. It ends that of a shard channel when the slot
+// moves to another server.
 func (w *watching) confirm(e *ear, m *goredis.Subscription) {
 	w.mu.Lock()
 	c := w.carts[m.Channel]

@@ -34,7 +34,8 @@ func published(t *testing.T, servers ...*testserver.Redis) (text string) {
 	return text
 }
 
-// Whatever way a commit takes, those who watch the cart are told once, and nobody is told of a cart that nobody watches.
+// Whatever way a commit takes, those who watch the cart are told once, and nobody is told of a cart that nobody
+// watches.
 func TestWatch(t *testing.T) {
 	for _, mode := range []Mode{Standalone, Cluster} {
 		t.Run(string(mode), func(t *testing.T) {
