@@ -8,7 +8,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -314,7 +313,10 @@ func (s *callSample) measure(ctx context.Context, t *callTargets, k *callKind, r
 		}
 	}
 	waits, errs := make([][]time.Duration, n), make([]error, n)
-	sidecarBefore, redisBefore := cpuOf(sidecar), cpuOf(redis)
+	before, err := processorTimes(sidecar, redis)
+	if err != nil {
+		return err
+	}
 	began := monotonic()
 	over := began + int64(d)
 	var wg sync.WaitGroup
@@ -337,28 +339,13 @@ func (s *callSample) measure(ctx context.Context, t *callTargets, k *callKind, r
 		made += len(waits[i])
 		s.waits = append(s.waits, waits[i]...)
 	}
-	perThousand := func(cpu time.Duration) float64 { return cpu.Seconds() * 1e6 / float64(max(made, 1)) }
-	s.perSecond = append(s.perSecond, float64(made)/took.Seconds())
-	s.sidecarCPU = append(s.sidecarCPU, perThousand(cpuOf(sidecar)-sidecarBefore))
-	s.redisCPU = append(s.redisCPU, perThousand(cpuOf(redis)-redisBefore))
-	return errors.Join(errs...)
-}
-
-// clockTick is the unit of processor time in /proc, which is the same on all Linux that Go runs on.
-const clockTick = 10 * time.Millisecond
-
-// cpuOf is the processor time that a process has used; 0 if it is gone.
-func cpuOf(pid int) time.Duration {
-	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	after, err := processorTimes(sidecar, redis)
 	if err != nil {
-		return 0
+		return err
 	}
-	// The name of the program, in parentheses, may have spaces.
-	fields := strings.Fields(string(raw[bytes.LastIndexByte(raw, ')')+1:]))
-	var sum time.Duration
-	for _, f := range fields[11:13] { // utime and stime
-		n, _ := strconv.ParseInt(f, 10, 64)
-		sum += time.Duration(n) * clockTick
-	}
-	return sum
+	perThousand := func(i int) float64 { return (after[i] - before[i]).Seconds() * 1e6 / float64(max(made, 1)) }
+	s.perSecond = append(s.perSecond, float64(made)/took.Seconds())
+	s.sidecarCPU = append(s.sidecarCPU, perThousand(0))
+	s.redisCPU = append(s.redisCPU, perThousand(1))
+	return errors.Join(errs...)
 }

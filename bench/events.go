@@ -7,7 +7,6 @@ import (
 	"io"
 	"net/http"
 	"net/url"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -166,7 +165,7 @@ func measureStreams(ctx context.Context, bed *testbed, front string) (c streamCo
 	if err != nil {
 		return c, err
 	}
-	c.quiet = (after - before) / time.Duration(idleTime/time.Second)
+	c.quiet = (after - before) / (idleTime / time.Second)
 	writer, err := dialCarts(stage, ps[0].grpc)
 	if err != nil {
 		return c, err
@@ -213,7 +212,7 @@ func openStreams(ctx context.Context, stage *hostTB, p *sidecarProcess, front st
 			if err != nil {
 				return err
 			}
-			resp, err := client.Do(req)
+			resp, err := client.Do(req) //nolint:bodyclose // readEvents closes it
 			if err != nil {
 				return err
 			}
@@ -256,29 +255,6 @@ func readEvents(resp *http.Response, events chan<- error) {
 			return
 		}
 	}
-}
-
-// processorTime is what a process has used of processors.
-func processorTime(pid int) (time.Duration, error) {
-	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return 0, err
-	}
-	_, rest, _ := strings.Cut(string(raw), ") ")
-	fields := strings.Fields(rest)
-	const user, system = 11, 12 // behind the name of the program
-	if len(fields) <= system {
-		return 0, fmt.Errorf("stat of process %d has %d fields", pid, len(fields))
-	}
-	var ticks int64
-	for _, f := range []string{fields[user], fields[system]} {
-		n, err := strconv.ParseInt(f, 10, 64)
-		if err != nil {
-			return 0, err
-		}
-		ticks += n
-	}
-	return time.Duration(ticks) * 10 * time.Millisecond, nil // USER_HZ is 100
 }
 
 // writeEvents writes the tables.

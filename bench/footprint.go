@@ -74,3 +74,38 @@ func residentBytes(pid int) (int64, error) {
 	}
 	return 0, fmt.Errorf("no VmRSS in the status of process %d", pid)
 }
+
+// processorTime is what a process has used of processors.
+func processorTime(pid int) (time.Duration, error) {
+	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0, err
+	}
+	_, rest, _ := strings.Cut(string(raw), ") ")
+	fields := strings.Fields(rest)
+	const user, system = 11, 12 // behind the name of the program
+	if len(fields) <= system {
+		return 0, fmt.Errorf("stat of process %d has %d fields", pid, len(fields))
+	}
+	var ticks int64
+	for _, f := range []string{fields[user], fields[system]} {
+		n, err := strconv.ParseInt(f, 10, 64)
+		if err != nil {
+			return 0, err
+		}
+		ticks += n
+	}
+	return time.Duration(ticks) * 10 * time.Millisecond, nil // USER_HZ is 100
+}
+
+// processorTimes is [processorTime] of several.
+func processorTimes(pids ...int) (times []time.Duration, err error) {
+	for _, pid := range pids {
+		t, err := processorTime(pid)
+		if err != nil {
+			return nil, err
+		}
+		times = append(times, t)
+	}
+	return times, nil
+}

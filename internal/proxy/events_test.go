@@ -256,7 +256,7 @@ func TestEventsRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = resp.Body.Close()
-	if resp.StatusCode != 405 || resp.Header.Get("Allow") != "GET" {
+	if resp.StatusCode != http.StatusMethodNotAllowed || resp.Header.Get("Allow") != "GET" {
 		t.Errorf("HEAD: %d %v", resp.StatusCode, resp.Header)
 	}
 	if n := w.service.streams.Load(); n != 0 {
