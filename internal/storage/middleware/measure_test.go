@@ -92,6 +92,7 @@ var powers = map[string]func(storage.Store) (any, bool){
 	"Loner":       func(s storage.Store) (any, bool) { return storage.As[storage.Loner](s) },
 	"Mover":       func(s storage.Store) (any, bool) { return storage.As[storage.Mover](s) },
 	"Auditor":     func(s storage.Store) (any, bool) { return storage.As[storage.Auditor](s) },
+	"Watcher":     func(s storage.Store) (any, bool) { return storage.As[storage.Watcher](s) },
 }
 
 // TestPowers: a decorated store offers what the bare one offers, and nothing else but the count of its commits.
@@ -102,7 +103,7 @@ func TestPowers(t *testing.T) {
 		store storage.Store
 		want  []string
 	}{
-		"memory":      {whole, []string{"Advisor", "Auditor", "Beater", "Counter", "Fencer", "Locker", "OutsideHeap", "Walker"}},
+		"memory":      {whole, []string{"Advisor", "Auditor", "Beater", "Counter", "Fencer", "Locker", "OutsideHeap", "Walker", "Watcher"}},
 		"bare":        {bare{whole}, nil},
 		"beat":        {withBeat{whole, whole}, []string{"Beater"}},
 		"advice":      {withAdvice{whole, whole}, []string{"Advisor"}},
