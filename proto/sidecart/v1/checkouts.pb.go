@@ -332,8 +332,8 @@ type SettleResponse struct {
 	// False where the checkout was settled like that before.
 	Settled  bool      `protobuf:"varint,1,opt,name=settled,proto3" json:"settled,omitempty"`
 	Checkout *Checkout `protobuf:"bytes,2,opt,name=checkout,proto3" json:"checkout,omitempty"`
-	// The cart as it is now, under the name that it has now. Its documents are left out where both would not fit into
-	// one answer.
+	// The cart as it is now, under the name that it has now. Its documents are left out where both would not fit into one
+	// answer.
 	Cart          *Cart `protobuf:"bytes,3,opt,name=cart,proto3" json:"cart,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

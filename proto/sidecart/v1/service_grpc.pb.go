@@ -82,8 +82,8 @@ const (
 // unknown | | UNAVAILABLE | SHUTTING_DOWN | the sidecar is stopping | | RESOURCE_EXHAUSTED | BUSY | the sidecar has no
 // memory for it now or did not get to it in time, nothing was changed; comes with a RetryInfo | | RESOURCE_EXHAUSTED |
 // TOO_MANY_STREAMS | so many streams are open already; comes with a RetryInfo | | PERMISSION_DENIED | FORBIDDEN | the
-// configuration does not allow this | | FAILED_PRECONDITION | EMPTY_CART | a cart without items is to be checked out |
-// | ABORTED | ALREADY_SETTLED | the checkout was settled with the other outcome |
+// configuration does not allow this | | FAILED_PRECONDITION | EMPTY_CART | a cart without items is to be checked
+// out | | ABORTED | ALREADY_SETTLED | the checkout was settled with the other outcome |
 type CartServiceClient interface {
 	// GetCart reads a whole cart.
 	GetCart(ctx context.Context, in *GetCartRequest, opts ...grpc.CallOption) (*Cart, error)
@@ -157,13 +157,13 @@ type CartServiceClient interface {
 	HoldLease(ctx context.Context, in *HoldLeaseRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[LeaseGrant], error)
 	// Flush removes all carts of the prefix, for tests. It is refused unless the configuration allows it.
 	Flush(ctx context.Context, in *FlushRequest, opts ...grpc.CallOption) (*FlushResponse, error)
-	// Checkout takes a snapshot of a cart in one atomic step. The cart goes on, and its version and etags stay. The same id
-	// again answers with the same snapshot. The cart does not expire before the checkout. A cart without items is
+	// Checkout takes a snapshot of a cart in one atomic step. The cart goes on, and its version and etags stay. The same
+	// id again answers with the same snapshot. The cart does not expire before the checkout. A cart without items is
 	// EMPTY_CART.
 	Checkout(ctx context.Context, in *CheckoutRequest, opts ...grpc.CallOption) (*CheckoutResponse, error)
 	// Settle ends a checkout. ORDERED takes from the cart just what was ordered, once: of each item the quantity of the
-	// snapshot, and the conditions that are still as in the snapshot. CANCELLED leaves the cart alone. Another outcome than
-	// the one before is ALREADY_SETTLED. Once the cart has gone, nothing is taken.
+	// snapshot, and the conditions that are still as in the snapshot. CANCELLED leaves the cart alone. Another outcome
+	// than the one before is ALREADY_SETTLED. Once the cart has gone, nothing is taken.
 	Settle(ctx context.Context, in *SettleRequest, opts ...grpc.CallOption) (*SettleResponse, error)
 	// ListCheckouts lists the checkouts of a cart, the newest first, also once it has gone.
 	ListCheckouts(ctx context.Context, in *ListCheckoutsRequest, opts ...grpc.CallOption) (*ListCheckoutsResponse, error)
@@ -586,8 +586,8 @@ type CartService_WatchCartClient = grpc.ServerStreamingClient[CartEvent]
 // unknown | | UNAVAILABLE | SHUTTING_DOWN | the sidecar is stopping | | RESOURCE_EXHAUSTED | BUSY | the sidecar has no
 // memory for it now or did not get to it in time, nothing was changed; comes with a RetryInfo | | RESOURCE_EXHAUSTED |
 // TOO_MANY_STREAMS | so many streams are open already; comes with a RetryInfo | | PERMISSION_DENIED | FORBIDDEN | the
-// configuration does not allow this | | FAILED_PRECONDITION | EMPTY_CART | a cart without items is to be checked out |
-// | ABORTED | ALREADY_SETTLED | the checkout was settled with the other outcome |
+// configuration does not allow this | | FAILED_PRECONDITION | EMPTY_CART | a cart without items is to be checked
+// out | | ABORTED | ALREADY_SETTLED | the checkout was settled with the other outcome |
 type CartServiceServer interface {
 	// GetCart reads a whole cart.
 	GetCart(context.Context, *GetCartRequest) (*Cart, error)
@@ -661,13 +661,13 @@ type CartServiceServer interface {
 	HoldLease(*HoldLeaseRequest, grpc.ServerStreamingServer[LeaseGrant]) error
 	// Flush removes all carts of the prefix, for tests. It is refused unless the configuration allows it.
 	Flush(context.Context, *FlushRequest) (*FlushResponse, error)
-	// Checkout takes a snapshot of a cart in one atomic step. The cart goes on, and its version and etags stay. The same id
-	// again answers with the same snapshot. The cart does not expire before the checkout. A cart without items is
+	// Checkout takes a snapshot of a cart in one atomic step. The cart goes on, and its version and etags stay. The same
+	// id again answers with the same snapshot. The cart does not expire before the checkout. A cart without items is
 	// EMPTY_CART.
 	Checkout(context.Context, *CheckoutRequest) (*CheckoutResponse, error)
 	// Settle ends a checkout. ORDERED takes from the cart just what was ordered, once: of each item the quantity of the
-	// snapshot, and the conditions that are still as in the snapshot. CANCELLED leaves the cart alone. Another outcome than
-	// the one before is ALREADY_SETTLED. Once the cart has gone, nothing is taken.
+	// snapshot, and the conditions that are still as in the snapshot. CANCELLED leaves the cart alone. Another outcome
+	// than the one before is ALREADY_SETTLED. Once the cart has gone, nothing is taken.
 	Settle(context.Context, *SettleRequest) (*SettleResponse, error)
 	// ListCheckouts lists the checkouts of a cart, the newest first, also once it has gone.
 	ListCheckouts(context.Context, *ListCheckoutsRequest) (*ListCheckoutsResponse, error)
