@@ -34,7 +34,7 @@ var compatTree = flag.String("compat.tree", "", "the `folder` with the sources o
 var mutations = map[string][]replacement{
 	"the version is not checked": {
 		{"internal/storage/redis/commit.lua", "    if is ~= m.versions[i] then\n", "    if false then\n"},
-		{"internal/storage/redis/quick.lua", "good = good and (got[6 + i] or '0') == ARGV[at_versions + i - 1]", "good = good"},
+		{"internal/storage/redis/quick.lua", "good = good and (got[7 + i] or '0') == ARGV[at_versions + i - 1]", "good = good"},
 	},
 	"the token is not checked": {
 		{"internal/storage/redis/commit.lua", "if m.lease and not holds_any(m) then", "if false then"},
