@@ -5,6 +5,7 @@ import (
 	"flag"
 	"fmt"
 	"runtime"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -104,7 +105,13 @@ func TestManyCartStorages(t *testing.T) {
 		return w.c.Create(t.Context(), cs)
 	})
 	parallel(t, storages*each, func(i int) error {
-		return w.c.Create(t.Context(), w.pod(fmt.Sprintf("web-%d-%d", i%storages, i/storages), fmt.Sprintf("shop-%d", i%storages)))
+		for {
+			err := w.c.Create(t.Context(), w.pod(fmt.Sprintf("web-%d-%d", i%storages, i/storages), fmt.Sprintf("shop-%d", i%storages)))
+			// The webhook does not know of a CartStorage yet, and says so, as to the controller of a ReplicaSet.
+			if err == nil || !strings.HasSuffix(err.Error(), "try again") {
+				return err
+			}
+		}
 	})
 	t.Logf("%d CartStorages and %d pods created through the webhook in %s", storages, storages*each, since(start))
 	allReady := func(after time.Time) {
