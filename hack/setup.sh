@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 # command -> Debian package
-declare -A packages=([redis-server]=redis-server [memcached]=memcached [gcc]=gcc [sqlite3]=sqlite3 [node]=nodejs [npm]=npm [mariadbd]=mariadb-server [pgbouncer]=pgbouncer [psql]=postgresql)
+declare -A packages=([redis-server]=redis-server [memcached]=memcached [gcc]=gcc [sqlite3]=sqlite3 [node]=nodejs [npm]=npm [mariadbd]=mariadb-server [pgbouncer]=pgbouncer [psql]=postgresql [chromium]=chromium)
 # A cluster's nodes need these, and runc needs a header to be built.
 [ "$(uname)" = Linux ] && [ "$(id -u)" = 0 ] && packages+=([ip]=iproute2 [iptables]=iptables [nft]=nftables [sysctl]=procps [pkg-config]=pkg-config)
 

@@ -34,6 +34,7 @@ func newCarts(url string) *carts {
 // cart is what the shop looks at in a cart.
 type cart struct {
 	Version int64           `json:"version"`
+	ETag    string          `json:"etag"`
 	Items   map[string]item `json:"items"`
 }
 
@@ -43,6 +44,13 @@ type item struct {
 	Name     string      `json:"name,omitempty"`
 	Price    json.Number `json:"price,omitempty"`
 	Quantity int         `json:"quantity"`
+}
+
+// order is what the shop looks at in a checkout: a snapshot of the cart, of which the shopper is asked to pay.
+type order struct {
+	ID    string          `json:"id"`
+	State string          `json:"state"`
+	Items map[string]item `json:"items"`
 }
 
 // problem is what the sidecar, or the want of one, said instead of doing what it was asked to.
@@ -66,7 +74,8 @@ func (p *problem) Error() string { return fmt.Sprintf("sidecar: %s: %s", p.Reaso
 // API lists as "nothing was changed".
 func (p *problem) uncertain() bool {
 	switch p.Reason {
-	case unreachable, "INVALID", "TOO_LARGE", "NOT_FOUND", "CONFLICT", "LOCK_TIMEOUT", "BUSY", "FORBIDDEN", "UNSUPPORTED":
+	case unreachable, "INVALID", "TOO_LARGE", "NOT_FOUND", "CONFLICT", "LOCK_TIMEOUT", "BUSY", "FORBIDDEN", "UNSUPPORTED",
+		"IDEMPOTENCY_KEY_REUSED", "EMPTY_CART", "ALREADY_SETTLED":
 		return false
 	}
 	return true
@@ -78,36 +87,97 @@ func cartPath(identifier string) string {
 
 func (c *carts) get(ctx context.Context, identifier string) (cart, error) {
 	var v cart
-	raw, err := c.do(ctx, http.MethodGet, cartPath(identifier), nil)
+	raw, err := c.do(ctx, "", http.MethodGet, cartPath(identifier), nil)
 	if err == nil {
 		err = json.Unmarshal(raw, &v)
 	}
 	return v, err
 }
 
-// add puts an item into the cart; one that is there gets more by its quantity.
-func (c *carts) add(ctx context.Context, identifier string, i item) ([]byte, error) {
-	return c.do(ctx, http.MethodPost, cartPath(identifier)+"/items", map[string]item{"item": i})
+// add puts an item into the cart; one that is there gets more by its quantity. key is the name of this request, by
+// which the sidecar knows a repeat of it, and "" for none.
+func (c *carts) add(ctx context.Context, key, identifier string, i item) ([]byte, error) {
+	return c.surely(ctx, key, http.MethodPost, cartPath(identifier)+"/items", map[string]item{"item": i})
 }
 
 // change adds delta to the quantity of an item, which goes when nothing is left of it.
-func (c *carts) change(ctx context.Context, identifier, id string, delta int) error {
-	_, err := c.do(ctx, http.MethodPatch, cartPath(identifier)+"/items/"+url.PathEscape(id), map[string]int{"quantityDelta": delta})
+func (c *carts) change(ctx context.Context, key, identifier, id string, delta int) error {
+	path := cartPath(identifier) + "/items/" + url.PathEscape(id)
+	_, err := c.surely(ctx, key, http.MethodPatch, path, map[string]int{"quantityDelta": delta})
 	return err
 }
 
-func (c *carts) remove(ctx context.Context, identifier, id string) error {
-	_, err := c.do(ctx, http.MethodDelete, cartPath(identifier)+"/items/"+url.PathEscape(id), nil)
+func (c *carts) remove(ctx context.Context, key, identifier, id string) error {
+	_, err := c.surely(ctx, key, http.MethodDelete, cartPath(identifier)+"/items/"+url.PathEscape(id), nil)
 	return err
 }
 
-func (c *carts) clear(ctx context.Context, identifier string) error {
-	_, err := c.do(ctx, http.MethodPost, cartPath(identifier)+":clear", nil)
+// checkout takes a snapshot of the cart for the order with this number, and changes nothing in it. The number makes a
+// repeat harmless.
+func (c *carts) checkout(ctx context.Context, identifier, number string) error {
+	_, err := c.surely(ctx, number, http.MethodPost, cartPath(identifier)+":checkout", map[string]string{"checkoutId": number})
 	return err
 }
 
-// do makes one request, once, and returns the body of a good answer. Any other end is a *problem.
-func (c *carts) do(ctx context.Context, method, path string, body any) ([]byte, error) {
+// settle takes what was ordered from the cart, and only that, or gives the order up. Once it is done, it is done.
+func (c *carts) settle(ctx context.Context, identifier, number, outcome string) error {
+	body := map[string]string{"checkoutId": number, "outcome": outcome}
+	_, err := c.surely(ctx, number+"/"+outcome, http.MethodPost, cartPath(identifier)+":settle", body)
+	return err
+}
+
+func (c *carts) order(ctx context.Context, identifier, number string) (order, error) {
+	var v order
+	raw, err := c.do(ctx, "", http.MethodGet, cartPath(identifier)+"/checkouts/"+url.PathEscape(number), nil)
+	if err == nil {
+		err = json.Unmarshal(raw, &v)
+	}
+	return v, err
+}
+
+// events opens the stream of events of a cart, from the event after the one that the browser had last on.
+func (c *carts) events(ctx context.Context, identifier, last string) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.url+cartPath(identifier)+"/events", nil)
+	if err != nil {
+		return nil, err
+	}
+	if last != "" {
+		req.Header.Set("Last-Event-ID", last)
+	}
+	endless := http.Client{Transport: c.client.Transport} // a stream lasts as long as the page
+	res, err := endless.Do(req)
+	if err != nil {
+		return nil, unanswered(err)
+	}
+	return res, nil
+}
+
+// attempts is how often a request with a key is sent before the shopper is told that its end is not known.
+const attempts = 3
+
+// surely makes a change. If it has a key and nobody knows whether it was made, it is sent again: the sidecar makes a
+// request with a key once, however often it comes.
+func (c *carts) surely(ctx context.Context, key, method, path string, body any) (raw []byte, err error) {
+	for i := range attempts {
+		if i > 0 {
+			select {
+			case <-time.After(time.Duration(i) * 100 * time.Millisecond):
+			case <-ctx.Done():
+				return nil, err
+			}
+		}
+		raw, err = c.do(ctx, key, method, path, body)
+		var p *problem
+		if key == "" || !errors.As(err, &p) || !p.uncertain() {
+			break
+		}
+	}
+	return raw, err
+}
+
+// do makes one request, once, under a key if it is not "", and returns the body of a good answer. Any other end is a
+// *problem.
+func (c *carts) do(ctx context.Context, key, method, path string, body any) ([]byte, error) {
 	var reader io.Reader
 	if body != nil {
 		b, err := json.Marshal(body)
@@ -122,6 +192,9 @@ func (c *carts) do(ctx context.Context, method, path string, body any) ([]byte, 
 	}
 	if body != nil {
 		req.Header.Set("Content-Type", "application/json")
+	}
+	if key != "" {
+		req.Header.Set("Idempotency-Key", key)
 	}
 	res, err := c.client.Do(req)
 	if err != nil {

@@ -130,7 +130,7 @@ func (l *load) client(ctx context.Context, carts *carts, account *account, next 
 		account.attempt(name)
 		start := time.Now()
 		// Not ctx: the end of the load must not cut off an add, or nobody knew what became of it.
-		_, err := carts.add(context.WithoutCancel(ctx), name, thing)
+		_, err := carts.add(context.WithoutCancel(ctx), "", name, thing)
 		account.record(name, err, time.Since(start))
 		if err != nil {
 			select {

@@ -43,7 +43,7 @@ func TestLoadAndCheck(t *testing.T) {
 	}
 
 	t.Run("lost", func(t *testing.T) {
-		if err := newCarts(sidecar).change(t.Context(), "a-1", "sku-0", -2); err != nil {
+		if err := newCarts(sidecar).change(t.Context(), "", "a-1", "sku-0", -2); err != nil {
 			t.Fatal(err)
 		}
 		text, err := command(t, sidecar, accounts, "check", "-")
@@ -53,7 +53,7 @@ func TestLoadAndCheck(t *testing.T) {
 	})
 	t.Run("in excess", func(t *testing.T) {
 		// In another cart, so that it cannot make up for what is lost there.
-		if err := newCarts(sidecar).change(t.Context(), "a-2", "sku-0", 3); err != nil {
+		if err := newCarts(sidecar).change(t.Context(), "", "a-2", "sku-0", 3); err != nil {
 			t.Fatal(err)
 		}
 		file := filepath.Join(t.TempDir(), "log")

@@ -94,7 +94,7 @@ func runAdd(ctx context.Context, carts *carts, args []string, stdout io.Writer) 
 			return fmt.Errorf("add: the quantity must be a whole number from 1, not %q", args[2])
 		}
 	}
-	raw, err := carts.add(ctx, args[0], item)
+	raw, err := carts.add(ctx, "", args[0], item)
 	if err == nil {
 		fmt.Fprintf(stdout, "%s\n", raw)
 	}
@@ -105,7 +105,7 @@ func runShow(ctx context.Context, carts *carts, args []string, stdout io.Writer)
 	if len(args) != 1 {
 		return errors.New("show: give a cart")
 	}
-	raw, err := carts.do(ctx, "GET", cartPath(args[0]), nil)
+	raw, err := carts.do(ctx, "", "GET", cartPath(args[0]), nil)
 	if err == nil {
 		fmt.Fprintf(stdout, "%s\n", raw)
 	}
@@ -119,7 +119,7 @@ func runInit(ctx context.Context, carts *carts, stdout io.Writer) error {
 		return err
 	}
 	value := map[string]any{"value": map[string]string{"pod": host, "at": time.Now().UTC().Format(time.RFC3339)}}
-	raw, err := carts.do(ctx, "PUT", cartPath("shop")+"/metadata/lastStart", value)
+	raw, err := carts.do(ctx, "", "PUT", cartPath("shop")+"/metadata/lastStart", value)
 	if err == nil {
 		fmt.Fprintf(stdout, "%s\n", raw)
 	}

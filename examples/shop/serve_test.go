@@ -102,18 +102,42 @@ func TestShopping(t *testing.T) {
 		t.Errorf("another shopper sees %s", other)
 	}
 	contains(t, b.see(200), "19.90")
-	_, text = b.post("/checkout", nil, 200)
-	contains(t, text, "It is empty.")
+	for range 2 { // one form, sent twice
+		_, text = b.post("/items", url.Values{"id": {"tray"}, "key": {"click-1"}}, 200)
+		contains(t, text, "52.40")
+	}
+
+	// An order takes what it saw, and nothing else; one form sent twice makes one order.
+	for range 2 {
+		_, text = b.post("/orders", url.Values{"key": {"order-1"}}, 200)
+		contains(t, text, "Your order", "52.40", "/orders/order-1")
+	}
+	b.post("/items", url.Values{"id": {"spoon"}}, 200)
+	for range 2 {
+		_, text = b.post("/orders/order-1", url.Values{"outcome": {"ORDERED"}}, 200)
+		contains(t, text, "Thank you", "52.40")
+	}
+	contains(t, b.see(200), "Tea spoon", `Total</th><td class="number">4.25`)
+	_, text = b.post("/orders/order-1", url.Values{"outcome": {"CANCELLED"}}, 409)
+	contains(t, text, "settled already")
+	_, text = b.post("/orders", url.Values{"key": {"order-2"}}, 200)
+	contains(t, text, "/orders/order-2")
+	_, text = b.post("/orders/order-2", url.Values{"outcome": {"CANCELLED"}}, 200)
+	contains(t, text, "You cancelled", "4.25")
+	contains(t, b.see(200), "4.25")
+	b.post("/items/spoon/remove", nil, 200)
+	_, text = b.post("/orders", nil, 409)
+	contains(t, text, "nothing in your cart")
 
 	// What is in the cart is not trusted.
-	if _, err := newCarts(sidecar).add(t.Context(), b.shopper(), item{ID: "x", Name: "<script>alert(1)</script>", Price: "1", Quantity: 1}); err != nil {
+	if _, err := newCarts(sidecar).add(t.Context(), "", b.shopper(), item{ID: "x", Name: "<script>alert(1)</script>", Price: "1", Quantity: 1}); err != nil {
 		t.Fatal(err)
 	}
 	contains(t, b.see(200), "&lt;script&gt;")
 
 	b.post("/items", url.Values{"id": {"car"}}, 404)
 	b.post("/items/mug", url.Values{"delta": {"many"}}, 400)
-	if res, _ := do(t, b.client, http.MethodPost, b.at+"/checkout", "", "Sec-Fetch-Site", "cross-site"); res.StatusCode != http.StatusForbidden {
+	if res, _ := do(t, b.client, http.MethodPost, b.at+"/orders", "", "Sec-Fetch-Site", "cross-site"); res.StatusCode != http.StatusForbidden {
 		t.Errorf("another site may check out: %d", res.StatusCode)
 	}
 	if res, text := do(t, b.client, http.MethodGet, b.at+"/healthz", ""); res.StatusCode != http.StatusOK || text != "ok\n" {
