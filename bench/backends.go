@@ -130,8 +130,8 @@ func measureBackends(ctx context.Context, bed *testbed, o options, progress io.W
 		if err := measureBackend(ctx, bed, b, o, o.at[b.String()], outcomes, progress); err != nil {
 			return nil, nil, fmt.Errorf("%s: %w", b, err)
 		}
-		if b.alone {
-			continue // its carts end with the sidecar
+		if b.alone || !o.faults {
+			continue // the carts of one that is alone end with the sidecar
 		}
 		for _, carts := range []int{1, manyCarts} {
 			fmt.Fprintf(progress, "%s: faults, carts: %d\n", b, carts)

@@ -28,6 +28,7 @@ type options struct {
 	crowd    time.Duration
 	backends bool
 	events   bool
+	faults   bool
 	ops      int
 	calls    time.Duration
 	only     []string // backends; none stands for all
@@ -47,6 +48,7 @@ func main() {
 	flag.DurationVar(&o.calls, "calls", 0, "measure what each call costs for this `time` for each row of a round, and nothing else")
 	flag.BoolVar(&o.backends, "backends", false, "measure every backend of this version, and nothing else")
 	flag.BoolVar(&o.events, "events", false, "measure how long events take on every backend, and what streams cost, and nothing else")
+	flag.BoolVar(&o.faults, "faults", true, "with -backends, break each backend under load as well, which takes minutes")
 	flag.IntVar(&o.ops, "ops", 1000, "operations in a round, with -backends")
 	flag.Func("only", "with -backends, the `NAME` of a backend to measure, such as PostgreSQL; may be repeated", func(s string) error {
 		if !slices.ContainsFunc(backends, func(b *backend) bool { return b.String() == s }) {

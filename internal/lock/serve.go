@@ -64,6 +64,13 @@ func (s *serving) try(ctx context.Context) (again bool) {
 	if err := spent(ctx); err != nil { // a commit that is sent now would fail and look like a fault of the backend
 		return s.fail(nil, err)
 	}
+	var anew *plan
+	if !s.ops[0].forget { // which may have to finish a hand-over first
+		p.commit.Anew = func(view *cart.Cart) storage.Commit {
+			anew = s.computeAnew(p, view)
+			return anew.commit
+		}
+	}
 	s.c.cache.begin(s.q.key)
 	outs, err := s.c.store.Commit(ctx, p.commit)
 	if errors.Is(err, storage.ErrTooLarge) && len(s.ops) > 1 {
@@ -71,6 +78,9 @@ func (s *serving) try(ctx context.Context) (again bool) {
 	}
 	if err != nil {
 		return s.fail(p.commit.Locks.Claim, err)
+	}
+	if outs[0].Anew {
+		p = s.adopt(anew)
 	}
 	switch out := outs[0]; out.Status {
 	case storage.Committed:
@@ -106,6 +116,27 @@ func (s *serving) plan(ctx context.Context) (*plan, error) {
 		}
 	}
 	return p, nil
+}
+
+// computeAnew is p with another view, under the same claim. It may run beside the serving, which it does not change.
+func (s *serving) computeAnew(p *plan, view *cart.Cart) *plan {
+	b := s.batch
+	anew := s.c.compute(s.c.opts.Load(), s.q.key, &b, view)
+	if claim := p.commit.Locks.Claim; claim != nil && len(anew.commit.Locks.Parts) > 0 {
+		again := *claim
+		again.Parts = anew.commit.Locks.Parts
+		anew.commit.Locks.Claim = &again
+	}
+	return anew
+}
+
+// adopt goes on with a plan that was computed anew in the step of the commit.
+func (s *serving) adopt(p *plan) *plan {
+	if s.own && p.view.Exists() && (p.view.ID != s.view.ID || p.view.Version > s.view.Version) {
+		s.c.foreignWriter(s.q.key)
+	}
+	s.view, s.own, s.fresh = p.view, !s.beside, true
+	return p
 }
 
 // committed answers the ops.

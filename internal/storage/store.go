@@ -67,6 +67,12 @@ type Commit struct {
 	Change Change
 	// Locks are the locks that it needs, uses, gives back and asks for.
 	Locks Locks
+	// Anew computes the commit again from the cart that stands there, where Expect does not hold. A store that can call
+	// it within the atomic step makes that commit in place of this one, and says so by [Outcome.Anew]. The fallback is
+	// the status Conflict, which nil asks for, and so is it where the cart has a pending transfer. It may be called
+	// several times, and the last call counts. After an error, a call may still be running. It must not block, nor
+	// change the cart that it is given.
+	Anew func(c *cart.Cart) Commit
 }
 
 // Expect is the state that a commit is conditional on. The zero value expects that there is no cart.
@@ -189,6 +195,8 @@ type Outcome struct {
 	CreatedAt, UpdatedAt, ExpiresAt time.Time
 	// Claimed says what became of the Claim, or of Again; the zero value where there was none.
 	Claimed Claimed
+	// Anew says that all of this is about the commit that [Commit.Anew] returned last.
+	Anew bool
 }
 
 // Claim asks for the lock over some parts of one cart.

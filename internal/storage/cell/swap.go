@@ -36,8 +36,9 @@ type Clock interface {
 	Now() time.Time
 }
 
-// Recaller is the power of a Swapper that remembers what it read or stored a moment ago. An update then begins with
-// that value in place of a Get. It counts only if the Swap proves that the value is still there. The fallback is a Get.
+// Recaller is the power of a Swapper that remembers what it read or stored a moment ago, or what it met where a Swap
+// failed; a [Recent] does. An update then begins with that value in place of a Get. It counts only if the Swap proves
+// that the value is still there. The fallback is a Get.
 type Recaller interface {
 	// Recall returns the value of key and its revision as this process knows them. Another process may have replaced it
 	// since. ok is false if nothing is known.
@@ -113,25 +114,33 @@ func (t text) parse(into *cart.Cart) (err error) {
 	return nil
 }
 
-// Update implements [Driver].
+// shortestRetry is about how long an update pauses at first that was outrun.
+const shortestRetry = 100 * time.Microsecond
+
+// Update implements [Driver]. Where a swap has met another value and told it, the next follows at once, since it is
+// outdated soon. Otherwise there is a pause, so that several do not come back at the same time.
 func (d *swapping) Update(ctx context.Context, keys []cart.Key, change Change) error {
 	key := keys[0]
-	if r, ok := d.Swapper.(Recaller); ok {
-		if value, revision, known := r.Recall(key); known {
-			swapped, tried, err := d.try(ctx, key, value, revision, change)
-			if tried && (swapped || err != nil) {
+	value, revision, known := d.recall(key)
+	for pause := shortestRetry; ; pause = min(pause*2, longestPause) {
+		if !known {
+			var err error
+			if value, revision, err = d.Get(ctx, key); err != nil {
 				return err
 			}
 		}
-	}
-	for pause := shortestPause / 4; ; pause = min(pause*2, longestPause) {
-		value, revision, err := d.Get(ctx, key)
-		if err != nil {
+		swapped, tried, err := d.try(ctx, key, value, revision, change)
+		switch {
+		case tried && (swapped || err != nil):
+			return err
+		case !tried && known: // it must not end by what is merely recalled
+			known = false
+			continue
+		case !tried:
 			return err
 		}
-		swapped, tried, err := d.try(ctx, key, value, revision, change)
-		if !tried || swapped || err != nil {
-			return err
+		if value, revision, known = d.recall(key); known {
+			continue
 		}
 		timer := time.NewTimer(pause/2 + rand.N(pause))
 		select {
@@ -141,6 +150,13 @@ func (d *swapping) Update(ctx context.Context, keys []cart.Key, change Change) e
 			return ctx.Err()
 		}
 	}
+}
+
+func (d *swapping) recall(key cart.Key) (value []byte, revision uint64, known bool) {
+	if r, ok := d.Swapper.(Recaller); ok {
+		return r.Recall(key)
+	}
+	return nil, 0, false
 }
 
 // try makes the change of a value. If it is tried and not swapped, somebody else was quicker. If it is not tried, there

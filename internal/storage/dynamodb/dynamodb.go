@@ -42,6 +42,11 @@ var (
 	_ storage.Advisor = (*driver)(nil)
 )
 
+// recentFor is how long an item that was read or written serves as the one to change. A change that finds another one
+// in its place is paid for nothing, and a write costs five times what a read does, so the item must be very likely the
+// same still: it is while a sidecar makes its changes under a lock, one after the other.
+const recentFor = 50 * time.Millisecond
+
 // driver is a [cell.Swapper] over one table.
 type driver struct {
 	client            *dynamodb.Client
@@ -52,7 +57,7 @@ type driver struct {
 
 	accessKeyID, secretAccessKey storage.Secret // which errors must not show
 
-	recent  recent
+	*cell.Recent
 	checked storage.Once
 
 	open  context.Context // until Close
@@ -77,6 +82,7 @@ func newDriver(ctx context.Context, c Config, options ...func(*dynamodb.Options)
 	d := &driver{
 		client: client, table: c.Table, space: spaceOf(c.Prefix), createTable: c.CreateTable,
 		dial: c.DialTimeout, read: c.ReadTimeout, write: c.WriteTimeout,
+		Recent:      cell.NewRecent(recentFor),
 		accessKeyID: c.AccessKeyID, secretAccessKey: c.SecretAccessKey,
 	}
 	d.open, d.close = context.WithCancelCause(context.WithoutCancel(ctx))
@@ -92,13 +98,8 @@ func (d *driver) Get(ctx context.Context, key cart.Key) ([]byte, uint64, error) 
 	if it == nil || it.over(time.Now()) {
 		it = new(item)
 	}
-	d.recent.keep(key, it.state, it.revision)
+	d.Read(key, it.state, it.revision)
 	return it.state, it.revision, nil
-}
-
-// Recall implements [cell.Recaller].
-func (d *driver) Recall(key cart.Key) (value []byte, revision uint64, ok bool) {
-	return d.recent.get(key)
 }
 
 // fetch reads an item, nil where there is none, as all writes before have left it.
@@ -126,9 +127,9 @@ func (d *driver) Swap(ctx context.Context, key cart.Key, revision uint64, value 
 	var next uint64
 	defer func() {
 		if swapped {
-			d.recent.keep(key, value, next)
+			d.Stored(key, value, next)
 		} else {
-			d.recent.drop(key)
+			d.Drop(key)
 		}
 	}()
 	if value == nil {

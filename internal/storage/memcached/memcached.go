@@ -31,13 +31,20 @@ type Config struct {
 
 var (
 	_ cell.Swapper    = (*driver)(nil)
+	_ cell.Recaller   = (*driver)(nil)
+	_ cell.Pacer      = (*driver)(nil)
 	_ cell.Prober     = (*driver)(nil)
 	_ storage.Beater  = (*driver)(nil)
 	_ storage.Advisor = (*driver)(nil)
 )
 
+// recentFor is how long a value that was read or stored serves as the one to change. Where another one is in its place
+// by then, the cas has cost a round trip, and nothing else.
+const recentFor = time.Second
+
 // driver is a [cell.Swapper] over some servers.
 type driver struct {
+	*cell.Recent
 	names   names
 	ring    ring
 	servers []*server
@@ -51,7 +58,8 @@ func New(c Config) *cell.Store { return cell.New(cell.Swapping(newDriver(c))) }
 
 func newDriver(c Config) *driver {
 	d := &driver{
-		names: names{c.Prefix}, ring: newRing(c.Addresses), now: time.Now, closing: make(chan struct{}),
+		Recent: cell.NewRecent(recentFor),
+		names:  names{c.Prefix}, ring: newRing(c.Addresses), now: time.Now, closing: make(chan struct{}),
 		timeouts: timeouts{
 			dial: cmp.Or(c.Dial, time.Second), read: cmp.Or(c.Read, 500*time.Millisecond), write: cmp.Or(c.Write, 500*time.Millisecond),
 		},
@@ -93,6 +101,7 @@ func (d *driver) Get(ctx context.Context, key cart.Key) (value []byte, revision 
 		return nil
 	})
 	if errors.Is(err, memcache.ErrCacheMiss) {
+		d.Drop(key)
 		return nil, 0, nil
 	}
 	if err != nil {
@@ -101,6 +110,7 @@ func (d *driver) Get(ctx context.Context, key cart.Key) (value []byte, revision 
 	if value, err = cell.DecodeNamed(key, item.Value); err != nil {
 		return nil, 0, fmt.Errorf("key %s of memcached %s: %w", name, server.address, err)
 	}
+	d.Read(key, value, revision)
 	return value, revision, nil
 }
 
@@ -111,22 +121,42 @@ func (d *driver) Swap(ctx context.Context, key cart.Key, revision uint64, value 
 	if value != nil {
 		item.Value, item.Expiration = cell.EncodeNamed(key, value), expiration(d.now(), ends)
 	}
+	d.Drop(key)
 	err := server.call(ctx, d.read+d.write, false, func(c *session) error {
 		if err := server.fits(name, item.Value); err != nil {
 			return err
 		}
-		if revision == 0 {
-			return c.client.Add(item)
-		}
-		if uint16(revision>>uniqueBits) != c.epoch {
+		if revision != 0 && uint16(revision>>uniqueBits) != c.epoch {
 			return errOtherProcess
 		}
-		return c.client.CompareAndSwap(item)
+		there, err := c.store(item)
+		d.note(key, c, there, err == nil)
+		return err
 	})
 	if isCondition(err) || errors.Is(err, errOtherProcess) {
 		return false, nil
 	}
 	return err == nil, err
+}
+
+// note remembers what a swap has found in its place, itself or another value.
+func (d *driver) note(key cart.Key, c *session, item *memcache.Item, own bool) {
+	if item == nil || item.CasID == 0 || item.CasID>>uniqueBits > 0 {
+		return
+	}
+	value, err := cell.DecodeNamed(key, item.Value)
+	switch revision := uint64(c.epoch)<<uniqueBits | item.CasID; {
+	case err != nil:
+	case own:
+		d.Stored(key, value, revision)
+	default:
+		d.Read(key, value, revision)
+	}
+}
+
+// Pauses implements [cell.Pacer]: a look takes a fraction of a millisecond, of the server too.
+func (d *driver) Pauses() (shortest, longest time.Duration) {
+	return 200 * time.Microsecond, 5 * time.Millisecond
 }
 
 const (

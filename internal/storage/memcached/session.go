@@ -104,6 +104,71 @@ func (s *session) refused(err error) error {
 	return err
 }
 
+// store stores an item by add, or by cas where it has a unique, and reads in the same round trip what is there then: the
+// item itself with its new unique, or the one that was in its way, or nil. The client would need two round trips. The
+// errors are those of the client.
+//
+// The meta command ms would answer with the unique as well. But where the server has no memory left for the new value,
+// it deletes the old one.
+func (s *session) store(item *memcache.Item) (there *memcache.Item, err error) {
+	verb, unique := "add", ""
+	if item.CasID != 0 {
+		verb, unique = "cas", fmt.Sprint(" ", item.CasID)
+	}
+	b := make([]byte, 0, len(item.Value)+2*len(item.Key)+64)
+	b = fmt.Appendf(b, "%s %s 0 %d %d%s\r\n", verb, item.Key, item.Expiration, len(item.Value), unique)
+	b = append(b, item.Value...)
+	b = fmt.Appendf(b, "\r\ngets %s\r\n", item.Key)
+	s.broken = true // until all of the answer is read
+	if _, err := s.Write(b); err != nil {
+		return nil, err
+	}
+	r := bufio.NewReader(s)
+	line, err := r.ReadString('\n')
+	if err != nil {
+		return nil, err
+	}
+	switch answer := strings.TrimSpace(line); answer {
+	case "STORED":
+	case "NOT_STORED":
+		err = memcache.ErrNotStored
+	case "EXISTS":
+		err = memcache.ErrCASConflict
+	case "NOT_FOUND":
+		err = memcache.ErrCacheMiss
+	default:
+		return nil, fmt.Errorf("unexpected answer to %s: %q", verb, answer)
+	}
+	there, failed := readItem(r, item.Key)
+	s.broken = failed != nil // what became of the item is known all the same
+	return there, err
+}
+
+// readItem reads the answer to a gets of one key; nil is no item.
+func readItem(r *bufio.Reader, key string) (*memcache.Item, error) {
+	line, err := r.ReadString('\n')
+	if err != nil || line == "END\r\n" {
+		return nil, err
+	}
+	item, size, flags := &memcache.Item{Key: key}, 0, 0
+	if _, err := fmt.Sscanf(line, "VALUE "+key+" %d %d %d\r\n", &flags, &size, &item.CasID); err != nil || size < 0 || size > maxValue {
+		return nil, fmt.Errorf("unexpected answer to gets: %q", line)
+	}
+	const end = "\r\nEND\r\n"
+	item.Value = make([]byte, size+len(end))
+	if _, err := io.ReadFull(r, item.Value); err != nil {
+		return nil, err
+	}
+	if string(item.Value[size:]) != end {
+		return nil, errors.New("unexpected end of the answer to gets")
+	}
+	item.Value = item.Value[:size]
+	return item, nil
+}
+
+// maxValue is the largest value that a server can be told to take, by -I.
+const maxValue = 1 << 30
+
 // isCondition reports whether the server did what it was asked, and a condition did not hold.
 func isCondition(err error) bool {
 	return errors.Is(err, memcache.ErrCacheMiss) || errors.Is(err, memcache.ErrNotStored) || errors.Is(err, memcache.ErrCASConflict)

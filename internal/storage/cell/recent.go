@@ -1,0 +1,88 @@
+package cell
+
+import (
+	"sync"
+	"time"
+
+	"github.com/sidecart/sidecart/internal/cart"
+)
+
+// Recent are the values that a process read or stored a moment ago: what a [Recaller] needs. It is safe for concurrent
+// use.
+type Recent struct {
+	keeps time.Duration
+
+	mu     sync.Mutex
+	values map[cart.Key]recentValue
+	bytes  int
+}
+
+type recentValue struct {
+	value    []byte
+	revision uint64
+	at       time.Time // zero where the value has gone
+	recalled int       // how often since it was read
+}
+
+const (
+	// recentBytes is how much is kept.
+	recentBytes = 4 << 20
+	// mostRecalled is how often a value is recalled, and stored anew, before it is read again. A store that recalls
+	// changes a value in one round trip where the others need two, and would win every race. While it reads, the others
+	// have the same chance.
+	mostRecalled = 8
+)
+
+// NewRecent keeps values for a while. It should be the longer, the less a Swap in vain costs.
+func NewRecent(keeps time.Duration) *Recent { return &Recent{keeps: keeps} }
+
+// Read notes what was read under a key; revision 0 is nothing.
+func (r *Recent) Read(key cart.Key, value []byte, revision uint64) {
+	r.keep(key, recentValue{value: value, revision: revision})
+}
+
+// Stored notes what was stored under a key; revision 0 is nothing.
+func (r *Recent) Stored(key cart.Key, value []byte, revision uint64) {
+	r.mu.Lock()
+	recalled := r.values[key].recalled
+	r.mu.Unlock()
+	r.keep(key, recentValue{value: value, revision: revision, recalled: recalled})
+}
+
+func (r *Recent) keep(key cart.Key, v recentValue) {
+	v.at = time.Now()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.bytes+len(v.value) > recentBytes || r.values == nil { // mostly of what is too old anyway
+		r.values, r.bytes = map[cart.Key]recentValue{}, 0
+	}
+	const overhead = 256 // of an entry: small ones are bounded too
+	if old, ok := r.values[key]; ok {
+		r.bytes -= len(old.value) + overhead
+	}
+	r.values[key] = v
+	r.bytes += len(v.value) + overhead
+}
+
+// Drop notes that the value of a key is not known any more.
+func (r *Recent) Drop(key cart.Key) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if v, ok := r.values[key]; ok {
+		v.at = time.Time{}
+		r.values[key] = v
+	}
+}
+
+// Recall implements [Recaller].
+func (r *Recent) Recall(key cart.Key) (value []byte, revision uint64, ok bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	v, ok := r.values[key]
+	if !ok || time.Since(v.at) >= r.keeps || v.recalled >= mostRecalled {
+		return nil, 0, false
+	}
+	v.recalled++
+	r.values[key] = v
+	return v.value, v.revision, true
+}
