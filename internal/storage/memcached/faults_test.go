@@ -233,6 +233,27 @@ func TestAfterRestart(t *testing.T) {
 	}
 }
 
+// TestChangeAfterRestart: the first change after a restart begins with a swap of what was stored just before, on a
+// connection that has ended. It finds that out before it sends the swap, so its outcome is known.
+func TestChangeAfterRestart(t *testing.T) {
+	m := testserver.StartMemcached(t)
+	d := newDriver(Config{Addresses: []string{m.Addr}, Prefix: "cart", Dial: patient, Read: patient, Write: patient})
+	s := cell.New(cell.Swapping(d))
+	defer s.Close()
+	was := mustPut(t, s, key, `{"a":1}`)
+	value, revision, ok := d.Recall(key)
+	if !ok {
+		t.Fatal("the value that was stored is not recalled")
+	}
+	m.Restart()
+	if swapped, err := d.Swap(t.Context(), key, revision, value, time.Time{}); swapped || err != nil {
+		t.Errorf("Swap of a value that has gone: %v, %v", swapped, err)
+	}
+	if out, err := put(t.Context(), s, key, was, `{"a":2}`); err != nil || out.Status != storage.Conflict {
+		t.Errorf("Commit: %+v, %v", out, err)
+	}
+}
+
 // TestFrozen: a server that does not answer is unavailable, as soon as the timeout says, on connections that were there
 // and on new ones; a call that is cancelled, or whose deadline comes, ends at once.
 func TestFrozen(t *testing.T) {

@@ -49,12 +49,17 @@ type process struct {
 // errStale is returned by a call that has seen that the connection's epoch has gone.
 var errStale = errors.New("the server has lost its epoch")
 
-// call lends f a connection. again says that f may be called twice, on a new connection, where the first had ended.
+// call lends f a connection. again says that f may be called twice, on a new connection, where the first had ended. If
+// not, f is given none that is seen to have ended.
 func (s *server) call(ctx context.Context, timeout time.Duration, again bool, f func(c *session) error) error {
 	for {
 		c, err := s.take(ctx)
 		if err != nil {
 			return s.translate(ctx, err)
+		}
+		if !again && c.reused && c.ended() { // nobody could tell whether f was done
+			s.give(c, true)
+			continue
 		}
 		err = c.exchange(ctx, timeout, func() error { return f(c) })
 		stale := c.stale(err) || errors.Is(err, errStale)
