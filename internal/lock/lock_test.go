@@ -678,7 +678,8 @@ func TestWholeCartIsOfOneInstant(t *testing.T) {
 	}
 }
 
-// A commit that fails takes its turn in the same round trip, succeeds with the next, and leaves no lock behind.
+// A commit that meets another state is computed anew in the same step. On Redis, whose steps run in the server, it takes
+// its turn in the same round trip and succeeds with the next. It leaves no lock behind.
 func TestConflictTakesTheTurn(t *testing.T) {
 	for name, open := range sharedBackends {
 		t.Run(name, func(t *testing.T) {
@@ -689,7 +690,11 @@ func TestConflictTakesTheTurn(t *testing.T) {
 			before := a.Status().Stats
 			must(t)(add(t, a, "x"))
 			after := a.Status().Stats
-			if n := after.Commits - before.Commits; n != 2 || after.Conflicts-before.Conflicts != 1 || after.Acquired != before.Acquired {
+			want := uint64(1)
+			if name == "redis" {
+				want = 2
+			}
+			if n := after.Commits - before.Commits; n != want || after.Conflicts-before.Conflicts != 1 || after.Acquired != before.Acquired {
 				t.Errorf("a change that met a conflict: before %+v, after %+v", before, after)
 			}
 			outs, err := store().Commit(t.Context(), storage.Commit{Key: key, Expect: storage.Expect{ID: read(t, b, key).ID}, Locks: storage.Locks{Parts: []cart.Part{cart.PartAll}}})

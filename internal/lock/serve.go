@@ -23,7 +23,8 @@ type serving struct {
 }
 
 // serve answers every op of the batch, or lets it wait for a lock. It computes the changes from the last known state
-// and commits them on the condition that the state is still the same. A conflict brings the true state.
+// and commits them on the condition that the state is still the same. A conflict brings the true state. A store whose
+// step runs in this process has them computed again within it, and then nothing conflicts.
 //
 // In locked mode a commit that fails claims a turn in the same round trip. If it is granted, the next attempt cannot
 // fail; otherwise the claim is queued. Without this, the sidecar that wrote last would win every race, since its state

@@ -45,7 +45,8 @@ func (m *measured) Commit(ctx context.Context, commits ...storage.Commit) ([]sto
 	ended := func(status storage.Status) bool {
 		return slices.ContainsFunc(outs, func(o storage.Outcome) bool { return o.Status == status })
 	}
-	if ended(storage.Conflict) {
+	anew := slices.ContainsFunc(outs, func(o storage.Outcome) bool { return o.Anew }) // it met another state all the same
+	if anew || ended(storage.Conflict) {
 		m.counts.conflicts.Add(1)
 	}
 	if ended(storage.Locked) {
