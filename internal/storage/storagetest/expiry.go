@@ -23,7 +23,10 @@ func (s *subject) passed(t time.Time) {
 // shows nothing.
 func (s *subject) inTime(f func() (end time.Time)) {
 	s.Helper()
-	s.eventually("a round that is not held up", func() bool { return time.Now().Before(f()) })
+	s.eventually("a round that is not held up", func() bool {
+		end := f() // first: the clock counts when it is done
+		return time.Now().Before(end)
+	})
 }
 
 func testExpiryIsRenewed(s *subject) {
