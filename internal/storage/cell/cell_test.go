@@ -240,12 +240,15 @@ func TestFlushWakes(t *testing.T) {
 type hostile struct {
 	toyStore
 	before func() // is called before a swap
+	often  int    // before how many swaps, where that is more than one
 	after  error  // a swap is made, and this is what is said of it
 }
 
 func (d *hostile) Swap(ctx context.Context, key cart.Key, revision uint64, value []byte, ends time.Time) (bool, error) {
 	if f := d.before; f != nil {
-		d.before = nil
+		if d.often--; d.often <= 0 {
+			d.before = nil
+		}
 		f()
 	}
 	swapped, err := d.toyStore.Swap(ctx, key, revision, value, ends)

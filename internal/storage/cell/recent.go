@@ -37,31 +37,28 @@ const (
 func NewRecent(keeps time.Duration) *Recent { return &Recent{keeps: keeps} }
 
 // Read notes what was read under a key; revision 0 is nothing.
-func (r *Recent) Read(key cart.Key, value []byte, revision uint64) {
-	r.keep(key, recentValue{value: value, revision: revision})
-}
+func (r *Recent) Read(key cart.Key, value []byte, revision uint64) { r.keep(key, value, revision, false) }
 
 // Stored notes what was stored under a key; revision 0 is nothing.
-func (r *Recent) Stored(key cart.Key, value []byte, revision uint64) {
-	r.mu.Lock()
-	recalled := r.values[key].recalled
-	r.mu.Unlock()
-	r.keep(key, recentValue{value: value, revision: revision, recalled: recalled})
-}
+func (r *Recent) Stored(key cart.Key, value []byte, revision uint64) { r.keep(key, value, revision, true) }
 
-func (r *Recent) keep(key cart.Key, v recentValue) {
-	v.at = time.Now()
+func (r *Recent) keep(key cart.Key, value []byte, revision uint64, stored bool) {
+	const overhead = 256 // of an entry: small ones are bounded too
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.bytes+len(v.value) > recentBytes || r.values == nil { // mostly of what is too old anyway
-		r.values, r.bytes = map[cart.Key]recentValue{}, 0
+	old, ok := r.values[key]
+	if r.bytes+len(value) > recentBytes || r.values == nil { // mostly of what is too old anyway
+		r.values, r.bytes, ok = map[cart.Key]recentValue{}, 0, false
 	}
-	const overhead = 256 // of an entry: small ones are bounded too
-	if old, ok := r.values[key]; ok {
+	if ok {
 		r.bytes -= len(old.value) + overhead
 	}
+	v := recentValue{value: value, revision: revision, at: time.Now()}
+	if stored { // in the place of one that was recalled, or not
+		v.recalled = old.recalled
+	}
 	r.values[key] = v
-	r.bytes += len(v.value) + overhead
+	r.bytes += len(value) + overhead
 }
 
 // Drop notes that the value of a key is not known any more.

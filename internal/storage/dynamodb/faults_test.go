@@ -245,6 +245,46 @@ func TestFrozen(t *testing.T) {
 	}
 }
 
+// TestStalledAnswer: an answer that begins and does not end takes no longer than one that does not begin.
+func TestStalledAnswer(t *testing.T) {
+	server := testserver.StartDynalite(t)
+	p := startProxy(t, server.Endpoint)
+	c := configAt(p.URL)
+	c.ReadTimeout, c.WriteTimeout = 300*time.Millisecond, 300*time.Millisecond
+	patientStore, s := openStore(t, configAt(server.Endpoint)), openStore(t, c)
+	mustCommit(t, patientStore, change(&cart.Cart{}, `{"a":1}`))
+	was := mustLoad(t, patientStore)
+	for start := time.Now(); ; { // its first call may be a slow one on a busy machine
+		if _, err := s.Load(t.Context(), u1); err == nil {
+			break
+		} else if time.Since(start) > 30*time.Second {
+			t.Fatal(err)
+		}
+	}
+	const late = 20 * time.Second
+	for operation, call := range map[string]func(ctx context.Context) error{
+		"GetItem": func(ctx context.Context) error {
+			_, err := s.Load(ctx, u1)
+			return err
+		},
+		"PutItem": func(ctx context.Context) error {
+			_, err := s.Commit(ctx, change(was, `{"b":1}`))
+			return err
+		},
+	} {
+		p.first(1<<20, operation, fault{stalls: true})
+		ctx, cancel := context.WithTimeout(t.Context(), late)
+		err := call(ctx)
+		if !errors.Is(err, storage.ErrUnavailable) || ctx.Err() != nil {
+			t.Errorf("%s: %v", operation, err)
+		}
+		if unknown := errors.Is(err, cell.ErrOutcomeUnknown); unknown != (operation == "PutItem") {
+			t.Errorf("%s: outcome unknown: %v, %v", operation, unknown, err)
+		}
+		cancel()
+	}
+}
+
 // TestKindsOfErrors: what went wrong is told apart by what the library returns for it: whether the request may have
 // been carried out, whether it is worth another attempt, and what people are told.
 func TestKindsOfErrors(t *testing.T) {

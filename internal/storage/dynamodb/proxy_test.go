@@ -19,6 +19,8 @@ type fault struct {
 	after *reply
 	// meanwhile runs between the server's answer and the client's.
 	meanwhile func()
+	// stalls says that the answer begins and does not end.
+	stalls bool
 }
 
 // reply is an answer; one without a status cuts the connection.
@@ -119,6 +121,11 @@ func (p *proxy) serve(w http.ResponseWriter, r *http.Request) {
 		w.Header()[name] = values
 	}
 	w.WriteHeader(response.StatusCode)
+	if f.stalls {
+		_ = http.NewResponseController(w).Flush()
+		<-r.Context().Done()
+		return
+	}
 	_, _ = io.Copy(w, response.Body)
 }
 

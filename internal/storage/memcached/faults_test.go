@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"sync"
@@ -400,5 +401,26 @@ func TestConnections(t *testing.T) {
 	}
 	for _, c := range lent[1:] {
 		s.give(c, false)
+	}
+}
+
+// TestDialEndsInTime: where the time of a call ends while a connection is made, there is an error or a connection.
+func TestDialEndsInTime(t *testing.T) {
+	d := newDriver(Config{Addresses: []string{testserver.StartMemcached(t).Addr}, Prefix: "cart"})
+	defer d.Close()
+	server := d.servers[0]
+	longest := time.Millisecond // that a dial takes
+	for range 3000 {
+		begun := time.Now()
+		ctx, cancel := context.WithTimeout(t.Context(), rand.N(2*longest))
+		c, err := server.dial(ctx)
+		cancel()
+		if (c == nil) == (err == nil) {
+			t.Fatalf("a dial of %v ended with %v, %v", time.Since(begun), c, err)
+		}
+		if c != nil {
+			longest = time.Since(begun)
+			_ = c.Close()
+		}
 	}
 }

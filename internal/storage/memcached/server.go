@@ -1,6 +1,7 @@
 package memcached
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -160,7 +161,10 @@ func (s *server) dial(ctx context.Context) (*session, error) {
 	}
 	c := newSession(conn)
 	err = c.exchange(ctx, s.timeouts.read, func() error { return s.greet(c) })
-	if err != nil || c.broken {
+	if err == nil && c.broken { // the time was over just when the last answer had come
+		err = cmp.Or(context.Cause(ctx), net.ErrClosed)
+	}
+	if err != nil {
 		_ = c.Close()
 		return nil, err
 	}

@@ -2,11 +2,13 @@ package moving_test
 
 import (
 	"errors"
+	"fmt"
 	"testing"
 	"time"
 
 	"github.com/sidecart/sidecart/internal/cart"
 	"github.com/sidecart/sidecart/internal/storage"
+	"github.com/sidecart/sidecart/internal/storage/memory"
 )
 
 func leaseClaim(token string, d time.Duration) storage.Claim {
@@ -129,4 +131,57 @@ func TestWaiterOfOld(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestWaiterLeavesOld: a claim that waited in the old backend while the cart moved, and was granted there, holds nothing
+// of it any more once it is granted in the new one.
+func TestWaiterLeavesOld(t *testing.T) {
+	o, n := memory.New(), memory.New()
+	mustCommit(t, o, storage.Committed, change(u1, &cart.Cart{}, `{"a":1}`))
+	base := mustLoad(t, o, u1)
+	asleep, wake := make(chan struct{}), make(chan struct{})
+	f := &faults{after: noFault}
+	f.before = func(n int) error {
+		f.mu.Lock()
+		call := f.calls[n]
+		f.mu.Unlock()
+		if call == "old fence" { // the mover has the turn in the old backend, and the marker does not stand yet
+			close(asleep)
+			<-wake
+		}
+		return nil
+	}
+	mover := movingStore(t, faulty{o, "old", f}, faulty{n, "new", f})
+	moved := make(chan error, 1)
+	go func() {
+		moves := change(u1, base, `{"a":2}`)
+		moves.Expect.ID = "another" // it moves the cart, and changes nothing
+		_, err := mover.Commit(t.Context(), moves)
+		moved <- err
+	}()
+	<-asleep
+	waiter := movingStore(t, o, n)
+	claimed := change(u1, base, `{"b":1}`)
+	claim := storage.Claim{Token: "waits-in-the-old-store", Parts: []cart.Part{cart.PartItems}, Duration: storage.WaiterTTL}
+	claimed.Locks.Claim = &claim
+	if out := mustCommit(t, waiter, storage.Locked, claimed); !out.Claimed.Queued {
+		t.Fatalf("claimed: %+v", out.Claimed)
+	}
+	granted := make(chan error, 1)
+	go func() {
+		g, err := waiter.Acquire(t.Context(), u1, claim, true)
+		if err == nil && (g.Cart.Transfer != nil || itemsOf(g.Cart) != `{"a":1}`) {
+			err = fmt.Errorf("granted with %+v", g.Cart)
+		}
+		granted <- err
+	}()
+	close(wake)
+	for what, ended := range map[string]chan error{"move": moved, "claim": granted} {
+		if err := <-ended; err != nil {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	stranger := change(u1, base, `{"c":1}`)
+	mustCommit(t, o, storage.Conflict, stranger) // for the marker, and not for a lock
+	mustCommit(t, n, storage.Locked, stranger)
 }

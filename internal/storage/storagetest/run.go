@@ -64,6 +64,7 @@ func Run(t *testing.T, open func(t *testing.T) Harness, caps Caps) {
 		{"Versions", testVersions},
 		{"Steps", testSteps},
 		{"Expect", testExpect},
+		{"Anew", testAnew},
 		{"ExpectAfterForget", testExpectAfterForget},
 		{"MetadataOrder", testMetadataOrder},
 		{"MetadataTombstones", testMetadataTombstones},
