@@ -37,10 +37,14 @@ const (
 func NewRecent(keeps time.Duration) *Recent { return &Recent{keeps: keeps} }
 
 // Read notes what was read under a key; revision 0 is nothing.
-func (r *Recent) Read(key cart.Key, value []byte, revision uint64) { r.keep(key, value, revision, false) }
+func (r *Recent) Read(key cart.Key, value []byte, revision uint64) {
+	r.keep(key, value, revision, false)
+}
 
 // Stored notes what was stored under a key; revision 0 is nothing.
-func (r *Recent) Stored(key cart.Key, value []byte, revision uint64) { r.keep(key, value, revision, true) }
+func (r *Recent) Stored(key cart.Key, value []byte, revision uint64) {
+	r.keep(key, value, revision, true)
+}
 
 func (r *Recent) keep(key cart.Key, value []byte, revision uint64, stored bool) {
 	const overhead = 256 // of an entry: small ones are bounded too
