@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -304,6 +306,77 @@ func TestLostAnswer(t *testing.T) {
 		t.Errorf("Commit: %v", err)
 	}
 	m.Resume()
+}
+
+// TestAnswerCut: a change that was made, and whose connection ended before the answer, is not sent again: its own value
+// would stand in its way, and it would be told that somebody else was quicker, or be made twice.
+func TestAnswerCut(t *testing.T) {
+	m := testserver.StartMemcached(t)
+	address, cut := cutter(t, m.Addr, "cas ")
+	s, direct := open(t, []string{address}, "cart"), open(t, []string{m.Addr}, "cart")
+	was := mustPut(t, s, key, `{"a":1}`)
+	cut.Store(true)
+	if out, err := put(t.Context(), s, key, was, `{"a":2}`); !errors.Is(err, storage.ErrUnavailable) || !errors.Is(err, cell.ErrOutcomeUnknown) {
+		t.Errorf("Commit: %+v, %v", out, err)
+	}
+	if c := load(t, direct, key); c.Version != was.Version+1 || string(c.Items.Object.Bytes()) != `{"a":2}` {
+		t.Errorf("version %d after %d: %s", c.Version, was.Version, c.Items.Object.Bytes())
+	}
+}
+
+// cutter is a way to a server. Once cut is set, a connection on which the next command was sent ends before its answer.
+func cutter(t *testing.T, server, command string) (address string, cut *atomic.Bool) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.Close() })
+	cut = new(atomic.Bool)
+	go func() {
+		for {
+			client, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go relay(client, server, command, cut)
+		}
+	}()
+	return l.Addr().String(), cut
+}
+
+func relay(client net.Conn, address, command string, cut *atomic.Bool) {
+	defer func() { _ = client.Close() }()
+	server, err := net.Dial("tcp", address)
+	if err != nil {
+		return
+	}
+	defer func() { _ = server.Close() }()
+	var last atomic.Bool // the answer that comes next is not passed on
+	go func() {
+		defer func() { _ = server.Close() }()
+		for b := make([]byte, 64<<10); ; {
+			n, err := client.Read(b)
+			if err != nil {
+				return
+			}
+			if strings.HasPrefix(string(b[:n]), command) && cut.CompareAndSwap(true, false) {
+				last.Store(true)
+			}
+			if _, err := server.Write(b[:n]); err != nil {
+				return
+			}
+		}
+	}()
+	for b := make([]byte, 64<<10); ; {
+		n, err := server.Read(b)
+		if err != nil || last.Load() {
+			return
+		}
+		if _, err := client.Write(b[:n]); err != nil {
+			return
+		}
+	}
 }
 
 // freezer is a driver whose server is frozen before a swap.
