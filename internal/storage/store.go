@@ -71,7 +71,7 @@ type Commit struct {
 	// it within the atomic step makes that commit in place of this one, and says so by [Outcome.Anew]. The fallback is
 	// the status Conflict, which nil asks for, and so is it where the cart has a pending transfer. It may be called
 	// several times, and the last call counts. After an error, a call may still be running. It must not block, nor
-	// change the cart that it is given.
+	// change the cart that it is given. What it returns asks for a lock only where this commit does, by the same token.
 	Anew func(c *cart.Cart) Commit
 }
 

@@ -57,11 +57,13 @@ func testAnew(s *subject) {
 	}
 	s.acquire(l, key, "holder", cart.PartConditions)
 	ask := claim("asks", cart.PartConditions)
-	out = s.try(stale(func(k *cart.Cart) storage.Commit {
+	asks := stale(func(k *cart.Cart) storage.Commit {
 		c := add(k)
 		c.Locks.Claim = &ask
 		return c
-	}))[0]
+	})
+	asks.Locks.Claim = &ask
+	out = s.try(asks)[0]
 	if !out.Anew || out.Status != storage.Locked || !out.Claimed.Queued {
 		s.Errorf("computed anew to what is locked: %+v", out)
 	}
