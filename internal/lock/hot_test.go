@@ -21,8 +21,8 @@ const (
 	farHop  = 150 * time.Microsecond // from a program to its sidecar and back
 )
 
-// far is a server with compare-and-swap whose calls take a round trip each, in the time of a bubble: so what is measured
-// is the protocol, whatever else the machine does.
+// far is a server with compare-and-swap whose calls take a round trip each, in the time of a bubble: so what is
+// measured is the protocol, whatever else the machine does.
 type far struct {
 	mu       sync.Mutex
 	revision uint64

@@ -678,8 +678,8 @@ func TestWholeCartIsOfOneInstant(t *testing.T) {
 	}
 }
 
-// A commit that meets another state is computed anew in the same step. On Redis, whose steps run in the server, it takes
-// its turn in the same round trip and succeeds with the next. It leaves no lock behind.
+// A commit that meets another state is computed anew in the same step. On Redis, whose steps run in the server, it
+// takes its turn in the same round trip and succeeds with the next. It leaves no lock behind.
 func TestConflictTakesTheTurn(t *testing.T) {
 	for name, open := range sharedBackends {
 		t.Run(name, func(t *testing.T) {

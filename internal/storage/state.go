@@ -121,8 +121,8 @@ func Apply(states []*State, commits []Commit, now time.Time) (outs []Outcome, gr
 	return outs, granted
 }
 
-// Outdates reports whether the commit is to be computed anew: it would end in a conflict, and its caller can say what it
-// would be with the cart that stands there.
+// Outdates reports whether the commit is to be computed anew: it would end in a conflict, and its caller can say what
+// it would be with the cart that stands there.
 func (s *State) Outdates(c *Commit) bool {
 	return c.Anew != nil && s.Cart.Transfer == nil && s.check(c).Status == Conflict
 }

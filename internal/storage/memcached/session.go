@@ -104,9 +104,9 @@ func (s *session) refused(err error) error {
 	return err
 }
 
-// store stores an item by add, or by cas where it has a unique, and reads in the same round trip what is there then: the
-// item itself with its new unique, or the one that was in its way, or nil. The client would need two round trips. The
-// errors are those of the client.
+// store stores an item by add, or by cas where it has a unique, and reads in the same round trip what is there then:
+// the item itself with its new unique, or the one that was in its way, or nil. The client would need two round trips.
+// The errors are those of the client.
 //
 // The meta command ms would answer with the unique as well. But where the server has no memory left for the new value,
 // it deletes the old one.

@@ -133,8 +133,8 @@ func TestWaiterOfOld(t *testing.T) {
 	}
 }
 
-// TestWaiterLeavesOld: a claim that waited in the old backend while the cart moved, and was granted there, holds nothing
-// of it any more once it is granted in the new one.
+// TestWaiterLeavesOld: a claim that waited in the old backend while the cart moved, and was granted there, holds
+// nothing of it any more once it is granted in the new one.
 func TestWaiterLeavesOld(t *testing.T) {
 	for begun := time.Now(); !waitsInOld(t); {
 		if time.Since(begun) > 30*time.Second {
