@@ -62,7 +62,6 @@ type Backend struct {
 type CriticalBackend struct {
 	// The kind of backend. It must survive restarts: Database or DynamoDB.
 	// +optional
-	// +kubebuilder:validation:XValidation:rule="!(self in ['Database', 'DynamoDB'])",message="criticalBackend is not in this version: remove it, and everything goes to backend"
 	// +kubebuilder:validation:XValidation:rule="self in ['Database', 'DynamoDB']",message="criticalBackend.type must be Database or DynamoDB, the other backends do not promise to keep a checkout"
 	Type BackendType `json:"type,omitempty"`
 	// A table of Amazon DynamoDB.

@@ -278,57 +278,8 @@ func TestOnlyBuiltBackendsAreAccepted(t *testing.T) {
 		try(config.Product{Type: config.BackendDatabase, Dialect: dialect}, "backend: {type: Database, database: {"+fields+"}}")
 	}
 	err := strict(c).Create(t.Context(), object(t, namespace, "shop", memory+"criticalBackend: {type: DynamoDB, dynamodb: {region: local, tableName: carts}}"), client.DryRunAll)
-	if (err == nil) != config.CriticalBackendBuilt {
-		t.Errorf("critical backend, built: %t: %v", config.CriticalBackendBuilt, err)
-	}
-}
-
-// A CartStorage of the version before, with what is not built, stays writable: its status, its labels and whatever is
-// no part of the backend.
-func TestUnbuiltOnesStayWritable(t *testing.T) {
-	c := envtest.Start(t)
-	namespace := c.Namespace(t)
-	before, now := definition(t), definition(t)
-	lift(before.Spec.Versions[0].Schema.OpenAPIV3Schema)
-	replace := func(crd *apiextensionsv1.CustomResourceDefinition) {
-		t.Helper()
-		text, err := yaml.Marshal(crd)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, message, err := c.TryKubectl(t, string(text), "apply", "--server-side", "--force-conflicts", "--filename", "-"); err != nil {
-			t.Fatal(message)
-		}
-	}
-	old := func() *unstructured.Unstructured {
-		return object(t, namespace, "old", memory+"criticalBackend: {type: DynamoDB, dynamodb: {region: local, tableName: carts}}")
-	}
-	accepted := func(want bool) {
-		t.Helper()
-		await(t, func() string {
-			o := old()
-			o.SetName("probe")
-			if err := strict(c).Create(t.Context(), o, client.DryRunAll); (err == nil) != want {
-				return fmt.Sprintf("a critical backend: %v", err)
-			}
-			return ""
-		})
-	}
-	replace(before)
-	defer func() { replace(now); accepted(false) }()
-	accepted(true)
-	if err := strict(c).Create(t.Context(), old()); err != nil {
-		t.Fatal(err)
-	}
-	replace(now)
-	accepted(false)
-	for _, args := range [][]string{
-		{"label", "cartstorage", "old", "a=b"},
-		{"patch", "cartstorage", "old", "--type=merge", "--patch", `{"spec": {"ttl": "2h"}}`},
-		{"patch", "cartstorage", "old", "--subresource=status", "--type=merge", "--patch", `{"status": {"replicas": 1}}`},
-		{"patch", "cartstorage", "old", "--type=merge", "--patch", `{"spec": {"orphanedCarts": "Accept", "criticalBackend": null}}`},
-	} {
-		c.Kubectl(t, append(args, "--namespace", namespace)...)
+	if err != nil {
+		t.Errorf("critical backend: %v", err)
 	}
 }
 

@@ -12,7 +12,6 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/yaml"
 
 	"github.com/sidecart/sidecart/internal/envtest"
 )
@@ -33,8 +32,7 @@ func moveFrom(backend string) string {
 }
 
 // Each row is a rule: a spec that keeps it, one that breaks it, and what the server says then. A row with an old spec
-// is about the change from that to bad. Rows about what is not built yet are tried on a definition without the rules
-// that refuse it.
+// is about the change from that to bad.
 var rules = []struct{ name, old, good, bad, message string }{
 	{"redis without section", "", redis(`addresses: ["redis:6379"]`), "backend: {type: Redis}",
 		`spec.backend: Invalid value: type Redis needs its section: write redis: {addresses: ["redis:6379"]}`},
@@ -270,9 +268,6 @@ var rules = []struct{ name, old, good, bad, message string }{
 	{"prefix of a move", "", redis(`addresses: ["b:1"]`) + moveFrom(redis(`addresses: ["a:1"]`)) + "  keyPrefix: shop:cart", redis(`addresses: ["b:1"]`) + moveFrom(redis(`addresses: ["a:1"]`)) + "  keyPrefix: lock.cart",
 		"moveFrom.keyPrefix must be what stood under keyPrefix before, for example cart"},
 
-	{"a critical backend", "", memory, memory + "criticalBackend: {type: DynamoDB, dynamodb: {region: local, tableName: carts}}",
-		"criticalBackend is not in this version: remove it, and everything goes to backend"},
-
 	{"image with a blank", "", memory + "sidecar: {image: registry.example.com:5000/a/b-c.d__e:1.0@sha256:" + strings.Repeat("0", 64) + "}", memory + `sidecar: {image: "a b"}`,
 		`spec.sidecar.image: Invalid value: "a b": must be the name of an image, for example registry.example.com/sidecart/sidecar:1.0, or with @sha256:… and 64 digits`},
 	{"image in capitals", "", memory + `sidecar: {image: "sidecart:V1"}`, memory + "sidecar: {image: Sidecart}", "must be the name of an image"},
@@ -295,7 +290,6 @@ var rules = []struct{ name, old, good, bad, message string }{
 func TestRules(t *testing.T) {
 	c := envtest.Start(t)
 	namespace := c.Namespace(t)
-	installLater(t, c)
 	var mu sync.Mutex
 	var seen []string // what the server said, in all
 	t.Run("rule", func(t *testing.T) {
@@ -303,11 +297,7 @@ func TestRules(t *testing.T) {
 			t.Run(r.name, func(t *testing.T) {
 				name := fmt.Sprintf("rule-%d", i)
 				of := func(spec string) *unstructured.Unstructured {
-					o := object(t, namespace, name, spec)
-					if !strings.Contains(r.message, notInThisVersion) && unbuilt.MatchString(r.old+r.good+r.bad) {
-						o.SetAPIVersion(later)
-					}
-					return o
+					return object(t, namespace, name, spec)
 				}
 				try := func(spec string) error {
 					o := of(spec)
@@ -380,44 +370,4 @@ func currentVersion(t *testing.T, c *envtest.Cluster, o *unstructured.Unstructur
 		t.Fatal(err)
 	}
 	return o.GetResourceVersion()
-}
-
-const (
-	// notInThisVersion is what the rules say of backends that are not built.
-	notInThisVersion = "is not in this version"
-	// later is the definition that accepts them.
-	later = "later.sidecart.dev/v1alpha1"
-)
-
-// unbuilt is what a spec says that this version has not.
-var unbuilt = regexp.MustCompile("criticalBackend: {type: D")
-
-// installLater installs the definition under another group, without the rules that refuse what is not built yet: what a
-// later version will accept must be right by then.
-func installLater(t *testing.T, c *envtest.Cluster) {
-	t.Helper()
-	crd := definition(t)
-	crd.Spec.Group = strings.Split(later, "/")[0]
-	crd.Name = crd.Spec.Names.Plural + "." + crd.Spec.Group
-	crd.Spec.Names.ShortNames, crd.Spec.Names.Categories = nil, nil
-	lift(crd.Spec.Versions[0].Schema.OpenAPIV3Schema)
-	text, err := yaml.Marshal(crd)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, message, err := c.TryKubectl(t, string(text), "apply", "--server-side", "--filename", "-"); err != nil {
-		t.Fatal(message)
-	}
-	c.Kubectl(t, "wait", "--for", "condition=Established", "crd", crd.Name)
-}
-
-// lift removes the rules that refuse what is not built.
-func lift(s *apiextensionsv1.JSONSchemaProps) {
-	s.XValidations = slices.DeleteFunc(s.XValidations, func(r apiextensionsv1.ValidationRule) bool {
-		return strings.Contains(r.Message+r.MessageExpression, notInThisVersion)
-	})
-	for name, p := range s.Properties {
-		lift(&p)
-		s.Properties[name] = p
-	}
 }

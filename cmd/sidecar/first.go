@@ -4,15 +4,12 @@ import (
 	"context"
 
 	"github.com/sidecart/sidecart/internal/config"
-	"github.com/sidecart/sidecart/internal/storage"
-	"github.com/sidecart/sidecart/internal/storage/open"
 )
 
 // first is what a sidecar starts with.
 type first struct {
-	config   *config.Config
-	identity string
-	store    storage.Store
+	config *config.Config
+	stores stores
 	// refused says why it is not the newest configuration; nil if it is.
 	refused error
 	// alsoWatched are the files that the newest configuration depends on, if it is another one.
@@ -31,15 +28,14 @@ func (l *layers) first(ctx context.Context) (*first, error) {
 	if refused != nil && good == nil {
 		return nil, refused
 	}
-	if refused == nil && (good == nil || open.Identity(newest) == open.Identity(good)) {
+	if refused == nil && (good == nil || identitiesOf(newest) == identitiesOf(good)) {
 		return openFirst(ctx, newest)
 	}
 	var also []string
 	if refused == nil {
-		identity := open.Identity(newest)
-		store, err := openProbed(ctx, newest)
+		opened, err := openStores(ctx, newest, stores{}, true)
 		if err == nil {
-			return &first{config: newest, identity: identity, store: store}, nil
+			return &first{config: newest, stores: opened}, nil
 		}
 		refused, also = err, l.watched(newest)
 	}
@@ -54,12 +50,11 @@ func (l *layers) first(ctx context.Context) (*first, error) {
 	return nil, refused
 }
 
-// openFirst opens the backend of c, which need not answer yet.
+// openFirst opens the stores of c, which need not answer yet.
 func openFirst(ctx context.Context, c *config.Config) (*first, error) {
-	identity := open.Identity(c)
-	store, err := open.Store(ctx, c)
+	opened, err := openStores(ctx, c, stores{}, false)
 	if err != nil {
 		return nil, err
 	}
-	return &first{config: c, identity: identity, store: store}, nil
+	return &first{config: c, stores: opened}, nil
 }

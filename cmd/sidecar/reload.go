@@ -10,7 +10,6 @@ import (
 	"github.com/sidecart/sidecart/internal/config"
 	"github.com/sidecart/sidecart/internal/lock"
 	"github.com/sidecart/sidecart/internal/storage"
-	"github.com/sidecart/sidecart/internal/storage/open"
 )
 
 // States of the newest configuration, as the status page shows them.
@@ -47,7 +46,7 @@ func (s *sidecar) reloads(ctx context.Context, hangup <-chan struct{}) {
 func (s *sidecar) greet(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, probeTime(s.config))
 	defer cancel()
-	if err := s.store.Ping(ctx); err != nil && ctx.Err() != context.Canceled {
+	if err := s.stores.carts.Ping(ctx); err != nil && ctx.Err() != context.Canceled {
 		if words, refused := storage.RefusalOf(err); refused {
 			s.log.Warn("backend refuses changes, ready when it takes them", "backend", describe(&s.config.Backend), "error", words)
 			return
@@ -78,19 +77,19 @@ func (s *sidecar) reload(ctx context.Context, asked bool) {
 		return
 	}
 	s.files.follow(append(s.watched(c), s.watched(s.config)...))
-	identity := open.Identity(c)
+	same := identitiesOf(c) == s.stores.identities
 	switch {
-	case identity == s.identity && reflect.DeepEqual(c, s.config):
+	case same && reflect.DeepEqual(c, s.config):
 		if asked && s.rejected == "" {
 			s.log.Info("configuration is unchanged", "generation", c.Generation)
 		}
 		s.accept()
 	case needsRestart(s.config, c) != nil:
 		s.reject(needsRestart(s.config, c), goesOn, asked)
-	case identity == s.identity:
+	case same:
 		s.adjust(c)
 	default:
-		if err := s.replace(ctx, c, identity); err != nil && ctx.Err() == nil { // if ctx has ended, the sidecar is stopping
+		if err := s.replace(ctx, c); err != nil && ctx.Err() == nil { // if ctx has ended, the sidecar is stopping
 			s.reject(err, goesOn, asked)
 		}
 	}
@@ -136,48 +135,35 @@ func needsRestart(old, c *config.Config) error {
 
 // adjust takes over settings and keeps the backend open.
 func (s *sidecar) adjust(c *config.Config) {
-	s.coordinator.Update(s.options(c, s.store))
-	s.server.Swap(s.backend(c, s.store, s.coordinator))
+	s.coordinator.Update(s.options(c, s.stores.carts))
+	s.server.Swap(s.backend(c, s.stores, s.coordinator))
 	s.took(c, "settings")
 }
 
 // replace opens the new backend beside the old one, asks it for a sign of life, and hands new calls to it. The old one
-// is closed when its last call has ended.
-func (s *sidecar) replace(ctx context.Context, c *config.Config, identity string) error {
-	store, err := openProbed(ctx, c)
+// is closed when its last call has ended. Of a backend for carts and one for checkouts, one may stay.
+func (s *sidecar) replace(ctx context.Context, c *config.Config) error {
+	opened, err := openStores(ctx, c, s.stores, true)
 	if err != nil {
 		return err
 	}
-	coordinator := lock.New(store, s.options(c, store))
-	startMove(store)
-	retired := s.server.Swap(s.backend(c, store, coordinator))
-	s.drain(retired.Wait, s.coordinator, s.store, s.config)
-	if s.config.Backend.Type == config.BackendMemory {
-		s.log.Warn("carts of the previous backend are gone, since it kept them in this process")
+	coordinator := s.coordinate(c, opened)
+	retired := s.server.Swap(s.backend(c, opened, coordinator))
+	s.drain(retired.Wait, s.coordinator, s.stores, opened, s.config)
+	if opened.carts != s.stores.carts {
+		startMove(opened.carts)
+		if s.config.Backend.Type == config.BackendMemory {
+			s.log.Warn("carts of the previous backend are gone, since it kept them in this process")
+		}
 	}
-	s.store, s.coordinator, s.identity = store, coordinator, identity
+	s.stores, s.coordinator = opened, coordinator
 	s.took(c, "backend")
 	s.warn(c)
 	return nil
 }
 
-// openProbed opens the backend of c, and fails if that gives no sign of life.
-func openProbed(ctx context.Context, c *config.Config) (storage.Store, error) {
-	store, err := open.Store(ctx, c)
-	if err != nil {
-		return nil, err
-	}
-	ctx, cancel := context.WithTimeout(ctx, probeTime(c))
-	defer cancel()
-	if err := store.Ping(ctx); err != nil {
-		_ = store.Close()
-		return nil, config.Problems{{Path: "backend", Message: fmt.Sprintf("%s %s", describe(&c.Backend), trouble(err))}}
-	}
-	return store, nil
-}
-
-// drain closes a backend that was replaced, when no call uses it any more.
-func (s *sidecar) drain(wait func(context.Context) error, coordinator *lock.Coordinator, store storage.Store, old *config.Config) {
+// drain closes what was replaced and is not kept, when no call uses it any more.
+func (s *sidecar) drain(wait func(context.Context) error, coordinator *lock.Coordinator, replaced, kept stores, old *config.Config) {
 	s.drains.Go(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), min(old.Timeouts.Request.Std()+stopMargin, longestStop))
 		defer cancel()
@@ -188,7 +174,7 @@ func (s *sidecar) drain(wait func(context.Context) error, coordinator *lock.Coor
 		if err != nil {
 			s.log.Warn("calls on the previous backend are cut off", "backend", describe(&old.Backend), "error", err)
 		}
-		if err := store.Close(); err != nil {
+		if err := replaced.close(kept); err != nil {
 			s.log.Warn("the previous backend did not close cleanly", "backend", describe(&old.Backend), "error", err)
 		}
 	})
@@ -201,7 +187,7 @@ func (s *sidecar) took(c *config.Config, what string) {
 	s.accept()
 	st := s.coordinator.Status()
 	s.log.Info("configuration taken over", "changed", what, "generation", c.Generation,
-		"backend", describe(&c.Backend), "locking", st.Locking, "mode", c.Locking.Mode, "reason", st.Reason)
+		"backend", describe(&c.Backend), "checkouts", checkoutsIn(c), "locking", st.Locking, "mode", c.Locking.Mode, "reason", st.Reason)
 }
 
 func (s *sidecar) watched(c *config.Config) []string { return s.layers.watched(c) }

@@ -177,9 +177,9 @@ func TestReloadKeepsTheLastGood(t *testing.T) {
 		}), []string{"keyPrefix: must not start with", "logLevel: must be one of"}},
 		"no YAML": {"{", []string{"line 1"}},
 		"empty":   {"", []string{"file: is empty"}},
-		"not built in": {render(t, func(c *config.Config) {
-			c.CriticalBackend = &config.Backend{Type: config.BackendDynamoDB, DynamoDB: &config.DynamoDB{TableName: "carts", Region: "local"}}
-		}), []string{"criticalBackend: a second backend for checkouts is not built into this version"}},
+		"critical, unreachable": {render(t, func(c *config.Config) {
+			c.CriticalBackend = &config.Backend{Type: config.BackendDatabase, Database: &config.Database{URL: "postgres://127.0.0.1:1/shop"}}
+		}), []string{"criticalBackend: Database postgres://127.0.0.1:1/shop does not answer: "}},
 		"unreachable": {render(t, func(c *config.Config) {
 			c.Backend = config.Backend{Type: config.BackendRedis, Redis: &config.Redis{Addresses: []string{"127.0.0.1:1"}}}
 		}), []string{"backend: Redis 127.0.0.1:1 does not answer: "}},

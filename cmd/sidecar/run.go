@@ -143,6 +143,10 @@ func runValidate(args []string, stdout, stderr io.Writer) int {
 		_, _ = fmt.Fprintln(stdout, err)
 		return exitFailed
 	}
-	_, _ = fmt.Fprintf(stdout, "%s: ok, generation %d, backend %s, locking %s\n", args[0], c.Generation, c.Backend.Type, c.Locking.Mode)
+	critical := ""
+	if c.CriticalBackend != nil {
+		critical = fmt.Sprintf(", checkouts in %s", c.CriticalBackend.Type)
+	}
+	_, _ = fmt.Fprintf(stdout, "%s: ok, generation %d, backend %s%s, locking %s\n", args[0], c.Generation, c.Backend.Type, critical, c.Locking.Mode)
 	return exitOK
 }

@@ -30,8 +30,7 @@ type sidecar struct {
 	server *proxy.Server
 
 	config      *config.Config
-	identity    string // of store
-	store       storage.Store
+	stores      stores
 	coordinator *lock.Coordinator
 	rejected    string // what is wrong with the newest configuration, "" if it runs
 
@@ -115,18 +114,18 @@ func serve(ctx context.Context, l *layers, signals <-chan os.Signal, stderr io.W
 // start puts everything over the store, and closes it if that fails. A backend that does not answer is no error: the
 // sidecar is alive, and becomes ready when the backend answers.
 func (s *sidecar) start(f *first) error {
-	c, store := f.config, f.store
-	s.config, s.store, s.identity = c, store, f.identity
-	s.coordinator = lock.New(store, s.options(c, store))
-	startMove(store)
+	c := f.config
+	s.config, s.stores = c, f.stores
+	s.coordinator = s.coordinate(c, f.stores)
+	startMove(f.stores.carts)
 	var err error
 	s.server, err = proxy.Start(proxy.Options{
 		GRPC: c.Listen.GRPC, HTTP: c.Listen.HTTP, Admin: c.Listen.Admin, Socket: c.Listen.Socket,
 		Version: versionName(), Log: s.log,
 		Pod: s.layers.env[config.PodNameVariable], Namespace: s.layers.env[config.PodNamespaceVariable], CartStorage: s.layers.env[config.CartStorageVariable],
-	}, s.backend(c, store, s.coordinator))
+	}, s.backend(c, f.stores, s.coordinator))
 	if err != nil {
-		_ = store.Close()
+		_ = f.stores.close(stores{})
 		return err
 	}
 	s.files = newWatcher(s.log)
@@ -135,7 +134,7 @@ func (s *sidecar) start(f *first) error {
 	st := s.coordinator.Status()
 	s.log.Info("serving",
 		"grpc", s.server.Addr("grpc"), "http", s.server.Addr("http"), "admin", s.server.Addr("admin"), "socket", s.server.Addr("socket"),
-		"backend", describe(&c.Backend), "locking", st.Locking, "mode", c.Locking.Mode, "reason", st.Reason,
+		"backend", describe(&c.Backend), "checkouts", checkoutsIn(c), "locking", st.Locking, "mode", c.Locking.Mode, "reason", st.Reason,
 		"generation", c.Generation, "version", versionName())
 	s.warn(c)
 	if f.refused != nil {
@@ -146,7 +145,7 @@ func (s *sidecar) start(f *first) error {
 
 // warn logs that the backend cannot lock across replicas.
 func (s *sidecar) warn(c *config.Config) {
-	if w := warnLocking(c.Locking, s.store.Capabilities()); w != "" {
+	if w := warnLocking(c.Locking, s.stores.carts.Capabilities()); w != "" {
 		s.log.Warn(w)
 	}
 }
@@ -170,7 +169,13 @@ func (s *sidecar) options(c *config.Config, store storage.Store) lock.Options {
 	}
 }
 
-func (s *sidecar) backend(c *config.Config, store storage.Store, coordinator *lock.Coordinator) proxy.Backend {
+// coordinate serves what is in stores with what c says.
+func (s *sidecar) coordinate(c *config.Config, in stores) *lock.Coordinator {
+	return lock.NewHybrid(in.carts, in.checkouts, s.options(c, in.carts))
+}
+
+func (s *sidecar) backend(c *config.Config, in stores, coordinator *lock.Coordinator) proxy.Backend {
+	store := in.carts
 	b := proxy.Backend{
 		Coordinator:    coordinator,
 		Ping:           store.Ping,
@@ -189,6 +194,12 @@ func (s *sidecar) backend(c *config.Config, store storage.Store, coordinator *lo
 	}
 	if beater, ok := storage.As[storage.Beater](store); ok {
 		b.Beat = beater.Beat
+	}
+	if in.checkouts != nil {
+		b.Critical = &proxy.CriticalBackend{Name: string(c.CriticalBackend.Type), Place: c.CriticalBackend.Place(), Ping: in.checkouts.Ping}
+		if beater, ok := storage.As[storage.Beater](in.checkouts); ok {
+			b.Critical.Beat = beater.Beat
+		}
 	}
 	if advisor, ok := storage.As[storage.Advisor](store); ok {
 		b.Advice = advisor.Advice
@@ -232,7 +243,15 @@ func (s *sidecar) stop(ctx context.Context) error {
 		err = fmt.Errorf("calls under way were cut off: %w", err)
 	}
 	s.drains.Wait() // bounded by the same time, from earlier on
-	return errors.Join(err, s.coordinator.Close(ctx), s.store.Close())
+	return errors.Join(err, s.coordinator.Close(ctx), s.stores.close(stores{}))
+}
+
+// checkoutsIn names the backend for checkouts, "" where they are beside the carts.
+func checkoutsIn(c *config.Config) string {
+	if c.CriticalBackend == nil {
+		return ""
+	}
+	return describe(c.CriticalBackend)
 }
 
 // describe names a backend for people, without secrets.

@@ -10,7 +10,8 @@ import (
 // Builder puts a configuration together from its layers. Feed it in the order of rising precedence: the file first,
 // then settings of the environment, then those of flags. It collects every problem on the way.
 //
-// A layer that names a backend type drops the sections of other types that lower layers gave.
+// A layer that names a backend type drops the sections of other types that lower layers gave. In backend the type
+// Database without a section stands for the default database.
 type Builder struct {
 	config   *Config
 	given    map[string]bool
@@ -72,9 +73,16 @@ func (b *Builder) Set(path, text, source string) {
 	}
 	switch path {
 	case "backend.type":
-		b.chooseBackend()
+		chooseBackend(&b.config.Backend)
+		if back := &b.config.Backend; back.Type == BackendDatabase && back.Database == nil {
+			back.Database = &Database{URL: DefaultDatabaseURL}
+		}
+	case "criticalBackend.type":
+		chooseBackend(b.config.CriticalBackend)
 	case "backend.database.url":
 		b.config.Backend.Database.URLFile = "" // set by a lower layer and now replaced
+	case "criticalBackend.database.url":
+		b.config.CriticalBackend.Database.URLFile = ""
 	}
 }
 
@@ -132,19 +140,14 @@ func (b *Builder) derive() {
 	}
 }
 
-// chooseBackend keeps only the section of the chosen type. The type Database without a section stands for the default
-// database.
-func (b *Builder) chooseBackend() {
-	back := &b.config.Backend
+// chooseBackend keeps only the section of the chosen type.
+func chooseBackend(back *Backend) {
 	sections := reflect.ValueOf(back).Elem()
 	for _, s := range back.sections() {
 		if s.belongsTo != back.Type {
 			f, _ := fieldNamed(sections, s.name)
 			f.SetZero()
 		}
-	}
-	if back.Type == BackendDatabase && back.Database == nil {
-		back.Database = &Database{URL: DefaultDatabaseURL}
 	}
 }
 

@@ -35,9 +35,6 @@ var Built = []Product{
 	{Type: BackendFile},
 }
 
-// CriticalBackendBuilt says whether this version has a second backend for checkouts.
-const CriticalBackendBuilt = false
-
 // BuiltNames are the backends of this version in words: "Redis, Database (PostgreSQL), … and Memory".
 func BuiltNames() string { return names(func(Product) bool { return true }, "and") }
 
@@ -81,8 +78,8 @@ func NotBuilt(c *Config) (p Problems) {
 	if c.MoveFrom != nil {
 		p = append(p, notBuilt("moveFrom.backend", &c.MoveFrom.Backend)...)
 	}
-	if c.CriticalBackend != nil && !CriticalBackendBuilt {
-		p = append(p, Problem{"criticalBackend", "a second backend for checkouts is not built into this version: remove it, and everything goes to backend"})
+	if c.CriticalBackend != nil {
+		p = append(p, notBuilt("criticalBackend", c.CriticalBackend)...)
 	}
 	return p
 }

@@ -11,8 +11,23 @@ func (c *Config) From() *Config {
 		return nil
 	}
 	from := *c
-	from.Backend, from.KeyPrefix, from.MoveFrom = c.MoveFrom.Backend, cmp.Or(c.MoveFrom.KeyPrefix, c.KeyPrefix), nil
+	from.Backend, from.KeyPrefix, from.MoveFrom, from.CriticalBackend = c.MoveFrom.Backend, cmp.Or(c.MoveFrom.KeyPrefix, c.KeyPrefix), nil, nil
 	return &from
+}
+
+// Critical returns the configuration of the backend for checkouts, as if it were the only one, or nil if checkouts are
+// beside the carts. Where it can keep an audit trail it keeps one, for at least as long as the checkouts.
+func (c *Config) Critical() *Config {
+	if c.CriticalBackend == nil {
+		return nil
+	}
+	critical := *c
+	critical.Backend, critical.MoveFrom, critical.CriticalBackend = *c.CriticalBackend, nil, nil
+	critical.Audit.Retention = 0
+	if critical.Backend.mayAudit() {
+		critical.Audit.Retention = max(c.Audit.Retention, c.CheckoutRetention, Duration(minRetention))
+	}
+	return &critical
 }
 
 // move checks a move between two backends.

@@ -47,8 +47,11 @@ func (c *Config) Validate() Problems {
 	v.backend("backend", &c.Backend)
 	if b := c.CriticalBackend; b != nil {
 		v.backend("criticalBackend", b)
-		if oneOf(b.Type) && b.Type != BackendDatabase && b.Type != BackendDynamoDB {
+		switch {
+		case oneOf(b.Type) && b.Type != BackendDatabase && b.Type != BackendDynamoDB:
 			v.problem("criticalBackend.type", "must be Database or DynamoDB, which keep what they acknowledge, is %s", b.Type)
+		case b.Type == BackendDatabase && b.Database != nil && b.Database.URL.Scheme() == "sqlite":
+			v.problem("criticalBackend.database.url", "%s", NoCriticalSQLite)
 		}
 	}
 	v.move(c)
@@ -79,6 +82,9 @@ func (c *Config) Validate() Problems {
 	v.audit(c)
 	return v.problems
 }
+
+// NoCriticalSQLite is the problem of a backend for checkouts in a file.
+const NoCriticalSQLite = "must be postgres://… or mysql://…: an SQLite file belongs to one machine, and all sidecars must share criticalBackend"
 
 // minRetention is the shortest life of a line of an audit trail: less would be no trail.
 const minRetention = time.Minute

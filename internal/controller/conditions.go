@@ -151,7 +151,14 @@ func (c *conclusion) backendReachable(*v1alpha1.CartStorage) (metav1.ConditionSt
 	case len(c.answered) == 0:
 		return metav1.ConditionUnknown, v1alpha1.ReasonUnknown, "no sidecar has answered yet"
 	}
-	return metav1.ConditionTrue, v1alpha1.ReasonReachable, plural(len(c.answered), "the sidecar reaches", "all %d sidecars that answer reach") + " the backend"
+	message := plural(len(c.answered), "the sidecar reaches", "all %d sidecars that answer reach") + " the backend"
+	// Carts go on without the backend for checkouts, so that it is no reason to hold a rollout.
+	if down = filter(c.answered, func(s *sidecar) bool { b := s.report.CriticalBackend; return b != nil && !b.Healthy }); len(down) > 0 {
+		message += "; " + tell(down, len(c.answered), "refuse checkouts", func(s *sidecar) string {
+			return cmp.Or(s.report.CriticalBackend.Message, "no answer")
+		})
+	}
+	return metav1.ConditionTrue, v1alpha1.ReasonReachable, message
 }
 
 func (c *conclusion) configAccepted(*v1alpha1.CartStorage) (metav1.ConditionStatus, string, string) {

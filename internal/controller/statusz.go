@@ -37,11 +37,19 @@ type Report struct {
 		// Warnings say how safe carts are there, the gravest first; nil if that is not known.
 		Warnings []Warning `json:"warnings"`
 	} `json:"backend"`
+	// CriticalBackend is the backend for checkouts; nil where they are beside the carts.
+	CriticalBackend *CriticalReport `json:"criticalBackend,omitempty"`
 	// Move is how far carts have come that move to the backend, as this sidecar knows it; nil where none do.
 	Move *MoveReport `json:"move,omitempty"`
 
 	// heard is when it was given.
 	heard time.Time
+}
+
+// CriticalReport is what one sidecar knows of the backend for checkouts.
+type CriticalReport struct {
+	Healthy bool   `json:"healthy"`
+	Message string `json:"message,omitempty"`
 }
 
 // MoveReport is what one sidecar knows of a move.
@@ -63,6 +71,9 @@ type MoveReport struct {
 func (r *Report) tame() {
 	r.Config.State, r.Config.Message, r.Backend.Message = tame(r.Config.State), tame(r.Config.Message), tame(r.Backend.Message)
 	r.Backend.Warnings = tameWarnings(r.Backend.Warnings)
+	if b := r.CriticalBackend; b != nil {
+		b.Message = tame(b.Message)
+	}
 	if m := r.Move; m != nil {
 		m.State, m.Message = tame(m.State), tame(m.Message)
 		m.Carried, m.Left = min(m.Carried, mostCarts), max(0, min(m.Left, mostCarts))

@@ -216,7 +216,7 @@ func (c *Coordinator) find(ctx context.Context, key cart.Key, k *cart.Cart, id s
 			return s, nil
 		}
 	}
-	list, err := c.checkoutList(ctx, key)
+	list, err := c.listed(ctx, key)
 	if err != nil {
 		return nil, err
 	}
@@ -258,7 +258,7 @@ func (c *Coordinator) belongs(ctx context.Context, name cart.Key, s *Checkout) (
 	if s.Outcome != "" && s.settledIn != (cart.Key{}) {
 		return s.settledIn == name, nil
 	}
-	at, err := c.locate(ctx, s, c.read)
+	at, err := c.locate(ctx, s, name, c.read)
 	if err != nil || at.entry == nil {
 		return true, err
 	}
@@ -272,13 +272,14 @@ type located struct {
 	entry *cart.CheckoutEntry
 }
 
-// locate looks for the cart that has the entry of s: under the name where it was made, and then under the names to
-// which carts have gone from there. Each move is written down before the cart goes. So a search that does not find the
-// cart has passed it on its way only where a move was written meanwhile, and then it begins anew.
-func (c *Coordinator) locate(ctx context.Context, s *Checkout, load func(context.Context, cart.Key) (*cart.Cart, error)) (located, error) {
+// locate looks for the cart that has the entry of s: under the name where it was made, under that which was asked for,
+// which a cache that has lost its list does not know any more, and then under the names to which carts have gone from
+// there. Each move is written down before the cart goes. So a search that does not find the cart has passed it on its
+// way only where a move was written meanwhile, and then it begins anew.
+func (c *Coordinator) locate(ctx context.Context, s *Checkout, asked cart.Key, load func(context.Context, cart.Key) (*cart.Cart, error)) (located, error) {
 	var before map[cart.Key]uint64
 	for {
-		seen, names := map[cart.Key]uint64{}, []cart.Key{s.Home}
+		seen, names := map[cart.Key]uint64{}, []cart.Key{s.Home, asked}
 		for len(names) > 0 {
 			name := names[0]
 			if names = names[1:]; seen[name] > 0 {
@@ -295,7 +296,7 @@ func (c *Coordinator) locate(ctx context.Context, s *Checkout, load func(context
 			if e := entryOf(entries, s); e != nil {
 				return located{name, k, e}, nil
 			}
-			l, err := c.checkoutList(ctx, name)
+			l, err := c.beside().list(ctx, name)
 			if err != nil {
 				return located{}, err
 			}
@@ -344,7 +345,7 @@ func (c *Coordinator) ListCheckouts(ctx context.Context, key cart.Key, visit fun
 	if err != nil {
 		return err
 	}
-	list, err := c.checkoutList(ctx, key)
+	list, err := c.listed(ctx, key)
 	if err != nil {
 		return err
 	}

@@ -192,17 +192,22 @@ func TestSettleWithoutCart(t *testing.T) {
 	}
 }
 
-// mortal is a store as a process has it that is killed at its n-th call: before the call, or before its answer.
-type mortal struct {
-	storage.Locker
+// fate is that of a process that is killed at its n-th call of a store: before the call, or before its answer.
+type fate struct {
 	calls  atomic.Int64
 	at     int64
 	answer bool // the call takes effect
 }
 
+// mortal is a store as such a process has it.
+type mortal struct {
+	storage.Locker
+	*fate
+}
+
 var errKilled = fmt.Errorf("%w: the process was killed", storage.ErrUnavailable)
 
-func (m *mortal) call(do func() error) error {
+func (m *fate) call(do func() error) error {
 	n := m.calls.Add(1)
 	if n > m.at || n == m.at && !m.answer {
 		return errKilled
@@ -234,16 +239,16 @@ func (m *mortal) Abandon(ctx context.Context, key cart.Key, token string) error 
 }
 
 // killed runs do in a process that is killed at each of its calls in turn, and then check, until do gets to its end.
-func killed(t *testing.T, store storage.Locker, do func(n int, c *lock.Coordinator) error, check func(n int)) {
+func killed(t *testing.T, coordinate func(wrap func(storage.Store) storage.Store, o lock.Options) *lock.Coordinator, do func(n int, c *lock.Coordinator) error, check func(n int)) {
 	t.Helper()
 	n := 0
 	for at := int64(1); ; at++ {
 		ended := false
 		for _, answer := range []bool{false, true} {
-			m := &mortal{Locker: store, at: at, answer: answer}
+			m := &fate{at: at, answer: answer}
 			o := retaining()
 			o.LeaseDuration = 200 * time.Millisecond // for which the turns of a process that was killed hold up others
-			err := do(n, lock.New(m, o))
+			err := do(n, coordinate(func(s storage.Store) storage.Store { return &mortal{s.(storage.Locker), m} }, o))
 			if ended = m.calls.Load() < at; ended && err != nil {
 				t.Fatalf("without a fault: %v", err)
 			}
@@ -259,17 +264,42 @@ func killed(t *testing.T, store storage.Locker, do func(n int, c *lock.Coordinat
 	}
 }
 
+// criticals are the backends that checkouts may have of their own.
+var criticals = []string{"postgres", "mariadb", "dynamodb"}
+
+// pairs are where carts and checkouts may be: each backend alone, and some with one for checkouts.
+func pairs() map[string]func(t *testing.T) (carts, checkouts storage.Store) {
+	all := map[string]func(t *testing.T) (carts, checkouts storage.Store){}
+	for name, open := range allBackends() {
+		all[name] = func(t *testing.T) (carts, checkouts storage.Store) { return open(t)(), nil }
+	}
+	for _, name := range []string{"redis", "sqlite", "memory"} {
+		for _, critical := range criticals {
+			all[name+" and "+critical] = func(t *testing.T) (carts, checkouts storage.Store) {
+				return allBackends()[name](t)(), sharedBackends[critical](t)()
+			}
+		}
+	}
+	return all
+}
+
 // A process that is killed at any call of a checkout, of a settlement or of a hand-over leaves nothing that the next
 // one cannot finish: what was ordered is taken once, and what came meanwhile stays.
 func TestCheckoutKilled(t *testing.T) {
 	at := func(n int) (from, to cart.Key) {
 		return cart.Key{Identifier: fmt.Sprint("guest-", n), Instance: "default"}, cart.Key{Identifier: fmt.Sprint("user-", n), Instance: "default"}
 	}
-	for name, open := range allBackends() {
+	for name, open := range pairs() {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			store := open(t)().(storage.Locker)
-			c := lock.New(store, retaining())
+			carts, checkouts := open(t)
+			store := func(wrap func(storage.Store) storage.Store, o lock.Options) *lock.Coordinator {
+				if checkouts == nil {
+					return lock.New(wrap(carts), o)
+				}
+				return lock.NewHybrid(wrap(carts), wrap(checkouts), o)
+			}
+			c := lock.NewHybrid(carts, checkouts, retaining())
 			left := func(n int, k cart.Key, want int, list ...string) {
 				t.Helper()
 				now := read(t, c, k)

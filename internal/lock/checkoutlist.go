@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -12,7 +13,9 @@ import (
 	"github.com/sidecart/sidecart/internal/storage"
 )
 
-// checkoutList is what is known of the checkouts of one cart's name, whatever cart has it.
+// checkoutList is what is known of the checkouts of one cart's name, whatever cart has it. Where checkouts have a store
+// of their own, there are two for each name: one there, of the checkouts, and one beside the carts, of the moves. So
+// carts move while the store of checkouts is down.
 type checkoutList struct {
 	// Checkouts are by the names of their records.
 	Checkouts map[string]ref `json:"checkouts"`
@@ -43,9 +46,24 @@ const (
 	mostMoves  = 64
 )
 
-// checkoutList reads the list of a name.
-func (c *Coordinator) checkoutList(ctx context.Context, of cart.Key) (*checkoutList, error) {
-	k, err := c.snapshots.Load(ctx, reserved(listName(of)))
+// listed are the checkouts in all lists of a name.
+func (c *Coordinator) listed(ctx context.Context, of cart.Key) (*checkoutList, error) {
+	all := &checkoutList{Checkouts: map[string]ref{}}
+	for _, in := range c.everywhere() {
+		l, err := in.list(ctx, of)
+		if err != nil {
+			return nil, err
+		}
+		for name, r := range l.Checkouts {
+			all.add(name, r)
+		}
+	}
+	return all, nil
+}
+
+// list reads the list of a name.
+func (r records) list(ctx context.Context, of cart.Key) (*checkoutList, error) {
+	k, err := r.load(ctx, listName(of))
 	if err != nil {
 		return nil, err
 	}
@@ -66,26 +84,26 @@ func readList(of cart.Key, k *cart.Cart) (*checkoutList, error) {
 }
 
 // changeList stores what alter makes of the list of a name, unless it alters nothing.
-func (c *Coordinator) changeList(ctx context.Context, of cart.Key, alter func(l *checkoutList) bool) error {
-	l, err := c.checkoutList(ctx, of)
+func (r records) changeList(ctx context.Context, of cart.Key, alter func(l *checkoutList) bool) error {
+	l, err := r.list(ctx, of)
 	for err == nil && alter(l) {
 		var next *cart.Cart
 		until := l.trim(time.Now())
 		if next, err = l.encode(); err != nil {
 			return err
 		}
-		var outs []storage.Outcome
-		outs, err = c.snapshots.Commit(ctx, storage.Commit{
+		var out storage.Outcome
+		out, err = r.commit(ctx, storage.Commit{
 			Key: reserved(listName(of)), Expect: storage.Expect{ID: l.stored.ID, Version: l.stored.Version},
 			Change: storage.Change{Place: next, TTL: life(until)},
 		})
-		if err != nil || outs[0].Status == storage.Committed {
+		if err != nil || out.Status == storage.Committed {
 			return err
 		}
-		if outs[0].Cart == nil {
+		if out.Cart == nil {
 			return fmt.Errorf("list of checkouts of %s: %w: it cannot be written", of, storage.ErrUnavailable)
 		}
-		l, err = readList(of, outs[0].Cart)
+		l, err = readList(of, out.Cart)
 	}
 	return err
 }
@@ -153,11 +171,14 @@ func (l *checkoutList) names(now time.Time) (names []string) {
 // enlist puts a checkout into the list of a name.
 func (c *Coordinator) enlist(ctx context.Context, of cart.Key, k *Checkout) error {
 	r := ref{k.ID, k.CreatedAt, c.opts.Load().until(k.ExpiresAt, k.SettledAt)}
-	return c.changeList(ctx, of, func(l *checkoutList) bool { return l.add(k.name, r) })
+	return c.snapshots.changeList(ctx, of, func(l *checkoutList) bool { return l.add(k.name, r) })
 }
 
 // announce writes down that a cart with checkouts is about to go to another name, before it goes. It does no harm where
 // the cart stays.
+//
+// A store of checkouts that is down does not keep a cart from going. The list of the new name then lacks what the cart
+// has in its ledger until that is settled.
 func (c *Coordinator) announce(ctx context.Context, from, to cart.Key, source *cart.Cart) error {
 	entries, err := checkoutsOf(source)
 	if err != nil || len(entries) == 0 {
@@ -172,7 +193,7 @@ func (c *Coordinator) announce(ctx context.Context, from, to cart.Key, source *c
 			last = r.Until
 		}
 	}
-	err = c.changeList(ctx, from, func(l *checkoutList) bool {
+	err = c.beside().changeList(ctx, from, func(l *checkoutList) bool {
 		l.Moves = slices.DeleteFunc(l.Moves, func(m move) bool { return m.To == to })
 		l.Moves = append(l.Moves, move{to, last})
 		return true // also where it is known: see locate
@@ -180,10 +201,14 @@ func (c *Coordinator) announce(ctx context.Context, from, to cart.Key, source *c
 	if err != nil {
 		return err
 	}
-	return c.changeList(ctx, to, func(l *checkoutList) (changed bool) {
+	err = c.snapshots.changeList(ctx, to, func(l *checkoutList) (changed bool) {
 		for name, r := range refs {
 			changed = l.add(name, r) || changed
 		}
 		return changed
 	})
+	if errors.Is(err, ErrNoCheckouts) {
+		return ctx.Err()
+	}
+	return err
 }

@@ -22,7 +22,7 @@ var (
 )
 
 // Errors lists every sentinel, for tables that must be complete.
-var Errors = []error{ErrDraining, ErrBusy, ErrKeyReused, ErrEmptyCart, ErrAlreadySettled}
+var Errors = []error{ErrDraining, ErrBusy, ErrKeyReused, ErrEmptyCart, ErrAlreadySettled, ErrNoCheckouts}
 
 // Options are what a [Coordinator] runs with.
 type Options struct {
@@ -109,8 +109,8 @@ type Coordinator struct {
 	store  storage.Store
 	locker storage.Locker // nil where locks cannot hold off anybody else
 	audits bool           // the store keeps an audit trail
-	// snapshots has what is kept of checkouts beside the carts.
-	snapshots storage.Store
+	// snapshots is where checkouts are made: the store, or one of their own.
+	snapshots records
 	opts      atomic.Pointer[Options]
 	mode      mode
 	shards    [64]shard
@@ -127,14 +127,19 @@ type Coordinator struct {
 	closeMu  sync.RWMutex // held for reading while inFlight grows, so that Close sees all of it
 }
 
-// New serves store's carts. Close does not close the store.
-func New(store storage.Store, o Options) *Coordinator {
-	c := &Coordinator{store: store, snapshots: store, cache: newCache(), ending: make(chan struct{}), listing: make(chan struct{}, 1)}
+// New serves store's carts and keeps checkouts beside them. Close does not close the store.
+func New(store storage.Store, o Options) *Coordinator { return NewHybrid(store, nil, o) }
+
+// NewHybrid serves store's carts and keeps checkouts in another store, or beside the carts where checkouts is nil.
+// Those that were made beside the carts before stay there and are settled there. Close closes neither store.
+func NewHybrid(store, checkouts storage.Store, o Options) *Coordinator {
+	c := &Coordinator{store: store, audits: audits(store), cache: newCache(), ending: make(chan struct{}), listing: make(chan struct{}, 1)}
+	c.snapshots = c.beside()
+	if checkouts != nil {
+		c.snapshots = records{store: checkouts, apart: true, audits: audits(checkouts)}
+	}
 	if l, ok := store.(storage.Locker); ok && store.Capabilities().Locks {
 		c.locker = l
-	}
-	if a, ok := storage.As[storage.Auditor](store); ok {
-		c.audits = a.Audits()
 	}
 	for i := range c.shards {
 		c.shards[i].queues = make(map[cart.Key]*queue)
@@ -297,7 +302,7 @@ func (c *Coordinator) Instances(ctx context.Context, identifier string) ([]strin
 	return c.store.Instances(ctx, identifier)
 }
 
-// Flush removes all carts of the store's prefix.
+// Flush removes all carts of the store's prefix, and all checkouts.
 func (c *Coordinator) Flush(ctx context.Context) error {
 	if err := c.enter(); err != nil {
 		return err
@@ -306,6 +311,9 @@ func (c *Coordinator) Flush(ctx context.Context) error {
 	c.cache.clear()
 	err := c.store.Flush(ctx)
 	c.cache.clear() // what was put in during the flush may be from before it
+	if err == nil && c.snapshots.apart {
+		err = c.snapshots.flush(ctx)
+	}
 	if err == nil {
 		c.leases.clear()
 	}

@@ -75,7 +75,7 @@ func (s *settling) try(ctx context.Context) (res CheckoutResult, again bool, err
 	case found.Outcome != "":
 		return s.done(ctx, found, k)
 	}
-	at, err := s.locate(ctx, found, s.loadFinished)
+	at, err := s.locate(ctx, found, s.key, s.loadFinished)
 	if err != nil {
 		return res, false, err
 	}
@@ -169,17 +169,18 @@ func (s *settling) withoutCart(ctx context.Context, found *Checkout, k *cart.Car
 // recordSettled is step 2. It writes into the snapshot how a checkout was settled, if nobody else has written to it
 // since it was read.
 func (c *Coordinator) recordSettled(ctx context.Context, k *Checkout, outcome cart.Outcome, at time.Time, in cart.Key) (*Checkout, bool, error) {
+	var names []cart.Key
+	late := *k
 	if at.After(k.ExpiresAt) { // it is kept for longer than the lists know
-		late := *k
 		late.SettledAt = at
-		names := []cart.Key{k.Home}
-		if in != (cart.Key{}) && in != k.Home {
-			names = append(names, in)
-		}
-		for _, name := range names {
-			if err := c.enlist(ctx, name, &late); err != nil {
-				return nil, false, err
-			}
+		names = append(names, k.Home)
+	}
+	if in != (cart.Key{}) && in != k.Home && (k.in.apart || len(names) > 0) { // see announce
+		names = append(names, in)
+	}
+	for _, name := range names {
+		if err := c.enlist(ctx, name, &late); err != nil {
+			return nil, false, err
 		}
 	}
 	return c.changeSnapshot(ctx, k, func(k *Checkout) { k.Outcome, k.SettledAt, k.settledIn = outcome, at, in })

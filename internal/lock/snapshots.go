@@ -16,7 +16,7 @@ import (
 // snapshot as its own, and with what else is known of the checkout in its ledger, as JSON. A second kind of record, one
 // for each cart's name, is in checkoutlist.go. Both outlive the cart.
 //
-// snapshots is the store that has them. It knows nothing of locks and need not be the store of the carts.
+// The store that has them need not be that of the carts: see records.
 
 // Checkout is a checkout as it was last read.
 type Checkout struct {
@@ -35,6 +35,7 @@ type Checkout struct {
 	name, nonce string   // of the record
 	written     uint64   // how often the record was
 	settledIn   cart.Key // the name of the cart that it was settled in; zero for none
+	in          records  // where the record is
 }
 
 // The states of a checkout.
@@ -99,16 +100,22 @@ func (o *Options) until(expires, settled time.Time) time.Time {
 // life is the TTL of a record that may go at until. A record whose time is over goes at once.
 func life(until time.Time) time.Duration { return max(time.Until(until), time.Millisecond) }
 
-// loadSnapshot returns a checkout, nil where there is none under that name.
+// loadSnapshot returns a checkout, nil where there is none under that name. Where checkouts have a store of their own,
+// it may be one that was made before they had.
 func (c *Coordinator) loadSnapshot(ctx context.Context, name string) (*Checkout, error) {
-	k, err := c.snapshots.Load(ctx, reserved(name))
-	if err != nil || !k.Exists() {
-		return nil, err
+	for _, in := range c.everywhere() {
+		k, err := in.load(ctx, name)
+		if err != nil {
+			return nil, err
+		}
+		if k.Exists() {
+			return readSnapshot(name, k, in)
+		}
 	}
-	return readSnapshot(name, k)
+	return nil, nil
 }
 
-func readSnapshot(name string, k *cart.Cart) (*Checkout, error) {
+func readSnapshot(name string, k *cart.Cart, in records) (*Checkout, error) {
 	var r record
 	if err := json.Unmarshal(k.Ledger.Value, &r); err != nil {
 		return nil, fmt.Errorf("checkout %s: %w: %w", name, storage.ErrCorrupt, err)
@@ -116,7 +123,7 @@ func readSnapshot(name string, k *cart.Cart) (*Checkout, error) {
 	return &Checkout{
 		ID: r.ID, Home: r.Home, CartID: r.CartID, Cart: k, Attributes: r.Attributes,
 		CreatedAt: r.CreatedAt, ExpiresAt: r.ExpiresAt, SettledAt: r.SettledAt, Outcome: r.Outcome,
-		name: name, nonce: k.ID, written: k.Ledger.Version, settledIn: r.SettledIn,
+		name: name, nonce: k.ID, written: k.Ledger.Version, settledIn: r.SettledIn, in: in,
 	}, nil
 }
 
@@ -138,20 +145,23 @@ func (c *Coordinator) makeSnapshot(ctx context.Context, k *Checkout) (*Checkout,
 		Items: k.Cart.Items, Conditions: k.Cart.Conditions, Metadata: k.Cart.Metadata,
 		Ledger: cart.Opaque{Value: k.encode(), Version: 1},
 	}
-	outs, err := c.snapshots.Commit(ctx, storage.Commit{
-		Key:    reserved(k.name),
-		Change: storage.Change{Place: place, TTL: life(c.opts.Load().until(k.ExpiresAt, k.SettledAt))},
+	in := c.snapshots
+	out, err := in.commit(ctx, storage.Commit{
+		Key: reserved(k.name),
+		Change: storage.Change{
+			Place: place, TTL: life(c.opts.Load().until(k.ExpiresAt, k.SettledAt)), Trail: c.trailOf(ctx, in, k),
+		},
 	})
 	switch {
 	case err != nil:
 		return nil, err
-	case outs[0].Status == storage.Committed:
-		k.Cart, k.written = place, 1
+	case out.Status == storage.Committed:
+		k.Cart, k.written, k.in = place, 1, in
 		return k, nil
-	case outs[0].Cart == nil || !outs[0].Cart.Exists():
+	case out.Cart == nil || !out.Cart.Exists():
 		return nil, fmt.Errorf("checkout %s: %w: its record cannot be written", k.name, storage.ErrUnavailable)
 	}
-	return readSnapshot(k.name, outs[0].Cart)
+	return readSnapshot(k.name, out.Cart, in)
 }
 
 // changeSnapshot stores what alter makes of a checkout, if it is still as it was read: else ok is false.
@@ -159,12 +169,13 @@ func (c *Coordinator) changeSnapshot(ctx context.Context, k *Checkout, alter fun
 	next := *k
 	alter(&next)
 	next.written++
-	outs, err := c.snapshots.Commit(ctx, storage.Commit{
+	out, err := k.in.commit(ctx, storage.Commit{
 		Key: reserved(k.name), Expect: storage.Expect{ID: k.nonce, Parts: map[cart.Part]uint64{cart.PartLedger: k.written}},
 		Change: storage.Change{
 			Writes: []storage.Write{{Part: cart.PartLedger, Value: next.encode(), Step: next.written}},
 			TTL:    life(c.opts.Load().until(next.ExpiresAt, next.SettledAt)),
+			Trail:  c.trailOf(ctx, k.in, &next),
 		},
 	})
-	return &next, err == nil && outs[0].Status == storage.Committed, err
+	return &next, err == nil && out.Status == storage.Committed, err
 }

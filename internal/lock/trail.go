@@ -19,6 +19,32 @@ func (c *Coordinator) trail(ctx context.Context, kind storage.ChangeKind, step u
 	return []storage.Trace{t}
 }
 
+// audits reports whether a store keeps an audit trail.
+func audits(s storage.Store) bool {
+	a, ok := storage.As[storage.Auditor](s)
+	return ok && a.Audits()
+}
+
+// trailOf is what the audit trail of a store of checkouts says of a checkout that is made or settled.
+func (c *Coordinator) trailOf(ctx context.Context, in records, k *Checkout) []storage.Trace {
+	if !in.audits {
+		return nil
+	}
+	t := storage.Trace{Kind: storage.ChangeCheckedOut, Checkout: &storage.TracedCheckout{
+		Key: k.Home, CartID: k.CartID, Version: k.Cart.Version, ID: k.ID, Attributes: string(k.Attributes),
+	}}
+	switch k.Outcome {
+	case cart.Ordered:
+		t.Kind = storage.ChangeOrdered
+	case cart.Cancelled:
+		t.Kind = storage.ChangeCancelled
+	}
+	if callOf := c.opts.Load().CallOf; callOf != nil {
+		t.Call = callOf(ctx)
+	}
+	return []storage.Trace{t}
+}
+
 // traceOf is what the audit trail says of an op that has just altered d, a draft of a cart at version base.
 func (c *Coordinator) traceOf(o *op, d *cart.Draft, base uint64) []storage.Trace {
 	if o.forget {

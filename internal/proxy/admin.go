@@ -48,6 +48,8 @@ type statusPage struct {
 	Ready      bool          `json:"ready"`
 	Config     statusConfig  `json:"config"`
 	Backend    statusBackend `json:"backend"`
+	// CriticalBackend is the backend for checkouts; left out where they are beside the carts.
+	CriticalBackend *statusCritical `json:"criticalBackend,omitempty"`
 	// Move is there while carts move to the backend from another.
 	Move    *statusMove   `json:"move,omitempty"`
 	Locking statusLocking `json:"locking"`
@@ -81,6 +83,14 @@ type statusBackend struct {
 	Message string `json:"message,omitempty"`
 	// Warnings say how safe carts are there; null while that is not known.
 	Warnings []statusWarning `json:"warnings"`
+}
+
+// statusCritical has the fields of [statusBackend] that a backend for checkouts has.
+type statusCritical struct {
+	Type    string `json:"type"`
+	Place   string `json:"place,omitempty"`
+	Healthy bool   `json:"healthy"`
+	Message string `json:"message,omitempty"`
 }
 
 type statusWarning struct {
@@ -158,7 +168,8 @@ func (s *Server) status(version string, names bool) statusPage {
 		Backend: statusBackend{
 			Type: l.Name, Place: l.Place, Prefix: l.Prefix, TTL: lifetime(l.TTL), Healthy: up, Message: why, Warnings: known,
 		},
-		Move: moveOf(&l.Backend),
+		CriticalBackend: s.criticalOf(l),
+		Move:            moveOf(&l.Backend),
 		Locking: statusLocking{
 			Mode: l.Mode, Enabled: st.Locking, Reason: st.Reason,
 			Since: st.Since.UTC().Truncate(time.Millisecond), ForeignWriters: st.ForeignWriters,
@@ -236,7 +247,7 @@ func (s *Server) adminHandler(version string) http.Handler {
 	})
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-		ok, message := s.pulse.ready()
+		ok, message := s.Ready()
 		if ok {
 			message = strings.TrimSpace("ok\n" + message)
 		} else {

@@ -34,7 +34,7 @@ type Coordinator interface {
 }
 
 // Backend is what calls are served with. All fields but Generation, Place, Prefix, TTL, MemoryBytes, AllowFlush,
-// AllowList, CheckoutWindow, Beat, Advice and Count are required.
+// AllowList, CheckoutWindow, Beat, Advice, Count and Critical are required.
 type Backend struct {
 	Coordinator Coordinator
 	// Ping has the store do all that a change needs.
@@ -49,6 +49,8 @@ type Backend struct {
 	// where none do. See [storage.Mover].
 	Move      func() storage.Progress
 	MovesFrom string
+	// Critical is the backend for checkouts; nil where they are beside the carts.
+	Critical *CriticalBackend
 	// Name is the backend's type as in the configuration: "Redis".
 	Name string
 	// Place is where the carts are, for people; it names no user and no password. Prefix begins their names, and TTL is
@@ -72,6 +74,13 @@ type Backend struct {
 	AllowList bool
 	// CheckoutWindow is how long after a GetCart of a demo shop its EmptyCart takes only what that saw; 0 for never.
 	CheckoutWindow time.Duration
+}
+
+// CriticalBackend is the backend for checkouts. While it is down checkouts are refused, and the sidecar is ready.
+type CriticalBackend struct {
+	// Name and Place are as in [Backend], and so are Ping and Beat.
+	Name, Place string
+	Ping, Beat  func(context.Context) error
 }
 
 // maxBodyBytes bounds the body of one HTTP request: two documents in a spacious notation, and the envelope.

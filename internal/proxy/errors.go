@@ -71,6 +71,7 @@ var (
 	noLease      = kind{code: codes.NotFound, reason: "NOT_FOUND", http: http.StatusNotFound, message: "there is no such lease of this cart: it never was, was released, or is forgotten"}
 	unsupported  = kind{code: codes.Unimplemented, reason: "UNSUPPORTED", http: http.StatusNotImplemented}
 	unavailable  = kind{code: codes.Unavailable, reason: "BACKEND_UNAVAILABLE", http: http.StatusServiceUnavailable, retry: true, message: "the backend does not answer; a change that was asked for was made once or not at all"}
+	noCheckouts  = kind{code: codes.Unavailable, reason: "BACKEND_UNAVAILABLE", http: http.StatusServiceUnavailable, retry: true, message: "the backend for checkouts does not answer; a checkout or settlement that was asked for was made once or not at all, and carts go on"}
 	moved        = kind{code: codes.Unavailable, reason: "BACKEND_UNAVAILABLE", http: http.StatusServiceUnavailable, retry: true, message: "the cart has moved to another backend, and the configuration of this sidecar is older than that; nothing was changed"}
 	shuttingDown = kind{code: codes.Unavailable, reason: "SHUTTING_DOWN", http: http.StatusServiceUnavailable, retry: true, message: "the sidecar is stopping"}
 	damaged      = kind{code: codes.DataLoss, reason: "CORRUPT", http: http.StatusInternalServerError, message: "what the backend holds under this name is no cart"}
@@ -112,7 +113,8 @@ var kinds = []struct {
 	{storage.ErrUnsupported, unsupported},
 	{storage.ErrCorrupt, damaged},
 	{storage.ErrClosed, shuttingDown},
-	{storage.ErrMoved, moved}, // before the sort of error that it wraps
+	{storage.ErrMoved, moved},          // before the sort of error that it wraps
+	{lock.ErrNoCheckouts, noCheckouts}, // before the sort of error that it wraps
 	{storage.ErrUnavailable, unavailable},
 	{errForbidden, forbidden},
 	{errNoRoute, notFound},
@@ -162,6 +164,9 @@ func classify(ctx context.Context, err error) *failure {
 	}
 	if _, refused := storage.RefusalOf(err); refused && f.reason == unavailable.reason {
 		f.text = "the backend refuses changes; one that was asked for was made once or not at all"
+		if errors.Is(err, lock.ErrNoCheckouts) {
+			f.text = "the backend for checkouts refuses changes; a checkout or settlement that was asked for was made once or not at all, and carts go on"
+		}
 	}
 	var (
 		bad   *cart.InvalidError

@@ -36,6 +36,7 @@ func TestEverySentinelIsMapped(t *testing.T) {
 		lock.ErrKeyReused:      {codes.InvalidArgument, "IDEMPOTENCY_KEY_REUSED", 422, 422},
 		lock.ErrEmptyCart:      {codes.FailedPrecondition, "EMPTY_CART", 409, 409},
 		lock.ErrAlreadySettled: {codes.Aborted, "ALREADY_SETTLED", 409, 409},
+		lock.ErrNoCheckouts:    {codes.Unavailable, "BACKEND_UNAVAILABLE", 503, 503},
 		lock.ErrBusy:           {codes.ResourceExhausted, "BUSY", 429, 429},
 		storage.ErrLockUnknown: {codes.NotFound, "NOT_FOUND", 404, 404},
 		storage.ErrUnavailable: {codes.Unavailable, "BACKEND_UNAVAILABLE", 503, 503},

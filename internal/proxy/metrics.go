@@ -170,6 +170,7 @@ func (m *metrics) waited(err error, took time.Duration) {
 type coordinatorCollector struct {
 	backends *backends
 	pulse    *pulse
+	critical *pulse
 	config   *configState
 }
 
@@ -231,6 +232,12 @@ func (c *coordinatorCollector) Collect(ch chan<- prometheus.Metric) {
 	up, _ := c.pulse.state()
 	gauge(descBackend, number(up), l.Name)
 	ch <- prometheus.MustNewConstMetric(descRefusals, prometheus.CounterValue, float64(c.pulse.refusals.count()), l.Name)
+	if b := l.Critical; b != nil {
+		up, _ := c.critical.state()
+		name := b.Name + " for checkouts"
+		gauge(descBackend, number(up), name)
+		ch <- prometheus.MustNewConstMetric(descRefusals, prometheus.CounterValue, float64(c.critical.refusals.count()), name)
+	}
 	advice, _ := c.pulse.advice()
 	for _, a := range advice {
 		gauge(descWarning, 1, a.Code)

@@ -27,9 +27,10 @@ const (
 	probeJitter   = 2 * time.Second
 )
 
-// pulse watches the backend.
+// pulse watches the backend, or that for checkouts.
 type pulse struct {
 	backends *backends
+	critical bool // it watches that for checkouts, where there is one
 	log      *slog.Logger
 	// changed is told of each change of readiness.
 	changed  func(ready bool)
@@ -45,6 +46,13 @@ type pulse struct {
 	doubt    bool      // the next ping must be a whole probe
 	probe    time.Time // when the next one is due all the same
 	stopping bool
+}
+
+// newCriticalPulse watches the backend for checkouts, of which the readiness of the sidecar does not depend.
+func newCriticalPulse(l *backends, log *slog.Logger) *pulse {
+	h := newPulse(l, log.With("use", "checkouts"), func(bool) {})
+	h.critical = true
+	return h
 }
 
 func newPulse(l *backends, log *slog.Logger, changed func(ready bool)) *pulse {
@@ -93,28 +101,52 @@ func (h *pulse) run(ctx context.Context) {
 	}
 }
 
+// target is what a pulse asks.
+type target struct {
+	name       string // "Redis"
+	what       string // "backend Redis"
+	ping, beat func(context.Context) error
+	advice     func(context.Context) ([]storage.Advice, error)
+}
+
+// targetOf returns what the pulse asks of l; false for nothing.
+func (h *pulse) targetOf(l *served) (target, bool) {
+	if !h.critical {
+		return target{l.Name, "backend " + l.Name, l.Ping, l.Beat, l.Advice}, true
+	}
+	b := l.Critical
+	if b == nil {
+		return target{}, false
+	}
+	return target{name: b.Name, what: "critical backend " + b.Name, ping: b.Ping, beat: b.Beat}, true
+}
+
 func (h *pulse) ping(ctx context.Context) {
 	l := h.backends.enter()
 	defer l.leave()
+	of, ok := h.targetOf(l)
+	if !ok {
+		return
+	}
 	limited := func(ask func(context.Context)) {
 		ctx, cancel := context.WithTimeout(ctx, min(pingTimeout, l.RequestTimeout))
 		defer cancel()
 		ask(ctx)
 	}
-	whole := h.wantsProbe(l)
-	ask := l.Beat
+	whole := h.wantsProbe(l, of)
+	ask := of.beat
 	if whole {
-		ask = l.Ping
+		ask = of.ping
 	}
 	var err error
 	limited(func(ctx context.Context) { err = ask(ctx) })
 	if ctx.Err() != nil {
 		return
 	}
-	h.saw(l, whole, err)
-	if whole && err == nil && l.Advice != nil {
+	h.saw(l, of, whole, err)
+	if whole && err == nil && of.advice != nil {
 		limited(func(ctx context.Context) {
-			if advice, err := l.Advice(ctx); err == nil {
+			if advice, err := of.advice(ctx); err == nil {
 				h.warnings.set(time.Now(), l, advice)
 			}
 		})
@@ -122,10 +154,10 @@ func (h *pulse) ping(ctx context.Context) {
 }
 
 // wantsProbe says whether the next ping of l must be a whole probe: where l is new, something has failed, or it is due.
-func (h *pulse) wantsProbe(l *served) bool {
+func (h *pulse) wantsProbe(l *served, of target) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	whole := l.Beat == nil || h.known != l || !h.up || h.doubt || !time.Now().Before(h.probe)
+	whole := of.beat == nil || h.known != l || !h.up || h.doubt || !time.Now().Before(h.probe)
 	if whole {
 		h.doubt = false
 		h.probe = time.Now().Add(probeInterval - probeJitter/2 + rand.N(probeJitter))
@@ -134,7 +166,7 @@ func (h *pulse) wantsProbe(l *served) bool {
 }
 
 // saw takes in the result of a ping. The first of a backend decides at once.
-func (h *pulse) saw(l *served, whole bool, err error) {
+func (h *pulse) saw(l *served, of target, whole bool, err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	first := h.known != l
@@ -151,10 +183,10 @@ func (h *pulse) saw(l *served, whole bool, err error) {
 	words, refused := told(err)
 	if !up {
 		h.doubt = true
-		h.why = fmt.Sprintf("backend %s does not answer: %s", l.Name, words)
+		h.why = fmt.Sprintf("%s does not answer: %s", of.what, words)
 		if refused {
 			problem = "backend refuses changes"
-			h.why = fmt.Sprintf("backend %s refuses changes: %s", l.Name, words)
+			h.why = fmt.Sprintf("%s refuses changes: %s", of.what, words)
 			h.refusals.note(time.Now(), words, false)
 		}
 	}
@@ -167,9 +199,9 @@ func (h *pulse) saw(l *served, whole bool, err error) {
 	}
 	h.up, h.row = up, 0
 	if up {
-		h.log.Info("backend answers", "backend", l.Name)
+		h.log.Info("backend answers", "backend", of.name)
 	} else {
-		h.log.Error(problem, "backend", l.Name, "error", err)
+		h.log.Error(problem, "backend", of.name, "error", err)
 	}
 	h.changed(up && !h.stopping)
 }
@@ -198,7 +230,8 @@ func (h *pulse) state() (up bool, message string) {
 		return false, h.why
 	}
 	if words := h.refusals.recent(time.Now()); words != "" {
-		return true, fmt.Sprintf("backend %s refused changes within the last minute: %s", h.known.Name, words)
+		of, _ := h.targetOf(h.known)
+		return true, fmt.Sprintf("%s refused changes within the last minute: %s", of.what, words)
 	}
 	return true, ""
 }

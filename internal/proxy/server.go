@@ -7,11 +7,14 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/health"
+
+	"github.com/sidecart/sidecart/internal/lock"
 )
 
 // Options say where a [Server] serves.
@@ -34,12 +37,14 @@ type Server struct {
 	service *service
 	log     *slog.Logger
 	pulse   *pulse
-	grpc    *grpc.Server
-	health  *health.Server
-	http    *http.Server
-	admin   *http.Server
-	config  configState
-	owner   statusOwner
+	// critical watches the backend for checkouts.
+	critical *pulse
+	grpc     *grpc.Server
+	health   *health.Server
+	http     *http.Server
+	admin    *http.Server
+	config   configState
+	owner    statusOwner
 
 	addrs    map[string]net.Addr
 	splitter *splitter
@@ -60,9 +65,16 @@ func Start(o Options, b Backend) (*Server, error) {
 	s.service.metrics = m
 	s.service.backends.swap(b)
 	s.pulse = newPulse(&s.service.backends, o.Log, readiness(s.health))
-	s.service.callFailed = s.pulse.callFailed
+	s.critical = newCriticalPulse(&s.service.backends, o.Log)
+	s.service.callFailed = func(err error) {
+		if errors.Is(err, lock.ErrNoCheckouts) {
+			s.critical.callFailed(err)
+			return
+		}
+		s.pulse.callFailed(err)
+	}
 	readiness(s.health)(false)
-	m.registry.MustRegister(&coordinatorCollector{backends: &s.service.backends, pulse: s.pulse, config: &s.config})
+	m.registry.MustRegister(&coordinatorCollector{backends: &s.service.backends, pulse: s.pulse, critical: s.critical, config: &s.config})
 	s.config.set(configAccepted, "")
 
 	gw, err := newGateway(s.service, func() string { return s.Addr("grpc") })
@@ -85,6 +97,7 @@ func Start(o Options, b Backend) (*Server, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	s.stopPing = cancel
 	s.wg.Go(func() { s.pulse.run(ctx) })
+	s.wg.Go(func() { s.critical.run(ctx) })
 	return s, nil
 }
 
@@ -212,14 +225,35 @@ func (s *Server) Addr(front string) string {
 func (s *Server) Swap(b Backend) *Retired {
 	old := s.service.backends.swap(b)
 	s.pulse.suspect()
+	s.critical.suspect()
 	return old
 }
 
 // SetConfig says what became of the newest configuration: "Accepted" or "ConfigRejected", and every problem in message.
 func (s *Server) SetConfig(state, message string) { s.config.set(state, message) }
 
-// Ready reports whether the sidecar should get traffic, and why not.
-func (s *Server) Ready() (bool, string) { return s.pulse.ready() }
+// Ready reports whether the sidecar should get traffic, and why not, or what else there is to say. A sidecar whose
+// backend for checkouts is down is ready, since carts go on.
+func (s *Server) Ready() (bool, string) {
+	ok, message := s.pulse.ready()
+	if critical := s.criticalOf(s.service.backends.peek()); ok && critical != nil && critical.Message != "" {
+		message = strings.TrimSpace(message + "\n" + critical.Message)
+	}
+	return ok, message
+}
+
+// criticalOf is how the backend for checkouts of l stands; nil for none.
+func (s *Server) criticalOf(l *served) *statusCritical {
+	if l.Critical == nil {
+		return nil
+	}
+	c := &statusCritical{Type: l.Critical.Name, Place: l.Critical.Place}
+	c.Healthy, c.Message = s.critical.state()
+	if !c.Healthy {
+		c.Message += "; checkouts are refused, and carts go on"
+	}
+	return c
+}
 
 // Shutdown says NOT_SERVING, takes no new connections and returns when the calls under way have ended, or when ctx
 // does, after having cut them off. The admin front answers until the end. The Backend is the caller's to close.

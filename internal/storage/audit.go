@@ -25,6 +25,19 @@ type Trace struct {
 	Parts []cart.Part
 	// Step is the step of the change in which it did; 0 for a whole cart.
 	Step uint64
+	// Checkout is the checkout that the call made or settled; nil for none. The trail is then of that, and has nothing
+	// of the record that is stored.
+	Checkout *TracedCheckout
+}
+
+// TracedCheckout is a checkout as an audit trail has it.
+type TracedCheckout struct {
+	// Key, CartID and Version are those of the cart that was checked out.
+	Key     cart.Key
+	CartID  string
+	Version uint64
+	// ID is what the client calls the checkout, and Attributes the client's own, a JSON object or "".
+	ID, Attributes string
 }
 
 // ChangeKind says how a part came to be altered.
@@ -40,7 +53,14 @@ const (
 	ChangeMoved ChangeKind = "moved"
 	// ChangeFlushed: all carts are about to be removed.
 	ChangeFlushed ChangeKind = "flushed"
+	// ChangeCheckedOut, ChangeOrdered and ChangeCancelled: a checkout was made, and settled.
+	ChangeCheckedOut ChangeKind = "checked out"
+	ChangeOrdered    ChangeKind = "ordered"
+	ChangeCancelled  ChangeKind = "cancelled"
 )
+
+// PartCheckout stands in an audit trail for a checkout. No part of a cart is called so.
+const PartCheckout cart.Part = "checkout"
 
 // Audited is one line of an audit trail, but for what is the same in all lines of a commit.
 type Audited struct {
@@ -49,8 +69,10 @@ type Audited struct {
 	CartID string
 	Part   cart.Part
 	// From and To are versions of the part, and of the cart for PartAll. 0 says that the part was never set, or that
-	// there is no such cart under this name.
+	// there is no such cart under this name. Both are the version of the snapshot for PartCheckout.
 	From, To uint64
+	// Checkout is that which the line is of; nil for none.
+	Checkout *TracedCheckout
 }
 
 // Audit is what a trail has to say of the change, if it is made to the cart was, which may be the zero cart.
@@ -61,6 +83,10 @@ func (c *Change) Audit(was *cart.Cart) (lines []Audited) {
 	}
 	last := make(map[cart.Part]uint64, len(c.Writes))
 	for _, t := range c.Trail {
+		if k := t.Checkout; k != nil {
+			lines = append(lines, Audited{t.Call, t.Kind, k.CartID, PartCheckout, k.Version, k.Version, k})
+			continue
+		}
 		for i, from := range was.PartVersions(t.Parts) {
 			part := t.Parts[i]
 			if part == cart.PartAll {
@@ -71,7 +97,7 @@ func (c *Change) Audit(was *cart.Cart) (lines []Audited) {
 				from = before
 			}
 			last[part] = was.Version + t.Step
-			lines = append(lines, Audited{t.Call, t.Kind, id, part, from, last[part]})
+			lines = append(lines, Audited{t.Call, t.Kind, id, part, from, last[part], nil})
 		}
 	}
 	return lines
@@ -80,10 +106,10 @@ func (c *Change) Audit(was *cart.Cart) (lines []Audited) {
 // auditWhole tells of a cart that goes and of one that comes in its place.
 func (c *Change) auditWhole(t *Trace, was *cart.Cart) (lines []Audited) {
 	if was.Exists() {
-		lines = append(lines, Audited{t.Call, t.Kind, was.ID, cart.PartAll, was.Version, 0})
+		lines = append(lines, Audited{t.Call, t.Kind, was.ID, cart.PartAll, was.Version, 0, nil})
 	}
 	if c.Place != nil {
-		lines = append(lines, Audited{t.Call, t.Kind, c.Place.ID, cart.PartAll, 0, c.Place.Version})
+		lines = append(lines, Audited{t.Call, t.Kind, c.Place.ID, cart.PartAll, 0, c.Place.Version, nil})
 	}
 	return lines
 }

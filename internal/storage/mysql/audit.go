@@ -11,7 +11,7 @@ import (
 
 const (
 	insertLines = `INSERT INTO sidecart_audit (at, prefix, who, ` + sql.AuditColumns + `) VALUES `
-	lineValues  = `(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`
+	lineValues  = `(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`
 	deleteLines = `
 		DELETE FROM sidecart_audit WHERE prefix = ? AND at < UTC_TIMESTAMP(6) - INTERVAL ? MICROSECOND ORDER BY at LIMIT ?`
 	// A lock is the server's, and there may be several databases on it.
@@ -26,8 +26,13 @@ func (d *driver) writeLines(now time.Time, lines []sql.Line) (q string, args []a
 	}
 	for i := range lines {
 		l := &lines[i]
+		checkout, attributes := l.OfCheckout()
+		var own any // the driver takes no pointers
+		if attributes != nil {
+			own = *attributes
+		}
 		args = append(args, now, d.Bind(d.Prefix), d.Audit.Who, d.Bind(l.Key.Identifier), d.Bind(l.Key.Instance),
-			l.CartID, d.Bind(string(l.Part)), int64(l.From), int64(l.To), string(l.Kind), l.Call)
+			l.CartID, d.Bind(string(l.Part)), int64(l.From), int64(l.To), string(l.Kind), l.Call, d.Bind(checkout), own)
 	}
 	return insertLines + lineValues + strings.Repeat(", "+lineValues, len(lines)-1), args
 }

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/sidecart/sidecart/internal/config"
+	"github.com/sidecart/sidecart/internal/storage"
 )
 
 // The list of what is built says what can be opened, of all that a configuration can name.
@@ -57,8 +58,24 @@ func TestBuilt(t *testing.T) {
 	}
 	c := config.Default()
 	c.Backend = config.Backend{Type: config.BackendMemory}
-	c.CriticalBackend = &config.Backend{Type: config.BackendDynamoDB, DynamoDB: &config.DynamoDB{TableName: "carts", Region: "local"}}
-	if _, err := Store(t.Context(), c); (err == nil) != config.CriticalBackendBuilt {
-		t.Errorf("a critical backend, built: %t: %v", config.CriticalBackendBuilt, err)
+	if s, err := Critical(t.Context(), c); s != nil || err != nil {
+		t.Errorf("no critical backend: %v, %v", s, err)
+	}
+	for product, back := range backends {
+		if product.Dialect == "SQLite" || product.Type != config.BackendDatabase && product.Type != config.BackendDynamoDB {
+			continue
+		}
+		c.CriticalBackend = &back
+		s, err := Critical(t.Context(), c)
+		if err != nil {
+			t.Errorf("%s for checkouts: %v", product, err)
+			continue
+		}
+		if a, ok := storage.As[storage.Auditor](s); (ok && a.Audits()) != (product.Type == config.BackendDatabase) {
+			t.Errorf("%s for checkouts keeps a trail: %t", product, !(product.Type == config.BackendDatabase))
+		}
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
 	}
 }

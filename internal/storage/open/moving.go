@@ -24,7 +24,7 @@ func openMoving(ctx context.Context, c *config.Config) (storage.Store, error) {
 	}
 	from, err := anyBackend(ctx, c.From())
 	if err != nil {
-		return nil, errors.Join(inMoveFrom(err), into.Close())
+		return nil, errors.Join(under("moveFrom.backend", "the backend that carts move from", err), into.Close())
 	}
 	s, err := moving.New(from, into, mover)
 	if err != nil {
@@ -33,16 +33,17 @@ func openMoving(ctx context.Context, c *config.Config) (storage.Store, error) {
 	return s, nil
 }
 
-// inMoveFrom puts the path of moveFrom before problems of the backend that carts move from.
-func inMoveFrom(err error) error {
+// under gives problems of a backend, which was opened as if it were the only one, the path that it has. Other errors
+// are told with what it is.
+func under(path, what string, err error) error {
 	problems, ok := errors.AsType[config.Problems](err)
 	if !ok {
-		return fmt.Errorf("the backend that carts move from: %w", err)
+		return fmt.Errorf("%s: %w", what, err)
 	}
 	there := make(config.Problems, len(problems))
 	for i, p := range problems {
-		if strings.HasPrefix(p.Path, "backend") {
-			p.Path = "moveFrom." + p.Path
+		if rest, ok := strings.CutPrefix(p.Path, "backend"); ok {
+			p.Path = path + rest
 		}
 		there[i] = p
 	}

@@ -42,6 +42,37 @@ func Store(ctx context.Context, c *config.Config) (storage.Store, error) {
 	return middleware.Measure(s), nil
 }
 
+// Critical opens the store that c names for checkouts, nil if they are beside the carts. What is said of [Store] holds
+// for it too.
+func Critical(ctx context.Context, c *config.Config) (storage.Store, error) {
+	critical := c.Critical()
+	if critical == nil {
+		return nil, nil
+	}
+	err := sharedURL(critical.Backend.Database)
+	var s storage.Store
+	if err == nil {
+		s, err = backend(ctx, critical)
+	}
+	if err != nil {
+		return nil, under("criticalBackend", "the critical backend", err)
+	}
+	return middleware.Measure(s), nil
+}
+
+// sharedURL refuses a file that names an SQLite file, which is not for all sidecars. Nothing is opened.
+func sharedURL(d *config.Database) error {
+	if d == nil || d.URLFile == "" {
+		return nil
+	}
+	const path = "backend.database.urlFile"
+	var r reader
+	if url := r.url(path, d); config.URL(url.Reveal()).Scheme() == "sqlite" {
+		return config.Problems{{Path: path, Message: config.NoCriticalSQLite}}
+	}
+	return r.problems.Err()
+}
+
 // backend opens what the type and the URL of a configuration name, with the audit trail that it asks for.
 func backend(ctx context.Context, c *config.Config) (storage.Store, error) {
 	s, err := anyBackend(ctx, c)
@@ -209,9 +240,20 @@ func dynamodbConfig(c *config.Config) (dynamodb.Config, error) {
 	return dc, files.problems.Err()
 }
 
+// CriticalIdentity is [Identity] for the store of [Critical]; "" where there is none.
+func CriticalIdentity(c *config.Config) string {
+	if critical := c.Critical(); critical != nil {
+		return Identity(critical)
+	}
+	return ""
+}
+
 // Identity returns a digest of everything that the store of c is opened from, including the contents of secret files.
 // If it stays the same, the open store can stay. A file that cannot be read counts by its error.
 func Identity(c *config.Config) string {
+	carts := *c
+	carts.CriticalBackend = nil
+	c = &carts
 	h := sha256.New()
 	write := func(s string) { _, _ = fmt.Fprintf(h, "%d:%s", len(s), s) }
 	if c.Backend.Type == config.BackendMemory && c.MoveFrom == nil {

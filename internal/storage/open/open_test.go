@@ -137,6 +137,11 @@ func TestStoreRefuses(t *testing.T) {
 	junk := write(t, "junk.pem", "no PEM")
 	cert, _ := certificate(t)
 	_, otherKey := certificate(t)
+	critical := func(d config.Database) *config.Config {
+		c := of(config.Backend{Type: config.BackendMemory})
+		c.CriticalBackend = &config.Backend{Type: config.BackendDatabase, Database: &d}
+		return c
+	}
 	audited := of(config.Backend{Type: config.BackendDatabase, Database: &config.Database{URLFile: write(t, "url", "sqlite:"+filepath.Join(t.TempDir(), "s3cret.db"))}})
 	audited.Audit.Retention = config.Duration(time.Hour)
 	for name, tc := range map[string]struct {
@@ -150,14 +155,23 @@ func TestStoreRefuses(t *testing.T) {
 		"database ca":  {of(config.Backend{Type: config.BackendDatabase, Database: &config.Database{URL: "postgres://db/shop", TLS: config.TLS{CAFile: junk}}}), "backend.database.tls.caFile: " + junk + " holds no certificate in PEM"},
 		"url file":     {of(config.Backend{Type: config.BackendDatabase, Database: &config.Database{URLFile: missing}}), "backend.database.urlFile: open " + missing + ": no such file or directory"},
 		"empty url":    {of(config.Backend{Type: config.BackendDatabase, Database: &config.Database{URLFile: write(t, "url", "")}}), "is empty"},
-		"critical":     {&config.Config{Backend: config.Backend{Type: config.BackendMemory}, CriticalBackend: &config.Backend{}}, "criticalBackend: a second backend for checkouts is not built into this version: remove it, and everything goes to backend"},
+		"critical url": {critical(config.Database{URLFile: missing}), "criticalBackend.database.urlFile: open " + missing + ": no such file or directory"},
+		"critical ca":  {critical(config.Database{URL: "postgres://db/shop", TLS: config.TLS{CAFile: junk}}), "criticalBackend.database.tls.caFile: " + junk + " holds no certificate in PEM"},
+		"critical, file": {
+			critical(config.Database{URLFile: write(t, "url", "sqlite:"+filepath.Join(t.TempDir(), "s3cret.db"))}),
+			"criticalBackend.database.urlFile: " + config.NoCriticalSQLite,
+		},
 		"secrets":      {redisAt(config.Redis{Addresses: []string{"r:1"}, UsernameFile: missing, PasswordFile: missing}), "backend.redis.usernameFile: open " + missing + ": no such file or directory\nbackend.redis.passwordFile: open " + missing + ": no such file or directory"},
 		"ca":           {redisAt(config.Redis{Addresses: []string{"r:1"}, TLS: config.TLS{CAFile: junk}}), "backend.redis.tls.caFile: " + junk + " holds no certificate in PEM"},
 		"key pair":     {redisAt(config.Redis{Addresses: []string{"r:1"}, TLS: config.TLS{CertFile: cert, KeyFile: otherKey}}), "backend.redis.tls.certFile: " + cert + " and " + otherKey + " are no pair: the private key cannot be used, or is not that of the certificate"},
 		"unknown type": {of(config.Backend{Type: "Tape"}), `backend.type: "Tape" is no backend; available are ` + config.BuiltNames()},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s, err := open.Store(t.Context(), tc.c)
+			opens := open.Store
+			if tc.c.CriticalBackend != nil {
+				opens = open.Critical
+			}
+			s, err := opens(t.Context(), tc.c)
 			if s != nil {
 				t.Error("a store came with the error")
 			}

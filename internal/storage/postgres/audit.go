@@ -6,6 +6,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/sidecart/sidecart/internal/cart"
 	"github.com/sidecart/sidecart/internal/storage/sql"
 )
 
@@ -14,9 +15,8 @@ const (
 	// not written where another transaction was quicker to make it, which gave it another id.
 	insertLines = `
 		INSERT INTO sidecart_audit (at, prefix, who, ` + sql.AuditColumns + `)
-		SELECT $1, $2, $3, line.* FROM unnest($4::text[], $5::text[], $6::text[], $7::text[], $8::bigint[], $9::bigint[], $10::text[], $11::text[]) AS line
-		WHERE $12 = '' OR EXISTS (
-			SELECT FROM sidecart_carts WHERE prefix = $2 AND identifier = ($4::text[])[1] AND instance = ($5::text[])[1] AND id = $12)`
+		SELECT $1, $2, $3, line.* FROM unnest($4::text[], $5::text[], $6::text[], $7::text[], $8::bigint[], $9::bigint[], $10::text[], $11::text[], $12::text[], $13::text[]) AS line
+		WHERE $14 = '' OR EXISTS (SELECT FROM sidecart_carts WHERE prefix = $2 AND identifier = $15 AND instance = $16 AND id = $14)`
 	// The time is that of the statement, since an index helps only with one that stays the same throughout. Whoever has
 	// the lock has it until the statement ends.
 	deleteLines = `
@@ -27,30 +27,33 @@ const (
 			ORDER BY at LIMIT $3))`
 )
 
-// queueLines queues what writes lines of the audit trail. made is the id of a cart that is new, the only one that they
-// are of; "" for none.
-func (d *driver) queueLines(b *pgx.Batch, now time.Time, lines []sql.Line, made string) {
+// queueLines queues what writes lines of the audit trail. made is the id of a cart that is new, the only one that is
+// changed, and key its name; "" for none.
+func (d *driver) queueLines(b *pgx.Batch, now time.Time, lines []sql.Line, made string, key cart.Key) {
 	if len(lines) == 0 {
 		return
 	}
 	var (
-		texts    [6][]string
-		from, to []int64
+		texts      [7][]string
+		from, to   []int64
+		attributes []*string
 	)
 	for i := range lines {
 		l := &lines[i]
-		for column, text := range []string{l.Key.Identifier, l.Key.Instance, l.CartID, string(l.Part), string(l.Kind), l.Call} {
+		checkout, own := l.OfCheckout()
+		for column, text := range []string{l.Key.Identifier, l.Key.Instance, l.CartID, string(l.Part), string(l.Kind), l.Call, checkout} {
 			texts[column] = append(texts[column], text)
 		}
-		from, to = append(from, int64(l.From)), append(to, int64(l.To))
+		from, to, attributes = append(from, int64(l.From)), append(to, int64(l.To)), append(attributes, own)
 	}
-	b.Queue(insertLines, now, d.Prefix, d.Audit.Who, texts[0], texts[1], texts[2], texts[3], from, to, texts[4], texts[5], made)
+	b.Queue(insertLines, now, d.Prefix, d.Audit.Who, texts[0], texts[1], texts[2], texts[3], from, to, texts[4], texts[5], texts[6], attributes,
+		made, key.Identifier, key.Instance)
 }
 
 // WriteLines implements [sql.Dialect].
 func (d *driver) WriteLines(ctx context.Context, conn sql.Conn, now time.Time, lines []sql.Line) error {
 	b := &pgx.Batch{}
-	d.queueLines(b, now, lines, "")
+	d.queueLines(b, now, lines, "", cart.Key{})
 	return send(ctx, conn, b)
 }
 

@@ -64,7 +64,7 @@ func (d *driver) Commit(ctx context.Context, conn sql.Conn, now time.Time, chang
 	if len(changes) == 1 && !changes[0].Found {
 		made = changes[0].Record.State.Cart.ID
 	}
-	d.queueLines(b, now, lines, made)
+	d.queueLines(b, now, lines, made, changes[0].Key)
 	for _, c := range changes {
 		d.notify(b, c.Record.Granted)
 		if c.Record.Changed {

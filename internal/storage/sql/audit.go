@@ -18,13 +18,26 @@ type Audit struct {
 
 // Line is a row of the audit trail.
 type Line struct {
+	// Key is the name of the cart.
 	Key cart.Key
 	storage.Audited
 }
 
+// OfCheckout are the columns that only the line of a checkout has. attributes is nil for none.
+func (l *Line) OfCheckout() (id string, attributes *string) {
+	k := l.Checkout
+	switch {
+	case k == nil:
+		return "", nil
+	case k.Attributes == "":
+		return k.ID, nil
+	}
+	return k.ID, &k.Attributes
+}
+
 // AuditColumns are those of a [Line] behind what is the same in all lines of a transaction: the time, the prefix and
 // who. The order is that of Line.Values.
-const AuditColumns = "identifier, instance, cart_id, part, from_version, to_version, kind, call_name"
+const AuditColumns = "identifier, instance, cart_id, part, from_version, to_version, kind, call_name, checkout_id, attributes"
 
 // auditBatch is how many lines are removed at once: few enough that nobody waits for them, and enough that a thousand
 // changes in a second do not outrun the removal.
@@ -40,7 +53,11 @@ func (s *Server) lines(changes []Change) (lines []Line) {
 	}
 	for _, c := range changes {
 		for _, a := range c.Record.Audited {
-			lines = append(lines, Line{c.Key, a})
+			key := c.Key
+			if a.Checkout != nil {
+				key = a.Checkout.Key
+			}
+			lines = append(lines, Line{key, a})
 		}
 	}
 	return lines

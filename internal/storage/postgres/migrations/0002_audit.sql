@@ -5,7 +5,8 @@
 --
 -- Names are compared byte by byte. part is items, conditions or metadata.KEY with
 -- the versions of that part, or * with the versions of a whole cart that came or went.
--- Version 0 is: never set, or not there.
+-- Version 0 is: never set, or not there. A line of a checkout has the part checkout, with
+-- the version of the snapshot.
 CREATE TABLE IF NOT EXISTS sidecart_audit (
     id           bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     at           timestamptz NOT NULL,
@@ -16,9 +17,12 @@ CREATE TABLE IF NOT EXISTS sidecart_audit (
     part         text        COLLATE "C" NOT NULL,
     from_version bigint      NOT NULL,
     to_version   bigint      NOT NULL,
-    kind         text        NOT NULL, -- altered, forgotten, swapped, merged, moved, flushed
+    kind         text        NOT NULL, -- altered, forgotten, swapped, merged, moved, flushed,
+                                      -- checked out, ordered, cancelled
     call_name    text        NOT NULL,
-    who          text        NOT NULL  -- the sidecar: its pod and process
+    who          text        NOT NULL, -- the sidecar: its pod and process
+    checkout_id  text        COLLATE "C" NOT NULL DEFAULT '',
+    attributes   text                 -- those of the checkout, as JSON
 );
 
 -- What happened to a cart.
