@@ -39,6 +39,20 @@ var mutations = map[string][]replacement{
 	"the token is not checked": {
 		{"internal/storage/redis/commit.lua", "if m.lease and not holds_any(m) then", "if false then"},
 	},
+	"an idempotency key is ignored": {
+		{"internal/lock/requests.go", "\tcase r.Key == \"\" || i < 0:\n", "\tcase true || r.Key == \"\" || i < 0:\n"},
+	},
+	"the key of another request is accepted": {
+		{"internal/lock/requests.go", "\tcase known[i].Sum != r.Sum:\n", "\tcase false:\n"},
+	},
+	"a checkout is settled twice": {
+		{"internal/cart/checkouts.go", "\tif i < 0 || list[i].Outcome != \"\" {\n", "\tif i < 0 {\n"},
+		{"internal/lock/settle.go", "\tcase found.Outcome != \"\":\n\t\treturn s.done", "\tcase false:\n\t\treturn s.done"},
+		{"internal/lock/settle.go", "\tcase at.entry.Outcome != \"\":\n", "\tcase false:\n"},
+	},
+	"a settlement drops what was added meanwhile": {
+		{"internal/cart/items.go", "\t\tif has <= taken.Quantity {\n", "\t\tif true || has <= taken.Quantity {\n"},
+	},
 	"the cart is read before the lock": {
 		{"internal/lock/serve.go", "\ts := &serving{batch: b, c: c, q: q, own: b.view != nil, fresh: b.view != nil}\n", "\tfresh := b.view != nil\n\tb.view = nil\n\ts := &serving{batch: b, c: c, q: q, fresh: fresh}\n"},
 		{"internal/lock/plan.go", "\tk.Change.Writes = writes(d, view.Version)\n", "\tk.Change.Writes = writes(d, view.Version)\n\tif b.token != \"\" {\n\t\tk.Expect.Parts = nil\n\t}\n"},

@@ -87,6 +87,8 @@ type fleet struct {
 	sqlite, folder, memcached, dynamodb bool
 	// database starts the server of a database that they share in place of a Redis.
 	database func(testserver.TB, ...testserver.DatabaseOption) *testserver.DatabaseServer
+	// critical starts the server of a database that they share for checkouts; nil leaves these beside the carts.
+	critical func(testserver.TB, ...testserver.DatabaseOption) *testserver.DatabaseServer
 	// mutation is one of [mutations], "" for none.
 	mutation string
 	// mixed makes every second one the release before this one.
@@ -157,10 +159,14 @@ func newWorkshop(t *testing.T, f fleet) *workshop {
 		w.server = redis
 		backend = w.proxied(redis.Addr, "--backend", "redis", "--redis-address")
 	}
+	var critical []string
+	if f.critical != nil {
+		critical = []string{"--critical-backend", "database", "--critical-database-url", f.critical(t, testserver.WithSync()).NewDatabase(t)}
+	}
 	for i := range sidecars {
 		m := newModeFile(t, "switched")
 		w.modes = append(w.modes, m)
-		s := prepare(t, slices.Concat(backend(i), []string{"--lock-timeout", "2s"}, m.args)...)
+		s := prepare(t, slices.Concat(backend(i), critical, []string{"--lock-timeout", "2s"}, m.args)...)
 		s.build = variant{clock: true, mutation: f.mutation, before: f.mixed && i%2 == 1}
 		if w.server != nil { // whose clock it is; with another backend that of the machine is the same for all
 			s.env = []string{"SHIFT=" + shifts[i]}

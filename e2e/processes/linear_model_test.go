@@ -32,9 +32,11 @@ const (
 	opRelease
 	opFindEmpty // a swap or merge that had nothing to move
 	opEnd       // after all others: what has not happened until now never did
+	opCheckout
+	opSettle // as ordered
 )
 
-var kindNames = [...]string{"add", "remove", "put", "put if match", "clear", "read", "swap", "merge", "acquire", "renew", "release", "find empty", "end"}
+var kindNames = [...]string{"add", "remove", "put", "put if match", "clear", "read", "swap", "merge", "acquire", "renew", "release", "find empty", "end", "checkout", "settle"}
 
 // outcome is how an operation ended.
 type outcome int
@@ -46,6 +48,8 @@ const (
 	unknown
 	conflict
 	lost
+	reused // the idempotency key is that of another request
+	empty  // there is nothing to check out
 )
 
 // request and response are one operation, as the client saw it. A change that certainly was not made (a lock was waited
@@ -59,6 +63,8 @@ type request struct {
 	match string // putIfMatch: the etag
 	token string // the lease that it carries, or is about
 	last  bool   // release the lease in the same step
+	key   string // the idempotency key of an add; "" for none
+	id    string // of the checkout
 	lease time.Duration
 	call  int64
 	// seen is what the answers to all operations say. It bounds the search: an operation can only have made a state
@@ -86,6 +92,11 @@ type response struct {
 	etag    string // of the items; "" where the answer has none
 	items   string
 	moved   bool // swap, merge
+	// first is the version that the first attempt of a repeated request made; 0 where this is the first.
+	first uint64
+	// settled says that this settlement was the first, and at in which cart of the pair.
+	settled bool
+	at      int
 	token   string
 	fence   uint64
 	ret     int64
@@ -100,6 +111,8 @@ type cartState struct {
 	items   string // canonical
 	fence   uint64 // the highest so far
 	holder  string // token of the lease
+	keys    string // the requests that it remembers, each as [keyed.String]
+	open    string // the ids of the checkouts that it has the right to take by
 	// ends is the earliest instant at which the lease may have ended by itself, on the clock of the test.
 	ends int64
 }
@@ -108,6 +121,8 @@ type cartState struct {
 type pair struct {
 	carts [2]cartState
 	ended bool
+	// snapshots are those of all checkouts, each as [snapshot.String], and settled the ids of those that were settled.
+	snapshots, settled string
 }
 
 // clockSlack is by how much a lease may seem to end early: Redis counts in whole milliseconds.
@@ -132,10 +147,13 @@ var model = porcupine.Model{
 		case opPut, opPutIfMatch:
 			what += fmt.Sprintf(" {%s} %s", q.items, q.match)
 		}
+		if q.key != "" || q.id != "" {
+			what += fmt.Sprintf(" %q %q", q.key, q.id)
+		}
 		if q.token != "" {
 			what += fmt.Sprintf(" under %.4s (release %t)", q.token, q.last)
 		}
-		return what + fmt.Sprintf(" → %d v%d %s {%s} moved %t lease %.4s fence %d", r.outcome, r.version, cmp.Or(r.etag, r.cart), r.items, r.moved, r.token, r.fence)
+		return what + fmt.Sprintf(" → %d v%d %s {%s} moved %t lease %.4s fence %d first %d settled %t in %d", r.outcome, r.version, cmp.Or(r.etag, r.cart), r.items, r.moved, r.token, r.fence, r.first, r.settled, r.at)
 	},
 	DescribeState: func(state any) string { return fmt.Sprintf("%+v", state.(pair)) },
 }
@@ -159,12 +177,26 @@ func (s *pair) step(q request, r response) bool {
 		return true
 	case opRenew, opRelease:
 		return c.leaseOp(q, r)
+	case opCheckout, opSettle:
+		if r.outcome == unknown && s.ended {
+			return true
+		}
+		if q.kind == opCheckout {
+			return s.checkOut(q, r)
+		}
+		return s.settle(q, r)
 	}
 	if r.outcome == unknown {
 		return s.ended || s.perhaps(q)
 	}
 	if r.outcome == lost {
 		return c.gone(q.token, r.ret)
+	}
+	if known := c.remembers(q.key); known != nil {
+		return c.repeats(known, q, r)
+	}
+	if r.outcome == reused || r.first != 0 {
+		return false // the cart does not remember it
 	}
 	if q.token != "" && c.holder != q.token {
 		return false // a stale holder wrote
@@ -189,6 +221,7 @@ func (s *pair) step(q request, r response) bool {
 	if !c.shows(r) {
 		return false
 	}
+	c.remember(q)
 	if before.version > 0 && c.version == before.version {
 		c.etag = before.etag
 	}
@@ -326,7 +359,7 @@ func (s *pair) moveOver(q request) bool {
 	if q.kind == opSwap {
 		moved := *from
 		moved.version++
-		moved.fence, moved.holder, moved.ends = to.fence, to.holder, to.ends
+		moved.fence, moved.holder, moved.ends = to.fence, to.holder, to.ends // what it remembers goes with it
 		*from, *to = gone, moved
 		return true
 	}
@@ -345,6 +378,7 @@ func (s *pair) moveOver(q request) bool {
 		to.version++
 		to.part = to.version
 	}
+	to.keys, to.open = union(to.keys, from.keys), union(to.open, from.open)
 	*from = gone
 	return true
 }
@@ -354,6 +388,9 @@ func (s *pair) moveOver(q request) bool {
 func (s *pair) perhaps(q request) bool {
 	c, other := &s.carts[q.side], &s.carts[1-q.side]
 	before := *s
+	if c.remembers(q.key) != nil {
+		return false // a repeat changes nothing
+	}
 	if q.token != "" && c.holder != q.token || q.kind == opPutIfMatch && !c.matches(q.match, true) {
 		return false
 	}
@@ -367,6 +404,7 @@ func (s *pair) perhaps(q request) bool {
 		}
 	} else {
 		c.change(q)
+		c.remember(q)
 	}
 	if q.last {
 		c.holder = ""

@@ -58,6 +58,11 @@ func TestLinearizablePostgres(t *testing.T) {
 	linearizables(t, fleet{database: testserver.StartPostgres}, max(1, *linearRuns/2), allFaults)
 }
 
+// TestLinearizableHybrid is the same on a Redis, with checkouts in a PostgreSQL server.
+func TestLinearizableHybrid(t *testing.T) {
+	linearizables(t, fleet{critical: testserver.StartPostgres}, max(1, *linearRuns/2), allFaults)
+}
+
 func linearizables(t *testing.T, f fleet, runs int, with []fault) {
 	t.Helper()
 	seed := cmp.Or(*linearSeed, uint64(time.Now().UnixNano())%1_000_000)
@@ -174,7 +179,7 @@ func look(ops []porcupine.Operation) {
 		if r := o.Output.(response); r.cart != "" && r.outcome == done {
 			seen.items[sighting{r.cart, r.version}] = r.items
 			kind := o.Input.(request).kind
-			seen.taken[sighting{r.cart, r.version}] = seen.taken[sighting{r.cart, r.version}] || kind == opAdd || kind == opSwap
+			seen.taken[sighting{r.cart, r.version}] = seen.taken[sighting{r.cart, r.version}] || kind == opAdd && r.first == 0 || kind == opSwap
 			seen.last[r.cart] = max(seen.last[r.cart], r.version)
 		}
 	}
@@ -227,7 +232,7 @@ func makeHistory(t *testing.T, seed uint64, ops int, f fleet, with []fault) *his
 	var clients, breaker sync.WaitGroup
 	breaker.Go(func() { w.breakThings(ctx, rand.New(rand.NewPCG(seed, 0)), with, h.faults) })
 	for n := range sidecars * clientsPerSide {
-		c := &linearClient{h: h, s: w.sidecars[n%sidecars], id: n, rnd: rand.New(rand.NewPCG(seed, uint64(n)+1)), began: began, etags: map[cartName]string{}}
+		c := &linearClient{h: h, s: w.sidecars[n%sidecars], id: n, rnd: rand.New(rand.NewPCG(seed, uint64(n)+1)), began: began, etags: map[cartName]string{}, plain: f.mixed}
 		clients.Go(func() {
 			for h.total.Load() < int64(ops) && t.Context().Err() == nil {
 				c.step()
@@ -258,6 +263,12 @@ type linearClient struct {
 	rnd   *rand.Rand
 	began time.Time
 	etags map[cartName]string
+	// plain leaves out keys and checkouts, which the release before this one does not know.
+	plain bool
+	// made counts the keys and checkouts of this client.
+	made int
+	// headers are those of the last answer.
+	headers http.Header
 }
 
 type cartName struct{ pair, side int }
@@ -270,6 +281,10 @@ func (c *linearClient) step() {
 	switch n := c.rnd.IntN(100); {
 	case n < 50:
 		q.kind, q.item, q.qty = opAdd, item, 1+c.rnd.IntN(3)
+		if n < 15 && !c.plain {
+			c.addOnce(p, q)
+			return
+		}
 	case n < 65:
 		q.kind = opRead
 	case n < 72:
@@ -287,6 +302,9 @@ func (c *linearClient) step() {
 		q.kind = opSwap
 	case n < 89:
 		q.kind = opMerge
+	case n < 93 && !c.plain:
+		c.buy(p, side)
+		return
 	default:
 		c.critical(p, side)
 		return
@@ -387,31 +405,45 @@ func (c *linearClient) send(p int, q request) (int, []byte, error) {
 	if q.last {
 		header = append(header, "Sidecart-Release", "true")
 	}
+	if q.key != "" {
+		header = append(header, "Idempotency-Key", q.key)
+	}
 	switch q.kind {
 	case opAdd:
-		return c.s.call(ctx, http.MethodPost, cart+"/items", fmt.Sprintf(`{"item":{"id":%q,"quantity":%d}}`, q.item, q.qty), header...)
+		return c.call(ctx, http.MethodPost, cart+"/items", fmt.Sprintf(`{"item":{"id":%q,"quantity":%d}}`, q.item, q.qty), header...)
 	case opRemove:
-		return c.s.call(ctx, http.MethodDelete, cart+"/items/"+q.item, "", header...)
+		return c.call(ctx, http.MethodDelete, cart+"/items/"+q.item, "", header...)
 	case opPutIfMatch:
 		header = append(header, "If-Match", `"`+q.match+`"`)
 		fallthrough
 	case opPut:
-		return c.s.call(ctx, http.MethodPut, cart+"/items", documentOf(q.items), header...)
+		return c.call(ctx, http.MethodPut, cart+"/items", documentOf(q.items), header...)
+	case opCheckout:
+		return c.call(ctx, http.MethodPost, cart+":checkout", fmt.Sprintf(`{"checkoutId":%q,"expiresIn":"24h"}`, q.id))
+	case opSettle:
+		return c.call(ctx, http.MethodPost, cart+":settle", fmt.Sprintf(`{"checkoutId":%q,"outcome":"ORDERED"}`, q.id))
 	case opClear:
-		return c.s.call(ctx, http.MethodPost, cart+":clear", "{}", header...)
+		return c.call(ctx, http.MethodPost, cart+":clear", "{}", header...)
 	case opSwap:
-		return c.s.call(ctx, http.MethodPost, cart+":swap", fmt.Sprintf(`{"toIdentifier":%q}`, other), header...)
+		return c.call(ctx, http.MethodPost, cart+":swap", fmt.Sprintf(`{"toIdentifier":%q}`, other), header...)
 	case opMerge:
-		return c.s.call(ctx, http.MethodPost, cart+":merge", fmt.Sprintf(`{"toIdentifier":%q,"strategy":"add_quantities"}`, other), header...)
+		return c.call(ctx, http.MethodPost, cart+":merge", fmt.Sprintf(`{"toIdentifier":%q,"strategy":"add_quantities"}`, other), header...)
 	case opAcquire:
-		return c.s.call(ctx, http.MethodPost, cart+"/locks", fmt.Sprintf(`{"leaseDuration":"%dms","waitTimeout":"1s"}`, q.lease.Milliseconds()))
+		return c.call(ctx, http.MethodPost, cart+"/locks", fmt.Sprintf(`{"leaseDuration":"%dms","waitTimeout":"1s"}`, q.lease.Milliseconds()))
 	case opRenew:
-		return c.s.call(ctx, http.MethodPut, cart+"/locks/"+q.token, fmt.Sprintf(`{"leaseDuration":"%dms"}`, q.lease.Milliseconds()))
+		return c.call(ctx, http.MethodPut, cart+"/locks/"+q.token, fmt.Sprintf(`{"leaseDuration":"%dms"}`, q.lease.Milliseconds()))
 	case opRelease:
-		return c.s.call(ctx, http.MethodDelete, cart+"/locks/"+q.token, "")
+		return c.call(ctx, http.MethodDelete, cart+"/locks/"+q.token, "")
 	default:
-		return c.s.call(ctx, http.MethodGet, cart+"/items", "")
+		return c.call(ctx, http.MethodGet, cart+"/items", "")
 	}
+}
+
+// call sends a request and keeps the headers of the answer.
+func (c *linearClient) call(ctx context.Context, method, path, body string, header ...string) (int, []byte, error) {
+	status, headers, answer, err := c.s.ask(ctx, method, path, body, header...)
+	c.headers = headers
+	return status, answer, err
 }
 
 func documentOf(items string) string {
@@ -431,8 +463,12 @@ type answer struct {
 	Swapped bool
 	Merged  bool
 	Cart    *answer
-	Token   string
-	Fence   uint64
+	// Checkout is that of a checkout or settlement, and Settled says that the latter was the first.
+	Checkout   *answer
+	Settled    bool
+	Identifier string
+	Token      string
+	Fence      uint64
 }
 
 // understand makes an outcome of an answer; keep says that the operation belongs in the history.
@@ -457,6 +493,15 @@ func (c *linearClient) understand(q request, status int, body []byte, err error)
 	case a.Reason == "CONFLICT" && q.kind == opPutIfMatch:
 		r.outcome = conflict
 		return r, true
+	case a.Reason == "IDEMPOTENCY_KEY_REUSED" && q.key != "":
+		r.outcome = reused
+		return r, true
+	case a.Reason == "EMPTY_CART" && q.kind == opCheckout:
+		r.outcome = empty
+		return r, true
+	case a.Reason == "TOO_LARGE" && q.kind == opCheckout: // clients that died have left too many open
+		c.h.refused.Add(1)
+		return r, false
 	case a.Reason == "NOT_FOUND" && q.token != "":
 		// Only after a release without an answer is a token unknown that was given.
 		r.outcome = lost
@@ -466,7 +511,10 @@ func (c *linearClient) understand(q request, status int, body []byte, err error)
 		return r, false
 	}
 	shown := &a
-	if a.Cart != nil {
+	switch {
+	case q.kind == opCheckout: // the cart may be that of a later instant
+		shown = a.Checkout
+	case a.Cart != nil:
 		shown = a.Cart
 	}
 	items := map[string]int{}
@@ -474,11 +522,20 @@ func (c *linearClient) understand(q request, status int, body []byte, err error)
 		items[id] = item.Quantity
 	}
 	r.version, r.items = shown.Version, formatItems(items)
-	if shown.Version > 0 {
+	if shown.Version > 0 && q.kind != opCheckout {
 		r.cart = shown.ETag[2:12] // behind the kind of etag stands what tells carts apart
 	}
 	r.moved, r.token, r.fence = a.Swapped || a.Merged, a.Token, a.Fence
-	r.whole = q.kind == opAcquire || q.kind == opClear || q.kind == opSwap || q.kind == opMerge
+	r.settled = a.Settled
+	if strings.HasSuffix(shown.Identifier, "-1") {
+		r.at = 1
+	}
+	if c.headers.Get("Idempotency-Replayed") == "true" {
+		if _, err := fmt.Sscan(c.headers.Get("Sidecart-Change-Version"), &r.first); err != nil {
+			c.s.t.Errorf("the version of the change that is repeated: %v", err)
+		}
+	}
+	r.whole = q.kind == opSettle || q.kind == opAcquire || q.kind == opClear || q.kind == opSwap || q.kind == opMerge
 	if !r.whole {
 		r.etag = a.ETag // the others answer with the etag of the whole cart
 	}
