@@ -5,8 +5,7 @@
 --
 -- Names are bytes, as in sidecart_carts, and times UTC. part is items, conditions or
 -- metadata.KEY with the versions of that part, or * with the versions of a whole cart that
--- came or went. Version 0 is: never set, or not there. A line of a checkout has the part
--- checkout, with the version of the snapshot.
+-- came or went. Version 0 is: never set, or not there.
 CREATE TABLE IF NOT EXISTS sidecart_audit (
     id           bigint         NOT NULL AUTO_INCREMENT PRIMARY KEY,
     at           datetime(6)    NOT NULL,
@@ -17,12 +16,9 @@ CREATE TABLE IF NOT EXISTS sidecart_audit (
     part         varbinary(320) NOT NULL,
     from_version bigint         NOT NULL,
     to_version   bigint         NOT NULL,
-    kind         varchar(32)    NOT NULL, -- altered, forgotten, swapped, merged, moved, flushed,
-                                          -- checked out, ordered, cancelled
+    kind         varchar(32)    NOT NULL, -- altered, forgotten, swapped, merged, moved, flushed
     call_name    varchar(255)   NOT NULL,
     who          varchar(320)   NOT NULL, -- the sidecar: its pod and process
-    checkout_id  varbinary(255) NOT NULL DEFAULT '',
-    attributes   text           NULL, -- those of the checkout, as JSON
 
     KEY sidecart_audit_cart (prefix, identifier, instance, at), -- what happened to a cart
     KEY sidecart_audit_at (prefix, at) -- what is old enough to go

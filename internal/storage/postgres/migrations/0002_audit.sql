@@ -5,8 +5,7 @@
 --
 -- Names are compared byte by byte. part is items, conditions or metadata.KEY with
 -- the versions of that part, or * with the versions of a whole cart that came or went.
--- Version 0 is: never set, or not there. A line of a checkout has the part checkout, with
--- the version of the snapshot.
+-- Version 0 is: never set, or not there.
 CREATE TABLE IF NOT EXISTS sidecart_audit (
     id           bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     at           timestamptz NOT NULL,
@@ -17,12 +16,9 @@ CREATE TABLE IF NOT EXISTS sidecart_audit (
     part         text        COLLATE "C" NOT NULL,
     from_version bigint      NOT NULL,
     to_version   bigint      NOT NULL,
-    kind         text        NOT NULL, -- altered, forgotten, swapped, merged, moved, flushed,
-                                      -- checked out, ordered, cancelled
+    kind         text        NOT NULL, -- altered, forgotten, swapped, merged, moved, flushed
     call_name    text        NOT NULL,
-    who          text        NOT NULL, -- the sidecar: its pod and process
-    checkout_id  text        COLLATE "C" NOT NULL DEFAULT '',
-    attributes   text                 -- those of the checkout, as JSON
+    who          text        NOT NULL  -- the sidecar: its pod and process
 );
 
 -- What happened to a cart.
