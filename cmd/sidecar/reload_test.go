@@ -279,49 +279,6 @@ func TestReplacingBackendIsTriedAgain(t *testing.T) {
 	s.mustPut("u1", 1)
 }
 
-// A rotated password is taken over when its file changes, without a configuration file and without a failed request.
-func TestPasswordRotation(t *testing.T) {
-	server := testserver.StartRedis(t)
-	do := func(args ...string) {
-		t.Helper()
-		if _, err := server.Do(args...); err != nil {
-			t.Fatal(err)
-		}
-	}
-	do("ACL", "SETUSER", "shop", "on", ">old", "~*", "&*", "+@all")
-	dir := t.TempDir()
-	user, password := writeFile(t, filepath.Join(dir, "user"), "shop"), writeFile(t, filepath.Join(dir, "password"), "old\n")
-	s := launch(t, "--backend=redis", "--redis-address="+server.Addr, "--redis-username-file="+user, "--redis-password-file="+password)
-	s.ready(true)
-	s.mustPut("u1", 2)
-	stop := keepWriting(s)
-
-	writeFile(t, password, "wrong")
-	s.await("configuration rejected, the last good one goes on")
-	if st := s.status(); st.Config.State != stateRejected || !strings.Contains(st.Config.Message, "backend: Redis") || strings.Contains(s.logs.String(), "wrong\"") {
-		t.Errorf("status %+v", st)
-	}
-
-	do("ACL", "SETUSER", "shop", ">new") // both work for a while
-	writeFile(t, password, "new")
-	if line := s.await("configuration taken over"); line["changed"] != "backend" {
-		t.Errorf("taken over: %v", line)
-	}
-	if n := stop(); n == 0 {
-		t.Error("nothing was written meanwhile")
-	}
-	do("ACL", "SETUSER", "shop", "<old")
-	do("CLIENT", "KILL", "USER", "shop")
-	s.ready(true)
-	if q := s.quantity("u1"); q != 2 {
-		t.Errorf("quantity %d", q)
-	}
-	s.mustPut("u1", 3)
-	if st := s.status(); st.Config.State != stateAccepted {
-		t.Errorf("status %+v", st)
-	}
-}
-
 // Auto means off, and is said loudly, where the backend is not shared; on where it is.
 func TestLockingDecision(t *testing.T) {
 	for args, want := range map[string]struct {

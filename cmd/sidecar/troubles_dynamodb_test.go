@@ -40,12 +40,15 @@ var dynamodbTroubles = []failure{
 		cert, key := a.issue(t, "localhost")
 		return scene{args: onDynamoDBAt(t, behindTLS(t, testserver.StartDynalite(t), cert, key)), hide: dynamodbHost}
 	}, 2 * time.Second},
+	{"a cart is larger than an item of DynamoDB may be (400 KB)", func(t *testing.T) scene {
+		return scene{args: onDynamoDBAt(t, testserver.StartDynalite(t).Endpoint, "--dynamodb-create-table"), strike: nothing, mend: nothing, large: 410 << 10, fine: true}
+	}, 2 * time.Second},
 	{"the server is down", func(t *testing.T) scene {
 		d := testserver.StartDynalite(t)
 		return scene{args: onDynamoDBAt(t, d.Endpoint, "--dynamodb-create-table"), strike: d.Kill}
 	}, 2 * time.Second},
 	{"the host is unreachable: packets to it are dropped", func(t *testing.T) scene {
-		return scene{args: onDynamoDBAt(t, "http://"+blackHole(t)), hide: droppedPackets}
+		return scene{args: onDynamoDBAt(t, "http://"+blackHole(t))}
 	}, 3 * time.Second},
 	{"a connection is half-open: packets on it are dropped", func(t *testing.T) scene {
 		return halfOpen(t, testserver.StartDynalite(t).Addr, func(address string) []string {

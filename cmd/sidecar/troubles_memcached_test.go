@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sidecart/sidecart/internal/storage"
 	"github.com/sidecart/sidecart/internal/testserver"
 )
 
@@ -36,7 +37,7 @@ var memcachedTroubles = []failure{
 		}
 	}, 2 * time.Second},
 	{"the host is unreachable: packets to it are dropped", func(t *testing.T) scene {
-		return scene{args: onMemcachedAt(blackHole(t)), hide: droppedPackets}
+		return scene{args: onMemcachedAt(blackHole(t))}
 	}, 3 * time.Second},
 	{"a connection is half-open: packets on it are dropped", func(t *testing.T) scene {
 		return halfOpen(t, testserver.StartMemcached(t).Addr, onMemcachedAt)
@@ -49,6 +50,14 @@ var memcachedTroubles = []failure{
 		m := testserver.StartMemcached(t, "-m", "2", "-M")
 		return scene{args: onMemcachedAt(m.Addr), strike: func() { fillMemcached(t, m) }, mend: m.Restart, large: 800} // of a size that no probe makes room for
 	}, 2 * time.Second},
+	{"the server is out of memory and evicts (without `-M`)", func(t *testing.T) scene {
+		m := testserver.StartMemcached(t, "-m", "2")
+		return scene{args: onMemcachedAt(m.Addr), strike: func() { fillMemcached(t, m) }, mend: nothing, warns: storage.AdviceCartsEvicted}
+	}, 2 * time.Second},
+	{"a cart is larger than an item of the server may be (`-I`)", func(t *testing.T) scene {
+		m := testserver.StartMemcached(t, "-I", "100k")
+		return scene{args: onMemcachedAt(m.Addr), strike: nothing, mend: nothing, large: 100 << 10, fine: true}
+	}, 2 * time.Second},
 	{"the server has as many connections as it takes (`-c`)", func(t *testing.T) scene {
 		const most = 64
 		m := testserver.StartMemcached(t, "-c", fmt.Sprint(most))
@@ -58,10 +67,6 @@ var memcachedTroubles = []failure{
 		return scene{args: onMemcachedAt(testserver.StartMemcached(t, "-C").Addr)}
 	}, 2 * time.Second},
 }
-
-// droppedPackets makes all attempts to connect to a host that drops packets say the same: one that had to wait for
-// another ends first, and names no cause.
-var droppedPackets = []string{"no answer in time", "dial: i/o timeout", "dial tcp", "dial"}
 
 func onMemcachedAt(address string) []string {
 	return []string{"--backend=memcached", "--memcached-address=" + address}

@@ -64,6 +64,10 @@ type scene struct {
 	// large is about how many bytes the change has that is asked for, where small ones may still find room after the
 	// strike.
 	large int
+	// fine says that nothing is wrong with the backend: the sidecar stays ready and says no more.
+	fine bool
+	// warns is the code of the warning that the sidecar logs while it stays ready.
+	warns string
 	// serves says that the sidecar stays ready, since not all changes are refused.
 	serves bool
 	// ends says that the sidecar does not start with it.
@@ -145,6 +149,7 @@ func (f *failure) see(t *testing.T, address string) seen {
 	shown := func(words string) string {
 		words = strings.Join(strings.Fields(strings.NewReplacer(c.hide...).Replace(words)), " ")
 		words = relations.ReplaceAllString(ports.ReplaceAllString(words, address), `"pg_tblspc/…"`)
+		words = counts.ReplaceAllString(words, "evicted … items")
 		words = strings.ReplaceAll(words, "|", `\|`)
 		if strings.Contains(words, "`") {
 			return "`` " + words + " ``"
@@ -176,7 +181,17 @@ func (f *failure) see(t *testing.T, address string) seen {
 		trouble: f.name, change: change, within: f.within.String(),
 		read: s.answer(t, http.MethodGet, "/v1/carts/u1/default", ""),
 	}
-	row.ready = shown(s.refusal(c.serves, c.says))
+	switch {
+	case c.fine:
+		s.ready(true)
+		_, text := s.get(s.admin + "/readyz")
+		row.ready = shown(text)
+	case c.warns != "":
+		row.ready = "`ok`; the log warns: " + shown(s.warning(c.warns))
+		s.ready(true)
+	default:
+		row.ready = shown(s.refusal(c.serves, c.says))
+	}
 	if c.mend != nil {
 		c.mend()
 		s.ready(true)
@@ -209,6 +224,28 @@ func (s *sidecarUnderTest) refusal(ready bool, says string) string {
 		}
 	}
 }
+
+// warning waits until the sidecar logs the warning of that code, and returns its text.
+func (s *sidecarUnderTest) warning(code string) string {
+	s.t.Helper()
+	for over := time.After(patience); ; {
+		line, more := s.logs.code(code)
+		if line != nil {
+			return line["msg"].(string)
+		}
+		select {
+		case <-more:
+		case <-over:
+			s.t.Fatalf("nothing warned of %s:\n%s", code, s.logs)
+		}
+	}
+}
+
+// nothing befalls a backend that works.
+func nothing() {}
+
+// counts are numbers that are others in each run.
+var counts = regexp.MustCompile(`evicted \d+ items`)
 
 // ports are the addresses of servers of a test.
 var ports = regexp.MustCompile(`127\.0\.0\.1:\d+`)

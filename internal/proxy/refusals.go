@@ -116,6 +116,8 @@ func told(err error) (words string, refused bool) {
 	}
 	var network *net.OpError
 	switch {
+	case isLate(err):
+		return noAnswer(err), false
 	case errors.As(err, &network) && network.Addr != nil: // the port at this end differs each time
 		return fmt.Sprintf("%s %s: %v", network.Op, network.Addr, network.Err), false
 	case errors.As(err, &network):
@@ -124,10 +126,28 @@ func told(err error) (words string, refused bool) {
 	if causes := below(err); causes != "" {
 		return causes, false
 	}
-	if errors.Is(err, storage.ErrUnavailable) || errors.Is(err, context.DeadlineExceeded) {
-		return "no answer in time", false
+	if errors.Is(err, storage.ErrUnavailable) {
+		return noAnswer(err), false
 	}
 	return err.Error(), false
+}
+
+// isLate reports whether a deadline passed. Which one passed first is chance: that of the request, of an attempt to
+// connect, or of a read.
+func isLate(err error) bool {
+	timeout, ok := errors.AsType[interface {
+		error
+		Timeout() bool
+	}](err)
+	return ok && timeout.Timeout() || errors.Is(err, context.DeadlineExceeded)
+}
+
+// noAnswer says that there was no answer in time, in the same words for all deadlines.
+func noAnswer(err error) string {
+	if silence, ok := errors.AsType[*storage.Silence](err); ok {
+		return silence.Error()
+	}
+	return "no answer in time"
 }
 
 // below is what stands beside ErrUnavailable: the cause, without what was being done to which cart.

@@ -57,6 +57,14 @@ type Refusal struct {
 
 func (r *Refusal) Error() string { return r.Words }
 
+// Silence is the cause of an [ErrUnavailable] where one of several servers did not answer in time.
+type Silence struct {
+	// Server says which one, by its address.
+	Server string
+}
+
+func (s *Silence) Error() string { return s.Server + ": no answer in time" }
+
 // RefusalOf returns the backend's words where err is about a refusal.
 func RefusalOf(err error) (words string, ok bool) {
 	var r *Refusal

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"net"
 	"os"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -29,6 +30,11 @@ func (c *Config) dialer() func(ctx context.Context, network, address string) (ne
 		if socket, ok := conn.(syscall.Conn); ok {
 			return heardSocket{heard{conn}, socket}, nil
 		}
+		if secure, ok := conn.(*tls.Conn); ok {
+			if socket, ok := secure.NetConn().(syscall.Conn); ok {
+				return &heardTLS{heard: heard{conn}, socket: socket}, nil
+			}
+		}
 		return heard{conn}, nil
 	}
 }
@@ -44,6 +50,49 @@ type heardSocket struct {
 	heard
 	syscall.Conn
 }
+
+// heardTLS is a heard with TLS. It tells the driver whether the server has closed it, as heardSocket does. Without that,
+// the first call on each connection that the server closed would fail.
+type heardTLS struct {
+	heard
+	socket syscall.Conn
+	// began says that something was read. Before, the socket may hold session tickets, which the first read takes in.
+	began atomic.Bool
+}
+
+// Read reads from the connection, and fails if it reads a farewell.
+func (h *heardTLS) Read(p []byte) (int, error) {
+	n, err := h.heard.Read(p)
+	if n > 0 {
+		h.began.Store(true)
+	}
+	return n, err
+}
+
+// SyscallConn fails if the server has closed the connection, or has sent what nobody asked for. The driver calls it
+// before it uses the connection again, while no reply is due. It must not look at the socket itself: it would take a
+// record of TLS for a reply, and wait for the rest.
+func (h *heardTLS) SyscallConn() (syscall.RawConn, error) {
+	raw, err := h.socket.SyscallConn()
+	if err != nil || !h.began.Load() {
+		return lookedAt{raw}, err
+	}
+	var found error
+	err = raw.Read(func(fd uintptr) bool {
+		_, _, found = syscall.Recvfrom(int(fd), make([]byte, 1), syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
+		return true
+	})
+	if err == nil && !errors.Is(found, syscall.EAGAIN) {
+		err = net.ErrClosed
+	}
+	return lookedAt{raw}, err
+}
+
+// lookedAt is a socket that was looked at already.
+type lookedAt struct{ syscall.RawConn }
+
+// Read does nothing.
+func (lookedAt) Read(func(fd uintptr) bool) error { return nil }
 
 // farewells are replies after which the server closes the connection, and what they mean.
 var farewells = []struct {

@@ -181,11 +181,18 @@ func (s *Store) translate(ctx context.Context, err error, doing string, keys ...
 		return fmt.Errorf("redis: %s: %w: %w", doing, storage.ErrUnavailable, &storage.Refusal{Words: s.words(err)})
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
 		// This is a deadline of the driver's own. The caller's context is alive, and must not seem to have ended.
-		text := errors.New(storage.Hide(err, s.secrets...).Error())
-		return fmt.Errorf("redis: %s: %w: %w", doing, storage.ErrUnavailable, text)
+		return fmt.Errorf("redis: %s: %w: %w", doing, storage.ErrUnavailable, lateError(storage.Hide(err, s.secrets...).Error()))
 	}
 	return fmt.Errorf("redis: %s: %w: %w", doing, storage.ErrUnavailable, storage.Hide(err, s.secrets...))
 }
+
+// lateError is the text of an error of the driver after a deadline of its own. It is not the error of a context.
+type lateError string
+
+func (e lateError) Error() string { return string(e) }
+
+// Timeout is true.
+func (lateError) Timeout() bool { return true }
 
 // corrupt is the word by which scripts say that a key holds something else than it should. Redis puts words of its own
 // around it.
