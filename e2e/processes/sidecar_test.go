@@ -156,9 +156,9 @@ func (s *sidecar) ask(ctx context.Context, method, path, body string, header ...
 }
 
 // must is call for what has to succeed; it decodes the answer.
-func (s *sidecar) must(method, path, body string) map[string]any {
+func (s *sidecar) must(method, path, body string, header ...string) map[string]any {
 	s.t.Helper()
-	status, b, err := s.call(s.t.Context(), method, path, body)
+	status, b, err := s.call(s.t.Context(), method, path, body, header...)
 	if err != nil || status != http.StatusOK {
 		s.t.Fatalf("%s %s: %d %s %v", method, path, status, b, err)
 	}
