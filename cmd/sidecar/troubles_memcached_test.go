@@ -55,8 +55,8 @@ var memcachedTroubles = []failure{
 		return scene{args: onMemcachedAt(m.Addr), strike: func() { fillMemcached(t, m) }, mend: nothing, warns: storage.AdviceCartsEvicted}
 	}, 2 * time.Second},
 	{"a cart is larger than an item of the server may be (`-I`)", func(t *testing.T) scene {
-		m := testserver.StartMemcached(t, "-I", "100k")
-		return scene{args: onMemcachedAt(m.Addr), strike: nothing, mend: nothing, large: 100 << 10, fine: true}
+		m := testserver.StartMemcached(t, "-I", "512k")
+		return scene{args: onMemcachedAt(m.Addr), strike: nothing, mend: nothing, large: 600 << 10, fine: true}
 	}, 2 * time.Second},
 	{"the server has as many connections as it takes (`-c`)", func(t *testing.T) scene {
 		const most = 64

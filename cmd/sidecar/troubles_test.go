@@ -149,7 +149,7 @@ func (f *failure) see(t *testing.T, address string) seen {
 	shown := func(words string) string {
 		words = strings.Join(strings.Fields(strings.NewReplacer(c.hide...).Replace(words)), " ")
 		words = relations.ReplaceAllString(ports.ReplaceAllString(words, address), `"pg_tblspc/…"`)
-		words = counts.ReplaceAllString(words, "evicted … items")
+		words = counts.ReplaceAllString(words, "$1 …")
 		words = strings.ReplaceAll(words, "|", `\|`)
 		if strings.Contains(words, "`") {
 			return "`` " + words + " ``"
@@ -178,7 +178,7 @@ func (f *failure) see(t *testing.T, address string) seen {
 		t.Errorf("the answer took %v, want at most %v", took, f.within)
 	}
 	row := seen{
-		trouble: f.name, change: change, within: f.within.String(),
+		trouble: f.name, change: counts.ReplaceAllString(change, "$1 …"), within: f.within.String(),
 		read: s.answer(t, http.MethodGet, "/v1/carts/u1/default", ""),
 	}
 	switch {
@@ -245,7 +245,7 @@ func (s *sidecarUnderTest) warning(code string) string {
 func nothing() {}
 
 // counts are numbers that are others in each run.
-var counts = regexp.MustCompile(`evicted \d+ items`)
+var counts = regexp.MustCompile(`(evicted|item of|takes|at most) \d+`)
 
 // ports are the addresses of servers of a test.
 var ports = regexp.MustCompile(`127\.0\.0\.1:\d+`)

@@ -245,5 +245,5 @@ func (s *server) fits(key string, value []byte) error {
 		return nil
 	}
 	return fmt.Errorf("%w: %w", errTooLarge, cart.TooLargef("cart", int64(limit), int64(len(value)),
-		"takes %d bytes with its locks, memcached %s takes %d: start it with a greater -I, or keep less in the cart", len(value), s.address, limit))
+		"takes %d bytes with its locks, an item of memcached at most %d: start it with a greater -I, or keep less in the cart", len(value), limit))
 }
