@@ -220,16 +220,35 @@ func testQueueOrderTwoStores(s *subject) {
 	s.order(a, b)
 }
 
-// order lets waiters queue over two stores and wants them served in turn.
+// order lets waiters queue over two stores and wants them served in turn. A waiter keeps its place for WaiterTTL without
+// a sign of life. On a machine so busy that all together took longer, one may have lost its place and queued again, so
+// that another order proves nothing, and they queue once more.
 func (s *subject) order(a, b storage.Locker) {
+	const want, attempts = "[0 1 2 3 4 5]", 5
+	for n := 1; ; n++ {
+		began := time.Now()
+		got := fmt.Sprint(s.served(a, b))
+		took := time.Since(began)
+		if got == want {
+			break
+		}
+		if took < storage.WaiterTTL || n == attempts {
+			s.Errorf("served in the order %s within %v, want %s", got, took, want)
+			break
+		}
+	}
+	s.wantProbe("all served", storage.Committed, key, cart.PartAll)
+}
+
+// served lets waiters queue over two stores and returns the order in which they were served.
+func (s *subject) served(a, b storage.Locker) (order []int) {
 	lockers := []storage.Locker{a, b}
 	holder := storage.NewToken()
 	s.acquire(a, key, holder, cart.PartItems)
 	const waiters = 6
 	var (
-		mu    sync.Mutex
-		order []int
-		done  = make(chan error, waiters)
+		mu   sync.Mutex
+		done = make(chan error, waiters)
 	)
 	for i := range waiters {
 		c := claim(storage.NewToken(), cart.PartItems)
@@ -255,10 +274,7 @@ func (s *subject) order(a, b storage.Locker) {
 			s.Fatal(err)
 		}
 	}
-	if got, want := fmt.Sprint(order), "[0 1 2 3 4 5]"; got != want {
-		s.Errorf("served in the order %s", got)
-	}
-	s.wantProbe("all served", storage.Committed, key, cart.PartAll)
+	return order
 }
 
 func testQueueDisjoint(s *subject) {
