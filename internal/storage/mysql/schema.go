@@ -6,7 +6,6 @@ import (
 	"embed"
 	"errors"
 	"fmt"
-	"io/fs"
 	"slices"
 
 	driverlib "github.com/go-sql-driver/mysql"
@@ -38,10 +37,6 @@ func (d *driver) Migrate(ctx context.Context, conn sql.Conn) error {
 }
 
 func (d *driver) migrateOn(ctx context.Context, conn connection) error {
-	files, err := fs.Sub(migrations, "migrations")
-	if err != nil {
-		return err
-	}
 	var locked stdsql.NullInt64
 	if err := conn.QueryRowContext(ctx, lockSchema).Scan(&locked); err != nil {
 		return err
@@ -49,7 +44,7 @@ func (d *driver) migrateOn(ctx context.Context, conn connection) error {
 	if locked.Int64 != 1 {
 		return fmt.Errorf("%w: another sidecar migrates the database", storage.ErrUnavailable)
 	}
-	err = sql.Migrate(tables(ctx, conn), files)
+	err := sql.Migrate(tables(ctx, conn), migrations)
 	if (isError(err, denied...) || isError(err, readOnly...)) && d.Optional(tables(ctx, conn)) {
 		err = nil
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"embed"
 	"errors"
-	"io/fs"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -43,10 +42,6 @@ func (d *driver) Migrate(ctx context.Context, conn sql.Conn) error {
 }
 
 func (d *driver) migrateIn(ctx context.Context, tx pgx.Tx) error {
-	files, err := fs.Sub(migrations, "migrations")
-	if err != nil {
-		return err
-	}
 	if _, err := tx.Exec(ctx, lockSchema, pgx.QueryExecModeExec); err != nil {
 		return err
 	}
@@ -54,7 +49,7 @@ func (d *driver) migrateIn(ctx context.Context, tx pgx.Tx) error {
 	if err != nil {
 		return err
 	}
-	if err = sql.Migrate(tables(ctx, part), files); err == nil {
+	if err = sql.Migrate(tables(ctx, part), migrations); err == nil {
 		err = part.Commit(ctx)
 	} else if end := part.Rollback(ctx); end == nil && isDenied(err) && d.Optional(tables(ctx, tx)) {
 		err = nil

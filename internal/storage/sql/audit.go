@@ -69,7 +69,7 @@ var probeLine = []Line{{Audited: storage.Audited{Call: "Ping", Kind: storage.Cha
 // Prove implements [cell.Prover]: rows could be changed, and a line of the trail written. It is taken back.
 func (s *Server) Prove(ctx context.Context) error {
 	if s.statements.Prove != "" {
-		if _, err := s.change(ctx, s.Write, s.statements.Prove); err != nil {
+		if _, err := s.change(ctx, true, s.statements.Prove); err != nil {
 			return err
 		}
 	}

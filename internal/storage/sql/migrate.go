@@ -24,12 +24,12 @@ func (s *Server) Optional(schema Schema) bool {
 	return err == nil && version >= 1 && !s.Audits()
 }
 
-// Migrate brings a schema up to date. files has one for each version, by whose names they sort in order, and which
-// never change once they were released. A file that only adds what an earlier version need not know says so in its
+// Migrate brings a schema up to date. The folder migrations of files has a file for each version. Their names sort in
+// the order of the versions, and a file never changes once it was released. A file that only adds what an earlier version need not know says so in its
 // first line: "-- needs 1". A schema that is newer than the files is used where it needs no more than they know, and
 // refused otherwise.
 func Migrate(s Schema, files fs.FS) error {
-	names, err := fs.Glob(files, "*.sql")
+	names, err := fs.Glob(files, "migrations/*.sql")
 	if err != nil {
 		return err
 	}

@@ -30,7 +30,7 @@ func (n *noted) Apply(version, needs int, statements string) error {
 
 func TestMigrate(t *testing.T) {
 	file := func(text string) *fstest.MapFile { return &fstest.MapFile{Data: []byte(text)} }
-	files := fstest.MapFS{"0001_a.sql": file("one"), "0002_b.sql": file("two"), "0003_c.sql": file("three"), "README": file("no")}
+	files := fstest.MapFS{"migrations/0001_a.sql": file("one"), "migrations/0002_b.sql": file("two"), "migrations/0003_c.sql": file("three"), "migrations/README": file("no")}
 	for version, want := range [][]string{{"1 one", "2 two", "3 three"}, {"2 two", "3 three"}, {"3 three"}, nil} {
 		s := &noted{version: version, needs: version}
 		if err := Migrate(s, files); err != nil || !slices.Equal(s.applied, want) {
@@ -45,14 +45,14 @@ func TestMigrate(t *testing.T) {
 	if err := Migrate(s, files); err != nil || s.applied != nil {
 		t.Errorf("a newer schema that needs no more than is known: %v, after %q", err, s.applied)
 	}
-	files["0003_c.sql"] = file("-- needs 1\nthree")
+	files["migrations/0003_c.sql"] = file("-- needs 1\nthree")
 	for version, want := range map[int]int{0: 1, 2: 1, 3: 3} { // the last is applied already
 		s = &noted{version: version, needs: version}
 		if err := Migrate(s, files); err != nil || s.needs != want {
 			t.Errorf("from version %d it needs %d, want %d: %v", version, s.needs, want, err)
 		}
 	}
-	files["0002_b.sql"] = file("bad")
+	files["migrations/0002_b.sql"] = file("bad")
 	s = &noted{}
 	if err := Migrate(s, files); err == nil || !strings.Contains(err.Error(), "migration 2: no such table") || len(s.applied) != 1 {
 		t.Errorf("a migration that fails: %v, after %q", err, s.applied)

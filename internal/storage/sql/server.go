@@ -11,11 +11,6 @@ import (
 )
 
 var (
-	_ cell.Pairer       = (*Server)(nil)
-	_ cell.Lister       = (*Server)(nil)
-	_ cell.Counter      = (*Server)(nil)
-	_ cell.Flusher      = (*Server)(nil)
-	_ cell.Walker       = (*Server)(nil)
 	_ cell.FenceCounter = (*Server)(nil)
 	_ cell.Prover       = (*Server)(nil)
 	_ storage.Auditor   = (*Server)(nil)
@@ -25,18 +20,20 @@ var (
 // dialect has. A driver embeds it, and is its [Dialect].
 type Server struct {
 	Config
+	Finder
 	// Life is how long the store is open.
 	Life *Life
 	// Schema brings the schema up to date.
 	Schema storage.Once
 
-	dialect    Dialect
-	statements *Statements
+	dialect Dialect
 }
 
 // NewServer makes a server that has no life of its own yet: see [Server.Start].
 func NewServer(c Config, d Dialect, s *Statements) *Server {
-	return &Server{Config: c, Life: NewLife(), dialect: d, statements: s}
+	server := &Server{Config: c, Life: NewLife(), dialect: d}
+	server.Finder = NewFinder(c.Prefix, s, d.Bind, server.lend(c.Read), server.lend(c.Write))
+	return server
 }
 
 // Start begins what a store does by itself.
@@ -72,10 +69,7 @@ type Statements struct {
 
 // Conn is a connection that one caller has for itself.
 type Conn interface {
-	// Query calls each for each row of the result of a statement, with what reads the row.
-	Query(ctx context.Context, each func(scan func(into ...any) error) error, statement string, args ...any) error
-	// Exec returns how many rows a statement changed, the first where there are several.
-	Exec(ctx context.Context, statement string, args ...any) (int64, error)
+	Querier
 	// Rollback ends the transaction that the connection is in. Where that fails, the connection is used no more.
 	Rollback(ctx context.Context)
 	// Release gives it back to the pool.
@@ -175,22 +169,15 @@ func (s *Server) Call(ctx context.Context, limit time.Duration, f func(ctx conte
 	})
 }
 
-// Get reads the one row of a statement's result, bounded as a read is.
-func (s *Server) Get(ctx context.Context, statement string, into ...any) error {
-	return s.Call(ctx, s.Read, func(ctx context.Context, conn Conn) error { return get(ctx, conn, into, statement) })
-}
-
-func get(ctx context.Context, conn Conn, into []any, statement string, args ...any) error {
-	return conn.Query(ctx, func(scan func(into ...any) error) error { return scan(into...) }, statement, args...)
-}
-
-// change is one statement that changes rows, and how many those were.
-func (s *Server) change(ctx context.Context, limit time.Duration, statement string, args ...any) (changed int64, err error) {
-	err = s.Call(ctx, limit, func(ctx context.Context, conn Conn) error {
-		changed, err = conn.Exec(ctx, statement, args...)
-		return err
-	})
-	return changed, err
+// lend is [Server.Call] with the bound limit.
+func (s *Server) lend(limit time.Duration) Lend {
+	return func(ctx context.Context, bounded bool, f func(ctx context.Context, q Querier) error) error {
+		most := time.Duration(0)
+		if bounded {
+			most = limit
+		}
+		return s.Call(ctx, most, func(ctx context.Context, conn Conn) error { return f(ctx, conn) })
+	}
 }
 
 // Name are the arguments that name a row.
@@ -219,50 +206,6 @@ func (s *Server) Load(ctx context.Context, key cart.Key, documents bool) (r cell
 	return r, now, err
 }
 
-// Pairs implements [cell.Pairer]: a transaction takes any rows.
-func (s *Server) Pairs(_, _ cart.Key) bool { return true }
-
-// Instances implements [cell.Lister].
-func (s *Server) Instances(ctx context.Context, identifier string) (instances []string, err error) {
-	err = s.Call(ctx, s.Read, func(ctx context.Context, conn Conn) error {
-		instances = nil
-		return conn.Query(ctx, func(scan func(into ...any) error) error {
-			var instance string
-			err := scan(&instance)
-			instances = append(instances, instance)
-			return err
-		}, s.statements.Instances, s.dialect.Bind(s.Prefix), s.dialect.Bind(identifier))
-	})
-	return instances, err
-}
-
-// Count implements [cell.Counter]. It takes as long as ctx allows.
-func (s *Server) Count(ctx context.Context, most int) (n int, err error) {
-	err = s.Call(ctx, 0, func(ctx context.Context, conn Conn) error {
-		return get(ctx, conn, []any{&n}, s.statements.Count, s.dialect.Bind(s.Prefix), int64(most))
-	})
-	return n, err
-}
-
-// Page implements [cell.Walker], in the order of the names, by the primary key.
-func (s *Server) Page(ctx context.Context, after string, limit int) (keys []cart.Key, next string, err error) {
-	from := cell.KeyAt(after)
-	err = s.Call(ctx, s.Read, func(ctx context.Context, conn Conn) error {
-		keys = nil
-		behind := s.dialect.Bind(from.Identifier)
-		return conn.Query(ctx, func(scan func(into ...any) error) error {
-			var key cart.Key
-			err := scan(&key.Identifier, &key.Instance)
-			keys = append(keys, key)
-			return err
-		}, s.statements.Page, s.dialect.Bind(s.Prefix), behind, behind, s.dialect.Bind(from.Instance), int64(limit))
-	})
-	if err == nil && len(keys) == limit {
-		next = cell.Place(keys[limit-1])
-	}
-	return keys, next, err
-}
-
 // LastFence implements [cell.FenceCounter]. It draws a fence, which no lease gets: to read the counter takes a right
 // more, or cannot be done on every server.
 func (s *Server) LastFence(ctx context.Context) (fence uint64, err error) {
@@ -273,33 +216,17 @@ func (s *Server) LastFence(ctx context.Context) (fence uint64, err error) {
 	return fence, err
 }
 
-// RaiseFence implements [cell.FenceCounter].
-func (s *Server) RaiseFence(ctx context.Context, fence uint64) error {
-	_, err := s.change(ctx, s.Write, s.statements.RaiseFence, int64(fence))
-	return err
-}
-
-// Flush implements [cell.Flusher]. It deletes in steps, so that others get their turn, and takes as long as ctx allows.
+// Flush implements [cell.Flusher], and notes it in the audit trail.
 func (s *Server) Flush(ctx context.Context) error {
 	if err := s.auditFlush(ctx); err != nil {
 		return err
 	}
-	for {
-		deleted, err := s.change(ctx, 0, s.statements.Flush, s.dialect.Bind(s.Prefix))
-		if err != nil || deleted == 0 {
-			return err
-		}
-	}
+	return s.Finder.Flush(ctx)
 }
 
 // Sweep deletes rows that have ended, of all prefixes, since one that is used no more has nobody else to do it.
 func (s *Server) Sweep(ctx context.Context) {
 	Sweep(ctx, SweepBatch, func(ctx context.Context) (int64, error) {
-		return s.change(ctx, s.Write, s.statements.Sweep, int64(SweepBatch))
+		return s.change(ctx, true, s.statements.Sweep, int64(SweepBatch))
 	})
-}
-
-// Capabilities implements [cell.Driver].
-func (s *Server) Capabilities() storage.Capabilities {
-	return storage.Capabilities{Backend: "Database", Shared: true, Durable: true}
 }

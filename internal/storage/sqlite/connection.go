@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"os"
+	"sync/atomic"
 	"time"
 
 	"github.com/ncruces/go-sqlite3"
@@ -12,6 +14,33 @@ import (
 	"github.com/sidecart/sidecart/internal/storage"
 	"github.com/sidecart/sidecart/internal/storage/sql"
 )
+
+// connections are those of one file. One writes for all goroutines of the process, and a few read.
+type connections struct {
+	path        string
+	name        string // of the file in errors
+	secret      bool   // errors show no path
+	file        os.FileInfo
+	read, write time.Duration
+	closing     chan struct{}
+
+	readers  chan *connection // those that are free
+	requests chan *request
+	written  chan struct{} // closed when the writer has ended
+	begun    atomic.Int64  // after how long since born the writer was last given the write lock
+	born     time.Time
+}
+
+// The memory that a connection takes at most with carts of the default limits, measured. It is outside of Go's heap and
+// is not given back. The writer binds whole documents and keeps the pages of a transaction. A reader has little more
+// than its page cache of 2 MiB.
+const (
+	writerMemory = 12 << 20
+	readerMemory = 5 << 20
+)
+
+// OutsideHeap implements [cell.OutsideHeap].
+func (d *driver) OutsideHeap() int64 { return writerMemory + int64(cap(d.readers))*readerMemory }
 
 // connection is one connection with its statements. It is for one goroutine at a time.
 type connection struct {
@@ -46,6 +75,16 @@ func (d *driver) borrow(ctx context.Context, f func(c *connection) error) error 
 		return storage.ErrClosed
 	}
 	return translate(ctx, err)
+}
+
+// lendReader is a [sql.Lend]. Each read is bounded, also one that need not be.
+func (d *driver) lendReader(ctx context.Context, _ bool, f func(ctx context.Context, q sql.Querier) error) error {
+	return d.reader(ctx, func(c *connection) error { return f(ctx, querier{c}) })
+}
+
+// lendWriter is a [sql.Lend]. Each transaction is bounded, also one that need not be.
+func (d *driver) lendWriter(ctx context.Context, _ bool, f func(ctx context.Context, q sql.Querier) error) error {
+	return d.writer(ctx, func(w *writer) error { return f(ctx, querier{w.connection}) })
 }
 
 // closeReaders waits for n readers to come back and closes them.
@@ -170,6 +209,36 @@ func (c *connection) exec(q string, args ...any) error {
 	return c.query(q, func(*sqlite3.Stmt) error { return nil }, args...)
 }
 
+// querier is a [sql.Querier] of statements that its connection has prepared.
+type querier struct{ c *connection }
+
+// Query implements [sql.Querier].
+func (q querier) Query(_ context.Context, each func(scan func(into ...any) error) error, statement string, args ...any) error {
+	return q.c.query(statement, func(stmt *sqlite3.Stmt) error {
+		return each(func(into ...any) error {
+			for i, v := range into {
+				switch v := v.(type) {
+				case *string:
+					*v = stmt.ColumnText(i)
+				case *int:
+					*v = stmt.ColumnInt(i)
+				case *uint64:
+					*v = uint64(stmt.ColumnInt64(i))
+				default:
+					panic(fmt.Sprintf("scan into %T", v))
+				}
+			}
+			return nil
+		})
+	}, args...)
+}
+
+// Exec implements [sql.Querier].
+func (q querier) Exec(_ context.Context, statement string, args ...any) (int64, error) {
+	err := q.c.exec(statement, args...)
+	return q.c.Changes(), err
+}
+
 // bind knows the types that the queries use: nil is NULL, as is the zero time.
 func bind(stmt *sqlite3.Stmt, param int, arg any) error {
 	switch arg := arg.(type) {
@@ -181,6 +250,8 @@ func bind(stmt *sqlite3.Stmt, param int, arg any) error {
 		return stmt.BindRawText(param, arg)
 	case []byte:
 		return stmt.BindBlob(param, arg)
+	case int64:
+		return stmt.BindInt64(param, arg)
 	case uint64:
 		return stmt.BindInt64(param, int64(arg))
 	case time.Time:

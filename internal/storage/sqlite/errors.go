@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
-	"strings"
 
 	"github.com/ncruces/go-sqlite3"
 
@@ -55,26 +53,7 @@ func isSQLite(err error) bool {
 // told returns an error as the caller may see it. It is the last step of every call.
 func (d *driver) told(err error) error {
 	if d.secret {
-		return withoutPath(err)
+		return storage.WithoutPath(err)
 	}
 	return err
-}
-
-// pathlessError is an error without the paths of the files that it is about.
-type pathlessError struct {
-	text  string
-	cause error
-}
-
-func (e *pathlessError) Error() string { return e.text }
-func (e *pathlessError) Unwrap() error { return e.cause }
-
-// withoutPath leaves the path out of what the operating system says of a file, as in "open: is a directory", also if
-// the driver has wrapped that.
-func withoutPath(err error) error {
-	p, ok := errors.AsType[*fs.PathError](err)
-	if !ok {
-		return err
-	}
-	return &pathlessError{strings.ReplaceAll(err.Error(), p.Error(), fmt.Sprintf("%s: %v", p.Op, p.Err)), err}
 }

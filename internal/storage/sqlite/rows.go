@@ -11,54 +11,51 @@ import (
 )
 
 const (
-	queryRow = `
-		SELECT id, version, items_version, conditions_version, created_at, updated_at, expires_at,
-			locks, metadata, transfer, received, ledger, ledger_version
-		FROM sidecart_carts WHERE prefix = ?1 AND identifier = ?2 AND instance = ?3`
-	queryWhole = `
-		SELECT id, version, items_version, conditions_version, created_at, updated_at, expires_at,
-			locks, metadata, transfer, received, ledger, ledger_version, items, conditions
-		FROM sidecart_carts WHERE prefix = ?1 AND identifier = ?2 AND instance = ?3`
-	queryDocuments = `
-		SELECT items, conditions
-		FROM sidecart_carts WHERE prefix = ?1 AND identifier = ?2 AND instance = ?3`
-	queryInstances = `
-		SELECT instance FROM sidecart_carts
-		WHERE prefix = ?1 AND identifier = ?2 AND id IS NOT NULL AND (expires_at IS NULL OR expires_at > ?3)
-		ORDER BY instance`
-	queryCount = `
-		SELECT count(*) FROM (
-			SELECT 1 FROM sidecart_carts
-			WHERE prefix = ?1 AND instance <> '' AND id IS NOT NULL AND (expires_at IS NULL OR expires_at > ?2) LIMIT ?3)`
+	isRow          = ` WHERE prefix = ?1 AND identifier = ?2 AND instance = ?3`
+	queryRow       = `SELECT ` + sql.Columns + ` FROM sidecart_carts` + isRow
+	queryWhole     = `SELECT ` + sql.Columns + `, items, conditions FROM sidecart_carts` + isRow
+	queryDocuments = `SELECT items, conditions FROM sidecart_carts` + isRow
 	// A document whose argument is NULL stays as it is stored.
 	save = `
-		INSERT INTO sidecart_carts (prefix, identifier, instance,
-			id, version, items_version, conditions_version, created_at, updated_at, expires_at, removable_at,
-			locks, metadata, transfer, received, ledger, ledger_version, items, conditions)
+		INSERT INTO sidecart_carts (prefix, identifier, instance, ` + sql.Columns + `, removable_at, items, conditions)
 		VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, coalesce(?18, '{}'), coalesce(?19, '{}'))
-		ON CONFLICT DO UPDATE SET
-			id = ?4, version = ?5, items_version = ?6, conditions_version = ?7,
-			created_at = ?8, updated_at = ?9, expires_at = ?10, removable_at = ?11,
-			locks = ?12, metadata = ?13, transfer = ?14, received = ?15, ledger = ?16, ledger_version = ?17,
-			items = coalesce(?18, items), conditions = coalesce(?19, conditions)`
-	remove = `
-		DELETE FROM sidecart_carts WHERE prefix = ?1 AND identifier = ?2 AND instance = ?3`
-	purge = `
+		ON CONFLICT DO UPDATE SET (` + sql.Columns + `, removable_at, items, conditions)
+			= (?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, coalesce(?18, items), coalesce(?19, conditions))`
+	remove = `DELETE FROM sidecart_carts` + isRow
+	purge  = `
 		DELETE FROM sidecart_carts WHERE rowid IN (
 			SELECT rowid FROM sidecart_carts WHERE removable_at <= ?1 LIMIT 100)`
-	flush = `
-		DELETE FROM sidecart_carts WHERE rowid IN (
-			SELECT rowid FROM sidecart_carts WHERE prefix = ?1 LIMIT 500)`
-	nextFence = `
-		UPDATE sidecart_fences SET last = last + 1 WHERE id = 1 RETURNING last`
+	nextFence   = `UPDATE sidecart_fences SET last = last + 1 WHERE id = 1 RETURNING last`
+	lastFence   = `SELECT last FROM sidecart_fences WHERE id = 1`
 	dataVersion = `PRAGMA data_version`
 	begin       = `BEGIN IMMEDIATE`
 	commit      = `COMMIT`
 )
 
+// The time is that of this machine, as SQLite reads it.
+const micros = `CAST(round(unixepoch('subsec') * 1000) AS INTEGER) * 1000`
+
+const exists = `id IS NOT NULL AND (expires_at IS NULL OR expires_at > ` + micros + ` / 1000)`
+
+var statements = sql.Statements{
+	Instances: `SELECT instance FROM sidecart_carts WHERE prefix = ?1 AND identifier = ?2 AND ` + exists,
+	Count:     `SELECT count(*) FROM (SELECT 1 FROM sidecart_carts WHERE prefix = ?1 AND instance <> '' AND ` + exists + ` LIMIT ?2)`,
+	Page: `
+		SELECT identifier, instance FROM sidecart_carts WHERE prefix = ?1 AND (identifier, instance) > (?2, ?4)
+		ORDER BY identifier, instance LIMIT ?5`,
+	Flush: `
+		DELETE FROM sidecart_carts WHERE rowid IN (
+			SELECT rowid FROM sidecart_carts WHERE prefix = ?1 LIMIT 500)`,
+	// It raises the counter to the time at least, so that it seldom has to be raised again.
+	RaiseFence: `UPDATE sidecart_fences SET last = max(?1, ` + micros + `) WHERE last < ?1`,
+}
+
 var (
-	reading = []string{queryRow, queryWhole, queryInstances, queryCount, queryPage, queryFence}
-	writing = []string{queryRow, queryDocuments, save, remove, purge, flush, nextFence, raiseFences, dataVersion, begin, commit, saveProbe, removeProbe}
+	reading = []string{queryRow, queryWhole, statements.Instances, statements.Count, statements.Page, lastFence}
+	writing = []string{
+		queryRow, queryDocuments, save, remove, purge, statements.Flush, nextFence, statements.RaiseFence,
+		dataVersion, begin, commit, saveProbe, removeProbe,
+	}
 )
 
 // load reads the row of key, with its documents if asked.

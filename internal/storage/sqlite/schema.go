@@ -4,8 +4,6 @@ import (
 	"context"
 	"embed"
 	"errors"
-	"fmt"
-	"io/fs"
 	"time"
 
 	"github.com/ncruces/go-sqlite3"
@@ -22,17 +20,15 @@ const (
 	querySchema  = `
 		SELECT max((SELECT coalesce(max(version), 0) FROM sidecart_schema), (SELECT coalesce(max(version), 0) FROM sidecart_schema_added)),
 			(SELECT coalesce(max(version), 0) FROM sidecart_schema)`
-	raiseFences = `UPDATE sidecart_fences SET last = ?1 WHERE last < ?1`
+	// A file that was restored from a backup may have given fences since the backup that its counter does not know of. These
+	// are all less than the time in microseconds, since fewer than one fence is given in a microsecond.
+	raiseFences = `UPDATE sidecart_fences SET last = ` + micros + ` WHERE last < ` + micros
 	saveSchema  = `INSERT INTO sidecart_schema (version, applied_at) VALUES (?1, ?2)`
 	saveAdded   = `INSERT INTO sidecart_schema_added (version, applied_at) VALUES (?1, ?2)`
 )
 
 // migrate brings the schema up to date, under the write lock of the file.
 func (c *connection) migrate(ctx context.Context) (err error) {
-	files, err := fs.Sub(migrations, "migrations")
-	if err != nil {
-		return err
-	}
 	c.SetInterrupt(ctx)
 	defer c.SetInterrupt(context.Background())
 	tx, err := c.BeginImmediate()
@@ -52,10 +48,10 @@ func (c *connection) migrate(ctx context.Context) (err error) {
 		}
 		c.statements = nil
 	}()
-	if err := sql.Migrate(schema{c}, files); err != nil {
+	if err := sql.Migrate(schema{c}, migrations); err != nil {
 		return err
 	}
-	return c.raiseFences(time.Now())
+	return c.Exec(raiseFences)
 }
 
 // schema is a [sql.Schema]. A sidecar of an earlier release refuses a file whose sidecart_schema has a version that it
@@ -79,19 +75,4 @@ func (s schema) Apply(version, needs int, statements string) error {
 		save = saveAdded
 	}
 	return s.c.exec(save, uint64(version), time.Now())
-}
-
-// raiseFences sets the counter of fences to the time at least. A file that was restored from a backup may have given
-// fences since the backup that its counter does not know of. These are all less than the time in microseconds, since
-// fewer than one fence is given in a microsecond.
-func (c *connection) raiseFences(now time.Time) error {
-	stmt, _, err := c.Prepare(raiseFences)
-	if err != nil {
-		return err
-	}
-	c.statements[raiseFences] = stmt
-	if err := c.exec(raiseFences, uint64(now.UnixMicro())); err != nil {
-		return fmt.Errorf("raise the counter of fences: %w", err)
-	}
-	return nil
 }
