@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -130,6 +131,49 @@ func TestFullDatabase(t *testing.T) {
 	pages(100_000)
 	if err := create(t.Context(), s, "large", large); err != nil {
 		t.Errorf("Commit with room: %v", err)
+	}
+}
+
+// TestFailureAnswersAll: changes that wait while another one fails are all answered.
+func TestFailureAnswersAll(t *testing.T) {
+	t.Parallel()
+	_, d := newStore(t)
+	busy, fail := make(chan struct{}), make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		err := d.writer(t.Context(), func(*writer) error {
+			close(busy)
+			<-fail
+			return sqlite3.FULL
+		})
+		if !errors.Is(err, sqlite3.FULL) {
+			t.Errorf("the change that fails: %v", err)
+		}
+	})
+	<-busy
+	const waiters = 8
+	var answered atomic.Int32
+	for range waiters {
+		wg.Go(func() {
+			if err := d.writer(t.Context(), func(*writer) error { return nil }); err != nil {
+				t.Errorf("a change behind it: %v", err)
+			}
+			answered.Add(1)
+		})
+	}
+	for range 1000 { // lets them come to the queue
+		runtime.Gosched()
+	}
+	close(fail)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		wg.Wait()
+	}()
+	select {
+	case <-done:
+	case <-time.After(30 * time.Second):
+		t.Fatalf("%d of %d were answered", answered.Load(), waiters)
 	}
 }
 

@@ -112,8 +112,8 @@ func (c *connection) store(key cart.Key, r *cell.Record) error {
 		id = row.ID
 	}
 	return c.exec(save, c.prefix, key.Identifier, key.Instance,
-		id, row.Version, row.ItemsVersion, row.ConditionsVersion, row.CreatedAt, row.UpdatedAt, row.ExpiresAt, row.RemovableAt,
-		text(row.Locks), text(row.Metadata), row.Transfer, row.Received, row.Ledger, row.LedgerVersion, text(row.Items), text(row.Conditions))
+		id, row.Version, row.ItemsVersion, row.ConditionsVersion, row.CreatedAt, row.UpdatedAt, row.ExpiresAt,
+		text(row.Locks), text(row.Metadata), row.Transfer, row.Received, row.Ledger, row.LedgerVersion, row.RemovableAt, text(row.Items), text(row.Conditions))
 }
 
 // nextFence draws a fence from the counter of the file, in the transaction that stores it.

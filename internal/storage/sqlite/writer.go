@@ -156,7 +156,7 @@ func (w *writer) batch(first *request) {
 		begun = time.Now()
 	)
 	w.bytes = 0
-	for r := first; r != nil && fatal == nil; {
+	for r := first; r != nil; {
 		if r.state.CompareAndSwap(waiting, started) {
 			taken = append(taken, r)
 			if r.err = r.work(w); isSQLite(r.err) {
@@ -164,7 +164,7 @@ func (w *writer) batch(first *request) {
 			}
 		}
 		r = nil
-		if len(taken) < maxBatch && w.bytes < maxBatchBytes && time.Since(begun) < maxBatchTime {
+		if fatal == nil && len(taken) < maxBatch && w.bytes < maxBatchBytes && time.Since(begun) < maxBatchTime {
 			select {
 			case r = <-w.driver.requests:
 			default:
