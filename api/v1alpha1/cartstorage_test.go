@@ -283,22 +283,6 @@ func TestOnlyBuiltBackendsAreAccepted(t *testing.T) {
 	}
 }
 
-// await waits until check finds nothing to complain of.
-func await(t *testing.T, check func() string) {
-	t.Helper()
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for deadline := time.Now().Add(30 * time.Second); ; <-tick.C {
-		complaint := check()
-		if complaint == "" {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatal(complaint)
-		}
-	}
-}
-
 // An empty section is as if it were not there: it turns nothing on.
 func TestEmptySectionsAreNone(t *testing.T) {
 	c := envtest.Start(t)

@@ -170,8 +170,8 @@ type replicaSet struct {
 	args      []string
 }
 
-// recovered returns once the servers serve again: a replica is the master, every sentinel names it, and so many replicas
-// follow it.
+// recovered returns once the servers serve again: a replica is the master, every sentinel names it, and so many
+// replicas follow it.
 func (s *replicaSet) recovered(ctx context.Context, minReplicas int) {
 	for {
 		for _, r := range s.replicas {

@@ -27,7 +27,7 @@ func openBrowser(t *testing.T) func() context.Context {
 	t.Cleanup(cancel)
 	first, cancel := chromedp.NewContext(ctx)
 	t.Cleanup(cancel) // ends the browser, too
-	run(t, first)
+	run(first, t)
 	return func() context.Context {
 		tab, cancel := chromedp.NewContext(first)
 		t.Cleanup(cancel)
@@ -35,7 +35,7 @@ func openBrowser(t *testing.T) func() context.Context {
 	}
 }
 
-func run(t *testing.T, tab context.Context, steps ...chromedp.Action[chromedp.Void]) {
+func run(tab context.Context, t *testing.T, steps ...chromedp.Action[chromedp.Void]) {
 	t.Helper()
 	if err := chromedp.Do(tab, steps...); err != nil {
 		t.Fatal(err)
@@ -43,17 +43,17 @@ func run(t *testing.T, tab context.Context, steps ...chromedp.Action[chromedp.Vo
 }
 
 // click clicks on what the selector finds, in the tab that comes to the front with it.
-func click(t *testing.T, tab context.Context, selector string) {
+func click(tab context.Context, t *testing.T, selector string) {
 	t.Helper()
 	front := chromedp.Func(func(ctx context.Context, at *chromedp.Target) error {
 		_, err := cdp.Call(ctx, at, cdppage.BringToFront, cdp.Empty{})
 		return err
 	})
-	run(t, tab, front, chromedp.Click(selector))
+	run(tab, t, front, chromedp.Click(selector))
 }
 
 // until waits until the page, or one that follows it, fulfils a condition of JavaScript.
-func until(t *testing.T, tab context.Context, condition string) {
+func until(tab context.Context, t *testing.T, condition string) {
 	t.Helper()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
@@ -76,7 +76,7 @@ func TestBrowser(t *testing.T) {
 	open := openBrowser(t)
 	one, other := open(), open()
 	for _, tab := range []context.Context{one, other} {
-		run(t, tab, chromedp.Navigate("http://"+address), chromedp.WaitVisible("#cart"))
+		run(tab, t, chromedp.Navigate("http://"+address), chromedp.WaitVisible("#cart"))
 	}
 	// in is the condition that the cart, as the page shows it, has just these items.
 	in := func(rows string) string {
@@ -84,14 +84,14 @@ func TestBrowser(t *testing.T) {
 	}
 
 	// Both at once, so that the second click is not too late to be the same.
-	run(t, one, chromedp.Evaluate[chromedp.Void](`{ const add = document.querySelector('[aria-label="Add Mug"]'); add.click(); add.click() }`))
+	run(one, t, chromedp.Evaluate[chromedp.Void](`{ const add = document.querySelector('[aria-label="Add Mug"]'); add.click(); add.click() }`))
 	// Both clicks have been answered.
-	until(t, one, `performance.getEntriesByType("resource").filter(r => r.name.endsWith("/items")).length === 2`)
-	until(t, one, in("mug1"))
-	until(t, other, in("mug1")) // it was not loaded again
+	until(one, t, `performance.getEntriesByType("resource").filter(r => r.name.endsWith("/items")).length === 2`)
+	until(one, t, in("mug1"))
+	until(other, t, in("mug1")) // it was not loaded again
 	if *picture != "" {
-		click(t, one, `[aria-label="Add Tea spoon"]`)
-		until(t, other, in("mug1,spoon1"))
+		click(one, t, `[aria-label="Add Tea spoon"]`)
+		until(other, t, in("mug1,spoon1"))
 		shot, err := chromedp.Run(other, chromedp.FullScreenshot(100))
 		if err != nil {
 			t.Fatal(err)
@@ -99,24 +99,24 @@ func TestBrowser(t *testing.T) {
 		if err := os.WriteFile(*picture, shot, 0o644); err != nil {
 			t.Fatal(err)
 		}
-		click(t, one, `[aria-label="Remove Tea spoon"]`)
-		until(t, other, in("mug1"))
+		click(one, t, `[aria-label="Remove Tea spoon"]`)
+		until(other, t, in("mug1"))
 	}
 
-	click(t, one, `#cart button.main`)
-	until(t, one, `document.querySelector('[value="ORDERED"]')`)
-	click(t, other, `[aria-label="Add Teapot"]`)
-	until(t, other, in("mug1,teapot1"))
-	click(t, one, `[value="ORDERED"]`)
-	until(t, one, `document.querySelector(".good")`)
-	until(t, other, in("teapot1")) // what was added meanwhile is there, what was paid for is not
-	click(t, one, `a[href="/"]`)
-	until(t, one, in("teapot1"))
+	click(one, t, `#cart button.main`)
+	until(one, t, `document.querySelector('[value="ORDERED"]')`)
+	click(other, t, `[aria-label="Add Teapot"]`)
+	until(other, t, in("mug1,teapot1"))
+	click(one, t, `[value="ORDERED"]`)
+	until(one, t, `document.querySelector(".good")`)
+	until(other, t, in("teapot1")) // what was added meanwhile is there, what was paid for is not
+	click(one, t, `a[href="/"]`)
+	until(one, t, in("teapot1"))
 
 	// Another one of the same at a later time is another click.
-	click(t, one, `[aria-label="Add Tray"]`)
-	until(t, one, in("teapot1,tray1"))
-	until(t, one, `!document.querySelector('form.add:has([value="tray"])').renewing`)
-	click(t, one, `[aria-label="Add Tray"]`)
-	until(t, other, in("teapot1,tray2"))
+	click(one, t, `[aria-label="Add Tray"]`)
+	until(one, t, in("teapot1,tray1"))
+	until(one, t, `!document.querySelector('form.add:has([value="tray"])').renewing`)
+	click(one, t, `[aria-label="Add Tray"]`)
+	until(other, t, in("teapot1,tray2"))
 }

@@ -51,8 +51,8 @@ type heardSocket struct {
 	syscall.Conn
 }
 
-// heardTLS is a heard with TLS. It tells the driver whether the server has closed it, as heardSocket does. Without that,
-// the first call on each connection that the server closed would fail.
+// heardTLS is a heard with TLS. It tells the driver whether the server has closed it, as heardSocket does. Without
+// that, the first call on each connection that the server closed would fail.
 type heardTLS struct {
 	heard
 	socket syscall.Conn

@@ -25,9 +25,9 @@ func (s *Server) Optional(schema Schema) bool {
 }
 
 // Migrate brings a schema up to date. The folder migrations of files has a file for each version. Their names sort in
-// the order of the versions, and a file never changes once it was released. A file that only adds what an earlier version need not know says so in its
-// first line: "-- needs 1". A schema that is newer than the files is used where it needs no more than they know, and
-// refused otherwise.
+// the order of the versions, and a file never changes once it was released. A file that only adds what an earlier
+// version need not know says so in its first line: "-- needs 1". A schema that is newer than the files is used where it
+// needs no more than they know, and refused otherwise.
 func Migrate(s Schema, files fs.FS) error {
 	names, err := fs.Glob(files, "migrations/*.sql")
 	if err != nil {

@@ -20,8 +20,8 @@ const (
 	querySchema  = `
 		SELECT max((SELECT coalesce(max(version), 0) FROM sidecart_schema), (SELECT coalesce(max(version), 0) FROM sidecart_schema_added)),
 			(SELECT coalesce(max(version), 0) FROM sidecart_schema)`
-	// A file that was restored from a backup may have given fences since the backup that its counter does not know of. These
-	// are all less than the time in microseconds, since fewer than one fence is given in a microsecond.
+	// A file that was restored from a backup may have given fences since the backup that its counter does not know of.
+	// These are all less than the time in microseconds, since fewer than one fence is given in a microsecond.
 	raiseFences = `UPDATE sidecart_fences SET last = ` + micros + ` WHERE last < ` + micros
 	saveSchema  = `INSERT INTO sidecart_schema (version, applied_at) VALUES (?1, ?2)`
 	saveAdded   = `INSERT INTO sidecart_schema_added (version, applied_at) VALUES (?1, ?2)`

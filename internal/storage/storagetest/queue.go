@@ -220,9 +220,9 @@ func testQueueOrderTwoStores(s *subject) {
 	s.order(a, b)
 }
 
-// order lets waiters queue over two stores and wants them served in turn. A waiter keeps its place for WaiterTTL without
-// a sign of life. On a machine so busy that all together took longer, one may have lost its place and queued again, so
-// that another order proves nothing, and they queue once more.
+// order lets waiters queue over two stores and wants them served in turn. A waiter keeps its place for WaiterTTL
+// without a sign of life. On a machine so busy that all together took longer, one may have lost its place and queued
+// again, so that another order proves nothing, and they queue once more.
 func (s *subject) order(a, b storage.Locker) {
 	const want, attempts = "[0 1 2 3 4 5]", 5
 	for n := 1; ; n++ {

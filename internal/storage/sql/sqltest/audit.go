@@ -72,16 +72,26 @@ func testAuditRights(t *testing.T, p Product) {
 // ageTrail makes all lines old enough to go.
 const ageTrail = "UPDATE sidecart_audit SET at = '2001-01-01 00:00:00'"
 
-// testAuditLater: where the tables of the release before are used by a role that may not make the new one, a store that
-// keeps no trail needs none, and one that keeps a trail says what is missing.
+// testAuditLater: where the tables of an earlier release are used by a role that may not change them, a store that
+// keeps no trail needs nothing more, and one that keeps a trail says what is missing.
 func testAuditLater(t *testing.T, p Product) {
+	for _, earlier := range []struct{ name, undo string }{
+		{"WithoutTrail", "DROP TABLE sidecart_audit; DELETE FROM sidecart_schema WHERE version >= 2"},
+		{"WithoutCheckouts", "ALTER TABLE sidecart_audit DROP COLUMN checkout_id, DROP COLUMN attributes; DELETE FROM sidecart_schema WHERE version >= 3"},
+	} {
+		t.Run(earlier.name, func(t *testing.T) { testAuditSince(t, p, earlier.undo) })
+	}
+}
+
+// testAuditSince is the test for one earlier release. undo makes its tables of ours.
+func testAuditSince(t *testing.T, p Product, undo string) {
 	server := p.Start(t)
 	owner := server.NewDatabase(t)
 	database := testserver.DatabaseOf(owner)
 	query(t, server, database, p.MakeUser(database))
 	key := keysOf(1)[0]
 	must(t, p.open(t, config(owner)), key)
-	query(t, server, database, p.Grant(database)+"; DROP TABLE sidecart_audit; DELETE FROM sidecart_schema WHERE version = 2")
+	query(t, server, database, p.Grant(database)+"; "+undo)
 	url := server.URL("least", database)
 	s := p.open(t, config(url))
 	if err := s.Ping(t.Context()); err != nil {

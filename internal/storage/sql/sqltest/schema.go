@@ -33,7 +33,7 @@ func testManyStart(t *testing.T, p Product) {
 			t.Error(err)
 		}
 	}
-	if got := query(t, server, testserver.DatabaseOf(url), "SELECT version, needs FROM sidecart_schema ORDER BY version"); got != "1\t1\n2\t1" {
+	if got := query(t, server, testserver.DatabaseOf(url), "SELECT version, needs FROM sidecart_schema ORDER BY version"); got != "1\t1\n2\t1\n3\t1" {
 		t.Errorf("the schema's versions are %q", got)
 	}
 	if count, _, err := stores[0].Count(t.Context(), 100); err != nil || count != n {
