@@ -92,6 +92,7 @@ type response struct {
 	etag    string // of the items; "" where the answer has none
 	items   string
 	moved   bool // swap, merge
+	unseen  bool // swap, merge: the cart is not what it was right afterwards, and is left out here
 	// first is the version that the first attempt of a repeated request made; 0 where this is the first.
 	first uint64
 	// settled says that this settlement was the first, and at in which cart of the pair.
@@ -336,13 +337,15 @@ func (c *cartState) change(q request) {
 // hand is an answered swap or merge.
 func (s *pair) hand(q request, r response) bool {
 	from, to := &s.carts[q.side], &s.carts[1-q.side]
-	if !s.moveOver(q) || r.items != to.items || r.version != to.version {
+	if !s.moveOver(q) {
 		return false
 	}
-	if to.cart != "" && to.cart != r.cart {
-		return false
+	if !r.unseen {
+		if r.items != to.items || r.version != to.version || to.cart != "" && to.cart != r.cart {
+			return false
+		}
+		to.cart = r.cart
 	}
-	to.cart = r.cart
 	if q.last {
 		from.holder = ""
 	}

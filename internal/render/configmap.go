@@ -111,6 +111,9 @@ func notBuilt(cs *v1alpha1.CartStorage, c *config.Config) config.Problems {
 	if m := cs.Spec.MoveFrom; m != nil {
 		p = append(p, dialectNotBuilt("moveFrom.backend", &m.Backend)...)
 	}
+	if k := cs.Spec.Critical(); k != nil {
+		p = append(p, dialectNotBuilt("criticalBackend", &v1alpha1.Backend{Type: k.Type, Database: k.Database})...)
+	}
 	if len(p) > 0 {
 		return p
 	}
