@@ -15,6 +15,9 @@ Usage:
   sidecar validate FILE   say everything that is wrong with a configuration file
   sidecar move [flags]    move all carts from the backend that moveFrom of the
                           configuration file names, and say how it went
+  sidecar observe --pattern KEYS [--poll PAUSE] [--for TIME] [flags]
+                          count the updates that a program loses which keeps its
+                          carts in Redis under these keys; write nothing
   sidecar version         say the version, as --version does
 
 Every flag has an environment variable, named in brackets. Flags win over the

@@ -44,8 +44,8 @@ func (t *text) Set(s string) error {
 	return nil
 }
 
-// parseFlags reads the command line of serving. A call for help is pflag.ErrHelp.
-func parseFlags(args []string, env map[string]string) (*layers, []string, error) {
+// parseFlags reads the command line of serving, and what flags more a command has. A call for help is pflag.ErrHelp.
+func parseFlags(args []string, env map[string]string, more ...func(*pflag.FlagSet)) (*layers, []string, error) {
 	flags := pflag.NewFlagSet("sidecar", pflag.ContinueOnError)
 	flags.SetOutput(io.Discard)
 	flags.Usage = func() {}
@@ -61,6 +61,9 @@ func parseFlags(args []string, env map[string]string) (*layers, []string, error)
 				f.NoOptDefVal = "true"
 			}
 		}
+	}
+	for _, add := range more {
+		add(flags)
 	}
 	err := flags.Parse(args)
 	return l, flags.Args(), err

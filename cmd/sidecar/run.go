@@ -40,6 +40,8 @@ func Run(ctx context.Context, args, env []string, stdout, stderr io.Writer) int 
 		return runValidate(args, stdout, stderr)
 	case "move":
 		return runMove(ctx, args, config.Environment(env), stdout, stderr)
+	case "observe":
+		return runObserve(ctx, args, config.Environment(env), stdout, stderr)
 	case "version":
 		if len(args) > 0 {
 			return usage(stderr, "version takes no arguments")
@@ -50,7 +52,7 @@ func Run(ctx context.Context, args, env []string, stdout, stderr io.Writer) int 
 		printHelp(stdout)
 		return exitOK
 	}
-	return usage(stderr, fmt.Sprintf("%q is no command: there are validate, move and version", wordOf(command)))
+	return usage(stderr, fmt.Sprintf("%q is no command: there are validate, move, observe and version", wordOf(command)))
 }
 
 // wordOf returns the first word of an unexpected argument, for an error. The rest is left out, since it may be the URL

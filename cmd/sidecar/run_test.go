@@ -47,7 +47,7 @@ func TestRunCommands(t *testing.T) {
 		"url as address":   {"--backend redis --redis-address redis://me:s3cret@r:6379", exitUsage, "", `must be host:port, for example redis:6379, is "redis://me:xxxxx@r:6379"`},
 		"url of postgres":  {"--database-url postgres://me:s3cret@db", exitUsage, "", `must be postgres://host/name, is "postgres://me:xxxxx@db"`},
 		"no url":           {"--database-url db?password=s3cret", exitUsage, "", `must start with sqlite:, postgres:// or mysql://, is "xxxxx"`},
-		"no command":       {"serve", exitUsage, "", `"serve" is no command: there are validate, move and version`},
+		"no command":       {"serve", exitUsage, "", `"serve" is no command: there are validate, move, observe and version`},
 		"no flag":          {"--lockin auto", exitUsage, "", "unknown flag: --lockin"},
 		"no value":         {"--ttl", exitUsage, "", "flag needs an argument: --ttl"},
 		"left over":        {"--backend memory validate", exitUsage, "", `"validate" is neither a flag nor, at this place, a command`},

@@ -92,7 +92,7 @@ func anyBackend(ctx context.Context, c *config.Config) (storage.Store, error) {
 	}
 	switch b := &c.Backend; b.Type {
 	case config.BackendRedis:
-		rc, err := redisConfig(c)
+		rc, err := RedisConfig(c)
 		if err != nil {
 			return nil, err
 		}
@@ -195,8 +195,8 @@ func (r *reader) url(path string, d *config.Database) storage.Secret {
 	return storage.NewSecret(string(url), d.URLFile)
 }
 
-// redisConfig is the configuration of the Redis room, secrets included.
-func redisConfig(c *config.Config) (redis.Config, error) {
+// RedisConfig is what the Redis of c is reached with, secrets included. The error is [config.Problems].
+func RedisConfig(c *config.Config) (redis.Config, error) {
 	const path = "backend.redis."
 	r := c.Backend.Redis
 	var files reader
