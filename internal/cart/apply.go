@@ -106,7 +106,7 @@ func (v IncrementMetadata) Apply(d *Draft) error {
 			return problem(metadataField(v.Key), "a whole number of 64 bits to be incremented", text)
 		}
 		if v.By == 0 {
-			return nil // its text stays
+			return nil // the stored text of the number stays
 		}
 	}
 	sum := has + v.By
@@ -134,7 +134,7 @@ func (ClearMetadata) Apply(d *Draft) error {
 	return nil
 }
 
-// metadataKeys are the keys that are there now. Changes of the metadata do not show in them.
+// metadataKeys returns a copy of the keys that are set now.
 func (d *Draft) metadataKeys() []string {
 	keys := make([]string, 0, len(d.cart.Metadata))
 	for i := range d.cart.Metadata {

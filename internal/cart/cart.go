@@ -19,24 +19,24 @@ type Cart struct {
 	Version uint64
 	// Items and Conditions are the documents. A nil Object is served as {}.
 	Items, Conditions Document
-	// Metadata are the keys that are there, in the order in which they came.
+	// Metadata are the keys that are set, in the order in which they were first set.
 	Metadata []Entry
-	// Removed are versions of metadata keys that were removed, so that the version of a key only rises, also when it is
-	// set again. Bounded by [MaxTombstones].
+	// Removed holds the versions of removed metadata keys, so that the version of a key keeps rising when it is set
+	// again. It holds at most [MaxTombstones].
 	Removed map[string]uint64
-	// Floor is the version of every metadata key that is neither in Metadata nor in Removed: where tombstones were
-	// dropped, it is at least the highest of them.
+	// Floor is the version of every metadata key that is neither in Metadata nor in Removed. When tombstones are
+	// dropped, it rises to the highest version among them.
 	Floor uint64
 	// CreatedAt, UpdatedAt and ExpiresAt are by the backend's clock, to the millisecond. A zero ExpiresAt means that
 	// the cart does not expire.
 	CreatedAt, UpdatedAt, ExpiresAt time.Time
 	// Transfer and Received are the values of [PartTransfer] and [PartReceived]; nil where not set.
 	Transfer, Received []byte
-	// Ledger is what the cart keeps account of beside its documents: see [PartLedger].
+	// Ledger holds the records that the cart keeps beside its documents: see [PartLedger].
 	Ledger Opaque
 }
 
-// MaxTombstones is how many removed metadata keys keep a version of their own.
+// MaxTombstones is how many removed metadata keys keep their own version.
 const MaxTombstones = 64
 
 // Document is a versioned JSON object.
@@ -88,7 +88,7 @@ func (c *Cart) MetadataVersion() uint64 {
 	return v
 }
 
-// PartVersion is the version of a part; of [PartAll], the cart's.
+// PartVersion is the version of a part. For [PartAll] it is the cart's version.
 func (c *Cart) PartVersion(p Part) uint64 {
 	switch p {
 	case PartItems:
@@ -110,8 +110,8 @@ func (c *Cart) PartVersion(p Part) uint64 {
 	return v
 }
 
-// PartVersions are the versions of parts, in their order. It looks at each metadata key once, however many parts there
-// are.
+// PartVersions returns the versions of parts, in their order. It looks at each metadata key once, however many parts
+// there are.
 func (c *Cart) PartVersions(parts []Part) []uint64 {
 	versions := make([]uint64, len(parts))
 	var index map[string]int
@@ -152,7 +152,7 @@ func (c *Cart) Size() int {
 func (c *Cart) metadataSize() int {
 	size := 1
 	for i := range c.Metadata {
-		if e := &c.Metadata[i]; e.Value != nil { // in a draft there are keys that go
+		if e := &c.Metadata[i]; e.Value != nil { // a draft keeps keys that are being removed
 			size += memberLen(e.Key, e.Value)
 		}
 	}
@@ -174,10 +174,10 @@ func (c *Cart) MetadataObject() []byte {
 // Written is one part to store, as a change left it.
 type Written struct {
 	Part Part
-	// Value is compact JSON for items, conditions and metadata keys, opaque bytes for the internal parts. nil removes a
-	// metadata key, leaving a tombstone, or clears an internal part.
+	// Value is compact JSON for items, conditions and metadata keys, and opaque bytes for the internal parts. nil
+	// removes a metadata key and leaves a tombstone, or clears an internal part.
 	Value []byte
-	// Version is that of the part. Internal parts have none, but for [PartLedger].
+	// Version is the version of the part. Of the internal parts only [PartLedger] has one.
 	Version uint64
 }
 
@@ -186,10 +186,10 @@ func (c *Cart) StorePart(p Part, value []byte, version uint64) error {
 	return c.StoreParts([]Written{{p, value, version}})
 }
 
-// StoreParts sets what a backend stores of some parts, in order. It is meant for backends, which hand it values that
-// went through a [Draft] once; a value that is no JSON object where one belongs makes the document's [Object] damaged:
-// see [TrustedObject]. After an error the cart is as it was. Slices and maps of c are copied, not written to: a shallow
-// copy of a Cart stays as it was.
+// StoreParts sets the stored values of some parts, in order. It is meant for backends, whose values went through a
+// [Draft] once. Where a document must be a JSON object, any other value is an error: see [TrustedObject]. An error
+// leaves the cart as it was. StoreParts copies the slices and maps of c before it writes, so a shallow copy of a Cart
+// does not change.
 func (c *Cart) StoreParts(parts []Written) error {
 	s := storing{cart: *c}
 	for i := range parts {
@@ -204,12 +204,12 @@ func (c *Cart) StoreParts(parts []Written) error {
 	return nil
 }
 
-// storing is a cart that parts are stored in.
+// storing is a cart while parts are stored in it.
 type storing struct {
 	cart       Cart
-	own        bool           // Metadata is not shared; a key that is removed stays in it, without a value
+	own        bool           // Metadata is not shared; a removed key stays in it, without a value
 	ownRemoved bool           // likewise Removed
-	gone       bool           // there are such keys
+	gone       bool           // there are removed keys
 	index      map[string]int // of Metadata, once there was more than one
 	keys       int            // metadata keys stored
 }
@@ -263,7 +263,7 @@ func (s *storing) store(w *Written) error {
 		if at >= 0 {
 			c.Metadata[at].Value, s.gone = nil, true
 			delete(s.index, key)
-			c.Metadata[at].Key = "" // no name of a key: set again, it comes last
+			c.Metadata[at].Key = "" // matches no key: a key that is set again comes last
 		}
 		c.bury(key, w.Version)
 		return nil
@@ -281,7 +281,7 @@ func (s *storing) store(w *Written) error {
 	return nil
 }
 
-// find is the index of a key in the metadata, -1 where it is not there.
+// find returns the index of a key in the metadata, or -1.
 func (s *storing) find(key string) int {
 	if s.keys++; s.keys > fewKeys && s.index == nil {
 		s.index = indexOf(s.cart.Metadata)
@@ -297,8 +297,9 @@ func (s *storing) find(key string) int {
 
 var errDamagedValue = errors.New("stored value is no JSON, or null")
 
-// bury leaves a tombstone in Removed, which must be c's own. When there are more than [MaxTombstones], the older half
-// goes, by version and then by key, so that every backend and every draft is left with the same ones.
+// bury leaves a tombstone in Removed, which must not be shared with another cart. When there are more than
+// [MaxTombstones], it drops the older half. It orders them by version and then by key, so that every backend and every
+// draft keeps the same ones.
 func (c *Cart) bury(key string, version uint64) {
 	if c.Removed == nil {
 		c.Removed = make(map[string]uint64)

@@ -10,18 +10,18 @@ import (
 	"github.com/sidecart/sidecart/internal/varint"
 )
 
-// CheckoutEntry is what a cart keeps account of for one checkout: the right to take from the cart what was ordered,
-// once. It moves with the cart. The snapshot itself is kept beside the cart, by the layer above.
+// CheckoutEntry is a cart's record of one checkout. It is the right to take what was ordered from the cart, once. It
+// moves with the cart. The layer above keeps the snapshot itself, beside the cart.
 type CheckoutEntry struct {
-	// ID is what the client calls it.
+	// ID is the client's name for the checkout.
 	ID string
-	// Snapshot names the record with the snapshot, and Nonce is the id of that record. A record of another id is that
-	// of another checkout.
+	// Snapshot names the record with the snapshot, and Nonce is the id of that record. A record with another id belongs
+	// to another checkout.
 	Snapshot, Nonce string
 	// CreatedAt and ExpiresAt are to the millisecond.
 	CreatedAt, ExpiresAt time.Time
-	// Outcome says how it was settled, at SettledAt. It is stored in the same step as what the settlement takes. Until
-	// then it is "".
+	// Outcome says how the checkout was settled, and SettledAt when. Outcome is "" until then. It is stored in the same
+	// step in which the settlement takes the items.
 	Outcome   Outcome
 	SettledAt time.Time
 }
@@ -49,10 +49,10 @@ func ParseOutcome(field, s string) (Outcome, error) {
 // Open reports whether a checkout is neither settled nor expired.
 func (e *CheckoutEntry) Open(now time.Time) bool { return e.Outcome == "" && now.Before(e.ExpiresAt) }
 
-// ErrNotOpen is returned by [Settle] where the cart does not have the entry of the checkout, or the entry was settled.
+// ErrNotOpen is returned by [Settle] when the cart has no entry for the checkout, or the entry was settled already.
 var ErrNotOpen = errors.New("the checkout is not open in this cart")
 
-// outcomes are the outcomes as stored, by their number.
+// outcomes lists the outcomes by the number under which they are stored.
 var outcomes = []Outcome{"", Ordered, Cancelled}
 
 // Checkouts are the entries of the cart, oldest first. A cart that does not exist has none.
@@ -75,8 +75,8 @@ func (c *Cart) Checkouts() ([]CheckoutEntry, error) {
 	return list, damaged(r)
 }
 
-// SetCheckouts replaces the entries of the cart, which must exist. What else its ledger holds stays. It returns an
-// error where that cannot be read.
+// SetCheckouts replaces the entries of the cart, which must exist. The rest of its ledger stays. It returns an error if
+// the ledger cannot be read.
 func (c *Cart) SetCheckouts(list []CheckoutEntry) error {
 	var b []byte
 	for i := range list {
@@ -89,12 +89,12 @@ func (c *Cart) SetCheckouts(list []CheckoutEntry) error {
 	return c.setSection(sectionCheckouts, b)
 }
 
-// LivesUntil is when the last checkout of the cart expires that is not settled: the cart does not expire before. It is
-// zero where there is none.
+// LivesUntil is when the last unsettled checkout of the cart expires. The cart must live at least that long. It is zero
+// if there is no such checkout.
 func (c *Cart) LivesUntil() time.Time {
 	list, err := c.Checkouts()
 	if err != nil {
-		return time.Time{} // another release wrote it, or it is damaged: whoever needs the entries is told
+		return time.Time{} // another release wrote it, or it is damaged: calls that need the entries report it
 	}
 	var last time.Time
 	for i := range list {
@@ -105,11 +105,11 @@ func (c *Cart) LivesUntil() time.Time {
 	return last
 }
 
-// Settle settles a checkout as ordered: it takes the quantities of the snapshot from the items, and the conditions that
-// are as they were then, and notes that in the entry, all in one step. It returns [ErrNotOpen] where the right to do
-// that is not there, or was used.
+// Settle settles a checkout as ordered. It takes the snapshot's quantities from the items, removes the conditions that
+// have not changed since, and notes the outcome in the entry, all in one step. It returns [ErrNotOpen] if the cart has
+// no such entry, or the entry was settled already.
 type Settle struct {
-	// Nonce is that of the entry.
+	// Nonce identifies the entry.
 	Nonce string
 	// Snapshot is the cart as it was when it was checked out.
 	Snapshot *Cart

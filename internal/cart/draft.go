@@ -9,36 +9,36 @@ import (
 // Verb is one change of a cart. A verb is pure and may be applied several times, to several states, before one of them
 // is committed.
 type Verb interface {
-	// Parts are what the verb may change, given the cart as it is: what must be free of other holders' locks. [PartAll]
-	// stands alone.
+	// Parts returns the parts that the verb may change, given the cart as it is. Other holders must have no lock over
+	// them. [PartAll] stands alone.
 	Parts(c *Cart) []Part
-	// Apply makes the change on d. An error leaves d in an undefined state; it matches one of the sentinels of this
-	// package.
+	// Apply makes the change on d. An error leaves d in an undefined state. The error matches one of the sentinels of
+	// this package.
 	Apply(d *Draft) error
 }
 
 // Draft is a cart that is being changed. Several changes may be made on one draft, one after the other, each by
-// [Draft.Change]: they become one commit with an answer for each. A Draft is for one goroutine.
+// [Draft.Change]. They become one commit with an answer for each. A Draft is for one goroutine.
 type Draft struct {
 	base   *Cart
 	sealed Cart // as of the last Seal or Rollback; nothing it refers to is written to
-	cart   Cart // what it becomes
+	cart   Cart // the cart with the changes made since
 	limits Limits
 	newID  string
 	capped []string // see Capped
 	opened []*openItem
 
-	// The metadata of cart begins with the keys of sealed, in their places, so that one index is good for both; a key
-	// that was removed stays in it without a value until Seal.
+	// The metadata of cart begins with the keys of sealed, at the same positions, so that one index serves both. A
+	// removed key stays in it without a value until Seal.
 	own     bool           // cart.Metadata is not shared with sealed
 	keys    int            // those with a value
-	index   map[string]int // of cart.Metadata, once there were some lookups
+	index   map[string]int // of cart.Metadata, made after some lookups
 	lookups int
 	log     metadataLog
 }
 
-// NewDraft starts from base, which is not written to. newID is the UUID that the cart gets if it does not exist and a
-// change makes it.
+// NewDraft starts from base, which is not written to. If the cart does not exist and a change creates it, newID becomes
+// its UUID.
 func NewDraft(base *Cart, limits Limits, newID string) *Draft {
 	return &Draft{base: base, sealed: *base, cart: *base, limits: limits, newID: newID, keys: len(base.Metadata)}
 }
@@ -52,13 +52,12 @@ func (d *Draft) Cart() *Cart {
 // Base is the cart that the draft started from.
 func (d *Draft) Base() *Cart { return d.base }
 
-// Capped are the ids of the items whose quantity the last change made the largest that is allowed, since a merge came
-// to more; in the order of the items.
+// Capped returns the ids of the items whose quantity the last change capped at the limit, because a merge came to more.
+// They are in the order of the items.
 func (d *Draft) Capped() []string { return d.capped }
 
 // Change makes one change of the draft and reports whether it altered anything. The cart must then be within the limit
-// on whole carts, or no larger than before, since a cart that is too large already may shrink. An error undoes the
-// change.
+// on whole carts, or no larger than before: a cart that is too large already may shrink. An error undoes the change.
 func (d *Draft) Change(v Verb) (changed bool, err error) {
 	d.capped = nil
 	err = v.Apply(d)
@@ -74,7 +73,7 @@ func (d *Draft) Change(v Verb) (changed bool, err error) {
 	return d.Seal(), nil
 }
 
-// sizeBefore is the size of the largest cart that a change works on; for a merge, the source counts too.
+// sizeBefore is the size of the largest cart that a change works on. A merge works on its source too.
 func (d *Draft) sizeBefore(v Verb) int {
 	before := d.sealed.Size()
 	if r, ok := v.(Receive); ok {
@@ -83,7 +82,8 @@ func (d *Draft) sizeBefore(v Verb) int {
 	return before
 }
 
-// Altered are the parts that the last change altered, if it did alter any: items, conditions, then metadata keys.
+// Altered returns the parts that the last change altered: items, conditions, then metadata keys. Call it only if the
+// change altered any.
 func (d *Draft) Altered() (parts []Part) {
 	v := d.sealed.Version
 	if d.sealed.Items.Version == v {
@@ -103,7 +103,7 @@ func (d *Draft) Altered() (parts []Part) {
 // Seal ends one change: if anything was altered, the version rises by one and the altered parts get it. It reports
 // whether anything was.
 //
-// Altered is what differs from the last Seal: a value that was changed and changed back is not.
+// A part is altered if it differs from the last Seal. A value that was changed and changed back is not altered.
 func (d *Draft) Seal() bool {
 	d.closeItems()
 	v := d.sealed.Version + 1
@@ -111,7 +111,7 @@ func (d *Draft) Seal() bool {
 	conditions := d.cart.Conditions.seal(&d.sealed.Conditions, v)
 	metadata := d.sealMetadata(v)
 	if !items && !conditions && !metadata && bytes.Equal(d.cart.Received, d.sealed.Received) {
-		ledger := d.cart.Ledger // a settlement is noted, also one that finds nothing to take
+		ledger := d.cart.Ledger // a settlement is noted even if it finds nothing to take
 		d.Rollback()
 		d.sealed.Ledger, d.cart.Ledger = ledger, ledger
 		return false
@@ -134,8 +134,8 @@ func (doc *Document) seal(old *Document, version uint64) bool {
 	return true
 }
 
-// sealMetadata gives the altered keys their version: first those that are set, in their order, then those that are
-// gone, by name.
+// sealMetadata gives the altered keys their version: first the keys that are set, in their order, then the removed
+// keys, by name.
 func (d *Draft) sealMetadata(version uint64) bool {
 	if !d.own {
 		return false
@@ -182,27 +182,27 @@ func (d *Draft) sealMetadata(version uint64) bool {
 	return true
 }
 
-// Remember is [Cart.Remember] of the sealed cart, which must exist. It may be called once in the life of a draft.
+// Remember is [Cart.Remember] on the sealed cart, which must exist. It may be called once in the life of a draft.
 func (d *Draft) Remember(list []Request) error {
 	err := d.sealed.Remember(list)
 	d.cart.Ledger = d.sealed.Ledger
 	return err
 }
 
-// SetCheckouts is [Cart.SetCheckouts] of the sealed cart, which must exist.
+// SetCheckouts is [Cart.SetCheckouts] on the sealed cart, which must exist.
 func (d *Draft) SetCheckouts(list []CheckoutEntry) error {
 	err := d.sealed.SetCheckouts(list)
 	d.cart.Ledger = d.sealed.Ledger
 	return err
 }
 
-// Rollback gives up what was altered since the last Seal.
+// Rollback undoes everything since the last Seal.
 func (d *Draft) Rollback() {
 	d.cart = d.sealed
 	d.fresh()
 }
 
-// fresh begins a change, when cart is the sealed one.
+// fresh begins a change, once cart equals sealed.
 func (d *Draft) fresh() {
 	clear(d.opened)
 	d.opened = d.opened[:0]
@@ -212,11 +212,11 @@ func (d *Draft) fresh() {
 	d.keys = len(d.cart.Metadata)
 }
 
-// Written are the parts altered by sealed changes since NewDraft, in the order in which a backend must store them:
-// "items", "conditions", then metadata keys. A key that was removed and set again is there twice, since it comes last
-// then, and leaves other tombstones than one that was only set.
+// Written returns the parts altered by sealed changes since NewDraft, in the order in which a backend must store them:
+// "items", "conditions", then metadata keys. A key that was removed and set again appears twice: it moves to the end,
+// and its removal may drop other tombstones.
 //
-// [PartReceived] comes behind them where a [Receive] set it, and [PartLedger] where the ledger was written.
+// [PartReceived] follows if a [Receive] set it, then [PartLedger] if the ledger was written.
 func (d *Draft) Written() []Written {
 	var parts []Written
 	if differ(&d.base.Items, &d.sealed.Items) {
@@ -241,21 +241,21 @@ func (d *Draft) Written() []Written {
 
 func differ(a, b *Document) bool { return a.Version != b.Version || !a.Object.Equal(b.Object) }
 
-// metadataLog is what sealed changes did to metadata keys. A backend that stores its events one after the other has the
-// keys in the same order and the same tombstones as the draft.
+// metadataLog records what sealed changes did to metadata keys. A backend that stores its events one after the other
+// ends with the same order of keys and the same tombstones as the draft.
 type metadataLog struct {
 	events []metadataEvent
 	last   map[string]int // index of the last event of a key
 }
 
-// metadataEvent sets a key, or removes it where it has no value.
+// metadataEvent sets a key, or removes it if it has no value.
 type metadataEvent struct {
 	Entry
-	buried  bool // it took a tombstone away
-	dropped bool // a later event makes it needless
+	buried  bool // it removed a tombstone
+	dropped bool // a later event replaces it
 }
 
-// set notes that a key is set. One that is set already keeps its place.
+// set notes that a key is set. A key that is set already keeps its place.
 func (l *metadataLog) set(e *Entry, buried bool) {
 	if i, ok := l.last[e.Key]; ok && l.events[i].Value != nil {
 		l.events[i].Entry = *e
@@ -279,11 +279,12 @@ func (l *metadataLog) add(e metadataEvent) {
 	l.events = append(l.events, e)
 }
 
-// setItems replaces the items. It refuses items over a limit only if they grow, so that after a limit was lowered a
-// cart may still be emptied step by step.
+// setItems replaces the items. It refuses items over a limit only if they grow, so that a cart can still be emptied
+// step by step after a limit was lowered.
 func (d *Draft) setItems(o Object) error { return d.moveItems(o, Object{}) }
 
-// moveItems is setItems for items that come from another cart. They may be as many and as large as they were there.
+// moveItems is setItems for items that come from another cart. They may be as many and as large as in that cart, even
+// over a limit.
 func (d *Draft) moveItems(o, from Object) error {
 	d.closeItems()
 	old := d.cart.Items.Object
@@ -307,8 +308,8 @@ func (d *Draft) moveConditions(o, from Object) error {
 	return nil
 }
 
-// setMetadata sets a key, or removes it where value is nil. Until Seal a removed key stays in the list without a value:
-// set again, it keeps its place, as it does in the backend, which never sees the removal.
+// setMetadata sets a key, or removes it if value is nil. Until Seal a removed key stays in the list without a value. If
+// it is set again before Seal, it keeps its place. It does so in the backend too, which never sees the removal.
 func (d *Draft) setMetadata(key string, value []byte) error {
 	old := d.metadataValue(key)
 	if value != nil {
@@ -359,7 +360,7 @@ func (d *Draft) fits(field string, size, old int) error {
 	return nil
 }
 
-// metadataValue is the value of a key now, nil where it is not there.
+// metadataValue is the current value of a key, nil if it is not set.
 func (d *Draft) metadataValue(key string) []byte {
 	if at := d.entry(key); at >= 0 {
 		return d.cart.Metadata[at].Value
@@ -367,8 +368,8 @@ func (d *Draft) metadataValue(key string) []byte {
 	return nil
 }
 
-// entry is the index of a key in the metadata, also of one removed since the last Seal; -1 where it is not there. The
-// first lookups are scans, which beat an index as long as they are few.
+// entry returns the index of a key in the metadata, or -1. It also finds a key removed since the last Seal. The first
+// lookups are scans: a few scans cost less than an index.
 func (d *Draft) entry(key string) int {
 	if d.lookups++; d.index == nil && d.lookups > fewKeys {
 		d.index = indexOf(d.cart.Metadata)

@@ -23,8 +23,8 @@ type InvalidError struct {
 	Field string
 	// Problem says what is wrong and what would be right.
 	Problem string
-	// TooLarge says that a limit on size or number was passed: Limit is that limit, and Actual what the request would
-	// have led to, in the same unit.
+	// TooLarge says that the request exceeds a limit on size or number. Limit is that limit. Actual is what the request
+	// would have led to, in the same unit.
 	TooLarge      bool
 	Limit, Actual int64
 }
@@ -64,10 +64,10 @@ func (e *NotFoundError) Is(target error) bool { return target == ErrNotFound }
 
 // ConflictError says which version was expected and which is there. It matches [ErrConflict].
 type ConflictError struct {
-	// Attempted is the version that the caller's etag names; 0 where the caller expected nothing to be there, or gave
-	// something that is no etag.
+	// Attempted is the version that the caller's etag names. It is 0 if the caller expected nothing to be there, or
+	// gave something that is no etag.
 	Attempted uint64
-	// Current is the version that is there; 0 where nothing is.
+	// Current is the current version; 0 if nothing is there.
 	Current uint64
 	// Problem says it in words.
 	Problem string

@@ -9,19 +9,19 @@ import (
 // ETag is the etag of the whole cart, and never "".
 func (c *Cart) ETag() string { return c.PartETag(PartAll) }
 
-// PartETag is the etag of a part; for [PartAll] it is that of the whole cart. It is "" only for the internal parts,
+// PartETag is the etag of a part. For [PartAll] it is the etag of the whole cart. It is "" only for the internal parts,
 // which are not served.
 //
-// A cart or part that is not there has an etag too, of version 0. As If-Match it holds:
+// A cart or part that does not exist has an etag too, of version 0. As If-Match it holds:
 //
-//   - for a cart that is not there, until one is made;
-//   - for a part, read while there was no cart, until the part is set, also in a cart that came
-//     meanwhile;
-//   - for a part that was never set in a cart, until it is set in that same cart; not in a cart
-//     that comes after it.
+//   - for a cart that does not exist, until it is created;
+//   - for a part that was read while there was no cart, until the part is set, even in a cart
+//     created since;
+//   - for a part that was never set in a cart, until it is set in that same cart; not in its
+//     successor.
 //
-// One etag may end early: where the floor of a cart's tombstones rose meanwhile, a metadata key that was never set
-// reads as being at the floor (see [Cart.Floor]).
+// One etag may end early. When the floor of a cart's tombstones rises, the version of a metadata key that was never set
+// rises with it (see [Cart.Floor]).
 func (c *Cart) PartETag(p Part) string {
 	t := c.tag(p)
 	if t.kind == 0 {
@@ -33,15 +33,15 @@ func (c *Cart) PartETag(p Part) string {
 // MetadataETag is the etag of the metadata as a whole.
 func (c *Cart) MetadataETag() string { return c.PartETag(PartMetadataAll) }
 
-// tag is what an etag says. Clients must not look into it.
+// tag is a decoded etag. To clients an etag is opaque.
 type tag struct {
 	kind    byte   // one of the kinds
-	cart    uint64 // hash of the cart's id; noCart where there was none
+	cart    uint64 // hash of the cart's id; noCart if there was no cart
 	key     uint64 // hash of the metadata key, of kindKey
-	version uint64 // 0 for what was not there
+	version uint64 // 0 if the part did not exist
 }
 
-// noCart stands for the id of a cart that is not there.
+// noCart stands for the id of a cart that does not exist.
 var noCart = hash("")
 
 const (
@@ -75,7 +75,7 @@ func (c *Cart) tag(p Part) tag {
 // isOf reports whether both are etags of the same part.
 func (t tag) isOf(u tag) bool { return t.kind == u.kind && t.key == u.key }
 
-// holds reports whether t, given for a request on p, is current.
+// holds reports whether t is current for a request on p.
 func (t tag) holds(c *Cart, p Part) bool {
 	now := c.tag(p)
 	if t == now || t == c.tag(PartAll) {
@@ -84,7 +84,8 @@ func (t tag) holds(c *Cart, p Part) bool {
 	return t.cart == noCart && t.version == 0 && now.version == 0 && t.isOf(now)
 }
 
-// hash is FNV-1a of 64 bits, as hash/fnv has it. That would allocate twice for each, and an answer has several etags.
+// hash is FNV-1a of 64 bits, as in hash/fnv. That package allocates twice for each hash, and an answer has several
+// etags.
 func hash(s string) uint64 {
 	h := uint64(14695981039346656037)
 	for i := range len(s) {
@@ -93,10 +94,10 @@ func hash(s string) uint64 {
 	return h
 }
 
-// etagEncoding has no character that needs care in a header or a URL.
+// etagEncoding has no character that must be escaped in a header or a URL.
 var etagEncoding = base64.RawURLEncoding.Strict()
 
-// String is kind, hashes and version, and a checksum by which anything that is no etag is known.
+// String writes kind, hashes and version, then a checksum, so that parseTag recognizes text that is no etag.
 func (t tag) String() string {
 	var buf [1 + 8 + 8 + binary.MaxVarintLen64 + crc32.Size]byte
 	b := append(buf[:0], t.kind)

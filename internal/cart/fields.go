@@ -9,7 +9,7 @@ import (
 	"strings"
 )
 
-// describe names a value of the wrong kind: short ones as they are.
+// describe names a value of the wrong kind. A short value is shown as it is.
 func describe(value []byte) string {
 	switch value[0] {
 	case '{':
@@ -24,7 +24,7 @@ func describe(value []byte) string {
 	return shorten(string(value))
 }
 
-// problem makes an error on a path that the caller still has to prefix.
+// problem makes an error on a path, to which the caller must still add a prefix.
 func problem(path, want string, value []byte) error {
 	return Invalidf(path, "must be %s, not %s", want, describe(value))
 }
@@ -41,7 +41,7 @@ func stringValue(value []byte) (string, bool) {
 	return string(unescape(value[1 : len(value)-1])), true
 }
 
-// checkSelf checks a member that repeats the key under which the object stands.
+// checkSelf checks a member that must repeat the key of its object.
 func checkSelf(path, key string, value []byte) error {
 	if s, ok := stringValue(value); !ok || s != key {
 		return notSelf(path, key, value)
@@ -53,8 +53,8 @@ func notSelf(path, key string, value []byte) error {
 	return problem(path, strconv.Quote(shorten(key))+", like its key", value)
 }
 
-// idOf is the id that the member id of an item names: a string, or a whole number as it is written, since PHP makes
-// numbers of keys that look like one.
+// idOf reads the member "id" of an item. It is a string, or a whole number in digits: PHP turns keys that look like
+// numbers into numbers.
 func idOf(value []byte) (string, bool) {
 	if isWhole(value) {
 		return string(value), true
@@ -69,13 +69,13 @@ func checkID(path, key string, value []byte) error {
 	return nil
 }
 
-// isWhole reports whether a value is a number that is written in digits alone.
+// isWhole reports whether a value is a number written only in digits, with or without a minus sign.
 func isWhole(value []byte) bool {
 	digits := bytes.TrimPrefix(value, []byte("-"))
 	return len(digits) > 0 && len(bytes.Trim(digits, "0123456789")) == 0
 }
 
-// emptyMap makes {} of [], as which PHP writes an empty map.
+// emptyMap turns [] into {}: PHP writes an empty map as [].
 func emptyMap(m *Member) (changed bool) {
 	if string(m.Value) != "[]" {
 		return false
@@ -84,8 +84,8 @@ func emptyMap(m *Member) (changed bool) {
 	return true
 }
 
-// parseQuantity reads a whole number from 0 up, in any way in which JSON writes one: 2, 2.0, 1e1, or a string of these.
-// ok is false for everything else. Too large a number is math.MaxInt64.
+// parseQuantity reads a whole number from 0 up, in any form that JSON allows: 2, 2.0, 1e1, or a string of these. ok is
+// false for everything else. A number that is too large becomes math.MaxInt64.
 func parseQuantity(value []byte) (q int64, ok bool) {
 	if isString(value) {
 		value = value[1 : len(value)-1]
@@ -106,7 +106,7 @@ func parseQuantity(value []byte) (q int64, ok bool) {
 	return wholeOf(digits, zeros)
 }
 
-// parseWhole reads a whole number of 64 bits, in any way in which JSON writes one: -2, 2.0, 1e1.
+// parseWhole reads a whole number of 64 bits, in any form that JSON allows: -2, 2.0, 1e1.
 func parseWhole(value []byte) (n int64, ok bool) {
 	if !isNumber(value) {
 		return 0, false
@@ -122,13 +122,13 @@ func parseWhole(value []byte) (n int64, ok bool) {
 	return wholeOf(digits, zeros)
 }
 
-// significant takes a number of JSON apart, less its sign: its digits without the zeros around them, and how many zeros
-// follow; below 0 it has a fraction. The work does not grow with the number, however large its exponent. No digits
-// stand for 0, which nothing follows.
+// significant takes a JSON number apart and ignores its sign. It returns the digits without the zeros around them, and
+// how many zeros follow. If zeros is below 0, the number has a fraction. For 0 it returns no digits and no zeros. The
+// work does not grow with the exponent.
 func significant(number []byte) (digits []byte, zeros int) {
 	mantissa := bytes.TrimPrefix(number, []byte("-"))
 	if i := bytes.IndexAny(mantissa, "eE"); i >= 0 {
-		// What is out of range is as good as the bound: no document holds as many digits.
+		// An exponent that is out of range is cut to the bound: no document holds as many digits.
 		zeros, _ = strconv.Atoi(string(mantissa[i+1:]))
 		zeros = max(min(zeros, math.MaxInt32), math.MinInt32)
 		mantissa = mantissa[:i]
@@ -143,7 +143,7 @@ func significant(number []byte) (digits []byte, zeros int) {
 	return digits, zeros
 }
 
-// wholeOf is the number with these digits, a sign before them, and zeros behind them.
+// wholeOf is the number with these digits, which may begin with a sign, and with zeros after them.
 func wholeOf(digits []byte, zeros int) (int64, bool) {
 	text := string(digits) + strings.Repeat("0", zeros)
 	if text == "" || text == "-" {
@@ -167,7 +167,7 @@ func isZero(quantity []byte) bool {
 	return ok && q == 0
 }
 
-// quantityOf is what the arithmetic takes as the quantity of a stored item.
+// quantityOf is the quantity of a stored item, 1 if it has none that can be read.
 func quantityOf(item []Member) int64 {
 	if i := find(item, "quantity"); i >= 0 {
 		if q, ok := parseQuantity(item[i].Value); ok {
@@ -179,8 +179,8 @@ func quantityOf(item []Member) int64 {
 
 func quantityText(q int64) []byte { return strconv.AppendInt(nil, q, 10) }
 
-// checkItem checks the members of an item that Sidecart computes with, and turns empty lists into empty maps in place.
-// It reports whether it changed any. All other members are the shop's own. The id is compared if it is known.
+// checkItem checks the members that Sidecart itself uses, and turns empty lists into empty maps in place. It reports
+// whether it changed any. It leaves all other members to the shop. It compares the id if id is not "".
 func checkItem(id string, item []Member, l Limits) (changed bool, err error) {
 	for i := range item {
 		m := &item[i]
@@ -205,7 +205,7 @@ func checkItem(id string, item []Member, l Limits) (changed bool, err error) {
 
 const idWanted = "a string, or a whole number"
 
-// checkCondition does for a condition what checkItem does for an item.
+// checkCondition checks a condition as checkItem checks an item.
 func checkCondition(name string, condition []Member) (changed bool, err error) {
 	for i := range condition {
 		m := &condition[i]
@@ -222,7 +222,7 @@ func checkCondition(name string, condition []Member) (changed bool, err error) {
 	return changed, nil
 }
 
-// checkName is ValidateName with a hint about half of a surrogate pair, the one way in which JSON can name something
+// checkName is ValidateName with a hint about half of a surrogate pair. That is the only way to write a name in JSON
 // that is not UTF-8.
 func checkName(field, name string) error {
 	if strings.Contains(name, "\xED") && ValidateName(field, strings.ToValidUTF8(name, "?")) == nil {

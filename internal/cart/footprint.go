@@ -2,8 +2,8 @@ package cart
 
 import "unsafe"
 
-// Footprint estimates how many bytes of memory the cart takes with all that it keeps alive, rather too many than too
-// few. The estimate grows when a document is parsed or written: ask again then.
+// Footprint estimates how many bytes of memory the cart keeps alive. It errs on the high side. The estimate grows when
+// a document is parsed or written, so ask again after that.
 func (c *Cart) Footprint() int {
 	n := int(unsafe.Sizeof(*c)) + allocated(len(c.ID)) + allocated(cap(c.Transfer)) + allocated(cap(c.Received)) + allocated(cap(c.Ledger.Value))
 	n += c.Items.Object.footprint() + c.Conditions.Object.footprint()
@@ -13,7 +13,7 @@ func (c *Cart) Footprint() int {
 	}
 	if len(c.Removed) > 0 {
 		const header, slot = 48, 16 + 8 + 1
-		slots := 8 // of the smallest Go map; a larger one is a half to seven eighths full
+		slots := 8 // in the smallest Go map; a larger map is a half to seven eighths full
 		if len(c.Removed) > slots {
 			slots = 2 * len(c.Removed)
 		}
@@ -33,7 +33,7 @@ func (o Object) footprint() int {
 	if o.o.written.Load() {
 		n += allocated(cap(o.o.raw))
 	} else {
-		n += allocated(o.o.size) // it is written before long: to be stored, or to be answered
+		n += allocated(o.o.size) // its text will be made soon, to be stored or sent
 	}
 	if o.o.parted.Load() {
 		n += allocated(cap(o.o.members)*int(unsafe.Sizeof(Member{}))) + o.o.keys() + o.o.held
@@ -49,7 +49,7 @@ func (o *object) keys() (n int) {
 	return n
 }
 
-// allocated is the size of an allocation of n bytes: Go rounds up to classes that are up to an eighth apart.
+// allocated is the size of an allocation of n bytes. Go rounds up to size classes, which are up to an eighth apart.
 func allocated(n int) int {
 	switch {
 	case n == 0:
@@ -62,11 +62,11 @@ func allocated(n int) int {
 	return (n + n/16 + 15) &^ 15
 }
 
-// spare is how much more memory than its members an object may keep alive before it is written anew.
+// spare is how much memory beyond its members an object may keep alive before it is rewritten.
 const spare = 1024
 
-// own returns a copy of o with memory of its own, if its members keep much more alive than their size: the texts of
-// other objects that they were cut out of.
+// own returns o, or a rewritten copy if its members keep much more memory alive than their size. They do so when they
+// are slices of the texts of other objects.
 func (o Object) own() Object {
 	if o.o == nil || o.o.held <= 2*o.o.size+spare {
 		return o
@@ -74,7 +74,7 @@ func (o Object) own() Object {
 	return o.rewritten()
 }
 
-// rewritten returns o as a text of its own. Its members are made when somebody asks for them.
+// rewritten returns a copy of o with its own text. The members of the copy are made when they are first used.
 func (o Object) rewritten() Object {
 	if o.o == nil {
 		return o
@@ -93,8 +93,8 @@ func (o *object) alive() int {
 	return n
 }
 
-// exact returns text in a buffer that is not much larger, so that a text read with much white space does not keep the
-// larger buffer.
+// exact returns text in a buffer that is not much larger. So a text that was sent with much white space does not keep
+// the larger buffer alive.
 func exact(text []byte) []byte {
 	if cap(text)-len(text) > len(text)/8+64 {
 		return append(make([]byte, 0, len(text)), text...)

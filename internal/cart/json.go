@@ -10,18 +10,18 @@ import (
 	"unicode/utf8"
 )
 
-// rules are what a text must keep to when it is read.
+// rules say what a text must satisfy when it is read.
 type rules struct {
 	// maxBytes is the largest size in compact form.
 	maxBytes int
-	// level is how deep the text will sit in its document: an item is one level below the items, and must be readable
-	// again as a part of them.
+	// level is how deep the text will sit in its document. An item is one level below the items, and must stay within
+	// [MaxDepth] there.
 	level int
-	// maxMembers is how many members the outermost object may have, 0 for any number: they are counted before anything
+	// maxMembers is how many members the outermost object may have, 0 for any number. They are counted before anything
 	// else is done with them. tooMany makes the error.
 	maxMembers int
 	tooMany    func(n int) error
-	// keyed says that the members of the outermost object are named by the client, so that paths write them as ["name"]
+	// keyed says that the client chose the names of the outermost object's members. Paths then write them as ["name"]
 	// and never as .name.
 	keyed bool
 }
@@ -77,7 +77,7 @@ func within(prefix string, err error) error {
 	return &moved
 }
 
-// syntaxError says where raw stops being JSON. json.Compact does not tell offsets, so the text is read once more.
+// syntaxError says where raw stops being JSON. json.Compact gives no offsets, so syntaxError reads the text once more.
 func syntaxError(field string, raw []byte) error {
 	err := json.Unmarshal(raw, new(json.RawMessage))
 	var syntax *json.SyntaxError
@@ -107,13 +107,13 @@ func invalidAt(raw []byte) int {
 type walker struct {
 	text       []byte
 	keyedLevel int
-	keys       [][]byte // a stack: the keys seen of every object around the place
+	keys       [][]byte // a stack: the keys seen so far in each object around the current position
 }
 
-// fewKeys is the number of keys up to which a scan is quicker than a map.
+// fewKeys is the number of keys up to which a scan is faster than a map.
 const fewKeys = 16
 
-// value checks the value at i, which sits level deep, and returns where it ends. It calls itself at most MaxDepth deep.
+// value checks the value at i, which sits level deep, and returns where it ends. It recurses at most MaxDepth deep.
 func (w *walker) value(i, level int) (int, error) {
 	switch w.text[i] {
 	case '{':
@@ -152,7 +152,7 @@ func (w *walker) object(i, level int) (int, error) {
 	}
 }
 
-// duplicate reports whether key is among keys, which *seen mirrors once there are many.
+// duplicate reports whether key is among keys. Once there are many keys, *seen mirrors them.
 func duplicate(keys [][]byte, key []byte, seen *map[string]struct{}) bool {
 	if len(keys) < fewKeys {
 		for _, k := range keys {
@@ -245,7 +245,7 @@ func skipString(text []byte, i int) int {
 	}
 }
 
-// skipValue returns where the value at i ends. It does not call itself, so that it may meet any depth.
+// skipValue returns where the value at i ends. It does not recurse, so any depth is safe.
 func skipValue(text []byte, i int) int {
 	for depth := 0; i < len(text); {
 		switch text[i] {
@@ -257,7 +257,7 @@ func skipValue(text []byte, i int) int {
 		case '{', '[':
 			depth++
 		case '}', ']':
-			if depth == 0 { // the end of what a bare number or literal sits in
+			if depth == 0 { // closes the object or list around a bare number or literal
 				return i
 			}
 			if depth--; depth == 0 {
@@ -273,7 +273,7 @@ func skipValue(text []byte, i int) int {
 	return i
 }
 
-// countMembers is how many members an object has, given as valid compact JSON; 0 for anything else.
+// countMembers counts the members of an object in valid compact JSON; it returns 0 for any other value.
 func countMembers(text []byte) (n int) {
 	if len(text) < 2 || text[0] != '{' || text[1] == '}' {
 		return 0
@@ -285,13 +285,13 @@ func countMembers(text []byte) (n int) {
 	return n
 }
 
-// split returns the members of an object, given as valid compact JSON; nothing for anything else. escaped says that
-// some key is not written as [appendKey] would. The keys share one string.
+// split returns the members of an object in valid compact JSON, and none for any other value. escaped says that some
+// key is written with escapes. The keys share one string.
 func split(text []byte) (members []Member, escaped bool) {
 	if len(text) < 2 || text[0] != '{' || text[1] == '}' {
 		return nil, false
 	}
-	keys := make([]byte, 0, 16*fewKeys) // these two stay on the stack where they are small
+	keys := make([]byte, 0, 16*fewKeys) // these two stay on the stack while they are small
 	ends := make([]int, 0, fewKeys)
 	members = make([]Member, 0, fewKeys/2)
 	for i := 1; i < len(text); i++ { // over the comma, or out of the object
@@ -311,8 +311,8 @@ func split(text []byte) (members []Member, escaped bool) {
 	return members, escaped
 }
 
-// unescape is the content of a JSON string. An escaped half of a surrogate pair becomes the three bytes that UTF-8
-// would have for it if it allowed that: so different keys stay different, and no name with one is valid.
+// unescape returns the content of a JSON string. An escaped half of a surrogate pair becomes the three bytes that UTF-8
+// would use if it allowed it. So different keys stay different, and no name with such a half is valid.
 func unescape(s []byte) []byte {
 	at := bytes.IndexByte(s, '\\')
 	if at < 0 {
@@ -370,7 +370,7 @@ func hex4(s []byte) (r rune) {
 	return r
 }
 
-// appendKey appends key as a JSON string: the inverse of unescape, with as few escapes as can be.
+// appendKey appends key as a JSON string. It is the inverse of unescape, with as few escapes as possible.
 func appendKey(dst []byte, key string) []byte {
 	const hex = "0123456789abcdef"
 	dst = append(dst, '"')

@@ -9,15 +9,15 @@ import (
 // MaxNameBytes is the longest identifier, instance, item id, condition name or metadata key, in bytes of UTF-8.
 const MaxNameBytes = 255
 
-// Key names one cart: whose it is and which of theirs.
+// Key names one cart: its owner, and which of the owner's carts it is.
 type Key struct {
-	// Identifier is whose cart it is: a user id, a session id.
+	// Identifier names the owner: a user id, a session id.
 	Identifier string
-	// Instance is which of their carts: "default", "wishlist".
+	// Instance names one of the owner's carts: "default", "wishlist".
 	Instance string
 }
 
-// String is for logs and errors; it is not unique where names contain a slash.
+// String is for logs and errors. It is not unique if names contain a slash.
 func (k Key) String() string { return k.Identifier + "/" + k.Instance }
 
 // Validate says what is wrong with the key, as an [*InvalidError] on the field "identifier" or "instance".
@@ -28,9 +28,9 @@ func (k Key) Validate() error {
 	return ValidateName("instance", k.Instance)
 }
 
-// Reserved reports whether no client can name such a cart, since its instance is empty. Records of checkouts are kept
-// under such names, as carts. They are no carts of their own: who lists or counts carts leaves them out, and who moves
-// or removes all carts takes them along.
+// Reserved reports whether the instance is empty, so that no client can name this cart. Records of checkouts are stored
+// as carts under such names. Code that lists or counts carts leaves them out. Code that moves or removes all carts
+// includes them.
 func (k Key) Reserved() bool { return k.Instance == "" }
 
 // ValidateName checks a name against the rule for all names: UTF-8 without NUL, 1 to [MaxNameBytes] bytes. The error is
@@ -49,7 +49,7 @@ func ValidateName(field, name string) error {
 	return nil
 }
 
-// Part names a part of a cart: what has a version of its own and what a lock covers.
+// Part names a part of a cart. Each part has its own version, and a lock covers some parts.
 type Part string
 
 const (
@@ -61,14 +61,14 @@ const (
 	// cart.
 	PartAll Part = "*"
 
-	// PartTransfer holds the intent of a hand-over that did not fit into one atomic step; a cart that has it is closed
-	// to every other change until the hand-over is finished. It has no version and is never served.
+	// PartTransfer holds the intent of a hand-over that did not fit into one atomic step. While a cart has it, no other
+	// change is made until the hand-over is finished. It has no version and is never served.
 	PartTransfer Part = "transfer"
-	// PartReceived holds the id of the last hand-over that arrived in this cart. It has no version and is never served.
+	// PartReceived holds the id of the last hand-over into this cart. It has no version and is never served.
 	PartReceived Part = "received"
-	// PartLedger holds what the cart keeps account of beside its documents, such as the requests that were made under
-	// idempotency keys: see ledger.go. It has a version of its own, which is not the cart's: see [Opaque]. It is never
-	// served.
+	// PartLedger holds the records that the cart keeps beside its documents, such as the requests made under
+	// idempotency keys: see ledger.go. It has its own version, which is independent of the cart's: see [Opaque]. It is
+	// never served.
 	PartLedger Part = "ledger"
 )
 
@@ -77,7 +77,7 @@ const metadataPrefix = "metadata."
 // PartMetadata is the part of one metadata key.
 func PartMetadata(key string) Part { return Part(metadataPrefix + key) }
 
-// MetadataKey is the metadata key that p covers, and whether it covers one.
+// MetadataKey returns the metadata key that p covers, and whether it covers one.
 func (p Part) MetadataKey() (string, bool) {
 	return strings.CutPrefix(string(p), metadataPrefix)
 }
@@ -96,7 +96,7 @@ func ParsePart(field, s string) (Part, error) {
 	return p, ValidateName(field, key)
 }
 
-// Overlaps reports whether a lock over p holds off a lock over q.
+// Overlaps reports whether a lock over p excludes a lock over q.
 func (p Part) Overlaps(q Part) bool { return p == q || p == PartAll || q == PartAll }
 
 var _ fmt.Stringer = Key{}

@@ -13,14 +13,13 @@ import (
 
 // Opaque is an internal part that has a version.
 type Opaque struct {
-	// Value is nil where it was never set.
+	// Value is nil if it was never set.
 	Value []byte
-	// Version rises by one with each write of this part, whatever becomes of the cart's version; 0 means never set.
+	// Version rises by one with each write of this part, independently of the cart's version; 0 means never set.
 	Version uint64
 }
 
-// ledger is the decoded ledger of a cart: its sections by their number. A release that does not know a section carries
-// it along.
+// ledger is the decoded ledger of a cart: its sections by number. A release that does not know a section keeps it.
 type ledger map[uint64][]byte
 
 // The sections. A number is never used again.
@@ -29,16 +28,16 @@ const (
 	sectionCheckouts = 2
 )
 
-// ledgerFormat is the first byte of a stored ledger. The rest is the id of its cart, and each section: its number, and
-// its length and its bytes. Text is its length and its bytes too, and whole numbers are varints.
+// ledgerFormat is the first byte of a stored ledger. The id of its cart follows, then the sections. Each section is its
+// number, its length and its bytes. Text is its length and its bytes too. Whole numbers are varints.
 const ledgerFormat = 1
 
 var errDamagedLedger = errors.New("ledger: its fields do not end where it does")
 
-// ledger decodes that of the cart; nil where there is none.
+// ledger decodes the cart's ledger; it is nil if there is none.
 //
-// The stored value names its cart: a release of Sidecart that knows nothing of ledgers may have left it to a successor
-// of the same name, whose it is not.
+// The stored value names its cart. A release of Sidecart that does not know ledgers may have left it behind for a later
+// cart of the same name. It does not belong to that cart, and is ignored.
 func (c *Cart) ledger() (ledger, error) {
 	if !c.Exists() || len(c.Ledger.Value) == 0 {
 		return nil, nil
@@ -58,7 +57,7 @@ func (c *Cart) ledger() (ledger, error) {
 	return l, damaged(r)
 }
 
-// encode is the ledger of the cart of id as it is stored. The same ledger is always the same value.
+// encode returns the ledger of the cart with this id, as it is stored. The same ledger always gives the same bytes.
 func (l ledger) encode(id string) []byte {
 	b := varint.AppendText([]byte{ledgerFormat}, id)
 	for _, section := range slices.Sorted(maps.Keys(l)) {
@@ -68,7 +67,7 @@ func (l ledger) encode(id string) []byte {
 	return b
 }
 
-// setSection replaces one section of the cart's ledger. The others stay.
+// setSection replaces one section of the cart's ledger. The other sections stay.
 func (c *Cart) setSection(section uint64, b []byte) error {
 	l, err := c.ledger()
 	if err != nil {
@@ -98,7 +97,7 @@ func readTime(r *varint.Reader) time.Time {
 	return time.Time{}
 }
 
-// damaged is an error if the reader of a ledger has failed.
+// damaged returns an error if the reader of a ledger has failed.
 func damaged(r varint.Reader) error {
 	if r.Failed() {
 		return errDamagedLedger

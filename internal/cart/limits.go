@@ -9,11 +9,11 @@ type Limits struct {
 	// MaxDocumentBytes is the size of one document (items, conditions, or one metadata value) as compact JSON, in
 	// bytes.
 	MaxDocumentBytes int
-	// MaxCartBytes is the size of a whole cart, as [Cart.Size] counts it. It bounds what is answered, stored and moved
-	// as one.
+	// MaxCartBytes is the size of a whole cart, as [Cart.Size] counts it. It bounds what is sent, stored or moved in
+	// one piece.
 	MaxCartBytes int
-	// MaxMetadataKeys is how many metadata keys one cart may hold, and one patch may name. Each key is a part with a
-	// version and a lock of its own.
+	// MaxMetadataKeys is how many metadata keys one cart may hold, and how many one patch may name. Each key is a part
+	// with its own version and lock.
 	MaxMetadataKeys int
 	// MaxQuantity is the largest quantity of one item; the smallest is 1.
 	MaxQuantity int64
@@ -32,8 +32,8 @@ func Unlimited() Limits {
 	}
 }
 
-// Unrefusing is l for a change that must not be refused any more: the second step of a hand-over, checked against the
-// limits before its first. A merged quantity still becomes the largest that is allowed.
+// Unrefusing returns limits for a change that must not be refused any more: the second step of a hand-over, which was
+// checked against the limits before its first step. A merged quantity is still capped at MaxQuantity.
 func (l Limits) Unrefusing() Limits {
 	u := Unlimited()
 	u.MaxQuantity = l.MaxQuantity

@@ -9,12 +9,12 @@ import (
 	"sync/atomic"
 )
 
-// Object is an immutable JSON object that keeps the order of its keys and the text of its values: numbers, unknown
-// members and nested documents survive as they were written, in compact form. The zero value is {}.
+// Object is an immutable JSON object. It keeps the order of its keys and the text of its values: numbers, unknown
+// members and nested documents stay as they were written, in compact form. The zero value is {}.
 type Object struct{ o *object }
 
-// object has its text, its members or both. One is made from the other when it is needed. Many carts are read and never
-// changed, and many drafts are changed again before anybody reads them.
+// object has its text, its members or both. It makes one from the other on first use, because many carts are read and
+// never changed, and many drafts are changed again before they are read.
 type object struct {
 	size    int // length of the text
 	mu      sync.Mutex
@@ -22,7 +22,7 @@ type object struct {
 	parted  atomic.Bool // members are there
 	raw     []byte
 	members []Member
-	// cut says that members were cut out of raw; held is the size of other memory that they keep alive.
+	// cut says that members are slices of raw. held is the size of other memory that they keep alive.
 	cut  bool
 	held int
 }
@@ -41,7 +41,7 @@ func ParseObject(field string, raw []byte) (Object, error) {
 	return parseObject(field, raw, "an object", rules{maxBytes: math.MaxInt})
 }
 
-// parseObject is ParseObject with rules; what says in errors what would be right.
+// parseObject is ParseObject with rules. Errors say that the text must be what.
 func parseObject(field string, raw []byte, what string, r rules) (Object, error) {
 	if blank(raw) {
 		return Object{}, Invalidf(field, "is required: %s", what)
@@ -101,7 +101,7 @@ func TrustedObject(raw []byte) (Object, error) {
 	return Object{o}, nil
 }
 
-// trusted copies stored JSON, and compacts it where that is needed: somebody may have put it into the backend by hand.
+// trusted copies stored JSON, and compacts it if necessary: somebody may have written it into the backend by hand.
 func trusted(raw []byte) ([]byte, error) {
 	if isCompact(raw) {
 		return bytes.Clone(raw), nil
@@ -114,7 +114,7 @@ func trusted(raw []byte) ([]byte, error) {
 	return exact(buf.Bytes()), nil
 }
 
-// newObject takes over members, which have different keys, and whose values are not parts of larger texts.
+// newObject takes ownership of members. Their keys must differ, and their values must not be slices of larger texts.
 func newObject(members []Member) Object {
 	if len(members) == 0 {
 		return Object{}
@@ -126,7 +126,7 @@ func newObject(members []Member) Object {
 	return madeOf(members, objectSize(members), held)
 }
 
-// objectSize is the length of the text of an object of these members.
+// objectSize is the length of the text of an object with these members.
 func objectSize(members []Member) int {
 	size := 1
 	for i := range members {
@@ -141,7 +141,7 @@ func madeOf(members []Member, size, held int) Object {
 	return Object{o}
 }
 
-// memberLen is what a member adds to the size: key, colon, value, and a comma or the closing brace.
+// memberLen is what a member adds to the size: the key, a colon, the value, and a comma or the closing brace.
 func memberLen(key string, value []byte) int { return keyLen(key) + len(value) + 2 }
 
 func (o *object) parts() []Member {
@@ -210,7 +210,8 @@ func (o Object) Get(key string) ([]byte, bool) {
 	return nil, false
 }
 
-// find is a scan. Over a thousand keys it takes a microsecond, and each change would need a new index.
+// find is a scan. An index would have to be made anew for each change, and a scan of a thousand keys takes a
+// microsecond.
 func find(members []Member, key string) int {
 	for i := range members {
 		if members[i].Key == key {
@@ -220,7 +221,7 @@ func find(members []Member, key string) int {
 	return -1
 }
 
-// With is o with key set: in its place where it is there, at the end where not.
+// With returns o with key set: in its old place, or at the end if it is new.
 func (o Object) With(key string, value []byte) Object {
 	old := o.Members()
 	members := make([]Member, len(old), len(old)+1)
@@ -238,7 +239,7 @@ func (o Object) With(key string, value []byte) Object {
 	return madeOf(append(members, Member{key, value}), size, held).own()
 }
 
-// Without is o without key.
+// Without returns o without key.
 func (o Object) Without(key string) Object {
 	old := o.Members()
 	i := find(old, key)
@@ -254,7 +255,7 @@ func (o Object) Without(key string) Object {
 	return madeOf(members, o.size()-memberLen(key, old[i].Value), o.alive()).own()
 }
 
-// Equal reports whether both are the same text.
+// Equal reports whether both have the same text.
 func (o Object) Equal(p Object) bool {
 	switch {
 	case o.o == p.o:

@@ -3,15 +3,15 @@ package cart
 import "slices"
 
 // openItem is an item of the draft that is being changed. A batch may change one item a thousand times, and the item
-// may be as large as a document. So it is taken apart once, and put together once when the items are needed as a whole.
+// may be as large as a document. So it is parsed once, and written once when the items are needed as a whole.
 type openItem struct {
 	id      string
-	members []Member // its own
-	size    int      // of its text, once it is put together
+	members []Member // not shared
+	size    int      // of its text, once it is written
 	was     int      // size of its text in the items
 }
 
-// open takes an item apart; nil where it is not there.
+// open parses an item; it returns nil if the cart has no such item.
 func (d *Draft) open(id string) *openItem {
 	for _, o := range d.opened {
 		if o.id == id {
@@ -28,7 +28,7 @@ func (d *Draft) open(id string) *openItem {
 	return o
 }
 
-// overlay sets members, which have different keys.
+// overlay sets members. Their keys must differ.
 func (o *openItem) overlay(over []Member) {
 	if len(over) > fewKeys {
 		o.members = overlay(o.members, over)
@@ -40,7 +40,7 @@ func (o *openItem) overlay(over []Member) {
 	}
 }
 
-// set sets a member in place, or at the end where it is not there.
+// set sets a member: in its old place, or at the end if it is new.
 func (o *openItem) set(key string, value []byte) {
 	if i := find(o.members, key); i >= 0 {
 		o.size += len(value) - len(o.members[i].Value)
@@ -54,7 +54,7 @@ func (o *openItem) set(key string, value []byte) {
 	o.size += memberLen(key, value)
 }
 
-// itemsSize is the size of the items with those that are open.
+// itemsSize is the size of the items, with the open ones as they are now.
 func (d *Draft) itemsSize() int {
 	size := d.cart.Items.Object.size()
 	for _, o := range d.opened {
@@ -63,13 +63,13 @@ func (d *Draft) itemsSize() int {
 	return size
 }
 
-// fitsItem holds the items against the limit after a change of an open one, which had size before.
+// fitsItem checks the items against the limit after an open one was changed. before is its size before that change.
 func (d *Draft) fitsItem(o *openItem, before int) error {
 	size := d.itemsSize()
 	return d.fits("items", size, size-o.size+before)
 }
 
-// addItem puts a new item last.
+// addItem appends a new item.
 func (d *Draft) addItem(id string, text []byte) error {
 	old := d.cart.Items.Object
 	with := old.With(id, text)
@@ -90,7 +90,7 @@ func (d *Draft) removeItem(id string) error {
 	return nil
 }
 
-// closeItems puts the open items together. It must be called before the items are looked at as a whole.
+// closeItems writes the open items back. It must be called before the items are used as a whole.
 func (d *Draft) closeItems() {
 	switch items := d.cart.Items.Object; len(d.opened) {
 	case 0:
@@ -118,8 +118,8 @@ func (o *openItem) text() []byte {
 	return appendObject(make([]byte, 0, o.size), o.members)
 }
 
-// overlay is base with the members of over set. It leaves both alone, and has room for one more. An item may have as
-// many members as fit into a document, so that a scan for each would be too much.
+// overlay returns base with the members of over set, whose keys must differ. It changes neither, and leaves room for
+// one more member. If both are large it uses an index, because a scan for each member would cost too much.
 func overlay(base, over []Member) []Member {
 	out := make([]Member, len(base), len(base)+len(over)+1)
 	copy(out, base)
@@ -146,7 +146,7 @@ func overlay(base, over []Member) []Member {
 	return out
 }
 
-// set is overlay of one member. It writes to members.
+// set sets one member and writes to members.
 func set(members []Member, key string, value []byte) []Member {
 	if i := find(members, key); i >= 0 {
 		members[i].Value = value

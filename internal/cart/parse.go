@@ -13,11 +13,11 @@ const (
 	metadataWanted   = "an object of values by key, null to remove a key"
 )
 
-// ParseItems reads an items document: an object of items by id. Errors are [*InvalidError] with the path below field; a
-// document over the limits on its size or number of items matches [ErrTooLarge].
+// ParseItems reads an items document: an object of items by id. Errors are [*InvalidError] with the path below field.
+// If the document exceeds the limit on its size or on the number of items, the error matches [ErrTooLarge].
 //
-// What Sidecart does not compute with it does not judge: only the id, the quantity and the name of a condition have
-// rules. An empty list where an empty map belongs becomes {}: in place of an item, or of its attributes or conditions.
+// Only the members that Sidecart itself uses have rules: the id and quantity of an item, and the name of a condition.
+// An empty list becomes {} where an object belongs: in place of an item, or of its attributes or conditions.
 func ParseItems(field string, raw []byte, l Limits) (Object, error) {
 	o, err := parseObject(field, raw, itemsWanted, rules{
 		maxBytes: l.MaxDocumentBytes, keyed: true,
@@ -79,7 +79,7 @@ func checkEach(field string, o Object, what string, check func(string, []Member)
 	return o, nil
 }
 
-// ParseItem reads an item to add. Its id is required; a quantity that is missing becomes 1.
+// ParseItem reads an item to add. Its id is required. A missing quantity becomes 1.
 func ParseItem(field string, raw []byte, l Limits) (Item, error) {
 	o, err := parseObject(field, raw, "an item, which is an object", rules{maxBytes: l.MaxDocumentBytes, level: 1})
 	if err != nil {
@@ -106,7 +106,7 @@ func ParseItem(field string, raw []byte, l Limits) (Item, error) {
 	return Item{ID: id, Object: o}, nil
 }
 
-// ParseItemPatch reads the members of an item to set.
+// ParseItemPatch reads the members to set in an item.
 func ParseItemPatch(field string, raw []byte, l Limits) (Object, error) {
 	o, err := parseObject(field, raw, "an object of the members to set", rules{maxBytes: l.MaxDocumentBytes, level: 1})
 	if err != nil {
@@ -122,7 +122,7 @@ func zeroQuantity(field string, l Limits) error {
 	return Invalidf(field, "must be a whole number from 1 to %d, not 0: to remove the item, delete it or use quantityDelta", l.MaxQuantity)
 }
 
-// ParseCondition reads one condition, which will stand under name.
+// ParseCondition reads one condition, to be stored under name.
 func ParseCondition(field, name string, raw []byte, l Limits) (Object, error) {
 	if err := checkName("name", name); err != nil {
 		return Object{}, err
@@ -151,11 +151,11 @@ func ParseMetadataValue(field string, raw []byte, l Limits) ([]byte, error) {
 	return parseValue(field, raw, l.MaxDocumentBytes)
 }
 
-// ParseMetadataPatch reads an object of metadata values by key, at most as many as a cart may hold; a null is returned
-// as a nil Value.
+// ParseMetadataPatch reads an object of metadata values by key. It takes at most as many keys as a cart may hold. A
+// null is returned as a nil Value.
 func ParseMetadataPatch(field string, raw []byte, l Limits) ([]Member, error) {
-	// The values are documents of their own, so they start at level 0 and each may have the full size; a patch as a
-	// whole is bounded by its transport.
+	// Each value is a document of its own: it starts at level 0 and may have the full size. The transport bounds the
+	// patch as a whole.
 	o, err := parseObject(field, raw, metadataWanted, rules{
 		maxBytes: math.MaxInt, level: -1, keyed: true,
 		maxMembers: l.MaxMetadataKeys, tooMany: func(n int) error { return tooManyKeys(field, n, l) },
@@ -170,7 +170,7 @@ func ParseMetadataPatch(field string, raw []byte, l Limits) ([]Member, error) {
 		if err := checkName(path, m.Key); err != nil {
 			return nil, err
 		}
-		// Each is kept by itself, and must not keep the whole patch alive.
+		// Each value is stored separately, and must not keep the whole patch in memory.
 		m.Key, m.Value = strings.Clone(m.Key), bytes.Clone(m.Value)
 		if isNull(m.Value) {
 			m.Value = nil

@@ -2,8 +2,8 @@ package cart
 
 import "slices"
 
-// fewParts is the number of comparisons up to which scans are quicker than a set. A change may have a thousand parts,
-// one for each metadata key, and a queue a thousand changes.
+// fewParts is the number of comparisons up to which scans are faster than a set. A change may have a thousand parts,
+// one for each metadata key, and a queue may have a thousand changes.
 const fewParts = 256
 
 // PartSet is a set of parts that grows. The zero value is empty.
@@ -32,7 +32,7 @@ func (s *PartSet) Has(p Part) bool {
 	return ok
 }
 
-// Overlaps reports whether a lock over some of parts holds off one over some of s.
+// Overlaps reports whether a lock over parts excludes a lock over s.
 func (s *PartSet) Overlaps(parts []Part) bool {
 	switch {
 	case len(s.parts) == 0 || len(parts) == 0:
@@ -43,7 +43,7 @@ func (s *PartSet) Overlaps(parts []Part) bool {
 	return slices.ContainsFunc(parts, s.Has)
 }
 
-// Overlap reports whether a lock over some of a holds off one over some of b.
+// Overlap reports whether a lock over a excludes a lock over b.
 func Overlap(a, b []Part) bool {
 	if len(a)*len(b) <= fewParts {
 		return slices.ContainsFunc(a, func(p Part) bool { return slices.ContainsFunc(b, p.Overlaps) })
@@ -53,7 +53,7 @@ func Overlap(a, b []Part) bool {
 	return s.Overlaps(b)
 }
 
-// Covers reports whether a lock over held keeps all others from changing any of want.
+// Covers reports whether a lock over held keeps everybody else from changing any of want.
 func Covers(held, want []Part) bool {
 	if slices.Contains(held, PartAll) {
 		return true

@@ -7,17 +7,17 @@ import (
 
 // Precondition is what a client demands of the current state. The zero value demands nothing.
 type Precondition struct {
-	// IfMatch are etags as the client gave them, of which one must be current; "*" demands that the resource exists.
-	// Empty demands nothing.
+	// IfMatch holds etags as the client gave them. One of them must be current. "*" demands that the resource exists.
+	// An empty list demands nothing.
 	IfMatch []string
 	// IfNoneMatch demands that the resource does not exist ("*").
 	IfNoneMatch bool
 }
 
-// ParsePrecondition reads the values of If-Match and If-None-Match headers ("" for none): a comma-separated list of
-// etags, quoted or not. A weak etag never matches, and neither does a list that names no etag. If-None-Match of a
-// change must be "*". Anything else is an [*InvalidError], and so is white space alone: who sends it means to hold off
-// something.
+// ParsePrecondition reads the values of If-Match and If-None-Match headers ("" for none). If-Match is a comma-separated
+// list of etags, quoted or not. A weak etag never matches, and neither does a list that names no etag. If-None-Match of
+// a change must be "*"; anything else is an [*InvalidError]. White space alone is an [*InvalidError] too, because the
+// client meant to demand something.
 func ParsePrecondition(ifMatch, ifNoneMatch string) (Precondition, error) {
 	if ifMatch != "" && strings.TrimSpace(ifMatch) == "" {
 		return Precondition{}, Invalidf("If-Match", `must not be empty: give an etag, "*", or leave it out`)
@@ -27,7 +27,7 @@ func ParsePrecondition(ifMatch, ifNoneMatch string) (Precondition, error) {
 	}
 	p := Precondition{IfMatch: splitETags(ifMatch)}
 	if len(p.IfMatch) == 0 && ifMatch != "" {
-		// It names no etag, but it was meant to hold off a change.
+		// The list names no etag, but the client meant to prevent a change.
 		p.IfMatch = []string{strings.TrimSpace(ifMatch)}
 	}
 	switch strings.TrimSpace(ifNoneMatch) {
@@ -61,9 +61,9 @@ func splitETags(list string) (etags []string) {
 	return etags
 }
 
-// Check compares the precondition with the current state of what the request is about: scope is one part, [PartAll], or
-// [PartMetadataAll] for the metadata as a whole. The etag of the scope itself and that of the whole cart are both
-// accepted. The error is a [*ConflictError].
+// Check compares the precondition with the current state of scope, which the request is about. scope is one part,
+// [PartAll], or [PartMetadataAll] for the metadata as a whole. Check accepts the etag of the scope and the etag of the
+// whole cart. The error is a [*ConflictError].
 func (p Precondition) Check(c *Cart, scope Part) error {
 	current := c.PartVersion(scope)
 	if p.IfNoneMatch && c.has(scope) {
@@ -72,7 +72,7 @@ func (p Precondition) Check(c *Cart, scope Part) error {
 	if len(p.IfMatch) == 0 {
 		return nil
 	}
-	var first tag // the first that is an etag
+	var first tag // the first valid etag
 	for _, s := range p.IfMatch {
 		if s == "*" {
 			if c.has(scope) {
@@ -106,7 +106,7 @@ func (c *Cart) has(scope Part) bool {
 	return c.Exists() && c.PartVersion(scope) > 0
 }
 
-// unquote takes the quotes off an etag. A weak one keeps its W/ and so never parses.
+// unquote removes the quotes around an etag. A weak etag keeps its W/ and so never parses.
 func unquote(s string) string {
 	if len(s) >= 2 && s[0] == '"' && s[len(s)-1] == '"' {
 		return s[1 : len(s)-1]
@@ -114,7 +114,7 @@ func unquote(s string) string {
 	return s
 }
 
-// mismatch says in words why none of the etags is current; first is the first of them that is one at all.
+// mismatch says in words why none of the etags is current. first is the first valid one.
 func (p Precondition) mismatch(c *Cart, scope Part, first tag) string {
 	given := p.IfMatch[0]
 	switch {

@@ -8,7 +8,7 @@ import (
 // Parts implements [Verb].
 func (Receive) Parts(*Cart) []Part { return []Part{PartAll} }
 
-// Apply implements [Verb]. A hand-over that has arrived already changes nothing, so that its second step can be
+// Apply implements [Verb]. If the hand-over has arrived already, it changes nothing, so that the second step can be
 // repeated.
 func (v Receive) Apply(d *Draft) error {
 	if v.ID != "" {
@@ -23,8 +23,7 @@ func (v Receive) Apply(d *Draft) error {
 	return v.merge(d)
 }
 
-// merge takes over what the source has. What was within the limits in one of the carts, or moves as it is, is not
-// refused for being over a limit.
+// merge takes over what the source has. What is over a limit is refused only if it is more than either cart had.
 func (v Receive) merge(d *Draft) error {
 	d.closeItems()
 	from := v.From.Items.Object
@@ -61,7 +60,7 @@ func (v Receive) merge(d *Draft) error {
 	return nil
 }
 
-// mergeMembers is target, then what only source has; resolve decides where both have a key.
+// mergeMembers returns the members of target, then those that only source has. If both have a key, resolve decides.
 func mergeMembers(target, source Object, resolve func(key string, target, source []byte) []byte) Object {
 	out := slices.Grow(slices.Clone(target.Members()), source.Len())
 	index := make(map[string]int, len(out))
@@ -75,12 +74,11 @@ func mergeMembers(target, source Object, resolve func(key string, target, source
 			out = append(out, m)
 		}
 	}
-	return newObject(out).rewritten() // else each text would stay in memory as long as one member of it
+	return newObject(out).rewritten() // otherwise one member would keep the whole text of its object in memory
 }
 
-// resolve makes one item of the two that both carts of a merge have. A quantity that would be over the limit becomes
-// the limit, and capped says so. It is not refused: a merge happens at a login, where the customer could do nothing
-// about it.
+// resolve merges an item that both carts have. A quantity over the limit becomes the limit, and capped reports that. It
+// is not refused, because a merge happens at a login, where the customer could do nothing about it.
 func (s Strategy) resolve(target, source []byte, l Limits) (merged []byte, capped bool) {
 	switch s {
 	case StrategyKeepTarget:
@@ -101,7 +99,7 @@ func (s Strategy) resolve(target, source []byte, l Limits) (merged []byte, cappe
 		if more <= math.MaxInt64-has {
 			quantity = has + more
 		}
-		both = overlay(overlay(mine, theirs), mine) // the target's order and values, then what it lacks
+		both = overlay(overlay(mine, theirs), mine) // the target's order and values, then the members it lacks
 	}
 	if quantity > l.MaxQuantity {
 		quantity, capped = l.MaxQuantity, true

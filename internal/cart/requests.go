@@ -10,14 +10,14 @@ import (
 
 // Request is a change that was made under an idempotency key.
 type Request struct {
-	// Key is what the client calls it.
+	// Key is the client's name for it.
 	Key string
 	// Sum tells one request from another: the same key with another Sum is a mistake of the client.
 	Sum Sum
 	// Version is the cart's version after the change, and Changed says whether the change altered anything.
 	Version uint64
 	Changed bool
-	// At is when it was made, by the clock of the sidecar, to the millisecond.
+	// At is when the change was made, by the sidecar's clock, to the millisecond.
 	At time.Time
 }
 
@@ -27,8 +27,8 @@ type Sum [16]byte
 // MaxRequests is how many requests a cart remembers; the oldest go first.
 const MaxRequests = 64
 
-// Remembered are the requests that the cart remembers, oldest first, without those made before since. A cart that does
-// not exist remembers none.
+// Remembered returns the requests that the cart remembers, oldest first, without those made before since. A cart that
+// does not exist remembers none.
 func (c *Cart) Remembered(since time.Time) ([]Request, error) {
 	l, err := c.ledger()
 	if err != nil {
@@ -48,8 +48,8 @@ func (c *Cart) Remembered(since time.Time) ([]Request, error) {
 	return list, damaged(r)
 }
 
-// Remember makes the cart remember the newest of the requests, which are in order, oldest first. What else its ledger
-// holds stays. It returns an error where that cannot be read.
+// Remember makes the cart remember the newest of the requests, which must be sorted, oldest first. The rest of its
+// ledger stays. It returns an error if the ledger cannot be read.
 func (c *Cart) Remember(list []Request) error {
 	list = list[max(0, len(list)-MaxRequests):]
 	var b []byte
@@ -67,7 +67,8 @@ func (c *Cart) Remember(list []Request) error {
 	return c.setSection(sectionRequests, b)
 }
 
-// Joined are the requests of two carts that become one, oldest first. Of two with one key the later stays.
+// Joined returns the requests of two carts that become one, oldest first. If both have the same key, the later request
+// stays.
 func Joined(a, b []Request) []Request {
 	all := slices.Concat(a, b)
 	slices.SortStableFunc(all, func(x, y Request) int { return x.At.Compare(y.At) })

@@ -3,8 +3,8 @@ package cart
 import "encoding/binary"
 
 // isCompact reports whether text is one JSON value as json.Compact would leave it: valid, without white space, and
-// nested at most [MaxDepth] deep. It is for documents that were written compact, as nearly all are: it makes no copy,
-// and takes a small part of the time of json.Compact. What it does not take for compact may still be valid.
+// nested at most [MaxDepth] deep. Nearly all documents are sent compact. For them it saves a copy and most of the time
+// of json.Compact. If it reports false, the text may still be valid.
 func isCompact(text []byte) bool {
 	var objects [MaxDepth + 1]bool // whether the value at each depth is an object; the rest are arrays
 	depth := 0
@@ -21,7 +21,7 @@ value:
 		depth++
 		objects[depth] = c == '{'
 		i++
-		if i < len(text) && text[i] == c+2 { // the closing one comes two after the opening one
+		if i < len(text) && text[i] == c+2 { // the closing character comes two after the opening one
 			i++
 			depth--
 			goto end
@@ -117,9 +117,9 @@ func scanString(text []byte, i int) int {
 	}
 }
 
-// isPlain reports whether none of the eight bytes of w is a quote, a backslash or a control character. A byte of x is
-// zero where w has the one that is looked for, and the borrow of a subtraction then sets its highest bit. Bytes of 128
-// and more are plain.
+// isPlain reports whether none of the eight bytes of w is a quote, a backslash or a control character. The XOR makes a
+// byte zero where w has the wanted character; the borrow of the subtraction then sets its highest bit. Bytes of 128 and
+// more are plain.
 func isPlain(w uint64) bool {
 	const ones, high = 0x0101010101010101, 0x8080808080808080
 	quote, backslash := w^(ones*'"'), w^(ones*'\\')

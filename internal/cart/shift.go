@@ -2,8 +2,8 @@ package cart
 
 import "maps"
 
-// Shifted returns a copy of c in which every version above after is higher by by. A change that was computed from
-// version after looks like that if changes of other parts had raised the version before it was committed.
+// Shifted returns a copy of c in which every version above after is higher by by. It is the result of a change that was
+// computed from version after, if changes of other parts raised the version before it was committed.
 func (c *Cart) Shifted(after, by uint64) *Cart {
 	s := *c
 	if by == 0 {
