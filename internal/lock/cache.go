@@ -9,11 +9,11 @@ import (
 	"github.com/sidecart/sidecart/internal/cart"
 )
 
-// cache remembers the last known state of carts, so that a change can be computed without a read first. It may be
-// wrong: a commit is conditional on what it was computed from, and a conflict brings the truth.
+// cache remembers the last known state of carts, so that a change can be computed without a read first. It may be out
+// of date: a commit depends on the state that it was computed from, and a conflict returns the current one.
 type cache struct {
 	seed maphash.Seed
-	// Several small lists, so that carts do not meet on one mutex.
+	// Several small lists, so that carts do not contend for one mutex.
 	parts [16]cachePart
 }
 
@@ -25,8 +25,8 @@ type cachePart struct {
 	byKey map[cart.Key]*list.Element
 	order list.List // of *cached, most recent first
 	bytes int
-	// clock rises with every commit on one of these carts: a read that was under way meanwhile may have an older state
-	// to offer.
+	// clock rises with every commit on one of these carts. A read that was under way during a commit may return an
+	// older state.
 	clock uint64
 }
 
@@ -34,10 +34,10 @@ type cached struct {
 	key  cart.Key
 	cart *cart.Cart
 	size int
-	// own says that the state is from a commit of this sidecar. If the backend has another state, then somebody else
-	// wrote.
+	// own says that the state is from a commit of this sidecar. If the backend has another state, somebody else wrote
+	// it.
 	own bool
-	// turn is when this sidecar last changed the cart in a turn of its own.
+	// turn is when this sidecar last changed the cart under a turn of its own.
 	turn time.Time
 }
 
@@ -64,11 +64,11 @@ func (c *cache) get(key cart.Key) (k *cart.Cart, own bool) {
 	}
 	p.order.MoveToFront(e)
 	v := e.Value.(*cached)
-	p.weigh(v) // a document that has been parsed since takes more
+	p.weigh(v) // a document that was parsed since takes more memory
 	return v.cart, v.own
 }
 
-// used notes that the cart was worked on without a commit, which may have made its entry larger.
+// used notes that the cart was used without a commit. That may have made its entry larger.
 func (c *cache) used(key cart.Key) {
 	p := c.part(key)
 	p.mu.Lock()
@@ -86,7 +86,7 @@ func (c *cache) begin(key cart.Key) {
 	p.mu.Unlock()
 }
 
-// set remembers the state that a commit of this sidecar left or found.
+// set remembers the state that a commit of this sidecar wrote or found.
 func (c *cache) set(key cart.Key, k *cart.Cart) {
 	p := c.part(key)
 	p.mu.Lock()
@@ -99,11 +99,11 @@ func (c *cache) set(key cart.Key, k *cart.Cart) {
 	p.put(v)
 }
 
-// busy is how soon after a turn another one of the same cart makes it likely that a third will follow.
+// busy is how close two turns on one cart must be to make a third one likely.
 const busy = 50 * time.Millisecond
 
-// takesTurns notes a turn and reports whether the one before was just now: then several sidecars change this cart again
-// and again.
+// takesTurns notes a turn and reports whether the previous one was less than busy ago. Then several sidecars keep
+// changing this cart.
 func (c *cache) takesTurns(key cart.Key) bool {
 	p := c.part(key)
 	p.mu.Lock()
@@ -127,7 +127,7 @@ func (c *cache) remember(key cart.Key, k *cart.Cart, whole bool) {
 	}
 }
 
-// drop forgets a cart whose state is in doubt.
+// drop forgets a cart if its state is in doubt.
 func (c *cache) drop(key cart.Key) {
 	p := c.part(key)
 	p.mu.Lock()
@@ -155,7 +155,7 @@ func (c *cache) offer(key cart.Key, k *cart.Cart, stamp uint64) {
 	}
 	if e, ok := p.byKey[key]; ok {
 		if old := e.Value.(*cached).cart; old.ID == k.ID && old.Version == k.Version && old.Ledger.Version == k.Ledger.Version {
-			return // nothing new; keep what is known of its origin
+			return // nothing new: keep the mark of who wrote it
 		}
 	}
 	p.put(&cached{key: key, cart: k})
@@ -179,7 +179,7 @@ func (p *cachePart) put(v *cached) {
 	p.weigh(v)
 }
 
-// weigh counts an entry as large as it is now, and drops what is too much for the cache.
+// weigh counts an entry at its current size, and drops entries until the cache fits its bound.
 func (p *cachePart) weigh(v *cached) {
 	p.bytes -= v.size
 	v.size = size(v)
@@ -199,7 +199,7 @@ func (p *cachePart) remove(key cart.Key) {
 	}
 }
 
-// size is about how much memory an entry takes, in bytes.
+// size estimates how much memory an entry takes, in bytes.
 func size(v *cached) int {
 	// The entry, its element of the list, and its slot in the map, which has room for up to twice as many.
 	const overhead = 96 + 48 + 2*(32+8+1)

@@ -13,55 +13,56 @@ import (
 
 // A checkout is made in three steps, each atomic:
 //
-//  1. The cart's ledger gets an entry: the right to take from this cart, once, what the snapshot has.
+//  1. The cart's ledger gets an entry: the right to take the contents of the snapshot from this cart, once.
 //  2. The list of the cart's name gets the checkout.
 //  3. The snapshot is stored, as the cart was at step 1. From then on the checkout is there.
 //
-// So a snapshot never stands without its entry, unless the cart has gone. An entry without a snapshot is one of a
-// checkout that nobody was told of: whoever asks for it again goes on behind step 1. See docs/design/0009-checkouts.md.
+// So a snapshot always has its entry, unless the cart has gone. An entry without a snapshot belongs to a checkout that
+// no client was told of. A client that asks for it again continues after step 1. See docs/design/0009-checkouts.md.
 
 // Sentinels of checkouts.
 var (
-	// ErrEmptyCart is returned for a cart without items that was to be checked out.
+	// ErrEmptyCart is returned for a checkout of a cart without items.
 	ErrEmptyCart = errors.New("the cart has no items to check out")
-	// ErrAlreadySettled is returned for a checkout that was settled with the other outcome.
+	// ErrAlreadySettled is returned for a checkout that was settled already with the other outcome.
 	ErrAlreadySettled = errors.New("the checkout was settled already")
 )
 
 const (
-	// MaxOpenCheckouts is how many checkouts of one cart may be open. Where two carts become one there may be more.
+	// MaxOpenCheckouts is how many checkouts of one cart may be open. After a merge of two carts there may be more.
 	MaxOpenCheckouts = 16
-	// mostEntries bounds the entries of a cart, open ones apart: of those that expired, the oldest lose the right to
-	// take.
+	// mostEntries bounds the entries of a cart that are not open. Beyond it, the oldest expired entries are dropped,
+	// and with them the right to take.
 	mostEntries = 64
 )
 
 // CheckoutRequest asks for a checkout.
 type CheckoutRequest struct {
-	// ID is what the client calls it; "" lets one be made, the same for the same Request.
+	// ID is the client's name for it. For "" the sidecar makes one, the same for the same Request.
 	ID string
 	// ExpiresIn is how long it is open.
 	ExpiresIn time.Duration
 	// Attributes are the client's own, a JSON object; nil for none.
 	Attributes []byte
-	// Change has what must hold at the instant of the snapshot, a lease and an idempotency key, as in every change. Its
-	// Verb and Scope are not looked at.
+	// Change has the precondition at the instant of the snapshot, a lease and an idempotency key, as in every change.
+	// Its Verb and Scope are ignored.
 	Change Change
 }
 
 // CheckoutResult is the answer to a checkout or a settlement.
 type CheckoutResult struct {
 	Checkout *Checkout
-	// Key and Cart are the cart as it is now. It is under another name where it was handed over.
+	// Key and Cart are the cart as it is now. After a hand-over Key is its new name.
 	Key  cart.Key
 	Cart *cart.Cart
-	// Settled says that this call settled the checkout, or the call that it repeats.
+	// Settled says that this call settled the checkout, or that it repeats the call that did.
 	Settled bool
 	Repeat  Repeat
 }
 
-// Checkout takes a snapshot of a cart, which goes on. The same id again answers with the same snapshot. It needs no
-// lock. A cart without items is ErrEmptyCart, and too many open checkouts are a [cart.ErrTooLarge].
+// Checkout takes a snapshot of a cart. The cart stays in use. A second call with the same id returns the same snapshot.
+// Checkout needs no lock. It returns ErrEmptyCart for a cart without items, and [cart.ErrTooLarge] if too many
+// checkouts are open.
 func (c *Coordinator) Checkout(ctx context.Context, key cart.Key, r CheckoutRequest) (CheckoutResult, error) {
 	if err := c.canLease(r.Change); err != nil {
 		return CheckoutResult{}, err
@@ -88,7 +89,7 @@ func (c *Coordinator) Checkout(ctx context.Context, key cart.Key, r CheckoutRequ
 	}
 }
 
-// tryCheckout makes one attempt. again says that somebody else was at the cart.
+// tryCheckout makes one attempt. again says that somebody else changed the cart meanwhile.
 func (c *Coordinator) tryCheckout(ctx context.Context, key cart.Key, r *CheckoutRequest) (res CheckoutResult, again bool, err error) {
 	k, err := c.loadFinished(ctx, key)
 	if err != nil {
@@ -132,7 +133,7 @@ func (c *Coordinator) tryCheckout(ctx context.Context, key cart.Key, r *Checkout
 			return res, false, ErrEmptyCart
 		}
 		now := time.Now().UTC().Truncate(time.Millisecond)
-		for j := range entries { // each has a time of its own, since lists are in the order of times
+		for j := range entries { // each has a different time, since lists are ordered by time
 			if last := entries[j].CreatedAt; !now.After(last) {
 				now = last.Add(time.Millisecond)
 			}
@@ -145,9 +146,9 @@ func (c *Coordinator) tryCheckout(ctx context.Context, key cart.Key, r *Checkout
 		if after, err = c.enterCheckout(ctx, key, k, entries, r); err != nil || after == nil {
 			return res, after == nil, err
 		}
-	case entries[i].Outcome != "": // the backend has lost its snapshot, and a settled id never opens again
+	case entries[i].Outcome != "": // the backend lost its snapshot, and a settled id never opens again
 		return res, false, noCheckout(r.ID)
-	case k.Items.Object.Len() == 0: // the entry is of an attempt that nobody was told of
+	case k.Items.Object.Len() == 0: // the entry is from an attempt that no client was told of
 		return res, false, ErrEmptyCart
 	}
 	e := &entries[i]
@@ -164,23 +165,24 @@ func (c *Coordinator) tryCheckout(ctx context.Context, key cart.Key, r *Checkout
 		}
 		return res, false, err
 	}
-	if checkout.nonce != e.Nonce { // that of another attempt, which began in another cart of this name
+	if checkout.nonce != e.Nonce { // it is from another attempt, in another cart of this name
 		c.withdraw(ctx, key, e.Nonce)
 	}
 	return CheckoutResult{Checkout: checkout, Key: key, Cart: after, Repeat: repeat.Repeat}, false, nil
 }
 
-// enterCheckout is step 1. It returns the cart as it left it, nil where somebody else was quicker.
+// enterCheckout is step 1. It returns the cart as it wrote it, or nil if somebody else changed the cart first.
 func (c *Coordinator) enterCheckout(ctx context.Context, key cart.Key, k *cart.Cart, entries []cart.CheckoutEntry, r *CheckoutRequest) (*cart.Cart, error) {
 	commit, after, err := c.writeEntries(k, entries, r.Change.Request, false)
 	if err != nil {
 		return nil, err
 	}
-	// The snapshot is of the instant at which the cart was read. What came since is no part of it, and stays.
+	// The snapshot is of the instant at which the cart was read. Later changes are not part of it, and stay in the
+	// cart.
 	return c.commitEntries(ctx, key, commit, after, r.Change)
 }
 
-// loadFinished reads a cart from the backend. It first finishes the hand-over that the cart is the source of, if any.
+// loadFinished reads a cart from the backend. If the cart is the source of a hand-over, it first finishes that.
 func (c *Coordinator) loadFinished(ctx context.Context, key cart.Key) (*cart.Cart, error) {
 	for {
 		k, err := c.store.Load(ctx, key)
@@ -193,8 +195,8 @@ func (c *Coordinator) loadFinished(ctx context.Context, key cart.Key) (*cart.Car
 	}
 }
 
-// find looks for a checkout of the cart k of that name: one that came with the cart, one that was made under the name,
-// or one that the name's list has, if it counts. It is nil where there is none.
+// find looks for a checkout of the cart k under the name key. It looks under the name, then among those that came with
+// the cart, then in the name's list, where counts must accept it. It returns nil if there is none.
 func (c *Coordinator) find(ctx context.Context, key cart.Key, k *cart.Cart, id string, counts func(context.Context, cart.Key, *Checkout) (bool, error)) (*Checkout, error) {
 	entries, err := checkoutsOf(k)
 	if err != nil {
@@ -238,7 +240,7 @@ func (c *Coordinator) find(ctx context.Context, key cart.Key, k *cart.Cart, id s
 	return nil, nil
 }
 
-// anywhere lets every checkout count: who asks for it by its id finds it, wherever its cart has gone.
+// anywhere accepts every checkout: a client that asks by id finds it, wherever its cart has gone.
 func anywhere(context.Context, cart.Key, *Checkout) (bool, error) { return true, nil }
 
 func hasEntry(entries []cart.CheckoutEntry, s *Checkout) bool { return entryOf(entries, s) != nil }
@@ -252,8 +254,8 @@ func entryOf(entries []cart.CheckoutEntry, s *Checkout) *cart.CheckoutEntry {
 	return nil
 }
 
-// belongs reports whether a checkout is one of the cart of that name, or of its last one: lists have those too that
-// would have come with a hand-over which was not made, and those that have gone with one.
+// belongs reports whether a checkout belongs to the current cart of that name, or to the last one. Lists also have
+// checkouts of hand-overs that were announced and not made, and checkouts that left with a hand-over.
 func (c *Coordinator) belongs(ctx context.Context, name cart.Key, s *Checkout) (bool, error) {
 	if s.Outcome != "" && s.settledIn != (cart.Key{}) {
 		return s.settledIn == name, nil
@@ -265,17 +267,17 @@ func (c *Coordinator) belongs(ctx context.Context, name cart.Key, s *Checkout) (
 	return at.key == name, nil
 }
 
-// located is the cart that has the entry of a checkout; entry is nil where none has.
+// located is the cart that has the entry of a checkout; entry is nil if no cart has it.
 type located struct {
 	key   cart.Key
 	cart  *cart.Cart
 	entry *cart.CheckoutEntry
 }
 
-// locate looks for the cart that has the entry of s: under the name where it was made, under that which was asked for,
-// which a cache that has lost its list does not know any more, and then under the names to which carts have gone from
-// there. Each move is written down before the cart goes. So a search that does not find the cart has passed it on its
-// way only where a move was written meanwhile, and then it begins anew.
+// locate looks for the cart that has the entry of s. It begins with the name under which s was made and the name that
+// was asked for, because a cache server may have lost the list that leads from the one to the other. Then it follows
+// the names to which carts have gone from there. Each move is recorded before the cart goes. So the search can miss a
+// moving cart only if a move was recorded meanwhile, and then it begins again.
 func (c *Coordinator) locate(ctx context.Context, s *Checkout, asked cart.Key, load func(context.Context, cart.Key) (*cart.Cart, error)) (located, error) {
 	var before map[cart.Key]uint64
 	for {
@@ -331,7 +333,7 @@ func (c *Coordinator) GetCheckout(ctx context.Context, key cart.Key, id string) 
 
 func noCheckout(id string) error { return &cart.NotFoundError{What: "checkout", Name: id} }
 
-// ListCheckouts calls visit with the checkouts of a cart's name, the newest first. They are read one by one.
+// ListCheckouts calls visit with the checkouts of a cart's name, newest first. It reads them one by one.
 func (c *Coordinator) ListCheckouts(ctx context.Context, key cart.Key, visit func(*Checkout) error) error {
 	if err := c.enter(); err != nil {
 		return err

@@ -10,10 +10,10 @@ import (
 	"github.com/sidecart/sidecart/internal/storage"
 )
 
-// What a cart keeps of its checkouts in its ledger. See checkout.go.
+// The records of checkouts in a cart's ledger. See checkout.go.
 
-// commitEntries makes a commit of the ledger alone, which waits for no lock. It returns the cart as it is then, nil
-// where somebody else was quicker. The version of the cart matters only for a precondition.
+// commitEntries commits a change of the ledger alone, which waits for no lock. It returns the cart after the commit, or
+// nil if somebody else changed it first. The version of the cart matters only for a precondition.
 func (c *Coordinator) commitEntries(ctx context.Context, key cart.Key, commit storage.Commit, after *cart.Cart, ch Change) (*cart.Cart, error) {
 	commit.Key = key
 	if len(ch.If.IfMatch) == 0 && !ch.If.IfNoneMatch {
@@ -38,7 +38,7 @@ func (c *Coordinator) commitEntries(ctx context.Context, key cart.Key, commit st
 	return nil, nil
 }
 
-// asCommitted is the cart that a commit left which did not raise the version.
+// asCommitted is the cart after a commit that did not raise its version.
 func (c *Coordinator) asCommitted(ctx context.Context, key cart.Key, after *cart.Cart, out storage.Outcome) (*cart.Cart, error) {
 	if out.Base != after.Version {
 		return c.read(ctx, key)
@@ -47,7 +47,8 @@ func (c *Coordinator) asCommitted(ctx context.Context, key cart.Key, after *cart
 	return after, nil
 }
 
-// writeEntries is the commit that stores entries, and a request where it has a key, in the ledger of a cart as it is.
+// writeEntries returns the commit that stores entries in the ledger of a cart, and the request if it has a key. The
+// commit fails if the cart is not as k any more.
 func (c *Coordinator) writeEntries(k *cart.Cart, entries []cart.CheckoutEntry, r Request, changed bool) (storage.Commit, *cart.Cart, error) {
 	o := c.opts.Load()
 	d := cart.NewDraft(k, o.Limits, "")
@@ -66,8 +67,8 @@ func (c *Coordinator) writeEntries(k *cart.Cart, entries []cart.CheckoutEntry, r
 	return storage.Commit{Expect: expectLedger(k), Change: storage.Change{Writes: writes(d, k.Version), TTL: o.TTL}}, d.Cart(), nil
 }
 
-// room drops entries that have done their work, so that there is room for one more: those of settlements once their
-// snapshots say so too, and those whose snapshots are kept no longer.
+// room drops entries that are not needed any more, so that there is room for one more. It drops a settled entry once
+// the snapshot says so too, and an entry once its snapshot may be removed.
 func (c *Coordinator) room(ctx context.Context, key cart.Key, entries []cart.CheckoutEntry, now time.Time) (kept []cart.CheckoutEntry, err error) {
 	o, open, closed := c.opts.Load(), 0, 0
 	for i := range entries {
@@ -113,7 +114,7 @@ func (c *Coordinator) finishSettled(ctx context.Context, key cart.Key, e *cart.C
 	}
 }
 
-// withdraw takes an entry back whose checkout did not come about. If it fails, the entry expires.
+// withdraw removes the entry of a checkout that was not made. If that fails, the entry expires.
 func (c *Coordinator) withdraw(ctx context.Context, key cart.Key, nonce string) {
 	for ctx.Err() == nil {
 		k, err := c.store.Load(ctx, key)

@@ -13,34 +13,34 @@ import (
 	"github.com/sidecart/sidecart/internal/storage"
 )
 
-// checkoutList is what is known of the checkouts of one cart's name, whatever cart has it. Where checkouts have a store
-// of their own, there are two for each name: one there, of the checkouts, and one beside the carts, of the moves. So
-// carts move while the store of checkouts is down.
+// checkoutList lists the checkouts of one cart name, whichever cart has that name. If checkouts have a store of their
+// own, each name has two lists: one in that store, of the checkouts, and one beside the carts, of the moves. So carts
+// can move while the store of checkouts is down.
 type checkoutList struct {
-	// Checkouts are by the names of their records.
+	// Checkouts are keyed by the names of their records.
 	Checkouts map[string]ref `json:"checkouts"`
 	// Moves are the names to which carts with checkouts went from this one. Each is written before the cart goes, so
-	// that who does not find the cart here any more knows where it may be.
+	// that a search which does not find the cart here knows where to look.
 	Moves []move `json:"moves,omitempty"`
 
 	stored *cart.Cart
 }
 
-// ref is what a list knows of a checkout.
+// ref is a checkout in a list.
 type ref struct {
 	ID      string    `json:"id"`
 	Created time.Time `json:"created"`
-	// Until is when its record may go.
+	// Until is when its record may be removed.
 	Until time.Time `json:"until"`
 }
 
-// move is where a cart went, and until when that matters.
+// move is where a cart went, and until when the move is kept.
 type move struct {
 	To    cart.Key  `json:"to"`
 	Until time.Time `json:"until"`
 }
 
-// The bounds of a list: the newest stay.
+// The bounds of a list. Beyond them the oldest are dropped.
 const (
 	mostListed = 256
 	mostMoves  = 64
@@ -83,7 +83,7 @@ func readList(of cart.Key, k *cart.Cart) (*checkoutList, error) {
 	return l, nil
 }
 
-// changeList stores what alter makes of the list of a name, unless it alters nothing.
+// changeList lets alter change the list of a name, and stores the result if alter changed anything.
 func (r records) changeList(ctx context.Context, of cart.Key, alter func(l *checkoutList) bool) error {
 	l, err := r.list(ctx, of)
 	for err == nil && alter(l) {
@@ -135,7 +135,7 @@ func (l *checkoutList) add(name string, r ref) (changed bool) {
 	return true
 }
 
-// trim drops what matters no longer, and returns until when the rest does.
+// trim drops what is out of date, and returns until when the rest must be kept.
 func (l *checkoutList) trim(now time.Time) (until time.Time) {
 	l.Moves = slices.DeleteFunc(l.Moves, func(m move) bool { return !now.Before(m.Until) })
 	l.Moves = l.Moves[max(0, len(l.Moves)-mostMoves):]
@@ -155,7 +155,7 @@ func (l *checkoutList) trim(now time.Time) (until time.Time) {
 	return until
 }
 
-// names are the names of the records, those of the newest checkouts first.
+// names returns the names of the records, newest checkouts first.
 func (l *checkoutList) names(now time.Time) (names []string) {
 	for n, r := range l.Checkouts {
 		if now.Before(r.Until) {
@@ -174,11 +174,10 @@ func (c *Coordinator) enlist(ctx context.Context, of cart.Key, k *Checkout) erro
 	return c.snapshots.changeList(ctx, of, func(l *checkoutList) bool { return l.add(k.name, r) })
 }
 
-// announce writes down that a cart with checkouts is about to go to another name, before it goes. It does no harm where
-// the cart stays.
+// announce records that a cart with checkouts is about to go to another name. It does no harm if the cart then stays.
 //
-// A store of checkouts that is down does not keep a cart from going. The list of the new name then lacks what the cart
-// has in its ledger until that is settled.
+// A cart may go while the store of checkouts is down. The list of the new name then lacks the checkouts in the cart's
+// ledger until they are settled.
 func (c *Coordinator) announce(ctx context.Context, from, to cart.Key, source *cart.Cart) error {
 	entries, err := checkoutsOf(source)
 	if err != nil || len(entries) == 0 {
@@ -196,7 +195,7 @@ func (c *Coordinator) announce(ctx context.Context, from, to cart.Key, source *c
 	err = c.beside().changeList(ctx, from, func(l *checkoutList) bool {
 		l.Moves = slices.DeleteFunc(l.Moves, func(m move) bool { return m.To == to })
 		l.Moves = append(l.Moves, move{to, last})
-		return true // also where it is known: see locate
+		return true // even if the move is recorded already: see locate
 	})
 	if err != nil {
 		return err

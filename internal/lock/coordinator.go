@@ -12,12 +12,12 @@ import (
 	"github.com/sidecart/sidecart/internal/storage"
 )
 
-// Sentinels that only this package knows, beside those of storage; matched with errors.Is.
+// Sentinels of this package, beside those of storage. They are matched with errors.Is.
 var (
 	// ErrDraining is returned when the coordinator is stopping.
 	ErrDraining = errors.New("stopping")
-	// ErrBusy is returned when the time of a request ended before the backend was asked: the sidecar itself was too
-	// slow, and nothing was changed.
+	// ErrBusy is returned when a request's time ended before the backend was asked. The sidecar itself was too slow,
+	// and nothing was changed.
 	ErrBusy = errors.New("the sidecar did not get to it in time; nothing was changed")
 )
 
@@ -26,29 +26,29 @@ var Errors = []error{ErrDraining, ErrBusy, ErrKeyReused, ErrEmptyCart, ErrAlread
 
 // Options are what a [Coordinator] runs with.
 type Options struct {
-	// Locking turns distributed locking on, where the store can lock across replicas.
+	// Locking turns distributed locking on, if the store can lock across replicas.
 	Locking bool
 	// Reason says why locking is on or off, for the status: "Configured", "MultipleReplicas".
 	Reason string
-	// WaitTimeout is the longest that a change waits for a lock.
+	// WaitTimeout is how long a change waits for a lock at most.
 	WaitTimeout time.Duration
-	// LeaseDuration is how long a lock lives that its holder does not renew.
+	// LeaseDuration is how long a lock lives if its holder does not renew it.
 	LeaseDuration time.Duration
-	// TTL is the life of a cart from its last change; 0 is for ever.
+	// TTL is how long a cart lives after its last change; 0 is for ever.
 	TTL time.Duration
-	// IdempotencyWindow is for how long a cart remembers the requests that were made under idempotency keys; 0 is for
-	// the cart's life, which ends it in any case.
+	// IdempotencyWindow is how long a cart remembers the requests that were made under idempotency keys. 0 means for
+	// the cart's life. They end with the cart in any case.
 	IdempotencyWindow time.Duration
-	// CheckoutRetention is for how long a checkout is kept after it was settled or has expired, whichever came last.
+	// CheckoutRetention is how long a checkout is kept after it was settled or expired, whichever came last.
 	CheckoutRetention time.Duration
 	// Limits bound the carts.
 	Limits cart.Limits
-	// Holder names this sidecar to people who look at a lock.
+	// Holder names this sidecar for people who look at a lock.
 	Holder string
-	// CallOf names the call that a context is of, such as "AddItem", for an audit trail; nil leaves it open. It is
-	// asked only where the store is a [storage.Auditor].
+	// CallOf names the call of a context, such as "AddItem", for an audit trail; nil leaves it out. It is called only
+	// if the store is a [storage.Auditor].
 	CallOf func(ctx context.Context) string
-	// OnEvent is told what people should hear of; nil drops it. It must not block.
+	// OnEvent receives the events that operators should see; nil drops them. It must not block.
 	OnEvent func(Event)
 }
 
@@ -56,14 +56,14 @@ type Options struct {
 type Event struct {
 	// Kind is one of the Event constants.
 	Kind string
-	// Key is the cart that it happened on, where it was one.
+	// Key is the cart that it happened on, if it was one.
 	Key cart.Key
-	// Message says it in a sentence.
+	// Message describes it in a sentence.
 	Message string
 }
 
-// EventForeignWriter: simple mode met a version conflict that this sidecar did not cause, and locking is on from now
-// where the store can lock.
+// EventForeignWriter: simple mode met a version conflict that this sidecar did not cause. From now on locking is on, if
+// the store can lock.
 const EventForeignWriter = "ForeignWriter"
 
 // Change is a request to change one cart.
@@ -73,13 +73,13 @@ type Change struct {
 	// If must hold on Scope at the instant of the change.
 	If    cart.Precondition
 	Scope cart.Part
-	// Lease is the token of a lease to work under; "" for none. The change is made only if the lease stands at that
-	// instant, and parts that it does not cover must be free. Release gives it back in the same step, if the change
-	// succeeds, also one that alters nothing.
+	// Lease is the token of the lease that the change is made under; "" for none. The change is made only if the lease
+	// is held at that instant, and parts that it does not cover must be free. Release gives the lease back in the same
+	// step if the change succeeds, even if it alters nothing.
 	Lease   string
 	Release bool
-	// Request is the idempotency key, if any. A repeat of a request that the cart remembers changes nothing. It asks
-	// for no lease and no precondition, and waits for no lock.
+	// Request is the idempotency key, if any. A repeat of a request that the cart remembers changes nothing. It checks
+	// no lease and no precondition, and waits for no lock.
 	Request Request
 }
 
@@ -90,16 +90,16 @@ type Result struct {
 	Cart *cart.Cart
 	// Changed says whether anything was altered.
 	Changed bool
-	// Capped are the ids of the items whose quantity a merge made the largest that is allowed, in the order of the
-	// cart's items. Where another sidecar made a step of the merge, they are not known.
+	// Capped are the ids of the items whose quantity a merge capped at the limit, in the order of the cart's items. If
+	// another sidecar made a step of the merge, they are not known.
 	Capped []string
-	// Repeat says that the request was made before. Changed and Repeat.Version are of that time, and Cart is as it is
-	// now.
+	// Repeat says that the request was made before. Changed and Repeat.Version are from then, and Cart is the cart as
+	// it is now.
 	Repeat Repeat
 }
 
-// turnTTL bounds how long a sidecar that dies in the middle of a change holds up the others. A turn covers one round
-// trip to the backend. A longer turn would cost a second round trip, since its waiter would have to claim it again
+// turnTTL bounds how long a sidecar that dies in the middle of a change blocks the others. A turn covers one round trip
+// to the backend. A longer turn would cost a second round trip, because its waiter would have to claim it again
 // ([storage.Claim.Confirms]).
 const turnTTL = storage.WaiterTTL
 
@@ -107,9 +107,9 @@ const turnTTL = storage.WaiterTTL
 // storage or this package, or the context's error.
 type Coordinator struct {
 	store  storage.Store
-	locker storage.Locker // nil where locks cannot hold off anybody else
+	locker storage.Locker // nil if locks cannot exclude other sidecars
 	audits bool           // the store keeps an audit trail
-	// snapshots is where checkouts are made: the store, or one of their own.
+	// snapshots is where new checkouts are stored: the store of the carts, or one of their own.
 	snapshots records
 	opts      atomic.Pointer[Options]
 	mode      mode
@@ -118,7 +118,7 @@ type Coordinator struct {
 	stats     stats
 	leases    leases
 	views     *views
-	// listing is held by the one list that is made.
+	// listing admits one call of List at a time.
 	listing chan struct{}
 
 	ending   chan struct{} // closed by Close
@@ -130,8 +130,8 @@ type Coordinator struct {
 // New serves store's carts and keeps checkouts beside them. Close does not close the store.
 func New(store storage.Store, o Options) *Coordinator { return NewHybrid(store, nil, o) }
 
-// NewHybrid serves store's carts and keeps checkouts in another store, or beside the carts where checkouts is nil.
-// Those that were made beside the carts before stay there and are settled there. Close closes neither store.
+// NewHybrid serves store's carts and keeps checkouts in another store, or beside the carts if checkouts is nil.
+// Checkouts that were made beside the carts earlier stay there and are settled there. Close closes neither store.
 func NewHybrid(store, checkouts storage.Store, o Options) *Coordinator {
 	c := &Coordinator{store: store, audits: audits(store), cache: newCache(), ending: make(chan struct{}), listing: make(chan struct{}, 1)}
 	c.snapshots = c.beside()
@@ -149,15 +149,15 @@ func NewHybrid(store, checkouts storage.Store, o Options) *Coordinator {
 	return c
 }
 
-// Update replaces the options while requests run. Each change keeps the options that it began with. Locking that the
-// tripwire turned on stays on until new options turn it on themselves.
+// Update replaces the options while requests run. Each change keeps the options that it began with. If the tripwire
+// turned locking on, it stays on until new options turn it on themselves.
 func (c *Coordinator) Update(o Options) {
 	c.opts.Store(&o)
 	c.mode.configure(o, c.store.Capabilities())
 }
 
-// enter counts a call in, so that Close can wait for it. A call enters once, at its beginning: what was let in is
-// finished, however many steps it takes.
+// enter counts a call as under way, so that Close can wait for it. A call enters once, at its beginning. It then runs
+// to its end, however many steps it takes.
 func (c *Coordinator) enter() error {
 	c.closeMu.RLock()
 	defer c.closeMu.RUnlock()
@@ -168,8 +168,8 @@ func (c *Coordinator) enter() error {
 	return nil
 }
 
-// Close refuses new calls with ErrDraining, ends those that hold a lease or watch a cart, and waits for the others
-// under way, or for ctx.
+// Close refuses new calls with ErrDraining and ends calls that hold a lease or watch a cart. It waits until the others
+// have ended, or ctx has.
 func (c *Coordinator) Close(ctx context.Context) error {
 	c.closeMu.Lock()
 	if !c.closing.Swap(true) {
@@ -212,7 +212,7 @@ func (c *Coordinator) read(ctx context.Context, key cart.Key) (*cart.Cart, error
 	return k, nil
 }
 
-// Change makes one change. What it answers is acknowledged: it is in the backend.
+// Change makes one change. When it returns without an error, the change is in the backend.
 func (c *Coordinator) Change(ctx context.Context, key cart.Key, ch Change) (Result, error) {
 	if err := c.enter(); err != nil {
 		return Result{}, err
@@ -222,13 +222,13 @@ func (c *Coordinator) Change(ctx context.Context, key cart.Key, ch Change) (Resu
 }
 
 // change makes one change, or forgets the cart. Under a lease it does not queue for parts that the lease does not
-// cover, since it could then wait for others who wait for its lease. It asks again until the parts are free or the wait
-// time has passed.
+// cover, because it could then wait for others that wait for its lease. It asks again until the parts are free or the
+// wait time has passed.
 func (c *Coordinator) change(ctx context.Context, key cart.Key, ch Change, forget bool) (Result, error) {
 	if err := c.canLease(ch); err != nil {
 		return Result{}, err
 	}
-	if ch.Request.Key != "" && c.lockAwaited(key) { // a repeat does not queue for it
+	if ch.Request.Key != "" && c.lockAwaited(key) { // a repeat need not queue for the lock
 		if again, ok, err := c.lookUp(ctx, key, ch.Request); ok || err != nil {
 			return again, err
 		}
@@ -293,7 +293,7 @@ func (c *Coordinator) ForgetAll(ctx context.Context, identifier string) (int, er
 	return n, nil
 }
 
-// Instances lists the instances that exist of an identifier, sorted.
+// Instances lists the existing instances of an identifier, sorted.
 func (c *Coordinator) Instances(ctx context.Context, identifier string) ([]string, error) {
 	if err := c.enter(); err != nil {
 		return nil, err
@@ -310,7 +310,7 @@ func (c *Coordinator) Flush(ctx context.Context) error {
 	defer c.inFlight.Done()
 	c.cache.clear()
 	err := c.store.Flush(ctx)
-	c.cache.clear() // what was put in during the flush may be from before it
+	c.cache.clear() // entries added during the flush may be from before it
 	if err == nil && c.snapshots.apart {
 		err = c.snapshots.flush(ctx)
 	}
@@ -320,13 +320,13 @@ func (c *Coordinator) Flush(ctx context.Context) error {
 	return err
 }
 
-// How long a call pauses before it asks again, if nothing wakes it.
+// How long a call pauses before it asks again, unless something wakes it.
 const (
 	pauseMin = 2 * time.Millisecond
 	pauseMax = 50 * time.Millisecond
 )
 
-// pause waits before the next attempt, longer each time, with jitter. The end of ctx's time is storage.ErrLockTimeout.
+// pause waits before the next attempt, longer each time, with jitter. When ctx ends, it returns storage.ErrLockTimeout.
 func pause(ctx context.Context, attempt int) error {
 	d := min(pauseMin<<min(attempt, 10), pauseMax)
 	timer := time.NewTimer(d/2 + rand.N(d/2))

@@ -8,13 +8,13 @@ import (
 	"github.com/sidecart/sidecart/internal/storage"
 )
 
-// HandOver moves a cart into another: swap or merge by strategy. A swap moves the cart itself, so that the two names
-// never show one id, and no limit refuses it. ch.Verb is nil; ch.If is about the source. Result.Cart is the target;
-// Changed is false when there was nothing to move, and then neither cart was touched. Onto itself it is a no-op with
-// Changed false.
+// HandOver moves a cart into another: strategy says whether as a swap or a merge. A swap moves the cart itself, so the
+// two names never show the same id, and no limit refuses it. ch.Verb is nil, and ch.If is about the source. Result.Cart
+// is the target. Changed is false if there was nothing to move; then neither cart was touched. Moving a cart onto
+// itself does nothing, with Changed false.
 //
-// ch.Lease is a lease of the source. A lock of another holder on the target, or on a part of the source that the lease
-// does not cover, makes the hand-over wait.
+// ch.Lease is a lease on the source. The hand-over waits for another holder's lock on the target, or on a part of the
+// source that the lease does not cover.
 func (c *Coordinator) HandOver(ctx context.Context, from, to cart.Key, strategy cart.Strategy, ch Change) (Result, error) {
 	if err := c.canLease(ch); err != nil {
 		return Result{}, err
@@ -47,7 +47,7 @@ func (c *Coordinator) handOverQueued(ctx context.Context, from, to cart.Key, str
 		}
 		return Result{Cart: k}, nil
 	}
-	// Both queues, always in the same order: two hand-overs never wait for each other.
+	// It takes both queues, always in the same order, so that two hand-overs never wait for each other.
 	first, second := from, to
 	if to.Identifier < from.Identifier || to.Identifier == from.Identifier && to.Instance < from.Instance {
 		first, second = to, from
@@ -72,8 +72,7 @@ func (c *Coordinator) handOverQueued(ctx context.Context, from, to cart.Key, str
 	return res, err
 }
 
-// exclusively runs f when nothing else of the key's queue is under way. lease is the one that f works under, "" for
-// none.
+// exclusively runs f while nothing else of the key's queue is under way. f works under lease, "" for none.
 func (c *Coordinator) exclusively(ctx context.Context, key cart.Key, lease string, f func(context.Context)) error {
 	o := &op{Change: Change{Lease: lease}}
 	o.exclusive = func(ctx context.Context) {
@@ -96,8 +95,8 @@ func (c *Coordinator) handOver(ctx context.Context, from, to, first cart.Key, st
 		second = to
 	}
 	deadline := time.Now().Add(t.o.WaitTimeout)
-	// Several steps need both turns from the start. One step needs them only if somebody holds a lock or has been
-	// quicker twice.
+	// A hand-over in several steps needs both turns from the start. One in a single step needs them only if somebody
+	// holds a lock, or changed a cart first twice.
 	turns := !c.store.Atomic(from, to)
 	t.guesses = !turns
 	for attempt := 0; ; attempt++ {

@@ -11,8 +11,8 @@ import (
 )
 
 // leases are the leases that were acquired through this sidecar. The status page shows them, and a stream that holds
-// one is told when it is released. Only the backend knows which of them are still held. There are [MaxListed] at most,
-// so that a client which takes long leases on ever new names does not fill the memory.
+// one is told when it is released. Only the backend knows which of them are still held. The list holds at most
+// [MaxListed], so that a client which keeps taking long leases on new names does not fill the memory.
 type leases struct {
 	mu   sync.Mutex
 	byID map[leaseID]*listed
@@ -43,8 +43,8 @@ func (s *leases) add(key cart.Key, l Lease, d time.Duration) {
 		s.byID = make(map[leaseID]*listed)
 	}
 	now := time.Now()
-	// Adding one looks at a few others and drops those that have ended, so that there are never many of these. Go
-	// starts the range of a map at a random place.
+	// Each addition checks a few others and drops those that have ended, so that few ended leases stay. Go starts the
+	// range over a map at a random place.
 	looks := 8
 	for id, h := range s.byID {
 		if !now.Before(h.ends) {
@@ -74,7 +74,7 @@ func (s *leases) renew(key cart.Key, l Lease) {
 	}
 }
 
-// parts are what the lease covers; nil where it is not known.
+// parts returns what the lease covers; nil if the lease is not in the list.
 func (s *leases) parts(key cart.Key, token string) []cart.Part {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -95,7 +95,7 @@ func (s *leases) end(key cart.Key, token string) {
 	}
 }
 
-// released is closed when the lease is released by way of this sidecar.
+// released returns a channel that is closed when the lease is released through this sidecar.
 func (s *leases) released(key cart.Key, token string) <-chan struct{} {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -113,17 +113,17 @@ func (s *leases) clear() {
 	clear(s.byID)
 }
 
-// HeldLease is a lease as people may see it: without its token.
+// HeldLease is a lease as it may be shown to people: without its token.
 type HeldLease struct {
 	Key cart.Key
 	storage.Lease
 	// Since is when it was granted, by this sidecar's clock.
 	Since time.Time
-	// Waiting is how many changes and leases of that cart wait in this sidecar.
+	// Waiting is how many changes and leases wait for that cart in this sidecar.
 	Waiting int
 }
 
-// list returns the leases that are held, oldest first, and drops those that have ended.
+// list returns the held leases, oldest first, and drops those that have ended.
 func (s *leases) list() []HeldLease {
 	s.mu.Lock()
 	defer s.mu.Unlock()

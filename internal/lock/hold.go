@@ -14,15 +14,15 @@ import (
 // duration, and each renewal is a write to the backend.
 const MinHold = time.Second
 
-// HoldLease takes a lease, of [MinHold] at least, and renews it until ctx ends, send fails or the coordinator closes.
-// Then it gives the lease back at once. send is told of the lease, with the cart, and of each renewal. HoldLease
-// returns storage.ErrLockLost when the lease is lost, ErrDraining when the coordinator closes, nil when the lease was
-// released with its token through this sidecar, and otherwise the error that ended it.
+// HoldLease takes a lease of at least [MinHold] and renews it until ctx ends, send fails or the coordinator closes.
+// Then it gives the lease back at once. It calls send with the lease and the cart, and again for each renewal.
+// HoldLease returns storage.ErrLockLost if the lease is lost, ErrDraining if the coordinator closes, and nil if the
+// lease was released with its token through this sidecar. Otherwise it returns the error that ended it.
 func (c *Coordinator) HoldLease(ctx context.Context, key cart.Key, r LeaseRequest, send func(Lease) error) error {
 	if c.locker == nil {
 		return errNoLeases
 	}
-	if err := c.enter(); err != nil { // Close waits until the lease is back
+	if err := c.enter(); err != nil { // Close waits until the lease is given back
 		return err
 	}
 	defer c.inFlight.Done()
@@ -77,8 +77,8 @@ func (c *Coordinator) keep(ctx context.Context, key cart.Key, l Lease, d time.Du
 		case ctx.Err() != nil:
 			return ctx.Err()
 		case time.Now().After(ends):
-			// The backend has not answered for the whole life of the lease. The lease may have ended, so nothing that
-			// was done under it is certain to have been protected.
+			// The backend has not answered for the whole life of the lease. The lease may have ended, so it may not
+			// have protected what was done under it.
 			return c.noteLease(key, Change{Lease: l.Token}, storage.ErrLockLost)
 		}
 	}

@@ -13,7 +13,7 @@ import (
 	"github.com/sidecart/sidecart/internal/storage"
 )
 
-// Bounds of a lease's duration. The least is longer than a round trip, so that a lease that was granted can be used.
+// Bounds of a lease's duration. The least is longer than a round trip, so that a granted lease can be used.
 const (
 	MinLeaseDuration = 10 * time.Millisecond
 	MaxLeaseDuration = time.Hour
@@ -28,31 +28,31 @@ var errHeld = errors.New("parts outside of the lease are locked")
 
 // LeaseRequest asks for a lease.
 type LeaseRequest struct {
-	// Parts are what to lock, all at once or not at all; PartAll, alone, is the whole cart.
+	// Parts are what to lock, all at once or not at all. PartAll, alone, is the whole cart.
 	Parts []cart.Part
-	// Wait is the longest wait; 0 waits for nobody, and a negative one stands for the configured wait time.
+	// Wait is the longest wait. 0 waits for nobody, and a negative value means the configured wait time.
 	Wait time.Duration
-	// Duration is how long the lease lives unless it is renewed; 0 stands for the configured one, or with Token for
-	// that of the lease.
+	// Duration is how long the lease lives unless it is renewed. 0 means the configured duration, or, with Token, the
+	// lease's own.
 	Duration time.Duration
-	// Holder is shown to people; "" stands for this sidecar.
+	// Holder is shown to people; "" means this sidecar.
 	Holder string
-	// Token, if not "", is that of a lease which holds Parts already. It is renewed, whole, and keeps its fence.
+	// Token, if not "", names a lease that holds Parts already. All of it is renewed, and it keeps its fence.
 	Token string
 }
 
 // Lease is a lease that was granted.
 type Lease struct {
-	// Token proves to hold it. It is a secret: anybody who has it can use the lock.
+	// Token is the proof of holding the lease. It is a secret: anybody who has it can use the lock.
 	Token string
 	storage.Lease
-	// Cart is the state under the lease; nil where nobody asked for it.
+	// Cart is the state under the lease; nil if it was not asked for.
 	Cart *cart.Cart
 }
 
-// AcquireLease waits for a lease and returns it with the cart as it is under it. In a sidecar leases and changes of the
-// same parts are served in the order in which they came; among sidecars, in the order in which those who are first in
-// theirs asked the backend.
+// AcquireLease waits for a lease and returns it with the cart as it is under the lease. Within a sidecar, leases and
+// changes of the same parts are served in order of arrival. Each sidecar asks the backend for the first of its own, and
+// the backend serves the sidecars in the order in which they asked.
 func (c *Coordinator) AcquireLease(ctx context.Context, key cart.Key, r LeaseRequest) (Lease, error) {
 	if c.locker == nil {
 		return Lease{}, errNoLeases
@@ -114,7 +114,7 @@ func (c *Coordinator) acquireLease(ctx context.Context, key cart.Key, r LeaseReq
 var errNoLeases = fmt.Errorf("leases are %w", storage.ErrUnsupported)
 
 // tryOnce checks that the parts are free, for an op that must not wait. If somebody takes them after the check, the op
-// waits for tryTime at most.
+// waits at most tryTime.
 func (c *Coordinator) tryOnce(ctx context.Context, key cart.Key, g *waiter) error {
 	if !g.once {
 		return nil
@@ -126,8 +126,8 @@ func (c *Coordinator) tryOnce(ctx context.Context, key cart.Key, g *waiter) erro
 	return err
 }
 
-// reenter renews a lease that holds what is asked for. The backend is asked first what the lease holds, unless it was
-// acquired here: the parts of a lease never change.
+// reenter renews a lease that already holds the requested parts. It first asks the backend what the lease holds, unless
+// the lease was acquired here: the parts of a lease never change.
 func (c *Coordinator) reenter(ctx context.Context, key cart.Key, r LeaseRequest) (Lease, error) {
 	if !cart.Covers(c.leases.parts(key, r.Token), r.Parts) {
 		l, err := c.lease(ctx, key, r.Token)
@@ -154,7 +154,7 @@ func names(parts []cart.Part) string {
 	return strings.Join(quoted, ", ")
 }
 
-// Lease says how a lease stands.
+// Lease returns the state of a lease.
 func (c *Coordinator) Lease(ctx context.Context, key cart.Key, token string) (Lease, error) {
 	if err := c.enter(); err != nil {
 		return Lease{}, err
@@ -167,7 +167,7 @@ func (c *Coordinator) lease(ctx context.Context, key cart.Key, token string) (Le
 	return c.onLease(key, token, func() (storage.Lease, error) { return c.locker.Lease(ctx, key, token) })
 }
 
-// RenewLease lets a lease end d from now, which becomes its own duration; 0 stands for the duration that it has.
+// RenewLease makes a lease end d from now. d becomes the duration of the lease; 0 means the duration that it has.
 func (c *Coordinator) RenewLease(ctx context.Context, key cart.Key, token string, d time.Duration) (Lease, error) {
 	if err := c.enter(); err != nil {
 		return Lease{}, err
@@ -218,7 +218,7 @@ func (c *Coordinator) onLease(key cart.Key, token string, ask func() (storage.Le
 	return Lease{Token: token, Lease: l}, nil
 }
 
-// canLease refuses what cannot be a lease before the backend is asked.
+// canLease refuses what cannot be a lease, before the backend is asked.
 func (c *Coordinator) canLease(ch Change) error {
 	switch {
 	case ch.Lease == "":
@@ -250,8 +250,8 @@ func (c *Coordinator) noteLease(key cart.Key, ch Change, err error) error {
 	return err
 }
 
-// ifLeased ends a change that alters nothing and needs no commit. Its lease must still be held, and is given back if
-// that was asked for.
+// ifLeased ends a change that alters nothing and needs no commit. It checks that the lease is still held, and gives it
+// back if that was asked for.
 func (c *Coordinator) ifLeased(ctx context.Context, key cart.Key, ch Change) (err error) {
 	switch {
 	case ch.Lease == "":

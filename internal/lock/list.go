@@ -10,31 +10,32 @@ import (
 	"github.com/sidecart/sidecart/internal/storage"
 )
 
-// Listed is a cart that a list found, as it stood then.
+// Listed is a cart that a list found, as it was then.
 type Listed struct {
 	Key                  cart.Key
 	Version              uint64
 	UpdatedAt, ExpiresAt time.Time
 }
 
-// ListPlace is where a list goes on: with the names of Pending, and then behind After. The zero value is its beginning.
+// ListPlace is where a list continues: with the names in Pending, and then after After. The zero value is the
+// beginning.
 type ListPlace struct {
 	// After is the place in the walk of the store; see [storage.Walker].
 	After string
 	// Last says that the walk is over: only Pending is left.
 	Last bool
-	// Pending are names that the walk has met already.
+	// Pending are names that the walk found and the list has not looked at.
 	Pending []cart.Key
 }
 
 const (
-	// firstNames and mostNames are how many names the store is asked for at once. They are few, since those that do not
-	// fit into a page any more go into its token. They are very few at first, so that a page of a slow backend has
-	// some.
+	// firstNames and mostNames are how many names the store is asked for at once. They are few, because names that do
+	// not fit into a page go into its token. At first they are very few, so that a page of a slow backend has some
+	// carts.
 	firstNames = 4
 	mostNames  = 24
-	// mostPending bounds the bytes of the names in a token, which clients may send in a URL. It is more than mostNames
-	// of the longest names.
+	// mostPending bounds the bytes of the names in a token, which clients may send in a URL. It holds more than
+	// mostNames of the longest names.
 	mostPending = 14 << 10
 	// mostRest is the longest pause of a list between two carts.
 	mostRest = 100 * time.Millisecond
@@ -46,18 +47,18 @@ type ListRequest struct {
 	Place ListPlace
 	// Most is how many carts the page may have.
 	Most int
-	// Idle leaves out carts that were changed since.
+	// Idle leaves out carts that were changed less than this long ago.
 	Idle time.Duration
-	// Admit waits until there is memory to read a cart, which release gives back. nil does not wait.
+	// Admit waits until there is memory to read a cart; release gives that memory back. nil does not wait.
 	Admit func(ctx context.Context, key cart.Key) (release func(), err error)
 }
 
-// List finds carts, and where to go on; nil is the end. A cart that exists from the first page to the last is on one
-// page at least; one whose stored form is damaged is left out. A page may have fewer carts than r.Most, or none, since
-// it ends when half of ctx's time is over.
+// List finds carts, and returns the place of the next page; nil is the end. A cart that exists from the first page to
+// the last is on at least one page. A cart is left out if its stored form is damaged. A page may have fewer carts than
+// r.Most, or none, because it ends when half of ctx's time is over.
 //
-// It slows nobody: one list is made at a time, one cart is read at a time, and between two it rests for as long as the
-// last one took. Stores that cannot find their carts return storage.ErrUnsupported.
+// It hardly slows other calls: one list is made at a time, it reads one cart at a time, and after each it rests for as
+// long as the read took. Stores that cannot list their carts return storage.ErrUnsupported.
 func (c *Coordinator) List(ctx context.Context, r ListRequest) (found []Listed, next *ListPlace, err error) {
 	if err := c.enter(); err != nil {
 		return nil, nil, err
@@ -92,7 +93,7 @@ func (c *Coordinator) List(ctx context.Context, r ListRequest) (found []Listed, 
 	}
 }
 
-// listing is a page that is made.
+// listing is a page that is being made.
 type listing struct {
 	*Coordinator
 	ListRequest
@@ -103,8 +104,8 @@ type listing struct {
 	found  []Listed
 }
 
-// goOn looks at the names of place, or at those that come next, and returns the place behind them. more is false where
-// the page ends.
+// goOn looks at the pending names of place, or at the next names of the walk, and returns the place after them. more is
+// false at the end of the page.
 func (l *listing) goOn(ctx context.Context, place ListPlace) (behind ListPlace, more bool, err error) {
 	names, behind := place.Pending, ListPlace{After: place.After, Last: place.Last}
 	if len(names) == 0 {
@@ -127,8 +128,8 @@ func (l *listing) goOn(ctx context.Context, place ListPlace) (behind ListPlace, 
 			if behind.Pending = names[i:]; nameBytes(behind.Pending) <= mostPending {
 				return behind, false, nil
 			}
-			// The store found so many at one place, which happens where a Redis makes its tables smaller. It is asked
-			// again for what is there.
+			// The store found too many names at one place. That happens while Redis shrinks its tables. The next page
+			// asks for this place again.
 			return place, false, nil
 		}
 		began := time.Now()
@@ -149,7 +150,7 @@ func (l *listing) goOn(ctx context.Context, place ListPlace) (behind ListPlace, 
 
 func (l *listing) late() bool { return !l.until.IsZero() && time.Now().After(l.until) }
 
-// look reads a cart, and keeps nothing of it. One that is damaged is as none: whoever reads it is told.
+// look reads a cart without caching it. A damaged cart counts as missing: a call that reads it reports the damage.
 func (l *listing) look(ctx context.Context, key cart.Key) (*cart.Cart, error) {
 	if l.Admit != nil {
 		release, err := l.Admit(ctx, key)
@@ -168,9 +169,9 @@ func (l *listing) look(ctx context.Context, key cart.Key) (*cart.Cart, error) {
 	return k, err
 }
 
-// rest waits for as long as what began then took.
+// rest waits for as long as has passed since began.
 func rest(ctx context.Context, began time.Time) error {
-	const least = 100 * time.Microsecond // a timer is not more exact
+	const least = 100 * time.Microsecond // timers are no more precise than this
 	took := min(time.Since(began), mostRest)
 	if took < least {
 		return ctx.Err()

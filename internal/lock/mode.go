@@ -11,8 +11,8 @@ import (
 	"github.com/sidecart/sidecart/internal/storage"
 )
 
-// mode says whether distributed locking is on. It is read on every change and written when options change or the
-// tripwire is met.
+// mode says whether distributed locking is on. Every change reads it. It is written when options change or the tripwire
+// trips.
 type mode struct {
 	locking atomic.Bool
 	foreign atomic.Uint64
@@ -66,8 +66,7 @@ func (m *mode) trip() bool {
 	return true
 }
 
-// foreignWriter is the tripwire. It is called when somebody else has changed a cart that this sidecar knew by its own
-// last change.
+// foreignWriter is the tripwire. It is called when somebody else changed a cart after this sidecar's own last change.
 func (c *Coordinator) foreignWriter(key cart.Key) {
 	if !c.mode.trip() {
 		return
@@ -90,7 +89,7 @@ type Status struct {
 	Since time.Time
 	// ForeignWriters counts version conflicts that this sidecar did not cause.
 	ForeignWriters uint64
-	// Queues are the carts that changes and leases wait for now, longest queue first, at most 20.
+	// Queues are the carts for which changes and leases wait now, longest queue first, at most 20.
 	Queues []Queue
 	// Leases are those that were acquired through this sidecar and have not ended, oldest first, at most 100.
 	Leases []HeldLease
@@ -98,7 +97,7 @@ type Status struct {
 	Stats Stats
 }
 
-// Queue is one cart that changes or leases wait for.
+// Queue is a cart for which changes or leases wait.
 type Queue struct {
 	Key     cart.Key
 	Waiting int
@@ -110,11 +109,11 @@ type Queue struct {
 type Stats struct {
 	// Changes are changes answered with success.
 	Changes uint64
-	// CommitCounts count the commits that carried them, where the store is a [storage.Meter].
+	// CommitCounts count the commits that carried them, if the store is a [storage.Meter].
 	storage.CommitCounts
-	// Acquired are locks taken for real; Timeouts, waits that ended without one.
+	// Acquired counts locks taken in the backend. Timeouts counts waits that ended without one.
 	Acquired, Timeouts uint64
-	// LeasesGranted are leases granted to clients; LeaseTimeouts, requests for one that waited in vain; LeasesLost,
+	// LeasesGranted counts leases granted to clients, LeaseTimeouts requests that waited in vain, and LeasesLost
 	// answers that a lease was lost.
 	LeasesGranted, LeaseTimeouts, LeasesLost uint64
 	// Waiting is how many changes and leases wait now, and LeasesHeld how many leases are held.
@@ -131,7 +130,7 @@ const (
 	maxLeasesShown = 100
 )
 
-// Status is what the status page shows.
+// Status returns what the status page shows.
 func (c *Coordinator) Status() Status {
 	s := Status{
 		Locking:        c.mode.locking.Load(),

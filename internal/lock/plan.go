@@ -7,14 +7,14 @@ import (
 	"github.com/sidecart/sidecart/internal/storage"
 )
 
-// plan is what a batch would do to a cart as it was last seen: one commit, and an answer for each op that is true if
-// the commit succeeds.
+// plan is what a batch would do to a cart as it was last seen: one commit, and an answer for each op. The answers are
+// right if the commit succeeds.
 type plan struct {
 	view    *cart.Cart
 	ops     []*op
 	answers []answer
 	commit  storage.Commit
-	locked  cart.PartSet // commit.Locks.Parts, once there are many
+	locked  cart.PartSet // the same as commit.Locks.Parts, once there are many
 	after   *cart.Cart
 	memory  memory
 }
@@ -42,7 +42,7 @@ func (c *Coordinator) compute(o *Options, key cart.Key, b *batch, view *cart.Car
 			p.answers[i] = a
 			continue
 		}
-		if o.Lease != "" { // and it is alone
+		if o.Lease != "" { // then it is the only op
 			k.Locks.Token, k.Locks.MustHold, k.Locks.Release = o.Lease, true, o.Release
 		}
 		p.depend(o, d.Cart())
@@ -52,11 +52,11 @@ func (c *Coordinator) compute(o *Options, key cart.Key, b *batch, view *cart.Car
 		}
 		p.note(o, &p.answers[i], d.Cart())
 		if p.answers[i].err != nil && o.Lease != "" {
-			k.Locks.Release = false // only a change that is made gives its lease back
+			k.Locks.Release = false // only a successful change gives its lease back
 		}
 	}
 	if p.memory.added {
-		_ = d.Remember(p.memory.known) // it was read before
+		_ = d.Remember(p.memory.known) // this cannot fail: the ledger was read before
 	}
 	if p.after = d.Cart(); k.Change.Forget {
 		p.after = &cart.Cart{}
@@ -67,7 +67,7 @@ func (c *Coordinator) compute(o *Options, key cart.Key, b *batch, view *cart.Car
 	return p
 }
 
-// writes are what d has altered since a cart at version base.
+// writes returns what d has altered since the cart was at version base.
 func writes(d *cart.Draft, base uint64) (ws []storage.Write) {
 	for _, w := range d.Written() {
 		write := storage.Write{Part: w.Part, Value: w.Value, Step: w.Version - base}
@@ -75,22 +75,21 @@ func writes(d *cart.Draft, base uint64) (ws []storage.Write) {
 		case cart.PartReceived:
 			write.Step = 0
 		case cart.PartLedger:
-			write.Step = w.Version // which does not follow that of the cart
+			write.Step = w.Version // its version is independent of the cart's
 		}
 		ws = append(ws, write)
 	}
 	return ws
 }
 
-// depend notes which locks an op needs and which versions its answer depends on. A part that is not there has
-// version 0.
+// depend notes which locks an op needs and which versions its answer depends on. A missing part has version 0.
 func (p *plan) depend(o *op, now *cart.Cart) {
 	c := &p.commit
 	locks := o.lockParts(now)
 	for _, part := range locks {
 		p.lock(part)
 	}
-	// An etag of the whole cart may be compared with any part. So an op with an If-Match depends on the whole cart.
+	// The etag of the whole cart is accepted for any part. So an op with an If-Match depends on the whole cart.
 	whole := len(o.If.IfMatch) > 0
 	parts := make([]cart.Part, 0, len(locks)+1)
 	for _, part := range append(locks, o.Scope) {
@@ -100,7 +99,7 @@ func (p *plan) depend(o *op, now *cart.Cart) {
 			whole = true
 		}
 	}
-	if _, settles := o.Verb.(cart.Settle); settles { // it uses an entry of the ledger up
+	if _, settles := o.Verb.(cart.Settle); settles { // it uses up an entry of the ledger
 		parts = append(parts, cart.PartLedger)
 	}
 	for i, version := range p.view.PartVersions(parts) {
@@ -111,7 +110,7 @@ func (p *plan) depend(o *op, now *cart.Cart) {
 	}
 }
 
-// lock notes a part whose lock must be free.
+// lock notes a part that must be free of other holders' locks.
 func (p *plan) lock(part cart.Part) {
 	const few = 16
 	l := &p.commit.Locks
@@ -154,7 +153,7 @@ func (p *plan) apply(o *op, d *cart.Draft) answer {
 	if err != nil {
 		return answer{err: err}
 	}
-	// A change that alters nothing still gives the cart its full life again.
+	// A change that alters nothing still renews the cart's life.
 	p.commit.Change.Touch = p.commit.Change.Touch || !changed && p.view.Exists()
 	return answer{cart: d.Cart(), changed: changed}
 }
@@ -167,7 +166,7 @@ func (p *plan) idle() bool {
 
 // answer answers the ops of a plan that was committed, and returns the cart as it is now.
 func (p *plan) answer(c *Coordinator, out storage.Outcome) *cart.Cart {
-	// Changes of other parts may have come in between and raised the version.
+	// Changes of other parts may have raised the version in between.
 	shift := out.Base - p.view.Version
 	seen := map[*cart.Cart]*cart.Cart{}
 	stamp := func(k *cart.Cart) *cart.Cart {

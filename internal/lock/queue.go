@@ -13,23 +13,23 @@ import (
 	"github.com/sidecart/sidecart/internal/storage"
 )
 
-// maxBatch bounds how many changes go out as one commit, and so how long the first waits while the others are computed.
+// maxBatch bounds how many changes go into one commit, and so how long the first waits while the others are computed.
 const maxBatch = 128
 
-// shard is a share of the queues, so that carts do not meet on one mutex. Its mutex guards its queues and all that is
-// in them.
+// shard is a share of the queues, so that carts do not contend for one mutex. Its mutex guards its queues and
+// everything in them.
 type shard struct {
 	mu     sync.Mutex
 	queues map[cart.Key]*queue
 }
 
-// queue has the changes of one cart in this sidecar. Commits leave it one after the other, first come first served.
-// Changes that come while a commit is under way gather and go out together.
+// queue holds the changes of one cart in this sidecar. They are committed in order of arrival, one commit after the
+// other. Changes that arrive during a commit gather and go into the next one together.
 type queue struct {
 	key    cart.Key
 	active bool // somebody serves the queue
-	// exclusive says that a hand-over is being served. It may be waiting for a lease, so changes under that lease must
-	// not wait for it.
+	// exclusive says that a hand-over is being served. The hand-over may be waiting for a lease, so changes under that
+	// lease must not wait for it.
 	exclusive bool
 	pending   []*op
 	waiters   []*waiter
@@ -39,10 +39,10 @@ type queue struct {
 type op struct {
 	Change
 	forget bool
-	// exclusive, if set, runs in place of a verb when the op is served. Nothing else of this queue is under way then.
+	// exclusive, if set, runs instead of a verb when the op is served. Nothing else of this queue is under way then.
 	exclusive func(ctx context.Context)
-	// claim, if set, asks for a lease in place of a verb. When the op is served, it begins to wait in the backend, and
-	// later ops of the same parts wait behind it. once makes it fail where it would have to wait.
+	// claim, if set, asks for a lease instead of applying a verb. When the op is served, it begins to wait in the
+	// backend, and later ops on the same parts wait behind it. once makes it fail if it would have to wait.
 	claim *storage.Claim
 	once  bool
 	grant storage.Grant // of claim
@@ -51,17 +51,17 @@ type op struct {
 	parts   []cart.Part     // what it waits for in the queue
 	since   time.Time
 	expires time.Time // end of its wait
-	running bool      // taken out of the queue: it will be answered
+	running bool      // taken from the queue: it will be answered
 	done    chan struct{}
 
 	res Result
 	err error
 }
 
-// solo reports whether the op needs a commit of its own, since a commit has one token.
+// solo reports whether the op needs a commit of its own. A commit has room for one token.
 func (o *op) solo() bool { return o.forget || o.exclusive != nil || o.Lease != "" }
 
-// waiter has the changes that wait for one turn, or the one op that waits for its lease.
+// waiter holds the changes that wait for one turn, or the one op that waits for its lease.
 type waiter struct {
 	claim  storage.Claim
 	once   bool // as of the op that waits for its lease
@@ -72,20 +72,20 @@ type waiter struct {
 	cart    *cart.Cart
 }
 
-// batch is what is served at once.
+// batch is a set of ops served together.
 type batch struct {
 	ops []*op
 	// token is the lock under which it is served; "" for none.
 	token string
-	// view is the state to compute from, where it is known better than from the cache.
+	// view is the state to compute from, if a newer one is known than the cache has.
 	view *cart.Cart
-	// beside says that something else of the queue is under way.
+	// beside says that another batch of the queue is under way.
 	beside bool
-	// called says that it is one op, which its own call serves.
+	// called says that the batch is one op, served by its own call.
 	called bool
 }
 
-// callers returns ctx with the callers' contexts of ops, for a commit that carries their changes.
+// callers returns ctx with the contexts of the ops' callers, for a commit that carries their changes.
 func callers(ctx context.Context, ops []*op) context.Context {
 	all := make([]context.Context, 0, len(ops))
 	for _, o := range ops {
@@ -100,8 +100,8 @@ func (c *Coordinator) shard(key cart.Key) *shard {
 	return &c.shards[maphash.Comparable(shardSeed, key)%uint64(len(c.shards))]
 }
 
-// submit puts a change in the queue of its cart and waits for the answer. The call has entered. Where the queue is
-// empty the caller serves its change itself, without a switch of goroutines.
+// submit puts a change in the queue of its cart and waits for the answer. The call must have entered. If the queue is
+// empty, the caller serves its change itself, which saves a switch of goroutines.
 func (c *Coordinator) submit(ctx context.Context, key cart.Key, o *op) (Result, error) {
 	if err := spent(ctx); err != nil {
 		return Result{}, err
@@ -144,7 +144,7 @@ func (c *Coordinator) submit(ctx context.Context, key cart.Key, o *op) (Result, 
 	return c.await(ctx, sh, q, o)
 }
 
-// queueParts are the parts that decide which waiting changes a change must not overtake.
+// queueParts returns the parts that decide which waiting changes a change must not overtake.
 func (c *Coordinator) queueParts(key cart.Key, o *op) []cart.Part {
 	if o.claim != nil {
 		return o.claim.Parts
@@ -162,19 +162,19 @@ func (c *Coordinator) queueParts(key cart.Key, o *op) []cart.Part {
 	return []cart.Part{cart.PartAll}
 }
 
-// waits reports whether the op must wait behind others, although nobody serves the queue. A change under a lease never
-// waits here: the others may be waiting for that very lease.
+// waits reports whether the op must wait behind others, even though nobody serves the queue. A change under a lease
+// never waits here: the others may be waiting for that very lease.
 func (q *queue) waits(o *op) bool {
 	behind := func(p *op) bool { return cart.Overlap(p.parts, o.parts) }
 	return o.Lease == "" && (q.blocks(o) || slices.ContainsFunc(q.pending, behind))
 }
 
-// blocks reports whether a waiter that waits for a lock holds the op up.
+// blocks reports whether the op must wait behind a waiter.
 func (q *queue) blocks(o *op) bool {
 	return slices.ContainsFunc(q.waiters, func(w *waiter) bool { return cart.Overlap(w.claim.Parts, o.parts) })
 }
 
-// enqueue puts the op last: in the waiter that waits for the lock it needs, or in the queue.
+// enqueue puts the op last: in the waiter for the lock that it needs, or in the queue.
 func (q *queue) enqueue(o *op) {
 	behind := slices.ContainsFunc(q.pending, func(p *op) bool { return cart.Overlap(p.parts, o.parts) })
 	for _, w := range q.waiters {
@@ -186,7 +186,7 @@ func (q *queue) enqueue(o *op) {
 	q.pending = append(q.pending, o)
 }
 
-// await waits for the answer, or takes the op out of the queue when its time is up. An op that is being served is
+// await waits for the answer, or removes the op from the queue when its time is up. An op that is being served is
 // answered in any case.
 func (c *Coordinator) await(ctx context.Context, sh *shard, q *queue, o *op) (Result, error) {
 	select {
@@ -205,13 +205,13 @@ func (c *Coordinator) await(ctx context.Context, sh *shard, q *queue, o *op) (Re
 	case <-ctx.Done():
 		cause = ctx.Err()
 		if errors.Is(cause, context.DeadlineExceeded) {
-			cause = storage.ErrLockTimeout // it waited in the queue for all of its time
+			cause = storage.ErrLockTimeout // it spent all of its time in the queue
 		}
 	}
 	sh.mu.Lock()
 	waiting := q.remove(o)
 	if waiting {
-		c.dispatch(sh, q) // the op that has gone may have held up others
+		c.dispatch(sh, q) // the op that left may have blocked others
 	}
 	sh.mu.Unlock()
 	if waiting {
@@ -221,7 +221,7 @@ func (c *Coordinator) await(ctx context.Context, sh *shard, q *queue, o *op) (Re
 		return Result{}, cause
 	}
 	select {
-	case <-o.done: // answered just now: a lease that was granted must not get lost
+	case <-o.done: // answered just now: a granted lease must not get lost
 		return o.res, o.err
 	default:
 	}
@@ -233,7 +233,7 @@ func (c *Coordinator) await(ctx context.Context, sh *shard, q *queue, o *op) (Re
 	}
 }
 
-// remove takes an op that is not being served out of the queue.
+// remove removes an op from the queue, unless it is being served.
 func (q *queue) remove(o *op) bool {
 	if o.running {
 		return false
@@ -245,13 +245,13 @@ func (q *queue) remove(o *op) bool {
 		if len(w.ops) > 0 || w.granted {
 			return false
 		}
-		w.cancel() // no op waits for that lock any more
+		w.cancel() // nothing waits for that lock any more
 		return true
 	})
 	return true
 }
 
-// waiting counts the ops that are not being served and says since when the oldest waits.
+// waiting counts the ops that are not being served, and says since when the oldest waits.
 func (q *queue) waiting() (n int, since time.Time) {
 	see := func(ops []*op) {
 		for _, o := range ops {
@@ -268,7 +268,7 @@ func (q *queue) waiting() (n int, since time.Time) {
 	return n, since
 }
 
-// handOn ends the caller's turn: a goroutine serves what has gathered, if anything.
+// handOn ends the caller's serving: a goroutine serves the ops that have gathered, if any.
 func (c *Coordinator) handOn(sh *shard, q *queue) {
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
@@ -276,15 +276,15 @@ func (c *Coordinator) handOn(sh *shard, q *queue) {
 	c.dispatch(sh, q)
 }
 
-// dispatch puts the queue to work. The shard is locked.
+// dispatch starts serving the queue. The shard must be locked.
 func (c *Coordinator) dispatch(sh *shard, q *queue) {
 	if b, ok := c.dispatchable(sh, q); ok {
 		c.inFlight.Go(func() { c.drain(sh, q, b) })
 	}
 }
 
-// dispatchable hands the queue to the caller if nobody serves it and something could go out, and ends a queue in which
-// nothing waits. The shard is locked.
+// dispatchable hands the queue to the caller if nobody serves it and some op can be served. It removes a queue in which
+// nothing waits. The shard must be locked.
 func (c *Coordinator) dispatchable(sh *shard, q *queue) (b batch, ok bool) {
 	if q.active {
 		return b, false
@@ -297,7 +297,7 @@ func (c *Coordinator) dispatchable(sh *shard, q *queue) (b batch, ok bool) {
 	return b, ok
 }
 
-// drain serves the queue until nothing is left that could go out.
+// drain serves the queue until no op is left that can be served.
 func (c *Coordinator) drain(sh *shard, q *queue, b batch) {
 	for {
 		ctx, cancel := context.WithTimeoutCause(context.Background(), c.opts.Load().WaitTimeout+turnTTL, ErrBusy)
@@ -315,8 +315,8 @@ func (c *Coordinator) drain(sh *shard, q *queue, b batch) {
 	}
 }
 
-// spent returns why the backend must not be asked any more, or nil. It is ErrBusy if a bound of the sidecar's own has
-// ended the context, which its cause says, and otherwise the context's error.
+// spent returns why the backend must not be asked any more, or nil. It returns ErrBusy if the context's cause says that
+// one of the sidecar's own bounds ended it, and otherwise the context's error.
 func spent(ctx context.Context) error {
 	err := ctx.Err()
 	if err == nil || errors.Is(err, context.Canceled) || errors.Is(context.Cause(ctx), err) {

@@ -9,14 +9,14 @@ import (
 	"github.com/sidecart/sidecart/internal/storage"
 )
 
-// ErrNoCheckouts is the [storage.ErrUnavailable] of the store that checkouts have of their own. That of the carts may
-// well answer.
+// ErrNoCheckouts is the [storage.ErrUnavailable] of a separate store for checkouts. The store of the carts may well
+// answer.
 var ErrNoCheckouts = fmt.Errorf("%w: that of the checkouts", storage.ErrUnavailable)
 
-// records is a store of what is kept of checkouts. It knows nothing of locks.
+// records is a store for the records of checkouts. It does not use locks.
 type records struct {
 	store storage.Store
-	// apart says that it is not the store of the carts.
+	// apart says that it is separate from the store of the carts.
 	apart bool
 	// audits says that it keeps an audit trail.
 	audits bool
@@ -25,8 +25,8 @@ type records struct {
 // beside is the store of the carts.
 func (c *Coordinator) beside() records { return records{store: c.store, audits: c.audits} }
 
-// everywhere is where the record of a checkout may be. One that was made before checkouts had a store of their own is
-// beside the carts, and so is one of a sidecar that has not heard yet that they have.
+// everywhere returns the stores in which the record of a checkout may be. It is beside the carts if it was made before
+// checkouts had a store of their own, or by a sidecar that had not heard of that store yet.
 func (c *Coordinator) everywhere() []records {
 	if c.snapshots.apart {
 		return []records{c.snapshots, c.beside()}
@@ -49,7 +49,7 @@ func (r records) commit(ctx context.Context, commit storage.Commit) (storage.Out
 
 func (r records) flush(ctx context.Context) error { return r.named(r.store.Flush(ctx)) }
 
-// named says where it is the store of checkouts that does not answer.
+// named marks an error of the separate store for checkouts, if that store does not answer.
 func (r records) named(err error) error {
 	if !r.apart || !errors.Is(err, storage.ErrUnavailable) {
 		return err

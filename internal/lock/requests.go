@@ -11,15 +11,15 @@ import (
 	"github.com/sidecart/sidecart/internal/storage"
 )
 
-// A change with an idempotency key is made once. The cart remembers its last requests (in cart.PartLedger), and a
-// commit stores the request in the same step as the change, on the condition that the memory is as it was when the key
-// was not found in it. So two attempts of one request cannot both be made, wherever they run.
+// A change with an idempotency key is made once. The cart remembers its last requests (in cart.PartLedger). A commit
+// stores the request in the same step as the change, and fails if the memory has changed since the key was looked up.
+// So two attempts of one request cannot both be made, wherever they run.
 
-// Request is what a client calls a change, so that it can be sent again. The zero value is a change without a key.
+// Request identifies a change, so that the client can send it again. The zero value is a change without a key.
 type Request struct {
 	// Key is the idempotency key; "" for none.
 	Key string
-	// Sum tells requests apart that come with the same key.
+	// Sum distinguishes requests with the same key.
 	Sum cart.Sum
 }
 
@@ -28,11 +28,11 @@ var ErrKeyReused = errors.New("idempotency key of another request")
 
 // Repeat says what the first attempt of a request did. The zero value is not a repeat.
 type Repeat struct {
-	// Version is the cart's version after it; 0 where this is the first attempt.
+	// Version is the cart's version after it; 0 if this is the first attempt.
 	Version uint64
 }
 
-// since is the time from which on requests are remembered.
+// since is the time before which requests are forgotten.
 func (o *Options) since() time.Time {
 	if o.IdempotencyWindow <= 0 {
 		return time.Time{} // for the cart's life
@@ -40,7 +40,8 @@ func (o *Options) since() time.Time {
 	return time.Now().Add(-o.IdempotencyWindow)
 }
 
-// find looks for r in what a cart remembers. It returns ErrKeyReused where the key stands for another request.
+// find looks for r among the requests that a cart remembers. It returns ErrKeyReused if the key belongs to another
+// request.
 func (r Request) find(known []cart.Request) (first cart.Request, found bool, err error) {
 	i := slices.IndexFunc(known, func(k cart.Request) bool { return k.Key == r.Key })
 	switch {
@@ -53,7 +54,7 @@ func (r Request) find(known []cart.Request) (first cart.Request, found bool, err
 	return known[i], true, nil
 }
 
-// made is r as a cart remembers it.
+// made returns r as a cart remembers it.
 func (r Request) made(version uint64, changed bool) cart.Request {
 	return cart.Request{Key: r.Key, Sum: r.Sum, Version: version, Changed: changed, At: time.Now()}
 }
@@ -67,7 +68,7 @@ func (o *Options) recall(k *cart.Cart) ([]cart.Request, error) {
 	return known, nil
 }
 
-// repeated answers a request that k remembers. ok is false where it does not.
+// repeated answers a request that k remembers. ok is false if k does not remember it.
 func (o *Options) repeated(k *cart.Cart, r Request) (res Result, ok bool, err error) {
 	if r.Key == "" {
 		return Result{}, false, nil
@@ -80,7 +81,7 @@ func (o *Options) repeated(k *cart.Cart, r Request) (res Result, ok bool, err er
 	return Result{Cart: k, Changed: first.Changed, Repeat: Repeat{first.Version}}, ok, err
 }
 
-// lookUp answers a request that was made before, from what stands in the backend.
+// lookUp answers a request that was made before, from the cart in the backend.
 func (c *Coordinator) lookUp(ctx context.Context, key cart.Key, r Request) (res Result, ok bool, err error) {
 	if r.Key == "" {
 		return Result{}, false, nil
@@ -92,8 +93,8 @@ func (c *Coordinator) lookUp(ctx context.Context, key cart.Key, r Request) (res 
 	return c.opts.Load().repeated(k, r)
 }
 
-// answerRepeats answers those of ops that were made before, since they wait for no lock, and returns the others. Those
-// that would wait behind them in the queue are answered too.
+// answerRepeats answers the ops that were made before, because they need no lock, and returns the others. It also
+// answers such ops that still wait in the queue.
 func (c *Coordinator) answerRepeats(ctx context.Context, q *queue, ops []*op) []*op {
 	sh := c.shard(q.key)
 	keyed := func(o *op) bool { return o.Request.Key != "" }
@@ -105,7 +106,7 @@ func (c *Coordinator) answerRepeats(ctx context.Context, q *queue, ops []*op) []
 	}
 	k, err := c.read(ctx, q.key)
 	if err != nil {
-		return ops // which may wait
+		return ops // they can wait for the lock
 	}
 	o := c.opts.Load()
 	answered := func(op *op) bool {
@@ -131,7 +132,7 @@ func (c *Coordinator) lockAwaited(key cart.Key) bool {
 	return q != nil && len(q.waiters) > 0
 }
 
-// heldUp reports whether a lock was the reason of an error: an attempt that was made before may have had the lock, or
+// heldUp reports whether an error is due to a lock. An earlier attempt may have succeeded: it may have had the lock, or
 // given back the lease.
 func heldUp(err error) bool {
 	for _, e := range []error{storage.ErrLockTimeout, storage.ErrLockLost, storage.ErrLockUnknown, errHeld} {
@@ -142,8 +143,8 @@ func heldUp(err error) bool {
 	return false
 }
 
-// remember stores a request that altered nothing of k, or nothing any more, where there is a cart, and returns the cart
-// as it is then. That renews the cart's life, as every change does.
+// remember stores a request that alters nothing of k, or whose change is made already. It does nothing if there is no
+// cart. It returns the cart after that. It renews the cart's life, as every change does.
 func (c *Coordinator) remember(ctx context.Context, key cart.Key, k *cart.Cart, r Request, changed bool) (*cart.Cart, error) {
 	o := c.opts.Load()
 	for r.Key != "" && k.Exists() {
@@ -183,7 +184,7 @@ func (c *Coordinator) remember(ctx context.Context, key cart.Key, k *cart.Cart, 
 	return k, nil
 }
 
-// expectLedger expects a cart as it is, and what it remembers.
+// expectLedger expects the cart k, with the ledger that it has.
 func expectLedger(k *cart.Cart) storage.Expect {
 	return storage.Expect{ID: k.ID, Version: k.Version, Parts: map[cart.Part]uint64{cart.PartLedger: k.Ledger.Version}}
 }
@@ -195,7 +196,7 @@ type memory struct {
 	added bool
 }
 
-// repeat answers an op whose request is remembered; ok is false where it is not, and the op is to be made.
+// repeat answers an op if its request is remembered. Otherwise ok is false, and the op must be made.
 func (p *plan) repeat(o *op, window time.Time, now *cart.Cart) (a answer, ok bool) {
 	if o.Request.Key == "" {
 		return answer{}, false
@@ -213,10 +214,10 @@ func (p *plan) repeat(o *op, window time.Time, now *cart.Cart) (a answer, ok boo
 	return answer{cart: now, changed: first.Changed, err: err, repeat: Repeat{first.Version}}, found || err != nil
 }
 
-// note remembers an op that was made. A cart that is not there remembers nothing.
+// note remembers an op that was made. A cart that does not exist remembers nothing.
 func (p *plan) note(o *op, a *answer, now *cart.Cart) {
 	if o.Request.Key != "" && a.err == nil && now.Exists() {
-		_, settles := o.Verb.(cart.Settle) // a checkout is settled also where nothing of it is left to take
+		_, settles := o.Verb.(cart.Settle) // a checkout is settled even if nothing is left to take
 		p.memory.known = append(p.memory.known, o.Request.made(now.Version, a.changed || settles))
 		p.memory.added = true
 	}

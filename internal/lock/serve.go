@@ -11,7 +11,7 @@ import (
 	"github.com/sidecart/sidecart/internal/storage"
 )
 
-// serving is one batch on its way into the backend.
+// serving is one batch that is being committed.
 type serving struct {
 	batch
 	c *Coordinator
@@ -23,12 +23,12 @@ type serving struct {
 }
 
 // serve answers every op of the batch, or lets it wait for a lock. It computes the changes from the last known state
-// and commits them on the condition that the state is still the same. A conflict brings the true state. A store whose
-// step runs in this process has them computed again within it, and then nothing conflicts.
+// and commits them on the condition that the state is still the same. A conflict returns the current state. A store
+// whose step runs in this process computes the changes again within the step, and then nothing conflicts.
 //
-// In locked mode a commit that fails claims a turn in the same round trip. If it is granted, the next attempt cannot
-// fail; otherwise the claim is queued. Without this, the sidecar that wrote last would win every race, since its state
-// is the freshest.
+// In locked mode a commit that conflicts claims a turn in the same round trip. If the turn is granted, the next attempt
+// cannot conflict; otherwise the claim is queued. Without this, the sidecar that wrote last would win every race,
+// because its state is the newest.
 func (c *Coordinator) serve(ctx context.Context, q *queue, b batch) {
 	if run := b.ops[0].exclusive; run != nil {
 		run(ctx)
@@ -62,11 +62,11 @@ func (s *serving) try(ctx context.Context) (again bool) {
 		p.answer(s.c, storage.Outcome{Base: v.Version, ID: v.ID, CreatedAt: v.CreatedAt, UpdatedAt: v.UpdatedAt, ExpiresAt: v.ExpiresAt})
 		return false
 	}
-	if err := spent(ctx); err != nil { // a commit that is sent now would fail and look like a fault of the backend
+	if err := spent(ctx); err != nil { // a commit sent now would fail, and look like a fault of the backend
 		return s.fail(nil, err)
 	}
 	var anew *plan
-	if !s.ops[0].forget { // which may have to finish a hand-over first
+	if !s.ops[0].forget { // a forget may have to finish a hand-over first
 		p.commit.Anew = func(view *cart.Cart) storage.Commit {
 			anew = s.computeAnew(p, view)
 			return anew.commit
@@ -97,7 +97,7 @@ func (s *serving) try(ctx context.Context) (again bool) {
 	}
 }
 
-// plan computes the commit, and which turns it asks for.
+// plan computes the commit and the turns that it asks for.
 func (s *serving) plan(ctx context.Context) (*plan, error) {
 	o := s.c.opts.Load()
 	known := s.view != nil
@@ -119,7 +119,8 @@ func (s *serving) plan(ctx context.Context) (*plan, error) {
 	return p, nil
 }
 
-// computeAnew is p with another view, under the same claim. It may run beside the serving, which it does not change.
+// computeAnew computes p again from another view, under the same claim. It does not change s, and may run concurrently
+// with it.
 func (s *serving) computeAnew(p *plan, view *cart.Cart) *plan {
 	b := s.batch
 	anew := s.c.compute(s.c.opts.Load(), s.q.key, &b, view)
@@ -131,7 +132,7 @@ func (s *serving) computeAnew(p *plan, view *cart.Cart) *plan {
 	return anew
 }
 
-// adopt goes on with a plan that was computed anew in the step of the commit.
+// adopt continues with a plan that was computed again within the step of the commit.
 func (s *serving) adopt(p *plan) *plan {
 	if s.own && p.view.Exists() && (p.view.ID != s.view.ID || p.view.Version > s.view.Version) {
 		s.c.foreignWriter(s.q.key)
@@ -148,14 +149,14 @@ func (s *serving) committed(p *plan, out storage.Outcome) (again bool) {
 	after := p.answer(s.c, out)
 	s.c.cache.remember(s.q.key, after, out.Base == s.view.Version && !s.beside)
 	if next := p.commit.Locks.Again; out.Claimed.Queued {
-		s.c.awaitTurn(s.q, nil, *next, true) // for changes that come until then
+		s.c.awaitTurn(s.q, nil, *next, true) // for changes that arrive until then
 	} else if out.Claimed.Granted {
 		s.c.release(s.q.key, next.Token)
 	}
 	return false
 }
 
-// conflicted takes in the state that stands in the backend.
+// conflicted continues from the state that the conflict returned.
 func (s *serving) conflicted(ctx context.Context, p *plan, out storage.Outcome) (again bool) {
 	if s.own && out.Cart.Exists() && (out.Cart.ID != s.view.ID || out.Cart.Version > s.view.Version) {
 		s.c.foreignWriter(s.q.key)
@@ -178,8 +179,8 @@ func (s *serving) conflicted(ctx context.Context, p *plan, out storage.Outcome) 
 	return true
 }
 
-// locked lets the changes wait for the lock that their commit met. Each set of parts waits by itself, so that a lock
-// over the items does not hold up a change of the conditions.
+// locked lets the changes wait for the lock that their commit met. Each set of parts waits separately, so that a lock
+// over the items does not block a change of the conditions.
 func (s *serving) locked(ctx context.Context, p *plan, out storage.Outcome) (again bool) {
 	if p.commit.Locks.MustHold {
 		s.ops[0].answer(Result{}, errHeld)
@@ -217,8 +218,8 @@ func (s *serving) split(ctx context.Context, sets [][]*op) (again bool) {
 	return false
 }
 
-// fail answers all ops with err. The state of the backend is unknown then, so the cache drops the cart. A lock that may
-// have been granted is given back: that of claim if the commit had one, and otherwise the turn.
+// fail answers all ops with err. The state of the backend is then unknown, so the cache drops the cart. fail gives back
+// a lock that may have been granted: the one of claim if the commit had one, and otherwise the turn.
 func (s *serving) fail(claim *storage.Claim, err error) (again bool) {
 	s.c.cache.drop(s.q.key)
 	if claim != nil {
@@ -239,7 +240,7 @@ func singly(ops []*op) (sets [][]*op) {
 	return sets
 }
 
-// byParts puts ops together that need the same locks.
+// byParts groups ops that need the same locks.
 func byParts(ops []*op, view *cart.Cart) (sets [][]*op) {
 	var parts [][]cart.Part
 	for _, o := range ops {

@@ -11,15 +11,15 @@ import (
 
 // A checkout is settled in two steps, each atomic:
 //
-//  1. The cart: what was ordered is taken, and the entry in the ledger says so, in one commit.
+//  1. In the cart, one commit takes what was ordered and notes that in the ledger's entry.
 //  2. The snapshot says how it was settled.
 //
-// The entry decides: it is used up once. Who finds it settled and the snapshot not does step 2. Where the cart has
-// gone, there is no entry and nothing to take, and the snapshot decides.
+// The entry decides: it can be used once. A call that finds the entry settled and the snapshot unsettled does step 2.
+// If the cart has gone, there is no entry and nothing to take, and the snapshot decides.
 
 // Settle settles a checkout with an outcome. ch.If, ch.Lease and ch.Request are as in every change; ch.Verb is nil. An
-// order waits for locks of others on items and conditions, a cancellation does not. A checkout that was settled with
-// the other outcome is ErrAlreadySettled, and one that is not there a [cart.ErrNotFound].
+// order waits for other holders' locks on items and conditions; a cancellation does not. Settle returns
+// ErrAlreadySettled if the checkout was settled with the other outcome, and [cart.ErrNotFound] if there is none.
 func (c *Coordinator) Settle(ctx context.Context, key cart.Key, id string, outcome cart.Outcome, ch Change) (CheckoutResult, error) {
 	if err := c.canLease(ch); err != nil {
 		return CheckoutResult{}, err
@@ -50,14 +50,14 @@ type settling struct {
 	change  Change
 	// repeat says that the cart remembers the request.
 	repeat Repeat
-	// settled says that step 1 was made by this call, or by the one that it repeats.
+	// settled says that this call made step 1, or that it repeats the call that did.
 	settled bool
-	// at and left are the cart as step 1 of this call left it.
+	// at and left are the name and the cart after step 1 of this call.
 	at   cart.Key
 	left *cart.Cart
 }
 
-// try makes one attempt. again says that somebody else was at the cart or at the snapshot.
+// try makes one attempt. again says that somebody else changed the cart or the snapshot meanwhile.
 func (s *settling) try(ctx context.Context) (res CheckoutResult, again bool, err error) {
 	k, err := s.read(ctx, s.key)
 	if err != nil {
@@ -103,7 +103,7 @@ func (s *settling) recognise(key cart.Key, k *cart.Cart) error {
 	return err
 }
 
-// inCart is step 1 and step 2 where a cart has the entry.
+// inCart does steps 1 and 2 if a cart has the entry.
 func (s *settling) inCart(ctx context.Context, found *Checkout, at located) (res CheckoutResult, again bool, err error) {
 	now := time.Now().UTC().Truncate(time.Millisecond)
 	var left *cart.Cart
@@ -129,7 +129,7 @@ func (s *settling) inCart(ctx context.Context, found *Checkout, at located) (res
 	return CheckoutResult{Checkout: settled, Key: at.key, Cart: left, Settled: true}, false, nil
 }
 
-// cancel is step 1 of a cancellation. It returns the cart as it is then, nil where somebody else was quicker.
+// cancel is step 1 of a cancellation. It returns the cart after it, or nil if somebody else changed the cart first.
 func (s *settling) cancel(ctx context.Context, at located, now time.Time) (*cart.Cart, error) {
 	if err := s.change.If.Check(at.cart, cart.PartAll); err != nil {
 		return nil, err
@@ -147,16 +147,16 @@ func (s *settling) cancel(ctx context.Context, at located, now time.Time) (*cart
 	return s.commitEntries(ctx, at.key, commit, after, s.change)
 }
 
-// withoutCart settles a checkout whose cart has gone. k is the cart of the name now, which is another one or none.
+// withoutCart settles a checkout after its cart has gone. k is the current cart of the name: another cart or none.
 func (s *settling) withoutCart(ctx context.Context, found *Checkout, k *cart.Cart) (res CheckoutResult, again bool, err error) {
-	if s.left == nil { // else step 1 was made, and the cart has gone since
+	if s.left == nil { // otherwise step 1 was made, and the cart has gone since
 		if err := s.change.If.Check(k, cart.PartAll); err != nil {
 			return res, false, err
 		}
 		if err := s.ifLeased(ctx, s.key, s.change); err != nil {
 			return res, false, err
 		}
-		s.change.Lease = "" // which is given back, if that was asked for
+		s.change.Lease = "" // the lease was given back, if that was asked for
 	}
 	now := time.Now().UTC().Truncate(time.Millisecond)
 	settled, ok, err := s.recordSettled(ctx, found, s.outcome, now, s.at)
@@ -166,12 +166,12 @@ func (s *settling) withoutCart(ctx context.Context, found *Checkout, k *cart.Car
 	return CheckoutResult{Checkout: settled, Key: s.key, Cart: k, Settled: true}, false, nil
 }
 
-// recordSettled is step 2. It writes into the snapshot how a checkout was settled, if nobody else has written to it
+// recordSettled is step 2. It writes the outcome into the snapshot, unless somebody else has written to the snapshot
 // since it was read.
 func (c *Coordinator) recordSettled(ctx context.Context, k *Checkout, outcome cart.Outcome, at time.Time, in cart.Key) (*Checkout, bool, error) {
 	var names []cart.Key
 	late := *k
-	if at.After(k.ExpiresAt) { // it is kept for longer than the lists know
+	if at.After(k.ExpiresAt) { // it must be kept for longer than the lists say
 		late.SettledAt = at
 		names = append(names, k.Home)
 	}
@@ -186,7 +186,7 @@ func (c *Coordinator) recordSettled(ctx context.Context, k *Checkout, outcome ca
 	return c.changeSnapshot(ctx, k, func(k *Checkout) { k.Outcome, k.SettledAt, k.settledIn = outcome, at, in })
 }
 
-// done answers for a checkout that is settled. k is the cart of the name that was asked for.
+// done returns the answer for a settled checkout. k is the cart of the name that was asked for.
 func (s *settling) done(ctx context.Context, found *Checkout, k *cart.Cart) (res CheckoutResult, again bool, err error) {
 	res = CheckoutResult{Checkout: found, Key: s.key, Cart: k, Settled: s.settled, Repeat: s.repeat}
 	switch {

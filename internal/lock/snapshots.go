@@ -12,15 +12,15 @@ import (
 	"github.com/sidecart/sidecart/internal/storage"
 )
 
-// The snapshot of a checkout is a record beside the cart: a cart under a reserved name, with the documents of the
-// snapshot as its own, and with what else is known of the checkout in its ledger, as JSON. A second kind of record, one
-// for each cart's name, is in checkoutlist.go. Both outlive the cart.
+// The snapshot of a checkout is a record beside the cart. It is stored as a cart under a reserved name. That cart's
+// documents are those of the snapshot, and its ledger holds the rest of the checkout as JSON. A second kind of record,
+// one for each cart name, is in checkoutlist.go. Both outlive the cart.
 //
-// The store that has them need not be that of the carts: see records.
+// These records need not be in the store of the carts: see records.
 
 // Checkout is a checkout as it was last read.
 type Checkout struct {
-	// ID is what the client calls it, and Home the name of the cart under which it was made.
+	// ID is the client's name for it, and Home the cart name under which it was made.
 	ID   string
 	Home cart.Key
 	// CartID is the id of the cart, and Cart the snapshot: its version, items, conditions and metadata.
@@ -33,8 +33,8 @@ type Checkout struct {
 	Outcome                         cart.Outcome
 
 	name, nonce string   // of the record
-	written     uint64   // how often the record was
-	settledIn   cart.Key // the name of the cart that it was settled in; zero for none
+	written     uint64   // how often the record was written
+	settledIn   cart.Key // the name of the cart in which it was settled; zero for none
 	in          records  // where the record is
 }
 
@@ -46,7 +46,7 @@ const (
 	CheckoutCancelled = string(cart.Cancelled)
 )
 
-// State is how the checkout stands at now.
+// State is the state of the checkout at now.
 func (k *Checkout) State(now time.Time) string {
 	switch {
 	case k.Outcome != "":
@@ -70,7 +70,7 @@ type record struct {
 	SettledIn  cart.Key        `json:"settledIn,omitzero"`
 }
 
-// hashed is a text that names a cart, and more, in few bytes. No name has a NUL.
+// hashed turns a cart's names, and more, into a short text. No name contains a NUL.
 func hashed(kind string, names ...string) string {
 	h := sha256.New()
 	for _, n := range names {
@@ -79,7 +79,7 @@ func hashed(kind string, names ...string) string {
 	return kind + base64.RawURLEncoding.EncodeToString(h.Sum(nil))
 }
 
-// snapshotName is the name of the record of a checkout, and listName that of the list of a cart's name.
+// snapshotName names the record of a checkout, and listName the list of a cart name.
 func snapshotName(home cart.Key, id string) string {
 	return hashed("checkout-", home.Identifier, home.Instance, id)
 }
@@ -88,8 +88,8 @@ func listName(of cart.Key) string { return hashed("checkouts-", of.Identifier, o
 // reserved is a key that no client can name.
 func reserved(name string) cart.Key { return cart.Key{Identifier: name} }
 
-// until is when the record of a checkout may go. The retention counts from the settlement or the expiry, whichever came
-// last.
+// until is when the record of a checkout may be removed. The retention counts from the settlement or the expiry,
+// whichever came last.
 func (o *Options) until(expires, settled time.Time) time.Time {
 	if settled.After(expires) {
 		expires = settled
@@ -97,11 +97,11 @@ func (o *Options) until(expires, settled time.Time) time.Time {
 	return expires.Add(o.CheckoutRetention)
 }
 
-// life is the TTL of a record that may go at until. A record whose time is over goes at once.
+// life is the TTL of a record that may be removed at until. If that has passed, the record goes at once.
 func life(until time.Time) time.Duration { return max(time.Until(until), time.Millisecond) }
 
-// loadSnapshot returns a checkout, nil where there is none under that name. Where checkouts have a store of their own,
-// it may be one that was made before they had.
+// loadSnapshot returns a checkout, or nil if there is none under that name. It also finds one that was made before
+// checkouts had a store of their own.
 func (c *Coordinator) loadSnapshot(ctx context.Context, name string) (*Checkout, error) {
 	for _, in := range c.everywhere() {
 		k, err := in.load(ctx, name)
@@ -138,7 +138,7 @@ func (k *Checkout) encode() []byte {
 	return text
 }
 
-// makeSnapshot stores a checkout that is not there yet. It returns the one that stands there then.
+// makeSnapshot stores a checkout unless there is one already. It returns the one that is stored then.
 func (c *Coordinator) makeSnapshot(ctx context.Context, k *Checkout) (*Checkout, error) {
 	place := &cart.Cart{
 		ID: k.nonce, Version: k.Cart.Version, CreatedAt: k.CreatedAt,
@@ -164,7 +164,8 @@ func (c *Coordinator) makeSnapshot(ctx context.Context, k *Checkout) (*Checkout,
 	return readSnapshot(k.name, out.Cart, in)
 }
 
-// changeSnapshot stores what alter makes of a checkout, if it is still as it was read: else ok is false.
+// changeSnapshot lets alter change a checkout and stores it, if the checkout is still as it was read. Otherwise ok is
+// false.
 func (c *Coordinator) changeSnapshot(ctx context.Context, k *Checkout, alter func(k *Checkout)) (changed *Checkout, ok bool, err error) {
 	next := *k
 	alter(&next)

@@ -11,11 +11,11 @@ import (
 	"github.com/sidecart/sidecart/internal/storage"
 )
 
-// The steps of a hand-over that does not fit in one commit. Anybody who meets them unfinished finishes them: see
+// The steps of a hand-over that does not fit in one commit. Any call that finds them unfinished finishes them: see
 // transfer.go.
 
-// life is the TTL of a source whose hand-over has begun. The source must not expire before the steps that move its
-// contents, which may have to wait for a lock of the target.
+// life is the TTL of a source once its hand-over has begun. The source must not expire before its contents have moved,
+// and the steps may have to wait for a lock on the target.
 func (t *transfer) life() time.Duration {
 	if t.o.TTL == 0 {
 		return 0
@@ -45,8 +45,8 @@ func (t *transfer) declare(ctx context.Context, source *cart.Cart, in intent) (s
 	return outs[0].Status, nil
 }
 
-// inSteps makes the hand-over of two carts that it has just seen, and whose turns it holds. What the turns show is what
-// the steps work on, so each step is one commit. If somebody else has come between, finish does what is left.
+// inSteps hands over between two carts that it has just read and whose turns it holds. The steps use the carts that the
+// turns returned, so each step is one commit. If somebody else intervenes, finish does the rest.
 func (t *transfer) inSteps(ctx context.Context, in intent, source, target *cart.Cart) (Result, storage.Status, error) {
 	status, err := t.declare(ctx, source, in)
 	if err != nil || status != storage.Committed {
@@ -75,7 +75,7 @@ func (t *transfer) inSteps(ctx context.Context, in intent, source, target *cart.
 	return Result{Cart: arrived, Changed: true, Capped: t.capped}, storage.Committed, nil
 }
 
-// finish does steps 2 and 3 of a hand-over whose intent stands, unless somebody else has done them.
+// finish does steps 2 and 3 of a hand-over that has declared its intent, unless somebody else has done them.
 func (t *transfer) finish(ctx context.Context, in intent) error {
 	err := t.receive(ctx, in)
 	if err == nil {
@@ -126,7 +126,7 @@ func (t *transfer) receive(ctx context.Context, in intent) error {
 	}
 }
 
-// take is the commit of step 2. It returns the target as it left it.
+// take makes the commit of step 2. It returns the target after it.
 func (t *transfer) take(ctx context.Context, in intent, source, target *cart.Cart) (*cart.Cart, storage.Status, error) {
 	value, err := json.Marshal(in)
 	if err != nil {
@@ -137,7 +137,7 @@ func (t *transfer) take(ctx context.Context, in intent, source, target *cart.Car
 	if err != nil {
 		return nil, 0, err
 	}
-	own := t.depth == 0 // else the turn is for what comes after this hand-over
+	own := t.depth == 0 // otherwise the turn is for what follows this hand-over
 	take.Locks.Release = own && take.Locks.Token != ""
 	outs, err := t.c.store.Commit(ctx, take)
 	if err != nil {
@@ -150,7 +150,7 @@ func (t *transfer) take(ctx context.Context, in intent, source, target *cart.Car
 	return arrived, outs[0].Status, nil
 }
 
-// giveUp is step 3: the source is forgotten, if the intent still stands.
+// giveUp is step 3: it forgets the source, if the intent is still there.
 func (c *Coordinator) giveUp(ctx context.Context, in intent) error {
 	source, err := c.store.Load(ctx, in.From)
 	if err != nil {
@@ -175,8 +175,8 @@ func (c *Coordinator) goodbye(ctx context.Context, in intent, source *cart.Cart)
 	}
 }
 
-// leave is step 3 of a source whose intent this run has declared. The intent has kept it as it was, so its id and
-// version say enough. It gives back the turn or, where that was asked for, the lease in the same step.
+// leave is step 3 if this run has declared the intent. The intent kept the source unchanged, so a check of its id and
+// version is enough. In the same step it gives back the turn or, if that was asked for, the lease.
 func (t *transfer) leave(ctx context.Context, in intent, source *cart.Cart) error {
 	commit := t.c.goodbye(ctx, in, source)
 	commit.Locks.Token = t.tokens[in.From]
@@ -192,7 +192,7 @@ func (t *transfer) leave(ctx context.Context, in intent, source *cart.Cart) erro
 	return err
 }
 
-// resume finishes a hand-over that was met on its source.
+// resume finishes a hand-over that was found on its source.
 func (t *transfer) resume(ctx context.Context, key cart.Key, source *cart.Cart) (intent, error) {
 	in, err := intentOf(key, source)
 	if err != nil {
@@ -206,7 +206,7 @@ func (t *transfer) resume(ctx context.Context, key cart.Key, source *cart.Cart) 
 	return in, t.finish(ctx, in)
 }
 
-// resume finishes a hand-over that a change met on its source.
+// resume finishes a hand-over that a change found on its source.
 func (c *Coordinator) resume(ctx context.Context, key cart.Key, source *cart.Cart) error {
 	t := c.newTransfer()
 	defer t.abandon()
@@ -214,8 +214,8 @@ func (c *Coordinator) resume(ctx context.Context, key cart.Key, source *cart.Car
 	return err
 }
 
-// readInTransfer answers a read of a source whose hand-over is not finished: it is empty once the target has its
-// contents, and unchanged before. A read never finishes the hand-over, since that may have to wait for a lock.
+// readInTransfer answers a read of a source in an unfinished hand-over. The source reads as empty once the target has
+// its contents, and as unchanged before. A read never finishes the hand-over, because that may have to wait for a lock.
 func (c *Coordinator) readInTransfer(ctx context.Context, key cart.Key, source *cart.Cart) (*cart.Cart, error) {
 	in, err := intentOf(key, source)
 	if err != nil {
@@ -228,7 +228,7 @@ func (c *Coordinator) readInTransfer(ctx context.Context, key cart.Key, source *
 	if got, ok := parseIntent(target.Received); ok && got.ID == in.ID {
 		return &cart.Cart{}, nil
 	}
-	// The id is not in the target: not yet, or, if the intent is gone by now, not any more.
+	// The target does not have the id: not yet, or, if the intent is gone by now, no longer.
 	k, err := c.store.Load(ctx, key)
 	if err != nil {
 		return nil, err
@@ -240,8 +240,8 @@ func (c *Coordinator) readInTransfer(ctx context.Context, key cart.Key, source *
 	return k, nil
 }
 
-// settleReceived finishes the hand-over that k has received, if any, before k goes. The id of a hand-over must not go
-// before that hand-over's source has gone.
+// settleReceived finishes the hand-over that k has received, if any, before k is removed. The id of a hand-over must
+// stay until the hand-over's source has gone.
 func (c *Coordinator) settleReceived(ctx context.Context, k *cart.Cart) error {
 	in, ok := parseIntent(k.Received)
 	if !ok {
@@ -253,8 +253,8 @@ func (c *Coordinator) settleReceived(ctx context.Context, k *cart.Cart) error {
 	return nil
 }
 
-// intentOf is the intent that closes a source. The error says what closes it otherwise: storage.ErrMoved is a marker of
-// its move to another backend, of which this sidecar has not been told.
+// intentOf is the intent that closes a source. The error says what else closes it: storage.ErrMoved means that the cart
+// has moved to another backend, and this sidecar has not been told.
 func intentOf(key cart.Key, source *cart.Cart) (intent, error) {
 	if in, ok := parseIntent(source.Transfer); ok {
 		return in, nil

@@ -7,7 +7,7 @@ import (
 	"github.com/sidecart/sidecart/internal/storage"
 )
 
-// trail is what the audit trail says of a change that one call makes to parts; nothing where the store keeps none.
+// trail is the audit trail's record of a change that one call makes to parts. It is empty if the store keeps no trail.
 func (c *Coordinator) trail(ctx context.Context, kind storage.ChangeKind, step uint64, parts ...cart.Part) []storage.Trace {
 	if !c.audits || len(parts) == 0 {
 		return nil
@@ -25,7 +25,7 @@ func audits(s storage.Store) bool {
 	return ok && a.Audits()
 }
 
-// trailOf is what the audit trail of a store of checkouts says of a checkout that is made or settled.
+// trailOf is the audit trail's record, in a store of checkouts, of a checkout that is made or settled.
 func (c *Coordinator) trailOf(ctx context.Context, in records, k *Checkout) []storage.Trace {
 	if !in.audits {
 		return nil
@@ -45,7 +45,7 @@ func (c *Coordinator) trailOf(ctx context.Context, in records, k *Checkout) []st
 	return []storage.Trace{t}
 }
 
-// traceOf is what the audit trail says of an op that has just altered d, a draft of a cart at version base.
+// traceOf is the audit trail's record of an op that has just altered d, a draft of a cart at version base.
 func (c *Coordinator) traceOf(o *op, d *cart.Draft, base uint64) []storage.Trace {
 	if o.forget {
 		return c.trail(o.ctx, storage.ChangeForgotten, 0, cart.PartAll)

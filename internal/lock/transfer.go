@@ -10,8 +10,8 @@ import (
 	"github.com/sidecart/sidecart/internal/storage"
 )
 
-// Where two carts share one atomic step, a hand-over is one commit of two carts. Where they do not, it is three steps,
-// each atomic, that anybody who meets them unfinished can finish:
+// If the store can change both carts in one atomic step, a hand-over is one commit of two carts. Otherwise it is three
+// atomic steps. Any call that finds them unfinished can finish them:
 //
 //  1. The source is given an intent (PartTransfer), which closes it to every
 //     other change.
@@ -19,9 +19,10 @@ import (
 //     condition of the version it had before the intent was seen.
 //  3. The source is forgotten.
 //
-// The order of reads makes step 2 happen once: first the target, then the source. If the intent still stands after the
-// target was read, then either the target shows its id, or nobody has received it yet and the condition on the version
-// keeps a second one from doing so. The id may be overwritten only after step 3 of its hand-over. See docs/design.
+// The order of reads makes step 2 happen once: first the target, then the source. If the intent is still there after
+// the target was read, there are two cases. Either the target shows its id, and step 2 is done. Or step 2 is not done,
+// and the condition on the version keeps it from being done twice. The id may be overwritten only after step 3 of its
+// hand-over. See docs/design.
 
 // intent is the value of PartTransfer, and in the target that of PartReceived.
 type intent struct {
@@ -29,7 +30,7 @@ type intent struct {
 	From     cart.Key      `json:"from"`
 	To       cart.Key      `json:"to"`
 	Strategy cart.Strategy `json:"strategy"`
-	// Key and Sum are those of its [Request], which the target is to remember.
+	// Key and Sum are those of its [Request], which the target must remember.
 	Key string `json:"key,omitempty"`
 	Sum []byte `json:"sum,omitempty"`
 }
@@ -40,48 +41,48 @@ func (in *intent) request() Request {
 	return r
 }
 
-// errGone is returned inside of this file when an intent is not there any more.
+// errGone is returned inside this package when an intent is not there any more.
 var errGone = errors.New("intent is gone")
 
-// transfer is one run through a hand-over, or through one that it met unfinished.
+// transfer is one run of a hand-over. It also finishes hand-overs that it finds unfinished.
 type transfer struct {
 	c *Coordinator
 	o *Options
 	// tokens are the locks that it holds.
 	tokens map[cart.Key]string
-	// under is the change with the lease that the source is handed over under, if any; of that cart no turn is taken,
-	// since it would wait for the lease.
+	// under is the change whose lease covers the source, if any. No turn is taken on that cart, because the turn would
+	// wait for the lease.
 	under  Change
 	leased cart.Key
-	// seen are carts as the backend showed them in this run, by a turn or a conflict: they need no read of their own.
-	// Each is used once.
+	// seen are the carts that turns and conflicts of this run returned. They need not be read again. Each is used once.
 	seen map[cart.Key]*cart.Cart
-	// guesses says that carts may be taken from the cache, and guessed that one was: then nothing but a commit that
-	// succeeds proves what they say.
+	// guesses says that carts may be taken from the cache, and guessed that one was. Then only a successful commit
+	// proves that they were right.
 	guesses, guessed bool
-	// capped are the items that the last hand-over of this run, its own or one that it finished, has capped.
+	// capped are the items that the last hand-over of this run capped, whether its own or one that it finished.
 	capped []string
-	// depth counts the unfinished hand-overs that stand in each other's way.
+	// depth counts the unfinished hand-overs that block each other.
 	depth int
 }
 
-// maxDepth bounds how many unfinished hand-overs are finished one for the other. Both turns are taken before an intent
-// is declared, so they cannot form a ring; the bound keeps one that was made by hand from holding a request for ever.
+// maxDepth bounds a chain of unfinished hand-overs, each of which must be finished before the previous one. They cannot
+// form a ring, because both turns are taken before an intent is declared. The bound keeps a ring that was made by hand
+// from blocking a request for ever.
 const maxDepth = 16
 
 func (c *Coordinator) newTransfer() *transfer {
 	return &transfer{c: c, o: c.opts.Load(), tokens: map[cart.Key]string{}, seen: map[cart.Key]*cart.Cart{}}
 }
 
-// abandon gives back the locks that no commit has given back.
+// abandon gives back the locks that no commit gave back.
 func (t *transfer) abandon() {
 	for key, token := range t.tokens {
 		t.c.abandon(key, token)
 	}
 }
 
-// takeTurns waits for the locks over whole carts. Everybody takes them in the same order, so that two never wait for
-// each other.
+// takeTurns waits for the locks over whole carts. Every hand-over takes them in the same order, so that two never wait
+// for each other.
 func (t *transfer) takeTurns(ctx context.Context, deadline time.Time, keys ...cart.Key) error {
 	if t.c.locker == nil {
 		return nil
@@ -92,7 +93,7 @@ func (t *transfer) takeTurns(ctx context.Context, deadline time.Time, keys ...ca
 		if t.under.Lease != "" && key == t.leased {
 			continue
 		}
-		if !time.Now().Before(deadline) { // the wait for the first took it all: the backend is not to blame
+		if !time.Now().Before(deadline) { // the wait for the first took all the time: the backend is not to blame
 			t.c.stats.timeouts.Add(1)
 			return storage.ErrLockTimeout
 		}
@@ -112,12 +113,12 @@ func (t *transfer) takeTurns(ctx context.Context, deadline time.Time, keys ...ca
 	return nil
 }
 
-// try makes one attempt: in one step where the store can, else in three.
+// try makes one attempt: in one step if the store can, otherwise in three.
 func (t *transfer) try(ctx context.Context, from, to cart.Key, strategy cart.Strategy, ch Change) (Result, storage.Status, error) {
 	c := t.c
 	t.guessed = false
 	if t.guesses {
-		if strategy != cart.StrategySwap { // it stores the source whole: as the backend has it, tombstones and all
+		if strategy != cart.StrategySwap { // a swap stores the whole source as the backend has it, with its tombstones
 			t.guess(from)
 		}
 		t.guess(to)
@@ -135,12 +136,12 @@ func (t *transfer) try(ctx context.Context, from, to cart.Key, strategy cart.Str
 	switch again, ok, err := t.o.repeated(target, ch.Request); {
 	case err != nil:
 		return t.unless(err)
-	case ok && t.guessed: // and so not what is there now
+	case ok && t.guessed: // then it may not be the current state
 		return Result{}, storage.Conflict, nil
 	case ok:
 		return again, storage.Committed, nil
 	}
-	if met.To == to && met.Strategy == strategy { // what is asked for now was asked for before
+	if met.To == to && met.Strategy == strategy { // this same hand-over was begun before
 		err := c.ifLeased(ctx, from, ch)
 		if err == nil {
 			target, err = c.remember(ctx, to, target, ch.Request, true)
@@ -187,8 +188,8 @@ func (t *transfer) try(ctx context.Context, from, to cart.Key, strategy cart.Str
 	return t.inSteps(ctx, in, source, target)
 }
 
-// load returns a cart as it was seen last, or loads it. It first finishes the hand-over that the cart is the source of,
-// if any, and returns its intent.
+// load returns a cart as it was last seen, or loads it. If the cart is the source of a hand-over, it first finishes
+// that and returns its intent.
 func (t *transfer) load(ctx context.Context, key cart.Key) (*cart.Cart, intent, error) {
 	var met intent
 	for {
@@ -206,8 +207,8 @@ func (t *transfer) load(ctx context.Context, key cart.Key) (*cart.Cart, intent, 
 	}
 }
 
-// arrival is the commit that brings the contents of source to target, and the cart that it leaves there, without its
-// times. received is what the target remembers of the hand-over; nil where the hand-over is one step.
+// arrival returns the commit that brings the contents of source to target, and the resulting cart without its times.
+// received is the target's record of the hand-over; nil if the hand-over is one step.
 func (t *transfer) arrival(ctx context.Context, source, target *cart.Cart, in intent, received []byte, limits cart.Limits) (storage.Commit, *cart.Cart, error) {
 	take := storage.Commit{
 		Key: in.To, Expect: expectLedger(target),
@@ -256,7 +257,7 @@ func (t *transfer) arrival(ctx context.Context, source, target *cart.Cart, in in
 	return take, arrived, nil
 }
 
-// bring lets the checkouts of a source go on in the cart that takes it in.
+// bring moves the checkouts of a source into the cart that receives its contents.
 func bring(d *cart.Draft, source *cart.Cart) error {
 	coming, err := checkoutsOf(source)
 	if err != nil || len(coming) == 0 {
@@ -274,8 +275,8 @@ func bring(d *cart.Draft, source *cart.Cart) error {
 	return d.SetCheckouts(there)
 }
 
-// requests are what the target of a hand-over is to remember beside the hand-over itself: what the source does, and of
-// a merge what the target does too.
+// requests returns the requests that the target must remember beside the hand-over itself: those of the source, and
+// after a merge also those of the target.
 func (t *transfer) requests(source, target *cart.Cart, in intent) ([]cart.Request, error) {
 	known, err := t.o.recall(source)
 	if err != nil || in.Strategy == cart.StrategySwap {
@@ -315,14 +316,14 @@ func (t *transfer) atOnce(ctx context.Context, in intent, source, target *cart.C
 	return Result{Cart: arrived, Changed: true, Capped: t.capped}, storage.Committed, nil
 }
 
-// guess lets the next load take what the cache has.
+// guess lets the next load use the cache.
 func (t *transfer) guess(key cart.Key) {
 	if k, _ := t.c.cache.get(key); k != nil && t.seen[key] == nil {
 		t.seen[key], t.guessed = k, true
 	}
 }
 
-// unless is the end of an attempt that needs no commit: err, or another attempt where that rests on a guess.
+// unless ends an attempt that needs no commit. It returns err, or asks for another attempt if err is based on a guess.
 func (t *transfer) unless(err error) (Result, storage.Status, error) {
 	if t.guessed {
 		return Result{}, storage.Conflict, nil
@@ -330,7 +331,7 @@ func (t *transfer) unless(err error) (Result, storage.Status, error) {
 	return Result{}, 0, err
 }
 
-// sees takes in what a commit which was not made has shown: the state that it met, or that k is right.
+// sees uses the outcome of a commit that was not made. It shows the current state, or confirms that k is right.
 func (t *transfer) sees(key cart.Key, k *cart.Cart, out storage.Outcome) {
 	switch {
 	case out.Cart != nil:
@@ -340,7 +341,7 @@ func (t *transfer) sees(key cart.Key, k *cart.Cart, out storage.Outcome) {
 	}
 }
 
-// stamp gives a cart the times of the commit that left it.
+// stamp sets the times of a cart from the commit that wrote it.
 func stamp(k *cart.Cart, out storage.Outcome) {
 	k.CreatedAt, k.UpdatedAt, k.ExpiresAt = out.CreatedAt, out.UpdatedAt, out.ExpiresAt
 }

@@ -9,8 +9,8 @@ import (
 	"github.com/sidecart/sidecart/internal/storage"
 )
 
-// dequeue takes out what is to be served next. That is a waiter whose lock was granted, with all changes that the lock
-// covers. Otherwise it is the first changes that do not have to wait for a waiter or an earlier change. The shard is
+// dequeue takes out what is served next. That is a waiter that has its lock, with all changes that the lock covers.
+// Otherwise it is the first changes that do not have to wait for a waiter or an earlier change. The shard must be
 // locked.
 func (c *Coordinator) dequeue(q *queue) (batch, bool) {
 	for _, w := range slices.Clone(q.waiters) {
@@ -33,8 +33,8 @@ func (c *Coordinator) dequeue(q *queue) (batch, bool) {
 	return b, len(b.ops) > 0
 }
 
-// gather moves pending ops to b, in order, none before one it overlaps, and lets those that ask for a lease begin to
-// wait for it. An op under a lease overtakes all others but those under the same lease, since the others may be waiting
+// gather moves pending ops to b in order. No op overtakes one that it overlaps. Ops that ask for a lease begin to wait
+// for it. An op under a lease overtakes all others except those under the same lease, because the others may be waiting
 // for that lease.
 func (c *Coordinator) gather(q *queue, b *batch, wanted func(*op) bool) {
 	var (
@@ -81,8 +81,9 @@ func (c *Coordinator) gather(q *queue, b *batch, wanted func(*op) bool) {
 	})
 }
 
-// awaitTurn lets changes wait for a lock without holding up the rest of the queue. Without changes it keeps the place
-// for those that come until then. queued says that the claim stands in the backend's queue already.
+// awaitTurn lets changes wait for a lock without blocking the rest of the queue. Without changes it keeps a place in
+// the backend's queue for changes that arrive until the lock is granted. queued says that the claim is in the backend's
+// queue already.
 func (c *Coordinator) awaitTurn(q *queue, ops []*op, claim storage.Claim, queued bool) {
 	ctx, cancel := context.WithCancel(callers(context.Background(), ops))
 	w := &waiter{claim: claim, ops: ops, cancel: cancel}
@@ -99,7 +100,7 @@ func (c *Coordinator) awaitTurn(q *queue, ops []*op, claim storage.Claim, queued
 	})
 }
 
-// awaitLease lets an op wait for its lease. The shard is locked.
+// awaitLease lets an op wait for its lease. The shard must be locked.
 func (c *Coordinator) awaitLease(q *queue, o *op) {
 	ops := []*op{o}
 	ctx, cancel := context.WithCancel(callers(context.Background(), ops))
@@ -112,7 +113,7 @@ func (c *Coordinator) awaitLease(q *queue, o *op) {
 	})
 }
 
-// leaveQueues gives up the places in backend queues that are kept for changes to come.
+// leaveQueues gives up the places in backend queues that are kept for later changes.
 func (c *Coordinator) leaveQueues() {
 	for i := range c.shards {
 		sh := &c.shards[i]
@@ -128,7 +129,7 @@ func (c *Coordinator) leaveQueues() {
 	}
 }
 
-// acquire waits for the waiter's lock. Then it serves the queue itself, unless another goroutine does, which saves a
+// acquire waits for the waiter's lock. Then it serves the queue itself, unless another goroutine does. That saves a
 // switch of goroutines.
 func (c *Coordinator) acquire(ctx context.Context, sh *shard, q *queue, w *waiter, queued bool) {
 	var grant storage.Grant

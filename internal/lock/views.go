@@ -10,11 +10,10 @@ import (
 	"github.com/sidecart/sidecart/internal/storage"
 )
 
-// views are the readers of events, by the cart that they watch. However many watch a cart, the store is asked once for
-// all of them.
+// views are the readers of events, by the cart that they watch. The store is asked once for all readers of a cart.
 //
-// A reader is woken by the store, where that hears of changes. Beside that each cart is looked at now and then, which
-// finds what the store did not hear of, and that a cart has expired.
+// If the store reports changes, it wakes the readers. In addition each cart is checked from time to time. That finds
+// changes which the store did not report, and carts that have expired.
 type views struct {
 	coordinator *Coordinator
 	source      storage.Watcher
@@ -29,14 +28,14 @@ type views struct {
 type viewed struct {
 	views *views
 	key   cart.Key
-	stop  func() // of the watch of the store
+	stop  func() // ends the store's watch
 
 	// What follows is guarded by the mutex of views.
 	readers map[*view]struct{}
 	// changes counts how often the readers were woken.
 	changes uint64
 	reading *reading
-	// due is when to look at the cart, and glimpse what the last look showed.
+	// due is when the cart is checked next, and glimpse is what the last check saw.
 	due     time.Time
 	looked  bool
 	glimpse storage.Glimpse
@@ -48,7 +47,8 @@ type view struct {
 	news chan struct{}
 }
 
-// reading is a read of the cart that several readers share. What it shows is later than the first changes of them.
+// reading is a read of the cart that several readers share. It began when the readers had been woken as often as
+// changes says.
 type reading struct {
 	changes uint64
 	done    chan struct{}
@@ -56,13 +56,13 @@ type reading struct {
 	err     error
 }
 
-// How often a cart is looked at: where its changes are heard of, and where not. That is within a quarter less of it,
-// since carts are not to be looked at all at once. With the look itself it stays below a second.
+// How often a cart is checked: if the store reports its changes, and if it does not. The actual interval is up to a
+// quarter less, so that carts are not all checked at once. Together with the check itself it stays below a second.
 const (
 	heardPace  = 2 * time.Second
 	unheard    = 800 * time.Millisecond
 	leastPause = 10 * time.Millisecond
-	// atOnce is how many carts are looked at together, and lookLimit how long that may take.
+	// atOnce is how many carts are checked together, and lookLimit how long that may take.
 	atOnce    = 200
 	lookLimit = 2 * time.Second
 )
@@ -91,7 +91,7 @@ func (vs *views) join(key cart.Key) *view {
 	return v
 }
 
-// leave takes the reader away.
+// leave removes the reader.
 func (v *view) leave() {
 	k, vs := v.of, v.of.views
 	vs.mu.Lock()
@@ -137,7 +137,7 @@ func (v *view) read(ctx context.Context, limit time.Duration) (*cart.Cart, error
 		r = &reading{changes: k.changes, done: make(chan struct{})}
 		k.reading = r
 		vs.mu.Unlock()
-		// Others share it, so that it must not end with this reader.
+		// Others share the read, so it must not end with this reader.
 		own, cancel := context.WithTimeout(context.WithoutCancel(ctx), limit)
 		defer cancel()
 		r.cart, r.err = vs.coordinator.read(own, k.key)
@@ -158,7 +158,7 @@ func (v *view) read(ctx context.Context, limit time.Duration) (*cart.Cart, error
 	}
 }
 
-// pace looks at each cart when that is due, for as long as any is watched.
+// pace checks each cart when it is due, as long as any cart is watched.
 func (vs *views) pace() {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -179,8 +179,8 @@ func (vs *views) pace() {
 	}
 }
 
-// whatIsDue are the carts to look at now, and in how much time some will be due; some is false where none is watched,
-// and then nobody paces any more.
+// whatIsDue returns the carts to check now, and how long until the next are due. some is false if no cart is watched;
+// then pacing ends.
 func (vs *views) whatIsDue() (due []*viewed, next time.Duration, some bool) {
 	vs.mu.Lock()
 	defer vs.mu.Unlock()
@@ -200,7 +200,7 @@ func (vs *views) whatIsDue() (due []*viewed, next time.Duration, some bool) {
 	return due, next, true
 }
 
-// look looks at carts, and wakes the readers of those that have changed.
+// look checks carts, and wakes the readers of those that have changed.
 func (vs *views) look(due []*viewed) {
 	keys := make([]cart.Key, len(due))
 	paces := make([]time.Duration, len(due))

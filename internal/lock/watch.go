@@ -10,51 +10,50 @@ import (
 	"github.com/sidecart/sidecart/internal/storage"
 )
 
-// Sight is what a reader of events has seen last. It outlives the call, so that the next one goes on from there.
+// Sight is what a reader of events saw last. It outlives the call, so that the next call continues from there.
 type Sight struct {
-	// ETag is that of the cart as it was shown last; "" for a reader who has seen nothing.
+	// ETag is the cart's etag when it was last shown; "" if the reader has seen nothing.
 	ETag string
-	// ID is that of the cart; "" where there was none, and where it is not known.
+	// ID is the cart's id; "" if there was no cart, or its id is not known.
 	ID string
-	// Open says that a reading has succeeded, so that the reader knows that it is served.
+	// Open says that a read has succeeded, so that the reader knows that it is served.
 	Open bool
 }
 
 // Sighting is one state of a cart that is watched.
 type Sighting struct {
 	Cart *cart.Cart
-	// Gone says that the cart which was shown before is gone. Cart is the zero cart then.
+	// Gone says that the cart shown before is gone. Cart is then the zero cart.
 	Gone bool
 }
 
 // WatchRequest asks to be shown a cart as it changes.
 type WatchRequest struct {
-	// Seen is what the reader has seen; it is kept up to date. Required.
+	// Seen is what the reader has seen. Watch keeps it up to date. Required.
 	Seen *Sight
-	// Began is told that the call is under way: from then on [Coordinator.Close] waits for it. Required.
+	// Began is called when the call is under way. From then on [Coordinator.Close] waits for it. Required.
 	Began func()
-	// Admit waits until there is memory to read the cart, which release gives back when the events of that reading were
+	// Admit waits until there is memory to read the cart. release gives it back once the events of that read were
 	// shown. nil does not wait.
 	Admit func(ctx context.Context) (release func(), err error)
-	// Timeout bounds one reading of the cart.
+	// Timeout bounds one read of the cart.
 	Timeout time.Duration
-	// Show shows a state to the reader, for as long as that takes. Meanwhile states are passed over. An error ends the
-	// call, but for ErrBusy: then the state is shown later. Required.
+	// Show shows a state to the reader and may take its time. States that come meanwhile are skipped. An error ends the
+	// call, except ErrBusy: then the state is shown later. Required.
 	Show func(Sighting) error
-	// Beat is called where nothing was shown for [BeatInterval], and where the first reading has nothing to show; nil
-	// is not called.
+	// Beat is called if nothing was shown for [BeatInterval], and if the first read has nothing to show. It may be nil.
 	Beat func() error
 }
 
-// BeatInterval is how long a reader of events hears nothing at most.
+// BeatInterval is the longest silence for a reader of events.
 const BeatInterval = 15 * time.Second
 
-// Watch shows a cart as it is now, unless the reader has seen just that, and then as it changes, until ctx ends or Show
-// fails. It returns ErrDraining when the coordinator closes. An error of the first reading is returned; later ones are
-// waited out, but for those that do not pass.
+// Watch shows the current cart, unless the reader has seen it, and then each change, until ctx ends or Show fails. It
+// returns ErrDraining when the coordinator closes. It returns an error of the first read. After that it retries, unless
+// the error is permanent.
 //
-// A reader is shown the states that it is quick enough to see, and always the latest. Where one cart follows another of
-// the same name between two readings, the reader is first shown that the one is gone.
+// A slow reader may miss states, but always gets the latest. If one cart follows another of the same name between two
+// reads, the reader is first told that the old one is gone.
 func (c *Coordinator) Watch(ctx context.Context, key cart.Key, r WatchRequest) error {
 	if err := c.enter(); err != nil {
 		return err
@@ -105,15 +104,15 @@ func (c *Coordinator) Watch(ctx context.Context, key cart.Key, r WatchRequest) e
 	}
 }
 
-// patience is how long to wait before a cart is read again that could not be read.
+// patience is how long to wait before a failed read is tried again.
 const patience = time.Second
 
-// errShow is what showing failed with.
+// errShow is an error of Show.
 type errShow struct{ error }
 
 func (e errShow) Unwrap() error { return e.error }
 
-// passes reports whether a reading that failed may succeed later.
+// passes reports whether a failed read may succeed later.
 func passes(err error) bool {
 	if _, ok := errors.AsType[errShow](err); ok {
 		return errors.Is(err, ErrBusy)
@@ -141,7 +140,7 @@ func (c *Coordinator) show(ctx context.Context, v *view, r *WatchRequest) (shown
 	}
 	etag := k.ETag()
 	if etag == r.Seen.ETag {
-		r.Seen.ID = k.ID // which a reader that comes back does not say
+		r.Seen.ID = k.ID // a reader that comes back does not send it
 		return false, nil
 	}
 	if r.Seen.ID != "" && k.ID != r.Seen.ID {
