@@ -48,19 +48,19 @@ type statusPage struct {
 	Ready      bool          `json:"ready"`
 	Config     statusConfig  `json:"config"`
 	Backend    statusBackend `json:"backend"`
-	// CriticalBackend is the backend for checkouts; left out where they are beside the carts.
+	// CriticalBackend is the backend for checkouts; left out if they are beside the carts.
 	CriticalBackend *statusCritical `json:"criticalBackend,omitempty"`
-	// Move is there while carts move to the backend from another.
+	// Move is set while carts move to the backend from another.
 	Move    *statusMove   `json:"move,omitempty"`
 	Locking statusLocking `json:"locking"`
-	// Queues and Leases name carts. They are empty in an answer that does not go over loopback; Counters count them in
-	// every answer.
+	// Queues and Leases name carts, so they are empty in an answer that leaves over another interface than loopback.
+	// Counters count them in every answer.
 	Queues   []statusQueue `json:"queues"`
 	Leases   []statusLease `json:"leases"`
 	Counters statusCounts  `json:"counters"`
 }
 
-// statusOwner is what the sidecar belongs to; empty outside of Kubernetes.
+// statusOwner is the pod that the sidecar belongs to; empty outside Kubernetes.
 type statusOwner struct {
 	Pod         string `json:"pod,omitempty"`
 	Namespace   string `json:"namespace,omitempty"`
@@ -74,14 +74,14 @@ type statusConfig struct {
 
 type statusBackend struct {
 	Type string `json:"type"`
-	// Place is where it is, Prefix how the names of carts begin there, and TTL how long a cart lives from its last
-	// change.
+	// Place is where the backend is. Prefix begins the names of its carts, and TTL is how long a cart lives after its
+	// last change.
 	Place   string `json:"place,omitempty"`
 	Prefix  string `json:"prefix,omitempty"`
 	TTL     string `json:"ttl,omitempty"`
 	Healthy bool   `json:"healthy"`
 	Message string `json:"message,omitempty"`
-	// Warnings say how safe carts are there; null while that is not known.
+	// Warnings say how safe carts are there; null if that is not known yet.
 	Warnings []statusWarning `json:"warnings"`
 }
 
@@ -134,8 +134,8 @@ type statusCounts struct {
 	Locked    uint64 `json:"locked"`
 	Acquired  uint64 `json:"acquired"`
 	Timeouts  uint64 `json:"timeouts"`
-	// ChangesPerSecond is the mean since the backend was opened. Errors are calls by the reason with which they ended,
-	// since the process began.
+	// ChangesPerSecond is the mean since the backend was opened. Errors counts failed calls by reason, since the
+	// process began.
 	ChangesPerSecond float64           `json:"changesPerSecond"`
 	Errors           map[string]uint64 `json:"errors"`
 
@@ -145,7 +145,7 @@ type statusCounts struct {
 	LeaseTimeouts uint64 `json:"leaseTimeouts"`
 }
 
-// status gathers what the status page shows, with names or only counts.
+// status gathers what the status page shows, with names or only with counts.
 func (s *Server) status(version string, names bool) statusPage {
 	l := s.service.backends.enter()
 	defer l.leave()
@@ -199,7 +199,7 @@ func (s *Server) status(version string, names bool) statusPage {
 	return page
 }
 
-// lifetime is a TTL as people write it: 24h, and not 24h0m0s.
+// lifetime writes a TTL as people do: 24h, not 24h0m0s.
 func lifetime(d time.Duration) string {
 	if d == 0 {
 		return "for ever"
@@ -221,7 +221,7 @@ func perSecond(n uint64, d time.Duration) float64 {
 //go:embed status.html
 var statusHTML string
 
-// parseStatusPage is put off until somebody looks: most sidecars are never looked at.
+// parseStatusPage runs on the first request for the page: most sidecars never get one.
 var parseStatusPage = sync.OnceValue(func() *template.Template {
 	return template.Must(template.New("status").Funcs(template.FuncMap{
 		"ago":   func(t time.Time) string { return time.Since(t).Round(time.Second).String() },
@@ -233,9 +233,9 @@ var parseStatusPage = sync.OnceValue(func() *template.Template {
 // adminHandler serves probes, metrics and the status page.
 func (s *Server) adminHandler(version string) http.Handler {
 	mux := http.NewServeMux()
-	// "?started" is for a start-up probe: it succeeds once the backend was asked for the first time. As a rule the
-	// sidecar is ready then; where the backend is away, it can say what is wrong. It is a parameter and not a path of
-	// its own, so that the release before this one, which does not know it, answers too.
+	// "?started" is for a start-up probe. It succeeds once the backend was asked for the first time. By then the
+	// sidecar usually is ready; if the backend is down, the sidecar can say what is wrong. It is a parameter and not a
+	// path of its own, because the previous release does not know it and must answer too.
 	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 		if r.URL.Query().Has("started") && !s.pulse.looked() {
@@ -267,13 +267,13 @@ func (s *Server) adminHandler(version string) http.Handler {
 }
 
 const (
-	// atOnce is how many answers of one sort are made at once.
+	// atOnce is how many answers of one kind are made at once.
 	atOnce = 2
 	// pageWait is how long others wait for that.
 	pageWait = 2 * time.Second
 )
 
-// few lets h make only a few answers at once. An answer is complete before it is sent, so that a slow reader holds up
+// few lets h make only a few answers at once. An answer is complete before it is sent, so that a slow reader blocks
 // nobody else.
 func few(h http.Handler) http.Handler {
 	places := make(chan struct{}, atOnce)
@@ -298,7 +298,7 @@ func few(h http.Handler) http.Handler {
 	})
 }
 
-// pageBuffer is a response that is kept.
+// pageBuffer is a response that is kept in memory.
 type pageBuffer struct {
 	bytes.Buffer
 	header http.Header

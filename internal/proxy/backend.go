@@ -33,57 +33,58 @@ type Coordinator interface {
 	ListCheckouts(ctx context.Context, key cart.Key, visit func(*lock.Checkout) error) error
 }
 
-// Backend is what calls are served with. All fields but Generation, Place, Prefix, TTL, MemoryBytes, AllowFlush,
-// AllowList, CheckoutWindow, Beat, Advice, Count and Critical are required.
+// Backend is everything that calls need to be served. All fields but Generation, Place, Prefix, TTL, MemoryBytes,
+// AllowFlush, AllowList, CheckoutWindow, Beat, Advice, Count and Critical are required.
 type Backend struct {
 	Coordinator Coordinator
-	// Ping has the store do all that a change needs.
+	// Ping makes the store do everything that a change needs.
 	Ping func(context.Context) error
-	// Beat asks it for a sign of life that costs less; nil where there is none.
+	// Beat asks it for a cheaper sign of life; nil if it has none.
 	Beat func(context.Context) error
-	// Advice says how safe carts are in it; nil where that is not known.
+	// Advice says how safe carts are in it; nil if the store cannot say.
 	Advice func(context.Context) ([]storage.Advice, error)
-	// Count is how many carts there are, at most so many; nil where they cannot be counted. See [storage.Counter].
+	// Count counts the carts, up to most; nil if they cannot be counted. See [storage.Counter].
 	Count func(ctx context.Context, most int) (n int, more bool, err error)
-	// Move is how far carts have come that move to this backend, and MovesFrom is from where: "Redis redis:6379". Nil
-	// where none do. See [storage.Mover].
+	// Move returns the progress of a move of carts to this backend, and MovesFrom says from where: "Redis redis:6379".
+	// Move is nil if there is no move. See [storage.Mover].
 	Move      func() storage.Progress
 	MovesFrom string
-	// Critical is the backend for checkouts; nil where they are beside the carts.
+	// Critical is the backend for checkouts; nil if they are beside the carts.
 	Critical *CriticalBackend
 	// Name is the backend's type as in the configuration: "Redis".
 	Name string
-	// Place is where the carts are, for people; it names no user and no password. Prefix begins their names, and TTL is
-	// how long they live, 0 for ever. All three are for the status page alone.
+	// Place says where the carts are, without user and password. Prefix begins their names. TTL is how long they live,
+	// 0 for ever. All three are only for the status page.
 	Place, Prefix string
 	TTL           time.Duration
 	// Mode is the locking mode as in the configuration: "auto".
 	Mode string
-	// Generation of the configuration that this comes from.
+	// Generation is that of the configuration which describes this backend.
 	Generation int64
 	// Limits bound the carts.
 	Limits cart.Limits
 	// RequestTimeout bounds one call, the wait for a lock included.
 	RequestTimeout time.Duration
-	// MemoryBytes is how much memory the process may use, less what the backend has outside of Go's heap; 0 or
-	// math.MaxInt64 where there is no limit.
+	// MemoryBytes is how much memory the process may use, without what the backend uses outside Go's heap; 0 or
+	// math.MaxInt64 means no limit.
 	MemoryBytes int64
 	// AllowFlush permits the call that removes all carts of the prefix.
 	AllowFlush bool
 	// AllowList permits the call that lists all carts of the prefix.
 	AllowList bool
-	// CheckoutWindow is how long after a GetCart of a demo shop its EmptyCart takes only what that saw; 0 for never.
+	// CheckoutWindow is for demo shops. If EmptyCart follows GetCart within this time, it takes only what the GetCart
+	// saw; 0 turns this off.
 	CheckoutWindow time.Duration
 }
 
-// CriticalBackend is the backend for checkouts. While it is down checkouts are refused, and the sidecar is ready.
+// CriticalBackend is the backend for checkouts. While it is down, checkouts are refused, and the sidecar stays ready.
 type CriticalBackend struct {
 	// Name and Place are as in [Backend], and so are Ping and Beat.
 	Name, Place string
 	Ping, Beat  func(context.Context) error
 }
 
-// maxBodyBytes bounds the body of one HTTP request: two documents in a spacious notation, and the envelope.
+// maxBodyBytes bounds the body of one HTTP request: two documents with generous white space, and the envelope.
 func (b *Backend) maxBodyBytes() int64 {
 	return 2*int64(min(b.Limits.MaxDocumentBytes, b.Limits.MaxCartBytes)) + 64<<10
 }
@@ -92,10 +93,11 @@ func (b *Backend) maxBodyBytes() int64 {
 type served struct {
 	Backend // whose Coordinator keeps to the budget
 	budget  *budget
-	// calls are those under way, and one more until the backend is retired; at 0 the backend takes no call any more.
+	// calls counts the calls under way, and one more until the backend is retired. At 0 the backend takes no more
+	// calls.
 	calls atomic.Int64
 	empty chan struct{} // closed at 0
-	// opened is since when it serves.
+	// opened is when it began to serve.
 	opened time.Time
 }
 
@@ -106,7 +108,7 @@ func newServed(b Backend) *served {
 	return l
 }
 
-// enter counts a call in; false means that the backend was retired and is empty.
+// enter counts a call as under way. It returns false if the backend was retired and its last call has ended.
 func (l *served) enter() bool {
 	for {
 		n := l.calls.Load()
@@ -137,14 +139,14 @@ func (s *backends) enter() *served {
 	}
 }
 
-// peek returns the current backend for its settings, without counting a call in. A request is received by them; which
-// backend serves it is decided when it enters.
+// peek returns the current backend without counting a call. A request is received by its settings. Another backend may
+// serve the request: that is decided when it enters.
 func (s *backends) peek() *served { return s.current.Load() }
 
-// Retired is a Backend that gets no new calls any more.
+// Retired is a Backend that gets no new calls.
 type Retired struct{ backend *served }
 
-// Wait returns when no call uses the Backend any more, so that it can be closed, or when ctx ends.
+// Wait returns when no call uses the Backend any more and it can be closed, or when ctx ends.
 func (r *Retired) Wait(ctx context.Context) error {
 	select {
 	case <-r.backend.empty:

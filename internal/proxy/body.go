@@ -15,8 +15,8 @@ import (
 	"github.com/sidecart/sidecart/internal/cart"
 )
 
-// requestBody is a body that was read. It carries the error of its decoding past the gateway, which keeps only the text
-// of one.
+// requestBody is a body that was read. It carries the error of its decoding past the gateway, which would keep only the
+// error's text.
 type requestBody struct {
 	bytes.Reader
 	text []byte
@@ -25,16 +25,16 @@ type requestBody struct {
 
 func (*requestBody) Close() error { return nil }
 
-// bodyGrace is how much longer than a call a body may take to arrive.
+// bodyGrace is added to a call's timeout for the arrival of its body.
 const bodyGrace = time.Second
 
 // answerGrace is how long an answer may take to be read.
 const answerGrace = 30 * time.Second
 
-// firstRead is how much memory a body is given before any of it has come.
+// firstRead is how much memory a body gets before any of it has arrived.
 const firstRead = 4 << 10
 
-// readBody reads the whole body, of at most most bytes and within timeout, when there is memory for it.
+// readBody waits for memory and then reads the whole body, of at most most bytes, within timeout.
 func (g *gateway) readBody(w http.ResponseWriter, r *http.Request, a *admission, most int64, timeout time.Duration) (*requestBody, error) {
 	body := &requestBody{}
 	ctx, budget := r.Context(), a.budget
@@ -56,7 +56,7 @@ func (g *gateway) readBody(w http.ResponseWriter, r *http.Request, a *admission,
 		return body, err
 	}
 	rc := http.NewResponseController(w)
-	_ = rc.SetReadDeadline(time.Now().Add(timeout)) // a writer that has none is a test's
+	_ = rc.SetReadDeadline(time.Now().Add(timeout)) // only a test's writer has no deadline
 	var buf bytes.Buffer
 	if r.ContentLength > 0 {
 		buf.Grow(int(min(r.ContentLength, firstRead)) + bytes.MinRead)
@@ -81,8 +81,8 @@ func (g *gateway) readBody(w http.ResponseWriter, r *http.Request, a *admission,
 	return body, checkContent(r.Header, g.grpcAddress)
 }
 
-// checkContent refuses a body that is not said to be JSON. That is more than order: what a web page may send to another
-// site without being asked first is never application/json.
+// checkContent refuses a body whose content type is not JSON. This also protects: a web page cannot send
+// application/json to another site without a preflight request.
 func checkContent(h http.Header, grpcAddress func() string) error {
 	refused := func(header, format string, args ...any) error {
 		return fmt.Errorf("%w: %w", errMediaType, cart.Invalidf(header, format, args...))
@@ -105,12 +105,13 @@ func checkContent(h http.Header, grpcAddress func() string) error {
 	return nil
 }
 
-// leaveGrace is how long a change is still served after its client has closed the connection, or its side of it, which
-// looks the same. A change that need not wait takes less than that, so it is made on every backend alike. A change that
-// waits for a lock does not wait much longer for a client that gave up.
+// leaveGrace is how long a change is still served after its client has closed the connection. A client that closed only
+// its side looks the same. A change that need not wait takes less time than this, so it is made on every backend alike.
+// A change that waits for a lock stops soon after its client gave up.
 const leaveGrace = 2 * time.Second
 
-// whileServed is ctx, which ends only a while after ctx itself. A deadline that the client named stays as it is.
+// whileServed returns a context that ends leaveGrace after ctx is cancelled. A deadline that the client named stays as
+// it is.
 func whileServed(ctx context.Context) (context.Context, context.CancelFunc) {
 	served, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	if d, ok := ctx.Deadline(); ok {

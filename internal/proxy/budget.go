@@ -15,9 +15,9 @@ import (
 	"github.com/sidecart/sidecart/internal/cart"
 )
 
-// A sidecar has the memory of a small neighbour of an app, and a request costs a multiple of its bytes: received,
-// parsed, merged into the cart, sent to the backend and answered. So requests are let in by what they cost. A request
-// that does not fit waits, in order, and ends with BUSY after a while.
+// A sidecar has little memory, and a request costs a multiple of its bytes: it is received, parsed, merged into the
+// cart, sent to the backend and answered. So requests are admitted by what they cost. A request that does not fit
+// waits, in order, and ends with BUSY after a while.
 //
 // The budget has pools. Requests take from them in one order only, so that two requests never wait for each other:
 //
@@ -28,27 +28,27 @@ import (
 //	unseen  the same for carts whose size is not known, while large ones are about: a small one
 //	        is not to wait for what large ones wait for
 const (
-	// baseMemory is what a sidecar needs that does nothing, with all of its connections.
+	// baseMemory is what an idle sidecar needs, with all of its connections.
 	baseMemory = 44 << 20
-	// unlimitedMemory is the limit where the machine has set none.
+	// unlimitedMemory is the limit if none is set.
 	unlimitedMemory = 512 << 20
 	// leastBudget lets one request of the default limits through on the smallest machine.
 	leastBudget = 24 << 20
 
-	// smallBytes is up to where a request or a cart is small.
+	// smallBytes is the largest size of a small request or cart.
 	smallBytes = 32 << 10
 	// callCost is what a small request costs beside its bytes: a goroutine, a stream, its contexts, and a small cart.
 	callCost   = 16 << 10
 	smallTimes = 4
-	// bodyTimes and workTimes are what a byte of a large request and of a large cart cost, measured as the peak of the
-	// process over that of an idle one.
+	// bodyTimes and workTimes are how many bytes of memory a byte of a large request, and of a large cart, costs. They
+	// were measured as the peak of the process, less that of an idle one.
 	bodyTimes = 3
 	workTimes = 7
 
-	// busyWait is how long a request waits for memory. It is less than the request timeout by default, so that BUSY is
-	// what clients hear.
+	// busyWait is how long a request waits for memory. It is less than the default request timeout, so that clients get
+	// BUSY and no timeout.
 	busyWait = 5 * time.Second
-	// maxWaiting bounds those who wait. Each may hold a window of received bytes.
+	// maxWaiting bounds the requests that wait. Each may hold a window of received bytes.
 	maxWaiting = 512
 )
 
@@ -59,7 +59,7 @@ type budget struct {
 	sizes                               sizes
 }
 
-// newBudget divides what a memory limit leaves to requests; math.MaxInt64 is no limit.
+// newBudget divides the memory that a limit leaves to requests; math.MaxInt64 is no limit.
 func newBudget(limit int64, limits cart.Limits) *budget {
 	if limit <= 0 || limit == math.MaxInt64 {
 		limit = unlimitedMemory
@@ -84,7 +84,7 @@ type pool struct {
 
 func (p *pool) open(size int64) { p.Weighted, p.size = semaphore.NewWeighted(size), size }
 
-// lot is what a request has of a pool.
+// lot is a request's share of a pool.
 type lot struct {
 	from *pool
 	cost int64
@@ -97,7 +97,7 @@ func (l *lot) release() {
 	}
 }
 
-// shrink gives back what is over cost.
+// shrink gives back what exceeds cost.
 func (l *lot) shrink(cost int64) {
 	if l.cost > cost {
 		l.from.Release(l.cost - cost)
@@ -105,7 +105,7 @@ func (l *lot) shrink(cost int64) {
 	}
 }
 
-// take waits for cost of p. A request that is larger than the whole pool runs alone.
+// take waits until p has room for cost. A request that is larger than the whole pool runs alone.
 func (b *budget) take(ctx context.Context, p *pool, cost int64) (lot, error) {
 	cost = min(cost, p.size)
 	if p.TryAcquire(cost) {
@@ -127,17 +127,17 @@ func (b *budget) take(ctx context.Context, p *pool, cost int64) (lot, error) {
 	return lot{p, cost}, nil
 }
 
-// admission is what one request has of the budget. It is of one goroutine at a time.
+// admission is one request's share of the budget. One goroutine uses it at a time.
 type admission struct {
 	budget *budget
 	bytes  int64 // of the request
 	arrive lot
 	work   lot
-	// last is the last large answer, where a call has several.
+	// last is the last large answer of a call with several answers.
 	last *owed
 }
 
-// admit lets a request of n bytes be received.
+// admit waits until a request of n bytes may be received.
 func (b *budget) admit(ctx context.Context, a *admission, n int64) (err error) {
 	a.budget, a.bytes = b, n
 	if n <= smallBytes {
@@ -148,7 +148,7 @@ func (b *budget) admit(ctx context.Context, a *admission, n int64) (err error) {
 	return err
 }
 
-// arrived says that the request is of n bytes, where it could be of more.
+// arrived says that the request has n bytes, after it could have had more.
 func (a *admission) arrived(n int64) {
 	a.bytes = n
 	if n <= smallBytes {
@@ -158,13 +158,13 @@ func (a *admission) arrived(n int64) {
 	}
 }
 
-// release gives back everything. It may be called again.
+// release gives back everything. It may be called repeatedly.
 func (a *admission) release() {
 	a.arrive.release()
 	a.work.release()
 }
 
-// begin lets a request work on carts of size bytes together, which is a guess where it is not known.
+// begin waits until a request may work on carts with a total of size bytes. size is a guess unless known is true.
 func (a *admission) begin(ctx context.Context, size int64, known, leased bool) (err error) {
 	if size = max(size, a.bytes); size <= smallBytes {
 		return nil
@@ -180,8 +180,8 @@ func (a *admission) begin(ctx context.Context, size int64, known, leased bool) (
 	return err
 }
 
-// learned says that the carts are of size bytes. It reports whether there is memory for the answer without that of the
-// unseen, which is not for answers: a client that reads slowly would keep it from carts whose size is not known.
+// learned says that the carts have size bytes. It reports whether there is memory for the answer outside the pool
+// unseen. That pool is not for answers: a client that reads slowly would keep its memory from carts of unknown size.
 func (a *admission) learned(size int64) bool {
 	if size = max(size, a.bytes); size <= smallBytes {
 		a.work.release()
@@ -201,8 +201,8 @@ func (a *admission) learned(size int64) bool {
 	return true
 }
 
-// answered leaves to an answer of n bytes what it needs until it is written, and returns who is to be told then; nil
-// where it needs nothing.
+// answered reserves what an answer of n bytes needs until it is written. It returns the receipt to settle then; nil if
+// the answer needs nothing.
 func (a *admission) answered(n int64) *receipt {
 	a.arrive.release()
 	a.work.shrink(2 * n)
@@ -211,12 +211,13 @@ func (a *admission) answered(n int64) *receipt {
 	}
 	r := &receipt{&owed{lot: a.work, done: make(chan struct{})}}
 	a.last, a.work = r.owed, lot{}
-	// gRPC may drop the buffers of a connection that broke. What the collector has taken is free as well.
+	// gRPC may drop the buffers of a broken connection. When the garbage collector frees the receipt, the memory is
+	// free too.
 	runtime.AddCleanup(r, (*owed).settle, r.owed)
 	return r
 }
 
-// owed is what an answer has until it is written.
+// owed is the share that an answer holds until it is written.
 type owed struct {
 	once sync.Once
 	lot  lot
@@ -230,7 +231,7 @@ func (o *owed) settle() {
 	})
 }
 
-// written waits until the last answer of a stream is written. A client that does not read it loses the stream, since
+// written waits until the last answer of a stream is written. A client that does not read it loses the stream, because
 // the answer keeps memory from others.
 func (a *admission) written(ctx context.Context) error {
 	if a.last == nil {
@@ -249,7 +250,7 @@ func (a *admission) written(ctx context.Context) error {
 	}
 }
 
-// receipt is the pool of one buffer of gRPC: it gets it back when it was written.
+// receipt is the pool of one gRPC buffer. gRPC returns the buffer to it when the buffer was written.
 type receipt struct{ owed *owed }
 
 // Get implements [mem.BufferPool].
@@ -260,23 +261,24 @@ func (r *receipt) Put(*[]byte) { r.owed.settle() }
 
 type admissionKey struct{}
 
-// admissionOf is nil for a call that no front let in, as in tests.
+// admissionOf is nil for a call that came by no front, as in tests.
 func admissionOf(ctx context.Context) *admission {
 	a, _ := ctx.Value(admissionKey{}).(*admission)
 	return a
 }
 
-// sizes remembers how large carts are, so that one can be let in before it is read.
+// sizes remembers how large carts are, so that a call can be admitted before its cart is read.
 type sizes struct {
 	seed maphash.Seed
-	// known has sets of four, for keys whose hashes are alike: the upper half of the hash, and the size.
+	// known has sets of four entries, for keys whose hashes share an index. An entry is the upper half of the hash, and
+	// the size.
 	known [1024][4]atomic.Uint64
-	// guess is the size of a cart that is not known: as large as those seen lately. It begins with the largest, so that
-	// a sidecar which starts among large carts survives.
+	// guess is the size assumed for an unknown cart: about that of the carts seen lately. It begins with the largest
+	// size, so that a sidecar which starts among large carts survives.
 	guess atomic.Int64
 }
 
-// of is the size of a cart, and whether that is known or a guess.
+// of returns the size of a cart, and whether it is known or a guess.
 func (s *sizes) of(key cart.Key) (size int64, known bool) {
 	h := maphash.Comparable(s.seed, key)
 	set := &s.known[h%uint64(len(s.known))]
@@ -288,12 +290,12 @@ func (s *sizes) of(key cart.Key) (size int64, known bool) {
 	return s.guess.Load(), false
 }
 
-// saw takes in the size of a cart; 0 for one that is not there, or was not read.
+// saw records the size of a cart; 0 for a cart that does not exist, or was not read.
 func (s *sizes) saw(key cart.Key, size int64) {
 	h := maphash.Comparable(s.seed, key)
 	size = min(size, math.MaxUint32)
 	set := &s.known[h%uint64(len(s.known))]
-	at := int(h>>16) % len(set) // if there is no place, it replaces any
+	at := int(h>>16) % len(set) // if there is no free entry, it replaces any
 	for i := range set {
 		if e := set[i].Load(); e>>32 == h>>32 || e == 0 {
 			at = i
@@ -301,7 +303,7 @@ func (s *sizes) saw(key cart.Key, size int64) {
 		}
 	}
 	set[at].Store(h>>32<<32 | uint64(size))
-	// Large at once and small by and by. Lost updates do no harm.
+	// It grows at once and shrinks slowly. Lost updates do no harm.
 	if g := s.guess.Load(); size >= g {
 		s.guess.Store(size)
 	} else {
@@ -309,7 +311,7 @@ func (s *sizes) saw(key cart.Key, size int64) {
 	}
 }
 
-// sizeOf is about the bytes of a cart.
+// sizeOf estimates the bytes of a cart.
 func sizeOf(c *cart.Cart) int64 {
 	if c == nil {
 		return 0

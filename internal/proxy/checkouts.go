@@ -13,14 +13,15 @@ import (
 )
 
 const (
-	// openCheckout is how long a checkout is open that does not say so; the shortest and the longest that it may say
-	// stand below it.
+	// openCheckout is how long a checkout is open by default. The shortest and the longest duration that a client may
+	// ask for follow.
 	openCheckout     = time.Hour
 	shortestCheckout = 10 * time.Millisecond
 	longestCheckout  = 720 * time.Hour
-	// maxAttributeBytes bounds the attributes of a checkout. They stand in a column that is not made for documents.
+	// maxAttributeBytes bounds the attributes of a checkout. They are stored in a column that is too small for
+	// documents.
 	maxAttributeBytes = 16 << 10
-	// mostMessage is what gRPC clients take by default, with room for headers.
+	// mostMessage is the largest message that gRPC clients accept by default, less room for headers.
 	mostMessage = 4<<20 - 64<<10
 )
 
@@ -147,7 +148,7 @@ func attributes(field string, raw []byte) ([]byte, error) {
 	return o.Bytes(), err
 }
 
-// fit leaves the documents of the cart out where an answer would be larger than clients take.
+// fit leaves out the documents of the cart if the answer would be larger than clients accept.
 func fit(answer proto.Message, c *pb.Cart) {
 	if proto.Size(answer) > mostMessage {
 		leaveOut(c.ProtoReflect())

@@ -11,22 +11,23 @@ import (
 const (
 	// mostCounted is where a count ends.
 	mostCounted = 1_000_000
-	// countWithin is how long it may take: it walks the keys of a backend that others use meanwhile.
+	// countWithin is how long a count may take. It walks the keys of a backend that others use meanwhile.
 	countWithin = time.Second
-	// countLife is how long the last count is given to everybody, so that requests cause one walk in that time at most.
+	// countLife is how long the last count is served to everybody, so that requests cause at most one walk in that
+	// time.
 	countLife = 10 * time.Second
 )
 
 // countAnswer is how many carts the backend has under the prefix of this sidecar. It names none.
 type countAnswer struct {
-	// Generation is that of the configuration that the count is of.
+	// Generation is that of the configuration whose carts were counted.
 	Generation int64 `json:"generation"`
 	Carts      int   `json:"carts"`
-	// More says that it was given up at this number.
+	// More says that the count stopped at this number.
 	More bool `json:"more"`
 }
 
-// cartCount serves the number of carts. At most one count is under way. All who ask meanwhile or soon after get its
+// cartCount serves the number of carts. At most one count is under way. All requests meanwhile, or soon after, get its
 // result.
 type cartCount struct {
 	count      func(ctx context.Context) (countAnswer, int, string)
@@ -61,7 +62,7 @@ func (c *cartCount) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	_ = json.NewEncoder(w).Encode(answer)
 }
 
-// get counts for everybody: the end of the first one's request does not end it.
+// get counts for everybody, so the end of the first request does not end the count.
 func (c *cartCount) get(ctx context.Context) (countAnswer, int, string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -74,7 +75,7 @@ func (c *cartCount) get(ctx context.Context) (countAnswer, int, string) {
 	return c.last, c.status, c.message
 }
 
-// countCarts asks the backend. What it says of a failure is for the log of probes, not for strangers.
+// countCarts asks the backend. Details of a failure go to the log of probes, not to the client.
 func (s *Server) countCarts(ctx context.Context) (answer countAnswer, status int, message string) {
 	l := s.service.backends.enter()
 	defer l.leave()

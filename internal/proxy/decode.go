@@ -19,15 +19,15 @@ import (
 // bodyField is the path of the body as a whole in errors.
 const bodyField = "body"
 
-// decoder reads an envelope: the part of a body that is not documents. It finds only where a document begins and ends.
-// The code that reads the document checks, once, that it is strict JSON.
+// decoder reads an envelope: the part of a body around its documents. Of a document it finds only the beginning and the
+// end. The code that reads the document checks, once, that it is strict JSON.
 type decoder struct {
 	text []byte
 	at   int
 }
 
-// decodeBody reads a whole body into m. An empty body returns io.EOF, which the gateway takes for an envelope without
-// fields.
+// decodeBody reads a whole body into m. For an empty body it returns io.EOF, which the gateway treats as an envelope
+// without fields.
 func decodeBody(text []byte, m protoreflect.Message) error {
 	d := &decoder{text: text}
 	if d.space(); d.at == len(text) {
@@ -128,7 +128,7 @@ func (d *decoder) quoted(path string) (string, error) {
 
 var durationName = (*durationpb.Duration)(nil).ProtoReflect().Descriptor().FullName()
 
-// duration reads a duration as Go writes it, "1.5s" or "500ms", which includes how protobuf does.
+// duration reads a duration as Go writes it: "1.5s" or "500ms". That includes protobuf's form.
 func (d *decoder) duration(path string, fd protoreflect.FieldDescriptor, m protoreflect.Message) error {
 	if d.peek() != '"' {
 		return d.wrongType(path, `a duration such as "2s" or "500ms"`)
@@ -176,7 +176,7 @@ func (d *decoder) list(path string, kind protoreflect.Kind, l protoreflect.List)
 	}
 }
 
-// surplus counts the elements of a list from the one at i, for none of which there is room, and makes nothing of them.
+// surplus counts the elements of a list from the one at i, which are over the limit, without decoding them.
 func (d *decoder) surplus(path string, i int) error {
 	for n := i + 1; ; n++ {
 		d.space()
@@ -209,7 +209,7 @@ func (d *decoder) integer(path string, fd protoreflect.FieldDescriptor, m protor
 	return nil
 }
 
-// key reads a member's name and the colon behind it.
+// key reads a member's name and the colon after it.
 func (d *decoder) key(path string) (string, error) {
 	if d.space(); d.peek() != '"' {
 		return "", d.syntax("a field name in quotes")
@@ -225,7 +225,7 @@ func (d *decoder) key(path string) (string, error) {
 	return name, nil
 }
 
-// more reads what stands behind a member or element: a comma, or the end.
+// more reads what follows a member or element: a comma, or the end.
 func (d *decoder) more(path string, end byte) (bool, error) {
 	d.space()
 	switch d.peek() {
@@ -256,7 +256,7 @@ func (d *decoder) str(path string) (string, error) {
 		d.at = start
 		return "", d.syntax("a string without control characters and with valid escapes")
 	}
-	// encoding/json writes U+FFFD for half of a surrogate pair; any other one was in the text, itself or escaped.
+	// encoding/json writes U+FFFD for half of a surrogate pair. Any other U+FFFD was in the text, plain or escaped.
 	if n := strings.Count(s, "\uFFFD"); n > 0 {
 		lower := bytes.ToLower(raw)
 		if n > bytes.Count(raw, []byte("\uFFFD"))+bytes.Count(lower, []byte(`\ufffd`)) {
@@ -266,7 +266,7 @@ func (d *decoder) str(path string) (string, error) {
 	return s, nil
 }
 
-// raw delimits one value without reading it. It does not call itself, so that it may meet any depth.
+// raw finds the end of one value without decoding it. It does not recurse, so any depth is safe.
 func (d *decoder) raw(path string) ([]byte, error) {
 	start, depth := d.at, 0
 scan:
@@ -351,7 +351,7 @@ func (d *decoder) early() error {
 	return cart.Invalidf(bodyField, "is not valid JSON: it ends too early, at offset %d", len(d.text))
 }
 
-// wrongType says what stands where something else belongs.
+// wrongType is the error for a value of the wrong type.
 func (d *decoder) wrongType(path, wanted string) error {
 	if path == "" {
 		path = bodyField

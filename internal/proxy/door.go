@@ -12,8 +12,8 @@ import (
 	"time"
 )
 
-// How many connections a front has. A connection costs about 20 KiB before it has asked for anything, and one of gRPC
-// 40 KiB.
+// How many connections a front has. A connection costs about 20 KiB before its first request, and a gRPC connection 40
+// KiB.
 const (
 	maxHTTPConns   = 512
 	maxGRPCConns   = 256
@@ -21,11 +21,11 @@ const (
 	maxAdminConns  = 256
 )
 
-// newcomer is how long a connection is given to ask for something before it makes room for others. Meanwhile there may
-// be twice as many as above.
+// newcomer is how long a connection has for its first request before it must make room for others. With newcomers there
+// may be twice as many connections as above.
 const newcomer = 100 * time.Millisecond
 
-// How long an accept that failed is waited out: descriptors come back when connections end.
+// How long to wait after a failed accept. Descriptors become free when connections end.
 const (
 	acceptPause    = 5 * time.Millisecond
 	maxAcceptPause = time.Second
@@ -33,11 +33,11 @@ const (
 	acceptReport = 10 * time.Second
 )
 
-// door is a listener that bounds how many connections there are at once. When it is full, it closes the oldest one that
-// is not being answered. So half a request holds nobody off, and a client that asks at once, as a probe does, is
-// answered.
+// door is a listener that bounds how many connections are open at once. When it is full, it closes the oldest
+// connection that is not being answered. So an incomplete request keeps nobody out, and a client that sends its request
+// at once, as a probe does, is answered.
 //
-// An accept that fails for want of descriptors is tried again and never ends the listener.
+// An accept that fails for lack of descriptors is tried again and never ends the listener.
 type door struct {
 	net.Listener
 	*crowd
@@ -46,18 +46,19 @@ type door struct {
 	told   time.Time // of the last line about accepts; Accept's own
 }
 
-// crowd is the connections that the doors of one front have let in.
+// crowd is the set of connections that the doors of one front have accepted.
 type crowd struct {
 	name string
 	max  int
-	// brief says that every answer is quick. Then a connection that is being answered for long belongs to a client that
-	// does not read, and makes room too.
+	// brief says that every answer is quick. If an answer then takes long, its client does not read, and its connection
+	// must make room too.
 	brief bool
 	log   *slog.Logger
 
 	mu sync.Mutex
 	in list.List // of *guest, the oldest first
-	// lasting is how many of them have streams, which have a bound of their own: they leave the others their room.
+	// lasting is how many of them have streams. Streams have their own bound, so these connections do not count against
+	// the others.
 	lasting int
 }
 
@@ -65,7 +66,7 @@ func newDoor(l net.Listener, name string, most int, log *slog.Logger) *door {
 	return &door{Listener: l, crowd: &crowd{name: name, max: most, log: log}, closed: make(chan struct{})}
 }
 
-// beside is a door to the same crowd.
+// beside returns a second door to the same crowd.
 func (d *door) beside(l net.Listener) *door {
 	return &door{Listener: l, crowd: d.crowd, closed: make(chan struct{})}
 }
@@ -85,7 +86,7 @@ func (d *door) Accept() (net.Conn, error) {
 			d.told = time.Now()
 			d.log.Warn("cannot take connections, trying again", "front", d.name, "error", err)
 		}
-		d.turnOut(true) // its descriptor is what there is a want of
+		d.turnOut(true) // to free its descriptor
 		t := time.NewTimer(pause)
 		select {
 		case <-t.C:
@@ -128,7 +129,7 @@ func (d *crowd) admit(c net.Conn) *guest {
 	return g
 }
 
-// turnOut closes one connection, if there is one that can be spared; must says that it may be a newcomer.
+// turnOut closes one connection, if one can be spared. If must is set, it may be a newcomer.
 func (d *crowd) turnOut(must bool) {
 	d.mu.Lock()
 	out := d.spared(must || d.in.Len()-d.lasting > 2*d.max)
@@ -138,8 +139,8 @@ func (d *crowd) turnOut(must bool) {
 	}
 }
 
-// spared is the oldest connection that is not being answered, of the host that has most of them: a probe is not lost
-// among those of one stranger.
+// spared is the oldest idle connection of the host that has most of them. So one host with many connections does not
+// crowd out a probe.
 func (d *crowd) spared(must bool) *guest {
 	var idle []*guest
 	byHost, most := map[string]int{}, 0
@@ -150,7 +151,7 @@ func (d *crowd) spared(must bool) *guest {
 			most = max(most, byHost[g.host])
 		}
 	}
-	if must && d.brief && 2*len(idle) < d.in.Len() { // most do not read what they asked for
+	if must && d.brief && 2*len(idle) < d.in.Len() { // most clients do not read their answers
 		return d.in.Front().Value.(*guest)
 	}
 	for _, g := range idle {
@@ -165,7 +166,7 @@ func (d *crowd) spared(must bool) *guest {
 	return nil
 }
 
-// guest is a connection that a door let in.
+// guest is a connection that a door accepted.
 type guest struct {
 	net.Conn
 	crowd *crowd
@@ -173,11 +174,12 @@ type guest struct {
 	came  time.Time
 	place *list.Element
 	gone  sync.Once
-	// streams is how many that last it has; guarded by the mutex of crowd.
+	// streams is how many lasting streams it has; guarded by the mutex of crowd.
 	streams int
-	// busy says that a handler answers, or that gRPC has taken the connection on. It is not closed to make room.
+	// busy says that a handler is answering, or that gRPC has taken over the connection. A busy connection is not
+	// closed to make room.
 	busy atomic.Bool
-	// plain takes the place of what net/http answers by itself, where that is not nil.
+	// plain, if not nil, replaces an answer that net/http makes itself.
 	plain func(status []byte) []byte
 }
 
@@ -191,8 +193,7 @@ func (g *guest) Close() error {
 	return g.Conn.Close()
 }
 
-// CloseWrite is what net/http ends a connection with whose request it did not read to the end, so that the answer
-// arrives.
+// CloseWrite lets net/http end a connection before it has read the whole request, so that the answer still arrives.
 func (g *guest) CloseWrite() error {
 	if c, ok := g.Conn.(interface{ CloseWrite() error }); ok {
 		return c.CloseWrite()
@@ -200,8 +201,8 @@ func (g *guest) CloseWrite() error {
 	return errors.ErrUnsupported
 }
 
-// SetDeadline implements [net.Conn]. gRPC takes its deadline off a connection when the client has shown that it speaks
-// HTTP/2: from then on the connection is one to keep.
+// SetDeadline implements [net.Conn]. gRPC removes the deadline when the client has shown that it speaks HTTP/2. From
+// then on the connection counts as busy.
 func (g *guest) SetDeadline(t time.Time) error {
 	if t.IsZero() && g.plain == nil {
 		g.busy.Store(true)
@@ -209,7 +210,7 @@ func (g *guest) SetDeadline(t time.Time) error {
 	return g.Conn.SetDeadline(t)
 }
 
-// lasts says that the connection of a call has a stream, until the end is called.
+// lasts marks the connection of a call as having a stream, until end is called.
 func lasts(ctx context.Context) (end func()) {
 	g, _ := ctx.Value(guestKey{}).(*guest)
 	if g == nil {
@@ -233,7 +234,7 @@ func withGuest(ctx context.Context, c net.Conn) context.Context {
 	return context.WithValue(ctx, guestKey{}, guestOf(c))
 }
 
-// guestOf is nil for a connection that came by no door.
+// guestOf is nil for a connection that came through no door.
 func guestOf(c net.Conn) *guest {
 	switch c := c.(type) {
 	case *guest:

@@ -58,8 +58,8 @@ func shapeOf(d protoreflect.MessageDescriptor) *shape {
 }
 
 // appendMessage appends a message as JSON: every field in the order of the .proto file, documents inlined, times to the
-// millisecond, what is unset as zero value or, for messages, as null. A document that is not there was left out: the
-// empty one is {}.
+// millisecond. An unset field has its zero value; an unset message is null. A document that is missing was left out: an
+// empty document is {}.
 func appendMessage(b []byte, m protoreflect.Message) ([]byte, error) {
 	var err error
 	b = append(b, '{')

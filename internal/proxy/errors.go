@@ -28,31 +28,31 @@ const errorDomain = "sidecart.dev"
 var (
 	// errForbidden is matched when the configuration does not allow a call.
 	errForbidden = errors.New("forbidden by the configuration")
-	// errForeign is matched by a request that a web page of another site may have sent.
+	// errForeign is matched when a web page of another site may have sent the request.
 	errForeign = errors.New("a request of another site")
-	// errMediaType is matched when a body is of a type or an encoding that is not read.
+	// errMediaType is matched when the type or the encoding of a body is not supported.
 	errMediaType = errors.New("unsupported media type")
 	// errBusy is matched when there is no memory for one more request.
 	errBusy = errors.New("too many requests are under way for the sidecar's memory")
 	// errStreams is matched when there are too many streams already.
 	errStreams = fmt.Errorf("%d streams are open, which is the most that are allowed", maxStreams)
-	// errUnread is matched when a client does not read the events that it asked for.
+	// errUnread is matched when a client does not read its events.
 	errUnread = fmt.Errorf("an event was not read within %v", answerGrace)
 	// errRequestTimeout is the cause of a context that ended with the sidecar's own request timeout.
 	errRequestTimeout = errors.New("request timeout")
-	// errNoRoute and errNoMethod are matched when HTTP asks for what is not there.
+	// errNoRoute and errNoMethod are matched when an HTTP request names a path, or a method of it, that does not exist.
 	errNoRoute  = errors.New("no such path")
 	errNoMethod = errors.New("no such method here")
 	// errSlowBody is matched when a request body did not arrive in time.
 	errSlowBody = errors.New("the body did not arrive in time")
 )
 
-// kind is one sort of failure, as clients see it.
+// kind is one kind of failure, as clients see it.
 type kind struct {
 	code   codes.Code
 	reason string
 	http   int
-	// message is the text where the error's own is not for clients.
+	// message is the text for clients if the error's own must not be shown.
 	message string
 	// retry says that the same request may succeed a little later.
 	retry bool
@@ -126,7 +126,7 @@ var kinds = []struct {
 	{errUnread, unread},
 }
 
-// failure is an error as clients see it, whatever front they came by. It is an error that gRPC understands.
+// failure is an error as clients of every front see it. gRPC understands it as a status.
 type failure struct {
 	kind
 	text     string
@@ -149,7 +149,7 @@ func (f *failure) GRPCStatus() *status.Status {
 	return with
 }
 
-// unexpected reports whether the cause is for the log, since clients are not told it.
+// unexpected reports whether the cause must be logged, because clients are not told.
 func (f *failure) unexpected() bool { return f.code == codes.Internal || f.code == codes.DataLoss }
 
 // classify maps an error to what clients are told. ctx is that of the call.
@@ -212,7 +212,7 @@ func kindOf(ctx context.Context, err error) kind {
 	case errors.Is(ctx.Err(), context.DeadlineExceeded):
 		return deadline
 	}
-	return unavailable // a bound of the sidecar's own on one exchange
+	return unavailable // one of the sidecar's own time limits has passed
 }
 
 // httpStatus is the status of a failure over HTTP; conditional says that the request had If-Match or If-None-Match.

@@ -29,8 +29,8 @@ func (s *service) WatchCart(r *pb.WatchCartRequest, stream grpc.ServerStreamingS
 	return nil
 }
 
-// watch serves WatchCart by either front. It goes over a change of the backend: what the client has seen last decides
-// what it is shown of the cart there. No timeout bounds it.
+// watch serves WatchCart for both fronts. It continues after a change of the backend: what the client saw last decides
+// what it is shown from there. No timeout bounds it.
 func (s *service) watch(ctx context.Context, r *pb.WatchCartRequest, send func(*pb.CartEvent) error, beat func() error) *failure {
 	start, front, method := time.Now(), frontOf(ctx), CallOf(ctx)
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -62,11 +62,11 @@ func (s *service) watch(ctx context.Context, r *pb.WatchCartRequest, send func(*
 	for last := Coordinator(nil); err == nil; {
 		l := s.backends.enter()
 		leave := sync.OnceFunc(l.leave)
-		if l.Coordinator == last { // it ended, and no other has taken its place
+		if l.Coordinator == last { // it ended and was not replaced
 			err = lock.ErrDraining
 		} else {
 			last = l.Coordinator
-			// From Began on the coordinator itself knows that it is used, as in hold.
+			// From Began on the coordinator counts this call itself, as in hold.
 			err = last.Watch(ctx, key, lock.WatchRequest{Seen: seen, Began: leave, Timeout: l.RequestTimeout, Show: show, Beat: beat})
 			if errors.Is(err, lock.ErrDraining) && context.Cause(ctx) == nil {
 				err = nil // its backend was replaced

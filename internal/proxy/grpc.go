@@ -28,15 +28,15 @@ const (
 	maxControlBytes = 64 << 10
 	// connBuffer is the read and the write buffer of a connection. Documents are small and connections are many.
 	connBuffer = 8 << 10
-	// streamWindow is how much of a message is received before there is a budget for it.
+	// streamWindow is how much of a message is received before it is admitted to the budget.
 	streamWindow = 64 << 10
 	// connStreams is how many calls and streams one connection carries at once.
 	connStreams = 250
-	// streamWorkers serve streams without a new goroutine, and so without growing a new stack, for each.
+	// streamWorkers serve streams, so that each does not need a new goroutine with a stack that must grow.
 	streamWorkers = 4
 	// handshakeTimeout is how long a client may take to show that it speaks HTTP/2.
 	handshakeTimeout = 10 * time.Second
-	// maxStreams bounds streams that last: held leases, watched health.
+	// maxStreams bounds long streams: held leases, watched health.
 	maxStreams = 1000
 )
 
@@ -56,9 +56,9 @@ func newGRPC(s *service, h *health.Server, stopping <-chan struct{}) *grpc.Serve
 		grpc.ForceServerCodecV2(codecV2{messageCodec}),
 		grpc.InTapHandle(s.screen),
 		grpc.StreamInterceptor(s.endStreams(stopping)),
-		// A client that hangs does not keep for ever what its answers have of memory.
+		// A client that hangs must not keep the memory of its answers for ever.
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 30 * time.Second, Timeout: 15 * time.Second}),
-		// Clients are on this machine: let them ask as often as they like.
+		// Clients are on this machine, so they may send keepalives often.
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Second, PermitWithoutStream: true}),
 	)
 	g.RegisterService(s.describe(pb.CartService_ServiceDesc), s)
@@ -81,11 +81,11 @@ func (s *service) screen(ctx context.Context, info *tap.Info) (context.Context, 
 	return ctx, nil
 }
 
-// streamGrace is how long a stream lives on when the sidecar stops, so that those who watch its health hear of it.
+// streamGrace is how long streams live on when the sidecar stops, so that watchers of its health are told.
 const streamGrace = 500 * time.Millisecond
 
-// endStreams bounds how many streams there are, and ends them when stopping is closed: those of health and reflection
-// last as long as their client likes, and a graceful stop waits for them.
+// endStreams bounds how many streams there are, and ends them when stopping is closed. Streams of health and reflection
+// last as long as the client likes, and a graceful stop would wait for them.
 func (s *service) endStreams(stopping <-chan struct{}) grpc.StreamServerInterceptor {
 	return func(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handle grpc.StreamHandler) error {
 		if err := s.openStream(); err != nil {
@@ -110,7 +110,7 @@ func (s *service) endStreams(stopping <-chan struct{}) grpc.StreamServerIntercep
 	}
 }
 
-// openStream counts a stream in, which is to be counted out of s.streams.
+// openStream counts a stream in s.streams. The caller must count it out when it ends.
 func (s *service) openStream() error {
 	if s.streams.Add(1) > maxStreams {
 		s.streams.Add(-1)
@@ -119,11 +119,11 @@ func (s *service) openStream() error {
 	return nil
 }
 
-// services are the services for carts that gRPC has.
+// services are the cart services that gRPC serves.
 var services = []*grpc.ServiceDesc{&pb.CartService_ServiceDesc, &hipstershop.CartService_ServiceDesc, &oteldemo.CartService_ServiceDesc}
 
-// describe is the generated description of a service, with handlers that receive their message by [service.receive] and
-// whose answers keep their memory until they are written.
+// describe returns the generated description of a service with other handlers. They receive their message by
+// [service.receive], and their answers hold memory of the budget until they are written.
 func (s *service) describe(d grpc.ServiceDesc) *grpc.ServiceDesc {
 	d.Methods = slices.Clone(d.Methods)
 	for i := range d.Methods {
@@ -178,7 +178,7 @@ func (a *askedStream) SendMsg(m any) error {
 
 var messageCodec = encoding.GetCodecV2(protocodec.Name)
 
-// codecV2 is the codec of protobuf, which knows answers that have memory.
+// codecV2 is the codec of protobuf. It also marshals answers that hold memory of the budget.
 type codecV2 struct{ encoding.CodecV2 }
 
 // Marshal implements [encoding.CodecV2].
@@ -189,7 +189,7 @@ func (c codecV2) Marshal(v any) (mem.BufferSlice, error) {
 	return c.CodecV2.Marshal(v)
 }
 
-// readiness makes the health service say what the sidecar's readiness is.
+// readiness makes the health service report the sidecar's readiness.
 func readiness(h *health.Server) func(bool) {
 	return func(ready bool) {
 		st := healthpb.HealthCheckResponse_NOT_SERVING

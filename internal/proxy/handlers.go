@@ -15,7 +15,7 @@ func (s *service) GetCart(ctx context.Context, r *pb.GetCartRequest) (*pb.Cart, 
 	return read(ctx, s, r, cart.PartAll, cartAnswer)
 }
 
-// maxAnswerBytes bounds a list that is answered, so that it fits the 4 MiB that gRPC clients take by default.
+// maxAnswerBytes bounds a list in an answer, so that it fits the 4 MiB that gRPC clients accept by default.
 const maxAnswerBytes = 3 << 20
 
 func (s *service) ListInstances(ctx context.Context, r *pb.ListInstancesRequest) (*pb.Instances, error) {

@@ -10,8 +10,8 @@ import (
 	"github.com/sidecart/sidecart/internal/cart"
 )
 
-// A header that promises safety is kept or refused, and never ignored, since the client relies on it. An empty one is a
-// mistake of the client, such as an etag that it did not get. It must not be read as "without condition".
+// A header that promises safety is honoured or refused, and never ignored, because the client relies on it. An empty
+// header is a mistake of the client, such as an etag that it did not get. It must not be read as "without condition".
 
 // Headers of the HTTP front.
 const (
@@ -24,9 +24,9 @@ const (
 type promise struct {
 	// name is in the form that net/http gives it.
 	name string
-	// instead is the field of a gRPC request that says the same, "" for none.
+	// instead is the field of a gRPC request with the same meaning, "" for none.
 	instead string
-	// changes and reads say what becomes of it there: "" that it is kept, else why it is not.
+	// changes and reads say why such calls refuse it; "" if they honour it.
 	changes, reads string
 	// once says that it must not be repeated.
 	once bool
@@ -46,7 +46,7 @@ var promises = []promise{
 
 const byETag = "is not kept here: preconditions are If-Match and If-None-Match, by etag"
 
-// checkPromises refuses headers of a request that it could not keep.
+// checkPromises refuses headers that the request could not honour.
 func checkPromises(h http.Header, reads bool) error {
 	for i := range promises {
 		p := &promises[i]
@@ -76,7 +76,7 @@ func checkPromises(h http.Header, reads bool) error {
 // grpcTimeout is the form of Grpc-Timeout by the specification of gRPC over HTTP/2.
 var grpcTimeout = regexp.MustCompile(`^[0-9]{1,8}[HMSmun]$`)
 
-// checkTimeout refuses a Grpc-Timeout, by which a client may bound a call over HTTP too, in another form.
+// checkTimeout refuses a malformed Grpc-Timeout. A client may bound a call by it over HTTP too.
 func checkTimeout(h http.Header) error {
 	if v := h.Get("Grpc-Timeout"); v != "" && !grpcTimeout.MatchString(v) {
 		return cart.Invalidf("Grpc-Timeout", "%q is no timeout: write up to 8 digits and a unit (H, M, S, m, u or n), for example 500m for 500 milliseconds", v)
@@ -84,8 +84,8 @@ func checkTimeout(h http.Header) error {
 	return nil
 }
 
-// checkMetadata refuses metadata with the name of such a header. Over gRPC it is a field of the request, or does not
-// exist, so the metadata would be ignored.
+// checkMetadata refuses metadata with the name of such a header. Over gRPC the promise is a field of the request, or
+// does not exist, so the metadata would be ignored.
 func checkMetadata(md metadata.MD) error {
 	for i := range promises {
 		p := &promises[i]

@@ -24,12 +24,12 @@ const contentJSON = "application/json"
 
 // gateway serves the HTTP API. It calls the handlers in process.
 //
-// It stands alone, without a net/http.ServeMux before it: that would clean paths, and "..", "//" and encoded slashes
-// are names like others here.
+// There is no net/http.ServeMux in front of it: that would clean paths, and here "..", "//" and encoded slashes are
+// valid in names.
 type gateway struct {
 	service *service
 	mux     *runtime.ServeMux
-	// grpcAddress is where gRPC is served, for who asks for it here.
+	// grpcAddress is where gRPC is served, for errors to gRPC clients that connect here.
 	grpcAddress func() string
 }
 
@@ -44,7 +44,7 @@ func newGateway(s *service, grpcAddress func() string) (*gateway, error) {
 		runtime.WithRoutingErrorHandler(g.serveRoutingError),
 		runtime.WithForwardResponseOption(setHeaders),
 		runtime.WithMiddlewares(g.probe),
-		runtime.WithDisablePathLengthFallback(), // and with it the override of methods by a header
+		runtime.WithDisablePathLengthFallback(), // this also disables the override of methods by a header
 		runtime.WithWriteContentLength(),
 		runtime.WithIncomingHeaderMatcher(func(string) (string, bool) { return "", false }),
 		runtime.WithMetadata(func(context.Context, *http.Request) metadata.MD { return nil }),
@@ -52,7 +52,7 @@ func newGateway(s *service, grpcAddress func() string) (*gateway, error) {
 	if err := pb.RegisterCartServiceHandlerServer(context.Background(), g.mux, s); err != nil {
 		return nil, err
 	}
-	// In process the gateway has no streams; what is registered last goes first.
+	// In process the gateway has no streams. Handlers that are registered last are matched first.
 	return g, errors.Join(
 		g.mux.HandlePath(http.MethodPost, "/v1/carts/{identifier}/{instance}/locks:hold", g.serveHold),
 		g.mux.HandlePath(http.MethodGet, "/v1/carts/{identifier}/{instance}/events", g.serveEvents),
@@ -79,7 +79,7 @@ func (g *gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	a := &admission{budget: l.budget}
 	defer a.release()
 	r = r.WithContext(context.WithValue(context.WithValue(r.Context(), httpCallKey{}, c), admissionKey{}, a))
-	if c.head = r.Method == http.MethodHead; c.head { // net/http leaves the body out
+	if c.head = r.Method == http.MethodHead; c.head { // net/http drops the body
 		r.Method = http.MethodGet
 	}
 	// The body, the call, and the answer to a client that reads slowly.
@@ -102,7 +102,7 @@ func (g *gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	r.Body = body
 	if err != nil {
-		if r.ContentLength != 0 { // what was not read is not waited for
+		if r.ContentLength != 0 { // do not wait for the rest of the body
 			w.Header().Set("Connection", "close")
 		}
 		g.refuse(w, r, err)
@@ -163,8 +163,8 @@ func (c codec) NewEncoder(w io.Writer) runtime.Encoder {
 	})
 }
 
-// setHeaders puts an answer's etag, what it is about and which preference it follows into its headers, and ends a read
-// of what the client has already.
+// setHeaders sets the headers of an answer: its etag, the cart that it is about, and the preference that it follows. It
+// answers 304 to a read of what the client has already.
 func setHeaders(ctx context.Context, w http.ResponseWriter, m proto.Message) error {
 	c := httpCallOf(ctx)
 	setIdentity(w.Header(), c)
@@ -184,12 +184,12 @@ func setHeaders(ctx context.Context, w http.ResponseWriter, m proto.Message) err
 		return nil
 	}
 	w.Header().Del("Content-Type")
-	w.WriteHeader(http.StatusNotModified) // what is written after it goes nowhere
+	w.WriteHeader(http.StatusNotModified) // net/http discards what is written after it
 	return nil
 }
 
-// listsETag reports whether the value of If-None-Match names an etag; weak ones count, as RFC 9110 has it for reads,
-// and "*" is that of all that is there.
+// listsETag reports whether the value of If-None-Match names an etag. Weak etags count, by RFC 9110 for reads, and "*"
+// stands for everything that exists.
 func listsETag(list, etag string, there bool) bool {
 	for given := range strings.SplitSeq(list, ",") {
 		given = strings.TrimSpace(given)
@@ -203,7 +203,7 @@ func listsETag(list, etag string, there bool) bool {
 // probeKey is in the context of a request that only asks which methods its path has.
 type probeKey struct{}
 
-// probe ends such a request.
+// probe ends such a request before its handler.
 func (g *gateway) probe(next runtime.HandlerFunc) runtime.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request, params map[string]string) {
 		if found, ok := r.Context().Value(probeKey{}).(*bool); ok {
@@ -256,7 +256,7 @@ func (g *gateway) serveRoutingError(ctx context.Context, _ *runtime.ServeMux, _ 
 	}
 }
 
-// emptyName is the field that is empty in a path which ends where a name should be, "" for other paths.
+// emptyName returns the field that is empty if a path ends where a name should be, and "" for other paths.
 func emptyName(path string) string {
 	rest, ok := strings.CutPrefix(path, "/v1/carts/")
 	if !ok || rest != "" && !strings.HasSuffix(rest, "/") {
@@ -271,7 +271,7 @@ func emptyName(path string) string {
 	return ""
 }
 
-// withoutToken is a path for the text of an error, which must not show a lease's token.
+// withoutToken returns a path for the text of an error, without a lease's token.
 func withoutToken(path string) string {
 	before, _, found := strings.Cut(path, "/locks/")
 	if !found {
@@ -280,8 +280,8 @@ func withoutToken(path string) string {
 	return before + "/locks/…"
 }
 
-// serveError is the gateway's error handler: of errors of handlers, which are counted already, and of what the gateway
-// itself finds.
+// serveError is the gateway's error handler. It serves errors of handlers, which are counted already, and of the
+// gateway itself.
 func (g *gateway) serveError(ctx context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w http.ResponseWriter, r *http.Request, err error) {
 	var f *failure
 	if errors.As(err, &f) {

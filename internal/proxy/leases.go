@@ -17,7 +17,7 @@ import (
 	pb "github.com/sidecart/sidecart/proto/sidecart/v1"
 )
 
-// maxParts bounds a lease: who needs more locks the whole cart.
+// maxParts bounds the parts of a lease. A client that needs more can lock the whole cart.
 const maxParts = 64
 
 func (s *service) AcquireLease(ctx context.Context, r *pb.AcquireLeaseRequest) (*pb.LeaseGrant, error) {
@@ -97,7 +97,7 @@ func (s *service) HoldLease(r *pb.HoldLeaseRequest, stream grpc.ServerStreamingS
 	return nil
 }
 
-// hold serves HoldLease by either front. The request timeout bounds only its wait.
+// hold serves HoldLease for both fronts. The request timeout bounds only its wait.
 func (s *service) hold(ctx context.Context, r *pb.HoldLeaseRequest, send func(*pb.LeaseGrant) error) *failure {
 	start, front, method := time.Now(), frontOf(ctx), CallOf(ctx)
 	l := s.backends.enter()
@@ -127,8 +127,8 @@ func (s *service) hold(ctx context.Context, r *pb.HoldLeaseRequest, send func(*p
 				s.metrics.waited(nil, time.Since(asked))
 			}
 			granted = true
-			// From here on the coordinator itself knows that it is used. A backend that is kept for the life of a lease
-			// would hold up the swap of backends.
+			// From here on the coordinator counts this call itself. If the call kept its backend for the life of the
+			// lease, the swap of backends would have to wait.
 			leave()
 			if l.Cart != nil {
 				tell(ctx, l.Cart)
@@ -180,7 +180,7 @@ func leaseRequest(b *Backend, r asksLease) (key cart.Key, ask lock.LeaseRequest,
 	return key, ask, err
 }
 
-// partsOf reads what to lock; nothing is the whole cart.
+// partsOf reads what to lock; no names mean the whole cart.
 func partsOf(field string, names []string) ([]cart.Part, error) {
 	if len(names) == 0 {
 		return []cart.Part{cart.PartAll}, nil
@@ -211,7 +211,7 @@ func partsOf(field string, names []string) ([]cart.Part, error) {
 	return parts, nil
 }
 
-// durationOf reads a duration, which is unset where it is not there.
+// durationOf reads a duration; it returns unset if d is nil.
 func durationOf(field string, d *durationpb.Duration, unset, least, most time.Duration) (time.Duration, error) {
 	if d == nil {
 		return unset, nil

@@ -108,7 +108,7 @@ func parseListQuery(query string) (*pb.ListCartsRequest, error) {
 	return r, nil
 }
 
-// takeQuery reads what stands behind the path, and returns the request without it.
+// takeQuery reads the query, and returns the request without it.
 func takeQuery(r *http.Request, c *httpCall) (*http.Request, error) {
 	var err error
 	if c.list, err = parseListQuery(r.URL.RawQuery); err != nil {
@@ -121,8 +121,8 @@ func takeQuery(r *http.Request, c *httpCall) (*http.Request, error) {
 	return r, nil
 }
 
-// A page token is a place, for how long carts must be idle, and a checksum, all in base64. The checksum is also over
-// where the carts are: a place in one backend says nothing of another.
+// A page token is a place, how long carts must be idle, and a checksum, all in base64. The checksum also covers where
+// the carts are, because a place in one backend means nothing in another.
 const (
 	tokenForm     = 1
 	tokenSumBytes = 8

@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// listenLoopback listens where only programs of this machine, or of this pod, can reach it: clients are not
+// listenLoopback listens where only programs of this machine, or of this pod, can connect, because clients are not
 // authenticated.
 func listenLoopback(what, address string) (net.Listener, error) {
 	host, _, err := net.SplitHostPort(address)
@@ -34,8 +34,8 @@ func listenLoopback(what, address string) (net.Listener, error) {
 	return l, nil
 }
 
-// listenTwin listens on [::1] where l listens on 127.0.0.1 itself, at the same port, since to most clients "localhost"
-// is both. It is nil where l is another address, and where that one cannot be had, which why says.
+// listenTwin listens on [::1], at the same port, if l listens on 127.0.0.1: for most clients "localhost" is both. It
+// returns nil if l has another address. It also returns nil if it cannot listen there; why says why.
 func listenTwin(l net.Listener) (twin net.Listener, why error) {
 	a, ok := l.Addr().(*net.TCPAddr)
 	if !ok || !a.IP.Equal(net.IPv4(127, 0, 0, 1)) {
@@ -48,7 +48,7 @@ func listenTwin(l net.Listener) (twin net.Listener, why error) {
 	return twin, nil
 }
 
-// socketMode lets the owner and the group of a pod's user in, and nobody else.
+// socketMode gives access to the owner and the group of a pod's user, and to nobody else.
 const socketMode = 0o660
 
 // listenSocket listens on a Unix socket. It replaces a socket file that a dead process left, but not one on which a

@@ -15,7 +15,7 @@ import (
 	"github.com/sidecart/sidecart/internal/storage"
 )
 
-// front is by which way a call came.
+// front is the way by which a call came.
 type front int
 
 const (
@@ -26,19 +26,19 @@ const (
 
 var frontNames = [fronts]string{"grpc", "http"}
 
-// unknownMethod stands for calls that did not get as far as to have a name.
+// unknownMethod is for calls that failed before their name was known.
 const unknownMethod = "unknown"
 
 // metrics are counted by the handlers and read by Prometheus.
 type metrics struct {
 	registry *prometheus.Registry
 	requests *prometheus.CounterVec
-	// Nearly all calls succeed: their series are looked up once, when they are first called for.
+	// Nearly all calls succeed, so the series of success are looked up once, on first use.
 	quick    map[string]*[fronts]func() series
 	inFlight atomic.Int64
-	// events counts what streams were told of carts.
+	// events counts the events sent on streams.
 	events prometheus.Counter
-	// leaseWait is how long acquisitions of leases waited, by how they ended.
+	// leaseWait is how long requests for leases waited, by outcome.
 	leaseWait *prometheus.HistogramVec
 }
 
@@ -134,7 +134,7 @@ func (m *metrics) observe(f front, method string, code codes.Code, reason string
 	m.requests.WithLabelValues(frontNames[f], method, code.String(), reason).Inc()
 }
 
-// failures is how many calls ended with each reason.
+// failures returns how many calls ended with each reason.
 func (m *metrics) failures() map[string]uint64 {
 	out := map[string]uint64{}
 	families, err := m.registry.Gather()
@@ -166,7 +166,7 @@ func (m *metrics) waited(err error, took time.Duration) {
 	}
 }
 
-// coordinatorCollector asks the coordinator when Prometheus does.
+// coordinatorCollector asks the coordinator when Prometheus scrapes.
 type coordinatorCollector struct {
 	backends *backends
 	pulse    *pulse

@@ -14,8 +14,8 @@ type statusMove struct {
 	Walking bool              `json:"walking"`
 	Carried uint64            `json:"carried"`
 	Left    int               `json:"left"`
-	// CleanSeconds is how long ago the last whole walk of this sidecar began that left nothing; none where there was
-	// none. It is an age, since the clock of who reads it is another.
+	// CleanSeconds is how long ago this sidecar began its last complete walk that left nothing; null if there was none.
+	// It is an age, because the reader's clock may differ.
 	CleanSeconds *float64 `json:"cleanSeconds,omitempty"`
 	Message      string   `json:"message,omitempty"`
 }
@@ -36,7 +36,7 @@ func moveOf(b *Backend) *statusMove {
 	return m
 }
 
-// moveTrouble says why carts are left, without the names of carts that the errors of stores have.
+// moveTrouble says why carts are left. It drops the names of carts in the errors of stores.
 func moveTrouble(err error) string {
 	if words, ok := storage.RefusalOf(err); ok {
 		return "a backend refuses changes: " + words

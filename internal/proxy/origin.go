@@ -11,15 +11,15 @@ import (
 	"google.golang.org/grpc/metadata"
 )
 
-// Localhost proves nothing: a web page that is open on this machine can send requests here, and a name that a stranger
-// lets point to 127.0.0.1 makes them "same origin", so that the page can read the answers too. A browser must send the
-// name that it asked for and the site that the page is from. These tell both.
+// A request over loopback may still come from a web page: a browser on this machine can send requests here. If a
+// stranger's name resolves to 127.0.0.1, they are "same origin", and the page can read the answers too. A browser must
+// send the name that it asked for and the site of the page. These two headers show both cases.
 //
-// http.CrossOriginProtection is not enough: it lets every read through and compares the origin with the Host, which is
-// the stranger's own where the name was rebound. It also refuses other ports of this machine, where the shop's own page
-// may be in development.
+// http.CrossOriginProtection is not enough. It allows every read, and it compares the origin with the Host; after DNS
+// rebinding both are the stranger's. It also refuses other ports of this machine, which the shop's own page may use in
+// development.
 
-// checkSite refuses a request that came over loopback and that a program of this machine did not send by itself.
+// checkSite refuses a request over loopback that a web page of another site may have sent.
 func checkSite(host string, h http.Header) error {
 	if !loopbackHost(host) {
 		return foreignHost("Host", host)
@@ -73,7 +73,7 @@ func checkFetchSites(what string, sites []string) error {
 	return nil
 }
 
-// foreign is a request that was refused for where it came from.
+// foreign is the refusal of a request because of where it came from.
 type foreign struct{ field, text string }
 
 func (f *foreign) Error() string        { return f.text }

@@ -10,13 +10,12 @@ import (
 	"google.golang.org/grpc/codes"
 )
 
-// net/http answers a request that it cannot read before any handler is asked, in plain text and straight to the
-// connection. Everything that this API answers is JSON, so the connection puts a body of ours in the place of that
-// text.
+// If net/http cannot read a request, it answers before any handler runs, in plain text and directly to the connection.
+// All answers of this API are JSON, so the connection replaces that text by a body of ours.
 //
 // An answer is net/http's own if no handler has begun since the request's first byte.
 
-// ownAnswers makes h's answers known as such, and refuses in JSON what does not get to h.
+// ownAnswers marks the answers of s's handler as its own, and replaces those of net/http by JSON.
 func ownAnswers(s *http.Server, refused func(*failure)) {
 	h := s.Handler
 	s.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -52,7 +51,8 @@ func (g *guest) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// refusal is the answer to a request that net/http could not read; p is its own, which begins with "HTTP/1.1 431 ".
+// refusal is the answer to a request that net/http could not read. p is net/http's own answer, which begins like
+// "HTTP/1.1 431 ".
 func refusal(p []byte, refused func(*failure)) []byte {
 	status := http.StatusBadRequest
 	if f := bytes.Fields(p[:min(len(p), len("HTTP/1.1 000 "))]); len(f) == 2 {

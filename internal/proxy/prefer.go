@@ -25,7 +25,7 @@ const (
 	metadataVersion = "sidecart-version"
 )
 
-// identity is which cart an answer is about, as it is after the call.
+// identity says which cart an answer is about, as it is after the call.
 type identity struct {
 	id      string // "" for a cart that is not there
 	version uint64
@@ -41,10 +41,10 @@ func tell(ctx context.Context, c *cart.Cart) {
 	if c.ID != "" {
 		md[metadataCartID] = []string{c.ID}
 	}
-	_ = grpc.SetHeader(ctx, md) // which fails only where the headers are sent, or in a test without a connection
+	_ = grpc.SetHeader(ctx, md) // it fails only if the headers were sent, or in a test without a connection
 }
 
-// setIdentity puts what a handler told of a cart into the headers of HTTP.
+// setIdentity puts the cart's identity, as the handler told it, into the headers of HTTP.
 func setIdentity(h http.Header, c *httpCall) {
 	if c == nil || c.about == nil {
 		return
@@ -55,8 +55,8 @@ func setIdentity(h http.Header, c *httpCall) {
 	h.Set(headerVersion, strconv.FormatUint(c.about.version, 10))
 }
 
-// answered finishes the answer to a change: it tells which cart it is about, and whether it was made before, and leaves
-// the documents out where the client asks for that.
+// answered finishes the answer to a change. It says which cart the answer is about and whether the change was made
+// before. It leaves the documents out if the client asks for that.
 func answered[R proto.Message](ctx context.Context, r changing, res lock.Result, answer R) R {
 	tell(ctx, res.Cart)
 	tellRepeat(ctx, res.Repeat)
@@ -82,8 +82,8 @@ func leaveOut(m protoreflect.Message) {
 	}
 }
 
-// prefersMinimal reads Prefer as RFC 7240 has it: what is unknown or has no value is ignored, and who asks for both
-// return=minimal and return=representation has asked for neither.
+// prefersMinimal reads Prefer by RFC 7240: it ignores preferences that are unknown or have no value. A client that asks
+// for both return=minimal and return=representation gets the default.
 func prefersMinimal(values []string) bool {
 	minimal, whole := false, false
 	for rest := strings.Join(values, ","); rest != ""; {
@@ -101,7 +101,7 @@ func prefersMinimal(values []string) bool {
 	return minimal && !whole
 }
 
-// cutUnquoted is what stands before and behind the first separator that is not between quotes.
+// cutUnquoted returns the text before and after the first separator outside quotes.
 func cutUnquoted(text string, separator byte) (before, after string) {
 	quoted := false
 	for i := 0; i < len(text); i++ {

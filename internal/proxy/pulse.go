@@ -11,26 +11,26 @@ import (
 	"github.com/sidecart/sidecart/internal/storage"
 )
 
-// How the backend is watched. A single lost answer does not make a sidecar unready, and a single lucky one does not
-// make it ready.
+// How the backend is watched. One lost answer does not make a sidecar unready, and one lucky answer does not make it
+// ready.
 const (
 	pingInterval = time.Second
-	// pingPause is the least time between two pings. Many calls fail at once and each asks for a ping, and one ping is
+	// pingPause is the least time between two pings. If many calls fail at once, each asks for a ping, and one is
 	// enough for all.
 	pingPause    = 200 * time.Millisecond
 	pingTimeout  = 2 * time.Second
 	failuresDown = 3
 	successesUp  = 2
-	// probeInterval is how often the backend is asked to do all that a change needs while nothing seems to be wrong,
-	// and how safe carts are there; in between a sign of life does. The jitter keeps sidecars apart.
+	// probeInterval is how often a healthy backend is probed for everything that a change needs, and asked how safe
+	// carts are. Between probes a sign of life is enough. The jitter spreads sidecars out.
 	probeInterval = 10 * time.Second
 	probeJitter   = 2 * time.Second
 )
 
-// pulse watches the backend, or that for checkouts.
+// pulse watches the backend, or the one for checkouts.
 type pulse struct {
 	backends *backends
-	critical bool // it watches that for checkouts, where there is one
+	critical bool // it watches the backend for checkouts, if there is one
 	log      *slog.Logger
 	// changed is told of each change of readiness.
 	changed  func(ready bool)
@@ -41,14 +41,14 @@ type pulse struct {
 	mu       sync.Mutex
 	up       bool
 	why      string    // why it is not up
-	known    *served   // whose pings the counts are of
-	row      int       // pings in a row that say other than up
+	known    *served   // the backend that the counts are about
+	row      int       // pings in a row that contradict up
 	doubt    bool      // the next ping must be a whole probe
-	probe    time.Time // when the next one is due all the same
+	probe    time.Time // when the next whole probe is due in any case
 	stopping bool
 }
 
-// newCriticalPulse watches the backend for checkouts, of which the readiness of the sidecar does not depend.
+// newCriticalPulse watches the backend for checkouts. The readiness of the sidecar does not depend on it.
 func newCriticalPulse(l *backends, log *slog.Logger) *pulse {
 	h := newPulse(l, log.With("use", "checkouts"), func(bool) {})
 	h.critical = true
@@ -62,18 +62,18 @@ func newPulse(l *backends, log *slog.Logger, changed func(ready bool)) *pulse {
 	}
 }
 
-// suspect asks for a probe at once, since a call got no answer.
+// suspect asks for a probe at once, because a call got no answer.
 func (h *pulse) suspect() {
 	h.mu.Lock()
 	h.doubt = true
 	h.mu.Unlock()
 	select {
 	case h.kick <- struct{}{}:
-	default: // one is wanted already
+	default: // one is pending already
 	}
 }
 
-// callFailed takes in that the backend did not do what a call asked for.
+// callFailed records that the backend did not do what a call asked for.
 func (h *pulse) callFailed(err error) {
 	words, refused := told(err)
 	h.refusals.note(time.Now(), words, refused)
@@ -109,7 +109,7 @@ type target struct {
 	advice     func(context.Context) ([]storage.Advice, error)
 }
 
-// targetOf returns what the pulse asks of l; false for nothing.
+// targetOf returns the target of the pulse in l; false if there is none.
 func (h *pulse) targetOf(l *served) (target, bool) {
 	if !h.critical {
 		return target{l.Name, "backend " + l.Name, l.Ping, l.Beat, l.Advice}, true
@@ -153,7 +153,8 @@ func (h *pulse) ping(ctx context.Context) {
 	}
 }
 
-// wantsProbe says whether the next ping of l must be a whole probe: where l is new, something has failed, or it is due.
+// wantsProbe says whether the next ping of l must be a whole probe: if l is new, something has failed, or a probe is
+// due.
 func (h *pulse) wantsProbe(l *served, of target) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -165,7 +166,7 @@ func (h *pulse) wantsProbe(l *served, of target) bool {
 	return whole
 }
 
-// saw takes in the result of a ping. The first of a backend decides at once.
+// saw records the result of a ping. The first ping of a backend decides at once.
 func (h *pulse) saw(l *served, of target, whole bool, err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -206,7 +207,7 @@ func (h *pulse) saw(l *served, of target, whole bool, err error) {
 	h.changed(up && !h.stopping)
 }
 
-// looked reports whether a backend was asked, whatever it answered.
+// looked reports whether a backend has been asked, whatever it answered.
 func (h *pulse) looked() bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -221,8 +222,8 @@ func (h *pulse) stop() {
 	h.changed(false)
 }
 
-// state says whether the backend does what a change needs, and why not. Where it does, and has refused some calls all
-// the same, it says so.
+// state says whether the backend does what a change needs, and why not. If it does but has refused some calls, the
+// message says that.
 func (h *pulse) state() (up bool, message string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -236,7 +237,7 @@ func (h *pulse) state() (up bool, message string) {
 	return true, ""
 }
 
-// ready says whether the sidecar should get traffic, and why not; or what else there is to say.
+// ready says whether the sidecar should get traffic. The text says why not, or gives a remark.
 func (h *pulse) ready() (bool, string) {
 	up, message := h.state()
 	h.mu.Lock()
@@ -247,5 +248,5 @@ func (h *pulse) ready() (bool, string) {
 	return up, message
 }
 
-// advice is what is known of how safe carts are; false while nothing is.
+// advice returns what is known about how safe carts are; false while nothing is known.
 func (h *pulse) advice() ([]storage.Advice, bool) { return h.warnings.get(h.backends.peek()) }

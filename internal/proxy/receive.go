@@ -30,11 +30,11 @@ type transportStream interface {
 	WriteStatus(*status.Status) error
 }
 
-// messageHeader is how long the header of a message is: a byte that says whether it is compressed, and four with its
+// messageHeader is the length of a message's header: one byte that says whether it is compressed, and four for its
 // length.
 const messageHeader = 5
 
-// receive reads the only message of a call into m, when there is memory for it.
+// receive waits for memory and reads the only message of a call into m.
 func (s *service) receive(ctx context.Context, method string, a *admission, m any) error {
 	stream, ok := grpc.ServerTransportStreamFromContext(ctx).(transportStream)
 	if !ok {
@@ -44,14 +44,15 @@ func (s *service) receive(ctx context.Context, method string, a *admission, m an
 	most, patience, budget := l.maxBodyBytes(), l.RequestTimeout+bodyGrace, l.budget
 
 	if stream.RecvCompress() != "" {
-		// The answer would be compressed likewise. Both ends are on one machine, and a compressor takes a megabyte.
+		// Otherwise the answer would be compressed too. Both ends are on one machine, and a compressor takes a
+		// megabyte.
 		_ = grpc.SetSendCompressor(ctx, encoding.Identity)
 	}
-	// A client that stops in the middle of a message holds nothing for ever. Made for each call, the error would cost a
-	// twentieth of a read.
+	// A client that stops in the middle of a message must not hold memory for ever. The error is made only when it is
+	// needed: made for each call, it would cost a twentieth of a read.
 	slow := func() error { return fmt.Errorf("request: %w: %s", errSlowBody, patience) }
 	late := time.AfterFunc(patience, func() {
-		_ = stream.WriteStatus(classify(ctx, slow()).GRPCStatus()) // ends the read as well
+		_ = stream.WriteStatus(classify(ctx, slow()).GRPCStatus()) // this ends the read too
 	})
 	broken := func(err error) error {
 		switch {
@@ -76,7 +77,7 @@ func (s *service) receive(ctx context.Context, method string, a *admission, m an
 	}
 	needs := n
 	if compressed {
-		needs = most // nobody knows before it is done
+		needs = most // the size is known only afterwards
 	}
 	if err := budget.admit(ctx, a, needs); err != nil {
 		return s.unreceived(ctx, method, err)
@@ -97,7 +98,7 @@ func (s *service) receive(ctx context.Context, method string, a *admission, m an
 	if err != nil {
 		return s.unreceived(ctx, method, cart.Invalidf("request", "is no message of this call in valid UTF-8: %v", err))
 	}
-	// A call has one message, and is not begun before the client has said so.
+	// A call has one message, and begins only after the client has closed its side.
 	switch err := stream.ReadMessageHeader(head[:]); {
 	case err == nil:
 		return s.unreceived(ctx, method, cart.Invalidf("request", "is followed by another message: a call has one"))
@@ -107,7 +108,7 @@ func (s *service) receive(ctx context.Context, method string, a *admission, m an
 	return nil
 }
 
-// unreceived counts a call that did not get as far as its handler.
+// unreceived counts a call that failed before its handler.
 func (s *service) unreceived(ctx context.Context, method string, err error) error {
 	f := classify(ctx, err)
 	s.metrics.observe(frontGRPC, method, f.code, f.reason, 0)
@@ -115,12 +116,12 @@ func (s *service) unreceived(ctx context.Context, method string, err error) erro
 	return f
 }
 
-// overLimit says that field is too large.
+// overLimit is the error for a field that is too large.
 func overLimit(field string, actual, limit int64) error {
 	return cart.TooLargef(field, limit, actual, "is %d bytes, at most %d are allowed", actual, limit)
 }
 
-// decompress reads at most most bytes out of data, and frees it.
+// decompress decompresses data, to at most most bytes, and frees data.
 func decompress(name string, data mem.BufferSlice, most int64) (mem.BufferSlice, error) {
 	defer data.Free()
 	c := encoding.GetCompressor(name)
@@ -148,7 +149,7 @@ func decompress(name string, data mem.BufferSlice, most int64) (mem.BufferSlice,
 	return out, nil
 }
 
-// outgoing is an answer with what it has of the budget.
+// outgoing is an answer with its share of the budget.
 type outgoing struct {
 	message   proto.Message
 	admission *admission
@@ -173,7 +174,7 @@ func (o *outgoing) marshal() (mem.BufferSlice, error) {
 		return nil, err
 	}
 	r := o.admission.answered(int64(len(text)))
-	if r != nil && mem.IsBelowBufferPoolingThreshold(cap(text)) { // nobody tells when such a buffer is free
+	if r != nil && mem.IsBelowBufferPoolingThreshold(cap(text)) { // gRPC does not report when such a buffer is free
 		r.owed.settle()
 		r = nil
 	}

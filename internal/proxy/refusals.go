@@ -15,15 +15,15 @@ import (
 )
 
 const (
-	// sayInterval is how often the same trouble is logged at most.
+	// sayInterval is the least time between two log lines about the same trouble.
 	sayInterval = 10 * time.Second
-	// recently is how long a refusal is told on the status page.
+	// recently is how long a refusal stays on the status page.
 	recently = time.Minute
-	// maxTroubles bounds the troubles that are told apart.
+	// maxTroubles bounds how many different troubles are counted separately.
 	maxTroubles = 32
 )
 
-// refusals are calls that the backend did not carry out, by what was wrong.
+// refusals are calls that the backend did not carry out, by their cause.
 type refusals struct {
 	log *slog.Logger
 
@@ -39,7 +39,7 @@ type trouble struct {
 	refusal bool
 }
 
-// note takes in one call that failed for words. The first is logged at once, others within a while together.
+// note records one call that failed with words. The first is logged at once, and later ones together.
 func (r *refusals) note(now time.Time, words string, refusedCall bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -74,7 +74,7 @@ func (r *refusals) say(now time.Time, words string, t *trouble) {
 	t.said, t.unsaid = now, 0
 }
 
-// flush logs what is left to be told, and forgets what is over.
+// flush logs what was not logged yet, and forgets old troubles.
 func (r *refusals) flush(now time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -86,7 +86,7 @@ func (r *refusals) flush(now time.Time) {
 	}
 }
 
-// recent is the last refusal of a call that is not long ago, "" for none.
+// recent returns the last refusal of a call, if it is recent; "" for none.
 func (r *refusals) recent(now time.Time) (words string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -105,8 +105,8 @@ func (r *refusals) count() uint64 {
 	return r.refused
 }
 
-// told is what the operator of a shop is told of an error of the backend: its own words where it refused, otherwise why
-// there was no answer. It names no cart, and is the same for the same trouble.
+// told is what operators are told about an error of the backend: its own words if it refused, and otherwise why there
+// was no answer. It names no cart, and is the same text for the same trouble.
 func told(err error) (words string, refused bool) {
 	if err == nil {
 		return "", false
@@ -132,8 +132,8 @@ func told(err error) (words string, refused bool) {
 	return err.Error(), false
 }
 
-// isLate reports whether a deadline passed. Which one passed first is chance: that of the request, of an attempt to
-// connect, or of a read.
+// isLate reports whether a deadline passed. It is chance whether that of the request, of a connection attempt or of a
+// read passes first.
 func isLate(err error) bool {
 	timeout, ok := errors.AsType[interface {
 		error
@@ -150,7 +150,7 @@ func noAnswer(err error) string {
 	return "no answer in time"
 }
 
-// below is what stands beside ErrUnavailable: the cause, without what was being done to which cart.
+// below returns the cause of an ErrUnavailable, without the operation and the cart.
 func below(err error) string {
 	switch e := err.(type) { //nolint:errorlint // each step of the walk looks at one error
 	case interface{ Unwrap() []error }:
@@ -173,7 +173,7 @@ func below(err error) string {
 	return ""
 }
 
-// warnings are what the backend said last of how safe carts are.
+// warnings are what the backend last said about how safe carts are.
 type warnings struct {
 	log *slog.Logger
 
@@ -183,10 +183,10 @@ type warnings struct {
 	said map[string]time.Time // by code
 }
 
-// warnAgain is how often a warning is logged at most whose text changes, as a count does.
+// warnAgain is the least time between two log lines about a warning whose text changes, such as one with a count.
 const warnAgain = 10 * time.Minute
 
-// set takes in what is known now, and logs what is new and what is over.
+// set stores what is known now, and logs what is new and what has ended.
 func (w *warnings) set(now time.Time, of *served, advice []storage.Advice) {
 	w.mu.Lock()
 	defer w.mu.Unlock()

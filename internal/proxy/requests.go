@@ -27,8 +27,8 @@ const (
 // maxKeyBytes is the longest idempotency key.
 const maxKeyBytes = 255
 
-// requestOf reads the idempotency key of a change, from the header or the message. Double quotes around it, as the
-// IETF's draft of the header has them, are not part of it.
+// requestOf reads the idempotency key of a change, from the header or the message. Double quotes around it, as in the
+// IETF's draft of the header, are not part of it.
 func requestOf(ctx context.Context, r changing) (lock.Request, error) {
 	field, key := keyField(ctx), r.GetIdempotencyKey()
 	h := httpCallOf(ctx)
@@ -53,7 +53,7 @@ func requestOf(ctx context.Context, r changing) (lock.Request, error) {
 	return lock.Request{Key: key, Sum: sum}, err
 }
 
-// keyField is where a call has its idempotency key.
+// keyField names the field in which a call has its idempotency key.
 func keyField(ctx context.Context) string {
 	if httpCallOf(ctx) != nil {
 		return headerKey
@@ -61,8 +61,8 @@ func keyField(ctx context.Context) string {
 	return "idempotencyKey"
 }
 
-// sumOf tells requests apart: by call, cart, body and preconditions. White space between the values of a document does
-// not count. By which front a request comes, under which lease, and how much is to be answered, does not count either.
+// sumOf distinguishes requests by call, cart, body and preconditions. White space between the values of a document does
+// not count. Nor do the front, the lease, and how much of the answer the client wants.
 func sumOf(method string, r changing, h *httpCall) (sum cart.Sum, err error) {
 	m := proto.CloneOf[proto.Message](r.(proto.Message)).ProtoReflect()
 	for _, name := range []protoreflect.Name{"lease", "release", "minimal", "idempotency_key"} {
@@ -83,8 +83,8 @@ func sumOf(method string, r changing, h *httpCall) (sum cart.Sum, err error) {
 	return sum, nil
 }
 
-// compact takes the white space out of the documents of a message, and of the messages in it. What is no JSON stays as
-// it is: the request will be refused.
+// compact removes the white space in the documents of a message, and of the messages in it. Text that is no JSON stays
+// as it is: the request will be refused.
 func compact(m protoreflect.Message) {
 	for _, f := range shapeOf(m.Descriptor()).fields {
 		switch {
@@ -105,7 +105,7 @@ func compact(m protoreflect.Message) {
 	}
 }
 
-// tellRepeat puts into the headers of the answer that the request was made before.
+// tellRepeat says in the headers of the answer that the request was made before.
 func tellRepeat(ctx context.Context, repeat lock.Repeat) {
 	if repeat == (lock.Repeat{}) {
 		return
@@ -120,7 +120,7 @@ func tellRepeat(ctx context.Context, repeat lock.Repeat) {
 	})
 }
 
-// setReplayed puts what a handler told of a repeat into the headers of HTTP.
+// setReplayed puts what a handler said about a repeat into the headers of HTTP.
 func setReplayed(h http.Header, c *httpCall) {
 	if c == nil || c.repeat == (lock.Repeat{}) {
 		return

@@ -9,7 +9,7 @@ import (
 )
 
 // seenCarts remembers what the last GetCart of each user of a demo shop saw, so that the EmptyCart at the end of a
-// checkout takes just that.
+// checkout takes exactly that.
 type seenCarts struct {
 	mu    sync.Mutex
 	of    map[string]*list.Element
@@ -17,22 +17,23 @@ type seenCarts struct {
 	size  int       // of all of them
 }
 
-// seenCart is what one GetCart saw. An EmptyCart takes its items; until the next GetCart there is nothing more to take.
+// seenCart is what one GetCart saw. An EmptyCart takes its items. After that there is nothing to take until the next
+// GetCart.
 type seenCart struct {
 	user  string
 	items []cart.ItemQuantity
 	etag  string // of the items
 	until time.Time
 	size  int
-	// unsure says that a change which took the items may have been made. They must not be taken again, unless the items
-	// are as they were.
+	// unsure says that a change which took the items may have been made. They must not be taken again, unless the
+	// cart's items are unchanged.
 	unsure bool
 }
 
 // mostSeen bounds the memory of seenCarts, in bytes. The oldest are forgotten first.
 const mostSeen = 4 << 20
 
-// note takes in what a GetCart saw. Where the window is 0 nothing is remembered.
+// note records what a GetCart saw. If the window is 0, it records nothing.
 func (s *seenCarts) note(user string, window time.Duration, items []cart.ItemQuantity, etag string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -41,7 +42,7 @@ func (s *seenCarts) note(user string, window time.Duration, items []cart.ItemQua
 		s.drop(e)
 	}
 	if window > 0 {
-		const each, perItem = 400, 32 // what Go needs beside the texts
+		const each, perItem = 400, 32 // what Go needs in addition to the texts
 		c := &seenCart{user: user, items: items, etag: etag, until: now.Add(window), size: each + len(user) + len(etag)}
 		for _, i := range items {
 			c.size += perItem + len(i.ID)
@@ -63,7 +64,7 @@ func (s *seenCarts) drop(e *list.Element) {
 	delete(s.of, c.user)
 }
 
-// taking is what an EmptyCart takes of what was seen.
+// taking is what an EmptyCart takes.
 type taking struct {
 	items  []cart.ItemQuantity
 	etag   string
@@ -72,8 +73,8 @@ type taking struct {
 	took func(error)
 }
 
-// take is what is to be taken of the user's cart; nil where no GetCart of the window is remembered. Of two that take at
-// once, the second finds nothing to take.
+// take returns what to take from the user's cart; nil if no GetCart within the window is remembered. Of two concurrent
+// calls the second finds nothing to take.
 func (s *seenCarts) take(user string) *taking {
 	s.mu.Lock()
 	defer s.mu.Unlock()

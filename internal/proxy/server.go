@@ -20,13 +20,13 @@ import (
 // Options say where a [Server] serves.
 type Options struct {
 	// GRPC and HTTP are host:port on loopback, Admin is host:port anywhere; "" for no such front. Port 0 takes a free
-	// one. Who listens on 127.0.0.1 listens on [::1] too, at the same port, where that is there and free.
+	// one. A front on 127.0.0.1 also listens on [::1] at the same port, if that exists and is free.
 	GRPC, HTTP, Admin string
 	// Socket is the path of a Unix socket that serves gRPC and HTTP; "" for none.
 	Socket string
 	// Version of the program, for the status page.
 	Version string
-	// Pod, Namespace and CartStorage are what the sidecar belongs to, for the status page; "" outside of Kubernetes.
+	// Pod, Namespace and CartStorage say what the sidecar belongs to, for the status page; "" outside Kubernetes.
 	Pod, Namespace, CartStorage string
 	// Log is required.
 	Log *slog.Logger
@@ -83,7 +83,7 @@ func Start(o Options, b Backend) (*Server, error) {
 	}
 	s.grpc = newGRPC(s.service, s.health, s.stopping)
 	s.http = s.newHTTP(gw)
-	// With the same bounds HTTP/2 costs nothing more, and clients need not ask which it is.
+	// HTTP/2 costs nothing more under the same bounds, and clients need not know which version is served.
 	s.http.Protocols = new(http.Protocols)
 	s.http.Protocols.SetHTTP1(true)
 	s.http.Protocols.SetUnencryptedHTTP2(true)
@@ -107,8 +107,8 @@ const (
 	adminHeaderBytes = 8 << 10
 )
 
-// newHTTP bounds what a client may take its time for. The API sets its own bounds for bodies and answers, by the
-// request timeout.
+// newHTTP sets the time limits for clients. The API sets its own limits for bodies and answers, from the request
+// timeout.
 func (s *Server) newHTTP(h http.Handler) *http.Server {
 	srv := &http.Server{
 		Handler:           s.sameSite(h),
@@ -123,7 +123,7 @@ func (s *Server) newHTTP(h http.Handler) *http.Server {
 	return srv
 }
 
-// sameSite refuses what a web page of another site has a browser send.
+// sameSite refuses requests that a web page of another site makes a browser send.
 func (s *Server) sameSite(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if askedOverLoopback(r) {
@@ -210,10 +210,10 @@ func (s *Server) ended(front string, err error) {
 	}
 }
 
-// Failed tells of a front that stopped serving by itself.
+// Failed reports a front that stopped serving by itself.
 func (s *Server) Failed() <-chan error { return s.failed }
 
-// Addr is where a front serves: "grpc", "http", "admin" or "socket"; "" for a front that there is not.
+// Addr is where a front serves: "grpc", "http", "admin" or "socket". It is "" if there is no such front.
 func (s *Server) Addr(front string) string {
 	if a, ok := s.addrs[front]; ok {
 		return a.String()
@@ -221,7 +221,8 @@ func (s *Server) Addr(front string) string {
 	return ""
 }
 
-// Swap serves new calls with b. Those under way end on what they began with: wait for them before closing it.
+// Swap serves new calls with b. Calls under way end on the backend that they began with: wait for them before closing
+// it.
 func (s *Server) Swap(b Backend) *Retired {
 	old := s.service.backends.swap(b)
 	s.pulse.suspect()
@@ -229,11 +230,12 @@ func (s *Server) Swap(b Backend) *Retired {
 	return old
 }
 
-// SetConfig says what became of the newest configuration: "Accepted" or "ConfigRejected", and every problem in message.
+// SetConfig records what became of the newest configuration: "Accepted" or "ConfigRejected", and every problem in
+// message.
 func (s *Server) SetConfig(state, message string) { s.config.set(state, message) }
 
-// Ready reports whether the sidecar should get traffic, and why not, or what else there is to say. A sidecar whose
-// backend for checkouts is down is ready, since carts go on.
+// Ready reports whether the sidecar should get traffic. The text says why not, or gives a remark. If only the backend
+// for checkouts is down, the sidecar is ready, because carts are still served.
 func (s *Server) Ready() (bool, string) {
 	ok, message := s.pulse.ready()
 	if critical := s.criticalOf(s.service.backends.peek()); ok && critical != nil && critical.Message != "" {
@@ -242,7 +244,7 @@ func (s *Server) Ready() (bool, string) {
 	return ok, message
 }
 
-// criticalOf is how the backend for checkouts of l stands; nil for none.
+// criticalOf is the state of l's backend for checkouts; nil for none.
 func (s *Server) criticalOf(l *served) *statusCritical {
 	if l.Critical == nil {
 		return nil
@@ -255,8 +257,8 @@ func (s *Server) criticalOf(l *served) *statusCritical {
 	return c
 }
 
-// Shutdown says NOT_SERVING, takes no new connections and returns when the calls under way have ended, or when ctx
-// does, after having cut them off. The admin front answers until the end. The Backend is the caller's to close.
+// Shutdown reports NOT_SERVING, takes no new connections and returns when the calls under way have ended. If ctx ends
+// first, it cuts them off. The admin front answers until the end. The caller must close the Backend.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.pulse.stop()
 	s.stopOnce.Do(func() { close(s.stopping) })

@@ -17,25 +17,25 @@ import (
 	pb "github.com/sidecart/sidecart/proto/sidecart/v1"
 )
 
-// service is the handlers behind both fronts. Interceptors of gRPC do not run for calls of the gateway, so what every
-// call needs is in [call].
+// service has the handlers behind both fronts. gRPC's interceptors do not run for calls of the gateway, so [call] does
+// what every call needs.
 type service struct {
 	pb.UnimplementedCartServiceServer
 
 	backends backends
 	metrics  *metrics
 	log      *slog.Logger
-	// streams counts those that last.
+	// streams counts the lasting streams.
 	streams atomic.Int64
-	// callFailed is told that the backend did not do what a call asked for.
+	// callFailed is called when the backend did not do what a call asked for.
 	callFailed func(error)
 	// stopping is closed when the sidecar begins to stop.
 	stopping <-chan struct{}
-	// seen is what checkouts of the demo shops have read.
+	// seen is what the demo shops' checkouts have read.
 	seen seenCarts
 }
 
-// httpCall is what the HTTP front knows of a call and a request message does not.
+// httpCall is what the HTTP front knows about a call beyond its request message.
 type httpCall struct {
 	ifMatch, ifNoneMatch string
 	lease, release       string               // Sidecart-Lease, Sidecart-Release
@@ -45,7 +45,7 @@ type httpCall struct {
 	reads, head          bool                 // GET or HEAD; HEAD
 
 	// Set by the handler, for the headers of the answer.
-	about   *identity // nil where the answer is about no cart
+	about   *identity // nil if the answer is about no cart
 	applied bool      // the documents are left out
 	repeat  lock.Repeat
 }
@@ -58,7 +58,7 @@ func httpCallOf(ctx context.Context) *httpCall {
 	return c
 }
 
-// call runs one call on the current backend: it bounds its time, maps its error and counts it.
+// call runs one call on the current backend. It limits its time, maps its error and counts it.
 func call[R any](ctx context.Context, s *service, run func(context.Context, *Backend) (R, error)) (R, error) {
 	start, front, method := time.Now(), frontOf(ctx), CallOf(ctx)
 	l := s.backends.enter()
@@ -90,8 +90,8 @@ func frontOf(ctx context.Context) front {
 	return frontGRPC
 }
 
-// CallOf is the name of the call that a context is of, such as "AddItem", as logs, metrics and the audit trail have it:
-// the last part of what the front calls it.
+// CallOf returns the name of a context's call, such as "AddItem", for logs, metrics and the audit trail. It is the last
+// part of the front's name for it.
 func CallOf(ctx context.Context) string {
 	name, ok := runtime.RPCMethod(ctx) // first, since the gateway has a transport for gRPC too, without a name
 	if !ok {
@@ -114,7 +114,7 @@ func (s *service) failed(ctx context.Context, by front, method string, start tim
 	return f
 }
 
-// report logs what clients are not told, and has the backend looked at when it did not answer or refused.
+// report logs what clients are not told. If the backend did not answer or refused, it has the backend probed.
 func (s *service) report(ctx context.Context, method string, f *failure, err error) {
 	switch {
 	case f.unexpected():
@@ -153,11 +153,11 @@ func keyOf(r keyed) (cart.Key, error) {
 	return k, nil
 }
 
-// unconditional refuses the preconditions and the lease of a call that cannot keep them: to ignore one would change
+// unconditional refuses the preconditions and the lease of a call that cannot honour them. To ignore one would change
 // what the client wanted to protect.
 func unconditional(ctx context.Context) error { return without(ctx, "the call is about many carts") }
 
-// without refuses the headers that a call cannot keep.
+// without refuses the headers that a call cannot honour.
 func without(ctx context.Context, why string) error {
 	c := httpCallOf(ctx)
 	if c == nil {
@@ -206,7 +206,7 @@ func read[R any](ctx context.Context, s *service, r keyed, scope cart.Part, answ
 	})
 }
 
-// change serves a change of scope; verb makes it of the request.
+// change serves a change of scope; verb makes the change from the request.
 func change[R proto.Message](ctx context.Context, s *service, r changing, scope cart.Part, verb func(cart.Limits) (cart.Verb, error), answer func(cart.Key, *cart.Cart) R) (R, error) {
 	return call(ctx, s, func(ctx context.Context, b *Backend) (none R, err error) {
 		key, ch, err := demand(ctx, r, scope)
@@ -224,7 +224,7 @@ func change[R proto.Message](ctx context.Context, s *service, r changing, scope 
 	})
 }
 
-// demand reads which cart a change is about and what it demands of it.
+// demand reads which cart a change is about and what must hold for it.
 func demand(ctx context.Context, r changing, scope cart.Part) (cart.Key, lock.Change, error) {
 	key, err := keyOf(r)
 	if err != nil {

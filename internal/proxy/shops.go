@@ -13,8 +13,8 @@ import (
 	"github.com/sidecart/sidecart/proto/oteldemo"
 )
 
-// The cart services of two demo shops, over the same carts and verbs as the rest of the API. They differ in the name of
-// their package only.
+// The cart services of two demo shops, over the same carts and verbs as the rest of the API. They differ only in the
+// name of their package.
 
 type hipsterFront struct {
 	hipstershop.UnimplementedCartServiceServer
@@ -62,10 +62,10 @@ func (f otelFront) GetCart(ctx context.Context, r *oteldemo.GetCartRequest) (*ot
 	})
 }
 
-// shopQuantity is a quantity in the 32 bits that these shops have for it.
+// shopQuantity cuts a quantity to the 32 bits of these shops.
 func shopQuantity(q int64) int32 { return int32(min(q, math.MaxInt32)) }
 
-// shopInstance is which of a user's carts these shops have.
+// shopInstance names the one cart of a user that these shops know.
 const shopInstance = "default"
 
 func shopKey(user string) (cart.Key, error) {
@@ -119,7 +119,7 @@ func shopGet[Cart any](ctx context.Context, s *service, user string, answer func
 	})
 }
 
-// shopEmpty removes all items, or those that a checkout has seen. What these shops do not know of a cart stays.
+// shopEmpty removes all items, or those that a checkout has seen. Parts of a cart that these shops do not know stay.
 func shopEmpty[Empty any](ctx context.Context, s *service, user string) (*Empty, error) {
 	return call(ctx, s, func(ctx context.Context, b *Backend) (*Empty, error) {
 		key, err := shopKey(user)

@@ -8,19 +8,20 @@ import (
 	"time"
 )
 
-// preface is how every HTTP/2 connection begins, and so every one of gRPC.
+// preface begins every HTTP/2 connection, and so every gRPC connection.
 var preface = []byte("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
 
 // prefaceTimeout is how long a client may take to show what it speaks.
 const prefaceTimeout = 10 * time.Second
 
-// splitter gives the connections of one listener to two: those that begin with the preface, and all others.
+// splitter divides the connections of one listener between two: one for those that begin with the preface, one for all
+// others.
 type splitter struct {
 	net.Listener
 	http2, http1 *branch
 
 	mu      sync.Mutex
-	waiting map[net.Conn]struct{} // those that have not said enough yet; nil once closed
+	waiting map[net.Conn]struct{} // connections that have not shown yet what they speak; nil once closed
 }
 
 func newSplitter(l net.Listener) *splitter {
@@ -35,13 +36,13 @@ func (s *splitter) run() error {
 			return nil
 		}
 		if err != nil {
-			return err // the door below waits out what passes
+			return err // the door below retries passing errors
 		}
 		go s.sort(c)
 	}
 }
 
-// close stops accepting; what was given to a branch lives on.
+// close stops accepting. Connections that a branch has live on.
 func (s *splitter) close() error {
 	err := s.Close()
 	s.mu.Lock()
@@ -53,7 +54,7 @@ func (s *splitter) close() error {
 	return err
 }
 
-// sort reads as much of a connection as tells what it speaks.
+// sort reads enough of a connection to know what it speaks.
 func (s *splitter) sort(c net.Conn) {
 	s.mu.Lock()
 	if s.waiting == nil {
@@ -83,7 +84,7 @@ func (s *splitter) sort(c net.Conn) {
 	to.give(&begunConn{Conn: c, head: head})
 }
 
-// branch is a listener that is given its connections.
+// branch is a listener that gets its connections from a splitter.
 type branch struct {
 	addr   net.Addr
 	conns  chan net.Conn

@@ -13,8 +13,8 @@ import (
 	pb "github.com/sidecart/sidecart/proto/sidecart/v1"
 )
 
-// contentLines is the type of a stream: one JSON object per line, in the form of the gateway's streams: {"result": …},
-// and {"error": …} at an end that is not the client's wish.
+// contentLines is the type of a stream: one JSON object per line, in the form of the gateway's streams. A line is
+// {"result": …}, or {"error": …} at an end that the client did not cause.
 const contentLines = "application/x-ndjson"
 
 // serveHold serves HoldLease over HTTP.
@@ -63,7 +63,7 @@ func (g *gateway) serveHold(w http.ResponseWriter, r *http.Request, params map[s
 	}
 }
 
-// lines writes one line after the other, each at once.
+// lines writes one line after the other, and flushes each.
 type lines struct {
 	w           http.ResponseWriter
 	rc          *http.ResponseController
@@ -78,7 +78,7 @@ func (l *lines) write(line []byte) error {
 		h.Set("Content-Type", l.contentType)
 		h.Set("Cache-Control", "no-store")
 	}
-	// A client that does not read loses what it holds.
+	// A client that does not read loses its lease or its watch.
 	_ = l.rc.SetWriteDeadline(time.Now().Add(answerGrace))
 	if _, err := l.w.Write(append(line, '\n')); err != nil {
 		return err
@@ -86,6 +86,6 @@ func (l *lines) write(line []byte) error {
 	if err := l.rc.Flush(); err != nil {
 		return err
 	}
-	// The deadline is that of this line. Over HTTP/2 it would end a stream that has nothing to say for longer.
+	// The deadline is for this line only. Over HTTP/2 it would otherwise end a stream that is silent for longer.
 	return l.rc.SetWriteDeadline(time.Time{})
 }

@@ -7,7 +7,7 @@ import (
 	pb "github.com/sidecart/sidecart/proto/sidecart/v1"
 )
 
-// The makers of verbs are shared by single calls and batches. prefix is put before the names of their fields.
+// Single calls and batches share the functions that make verbs. prefix precedes the names of fields in errors.
 
 func putItems(field string, raw []byte, l cart.Limits) (cart.Verb, error) {
 	items, err := cart.ParseItems(field, raw, l)
@@ -19,7 +19,7 @@ func addItem(field string, raw []byte, l cart.Limits) (cart.Verb, error) {
 	return cart.AddItem{Item: item}, err
 }
 
-// itemPatch is what an update says, alone or in a batch.
+// itemPatch is an update of an item, alone or in a batch.
 type itemPatch interface {
 	*pb.UpdateItemRequest | *pb.UpdateItemOperation
 	GetItem() []byte

@@ -8,10 +8,10 @@ import (
 	"github.com/sidecart/sidecart/internal/lock"
 )
 
-// weighed is an [Coordinator] that works on large carts only while there is memory for it. What a call has of the
-// budget lasts until its answer is written.
+// weighed is a [Coordinator] that works on large carts only while there is memory for it. A call keeps its share of the
+// budget until its answer is written.
 //
-// The coordinator is no embedded field: a new method does not compile until it is decided here what it costs.
+// The coordinator is not embedded, so that a new method does not compile until its cost is decided here.
 type weighed struct {
 	coordinator Coordinator
 	budget      *budget
@@ -19,7 +19,7 @@ type weighed struct {
 
 var _ Coordinator = weighed{}
 
-// begin lets the call work on the carts of keys.
+// begin waits until the call may work on the carts of keys.
 func (w weighed) begin(ctx context.Context, leased bool, keys ...cart.Key) error {
 	a := admissionOf(ctx)
 	if a == nil {
@@ -33,7 +33,7 @@ func (w weighed) begin(ctx context.Context, leased bool, keys ...cart.Key) error
 	return a.begin(ctx, total, known, leased)
 }
 
-// saw takes in that the cart of key is as c, and reports whether there is memory for an answer with it.
+// saw records the size of key's cart c, and reports whether there is memory for an answer with it.
 func (w weighed) saw(ctx context.Context, key cart.Key, c *cart.Cart) bool {
 	size := sizeOf(c)
 	w.budget.sizes.saw(key, size)
@@ -101,7 +101,7 @@ func (w weighed) AcquireLease(ctx context.Context, key cart.Key, r lock.LeaseReq
 	return l, err
 }
 
-// HoldLease implements [Coordinator]. The cart comes with the first message alone.
+// HoldLease implements [Coordinator]. Only the first message has the cart.
 func (w weighed) HoldLease(ctx context.Context, key cart.Key, r lock.LeaseRequest, send func(lock.Lease) error) error {
 	if err := w.begin(ctx, false, key); err != nil {
 		return err
@@ -118,7 +118,7 @@ func (w weighed) HoldLease(ctx context.Context, key cart.Key, r lock.LeaseReques
 	})
 }
 
-// Checkout implements [Coordinator]. There is the cart, and its snapshot.
+// Checkout implements [Coordinator]. It needs memory for the cart and for its snapshot.
 func (w weighed) Checkout(ctx context.Context, key cart.Key, r lock.CheckoutRequest) (lock.CheckoutResult, error) {
 	if err := w.begin(ctx, r.Change.Lease != "", key, key); err != nil {
 		return lock.CheckoutResult{}, err
@@ -142,7 +142,7 @@ func (w weighed) Settle(ctx context.Context, key cart.Key, id string, outcome ca
 	return res, err
 }
 
-// sawBoth takes in how large a cart and a snapshot are.
+// sawBoth records the sizes of a cart and its snapshot.
 func (w weighed) sawBoth(ctx context.Context, r *lock.CheckoutResult) {
 	w.budget.sizes.saw(r.Key, sizeOf(r.Cart))
 	if a := admissionOf(ctx); a != nil {
@@ -150,7 +150,7 @@ func (w weighed) sawBoth(ctx context.Context, r *lock.CheckoutResult) {
 	}
 }
 
-// GetCheckout implements [Coordinator]. The snapshot is taken to be as large as the cart, until it is known.
+// GetCheckout implements [Coordinator]. It assumes that the snapshot is as large as the cart, until the size is known.
 func (w weighed) GetCheckout(ctx context.Context, key cart.Key, id string) (*lock.Checkout, error) {
 	if err := w.begin(ctx, false, key); err != nil {
 		return nil, err
@@ -165,8 +165,8 @@ func (w weighed) GetCheckout(ctx context.Context, key cart.Key, id string) (*loc
 	return k, nil
 }
 
-// ListCheckouts implements [Coordinator]. The answer has so much of the snapshots as fits into it, and one more is read
-// at a time.
+// ListCheckouts implements [Coordinator]. The answer has as many snapshots as fit into it, and one more is read at a
+// time.
 func (w weighed) ListCheckouts(ctx context.Context, key cart.Key, visit func(*lock.Checkout) error) error {
 	a := admissionOf(ctx)
 	if a == nil {
@@ -186,14 +186,14 @@ func (w weighed) ListCheckouts(ctx context.Context, key cart.Key, visit func(*lo
 	})
 }
 
-// Watch implements [Coordinator]. A stream has memory only from a reading of the cart until its events are written.
+// Watch implements [Coordinator]. A stream holds memory only from a read of the cart until its events are written.
 func (w weighed) Watch(ctx context.Context, key cart.Key, r lock.WatchRequest) error {
 	a := admissionOf(ctx)
 	if a == nil {
 		return w.coordinator.Watch(ctx, key, r)
 	}
 	a.release()
-	a.budget = w.budget // the backend, and so the budget, may be another than when the stream began
+	a.budget = w.budget // the backend, and so the budget, may have changed since the stream began
 	r.Admit = func(ctx context.Context) (func(), error) {
 		return a.release, w.begin(ctx, false, key)
 	}
@@ -210,7 +210,7 @@ func (w weighed) Watch(ctx context.Context, key cart.Key, r lock.WatchRequest) e
 	return w.coordinator.Watch(ctx, key, r)
 }
 
-// The others answer with little, whatever the cart.
+// The answers of the other methods are small, whatever the cart.
 
 // ForgetAll implements [Coordinator].
 func (w weighed) ForgetAll(ctx context.Context, identifier string) (int, error) {
@@ -222,7 +222,7 @@ func (w weighed) Instances(ctx context.Context, identifier string) ([]string, er
 	return w.coordinator.Instances(ctx, identifier)
 }
 
-// List implements [Coordinator]. It has memory for one cart at a time, and only while it reads it.
+// List implements [Coordinator]. It holds memory for one cart at a time, and only while it reads the cart.
 func (w weighed) List(ctx context.Context, r lock.ListRequest) ([]lock.Listed, *lock.ListPlace, error) {
 	r.Admit = func(ctx context.Context, key cart.Key) (func(), error) {
 		size, known := w.budget.sizes.of(key)
