@@ -9,8 +9,8 @@ import (
 	"github.com/sidecart/sidecart/internal/storage"
 )
 
-// unavailable is an error of the operating system as one of package storage. Where the system has refused what was
-// asked, it has the system's words, without the path.
+// unavailable turns an error of the operating system into one of package storage. If the system refused, the error has
+// the system's words without the path.
 func unavailable(err error) error {
 	if code, ok := errors.AsType[syscall.Errno](err); ok {
 		return fmt.Errorf("%w: %w: %w", storage.ErrUnavailable, &storage.Refusal{Words: code.Error()}, err)
@@ -18,7 +18,8 @@ func unavailable(err error) error {
 	return fmt.Errorf("%w: %w", storage.ErrUnavailable, err)
 }
 
-// ended tells how a call ends whose context did: a deadline means that its turn did not come in time.
+// ended returns the error of a call whose context has ended. A deadline means that the call's turn did not come in
+// time.
 func ended(ctx context.Context) error {
 	if err := ctx.Err(); !errors.Is(err, context.DeadlineExceeded) {
 		return err

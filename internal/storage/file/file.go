@@ -20,12 +20,12 @@ import (
 
 // Config says which folder to use.
 type Config struct {
-	// Directory is made where it is not there.
+	// Directory is created if it does not exist.
 	Directory string
 	// Prefix keeps the carts of several stores in one folder apart: letters, digits, and _ : . -.
 	Prefix string
-	// Write bounds how long a change may wait for another process that holds the cart's file; what waits behind others
-	// in this process does not count. 0 leaves it to the context.
+	// Write bounds how long a change may wait for another process that holds the cart's file. The wait behind others in
+	// this process does not count. 0 leaves it to the context.
 	Write time.Duration
 }
 
@@ -44,7 +44,7 @@ type driver struct {
 	root    string
 	locks   locks
 	closing chan struct{}
-	changes sync.RWMutex // held for reading while files are changed, so that Close sees the end of it
+	changes sync.RWMutex // held for reading while files are changed, so that Close can wait for that
 	sweeper sweeper
 }
 
@@ -61,7 +61,7 @@ func openDriver(c Config) (*driver, error) {
 	if c.Directory == "" {
 		return nil, fmt.Errorf("%w: the folder is missing: write a path, such as /var/lib/sidecart", storage.ErrUnsupported)
 	}
-	directory, err := filepath.Abs(c.Directory) // the process may change its folder later
+	directory, err := filepath.Abs(c.Directory) // the process may change its working directory later
 	if err != nil {
 		return nil, unavailable(err)
 	}
@@ -76,7 +76,7 @@ func openDriver(c Config) (*driver, error) {
 	return d, nil
 }
 
-// enter fails where the driver is closed, ctx has ended, or the folder is not the one that was opened.
+// enter fails if the driver is closed, ctx has ended, or the folder is not the one that was opened.
 func (d *driver) enter(ctx context.Context) error {
 	select {
 	case <-d.closing:
@@ -136,7 +136,7 @@ func (d *driver) update(ctx context.Context, p place, change cell.Change) error 
 	return nil
 }
 
-// read is the record of a file; found says whether there is one.
+// read returns the record of a file; found says whether there is one.
 func (d *driver) read(p place) (r cell.Record, found bool, err error) {
 	stored, err := os.ReadFile(p.path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -195,7 +195,7 @@ func (d *driver) Count(ctx context.Context, most int) (n int, err error) {
 	return n, err
 }
 
-// cartAt reads a file and tells whose it is, and whether there is a cart in it that has not expired.
+// cartAt reads a file and returns its cart's key, and whether it holds a cart that has not expired.
 func cartAt(path string, now time.Time) (key cart.Key, exists bool, err error) {
 	key, state, err := stateAt(path)
 	c := &state.Cart
@@ -242,7 +242,7 @@ func (d *driver) Page(ctx context.Context, after string, limit int) (keys []cart
 	return keys, next, err
 }
 
-// stateAt reads a file. One that is not there any more has the zero state.
+// stateAt reads a file. A file that has gone has the zero state.
 func stateAt(path string) (key cart.Key, state storage.State, err error) {
 	stored, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -293,7 +293,7 @@ func (d *driver) Beat(ctx context.Context) error {
 	if err := d.enter(ctx); err != nil {
 		return err
 	}
-	path := filepath.Join(d.root, "beat") // of all processes, so that one which is killed leaves no more than this
+	path := filepath.Join(d.root, "beat") // shared by all processes, so that killed ones leave only this one file
 	err := os.WriteFile(path, make([]byte, 4<<10), 0o600)
 	if gone := os.Remove(path); err == nil && !errors.Is(gone, fs.ErrNotExist) {
 		err = gone

@@ -12,9 +12,9 @@ import (
 	"github.com/sidecart/sidecart/internal/storage"
 )
 
-// locks are those of carts. One is taken for a change of the cart's file: first among the goroutines of this process,
-// which queue, and then among the processes of the machine, which poll. That one is on a byte of the lock file that the
-// cart has for itself, by a new opening of that file, so it ends with the process, however that ends.
+// locks are the locks of carts. A change of a cart's file takes one: first among the goroutines of this process, which
+// queue, and then among the processes of the machine, which poll. The second is on the cart's own byte of the lock
+// file, which is opened anew for it. So it ends with the process, however that ends.
 type locks struct {
 	path    string
 	file    os.FileInfo
@@ -26,14 +26,14 @@ type locks struct {
 }
 
 type heldLock struct {
-	turn  chan struct{} // has one while it is held
-	users int           // who holds it or waits for it
+	turn  chan struct{} // holds one value while the lock is held
+	users int           // how many hold it or wait for it
 }
 
 // unlock gives a lock back.
 type unlock func()
 
-// open makes the lock file. It is never deleted or replaced, or two processes would lock two files.
+// open makes the lock file. It must never be deleted or replaced, or two processes would lock two files.
 func (l *locks) open(path string, wait time.Duration, closing <-chan struct{}) error {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
@@ -54,8 +54,8 @@ func (l *locks) open(path string, wait time.Duration, closing <-chan struct{}) e
 	return nil
 }
 
-// unmoved fails if the path does not lead to the folder that was opened any more: what is written to a deleted one is
-// lost, and what is read from one that was unmounted is not what was acknowledged.
+// unmoved fails if the path no longer leads to the folder that was opened. Writes to a deleted folder are lost, and
+// reads after an unmount do not show what was acknowledged.
 func (l *locks) unmoved() error {
 	now, err := os.Stat(l.path)
 	if err == nil && os.SameFile(now, l.file) {
@@ -87,10 +87,10 @@ func (l *locks) lock(ctx context.Context, p place) (unlock, error) {
 	return l.amongProcesses(p, h, func(f *os.File) error { return l.poll(ctx, f, p.number()) })
 }
 
-// errBusy is returned where a lock is held.
+// errBusy is returned if somebody else holds a lock.
 var errBusy = errors.New("the lock is held")
 
-// try takes the lock of a place where nobody holds it.
+// try takes the lock of a place if nobody holds it.
 func (l *locks) try(p place) (unlock, error) {
 	h := l.enter(p.path)
 	select {
@@ -113,7 +113,7 @@ func (l *locks) amongProcesses(p place, h *heldLock, take func(*os.File) error) 
 	if err == nil {
 		if err = take(f); err == nil {
 			return func() {
-				_ = f.Close() // which gives the lock back
+				_ = f.Close() // this gives the lock back
 				<-h.turn
 				l.leave(p.path, h)
 			}, nil

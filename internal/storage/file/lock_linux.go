@@ -8,7 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// lockByte locks one byte of f, for this opening of it, and reports false where another has it.
+// lockByte locks one byte of f for this open file. It returns false if another has the lock.
 func lockByte(f *os.File, at int64) (bool, error) {
 	for {
 		err := unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, &unix.Flock_t{Type: unix.F_WRLCK, Whence: io.SeekStart, Start: at, Len: 1})

@@ -19,11 +19,11 @@ import (
 )
 
 const (
-	// folders is how many a prefix has. A million carts are 4,000 files in each.
+	// folders is how many folders a prefix has. With a million carts, each has 4,000 files.
 	folders = 256
-	// hashBytes of a name are in the name of a file.
+	// hashBytes is how many bytes of a name's hash are in a file's name.
 	hashBytes = 20
-	// suffix is that of a cart's file, and draft that of one which is being written.
+	// suffix ends the name of a cart's file, and draft that of a file which is being written.
 	suffix = ".cart"
 	draft  = ".new"
 )
@@ -42,7 +42,7 @@ func (d *driver) place(key cart.Key) place {
 	return place{key: key, folder: folder, path: filepath.Join(folder, name)}
 }
 
-// placeAt is the place of a file whose cart is not known.
+// placeAt returns the place of a file of an unknown cart.
 func placeAt(path string) place { return place{folder: filepath.Dir(path), path: path} }
 
 func (d *driver) folder(i int) string { return filepath.Join(d.root, fmt.Sprintf("%02x", i)) }
@@ -53,13 +53,13 @@ func hash(name string) (h [hashBytes]byte) {
 	return h
 }
 
-// sameIdentifier reports whether the file at path is of the place's identifier.
+// sameIdentifier reports whether the file at path belongs to the place's identifier.
 func (p place) sameIdentifier(path string) bool {
 	const identifier = 2*hashBytes + 1
 	return filepath.Base(path)[:identifier] == filepath.Base(p.path)[:identifier]
 }
 
-// number tells the places of a prefix apart, as good as certainly.
+// number distinguishes the places of a prefix. Two places hardly ever share one.
 func (p place) number() int64 {
 	sum := sha256.Sum256([]byte(filepath.Base(p.path)))
 	return int64(binary.BigEndian.Uint64(sum[:]) >> 1)
@@ -70,7 +70,7 @@ func isCart(name string) bool {
 	return strings.HasSuffix(name, suffix) && len(name) == 2*2*hashBytes+1+len(suffix)
 }
 
-// each calls f for each file of a cart in the folder, until it fails. A folder that is not there has none.
+// each calls f for each file of a cart in the folder, until f fails. A folder that does not exist has none.
 func (d *driver) each(ctx context.Context, folder string, f func(path string) error) error {
 	const page = 1000
 	dir, err := os.Open(folder)
@@ -103,8 +103,8 @@ func (d *driver) each(ctx context.Context, folder string, f func(path string) er
 	}
 }
 
-// replace stores content in one step that survives a crash. Who calls it holds the place's lock, so that nobody else
-// writes the draft; one that a killed process left is overwritten. ends becomes the time of the file, by which the
+// replace stores content in one step that survives a crash. The caller must hold the place's lock, so that nobody else
+// writes the draft. A draft that a killed process left is overwritten. ends becomes the time of the file, by which the
 // sweep finds it.
 func (p place) replace(content []byte, ends time.Time) error {
 	next := p.path + draft
@@ -113,7 +113,7 @@ func (p place) replace(content []byte, ends time.Time) error {
 		err = os.Rename(next, p.path)
 	}
 	if err != nil {
-		_ = os.Remove(next) // what stands there stays
+		_ = os.Remove(next) // the old file stays
 		return unavailable(err)
 	}
 	return p.settle()
@@ -142,10 +142,10 @@ func (p place) write(path string, content []byte, ends time.Time) error {
 	return err
 }
 
-// never is the time of a file that does not end. Later ones do not fit every file system.
+// never is the time of a file that does not end. Not every file system can store later times.
 var never = time.Unix(1<<31-1, 0)
 
-// hint is the time of a file whose content ends at that time. It is no earlier.
+// hint returns the file time for content that ends at ends. It is never earlier than that.
 func hint(ends time.Time) time.Time {
 	if ends.IsZero() || ends.After(never) {
 		return never
@@ -161,7 +161,7 @@ func (p place) remove() error {
 	return p.settle()
 }
 
-// unlink deletes the file. It may be there again after a crash.
+// unlink deletes the file. After a crash it may be back.
 func (p place) unlink() error {
 	if err := os.Remove(p.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return unavailable(err)
@@ -169,7 +169,7 @@ func (p place) unlink() error {
 	return nil
 }
 
-// settle syncs the folder, after a change that others can see already.
+// settle syncs the folder after a change. Others can see the change already.
 func (p place) settle() error {
 	if err := syncFolder(p.folder); err != nil {
 		return fmt.Errorf("%w: %w", unavailable(err), cell.ErrOutcomeUnknown)

@@ -8,14 +8,14 @@ import (
 	"time"
 )
 
-// A change looks at so many files, in so many folders at most. It leaves one file behind at most, so that the dead stay
-// a fraction of all whatever their number.
+// The most files, and folders, that one change looks at. A change leaves at most one file behind, so expired files stay
+// a fraction of all, however many there are.
 const (
 	sweepLooks   = 8
 	sweepFolders = 8
 )
 
-// sweeper walks through all folders, a few files after each change, and deletes those whose time is over.
+// sweeper walks through all folders, a few files after each change, and deletes the files that have ended.
 type sweeper struct {
 	driver *driver
 
@@ -25,7 +25,7 @@ type sweeper struct {
 	closed bool
 }
 
-// step looks at the next few files. What fails is tried again at the next round.
+// step looks at the next few files. After an error a file is tried again in the next round.
 func (s *sweeper) step(now time.Time) {
 	if !s.mu.TryLock() { // somebody is at it
 		return
@@ -33,7 +33,7 @@ func (s *sweeper) step(now time.Time) {
 	defer s.mu.Unlock()
 	for looks, opened := 0, 0; !s.closed && looks < sweepLooks && opened < sweepFolders; {
 		if s.folder == nil {
-			s.folder, _ = os.Open(s.driver.folder(s.next)) // nil where nobody has made it yet
+			s.folder, _ = os.Open(s.driver.folder(s.next)) // nil if nobody has made it yet
 			s.next = (s.next + 1) % folders
 			opened++
 			continue
@@ -60,7 +60,7 @@ func (s *sweeper) look(path string, now time.Time) {
 		return
 	}
 	unlock, err := s.driver.locks.try(placeAt(of))
-	if err != nil { // whoever holds it writes the file
+	if err != nil { // somebody else is writing the file
 		return
 	}
 	defer unlock()
@@ -68,7 +68,7 @@ func (s *sweeper) look(path string, now time.Time) {
 		_ = os.Remove(path)
 		return
 	}
-	// The file's time may be another than it was given, as of a copy: what it says itself decides.
+	// The file's time may be wrong, as after a copy, so the content decides.
 	_, state, err := stateAt(path)
 	if err != nil {
 		return

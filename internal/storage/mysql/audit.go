@@ -14,7 +14,7 @@ const (
 	lineValues  = `(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`
 	deleteLines = `
 		DELETE FROM sidecart_audit WHERE prefix = ? AND at < UTC_TIMESTAMP(6) - INTERVAL ? MICROSECOND ORDER BY at LIMIT ?`
-	// A lock is the server's, and there may be several databases on it.
+	// A named lock belongs to the whole server, which may have several databases.
 	lockAudit   = `SELECT GET_LOCK(CONCAT('sidecart audit ', MD5(DATABASE())), 0)`
 	unlockAudit = `; DO RELEASE_LOCK(CONCAT('sidecart audit ', MD5(DATABASE())))`
 )
@@ -27,7 +27,7 @@ func (d *driver) writeLines(now time.Time, lines []sql.Line) (q string, args []a
 	for i := range lines {
 		l := &lines[i]
 		checkout, attributes := l.OfCheckout()
-		var own any // the driver takes no pointers
+		var own any // the driver accepts no pointers
 		if attributes != nil {
 			own = *attributes
 		}
@@ -53,7 +53,7 @@ func (d *driver) RemoveLines(ctx context.Context, conn sql.Conn, retention time.
 	}
 	removed, err := c.Exec(ctx, deleteLines+unlockAudit, d.Bind(d.Prefix), retention.Microseconds(), most)
 	if err != nil {
-		c.discard() // which ends the lock
+		c.discard() // this ends the lock
 	}
 	return removed, err
 }

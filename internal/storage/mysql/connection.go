@@ -21,19 +21,19 @@ const (
 	// maxConnections is how many connections a sidecar has at most. There may be many sidecars, and a server takes 150
 	// connections by default.
 	maxConnections = 8
-	// idleConnection is after which time a connection that is not used is closed: before the server does it.
+	// idleConnection is how long an unused connection stays open. It is less than the server's own limit.
 	idleConnection = 20 * time.Second
-	// setUp makes a connection what the statements expect, whatever the server's settings are. A row is waited for no
-	// longer than a second, or a few where a write may take longer. A connection whose sidecar has gone silent in the
-	// middle of a transaction would keep its rows locked: it is ended after 5 seconds by MariaDB, which knows that it
-	// is in one, and after 30 by MySQL.
+	// setUp gives a connection the settings that the statements expect, whatever those of the server are. The wait for
+	// a row ends after a second, or a few if a write may take longer. A sidecar that falls silent in the middle of a
+	// transaction would keep its rows locked. MariaDB knows that the connection is in a transaction, and ends it after
+	// 5 seconds; MySQL ends it after 30.
 	setUp = `SET NAMES utf8mb4;
 		SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION', autocommit = 1, completion_type = 'NO_CHAIN',
 			time_zone = '+00:00', innodb_lock_wait_timeout = ?, wait_timeout = 30 /*M!100301 , idle_transaction_timeout = 5 */;
 		SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED`
 )
 
-// configure makes the pool, which connects later. What is wrong with the URL is said without a word of it.
+// configure makes the pool, which connects later. Errors about the URL do not quote it.
 func (d *driver) configure() error {
 	where := "database URL"
 	if d.SecretURL != (storage.Secret{}) {
@@ -98,16 +98,16 @@ func parse(address string) (*driverlib.Config, error) {
 			return nil, errors.New("its parameter tls is not true, false, skip-verify or preferred")
 		}
 	}
-	// Parameters are put into the text of a statement by the driver, which knows the server's way of quoting. So
-	// several statements make one round trip, and none must be prepared.
+	// The driver puts parameters into the text of a statement, quoted by the server's rules. So several statements make
+	// one round trip, and none must be prepared.
 	c.InterpolateParams, c.MultiStatements = true, true
-	c.ClientFoundRows = true // an update that alters nothing has found its row all the same
+	c.ClientFoundRows = true // an update that alters nothing still counts the row that it found
 	c.MaxAllowedPacket = 0   // the server's
 	c.Logger = &driverlib.NopLogger{}
 	return c, nil
 }
 
-// connecting makes connections that are set up.
+// connecting makes connections and sets them up.
 type connecting struct {
 	sqldriver.Connector
 	driver *driver
@@ -121,7 +121,7 @@ func (c *connecting) Connect(ctx context.Context) (sqldriver.Conn, error) {
 	if err != nil {
 		return nil, &connectError{err}
 	}
-	wait := max(1, int64(c.driver.Write/time.Second)) // the server knows whole seconds only
+	wait := max(1, int64(c.driver.Write/time.Second)) // the server knows only whole seconds
 	if _, err := execOn(ctx, conn, setUp, wait); err != nil {
 		_ = conn.Close()
 		return nil, err
@@ -129,14 +129,14 @@ func (c *connecting) Connect(ctx context.Context) (sqldriver.Conn, error) {
 	return conn, nil
 }
 
-// connectError says that no server was reached.
+// connectError says that no server could be reached.
 type connectError struct{ cause error }
 
 func (e *connectError) Error() string { return "connect: " + e.cause.Error() }
 func (e *connectError) Unwrap() error { return e.cause }
 
-// execOn runs statements on a connection of the driver: only there are the results of all statements to be had, and an
-// error that says that they are too long to be sent at once.
+// execOn runs statements directly on a connection of the driver. Only there can the results of all statements be had,
+// and the error that says that they are too long to send.
 func execOn(ctx context.Context, raw any, statements string, args ...any) (driverlib.Result, error) {
 	named := make([]sqldriver.NamedValue, len(args))
 	for i, arg := range args {

@@ -28,10 +28,9 @@ var (
 	late = []uint16{1205, 1317, 1969, 3024}
 	// large: what does not fit.
 	large = []uint16{1118, 1153, 1301, 1406}
-	// unsure: a commit that was answered so may have been made.
+	// unsure: after such an answer the commit may have been made.
 	unsure = []uint16{1053, 1105, 1180, 1196, 1317, 1927, 1969, 3024, 4031}
-	// quotable are errors of which the server's words are about itself, and quote nothing of a statement but the names
-	// of tables, users and databases.
+	// quotable are errors whose text quotes nothing of a statement but the names of tables, users and databases.
 	quotable = []uint16{
 		1021, 1040, 1041, 1044, 1045, 1047, 1049, 1114, 1129, 1130, 1142, 1143, 1146, 1203, 1206, 1226, 1227, 1290, 1665, 1698, 1792, 1836, 1932, 3098, 3100, 4151,
 	}
@@ -59,7 +58,7 @@ func (d *driver) Translate(ctx, bounded context.Context, err error) error {
 		return fmt.Errorf("%w: %w: %w", storage.ErrUnavailable, &storage.Refusal{Words: hidden.Error()}, hidden)
 	case bounded.Err() != nil, isConnect, errors.Is(err, cell.ErrOutcomeUnknown), !isLost(err):
 		return fmt.Errorf("%w: %w", storage.ErrUnavailable, hidden)
-	default: // the connection was lost, and with it all that was not committed
+	default: // the connection was lost, and with it everything uncommitted
 		return fmt.Errorf("%w: %w: %w", storage.ErrUnavailable, sql.ErrAgain, hidden)
 	}
 }
@@ -84,7 +83,7 @@ func (d *driver) refusal(server *driverlib.MySQLError, err error) error {
 	return fmt.Errorf("%w: %w: %w", storage.ErrUnavailable, &storage.Refusal{Words: words}, hidden)
 }
 
-// refused reports whether err says for sure that a transaction whose commit was sent was not committed.
+// refused reports whether err proves that a transaction was not committed although its commit was sent.
 func refused(err error) bool {
 	server, ok := errors.AsType[*driverlib.MySQLError](err)
 	if ok {
@@ -98,7 +97,7 @@ func isLost(err error) bool {
 	return errors.Is(err, sqldriver.ErrBadConn) || errors.Is(err, driverlib.ErrInvalidConn)
 }
 
-// isRefusal reports whether the server did answer to an attempt to connect, and the driver did not like the answer.
+// isRefusal reports whether the server answered an attempt to connect, and the driver rejected the answer.
 func isRefusal(err error) bool {
 	for _, refusal := range []error{
 		driverlib.ErrNoTLS, driverlib.ErrCleartextPassword, driverlib.ErrNativePassword, driverlib.ErrOldPassword, driverlib.ErrUnknownPlugin,

@@ -18,11 +18,11 @@ import (
 var migrations embed.FS
 
 const (
-	// A lock is the server's, and there may be several databases on it.
+	// A named lock belongs to the whole server, which may have several databases.
 	lockSchema   = `SELECT GET_LOCK(CONCAT('sidecart ', MD5(DATABASE())), 10)`
 	unlockSchema = `DO RELEASE_LOCK(CONCAT('sidecart ', MD5(DATABASE())))`
-	// A fence that the database gave after the backup that it was restored from is less than the time, since none is
-	// given faster than one in a microsecond. A number that is inserted raises the counter, and never lowers it.
+	// A restored database may have given fences after its backup. They are less than the time in microseconds, because
+	// fewer than one fence is given in a microsecond. An inserted number raises the counter and never lowers it.
 	raiseFences = `
 		SET @sidecart = ` + micros + `; INSERT IGNORE INTO sidecart_fences (id) VALUES (@sidecart); DELETE FROM sidecart_fences WHERE id <= @sidecart`
 )
@@ -49,12 +49,12 @@ func (d *driver) migrateOn(ctx context.Context, conn connection) error {
 		err = nil
 	}
 	if err == nil {
-		if _, raise := conn.run(ctx, raiseFences); !isError(raise, readOnly...) { // then nothing else can be done either, and says so
+		if _, raise := conn.run(ctx, raiseFences); !isError(raise, readOnly...) { // otherwise the statements below fail too, and report it
 			err = raise
 		}
 	}
 	if _, end := conn.run(ctx, unlockSchema); end != nil {
-		conn.discard() // which ends the lock
+		conn.discard() // this ends the lock
 	}
 	return err
 }
@@ -62,10 +62,10 @@ func (d *driver) migrateOn(ctx context.Context, conn connection) error {
 // denied are the errors of users who may not make tables.
 var denied = []uint16{1044, 1142}
 
-// readOnly are the errors of servers and transactions that only read.
+// readOnly are the errors of servers and transactions that are read-only.
 var readOnly = []uint16{1290, 1792, 1836}
 
-// tables are those that a connection finds.
+// tables returns the schema as a connection sees it.
 func tables(ctx context.Context, conn connection) sql.Tables {
 	return sql.Tables{
 		Find: `SELECT COUNT(*) FROM information_schema.tables WHERE table_schema = DATABASE() AND table_name = 'sidecart_schema'`,
@@ -88,7 +88,7 @@ func tables(ctx context.Context, conn connection) sql.Tables {
 // rights are what a user needs.
 var rights = sql.Rights{Account: "user", Create: "create tables", Fences: "SELECT, INSERT and DELETE"}
 
-// mayNot says what to do where the user may not make the tables.
+// mayNot says what to do if the user may not make the tables.
 func mayNot(err error) error {
 	if server, ok := errors.AsType[*driverlib.MySQLError](err); ok && slices.Contains(denied, server.Number) {
 		return rights.Missing(server.Message, err)

@@ -6,8 +6,8 @@ import (
 	"github.com/sidecart/sidecart/internal/storage/sql"
 )
 
-// The time is the server's, in a statement of its own where a row is locked, so that it is that of when the row was
-// had, not of when it was waited for.
+// The time is the server's. If a row is locked, a separate statement reads the time, so that it is the time when the
+// lock was granted and not when the wait began.
 const (
 	isRow     = ` prefix = ? AND identifier = ? AND instance = ?`
 	micros    = `TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6))`
@@ -44,8 +44,8 @@ var statements = sql.Statements{
 	Flush: `DELETE FROM sidecart_carts WHERE prefix = ? ORDER BY identifier, instance LIMIT 500`,
 	Sweep: `DELETE FROM sidecart_carts WHERE removable_at <= ` + micros + ` DIV 1000 ORDER BY removable_at LIMIT ?`,
 	Time:  `SELECT ` + micros,
-	// A turn of the probe inserts a row and deletes it. There is no such row here.
+	// A turn of the probe inserts a row and deletes it, but updates none. This update finds no row.
 	Prove: `UPDATE sidecart_carts SET version = 1 WHERE prefix = '' AND identifier = '' AND instance = ''`,
-	// A row with a number sets the counter to the next one where that is greater, and never back.
+	// An inserted number sets the counter to the next one if that is greater, and never sets it back.
 	RaiseFence: `SET @sidecart = ?; INSERT IGNORE INTO sidecart_fences (id) VALUES (@sidecart); DELETE FROM sidecart_fences WHERE id = @sidecart`,
 }

@@ -108,7 +108,7 @@ func (d *driver) store(c sql.Change) (q string, args []any) {
 	return q + " WHERE" + isRow, append(values, d.Name(c.Key)...)
 }
 
-// isError reports whether err is the server's, of one of these numbers.
+// isError reports whether err is an error of the server with one of these numbers.
 func isError(err error, numbers ...uint16) bool {
 	server, ok := errors.AsType[*driverlib.MySQLError](err)
 	return ok && slices.Contains(numbers, server.Number)

@@ -11,14 +11,14 @@ import (
 )
 
 const (
-	// However many lines there are, the statement is the same, and is prepared once. Lines of a cart that is new are
-	// not written where another transaction was quicker to make it, which gave it another id.
+	// The statement is the same for any number of lines, so it is prepared once. Lines of a new cart are not written if
+	// another transaction made the cart first, with another id.
 	insertLines = `
 		INSERT INTO sidecart_audit (at, prefix, who, ` + sql.AuditColumns + `)
 		SELECT $1, $2, $3, line.* FROM unnest($4::text[], $5::text[], $6::text[], $7::text[], $8::bigint[], $9::bigint[], $10::text[], $11::text[], $12::text[], $13::text[]) AS line
 		WHERE $14 = '' OR EXISTS (SELECT FROM sidecart_carts WHERE prefix = $2 AND identifier = $15 AND instance = $16 AND id = $14)`
-	// The time is that of the statement, since an index helps only with one that stays the same throughout. Whoever has
-	// the lock has it until the statement ends.
+	// The time is that of the statement: the index can be used only if the time stays the same throughout. The lock is
+	// held until the statement ends.
 	deleteLines = `
 		WITH turn AS MATERIALIZED (SELECT pg_try_advisory_xact_lock(hashtextextended('sidecart_audit', 0)) AS mine)
 		DELETE FROM sidecart_audit WHERE id = ANY (ARRAY (
@@ -27,8 +27,8 @@ const (
 			ORDER BY at LIMIT $3))`
 )
 
-// queueLines queues what writes lines of the audit trail. made is the id of a cart that is new, the only one that is
-// changed, and key its name; "" for none.
+// queueLines queues the statement that writes lines of the audit trail. If the only changed cart is new, made is its id
+// and key its name; otherwise made is "".
 func (d *driver) queueLines(b *pgx.Batch, now time.Time, lines []sql.Line, made string, key cart.Key) {
 	if len(lines) == 0 {
 		return

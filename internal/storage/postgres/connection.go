@@ -18,17 +18,17 @@ import (
 )
 
 const (
-	// maxConnections is how many connections a sidecar has at most, where the URL does not say it by pool_max_conns.
-	// There may be many sidecars, and a server takes a hundred connections by default.
+	// maxConnections is how many connections a sidecar has at most, unless the URL sets pool_max_conns. There may be
+	// many sidecars, and a server takes a hundred connections by default.
 	maxConnections = 8
-	// idleConnection is after which time a connection that is not used is closed, where the URL does not say it.
+	// idleConnection is how long an unused connection stays open, unless the URL says otherwise.
 	idleConnection = 5 * time.Minute
-	// idleLimit ends a transaction whose sidecar has gone silent in the middle of it: a frozen process, or a machine
-	// that lost its power, would keep the rows locked. Two statements of one are milliseconds apart.
+	// idleLimit ends a transaction if its sidecar falls silent in the middle of it. A frozen process, or a machine
+	// without power, would keep the rows locked. Normally the statements of a transaction are milliseconds apart.
 	idleLimit = `idle_in_transaction_session_timeout = '5s'`
 )
 
-// configure is the pool's configuration. What is wrong with the URL is said without a word of it.
+// configure returns the pool's configuration. Errors about the URL do not quote it.
 func (d *driver) configure() (*pgxpool.Config, error) {
 	url := d.Address()
 	c, err := pgxpool.ParseConfig(url)
@@ -67,11 +67,11 @@ func (d *driver) configure() (*pgxpool.Config, error) {
 	if !strings.Contains(url, "pool_max_conn_idle_time=") {
 		c.MaxConnIdleTime = idleConnection
 	}
-	c.ShouldPing = func(context.Context, pgxpool.ShouldPingParams) bool { return false } // who meets a lost connection tries again
+	c.ShouldPing = func(context.Context, pgxpool.ShouldPingParams) bool { return false } // a call that finds its connection lost tries again
 	c.BeforeConnect = func(_ context.Context, cc *pgx.ConnConfig) error {
 		cc.DefaultQueryExecMode = pgx.QueryExecModeCacheStatement
 		if d.pooled.Load() {
-			cc.DefaultQueryExecMode = pgx.QueryExecModeCacheDescribe // which names no statement
+			cc.DefaultQueryExecMode = pgx.QueryExecModeCacheDescribe // it uses no named statements
 		}
 		return nil
 	}
@@ -79,7 +79,7 @@ func (d *driver) configure() (*pgxpool.Config, error) {
 	return c, nil
 }
 
-// problem is what is wrong with a URL, which the error quotes.
+// problem returns what is wrong with a URL, without the URL that the error quotes.
 func problem(err error) string {
 	var parse *pgconn.ParseConfigError
 	if !errors.As(err, &parse) {
@@ -93,7 +93,7 @@ func problem(err error) string {
 	return text
 }
 
-// secure uses the given TLS for every server of the URL, and never goes without.
+// secure uses the given TLS for every server of the URL, and allows no connection without it.
 func (d *driver) secure(cc *pgconn.Config) {
 	named := func(host string) *pgconn.FallbackConfig {
 		t := d.TLS.Clone()
@@ -109,7 +109,7 @@ func (d *driver) secure(cc *pgconn.Config) {
 	}
 	seen := map[server]bool{{cc.Host, cc.Port}: true}
 	var fallbacks []*pgconn.FallbackConfig
-	for _, f := range cc.Fallbacks { // a server may be there twice, with TLS and without
+	for _, f := range cc.Fallbacks { // a server may be listed twice, with TLS and without
 		if s := (server{f.Host, f.Port}); !seen[s] {
 			seen[s] = true
 			f2 := named(f.Host)
@@ -120,11 +120,11 @@ func (d *driver) secure(cc *pgconn.Config) {
 	cc.Fallbacks = fallbacks
 }
 
-// errPooled: the connection is a pooler's, and would be used as if it were the server's.
+// errPooled: the connection leads to a pooler, and was set up as if it led to the server.
 var errPooled = fmt.Errorf("%w: %w: a pooler stands before the server", storage.ErrUnavailable, sql.ErrAgain)
 
-// greet looks whom a new connection has led to. A pooler makes up the process id that a client is told, and the server
-// knows its own.
+// greet finds out whether a new connection leads to a pooler. A pooler invents the process id that it tells the client,
+// and the server knows its own.
 func (d *driver) greet(ctx context.Context, conn *pgx.Conn) error {
 	ctx, cancel := sql.Bounded(ctx, d.Dial)
 	defer cancel()
@@ -189,7 +189,7 @@ func (c connection) Rollback(ctx context.Context) {
 	}
 }
 
-// channelOf is the channel of notifications of a prefix: names are shorter than 64 bytes there.
+// channelOf is the notification channel of a prefix. Names of channels must be shorter than 64 bytes.
 func channelOf(prefix string) string {
 	sum := sha256.Sum256([]byte(prefix))
 	return "sidecart_" + hex.EncodeToString(sum[:8])

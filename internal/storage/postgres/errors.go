@@ -34,7 +34,7 @@ func (d *driver) Translate(ctx, bounded context.Context, err error) error {
 		return fmt.Errorf("%w: %w", storage.ErrClosed, hidden)
 	case bounded.Err() != nil, pgconn.Timeout(err), isConnect(err), errors.Is(err, cell.ErrOutcomeUnknown), !isLost(err):
 		return fmt.Errorf("%w: %w", storage.ErrUnavailable, hidden)
-	default: // the connection was lost, and with it all that was not committed
+	default: // the connection was lost, and with it everything uncommitted
 		return fmt.Errorf("%w: %w: %w", storage.ErrUnavailable, sql.ErrAgain, hidden)
 	}
 }
@@ -68,8 +68,8 @@ func again(code string) bool {
 	return strings.HasPrefix(code, "40")
 }
 
-// refused reports whether err says for sure that a transaction whose commit was sent was not committed. An error that
-// ends the connection may have come when it was.
+// refused reports whether err proves that a transaction was not committed although its commit was sent. An error that
+// ends the connection proves nothing: it may have come after the commit.
 func refused(err error) bool {
 	var server *pgconn.PgError
 	if errors.As(err, &server) {
@@ -84,7 +84,7 @@ func isLost(err error) bool {
 	return network != nil || pgconn.SafeToRetry(err) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
 }
 
-// isConnect reports whether no connection was had.
+// isConnect reports whether no connection could be made.
 func isConnect(err error) bool {
 	var connect *pgconn.ConnectError
 	return errors.As(err, &connect)

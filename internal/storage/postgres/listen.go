@@ -14,13 +14,13 @@ import (
 )
 
 const (
-	// probeLimit is how long a notification may take that tells whether any arrive.
+	// probeLimit is how long the test notification may take that shows whether notifications arrive.
 	probeLimit = 2 * time.Second
-	// quietLimit is after how long without a notification the connection is tried, and tryLimit how long that may take:
-	// a network that has gone leaves a connection open.
+	// After quietLimit without a notification the connection is tested, for at most tryLimit. A network that has gone
+	// leaves the connection open.
 	quietLimit = 10 * time.Second
 	tryLimit   = 2 * time.Second
-	// deafPause is how long to wait until the next try where notifications do not arrive, and lostPause at most where
+	// deafPause is the pause before the next try if notifications do not arrive, and lostPause the longest pause after
 	// the connection was lost.
 	deafPause = time.Minute
 	lostPause = 2 * time.Second
@@ -35,7 +35,7 @@ func (d *driver) Hears() bool { return d.hears.Load() }
 // Listen implements [cell.Notifier].
 func (d *driver) Listen(wake func(tokens []string)) { go d.listen(wake) }
 
-// listen has a connection of its own to hear notifications, and makes it anew when it is lost.
+// listen receives notifications on a connection of its own, and replaces it when it is lost.
 func (d *driver) listen(wake func(tokens []string)) {
 	ctx, cancel := d.Life.Context(context.Background())
 	defer cancel()
@@ -65,7 +65,7 @@ func (d *driver) listen(wake func(tokens []string)) {
 	}
 }
 
-// hear listens for as long as the connection lasts. heard says that notifications arrived, deaf that they do not.
+// hear listens as long as the connection lasts. heard says that notifications arrived, deaf that they do not arrive.
 func (d *driver) hear(ctx context.Context, wake func(tokens []string)) (heard, deaf bool) {
 	conn, err := d.connectListener(ctx)
 	if err != nil {
@@ -76,7 +76,7 @@ func (d *driver) hear(ctx context.Context, wake func(tokens []string)) (heard, d
 		defer cancel()
 		_ = conn.Close(end)
 	}()
-	// A notification of one's own would arrive through a pooler too, so another connection sends it.
+	// A connection receives its own notification even through a pooler, so another connection sends the test.
 	probe := crand.Text()
 	if err := d.Call(ctx, d.Write, func(ctx context.Context, other sql.Conn) error {
 		_, err := other.Exec(ctx, notify, d.channel, probe)

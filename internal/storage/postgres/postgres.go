@@ -30,8 +30,8 @@ type driver struct {
 
 	channel string      // of notifications
 	hears   atomic.Bool // they arrive
-	deaf    atomic.Bool // they were seen not to arrive
-	pooled  atomic.Bool // connections are a pooler's, which lends another one for each transaction
+	deaf    atomic.Bool // a test showed that they do not arrive
+	pooled  atomic.Bool // connections lead to a pooler, which lends another one for each transaction
 	watches watches
 }
 

@@ -18,8 +18,9 @@ var migrations embed.FS
 const (
 	// The number of the lock is "sidecart" in ASCII.
 	lockSchema = `SELECT pg_advisory_xact_lock(8315177656166113908)`
-	// A fence that the database gave after the backup that it was restored from is less than the time, since none is
-	// given faster than one in a microsecond. A role that may not set the sequence leaves that to one that may.
+	// A restored database may have given fences after its backup. They are less than the time in microseconds, because
+	// fewer than one fence is given in a microsecond. A role that may not set the sequence leaves this to a role that
+	// may.
 	raiseFences = `
 		SELECT setval('sidecart_fences', now_us) FROM (SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS now_us) AS clock
 		WHERE coalesce(pg_sequence_last_value('sidecart_fences'), 0) < now_us
@@ -28,11 +29,11 @@ const (
 
 // Migrate implements [sql.Dialect].
 func (d *driver) Migrate(ctx context.Context, conn sql.Conn) error {
-	tx, err := conn.(connection).BeginTx(ctx, pgx.TxOptions{IsoLevel: pgx.ReadCommitted}) // what another did is seen when the lock is had
+	tx, err := conn.(connection).BeginTx(ctx, pgx.TxOptions{IsoLevel: pgx.ReadCommitted}) // shows what others committed before the lock was granted
 	if err == nil {
 		defer func() { _ = tx.Rollback(context.WithoutCancel(ctx)) }()
 		if err = d.migrateIn(ctx, tx); err == nil {
-			err = tx.Commit(ctx) // whose outcome the next try finds out
+			err = tx.Commit(ctx) // the next try finds out the outcome
 		}
 	}
 	if errors.Is(err, storage.ErrUnsupported) {
@@ -61,7 +62,7 @@ func (d *driver) migrateIn(ctx context.Context, tx pgx.Tx) error {
 	return err
 }
 
-// tables are those of a transaction.
+// tables returns the schema as a transaction sees it.
 func tables(ctx context.Context, tx pgx.Tx) sql.Tables {
 	return sql.Tables{
 		Find:   `SELECT (to_regclass('sidecart_schema') IS NOT NULL)::integer`,
@@ -74,7 +75,7 @@ func tables(ctx context.Context, tx pgx.Tx) sql.Tables {
 		Run: func(statements string, args ...any) error {
 			mode := pgx.QueryExecModeExec
 			if len(args) == 0 {
-				mode = pgx.QueryExecModeSimpleProtocol // which takes several
+				mode = pgx.QueryExecModeSimpleProtocol // it allows several statements at once
 			}
 			_, err := tx.Exec(ctx, statements, append([]any{mode}, args...)...)
 			return err
@@ -91,7 +92,7 @@ func isDenied(err error) bool {
 // rights are what a role needs.
 var rights = sql.Rights{Account: "role", Create: "create in the schema", Fences: "USAGE"}
 
-// mayNot says what to do where the role may not make the tables.
+// mayNot says what to do if the role may not make the tables.
 func mayNot(err error) error {
 	if server, ok := errors.AsType[*pgconn.PgError](err); ok && server.Code == "42501" {
 		return rights.Missing(server.Message, err)

@@ -4,11 +4,11 @@ import (
 	"github.com/sidecart/sidecart/internal/storage/sql"
 )
 
-// The time is the server's. Where a row is locked it is asked for outside of what locks the row, so that it is that of
-// when the row was had, not of when it was waited for. A row that is not there is one of NULLs.
+// The time is the server's. If a row is locked, the time is read outside the part that locks it, so that it is the time
+// when the lock was granted and not when the wait began. A missing row reads as NULLs.
 const (
 	isRow   = ` prefix = $1 AND identifier = $2 AND instance = $3`
-	micros  = `(extract(epoch FROM clock_timestamp()) * 1000000)::bigint` // of which the text is the same whatever the datestyle is
+	micros  = `(extract(epoch FROM clock_timestamp()) * 1000000)::bigint` // this text does not depend on the datestyle
 	exists  = `id IS NOT NULL AND (expires_at IS NULL OR expires_at > ` + micros + ` / 1000)`
 	lockRow = `
 		WITH mine AS MATERIALIZED (SELECT ` + sql.Columns + ` FROM sidecart_carts WHERE` + isRow + ` FOR UPDATE)
@@ -25,8 +25,8 @@ const (
 	deleteRow = `DELETE FROM sidecart_carts WHERE` + isRow
 	nextFence = `SELECT nextval('sidecart_fences')`
 	notify    = `SELECT pg_notify($1, $2)`
-	// Not read committed by default, where somebody changed that for the database: a transaction would fail each time
-	// that it had to wait for another.
+	// The level is explicit because somebody may have changed the database's default. Under another level a transaction
+	// would fail whenever it had to wait for another.
 	begin  = `BEGIN ISOLATION LEVEL READ COMMITTED`
 	commit = `COMMIT`
 )
@@ -45,21 +45,21 @@ var statements = sql.Statements{
 		SELECT identifier, instance FROM sidecart_carts
 		WHERE prefix = $1 AND identifier >= $2 AND (identifier > $3 OR instance > $4)
 		ORDER BY identifier, instance LIMIT $5`,
-	// The rows are locked in the order in which others lock them, and named by their key, which stays as it is when
+	// The rows are locked in the same order as elsewhere. They are named by their key, because that does not change if
 	// somebody writes to them meanwhile.
 	Flush: `
 		DELETE FROM sidecart_carts WHERE prefix = $1 AND (identifier, instance) IN (
 			SELECT identifier, instance FROM sidecart_carts WHERE prefix = $1
 			ORDER BY identifier, instance LIMIT 500 FOR UPDATE)`,
-	// Rows that somebody uses just now are left for the next time. The time is that of the statement: an index helps
-	// only with one that stays the same throughout.
+	// Rows that are in use are left for the next time. The time is that of the statement: the index can be used only if
+	// the time stays the same throughout.
 	Sweep: `
 		DELETE FROM sidecart_carts WHERE (prefix, identifier, instance) IN (
 			SELECT prefix, identifier, instance FROM sidecart_carts
 			WHERE removable_at <= (extract(epoch FROM statement_timestamp()) * 1000)::bigint
 			ORDER BY removable_at LIMIT $1 FOR UPDATE SKIP LOCKED)`,
-	// To set the sequence is no step of a transaction, so two that raise it take turns, or the one could set back what
-	// the other has set. The margin is more than leases can take meanwhile, which take no turns.
+	// Setting the sequence is not transactional, so two callers that raise it take turns. Otherwise one could set it
+	// back after the other. Leases do not take turns; the margin is more than they can take meanwhile.
 	Time: `SELECT ` + micros,
 	RaiseFence: `
 		WITH turn AS MATERIALIZED (SELECT pg_advisory_xact_lock(hashtextextended('sidecart_fences', 0)))

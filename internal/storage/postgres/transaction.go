@@ -78,7 +78,7 @@ func (d *driver) Commit(ctx context.Context, conn sql.Conn, now time.Time, chang
 	return err
 }
 
-// store queues what stores a row.
+// store queues the statement that stores a row.
 func (d *driver) store(b *pgx.Batch, c sql.Change, quicker *bool) {
 	name := d.Name(c.Key)
 	if c.Record.State.Empty() {
@@ -111,7 +111,7 @@ func (d *driver) notify(b *pgx.Batch, granted []string) {
 	}
 }
 
-// finish sends what is left to do and the commit. An error after which it may have been made says so.
+// finish sends the queued statements and the commit. If the commit may have been made, the error says so.
 func finish(ctx context.Context, conn sql.Conn, b *pgx.Batch) error {
 	b.Queue(commit).Exec(func(tag pgconn.CommandTag) error {
 		if tag.String() != commit {

@@ -19,9 +19,9 @@ import (
 	"github.com/sidecart/sidecart/internal/storage/sql"
 )
 
-// PostgreSQL lets one transaction at a time commit that notifies. So a change is told only where somebody watches its
-// cart: who watches tells all others which carts, again and again, and each remembers that for a while. Three kinds of
-// notifications go over the channel beside those that are tokens of waiters, which have no colon:
+// Of the transactions that notify, PostgreSQL lets only one commit at a time. So a change notifies only if somebody
+// watches its cart. A store that watches carts announces them again and again, and the others remember that for a
+// while. Beside the tokens of waiters, which have no colon, the channel carries three kinds of notifications:
 //
 //	watch:<who> <cart> <cart> …	who watches these
 //	ask:<who>			who came just now, and does not know who watches what
@@ -31,13 +31,14 @@ import (
 const (
 	watchWord, askWord, changedWord = "watch:", "ask:", "changed:"
 
-	// interestRenewal is how often it is told again what is watched, and interestLife how long that is remembered.
+	// interestRenewal is how often watched carts are announced again, and interestLife how long an announcement is
+	// remembered.
 	interestRenewal = 5 * time.Second
 	interestLife    = 3 * interestRenewal
 	// watchedAtOnce is how many hashes fit in a notification.
 	watchedAtOnce = 200
 	hashBytes     = 12
-	// gathering is how long more watches are waited for before they are told.
+	// gathering is how long to wait for more watches before they are announced together.
 	gathering = 2 * time.Millisecond
 )
 
@@ -48,12 +49,12 @@ type watches struct {
 	wake     chan struct{}
 
 	mu   sync.Mutex
-	asks bool                // others are to be asked what they watch
+	asks bool                // others must be asked what they watch
 	mine map[string]cart.Key // by hash
-	said map[string]bool     // which of them others were told of
+	said map[string]bool     // those that were announced
 
 	some   atomic.Bool          // others watch something
-	others map[string]time.Time // until when, by hash
+	others map[string]time.Time // until when, by hash of the cart
 }
 
 func (w *watches) init() {
@@ -63,7 +64,7 @@ func (w *watches) init() {
 
 const askAll = true
 
-// kick has the store tell what it watches, and ask others, if that is asked for.
+// kick makes the store announce what it watches. If ask is set, it also asks the others.
 func (w *watches) kick(ask bool) {
 	w.mu.Lock()
 	w.asks = w.asks || ask
@@ -74,7 +75,7 @@ func (w *watches) kick(ask bool) {
 	}
 }
 
-// unsaid forgets what others were told: what they answered meanwhile was not heard.
+// unsaid forgets what was announced, because answers of others were not heard meanwhile.
 func (w *watches) unsaid() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -111,7 +112,7 @@ func (d *driver) Announced(key cart.Key) bool {
 	return d.watches.said[cartHash(key)]
 }
 
-// speak tells others what is watched here, for as long as the store lives.
+// speak announces what is watched here, as long as the store lives.
 func (d *driver) speak() {
 	ctx, cancel := d.Life.Context(context.Background())
 	defer cancel()
@@ -134,7 +135,7 @@ func (d *driver) speak() {
 	}
 }
 
-// say tells others of the carts that they were not told of, or of all, and asks them if that is due.
+// say announces the carts that were not announced yet, or all. It asks others if that is due.
 func (d *driver) say(ctx context.Context, all bool) {
 	w := &d.watches
 	w.mu.Lock()
@@ -190,7 +191,7 @@ func (d *driver) tell(ctx context.Context, payload string) error {
 	})
 }
 
-// take takes a notification about watches in, and reports whether it was one.
+// take handles a notification about watches, and reports whether it was one.
 func (w *watches) take(payload string) bool {
 	words := strings.Fields(payload)
 	if len(words) == 0 {
@@ -213,7 +214,7 @@ func (w *watches) take(payload string) bool {
 		return true
 	}
 	who, ok := strings.CutPrefix(words[0], watchWord)
-	if ok && who != w.who { // this store is told of its own changes without
+	if ok && who != w.who { // this store knows its own changes already
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		for _, hash := range words[1:] {
@@ -224,7 +225,7 @@ func (w *watches) take(payload string) bool {
 	return ok
 }
 
-// announce tells others of a change, in its transaction, where one of them watches the cart.
+// announce notifies others of a change, in its transaction, if one of them watches the cart.
 func (d *driver) announce(b *pgx.Batch, key cart.Key) {
 	w := &d.watches
 	if !w.some.Load() {

@@ -23,7 +23,7 @@ type Line struct {
 	storage.Audited
 }
 
-// OfCheckout are the columns that only the line of a checkout has. attributes is nil for none.
+// OfCheckout returns the columns that only the line of a checkout has. attributes is nil for none.
 func (l *Line) OfCheckout() (id string, attributes *string) {
 	k := l.Checkout
 	switch {
@@ -35,18 +35,18 @@ func (l *Line) OfCheckout() (id string, attributes *string) {
 	return k.ID, &k.Attributes
 }
 
-// AuditColumns are those of a [Line] behind what is the same in all lines of a transaction: the time, the prefix and
-// who. The order is that of Line.Values.
+// AuditColumns are the columns of a [Line]. They follow those that are the same in all lines of a transaction: the
+// time, the prefix and who. The order is that of Line.Values.
 const AuditColumns = "identifier, instance, cart_id, part, from_version, to_version, kind, call_name, checkout_id, attributes"
 
-// auditBatch is how many lines are removed at once: few enough that nobody waits for them, and enough that a thousand
-// changes in a second do not outrun the removal.
+// auditBatch is how many lines are removed at once. They are few enough that nobody waits for them, and enough to keep
+// up with a thousand changes in a second.
 const auditBatch = 500
 
 // Audits implements [storage.Auditor].
 func (s *Server) Audits() bool { return s.Audit.Retention > 0 }
 
-// lines are those of the changes of a transaction; none where no trail is kept.
+// lines returns the audit lines of a transaction's changes; none if no trail is kept.
 func (s *Server) lines(changes []Change) (lines []Line) {
 	if !s.Audits() {
 		return nil
@@ -63,7 +63,7 @@ func (s *Server) lines(changes []Change) (lines []Line) {
 	return lines
 }
 
-// probeLine is one that no client's change writes.
+// probeLine is a line that no client's change writes.
 var probeLine = []Line{{Audited: storage.Audited{Call: "Ping", Kind: storage.ChangeAltered, Part: cart.PartAll}}}
 
 // Prove implements [cell.Prover]: rows could be changed, and a line of the trail written. It is taken back.
@@ -85,8 +85,8 @@ func (s *Server) Prove(ctx context.Context) error {
 	})
 }
 
-// auditFlush writes down that all carts are about to be removed. That takes many transactions, and no line for each
-// cart.
+// auditFlush records that all carts are about to be removed. The removal takes many transactions and writes no line for
+// each cart.
 func (s *Server) auditFlush(ctx context.Context) error {
 	if !s.Audits() {
 		return nil
@@ -101,8 +101,8 @@ func (s *Server) auditFlush(ctx context.Context) error {
 	})
 }
 
-// SweepAudit removes lines of this prefix that are older than the retention, by the server's clock. Of all stores of a
-// database, one does it at a time.
+// SweepAudit removes lines of this prefix that are older than the retention, by the server's clock. Only one store of a
+// database does this at a time.
 func (s *Server) SweepAudit(ctx context.Context) {
 	Sweep(ctx, auditBatch, func(ctx context.Context) (removed int64, err error) {
 		err = s.Call(ctx, s.Write, func(ctx context.Context, conn Conn) error {

@@ -10,8 +10,8 @@ import (
 	"github.com/sidecart/sidecart/internal/storage"
 )
 
-// ErrAgain is below an error that leaves the database as it was, and that a second try may well not meet: a deadlock, a
-// connection that was lost before the commit, somebody who was quicker to insert the row.
+// ErrAgain is below an error that left the database unchanged, and after which a second try may succeed: a deadlock, a
+// connection that was lost before the commit, a row that somebody else inserted first.
 var ErrAgain = errors.New("nothing was changed")
 
 // How long to pause before another try.
@@ -37,7 +37,7 @@ func Retry(ctx context.Context, f func() error) error {
 	}
 }
 
-// Bounded is ctx with a timeout, where there is one.
+// Bounded is ctx with a timeout, unless timeout is 0.
 func Bounded(ctx context.Context, timeout time.Duration) (context.Context, context.CancelFunc) {
 	if timeout <= 0 {
 		return ctx, func() {}
@@ -45,7 +45,7 @@ func Bounded(ctx context.Context, timeout time.Duration) (context.Context, conte
 	return context.WithTimeout(ctx, timeout)
 }
 
-// Ended tells how a call ends whose context did: a deadline means that the database did not answer in time.
+// Ended returns the error of a call whose context has ended. A deadline means that the database did not answer in time.
 func Ended(ctx context.Context, cause error) error {
 	err := ctx.Err()
 	if errors.Is(err, context.DeadlineExceeded) {
@@ -64,7 +64,7 @@ type Life struct {
 	cancel  context.CancelFunc
 }
 
-// closingGrace is how long calls that are in the database may take to end by themselves when the store is closed.
+// closingGrace is how long calls in the database may take to end by themselves when the store is closed.
 const closingGrace = time.Second
 
 // NewLife begins a life.
@@ -84,8 +84,8 @@ func (l *Life) Context(ctx context.Context) (context.Context, context.CancelFunc
 	}
 }
 
-// End ends the life. wait waits for the calls under way, which end with their result, or soon without; what takes
-// longer is left to itself, such as a connection whose server does not answer.
+// End ends the life. wait waits for the calls under way. They end with their result, or soon without one. A call that
+// takes longer is abandoned, such as one whose server does not answer.
 func (l *Life) End(wait func()) {
 	close(l.closing)
 	done := make(chan struct{})
@@ -115,7 +115,7 @@ func (l *Life) Over() bool {
 // Closing is closed when the life ends.
 func (l *Life) Closing() <-chan struct{} { return l.closing }
 
-// Usable fails where the life or ctx has ended.
+// Usable fails if the life or ctx has ended.
 func (l *Life) Usable(ctx context.Context) error {
 	if l.Over() {
 		return storage.ErrClosed
@@ -126,7 +126,7 @@ func (l *Life) Usable(ctx context.Context) error {
 	return nil
 }
 
-// Every calls f now and then until the life ends, at no fixed time, since others do the same.
+// Every calls f repeatedly until the life ends. The times are random, because other sidecars do the same.
 func (l *Life) Every(interval time.Duration, f func(ctx context.Context)) {
 	timer := time.NewTimer(interval/2 + rand.N(interval))
 	defer timer.Stop()
@@ -141,8 +141,8 @@ func (l *Life) Every(interval time.Duration, f func(ctx context.Context)) {
 	}
 }
 
-// Sweep calls remove, which removes so many rows at most, until it finds fewer. Rows of carts that have ended are seen
-// by nobody, so an error waits for the next time.
+// Sweep calls remove, which removes at most most rows, until it finds fewer. Nobody sees rows that have ended, so after
+// an error they can wait for the next sweep.
 func Sweep(ctx context.Context, most int64, remove func(ctx context.Context) (int64, error)) {
 	for {
 		removed, err := remove(ctx)

@@ -12,11 +12,11 @@ import (
 type Config struct {
 	// URL names the server and the database. It may hold a user and a password.
 	URL string
-	// SecretURL is the URL where it comes from a secret file.
+	// SecretURL is the URL if it comes from a secret file.
 	SecretURL storage.Secret
-	// Username and Password take the place of those in the URL; the zero value leaves it to the URL.
+	// Username and Password replace those in the URL. The zero value keeps the URL's.
 	Username, Password storage.Secret
-	// TLS turns TLS on, with the name of the server verified unless it says otherwise; nil leaves it to the URL.
+	// TLS turns TLS on, and verifies the server's name unless it says otherwise. nil leaves TLS to the URL.
 	TLS *tls.Config
 	// Audit says whether to keep an audit trail.
 	Audit Audit
@@ -30,8 +30,8 @@ type Config struct {
 // Address is the URL, wherever it comes from.
 func (c *Config) Address() string { return cmp.Or(c.SecretURL.Reveal(), c.URL) }
 
-// Secrets are what no error may quote. password is that in the URL; parts are its others, such as user, host and
-// database, which are secret where the URL is.
+// Secrets returns what no error may quote. password is the one in the URL. parts are its other parts, such as user,
+// host and database, which are secret if the URL is.
 func (c *Config) Secrets(password string, parts ...string) []storage.Secret {
 	secrets := []storage.Secret{c.SecretURL, c.Username, c.Password, storage.NewSecret(password, c.SecretURL.File())}
 	if c.SecretURL != (storage.Secret{}) {

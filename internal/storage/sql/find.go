@@ -18,16 +18,16 @@ var (
 
 // Querier runs statements on one connection.
 type Querier interface {
-	// Query calls each for each row of the result of a statement, with what reads the row.
+	// Query calls each for each row of a statement's result, with a function that reads the row.
 	Query(ctx context.Context, each func(scan func(into ...any) error) error, statement string, args ...any) error
-	// Exec returns how many rows a statement changed, the first where there are several.
+	// Exec returns how many rows a statement changed; of several statements, the first.
 	Exec(ctx context.Context, statement string, args ...any) (int64, error)
 }
 
 // Lend lends a connection to f, perhaps more than once. If bounded is false, f may take as long as ctx allows.
 type Lend func(ctx context.Context, bounded bool, f func(ctx context.Context, q Querier) error) error
 
-// Finder finds, counts and removes carts by [Statements] alone. Every driver of a relational database embeds it.
+// Finder finds, counts and removes carts using only [Statements]. Every driver of a relational database embeds it.
 type Finder struct {
 	prefix      any
 	statements  *Statements
@@ -41,7 +41,7 @@ func NewFinder(prefix string, s *Statements, bind func(text string) any, read, w
 	return Finder{bind(prefix), s, bind, read, write}
 }
 
-// Get reads the one row of a statement's result, bounded as a read is.
+// Get reads the one row of a statement's result, within the bound of a read.
 func (f *Finder) Get(ctx context.Context, statement string, into ...any) error {
 	return f.read(ctx, true, func(ctx context.Context, q Querier) error { return get(ctx, q, into, statement) })
 }

@@ -7,18 +7,18 @@ import (
 	"github.com/sidecart/sidecart/internal/storage"
 )
 
-// Schema is a database within one transaction that holds a lock on its schema: of several processes that start at once,
+// Schema is a database within one transaction that holds a lock on the schema. If several processes start at once, only
 // the first migrates.
 type Schema interface {
-	// Version is that of the schema, 0 for an empty database, and the version that a sidecar must know at least to use
-	// it. That is an earlier one where the migrations since then only added what it need not know.
+	// Version returns the version of the schema, 0 for an empty database. needs is the least version that a sidecar
+	// must know to use it. It is lower than version if the later migrations only added what a sidecar need not know.
 	Version() (version, needs int, err error)
-	// Apply runs statements, and notes that they lead to version, and what it needs.
+	// Apply runs statements, and records version and needs.
 	Apply(version, needs int, statements string) error
 }
 
-// Optional reports whether a store can do without the migrations that s still lacks: those since the first only made
-// what the audit trail needs. It is for a role that may not make them.
+// Optional reports whether a store can work without the migrations that schema still lacks: those after the first only
+// serve the audit trail. It is for a role that may not migrate.
 func (s *Server) Optional(schema Schema) bool {
 	version, _, err := schema.Version()
 	return err == nil && version >= 1 && !s.Audits()
@@ -26,8 +26,8 @@ func (s *Server) Optional(schema Schema) bool {
 
 // Migrate brings a schema up to date. The folder migrations of files has a file for each version. Their names sort in
 // the order of the versions, and a file never changes once it was released. A file that only adds what an earlier
-// version need not know says so in its first line: "-- needs 1". A schema that is newer than the files is used where it
-// needs no more than they know, and refused otherwise.
+// version need not know says so in its first line: "-- needs 1". A schema newer than the files is used if it needs no
+// more than they know. Otherwise it is refused.
 func Migrate(s Schema, files fs.FS) error {
 	names, err := fs.Glob(files, "migrations/*.sql")
 	if err != nil {

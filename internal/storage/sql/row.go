@@ -26,15 +26,15 @@ type Row struct {
 	// Locks and Metadata are JSON.
 	Locks, Metadata    []byte
 	Transfer, Received []byte
-	// Ledger has LedgerVersion, 0 where it was never set, as in a row of before there was one.
+	// Ledger has LedgerVersion. That is 0 if the ledger was never set, as in rows older than the column.
 	Ledger        []byte
 	LedgerVersion uint64
-	// Items and Conditions are JSON. Where a row is stored, nil leaves what is there, and is {} in a new one.
+	// Items and Conditions are JSON. When a row is stored, nil keeps the stored document; in a new row nil stores {}.
 	Items, Conditions []byte
 }
 
-// Columns are those of a row but for its names and its documents, in the order of [Scan.Into] and of [Row.Values],
-// which has removable_at behind them.
+// Columns are the columns of a row without its names and documents, in the order of [Scan.Into] and [Row.Values].
+// Row.Values has removable_at after them.
 const Columns = "id, version, items_version, conditions_version, created_at, updated_at, expires_at, locks, metadata, transfer, received, ledger, ledger_version"
 
 // Values are what a statement stores: text, whole numbers, bytes, and nil for NULL.
@@ -75,8 +75,8 @@ func millis(t time.Time) any {
 	return t.UnixMilli()
 }
 
-// sweepStep is in which steps the time goes from which a row is swept. It has an index, which a server need not write
-// to where the value stays: that is nearly every commit.
+// sweepStep rounds the time from which a row is swept. That column has an index. If the rounded value stays the same,
+// as in nearly every commit, the server need not write to the index.
 const sweepStep = time.Hour
 
 func swept(removable time.Time) any {
@@ -86,7 +86,7 @@ func swept(removable time.Time) any {
 	return removable.Truncate(sweepStep).Add(sweepStep).UnixMilli()
 }
 
-// Scan reads a row of [Columns]. Where there was none, and the columns are NULL, Found is false.
+// Scan reads a row of [Columns]. If there was no row, the columns are NULL and Found is false.
 type Scan struct {
 	id                                *string
 	version, items, conditions        *int64
@@ -97,7 +97,7 @@ type Scan struct {
 	itemsDocument, conditionsDocument []byte
 }
 
-// Into are the variables to scan into: those of Columns, and with documents those of items and conditions behind them.
+// Into returns the variables to scan into: those of Columns and, with documents, then items and conditions.
 func (s *Scan) Into(documents bool) []any {
 	into := []any{
 		&s.id, &s.version, &s.items, &s.conditions, &s.created, &s.updated, &s.expires, &s.locks, &s.metadata,
@@ -112,7 +112,7 @@ func (s *Scan) Into(documents bool) []any {
 // Found reports whether there was a row.
 func (s *Scan) Found() bool { return s.version != nil }
 
-// Record is the record of the row, with its documents where they were scanned.
+// Record returns the record of the row, with its documents if they were scanned.
 func (s *Scan) Record(documents bool) (r cell.Record, err error) {
 	if !s.Found() {
 		return r, nil
@@ -146,7 +146,7 @@ func moment(ms *int64) time.Time {
 	return time.UnixMilli(*ms).UTC()
 }
 
-// RowOf is how a record is stored.
+// RowOf turns a record into a row.
 func RowOf(r *cell.Record) Row {
 	k := &r.State.Cart
 	return Row{
@@ -172,7 +172,7 @@ func (row *Row) State() (s storage.State, err error) {
 	return s, decodeMetadata(k, row.Metadata)
 }
 
-// Documents reads the documents of a row into its cart, and keeps nothing of them.
+// Documents reads the documents of a row into its cart. It does not keep their memory.
 func Documents(items, conditions []byte, into *cart.Cart) (err error) {
 	if !into.Exists() {
 		return nil
@@ -186,7 +186,7 @@ func Documents(items, conditions []byte, into *cart.Cart) (err error) {
 	return nil
 }
 
-// The JSON of the columns metadata and locks. It is for people as well, so it has names, and times that can be read.
+// The JSON of the columns metadata and locks. People read it too, so it has names and readable times.
 type (
 	metadataColumn struct {
 		Entries []entryColumn     `json:"entries,omitempty"`
@@ -201,7 +201,7 @@ type (
 	locksColumn struct {
 		Held  []storage.Hold `json:"held,omitempty"`
 		Queue []waiterColumn `json:"queue,omitempty"`
-		Lost  string         `json:"lost,omitempty"` // tokens, each with the ms of its end; a thousand objects would cost every commit
+		Lost  string         `json:"lost,omitempty"` // tokens, each with the ms of its end; a thousand objects would slow every commit
 	}
 	waiterColumn struct {
 		Token  string      `json:"token"`
@@ -213,7 +213,7 @@ type (
 	}
 )
 
-// encode is JSON without the escapes that would alter the text of a value.
+// encode writes JSON without the escapes that would alter the text of a value.
 func encode(v any) []byte {
 	var b bytes.Buffer
 	e := json.NewEncoder(&b)
@@ -251,7 +251,7 @@ func decodeMetadata(c *cart.Cart, raw []byte) error {
 	return nil
 }
 
-// encodeLocks is nil where there are none.
+// encodeLocks is nil if there are none.
 func encodeLocks(s *storage.State) []byte {
 	if len(s.Held) == 0 && len(s.Queue) == 0 && len(s.Lost) == 0 {
 		return nil

@@ -6,11 +6,11 @@ import (
 	"github.com/sidecart/sidecart/internal/storage"
 )
 
-// Tables is the [Schema] of a database with a server: the statements that it has for it, and how it runs them.
+// Tables is the [Schema] of a database server: its statements for that, and how it runs them.
 type Tables struct {
-	// Find counts the tables of the name sidecart_schema, and Create makes it.
+	// Find counts the tables named sidecart_schema, and Create makes that table.
 	Find, Create string
-	// Query asks sidecart_schema for the version and what it needs, and Save adds a version and what it needs.
+	// Query reads the version and needs from sidecart_schema, and Save adds a version and needs.
 	Query, Save string
 
 	// Row runs a query of one row.
@@ -40,18 +40,18 @@ func (t Tables) Apply(version, needs int, statements string) error {
 	return t.Run(t.Save, int64(version), int64(needs))
 }
 
-// Rights are what an account of a database needs, in the words of the database.
+// Rights are the rights that an account needs, in the words of the database.
 type Rights struct {
-	// Account is what the database calls one: a role, a user.
+	// Account is the database's word for an account: a role, a user.
 	Account string
-	// Create is what an account must be allowed that makes the tables.
+	// Create is the right to make the tables.
 	Create string
-	// Fences is what an account needs that uses the counter of fences.
+	// Fences is the right to use the counter of fences.
 	Fences string
 }
 
-// Missing is the error where an account may not make or change the tables. words are those of the server, which refused
-// it by cause.
+// Missing is the error if an account may not make or change the tables. words are the server's, and cause is its
+// refusal.
 func (r Rights) Missing(words string, cause error) error {
 	advice := fmt.Sprintf("sidecart has to make or change its tables, and the %[1]s may not: start one sidecar with a %[1]s that may %[2]s, "+
 		"and grant this one SELECT, INSERT, UPDATE and DELETE on sidecart_carts, SELECT on sidecart_schema, %[3]s on sidecart_fences, "+

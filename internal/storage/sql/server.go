@@ -16,8 +16,8 @@ var (
 	_ storage.Auditor   = (*Server)(nil)
 )
 
-// Server is a [cell.Driver] over a database server, but for Close, which belongs to the pool of connections that the
-// dialect has. A driver embeds it, and is its [Dialect].
+// Server is a [cell.Driver] over a database server, except for Close: that belongs to the dialect's pool of
+// connections. A driver embeds it, and is its [Dialect].
 type Server struct {
 	Config
 	Finder
@@ -29,14 +29,14 @@ type Server struct {
 	dialect Dialect
 }
 
-// NewServer makes a server that has no life of its own yet: see [Server.Start].
+// NewServer makes a server whose background work has not begun: see [Server.Start].
 func NewServer(c Config, d Dialect, s *Statements) *Server {
 	server := &Server{Config: c, Life: NewLife(), dialect: d}
 	server.Finder = NewFinder(c.Prefix, s, d.Bind, server.lend(c.Read), server.lend(c.Write))
 	return server
 }
 
-// Start begins what a store does by itself.
+// Start begins the store's background work.
 func (s *Server) Start() {
 	go s.Life.Every(SweepInterval, s.Sweep)
 	if s.Audits() {
@@ -44,72 +44,73 @@ func (s *Server) Start() {
 	}
 }
 
-// Statements are those that dialects spell differently and give the same arguments. A cart's name is three arguments:
-// the prefix, the identifier and the instance. Those with [Columns] give a row of NULLs where there is none, and the
-// server's time in microseconds in front of it.
+// Statements are the statements that dialects spell differently but give the same arguments. A cart's name is three
+// arguments: the prefix, the identifier and the instance. Statements with [Columns] return a row of NULLs if there is
+// none. The server's time in microseconds precedes the columns.
 type Statements struct {
-	// Row has Columns and Whole the documents behind them; Documents has only these. All are of one name.
+	// Row has Columns, Whole also has the documents after them, and Documents has only these. Each reads the row of one
+	// name.
 	Row, Whole, Documents string
 	// Instances are those of a prefix and an identifier.
 	Instances string
 	// Count counts the carts of a prefix up to a number.
 	Count string
-	// Page lists names of a prefix behind another name: its identifier, the same again, and its instance; up to a
-	// number.
+	// Page lists names of a prefix that come after another name, up to a number. Its arguments for that name are the
+	// identifier, the identifier again, and the instance.
 	Page string
 	// Flush deletes some rows of a prefix, and Sweep rows that have ended, up to a number.
 	Flush, Sweep string
-	// RaiseFence lets the counter go on behind a fence.
+	// RaiseFence makes the counter continue after a fence.
 	RaiseFence string
 	// Time is the server's, in microseconds.
 	Time string
-	// Prove changes nothing, and fails where a right is missing that a change needs and a turn does not; "" for none.
+	// Prove changes nothing. It fails if a right is missing that a change needs and a turn does not; "" for none.
 	Prove string
 }
 
 // Conn is a connection that one caller has for itself.
 type Conn interface {
 	Querier
-	// Rollback ends the transaction that the connection is in. Where that fails, the connection is used no more.
+	// Rollback ends the transaction that the connection is in. If that fails, the connection is not used again.
 	Rollback(ctx context.Context)
 	// Release gives it back to the pool.
 	Release()
 }
 
-// Dialect is what a driver adds to a [Server]. The contexts have the bound of the call in them, and the errors are
-// those of the library that talks to the server, unless it says otherwise.
+// Dialect is what a driver adds to a [Server]. Contexts include the bound of the call. Errors are those of the library
+// that talks to the server, unless a method says otherwise.
 type Dialect interface {
 	// Connect takes a connection from the pool.
 	Connect(ctx context.Context) (Conn, error)
-	// Migrate brings the schema up to date by [Migrate]. Of several that start at once, one does it and the others
-	// wait. An error of it matches those of package storage already.
+	// Migrate brings the schema up to date by [Migrate]. If several start at once, one does it and the others wait. Its
+	// errors match those of package storage.
 	Migrate(ctx context.Context, conn Conn) error
-	// Bind is a text as an argument of a statement.
+	// Bind turns a text into an argument of a statement.
 	Bind(text string) any
 	// Lock begins a transaction, locks the rows of keys one after the other, and reads them without their documents, in
-	// one round trip. The time, in microseconds, is that of the server when it has the locks. A row that is not there
-	// cannot be locked: Commit finds out whether somebody else was quicker to insert it.
+	// one round trip. The time, in microseconds, is that of the server when it has the locks. A missing row cannot be
+	// locked: Commit finds out whether somebody else inserted it first.
 	Lock(ctx context.Context, conn Conn, keys []cart.Key, rows []Scan) (us int64, err error)
 	// NextFence draws a fence from the counter of the database.
 	NextFence(ctx context.Context, conn Conn) (uint64, error)
 	// Commit makes the changes, in the order of the keys, writes the lines of the audit trail, and ends the
-	// transaction. now is the time that Lock told. It is ErrQuicker where another transaction has inserted one of the
-	// rows, and matches cell.ErrOutcomeUnknown where the commit may have been made.
+	// transaction. now is the time that Lock returned. The error is ErrQuicker if another transaction has inserted one
+	// of the rows. It matches cell.ErrOutcomeUnknown if the commit may have been made.
 	Commit(ctx context.Context, conn Conn, now time.Time, changes []Change, lines []Line) error
 	// WriteLines adds lines to the audit trail.
 	WriteLines(ctx context.Context, conn Conn, now time.Time, lines []Line) error
-	// RemoveLines removes lines of the prefix that are older than retention, the oldest first and most at once, unless
-	// somebody else does it just now. It is no transaction's part.
+	// RemoveLines removes lines of the prefix that are older than retention: the oldest first, and at most most. It
+	// does nothing while somebody else does this. It must not run within a transaction.
 	RemoveLines(ctx context.Context, conn Conn, retention time.Duration, most int64) (int64, error)
-	// Translate turns an error into one that matches those of package storage, and ErrAgain where nothing was changed
-	// and a second try may well succeed. bounded is ctx with the bound of the call.
+	// Translate turns an error into one that matches a sentinel of package storage. It also matches ErrAgain if nothing
+	// was changed and a second try may succeed. bounded is ctx with the bound of the call.
 	Translate(ctx, bounded context.Context, err error) error
 }
 
 // acquire takes a connection to a database whose schema is up to date.
 func (s *Server) acquire(ctx context.Context) (Conn, error) {
 	if err := s.Schema.Do(ctx, s.migrate); err != nil {
-		if errors.Is(err, ctx.Err()) && !errors.Is(err, storage.ErrUnavailable) { // while it waited for the check of another
+		if errors.Is(err, ctx.Err()) && !errors.Is(err, storage.ErrUnavailable) { // ctx ended while another call's check was under way
 			err = Ended(ctx, nil)
 		}
 		return nil, err
@@ -135,7 +136,7 @@ func (s *Server) connect(ctx context.Context) (conn Conn, err error) {
 	}
 	limit := time.Duration(0)
 	if s.Dial > 0 && s.Write > 0 {
-		limit = s.Dial + s.Write // of which the second is for those before it
+		limit = s.Dial + s.Write // Write allows for the calls before this one
 	}
 	err = s.bounded(ctx, limit, func(ctx context.Context) error {
 		conn, err = s.dialect.Connect(ctx)
@@ -151,8 +152,8 @@ func (s *Server) bounded(ctx context.Context, limit time.Duration, f func(ctx co
 	return s.dialect.Translate(ctx, bounded, f(bounded))
 }
 
-// Call lends a connection to f, again where it is lost: f may be done twice. A limit of 0 leaves it to ctx how long f
-// may take.
+// Call lends a connection to f. If the connection is lost, it calls f again with another. A limit of 0 leaves the time
+// to ctx.
 func (s *Server) Call(ctx context.Context, limit time.Duration, f func(ctx context.Context, conn Conn) error) error {
 	if err := s.Life.Usable(ctx); err != nil {
 		return err
@@ -180,7 +181,7 @@ func (s *Server) lend(limit time.Duration) Lend {
 	}
 }
 
-// Name are the arguments that name a row.
+// Name returns the arguments that name a row.
 func (s *Server) Name(key cart.Key) []any {
 	return []any{s.dialect.Bind(s.Prefix), s.dialect.Bind(key.Identifier), s.dialect.Bind(key.Instance)}
 }
@@ -224,7 +225,8 @@ func (s *Server) Flush(ctx context.Context) error {
 	return s.Finder.Flush(ctx)
 }
 
-// Sweep deletes rows that have ended, of all prefixes, since one that is used no more has nobody else to do it.
+// Sweep deletes rows that have ended, of all prefixes: nobody else would delete those of a prefix that is no longer
+// used.
 func (s *Server) Sweep(ctx context.Context) {
 	Sweep(ctx, SweepBatch, func(ctx context.Context) (int64, error) {
 		return s.change(ctx, true, s.statements.Sweep, int64(SweepBatch))

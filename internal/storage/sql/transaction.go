@@ -11,7 +11,7 @@ import (
 	"github.com/sidecart/sidecart/internal/storage/cell"
 )
 
-// Change is one row to store, to insert where it was not Found, or to delete where Record's State is empty.
+// Change is one row to store. It is inserted if it was not Found, and deleted if the Record's State is empty.
 type Change struct {
 	Key    cart.Key
 	Record *cell.Record
@@ -21,7 +21,7 @@ type Change struct {
 // ErrQuicker is the error of a commit whose row another transaction had inserted. Nothing was stored.
 var ErrQuicker = fmt.Errorf("%w: %w: another transaction made the cart", storage.ErrUnavailable, ErrAgain)
 
-// rollbackLimit is for how long a rollback is waited for where nothing else bounds a write.
+// rollbackLimit bounds the wait for a rollback if nothing else bounds a write.
 const rollbackLimit = time.Second
 
 // Update implements [cell.Driver]. Keys are locked in their order, so that no two updates wait for each other.
@@ -49,7 +49,7 @@ func less(a, b cart.Key) bool {
 	return a.Identifier < b.Identifier || a.Identifier == b.Identifier && a.Instance < b.Instance
 }
 
-// transact is one try.
+// transact makes one try.
 func (s *Server) transact(ctx context.Context, keys []cart.Key, change cell.Change) (err error) {
 	conn, err := s.acquire(ctx)
 	if err != nil {
@@ -97,14 +97,14 @@ func (s *Server) transact(ctx context.Context, keys []cart.Key, change cell.Chan
 	return err
 }
 
-// rollback ends a transaction of which nothing is to stay, whatever became of the caller.
+// rollback undoes a transaction, even if the caller's context has ended.
 func (s *Server) rollback(conn Conn) {
 	ctx, cancel := context.WithTimeout(context.Background(), cmp.Or(max(s.Write, 0), rollbackLimit))
 	defer cancel()
 	conn.Rollback(ctx)
 }
 
-// record is that of a row which is locked.
+// record returns the record of a locked row.
 func (s *Server) record(ctx context.Context, conn Conn, key cart.Key, row *Scan) (*cell.Record, error) {
 	r, err := row.Record(false)
 	if err != nil {
