@@ -18,7 +18,7 @@ type tally struct {
 	Attempted    int64                `json:"attempted"`
 	Acknowledged int64                `json:"acknowledged"`
 	Failed       map[string]int64     `json:"failed"`    // by reason
-	Uncertain    int64                `json:"uncertain"` // those of the failed that may have been made all the same
+	Uncertain    int64                `json:"uncertain"` // failed adds that may have been made all the same
 	Slowest      float64              `json:"slowestSeconds"`
 	Carts        map[string]cartTally `json:"carts"`
 }

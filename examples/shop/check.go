@@ -37,8 +37,8 @@ type wrongCart struct {
 }
 
 // runCheck compares the accounts of runs with the carts. An item that was acknowledged and is not there is lost. One
-// that is there without having been acknowledged is in excess, unless its request was not answered for certain, or a
-// run was cut off: then nobody knows what it did after its last line.
+// that is there and was not acknowledged is in excess, unless its request may have been made without an answer. If a
+// run was cut off, nobody knows what it did after its last line, so nothing counts as excess.
 func runCheck(ctx context.Context, carts *carts, args []string, stdin io.Reader, stdout io.Writer) error {
 	flags := flag.NewFlagSet("check", flag.ContinueOnError)
 	if err := parse(flags, args, stdout); err != nil {

@@ -110,8 +110,8 @@ func (l *load) run(ctx context.Context, carts *carts, stdout io.Writer) error {
 	}
 }
 
-// client makes one add after the other. None is repeated, and no key makes one harmless to repeat: what is counted is
-// what happened.
+// client makes one add after the other. It repeats none and uses no idempotency key, so that it counts exactly what
+// happened.
 func (l *load) client(ctx context.Context, carts *carts, account *account, next *atomic.Int64, pace <-chan time.Time) {
 	for ctx.Err() == nil {
 		if pace != nil {

@@ -65,7 +65,7 @@ type Silence struct {
 
 func (s *Silence) Error() string { return s.Server + ": no answer in time" }
 
-// RefusalOf returns the backend's words where err is about a refusal.
+// RefusalOf returns the backend's words if err is about a refusal.
 func RefusalOf(err error) (words string, ok bool) {
 	var r *Refusal
 	if !errors.As(err, &r) {

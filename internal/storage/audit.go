@@ -10,8 +10,8 @@ import (
 // Auditor is a store that may keep an audit trail: who changed which part of which cart, when, and by which call. The
 // fallback is that it keeps none.
 type Auditor interface {
-	// Audits reports whether it keeps one, which does not change. It writes down what [Change.Trail] says; who makes
-	// changes of other stores need not set that.
+	// Audits reports whether it keeps one. The answer never changes. The trail records [Change.Trail]; changes for
+	// other stores need not set that.
 	Audits() bool
 }
 
@@ -62,7 +62,7 @@ const (
 // PartCheckout stands in an audit trail for a checkout. No part of a cart is called so.
 const PartCheckout cart.Part = "checkout"
 
-// Audited is one line of an audit trail, but for what is the same in all lines of a commit.
+// Audited is one line of an audit trail, without what is the same in all lines of a commit.
 type Audited struct {
 	Call   string
 	Kind   ChangeKind

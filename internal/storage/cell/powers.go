@@ -12,7 +12,7 @@ import (
 // fallbacks that stand there, and so is Record.NextFence.
 
 // Pairer is a driver that changes two carts in one step. The fallback is that no two share a step: a hand-over between
-// them runs as two steps, which the layer above can resume. A [Swapper] has this power never.
+// them runs as two steps, which the layer above can resume. A [Swapper] never has this power.
 type Pairer interface {
 	Pairs(a, b cart.Key) bool
 }
@@ -37,7 +37,7 @@ type Flusher interface {
 
 // Notifier is a driver whose stores hear of each other's releases. A message may get lost, but rarely. The fallback is
 // that a waiter looks at the record at the pace of a [Pacer], with jitter. Releases in the same store wake without it,
-// so that a driver whose data is not shared needs it not.
+// so a driver whose data is not shared does not need it.
 type Notifier interface {
 	// Notify tells the other stores of the same data that a change let in the waiters of these tokens. It waits for
 	// nobody.
@@ -94,8 +94,8 @@ type Walker interface {
 	Page(ctx context.Context, after string, limit int) (keys []cart.Key, next string, err error)
 }
 
-// FenceCounter is a driver whose Record.NextFence counts: one that has the one needs the other. The fallback, for
-// drivers whose fences come from the clock, is in the State.
+// FenceCounter is a driver whose Record.NextFence counts. A driver that sets NextFence must be one. For other drivers,
+// whose fences come from the clock, the fallback is in the State.
 type FenceCounter interface {
 	// LastFence is the last that the counter gave.
 	LastFence(ctx context.Context) (uint64, error)

@@ -33,7 +33,7 @@ const (
 	mostRecalled = 8
 )
 
-// NewRecent keeps values for a while. It should be the longer, the less a Swap in vain costs.
+// NewRecent keeps values for the time keeps. The less a failed Swap costs, the longer that should be.
 func NewRecent(keeps time.Duration) *Recent { return &Recent{keeps: keeps} }
 
 // Read notes what was read under a key; revision 0 is nothing.

@@ -121,8 +121,8 @@ func (s *Store) Commit(ctx context.Context, commits ...storage.Commit) ([]storag
 }
 
 // mostRaces is how often a change may be computed anew before it ends in a conflict. Its caller then takes a turn, so
-// that a store which is far from the backend gets along with those that are near. Each of five writers of one value
-// that know at once what was in their way loses so often in one of forty changes.
+// that a store far from the backend is not always outrun by nearer ones. If five writers race for one value and learn
+// at once which value they met, each loses this often in one of forty changes.
 const mostRaces = 16
 
 // anew is a commit as it is with the cart that stands in the record.

@@ -114,7 +114,7 @@ func (t text) parse(into *cart.Cart) (err error) {
 	return nil
 }
 
-// shortestRetry is about how long an update pauses at first that was outrun.
+// shortestRetry is about how long an update pauses after it lost a race for the first time.
 const shortestRetry = 100 * time.Microsecond
 
 // Update implements [Driver]. Where a swap has met another value and told it, the next follows at once, since it is

@@ -11,8 +11,9 @@ import (
 	"github.com/sidecart/sidecart/internal/storage"
 )
 
-// How a call is repeated. A server that is too busy is asked for as long as the caller waits; one that does not answer
-// properly, a few times. One that does not answer in time is not asked again: the caller has waited long enough.
+// How a call is repeated. If the server is too busy, the call is repeated as long as the caller waits. If the answer is
+// not a proper one, it is repeated a few times. If no answer comes in time, it is not repeated: the caller has waited
+// long enough.
 const (
 	shortestPause = 25 * time.Millisecond
 	longestPause  = time.Second
@@ -25,7 +26,7 @@ type call struct {
 	timeout time.Duration
 	// once says that no attempt may follow one that may have been carried out.
 	once bool
-	// doubt is set where an attempt may have been carried out although it did not end well.
+	// doubt is set if an attempt may have been carried out although it ended with an error.
 	doubt bool
 	// run makes one attempt.
 	run func(ctx context.Context) error
@@ -74,7 +75,7 @@ func (d *driver) do(ctx context.Context, c *call) error {
 	}
 }
 
-// attempt makes one attempt. To connect comes on top of its timeout.
+// attempt makes one attempt. Its timeout does not include the time to connect.
 func (d *driver) attempt(ctx context.Context, c *call) error {
 	attempt, cancel := ctx, context.CancelFunc(func() {})
 	if c.timeout > 0 {
@@ -105,8 +106,8 @@ func (d *driver) reading(ctx context.Context, run func(ctx context.Context) erro
 // writing is a call that replaces the item of a key that has the revision seen, and gives it the revision made. Where
 // an answer was lost, the item tells by its revision whether the write was made.
 //
-// A write that demands that there is no item is never repeated where the first attempt may have been made: it might
-// arrive late, when the item was made and deleted again, and bring it back.
+// A write that demands that there is no item is never repeated if an earlier attempt may have been made. The repeat
+// might arrive after the item was made and deleted again, and bring it back.
 func (d *driver) writing(ctx context.Context, key cart.Key, seen, made uint64, run func(ctx context.Context) error) (bool, error) {
 	if err := d.ready(ctx); err != nil {
 		return false, err
@@ -132,8 +133,8 @@ func (d *driver) writing(ctx context.Context, key cart.Key, seen, made uint64, r
 	return false, inDoubt(ctx, d.failed(err))
 }
 
-// inDoubt is an error of a write of which an attempt may have been made, whatever the last one was told: it is no
-// refusal, which would say that nothing was changed.
+// inDoubt is the error of a write if any attempt may have been made, whatever the last attempt returned. It is not a
+// refusal, because that would say that nothing was changed.
 func inDoubt(ctx context.Context, err error) error {
 	words, refused := storage.RefusalOf(err)
 	switch {
@@ -148,7 +149,7 @@ func inDoubt(ctx context.Context, err error) error {
 // failed is the error of a call as the engine sees it.
 func (d *driver) failed(err error) error {
 	if code(err) == codeTableMissing {
-		d.checked.Again() // it is checked again, and made where that is wanted
+		d.checked.Again() // the table is checked again, and created if configured
 	}
 	return d.translate(err)
 }

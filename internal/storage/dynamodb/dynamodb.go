@@ -18,7 +18,7 @@ type Config struct {
 	Table, Region string
 	// Endpoint is the URL of another server than Amazon's for the region.
 	Endpoint string
-	// CreateTable makes the table where it is not there.
+	// CreateTable creates the table if it does not exist.
 	CreateTable bool
 	// AccessKeyID and SecretAccessKey are credentials that do not change; without them those of the environment are
 	// used.
@@ -42,9 +42,9 @@ var (
 	_ storage.Advisor = (*driver)(nil)
 )
 
-// recentFor is how long an item that was read or written serves as the one to change. A change that finds another one
-// in its place is paid for nothing, and a write costs five times what a read does, so the item must be very likely the
-// same still: it is while a sidecar makes its changes under a lock, one after the other.
+// recentFor is how long an item that was read or written is used for the next change without a read. If the item has
+// changed since, the write is paid for in vain, and a write costs five times what a read does. So the item must very
+// likely be unchanged, as it is while a sidecar makes one change after the other under a lock.
 const recentFor = 50 * time.Millisecond
 
 // driver is a [cell.Swapper] over one table.
@@ -102,7 +102,7 @@ func (d *driver) Get(ctx context.Context, key cart.Key) ([]byte, uint64, error) 
 	return it.state, it.revision, nil
 }
 
-// fetch reads an item, nil where there is none, as all writes before have left it.
+// fetch reads an item, nil if there is none. It sees all earlier writes.
 func (d *driver) fetch(ctx context.Context, key cart.Key) (*item, error) {
 	var found attributes
 	err := d.reading(ctx, func(ctx context.Context) error {
@@ -157,8 +157,8 @@ func (d *driver) Swap(ctx context.Context, key cart.Key, revision uint64, value 
 	})
 }
 
-// unchanged is the condition that the item is still the one that was seen, and no more than that: the seen one may be
-// over by now, and one that is not seen may be there and over.
+// unchanged is the condition that the item is still the one that was seen, and nothing more. The seen item may have
+// expired since. If none was seen, there may be an expired one.
 func unchanged(revision uint64, now time.Time) (condition string, names map[string]string, values attributes) {
 	names = map[string]string{"#revision": attrRevision, "#expires": attrExpires}
 	values = attributes{":now": number(now.Unix())}

@@ -73,8 +73,8 @@ func kindOf(err error) kind {
 	case isTimeout(err):
 		return late
 	}
-	// The library has such an error also for a request that was never answered: without a code, as for one that was
-	// answered by something else than DynamoDB.
+	// The library returns such an error without a code in two cases: the request was never answered, or something other
+	// than DynamoDB answered it.
 	if response, ok := errors.AsType[*awshttp.ResponseError](err); ok {
 		switch c := code(err); {
 		case slices.Contains(busyCodes, c) || response.HTTPStatusCode() == http.StatusTooManyRequests:
@@ -131,8 +131,8 @@ func (d *driver) hide(text string) string {
 	return storage.HideIn(text, d.accessKeyID, d.secretAccessKey)
 }
 
-// ended tells how a call ends whose context did. A deadline means that DynamoDB did not answer in time; cause says why,
-// where that is known.
+// ended returns the error of a call whose context has ended. A deadline means that DynamoDB did not answer in time;
+// cause says why, if that is known.
 func ended(ctx context.Context, cause error) error {
 	err := context.Cause(ctx)
 	if errors.Is(err, context.DeadlineExceeded) {

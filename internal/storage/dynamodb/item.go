@@ -57,8 +57,8 @@ type item struct {
 	expires  int64 // 0 for never
 }
 
-// newRevision is a number that no item has had before, also not one that was deleted since: 64 random bits. As no other
-// write has it, it tells too whether a write whose answer was lost has been made.
+// newRevision is a number that no item has had before, not even a deleted one: 64 random bits. No other write has it,
+// so it also shows whether a write was made whose answer was lost.
 func newRevision() uint64 {
 	for {
 		var b [8]byte

@@ -14,8 +14,8 @@ import (
 	"github.com/sidecart/sidecart/internal/storage"
 )
 
-// A page is what DynamoDB reads at once, 1 MiB at most, and a call of its own. It has as many items as pass the filter,
-// often none, and is paid for all that were read.
+// A page is what DynamoDB reads in one call, at most 1 MiB. It returns only the items that pass the filter, often none,
+// and charges for all that it read.
 
 // Instances implements [cell.Lister]: a query of one partition.
 func (d *driver) Instances(ctx context.Context, identifier string) (instances []string, err error) {

@@ -138,8 +138,8 @@ func (d *driver) create(ctx context.Context) error {
 	return d.translate(err)
 }
 
-// enableTimeToLive has expired items deleted. That saves room and nothing else, so where it cannot be had, carts are
-// served all the same, and Advice says so.
+// enableTimeToLive makes the table delete expired items. That only saves room. If it cannot be enabled, carts are
+// served all the same, and Advice reports it.
 func (d *driver) enableTimeToLive(ctx context.Context) {
 	if on, err := d.timeToLive(ctx); on || err != nil {
 		return
@@ -176,7 +176,7 @@ func (d *driver) Advice(ctx context.Context) ([]storage.Advice, error) {
 	switch {
 	case code(err) == codeUnknownOperation: // a server that knows no time to live
 	case code(err) != "" && kindOf(err) == refused:
-		return nil, nil // not to be allowed to ask is no danger to a cart
+		return nil, nil // a missing right to ask is no danger to a cart
 	case err != nil:
 		return nil, d.translate(err)
 	case on:

@@ -27,7 +27,7 @@ func (n names) cart(k cart.Key) string {
 	return n.prefix + ".#" + base64.RawURLEncoding.EncodeToString(sum[:])
 }
 
-// epoch is the key of the word that tells one process of a server from the next.
+// epoch is the key of the word that distinguishes one process of a server from the next.
 func (n names) epoch() string { return n.prefix + ".#epoch" }
 
 // probe is the key of a probe, which has a name of its own each time.

@@ -38,8 +38,8 @@ var (
 	_ storage.Advisor = (*driver)(nil)
 )
 
-// recentFor is how long a value that was read or stored serves as the one to change. Where another one is in its place
-// by then, the cas has cost a round trip, and nothing else.
+// recentFor is how long a value that was read or stored is used for the next change without a read. If the value has
+// changed since, the cas has cost a round trip and nothing else.
 const recentFor = time.Second
 
 // driver is a [cell.Swapper] over some servers.
@@ -82,7 +82,7 @@ func (d *driver) place(key cart.Key) (*server, string) {
 // years for so many. The others hold the number of the process.
 const uniqueBits = 48
 
-// errOtherProcess is returned where a revision is not of the process that would be asked.
+// errOtherProcess is returned if a revision is from another process of the server than the connection.
 var errOtherProcess = errors.New("the server was restarted since the value was read")
 
 // Get implements [cell.Swapper].
@@ -139,7 +139,7 @@ func (d *driver) Swap(ctx context.Context, key cart.Key, revision uint64, value 
 	return err == nil, err
 }
 
-// note remembers what a swap has found in its place, itself or another value.
+// note remembers the value that is stored after a swap: its own or another.
 func (d *driver) note(key cart.Key, c *session, item *memcache.Item, own bool) {
 	if item == nil || item.CasID == 0 || item.CasID>>uniqueBits > 0 {
 		return
@@ -204,7 +204,7 @@ func (d *driver) each(f func(*server) error) error {
 func (d *driver) Probe(ctx context.Context) error {
 	const (
 		size = 1 << 10
-		life = 10 // seconds, where the end of the probe does not come
+		life = 10 // seconds, if the probe does not reach its end
 	)
 	name := d.names.probe(rand.Text())
 	return d.each(func(s *server) error {

@@ -50,8 +50,8 @@ type process struct {
 // errStale is returned by a call that has seen that the connection's epoch has gone.
 var errStale = errors.New("the server has lost its epoch")
 
-// call lends f a connection. again says that f may be called twice, on a new connection, where the first had ended. If
-// not, f is given none that is seen to have ended.
+// call lends f a connection. again says that f may be called a second time, on a new connection, if the first had
+// ended. Otherwise f gets no connection that is known to have ended.
 func (s *server) call(ctx context.Context, timeout time.Duration, again bool, f func(c *session) error) error {
 	for {
 		c, err := s.take(ctx)
@@ -88,7 +88,7 @@ func (s *server) take(ctx context.Context) (*session, error) {
 	return c, err
 }
 
-// waitForSlot waits no longer than for an answer: where all connections are busy for so long, the server is too.
+// waitForSlot waits no longer than for an answer: if all connections are busy for that long, so is the server.
 func (s *server) waitForSlot(ctx context.Context) error {
 	select {
 	case s.slots <- struct{}{}:
@@ -122,7 +122,7 @@ func (s *server) pop() *session {
 	return c
 }
 
-// give takes a connection back. Where it had ended, most likely those have that wait for a call.
+// give takes a connection back. If it had ended, the idle connections most likely have too.
 func (s *server) give(c *session, stale bool) {
 	defer func() { <-s.slots }()
 	s.mu.Lock()
@@ -161,7 +161,7 @@ func (s *server) dial(ctx context.Context) (*session, error) {
 	}
 	c := newSession(conn)
 	err = c.exchange(ctx, s.timeouts.read, func() error { return s.greet(c) })
-	if err == nil && c.broken { // the time was over just when the last answer had come
+	if err == nil && c.broken { // the time ended just as the last answer arrived
 		err = cmp.Or(context.Cause(ctx), net.ErrClosed)
 	}
 	if err != nil {
@@ -193,7 +193,7 @@ func (s *server) greet(c *session) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if epoch != s.known.epoch { // nobody else was quicker
+	if epoch != s.known.epoch { // nobody else has noted it yet
 		if s.known.epoch != "" {
 			s.forgot = time.Now()
 		}
@@ -225,7 +225,7 @@ func (s *server) readEpoch(c *session) (string, error) {
 	}
 }
 
-// itemSize is the largest item. Where a server does not say, it is what every version has unless it is told otherwise.
+// itemSize is the size of the largest item. If a server does not report it, it is the default of every version.
 func itemSize(settings map[string]string) int {
 	if n, err := strconv.Atoi(settings["item_size_max"]); err == nil && n > 0 {
 		return n

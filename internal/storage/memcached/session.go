@@ -174,8 +174,8 @@ func isCondition(err error) bool {
 	return errors.Is(err, memcache.ErrCacheMiss) || errors.Is(err, memcache.ErrNotStored) || errors.Is(err, memcache.ErrCASConflict)
 }
 
-// stale reports whether a call failed since the connection had ended before it. Nothing was done then, or it cannot be
-// known.
+// stale reports whether a call failed because the connection had ended before it. Then nothing was done, or that cannot
+// be known.
 func (s *session) stale(err error) bool {
 	return s.reused && s.broken && len(s.answer) == 0 && !errors.Is(err, os.ErrDeadlineExceeded)
 }

@@ -68,7 +68,7 @@ func openDriver(ctx context.Context, c Config) (*driver, error) {
 	return d, err
 }
 
-// open opens the file at path. Where name is not "", errors show it in place of the path, which is a secret then.
+// open opens the file at path. If name is not "", the path is a secret, and errors show name instead.
 func (d *driver) open(ctx context.Context, path, name string) (err error) {
 	if d.path, err = databasePath(path, name); err != nil {
 		return err

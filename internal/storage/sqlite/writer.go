@@ -144,7 +144,7 @@ func (w *writer) run() {
 	}
 }
 
-// batch makes one transaction of first and of what else is waiting.
+// batch makes one transaction of first and of the other requests that wait.
 func (w *writer) batch(first *request) {
 	if err := w.begin(first); err != nil {
 		first.answer(err)
