@@ -45,8 +45,8 @@ var movedPairs = func() (all [][2]string) {
 	return all
 }()
 
-// movedSlots is how many slots of a Cluster move: all but one of a node. A master without slots would become a replica of
-// the one that has them, and have all carts again.
+// movedSlots is how many slots of a Cluster move: all but one of a node. A master without slots would become a replica
+// of the one that has them, and have all carts again.
 const movedSlots = 5460
 
 // lockings are how a backend is locked while clients add.
