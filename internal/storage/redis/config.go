@@ -138,12 +138,17 @@ func (c *Config) connect() goredis.UniversalClient {
 	quiet()
 	const (
 		noRetries = -1
-		minIdle   = 1
 		// RESP2: the replies are single strings or flat lists, so that RESP3 would only cost a longer handshake.
 		protocol = 2
 		// One pool for everything, so that PoolSize bounds all connections.
 		noPipelinePool = -1
 	)
+	minIdle := 1
+	if c.TLS != nil {
+		// Whether the server has closed a connection is only seen once something was read from it: see heardTLS. One
+		// that was opened ahead has read nothing, and would fail its first call.
+		minIdle = 0
+	}
 	t := c.timeouts()
 	switch c.Mode {
 	case Sentinel:
