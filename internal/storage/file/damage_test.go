@@ -50,13 +50,6 @@ func mustPut(t *testing.T, s storage.Store, key cart.Key, items string) *cart.Ca
 	return load(t, s, key)
 }
 
-func forget(t *testing.T, s storage.Store, key cart.Key) error {
-	t.Helper()
-	c := load(t, s, key)
-	_, err := s.Commit(t.Context(), storage.Commit{Key: key, Expect: storage.Expect{ID: c.ID, Version: c.Version}, Change: storage.Change{Forget: true}})
-	return err
-}
-
 func load(t *testing.T, s storage.Store, key cart.Key) *cart.Cart {
 	t.Helper()
 	c, err := s.Load(t.Context(), key)
