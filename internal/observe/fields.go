@@ -59,10 +59,11 @@ func (f fields) add(path string, v any) {
 			f.add(path+"/"+name, inner)
 		}
 	case []any:
+		times := map[string]int{}
 		for _, inner := range v {
 			name := nameOf(inner)
-			for twice := 2; f.has(path + "/" + name); twice++ {
-				name = fmt.Sprintf("%s (%d)", nameOf(inner), twice)
+			if times[name]++; times[name] > 1 {
+				name = fmt.Sprintf("%s (%d)", name, times[name])
 			}
 			f[path+"/"+name] = "listed"
 			f.add(path+"/"+name, inner)
@@ -73,8 +74,6 @@ func (f fields) add(path string, v any) {
 		f[path] = fmt.Sprint(v)
 	}
 }
-
-func (f fields) has(path string) bool { _, ok := f[path]; return ok }
 
 // ids are the fields by which an item of a list is known, the likeliest first.
 var ids = []string{"id", "sku", "item_id", "itemId", "product_id", "productId", "rowId", "key", "name"}

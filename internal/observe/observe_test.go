@@ -16,6 +16,7 @@ func TestJudge(t *testing.T) {
 		{"one raises a quantity, one adds", []string{`{"a":1}`, `{"a":2}`, `{"a":1,"b":1}`}, "/a"},
 		{"lists of objects", []string{`{"items":[{"sku":"x","n":1}]}`, `{"items":[{"sku":"a","n":1},{"sku":"x","n":1}]}`, `{"items":[{"sku":"x","n":1},{"sku":"b","n":1}]}`}, "/items/a"},
 		{"lists of names", []string{`["x"]`, `["x","a"]`, `["x","b"]`}, `/"a"`},
+		{"equal elements", []string{`["x","x"]`, `["x","x","x"]`, `["x","x","b"]`}, `/"x" (3)`},
 		{"a removal is lost", []string{`{"a":1,"b":1}`, `{"b":1}`, `{"a":1,"b":1,"c":1}`}, "/a"},
 		{"with a time", []string{`{"at":1,"i":{}}`, `{"at":2,"i":{"a":1}}`, `{"at":3,"i":{"b":1}}`}, "/i/a"},
 		{"PHP", []string{`a:1:{s:1:"x";i:1;}`, `a:2:{s:1:"x";i:1;s:1:"a";i:1;}`, `a:2:{s:1:"x";i:1;s:1:"b";O:4:"Item":1:{s:1:"n";d:1.5;}}`}, "/a"},
