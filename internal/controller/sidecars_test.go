@@ -61,6 +61,8 @@ func TestUnreachableSidecar(t *testing.T) {
 func TestSecretMissingMadeRotated(t *testing.T) {
 	w := newWorld(t)
 	w.cartStorage("shop", `backend: {type: Redis, redis: {addresses: ["redis:6379"], credentialsSecretRef: {name: redis-auth}}}`)
+	// Ready stays True only where it was True before the pod came.
+	w.settles("shop", func(cs *v1alpha1.CartStorage) string { return is(cs, "Ready", "True", "NoWorkloads") })
 	pod := w.pod("web", "shop", func(p *corev1.Pod) { p.Annotations = map[string]string{idle: "true"} })
 	w.create(pod)
 	before := pod.DeepCopy()
