@@ -80,7 +80,7 @@ func linearizables(t *testing.T, f fleet, runs int, with []fault) {
 // TestLinearizableCatches shows that the check is one: wrong programs fail it.
 func TestLinearizableCatches(t *testing.T) {
 	const tries = 5
-	for name := range mutations {
+	for _, name := range caught() {
 		t.Run(name, func(t *testing.T) {
 			for seed := range uint64(tries) {
 				h := makeHistory(t, seed, 3000, fleet{mutation: name}, gentleFaults)

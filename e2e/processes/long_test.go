@@ -53,7 +53,13 @@ const movedSlots = 5460
 func lockings(string) []string { return []string{"enabled", "disabled", "switched"} }
 
 // crowds are how many carts clients add to.
-func crowds(string) []int { return []int{1, 50} }
+func crowds(string, string) []int { return []int{1, 50} }
+
+// caught are the mutations that must not pass: all.
+func caught() []string { return slices.Sorted(maps.Keys(mutations)) }
+
+// bounded are the backends with which a sidecar's memory is measured.
+func bounded() []string { return []string{"redis", "sqlite"} }
 
 // TestLinearizableFolder is the same on a folder of files.
 func TestLinearizableFolder(t *testing.T) {

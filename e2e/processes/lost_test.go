@@ -26,7 +26,7 @@ type count struct{ acknowledged, unknown int }
 func TestNothingLost(t *testing.T) {
 	for _, backend := range sharedBackends {
 		for _, locking := range lockings(backend.name) {
-			for _, carts := range crowds(locking) {
+			for _, carts := range crowds(backend.name, locking) {
 				t.Run(fmt.Sprintf("%s/%s/carts=%d", backend.name, locking, carts), func(t *testing.T) {
 					nothingLost(t, backend.args(t), locking, carts, adds, func(int) variant { return variant{race: true} })
 				})
