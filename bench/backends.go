@@ -67,10 +67,11 @@ const crowdTime = 3 * time.Second
 
 var (
 	hotCart   = scenario{name: "five writers, one cart", writers: mostWriters, carts: 1}
+	hotCrowd  = scenario{name: "five writers of 20 clients each, one cart", writers: mostWriters, carts: 1, clients: crowdClients}
 	coldCart  = scenario{name: "one writer, one cart", writers: 1, carts: 1}
 	scenarios = []scenario{
 		hotCart,
-		{name: "five writers of 20 clients each, one cart", writers: mostWriters, carts: 1, clients: crowdClients},
+		hotCrowd,
 		{name: "five writers, 50 carts", writers: mostWriters, carts: manyCarts},
 		coldCart,
 	}

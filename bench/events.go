@@ -150,11 +150,6 @@ func measureStreams(ctx context.Context, bed *testbed, front string) (c streamCo
 	if err := openStreams(ctx, stage, ps[1], front, events); err != nil {
 		return c, err
 	}
-	for range manyStreams {
-		if err := oneEvent(events); err != nil {
-			return c, err
-		}
-	}
 	time.Sleep(settle)
 	before, err := processorTime(watching)
 	if err != nil {
@@ -202,8 +197,9 @@ func oneEvent(events <-chan error) error {
 	}
 }
 
-// openStreams opens the streams. What comes on them goes to events.
-func openStreams(ctx context.Context, stage *hostTB, p *sidecarProcess, front string, events chan<- error) error {
+// openStreams opens the streams, each once the one before has had its first event, as shoppers come. What comes on them
+// later goes to events.
+func openStreams(ctx context.Context, stage *hostTB, p *sidecarProcess, front string, events chan error) error {
 	var carts pb.CartServiceClient
 	client := &http.Client{Transport: &http.Transport{}}
 	for i := range manyStreams {
@@ -217,6 +213,9 @@ func openStreams(ctx context.Context, stage *hostTB, p *sidecarProcess, front st
 				return err
 			}
 			go readEvents(resp, events)
+			if err := oneEvent(events); err != nil {
+				return err
+			}
 			continue
 		}
 		if i%streamsEach == 0 {
@@ -238,6 +237,9 @@ func openStreams(ctx context.Context, stage *hostTB, p *sidecarProcess, front st
 				}
 			}
 		}()
+		if err := oneEvent(events); err != nil {
+			return err
+		}
 	}
 	return nil
 }
