@@ -157,13 +157,13 @@ func (c *Coordinator) tryCheckout(ctx context.Context, key cart.Key, r *Checkout
 		name: name, nonce: e.Nonce,
 	}
 	if err := c.enlist(ctx, key, checkout); err != nil {
-		return res, false, err
+		return res, false, afterStep(err)
 	}
 	if checkout, err = c.makeSnapshot(ctx, checkout); err != nil {
 		if errors.Is(err, storage.ErrTooLarge) {
 			c.withdraw(ctx, key, e.Nonce)
 		}
-		return res, false, err
+		return res, false, afterStep(err)
 	}
 	if checkout.nonce != e.Nonce { // it is from another attempt, in another cart of this name
 		c.withdraw(ctx, key, e.Nonce)

@@ -36,15 +36,40 @@ func (c *Coordinator) everywhere() []records {
 
 func (r records) load(ctx context.Context, name string) (*cart.Cart, error) {
 	k, err := r.store.Load(ctx, reserved(name))
+	if err == nil {
+		err = hasMoved(reserved(name), k)
+	}
 	return k, r.named(err)
 }
 
 func (r records) commit(ctx context.Context, commit storage.Commit) (storage.Outcome, error) {
 	outs, err := r.store.Commit(ctx, commit)
+	if err == nil && outs[0].Status != storage.Committed {
+		err = hasMoved(commit.Key, outs[0].Cart)
+	}
 	if err != nil {
 		return storage.Outcome{}, r.named(err)
 	}
 	return outs[0], nil
+}
+
+// hasMoved is the [storage.ErrMoved] of a record that went to another backend while this sidecar has not been told. What
+// stands in its place looks like an empty record. No record is ever handed over, so nothing else closes one.
+func hasMoved(key cart.Key, k *cart.Cart) error {
+	if k == nil || k.Transfer == nil {
+		return nil
+	}
+	_, err := intentOf(key, k)
+	return err
+}
+
+// afterStep is the error of a call that had made one of its steps before. An ErrMoved says that nothing was changed, so
+// it becomes another ErrUnavailable.
+func afterStep(err error) error {
+	if errors.Is(err, storage.ErrMoved) {
+		return fmt.Errorf("%w: after the first step: %v", storage.ErrUnavailable, err) //nolint:errorlint // it must not match
+	}
+	return err
 }
 
 func (r records) flush(ctx context.Context) error { return r.named(r.store.Flush(ctx)) }

@@ -32,6 +32,9 @@ func (c *Coordinator) Settle(ctx context.Context, key cart.Key, id string, outco
 	s := &settling{Coordinator: c, key: key, id: id, outcome: outcome, change: ch}
 	for {
 		res, again, err := s.try(ctx)
+		if s.left != nil {
+			err = afterStep(err)
+		}
 		if err != nil || !again {
 			return res, c.noteLease(key, ch, err)
 		}
