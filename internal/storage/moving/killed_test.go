@@ -27,8 +27,11 @@ const (
 )
 
 func TestMain(m *testing.M) {
-	if os.Getenv(walkerRedis) != "" {
+	switch {
+	case os.Getenv(walkerRedis) != "":
 		os.Exit(walkAndExit())
+	case os.Getenv(payerPlaces) != "":
+		os.Exit(payAndExit())
 	}
 	testserver.Main(m)
 }
