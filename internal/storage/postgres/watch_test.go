@@ -119,6 +119,15 @@ func TestWatch(t *testing.T) {
 
 	run(t, server, database, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '"+database+"' AND query = 'LISTEN "+d.channel+"'")
 	hear(t, news) // it hears again, and may have missed something
+	for _, more := range []string{"v", "w"} { // further carts and readers need no further connection
+		key := cart.Key{Identifier: more, Instance: "default"}
+		watched(t, reader, key)
+		t.Cleanup(reader.Watch(key, func() {}))
+	}
+	listening, err := server.Query(database, "SELECT COUNT(*) FROM pg_stat_activity WHERE datname = '"+database+"' AND query = 'LISTEN "+d.channel+"'")
+	if err != nil || listening != "2" {
+		t.Errorf("two stores have %s connections that listen: %v", listening, err)
+	}
 	late, d := store(t, url)
 	eventually(t, "one that came late knows", d.knows(key))
 	for len(news) > 0 {

@@ -1,6 +1,7 @@
 package redis
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -87,6 +88,73 @@ func TestWatch(t *testing.T) {
 				t.Errorf("not by shard channels: %q", before)
 			}
 		})
+	}
+}
+
+// A process has one subscription for all that it watches, on a Cluster one on each master, however many readers there
+// are. One that watches nothing has none.
+func TestOneSubscription(t *testing.T) {
+	for _, mode := range []Mode{Standalone, Cluster} {
+		t.Run(string(mode), func(t *testing.T) {
+			c := Config{Mode: mode}
+			servers := []*testserver.Redis{}
+			if mode == Cluster {
+				servers = testserver.StartRedisCluster(t, 3).Nodes
+			} else {
+				servers = append(servers, testserver.StartRedis(t))
+			}
+			for _, r := range servers {
+				c.Addresses = append(c.Addresses, r.Addr)
+			}
+			idle, reader := open(t, c), open(t, c)
+			mustCommit(t, idle, storage.Committed, replace(u1, &cart.Cart{}, `{"a":1}`))
+			for i := range 60 {
+				key := cart.Key{Identifier: fmt.Sprint("u", i/2), Instance: "default"}
+				t.Cleanup(reader.Watch(key, func() {}))
+				await(t, "the store hears", func() bool { return reader.Hears(key) })
+			}
+			for _, r := range servers {
+				list := strings.TrimSpace(do(t, r, "CLIENT", "LIST", "TYPE", "pubsub"))
+				if n := strings.Count(list, "id="); n != 1 {
+					t.Errorf("%s has %d subscribers, want 1:\n%s", r.Addr, n, list)
+				}
+			}
+		})
+	}
+}
+
+// What a commit does in the server costs nothing more because other carts are watched.
+func TestUnwatchedCommitsCostNothing(t *testing.T) {
+	r := testserver.StartRedis(t)
+	c := Config{Addresses: []string{r.Addr}}
+	writer, reader := open(t, c), open(t, c)
+	calls := func(key cart.Key) (text string) {
+		do(t, r, "CONFIG", "RESETSTAT")
+		for range 20 {
+			mustCommit(t, writer, storage.Committed, replace(key, mustLoad(t, writer, key), `{"a":1}`))
+		}
+		for line := range strings.Lines(do(t, r, "INFO", "commandstats")) {
+			name, stats, _ := strings.Cut(strings.TrimPrefix(line, "cmdstat_"), ":")
+			switch name {
+			case "hget", "hmget", "hset", "mget", "get", "publish", "spublish", "pexpireat", "pexpire", "evalsha", "time", "exists", "hgetall":
+				n, _, _ := strings.Cut(stats, ",")
+				text += name + " " + n + " "
+			}
+		}
+		return text
+	}
+	unwatched := cart.Key{Identifier: "alone", Instance: "default"}
+	mustCommit(t, writer, storage.Committed, replace(unwatched, &cart.Cart{}, `{"a":1}`))
+	nobody := calls(unwatched)
+	for i := range 20 {
+		told(t, reader, cart.Key{Identifier: fmt.Sprint("u", i), Instance: "default"})
+	}
+	if others := calls(unwatched); others != nobody || strings.Contains(nobody, "publish") || !strings.Contains(nobody, "evalsha calls=") {
+		t.Errorf("20 commits while others are watched make %q, want %q", others, nobody)
+	}
+	told(t, reader, unwatched)
+	if watched := calls(unwatched); !strings.Contains(watched, "publish calls=20") {
+		t.Errorf("20 commits of a cart that is watched make %q", watched)
 	}
 }
 
