@@ -232,14 +232,19 @@ func TestLastLine(t *testing.T) {
 
 // concluded is what is said of a fleet of these sidecars.
 func concluded(cs *v1alpha1.CartStorage, now time.Time, sidecars ...sidecar) {
+	cs.Status.Locking = &v1alpha1.LockingStatus{Enabled: true, Reason: "MultipleReplicas"}
+	conclude(cs, conclusionOf(now, sidecars...))
+}
+
+// conclusionOf is what one round found, all of it in one Deployment.
+func conclusionOf(now time.Time, sidecars ...sidecar) *conclusion {
 	c := &conclusion{fleet: &fleet{}, sidecars: sidecars, generation: 1, now: now, from: ownNamespace, old: make([]bool, len(sidecars))}
 	for i := range sidecars {
 		c.fleet.pods = append(c.fleet.pods, sidecars[i].pod)
 		c.fleet.owners = append(c.fleet.owners, workloadKey{"apps", "Deployment", "web"})
 	}
 	c.fleet.topology.Workloads = []render.Workload{{Kind: "Deployment", Name: "web", Replicas: int32(len(sidecars))}}
-	cs.Status.Locking = &v1alpha1.LockingStatus{Enabled: true, Reason: "MultipleReplicas"}
-	conclude(cs, c)
+	return c
 }
 
 // Ready stays true while pods start, end or are told, and goes false for what fails; Reconciling and Stalled say which.
