@@ -44,7 +44,7 @@ func (d *driver) configure() error {
 		return fmt.Errorf("%w: %s: %w: write mysql://HOST:PORT/DATABASE, such as mysql://db:3306/shop?tls=true", storage.ErrUnsupported, where, err)
 	}
 	host, _, _ := net.SplitHostPort(c.Addr)
-	d.secrets = d.Secrets(c.Passwd, c.User, c.DBName, host, c.Addr)
+	d.Hidden = d.Secrets(c.Passwd, c.User, c.DBName, host, c.Addr)
 	if user := d.Username.Reveal(); user != "" {
 		c.User = user
 	}
@@ -57,7 +57,7 @@ func (d *driver) configure() error {
 	c.Timeout = d.Dial
 	connector, err := driverlib.NewConnector(c)
 	if err != nil {
-		return fmt.Errorf("%w: %s: %w", storage.ErrUnsupported, where, storage.Hide(err, d.secrets...))
+		return fmt.Errorf("%w: %s: %w", storage.ErrUnsupported, where, storage.Hide(err, d.Hidden...))
 	}
 	d.pool = stdsql.OpenDB(&connecting{connector, d})
 	d.pool.SetMaxOpenConns(maxConnections)

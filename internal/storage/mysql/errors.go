@@ -1,7 +1,6 @@
 package mysql
 
 import (
-	"context"
 	sqldriver "database/sql/driver"
 	"errors"
 	"fmt"
@@ -9,8 +8,6 @@ import (
 
 	driverlib "github.com/go-sql-driver/mysql"
 
-	"github.com/sidecart/sidecart/internal/storage"
-	"github.com/sidecart/sidecart/internal/storage/cell"
 	"github.com/sidecart/sidecart/internal/storage/sql"
 )
 
@@ -36,51 +33,40 @@ var (
 	}
 )
 
-// Translate implements [sql.Dialect].
-func (d *driver) Translate(ctx, bounded context.Context, err error) error {
-	hidden := storage.Hide(err, d.secrets...)
+// Classify implements [sql.Dialect].
+func (d *driver) Classify(err error) (class sql.Class, words string) {
 	server, isServer := errors.AsType[*driverlib.MySQLError](err)
 	connect, isConnect := errors.AsType[*connectError](err)
 	switch {
-	case err == nil:
-		return nil
-	case errors.Is(err, storage.ErrUnavailable), errors.Is(err, storage.ErrCorrupt), errors.Is(err, storage.ErrClosed):
-		return err
-	case ctx.Err() != nil && !d.Life.Over():
-		return sql.Ended(ctx, hidden)
 	case errors.Is(err, driverlib.ErrPktTooLarge):
-		return fmt.Errorf("%w: %w", storage.ErrTooLarge, hidden)
+		return sql.TooLarge, ""
+	case isServer && slices.Contains(quotable, server.Number):
+		return classOf(server.Number), server.Message
 	case isServer:
-		return d.refusal(server, err)
-	case d.Life.Over():
-		return fmt.Errorf("%w: %w", storage.ErrClosed, hidden)
+		return classOf(server.Number), fmt.Sprintf("error %d", server.Number)
 	case isConnect && isRefusal(connect):
-		return fmt.Errorf("%w: %w: %w", storage.ErrUnavailable, &storage.Refusal{Words: hidden.Error()}, hidden)
-	case bounded.Err() != nil, isConnect, errors.Is(err, cell.ErrOutcomeUnknown), !isLost(err):
-		return fmt.Errorf("%w: %w", storage.ErrUnavailable, hidden)
-	default: // the connection was lost, and with it everything uncommitted
-		return fmt.Errorf("%w: %w: %w", storage.ErrUnavailable, sql.ErrAgain, hidden)
+		return sql.Unreached, err.Error()
+	case !isConnect && isLost(err):
+		return sql.Lost, ""
 	}
+	return sql.Unreached, ""
 }
 
-// refusal translates what the server says.
-func (d *driver) refusal(server *driverlib.MySQLError, err error) error {
-	unknown, hidden := errors.Is(err, cell.ErrOutcomeUnknown), storage.Hide(err, d.secrets...)
-	switch n := server.Number; {
-	case unknown, slices.Contains(late, n):
-		return fmt.Errorf("%w: %w", storage.ErrUnavailable, hidden)
-	case slices.Contains(again, n):
-		return fmt.Errorf("%w: %w: %w", storage.ErrUnavailable, sql.ErrAgain, hidden)
-	case slices.Contains(large, n):
-		return fmt.Errorf("%w: %w", storage.ErrTooLarge, hidden)
-	case n == errNoTable: // somebody removed the table
-		d.Schema.Again()
+// classOf is the class of an error number of the server.
+func classOf(number uint16) sql.Class {
+	switch {
+	case slices.Contains(late, number):
+		return sql.Late
+	case slices.Contains(again, number):
+		return sql.Again
+	case slices.Contains(large, number):
+		return sql.TooLarge
+	case number == errNoTable:
+		return sql.NoTable
+	case slices.Contains(denied, number):
+		return sql.Denied
 	}
-	words := fmt.Sprintf("error %d", server.Number)
-	if slices.Contains(quotable, server.Number) {
-		words = storage.HideIn(server.Message, d.secrets...)
-	}
-	return fmt.Errorf("%w: %w: %w", storage.ErrUnavailable, &storage.Refusal{Words: words}, hidden)
+	return sql.Refused
 }
 
 // refused reports whether err proves that a transaction was not committed although its commit was sent.

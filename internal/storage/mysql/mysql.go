@@ -20,8 +20,7 @@ var (
 // driver is a [cell.Driver] over the connections of one pool.
 type driver struct {
 	*sql.Server
-	secrets []storage.Secret
-	pool    *stdsql.DB
+	pool *stdsql.DB
 }
 
 // Open makes a store of the database that c names. It connects when it is first used.
@@ -35,7 +34,7 @@ func Open(_ context.Context, c sql.Config) (*cell.Store, error) {
 
 func openDriver(c sql.Config) (*driver, error) {
 	d := &driver{}
-	d.Server = sql.NewServer(c, d, &statements)
+	d.Server = sql.NewServer(c, d, &statements, rights)
 	if err := d.configure(); err != nil {
 		return nil, err
 	}

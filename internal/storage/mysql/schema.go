@@ -4,11 +4,7 @@ import (
 	"context"
 	stdsql "database/sql"
 	"embed"
-	"errors"
 	"fmt"
-	"slices"
-
-	driverlib "github.com/go-sql-driver/mysql"
 
 	"github.com/sidecart/sidecart/internal/storage"
 	"github.com/sidecart/sidecart/internal/storage/sql"
@@ -28,15 +24,8 @@ const (
 )
 
 // Migrate implements [sql.Dialect].
-func (d *driver) Migrate(ctx context.Context, conn sql.Conn) error {
-	err := d.migrateOn(ctx, conn.(connection))
-	if errors.Is(err, storage.ErrUnsupported) {
-		return err
-	}
-	return d.Translate(ctx, ctx, mayNot(err))
-}
-
-func (d *driver) migrateOn(ctx context.Context, conn connection) error {
+func (d *driver) Migrate(ctx context.Context, taken sql.Conn) error {
+	conn := taken.(connection)
 	var locked stdsql.NullInt64
 	if err := conn.QueryRowContext(ctx, lockSchema).Scan(&locked); err != nil {
 		return err
@@ -87,11 +76,3 @@ func tables(ctx context.Context, conn connection) sql.Tables {
 
 // rights are what a user needs.
 var rights = sql.Rights{Account: "user", Create: "create tables", Fences: "SELECT, INSERT and DELETE"}
-
-// mayNot says what to do if the user may not make the tables.
-func mayNot(err error) error {
-	if server, ok := errors.AsType[*driverlib.MySQLError](err); ok && slices.Contains(denied, server.Number) {
-		return rights.Missing(server.Message, err)
-	}
-	return err
-}

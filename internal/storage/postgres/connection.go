@@ -45,7 +45,7 @@ func (d *driver) configure() (*pgxpool.Config, error) {
 	for _, f := range cc.Fallbacks {
 		parts = append(parts, f.Host)
 	}
-	d.secrets = d.Secrets(cc.Password, parts...)
+	d.Hidden = d.Secrets(cc.Password, parts...)
 	if user := d.Username.Reveal(); user != "" {
 		cc.User = user
 	}

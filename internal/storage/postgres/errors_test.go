@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
+	"syscall"
 	"testing"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -32,6 +34,31 @@ func TestUnknownOutcomesAreNotTriedAgain(t *testing.T) {
 		unknown := d.Translate(t.Context(), t.Context(), fmt.Errorf("%w: %w", cause, cell.ErrOutcomeUnknown))
 		if errors.Is(unknown, sql.ErrAgain) || !errors.Is(unknown, cell.ErrOutcomeUnknown) || !errors.Is(unknown, storage.ErrUnavailable) {
 			t.Errorf("%s, in the commit: %v", name, unknown)
+		}
+	}
+}
+
+func TestClassify(t *testing.T) {
+	of := func(code string) error { return fmt.Errorf("query: %w", &pgconn.PgError{Code: code, Message: "words"}) }
+	for class, causes := range map[sql.Class][]error{
+		sql.Unreached: {errors.New("other"), fmt.Errorf("%w: %w", &pgconn.ConnectError{}, io.EOF)},
+		sql.Lost:      {io.EOF, io.ErrUnexpectedEOF, &net.OpError{Op: "read", Err: syscall.ECONNRESET}},
+		sql.Late:      {of("57014"), of("55P03")},
+		sql.Again:     {of("40001"), of("40P01"), of("57P01"), of("57P02"), of("57P05"), of("25P03"), of("25P04")},
+		sql.TooLarge:  {of("54000")},
+		sql.Corrupt:   {of("XX001"), of("XX002")},
+		sql.NoTable:   {of("42P01")},
+		sql.Denied:    {of("42501")},
+		sql.Refused:   {of("53100"), of("25006")},
+	} {
+		for _, cause := range causes {
+			want := ""
+			if class > sql.Lost {
+				want = "words"
+			}
+			if got, words := (&driver{}).Classify(cause); got != class || words != want {
+				t.Errorf("%v: class %d, want %d; words %q, want %q", cause, got, class, words, want)
+			}
 		}
 	}
 }

@@ -25,8 +25,7 @@ var (
 // driver is a [cell.Driver] over the connections of one pool.
 type driver struct {
 	*sql.Server
-	secrets []storage.Secret
-	pool    *pgxpool.Pool
+	pool *pgxpool.Pool
 
 	channel string      // of notifications
 	hears   atomic.Bool // they arrive
@@ -46,13 +45,13 @@ func Open(_ context.Context, c sql.Config) (*cell.Store, error) {
 
 func openDriver(c sql.Config) (*driver, error) {
 	d := &driver{channel: channelOf(c.Prefix)}
-	d.Server = sql.NewServer(c, d, &statements)
+	d.Server = sql.NewServer(c, d, &statements, rights)
 	pool, err := d.configure()
 	if err != nil {
 		return nil, err
 	}
 	if d.pool, err = pgxpool.NewWithConfig(context.Background(), pool); err != nil {
-		return nil, storage.Hide(fmt.Errorf("%w: %w", storage.ErrUnsupported, err), d.secrets...)
+		return nil, storage.Hide(fmt.Errorf("%w: %w", storage.ErrUnsupported, err), d.Hidden...)
 	}
 	d.watches.init()
 	d.Start()

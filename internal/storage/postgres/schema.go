@@ -8,7 +8,6 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
-	"github.com/sidecart/sidecart/internal/storage"
 	"github.com/sidecart/sidecart/internal/storage/sql"
 )
 
@@ -30,16 +29,14 @@ const (
 // Migrate implements [sql.Dialect].
 func (d *driver) Migrate(ctx context.Context, conn sql.Conn) error {
 	tx, err := conn.(connection).BeginTx(ctx, pgx.TxOptions{IsoLevel: pgx.ReadCommitted}) // shows what others committed before the lock was granted
-	if err == nil {
-		defer func() { _ = tx.Rollback(context.WithoutCancel(ctx)) }()
-		if err = d.migrateIn(ctx, tx); err == nil {
-			err = tx.Commit(ctx) // the next try finds out the outcome
-		}
-	}
-	if errors.Is(err, storage.ErrUnsupported) {
+	if err != nil {
 		return err
 	}
-	return d.Translate(ctx, ctx, mayNot(err))
+	defer func() { _ = tx.Rollback(context.WithoutCancel(ctx)) }()
+	if err := d.migrateIn(ctx, tx); err != nil {
+		return err
+	}
+	return tx.Commit(ctx) // the next try finds out the outcome
 }
 
 func (d *driver) migrateIn(ctx context.Context, tx pgx.Tx) error {
@@ -91,11 +88,3 @@ func isDenied(err error) bool {
 
 // rights are what a role needs.
 var rights = sql.Rights{Account: "role", Create: "create in the schema", Fences: "USAGE"}
-
-// mayNot says what to do if the role may not make the tables.
-func mayNot(err error) error {
-	if server, ok := errors.AsType[*pgconn.PgError](err); ok && server.Code == "42501" {
-		return rights.Missing(server.Message, err)
-	}
-	return err
-}

@@ -25,13 +25,16 @@ type Server struct {
 	Life *Life
 	// Schema brings the schema up to date.
 	Schema storage.Once
+	// Hidden are the secrets that no error may show.
+	Hidden []storage.Secret
 
 	dialect Dialect
+	rights  Rights
 }
 
 // NewServer makes a server whose background work has not begun: see [Server.Start].
-func NewServer(c Config, d Dialect, s *Statements) *Server {
-	server := &Server{Config: c, Life: NewLife(), dialect: d}
+func NewServer(c Config, d Dialect, s *Statements, r Rights) *Server {
+	server := &Server{Config: c, Life: NewLife(), dialect: d, rights: r}
 	server.Finder = NewFinder(c.Prefix, s, d.Bind, server.lend(c.Read), server.lend(c.Write))
 	return server
 }
@@ -82,8 +85,7 @@ type Conn interface {
 type Dialect interface {
 	// Connect takes a connection from the pool.
 	Connect(ctx context.Context) (Conn, error)
-	// Migrate brings the schema up to date by [Migrate]. If several start at once, one does it and the others wait. Its
-	// errors match those of package storage.
+	// Migrate brings the schema up to date by [Migrate]. If several start at once, one does it and the others wait.
 	Migrate(ctx context.Context, conn Conn) error
 	// Bind turns a text into an argument of a statement.
 	Bind(text string) any
@@ -102,9 +104,9 @@ type Dialect interface {
 	// RemoveLines removes lines of the prefix that are older than retention: the oldest first, and at most most. It
 	// does nothing while somebody else does this. It must not run within a transaction.
 	RemoveLines(ctx context.Context, conn Conn, retention time.Duration, most int64) (int64, error)
-	// Translate turns an error into one that matches a sentinel of package storage. It also matches ErrAgain if nothing
-	// was changed and a second try may succeed. bounded is ctx with the bound of the call.
-	Translate(ctx, bounded context.Context, err error) error
+	// Classify says what an error means. words are the server's reason for a refusal; "" for an error that is none. err
+	// is not nil.
+	Classify(err error) (class Class, words string)
 }
 
 // acquire takes a connection to a database whose schema is up to date.
@@ -125,7 +127,7 @@ func (s *Server) migrate(ctx context.Context) error {
 			return err
 		}
 		defer conn.Release()
-		return s.dialect.Migrate(ctx, conn)
+		return s.ofMigration(ctx, s.dialect.Migrate(ctx, conn))
 	})
 }
 
@@ -149,7 +151,7 @@ func (s *Server) connect(ctx context.Context) (conn Conn, err error) {
 func (s *Server) bounded(ctx context.Context, limit time.Duration, f func(ctx context.Context) error) error {
 	bounded, cancel := Bounded(ctx, limit)
 	defer cancel()
-	return s.dialect.Translate(ctx, bounded, f(bounded))
+	return s.Translate(ctx, bounded, f(bounded))
 }
 
 // Call lends a connection to f. If the connection is lost, it calls f again with another. A limit of 0 leaves the time
