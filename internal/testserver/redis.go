@@ -2,6 +2,7 @@ package testserver
 
 import (
 	"bufio"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -19,6 +20,8 @@ type Redis struct {
 	*process
 	// Addr is where it listens: "127.0.0.1:port", or the path of a unix socket with [WithSocket].
 	Addr string
+	// TLSAddr is where it speaks TLS, with [Authority.Secure].
+	TLSAddr string
 
 	args     []string
 	password string
@@ -31,6 +34,8 @@ type redisSetup struct {
 	socket   bool
 	args     []string
 	password string
+	host     string
+	tls      []string // arguments for TLS
 }
 
 // WithSocket makes the server listen on a unix socket instead of a port.
@@ -63,39 +68,50 @@ func StartRedis(tb TB, opts ...RedisOption) *Redis {
 		tb.Cleanup(func() { _ = os.RemoveAll(dir) })
 		r.Addr = filepath.Join(dir, "s")
 	}
-	if err := r.launch(s.socket, nil, s.args); err != nil {
+	if err := r.launch(s, nil); err != nil {
 		tb.Fatalf("%v", err)
 	}
 	return r
 }
 
 // launch finds a port and starts the server, again where somebody took the port.
-func (r *Redis) launch(socket bool, first, more []string) error {
+func (r *Redis) launch(s redisSetup, first []string) error {
 	const attempts = 5
-	var err error
+	host, err := cmp.Or(s.host, "127.0.0.1"), error(nil)
 	for range attempts {
 		args := append(append([]string{}, first...), "--dir", r.dir)
 		if len(first) == 0 { // sentinels know no --save
 			// By default a master waits for 5 s whether more replicas come.
 			args = append(args, "--save", "", "--repl-diskless-sync-delay", "0")
 		}
-		if socket {
+		if s.socket {
 			args = append(args, "--port", "0", "--unixsocket", r.Addr)
 		} else {
 			port, perr := freePort()
 			if perr != nil {
 				return perr
 			}
-			r.Addr = net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
-			args = append(args, "--bind", "127.0.0.1", "--port", strconv.Itoa(port))
+			r.Addr = net.JoinHostPort(host, strconv.Itoa(port))
+			args = append(args, "--bind", host, "--port", strconv.Itoa(port))
 		}
-		r.args = append(args, more...)
+		if s.tls != nil {
+			port, perr := freePort()
+			if perr != nil {
+				return perr
+			}
+			r.TLSAddr = net.JoinHostPort(host, strconv.Itoa(port))
+			args = append(append(args, "--tls-port", strconv.Itoa(port)), s.tls...)
+		}
+		r.args = append(args, s.args...)
 		if err = r.start(r.args, r.ready); err == nil {
 			return nil
 		}
 	}
 	return err
 }
+
+// among is the address that other servers use.
+func (r *Redis) among() string { return cmp.Or(r.TLSAddr, r.Addr) }
 
 // Restart stops the server, if it runs, and starts it in the same place with the same data.
 func (r *Redis) Restart() {

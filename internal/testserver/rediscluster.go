@@ -12,17 +12,18 @@ import (
 type RedisCluster struct {
 	Nodes    []*Redis
 	replicas []*Redis
+	opts     []RedisOption
 }
 
 const slots = 16384
 
 // StartRedisCluster starts a cluster of n masters that share the slots, and waits until every node knows the whole
 // cluster.
-func StartRedisCluster(tb TB, n int) *RedisCluster {
+func StartRedisCluster(tb TB, n int, opts ...RedisOption) *RedisCluster {
 	tb.Helper()
-	c := &RedisCluster{}
+	c := &RedisCluster{opts: opts}
 	for range n {
-		node, bus := startClusterNode(tb)
+		node, bus := c.start(tb)
 		c.Nodes = append(c.Nodes, node)
 		if err := c.join(len(c.Nodes)-1, n, bus); err != nil {
 			tb.Fatalf("cluster: %v", err)
@@ -36,15 +37,16 @@ func StartRedisCluster(tb TB, n int) *RedisCluster {
 	return c
 }
 
-// startClusterNode starts a server that can join a cluster, and returns the port of its bus.
-func startClusterNode(tb TB) (node *Redis, bus int) {
+// start starts a server that can join a cluster, and returns the port of its bus.
+func (c *RedisCluster) start(tb TB) (node *Redis, bus int) {
 	tb.Helper()
 	bus, err := freePort()
 	if err != nil {
 		tb.Fatalf("port for the cluster bus: %v", err)
 	}
 	// By default the bus port is the port plus 10000, which may not exist.
-	return StartRedis(tb, WithRedisArgs("--cluster-enabled", "yes", "--cluster-node-timeout", "2000", "--cluster-port", strconv.Itoa(bus))), bus
+	args := WithRedisArgs("--cluster-enabled", "yes", "--cluster-node-timeout", "2000", "--cluster-port", strconv.Itoa(bus))
+	return StartRedis(tb, append([]RedisOption{args}, c.opts...)...), bus
 }
 
 // join gives node i of n its slots and introduces it to the first.
@@ -65,7 +67,7 @@ func (c *RedisCluster) join(i, n, bus int) error {
 
 // meet introduces a node to the first.
 func (c *RedisCluster) meet(node *Redis, bus int) error {
-	host, port, err := net.SplitHostPort(node.Addr)
+	host, port, err := net.SplitHostPort(node.among())
 	if err != nil {
 		return err
 	}
@@ -89,11 +91,11 @@ func (r *Redis) clusterOK(n int) error {
 	return nil
 }
 
-// Addrs are the addresses of all nodes.
+// Addrs are the addresses of all nodes, with TLS if they speak it.
 func (c *RedisCluster) Addrs() []string {
 	addrs := make([]string, len(c.Nodes))
 	for i, n := range c.Nodes {
-		addrs[i] = n.Addr
+		addrs[i] = n.among()
 	}
 	return addrs
 }
@@ -108,7 +110,7 @@ func (c *RedisCluster) AddReplicas(tb TB) []*Redis {
 		if err != nil {
 			tb.Fatalf("cluster: %v", err)
 		}
-		r, bus := startClusterNode(tb)
+		r, bus := c.start(tb)
 		added = append(added, r)
 		if err := c.meet(r, bus); err != nil {
 			tb.Fatalf("cluster: %v", err)

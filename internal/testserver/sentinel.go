@@ -14,7 +14,7 @@ const SentinelMaster = "shop"
 // StartRedisReplica starts a server that follows master, and waits until it has all that master has.
 func StartRedisReplica(tb TB, master *Redis, opts ...RedisOption) *Redis {
 	tb.Helper()
-	host, port, err := net.SplitHostPort(master.Addr)
+	host, port, err := net.SplitHostPort(master.among())
 	if err != nil {
 		tb.Fatalf("address of the master: %v", err)
 	}
@@ -45,10 +45,11 @@ func StartSentinel(tb TB, master *Redis) *Redis {
 }
 
 // StartSentinels starts n sentinels that watch master, which has so many replicas, and waits until they know each other
-// and the replicas. The majority of them decides. Where master has a password, the sentinels have the same.
-func StartSentinels(tb TB, n int, master *Redis, replicas int) []*Redis {
+// and the replicas. The majority of them decides. Where master has a password, the sentinels have the same. If master
+// speaks TLS, they must be given [Authority.Secure] too.
+func StartSentinels(tb TB, n int, master *Redis, replicas int, opts ...RedisOption) []*Redis {
 	tb.Helper()
-	host, port, err := net.SplitHostPort(master.Addr)
+	host, port, err := net.SplitHostPort(master.among())
 	if err != nil {
 		tb.Fatalf("address of the master: %v", err)
 	}
@@ -65,7 +66,11 @@ func StartSentinels(tb TB, n int, master *Redis, replicas int) []*Redis {
 		if err := os.WriteFile(conf, []byte(text), 0o600); err != nil {
 			tb.Fatalf("configuration of the sentinel: %v", err)
 		}
-		if err := s.launch(false, []string{conf, "--sentinel"}, nil); err != nil {
+		var setup redisSetup
+		for _, o := range opts {
+			o(&setup)
+		}
+		if err := s.launch(setup, []string{conf, "--sentinel"}); err != nil {
 			tb.Fatalf("%v", err)
 		}
 	}

@@ -1,16 +1,8 @@
 package sqltest
 
 import (
-	"bytes"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"errors"
-	"math/big"
 	"strings"
 	"testing"
 	"time"
@@ -77,8 +69,9 @@ func testEachRight(t *testing.T, p Product) {
 // testTLS: a certificate is verified by the file of its authority and by the name of the server, and a wrong one is
 // refused before anything is said.
 func testTLS(t *testing.T, p Product) {
-	cert, key, pool := authority(t, "db.test")
-	server := p.Start(t, testserver.WithTLS(cert, key))
+	authority := testserver.NewAuthority(t)
+	pool := authority.Pool()
+	server := p.Start(t, testserver.WithTLS(authority.Issue("db.test")))
 	url := server.NewDatabase(t)
 	for name, tc := range map[string]struct {
 		tls  *tls.Config
@@ -102,31 +95,4 @@ func testTLS(t *testing.T, p Product) {
 	if err := p.open(t, plain).Ping(t.Context()); !errors.Is(err, storage.ErrUnavailable) {
 		t.Errorf("a server without TLS: %v", err)
 	}
-}
-
-// authority makes a certificate for a name, with its key, that vouches for itself.
-func authority(t *testing.T, name string) (cert, key []byte, pool *x509.CertPool) {
-	t.Helper()
-	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name}, DNSNames: []string{name}, IsCA: true,
-		BasicConstraintsValid: true, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, &private.PublicKey, private)
-	if err != nil {
-		t.Fatal(err)
-	}
-	raw, err := x509.MarshalPKCS8PrivateKey(private)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var c, k bytes.Buffer
-	_ = pem.Encode(&c, &pem.Block{Type: "CERTIFICATE", Bytes: der})
-	_ = pem.Encode(&k, &pem.Block{Type: "PRIVATE KEY", Bytes: raw})
-	pool = x509.NewCertPool()
-	pool.AppendCertsFromPEM(c.Bytes())
-	return c.Bytes(), k.Bytes(), pool
 }
