@@ -74,7 +74,7 @@ test: setup ## Test every kind of thing, with the race detector and real servers
 .PHONY: test-long
 test-long: setup ## Test the same and all that takes long: every story, long histories, both releases side by side
 	@LONG=1 GOTESTSUM='$(GOTESTSUM)' hack/test.sh $(PKG) -- $(ARGS)
-	hack/compat.sh -compat.adds 5000
+	LONG=1 hack/compat.sh -compat.adds 5000
 
 .PHONY: e2e
 e2e: setup ## Test it on a real cluster only, as root, with every story (ARGS='-run TestUpgrade')

@@ -129,11 +129,13 @@ func (r relay) run(before, now *sidecar) {
 
 func (r relay) quantities() map[string]int { return r.first.quantities(r.cart[len("/v1/carts/"):]) }
 
-// TestMixedVersionsLinearizable is [TestLinearizable] with both releases, each sidecar now being one and now the other:
-// on Redis, which is written by hand, and on SQLite for the engine that all other backends share.
+// TestMixedVersionsLinearizable is [TestLinearizable] with both releases, each sidecar now being one and now the other.
 func TestMixedVersionsLinearizable(t *testing.T) {
-	for name, f := range map[string]fleet{"redis": {mixed: true}, "sqlite": {mixed: true, sqlite: true}} {
+	t.Setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
+	t.Setenv("AWS_SECRET_ACCESS_KEY", "wJalrXUtnFEMI")
+	for name, f := range mixedFleets {
 		t.Run(name, func(t *testing.T) {
+			f.mixed = true
 			linearizables(t, f, *linearRuns, slices.Concat(allFaults, []fault{otherVersion, otherVersion}))
 		})
 	}
