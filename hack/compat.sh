@@ -18,5 +18,5 @@ mkdir "$scratch/before" "$scratch/tmp"
 git archive "$base" | tar -x -C "$scratch/before"
 export TMPDIR=$scratch/tmp
 go test -race -tags "compat${LONG:+,long}" -count=1 -timeout 60m -run TestMixedVersions -v ./e2e/processes \
-  -compat.tree "$scratch/before" -linear.runs 2 -linear.ops 10000 "$@" |
+  -compat.tree "$scratch/before" -linear.runs 1 -linear.ops 10000 "$@" |
   grep -vE '^=== (RUN|PAUSE|CONT|NAME)'

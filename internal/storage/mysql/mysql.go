@@ -13,7 +13,6 @@ import (
 var (
 	_ cell.Driver     = (*driver)(nil)
 	_ sql.Dialect     = (*driver)(nil)
-	_ storage.Beater  = (*driver)(nil)
 	_ storage.Advisor = (*driver)(nil)
 )
 
@@ -44,16 +43,6 @@ func openDriver(c sql.Config) (*driver, error) {
 
 // Bind implements [sql.Dialect], as bytes, which no character set of a connection converts.
 func (d *driver) Bind(text string) any { return []byte(text) }
-
-// Beat implements [storage.Beater]: the server answers, and takes writes.
-func (d *driver) Beat(ctx context.Context) error {
-	var readOnly bool
-	err := d.Get(ctx, `SELECT @@read_only`, &readOnly)
-	if err == nil && readOnly {
-		err = sql.ErrReadOnly
-	}
-	return err
-}
 
 // Advice implements [storage.Advisor].
 func (d *driver) Advice(ctx context.Context) ([]storage.Advice, error) {

@@ -41,9 +41,10 @@ var statements = sql.Statements{
 		SELECT identifier, instance FROM sidecart_carts
 		WHERE prefix = ? AND identifier >= ? AND (identifier > ? OR instance > ?)
 		ORDER BY identifier, instance LIMIT ?`,
-	Flush: `DELETE FROM sidecart_carts WHERE prefix = ? ORDER BY identifier, instance LIMIT 500`,
-	Sweep: `DELETE FROM sidecart_carts WHERE removable_at <= ` + micros + ` DIV 1000 ORDER BY removable_at LIMIT ?`,
-	Time:  `SELECT ` + micros,
+	Flush:    `DELETE FROM sidecart_carts WHERE prefix = ? ORDER BY identifier, instance LIMIT 500`,
+	Sweep:    `DELETE FROM sidecart_carts WHERE removable_at <= ` + micros + ` DIV 1000 ORDER BY removable_at LIMIT ?`,
+	Time:     `SELECT ` + micros,
+	ReadOnly: `SELECT @@read_only`,
 	// A turn of the probe inserts a row and deletes it, but updates none. This update finds no row.
 	Prove: `UPDATE sidecart_carts SET version = 1 WHERE prefix = '' AND identifier = '' AND instance = ''`,
 	// An inserted number sets the counter to the next one if that is greater, and never sets it back.

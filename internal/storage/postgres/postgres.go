@@ -18,7 +18,6 @@ var (
 	_ cell.Hearer     = (*driver)(nil)
 	_ cell.Announcer  = (*driver)(nil)
 	_ sql.Dialect     = (*driver)(nil)
-	_ storage.Beater  = (*driver)(nil)
 	_ storage.Advisor = (*driver)(nil)
 )
 
@@ -60,16 +59,6 @@ func openDriver(c sql.Config) (*driver, error) {
 
 // Bind implements [sql.Dialect].
 func (d *driver) Bind(text string) any { return text }
-
-// Beat implements [storage.Beater]: the server answers, and takes writes.
-func (d *driver) Beat(ctx context.Context) error {
-	var readOnly bool
-	err := d.Get(ctx, `SELECT current_setting('transaction_read_only')::boolean`, &readOnly)
-	if err == nil && readOnly {
-		err = sql.ErrReadOnly
-	}
-	return err
-}
 
 // Advice implements [storage.Advisor].
 func (d *driver) Advice(ctx context.Context) (advice []storage.Advice, err error) {

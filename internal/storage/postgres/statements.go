@@ -58,9 +58,10 @@ var statements = sql.Statements{
 			SELECT prefix, identifier, instance FROM sidecart_carts
 			WHERE removable_at <= (extract(epoch FROM statement_timestamp()) * 1000)::bigint
 			ORDER BY removable_at LIMIT $1 FOR UPDATE SKIP LOCKED)`,
+	Time:     `SELECT ` + micros,
+	ReadOnly: `SELECT current_setting('transaction_read_only')::boolean`,
 	// Setting the sequence is not transactional, so two callers that raise it take turns. Otherwise one could set it
 	// back after the other. Leases do not take turns; the margin is more than they can take meanwhile.
-	Time: `SELECT ` + micros,
 	RaiseFence: `
 		WITH turn AS MATERIALIZED (SELECT pg_advisory_xact_lock(hashtextextended('sidecart_fences', 0)))
 		SELECT setval('sidecart_fences', $1::bigint + 1000000) FROM turn WHERE coalesce(pg_sequence_last_value('sidecart_fences'), 0) < $1::bigint`,

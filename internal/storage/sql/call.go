@@ -164,6 +164,3 @@ const (
 	SweepInterval = time.Minute
 	SweepBatch    = 100
 )
-
-// ErrReadOnly is the answer of a server that takes no writes.
-var ErrReadOnly = fmt.Errorf("%w: %w", storage.ErrUnavailable, &storage.Refusal{Words: "the server is read-only"})

@@ -3,6 +3,7 @@ package sql
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/sidecart/sidecart/internal/cart"
@@ -13,6 +14,7 @@ import (
 var (
 	_ cell.FenceCounter = (*Server)(nil)
 	_ cell.Prover       = (*Server)(nil)
+	_ storage.Beater    = (*Server)(nil)
 	_ storage.Auditor   = (*Server)(nil)
 )
 
@@ -67,6 +69,8 @@ type Statements struct {
 	RaiseFence string
 	// Time is the server's, in microseconds.
 	Time string
+	// ReadOnly reports whether the server takes no writes.
+	ReadOnly string
 	// Prove changes nothing. It fails if a right is missing that a change needs and a turn does not; "" for none.
 	Prove string
 }
@@ -217,6 +221,16 @@ func (s *Server) LastFence(ctx context.Context) (fence uint64, err error) {
 		return err
 	})
 	return fence, err
+}
+
+// Beat implements [storage.Beater]: the server answers, and takes writes.
+func (s *Server) Beat(ctx context.Context) error {
+	var readOnly bool
+	err := s.Get(ctx, s.statements.ReadOnly, &readOnly)
+	if err == nil && readOnly {
+		err = fmt.Errorf("%w: %w", storage.ErrUnavailable, &storage.Refusal{Words: "the server is read-only"})
+	}
+	return err
 }
 
 // Flush implements [cell.Flusher], and notes it in the audit trail.
