@@ -2,6 +2,7 @@ package redis
 
 import (
 	"crypto/tls"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -43,7 +44,7 @@ func serversOverTLS(t *testing.T, mode Mode, names ...string) secured {
 		}
 		s.masters, s.replicas = []*testserver.Redis{master}, []*testserver.Redis{replica}
 	}
-	s.config = asLeastUser(t, s.config, append(s.masters, s.replicas...)...)
+	s.config = asLeastUser(t, s.config, slices.Concat(s.masters, s.replicas)...)
 	s.config.TLS = s.client(t)
 	return s
 }
@@ -172,6 +173,34 @@ func TestRefusedOverTLS(t *testing.T) {
 			})
 		}
 	}
+}
+
+// TestNamesOverTLS: nodes of a Cluster that announce names are verified by these, where the configuration has none.
+func TestNamesOverTLS(t *testing.T) {
+	servers := serversOverTLS(t, Cluster, "localhost")
+	c := servers.config
+	c.Prefix = "p"
+	for i, address := range c.Addresses {
+		c.Addresses[i] = strings.Replace(address, "127.0.0.1", "localhost", 1)
+	}
+	all := slices.Concat(servers.masters, servers.replicas)
+	for _, node := range all {
+		do(t, node, "CONFIG", "SET", "cluster-announce-hostname", "localhost", "cluster-preferred-endpoint-type", "hostname")
+	}
+	for _, node := range all {
+		await(t, "a node knows all names", func() bool {
+			return strings.Count(do(t, node, "CLUSTER", "NODES"), ",localhost ") == len(all)
+		})
+	}
+	s := open(t, c)
+	if err := s.Ping(t.Context()); err != nil {
+		t.Errorf("Ping: %v", err)
+	}
+	mustCommit(t, s, storage.Committed, replace(u1, &cart.Cart{}, `{"a":1}`))
+	_, replica := servers.of(t, s)
+	do(t, replica, "CLUSTER", "FAILOVER")
+	replica.AwaitRole("master")
+	mustCommit(t, s, storage.Committed, replace(u1, mustLoad(t, s, u1), `{"b":1}`))
 }
 
 // TestTLSWithoutClientCertificates: servers that ask for no certificate of a client get on with a password.
