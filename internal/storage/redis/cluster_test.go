@@ -18,6 +18,7 @@ func TestSlotMigration(t *testing.T) {
 	c := testserver.StartRedisCluster(t, 3)
 	s := open(t, Config{Addresses: c.Addrs(), Mode: Cluster})
 	mustCommit(t, s, storage.Committed, replace(u1, &cart.Cart{}, `{"a":1}`))
+	connected(t, s)
 	was := mustLoad(t, s, u1)
 	n := s.space.names(u1)
 	slot := do(t, c.Nodes[0], "CLUSTER", "KEYSLOT", n.cart)
@@ -74,6 +75,7 @@ func TestSlotThatStaysOnItsWay(t *testing.T) {
 	c := testserver.StartRedisCluster(t, 3)
 	s := open(t, Config{Addresses: c.Addrs(), Mode: Cluster})
 	mustCommit(t, s, storage.Committed, replace(u1, &cart.Cart{}, `{"a":1}`))
+	connected(t, s)
 	was := mustLoad(t, s, u1)
 	key := s.space.names(u1).cart
 	slot := do(t, c.Nodes[0], "CLUSTER", "KEYSLOT", key)

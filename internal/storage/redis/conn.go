@@ -7,9 +7,12 @@ import (
 	"errors"
 	"net"
 	"os"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	goredis "github.com/redis/go-redis/v9"
 )
 
 // dialer dials with TLS where the configuration asks for it.
@@ -117,9 +120,12 @@ func (h heard) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// Write writes to the connection. The TLS alert that asks for a certificate comes after the handshake, so a write may
-// be the first to meet it.
+// Write writes to the connection, and shows it to whoever wants it. The TLS alert that asks for a certificate comes
+// after the handshake, so a write may be the first to meet it.
 func (h heard) Write(p []byte) (int, error) {
+	if wanted.Load() > 0 {
+		show(h, p)
+	}
 	n, err := h.Conn.Write(p)
 	if err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
 		return n, err
@@ -146,3 +152,45 @@ func (h heard) farewell(err error) error {
 type farewellError struct{ words string }
 
 func (e *farewellError) Error() string { return e.words }
+
+// The driver does not give out its connections. But it writes what it is told: a PING with a word that only one caller
+// knows shows that caller the connection that the driver holds for it.
+var (
+	wanted atomic.Int32 // how many words are in byWord
+	byWord sync.Map     // of chan net.Conn
+)
+
+// taken dials by the driver, which also introduces itself to the server, and returns the connection that hold then
+// holds, without deadlines. The driver no longer uses it, but still closes it when it must not be used: when sentinels
+// name another master, say.
+func taken(ctx context.Context, hold *goredis.Conn) (net.Conn, error) {
+	word, shown := randomName(), make(chan net.Conn, 1)
+	byWord.Store(word, shown)
+	wanted.Add(1)
+	defer func() {
+		wanted.Add(-1)
+		byWord.Delete(word)
+	}()
+	if err := hold.Do(ctx, "ping", word).Err(); err != nil {
+		return nil, err
+	}
+	select {
+	case conn := <-shown:
+		return conn, conn.SetDeadline(time.Time{})
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// show shows the connection to the caller whose word is being written to it.
+func show(h heard, p []byte) {
+	word, ping := bytes.CutPrefix(p, []byte("*2\r\n$4\r\nping\r\n"))
+	if !ping {
+		return
+	}
+	if _, word, _ = bytes.Cut(word, []byte("\r\n")); len(word) > 2 {
+		if shown, ok := byWord.LoadAndDelete(string(word[:len(word)-2])); ok {
+			shown.(chan net.Conn) <- h
+		}
+	}
+}

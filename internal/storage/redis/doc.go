@@ -20,5 +20,9 @@
 //	fence.cart.u1.default                sorted set: leases by their end, and the last fence
 //	index.cart.u1                        set: the identifier's instances
 //
+// The calls of a process share one connection to each server, and their system calls. What would hold up others, or is
+// about its own connection, takes one of the driver's pool: large commands, WAIT for replicas, subscriptions, and
+// commands that a server has redirected. See shared.go.
+//
 // The package imports storage, cart and go-redis.
 package redis

@@ -18,6 +18,7 @@ import (
 // Store keeps carts in Redis. It is safe for concurrent use.
 type Store struct {
 	client  goredis.UniversalClient
+	sharing *sharing
 	master  string // what the sentinels call it
 	space   space
 	secrets []storage.Secret // what no error may quote
@@ -61,6 +62,7 @@ func New(_ context.Context, c Config) (*Store, error) {
 		done:      make(chan struct{}),
 		probing:   make(chan struct{}, 1), probeInstance: probeName + randomName(),
 	}
+	s.sharing = newSharing(&c, s.client)
 	s.watching = newWatching(s)
 	return s, nil
 }
@@ -70,19 +72,14 @@ func randomName() string { return storage.NewToken() }
 
 // Load reads the cart by one HGETALL.
 func (s *Store) Load(ctx context.Context, key cart.Key) (*cart.Cart, error) {
-	cmd := onceList{goredis.NewStringSliceCmd(ctx, "hgetall", s.space.names(key).cart)}
-	if err := s.client.Process(ctx, cmd); err != nil {
+	name := s.space.names(key).cart
+	r, err := s.exchange(ctx, name, []any{"hgetall", name}, true)
+	if err != nil {
 		return nil, s.translate(ctx, err, "load", key)
 	}
-	c, err := decodeCart(cmd.Val())
+	c, err := decodeCart(r.list)
 	return c, s.translate(ctx, err, "load", key)
 }
-
-// onceList is [once] for lists.
-type onceList struct{ *goredis.StringSliceCmd }
-
-// NoRetry makes the client try only once, so that an error is returned at once.
-func (onceList) NoRetry() bool { return true }
 
 // Atomic is true for any two carts, and in a Cluster for those whose identifiers are in one slot.
 func (s *Store) Atomic(a, b cart.Key) bool {
@@ -190,6 +187,7 @@ func (s *Store) Close() error {
 	s.mu.Unlock()
 	s.tasks.Wait()
 	s.waiters.close()
+	s.sharing.end()
 	if err := s.client.Close(); err != nil {
 		return fmt.Errorf("redis: close: %w: %w", storage.ErrUnavailable, err)
 	}

@@ -104,6 +104,12 @@ type once struct {
 // run the command.
 func (*once) NoRetry() bool { return true }
 
+// onceList is [once] for lists.
+type onceList struct{ *goredis.StringSliceCmd }
+
+// NoRetry makes the client try only once, so that an error is returned at once.
+func (onceList) NoRetry() bool { return true }
+
 // scriptArgs begins the arguments of a script; the script's own follow the keys.
 func scriptArgs(sc script, room int, keys ...string) []any {
 	args := make([]any, 3, 3+len(keys)+room)
@@ -119,12 +125,15 @@ func (s *Store) run(ctx context.Context, sc script, args []any) (string, error) 
 	if in, ok := s.scripts[sc.sha]; ok {
 		sc, args[1] = in, in.sha
 	}
+	key := ""
+	if n := args[2].(int); n > 0 {
+		key = args[3].(string)
+	}
 	for {
-		cmd := &once{StringCmd: goredis.NewStringCmd(ctx, args...), confirms: sc.confirms}
-		err := s.client.Process(ctx, cmd)
+		text, err := s.ask(ctx, sc, key, args)
 		switch {
 		case err == nil:
-			return cmd.Val(), cmd.confirmed.err()
+			return text, nil
 		case goredis.HasErrorPrefix(err, "NOSCRIPT") && args[0] == "evalsha":
 			args[0], args[1] = "eval", sc.source
 		case goredis.IsTryAgainError(err):
@@ -137,6 +146,50 @@ func (s *Store) run(ctx context.Context, sc script, args []any) (string, error) 
 			return "", err
 		}
 	}
+}
+
+// ask sends a script. WAIT is about what its own connection did, and would hold up others: a script that replicas must
+// confirm has a connection for itself.
+func (s *Store) ask(ctx context.Context, sc script, key string, args []any) (string, error) {
+	if !s.confirms || !sc.confirms {
+		r, err := s.exchange(ctx, key, args, false)
+		return r.text, err
+	}
+	cmd := &once{StringCmd: goredis.NewStringCmd(ctx, args...), confirms: true}
+	if err := s.client.Process(ctx, cmd); err != nil {
+		return "", err
+	}
+	return cmd.Val(), cmd.confirmed.err()
+}
+
+// exchange sends a command about key once, by the shared connection if there is one. Otherwise, and where that
+// connection leads to the wrong server, the driver sends it: a server that redirects has not run it.
+func (s *Store) exchange(ctx context.Context, key string, args []any, list bool) (r reply, err error) {
+	r, sent, err := s.sharing.do(ctx, key, args)
+	switch {
+	case sent && err != nil:
+		return r, err
+	case sent && !isRedirected(r.err):
+		return r, r.err
+	}
+	if list {
+		cmd := onceList{goredis.NewStringSliceCmd(ctx, args...)}
+		err = s.client.Process(ctx, cmd)
+		r = reply{list: cmd.Val()}
+	} else {
+		cmd := &once{StringCmd: goredis.NewStringCmd(ctx, args...)}
+		err = s.client.Process(ctx, cmd)
+		r = reply{text: cmd.Val()}
+	}
+	if err == nil {
+		s.sharing.offer(ctx, key)
+	}
+	return r, err
+}
+
+// isRedirected reports whether another server is to be asked. No change was made.
+func isRedirected(err error) bool {
+	return err != nil && (isMisplaced(err) || goredis.HasErrorPrefix(err, "ASK "))
 }
 
 func pause(ctx context.Context, d time.Duration) error {

@@ -1,0 +1,388 @@
+package redis
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"reflect"
+	"strings"
+	"sync"
+	"testing"
+	"testing/iotest"
+	"testing/synctest"
+	"time"
+
+	"github.com/sidecart/sidecart/internal/cart"
+	"github.com/sidecart/sidecart/internal/storage"
+	"github.com/sidecart/sidecart/internal/testserver"
+)
+
+// sharedPipe is a shared connection whose other end the test plays.
+func sharedPipe(t *testing.T, timeout time.Duration) (*shared, net.Conn) {
+	ours, theirs := net.Pipe()
+	s := newShared(ours, timeout, func(*shared) {})
+	t.Cleanup(func() {
+		_ = theirs.Close()
+		<-s.ended
+	})
+	return s, theirs
+}
+
+// outcome is what became of a call.
+type outcome struct {
+	text string
+	sent bool
+	err  error
+}
+
+// call makes a call in the background.
+func (s *shared) call(ctx context.Context, word string) <-chan outcome {
+	done := make(chan outcome, 1)
+	go func() {
+		r, sent, err := s.do(ctx, []any{word})
+		done <- outcome{r.text, sent, err}
+	}()
+	return done
+}
+
+func read(t *testing.T, conn net.Conn) string {
+	t.Helper()
+	buf := make([]byte, 1<<16)
+	n, err := conn.Read(buf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(buf[:n])
+}
+
+func write(t *testing.T, conn net.Conn, text string) {
+	t.Helper()
+	if _, err := conn.Write([]byte(text)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func command(words ...string) (text string) {
+	for _, word := range words {
+		text += fmt.Sprintf("*1\r\n$%d\r\n%s\r\n", len(word), word)
+	}
+	return text
+}
+
+// TestBatch: a lone command is written at once, those that come while it is being written go together, and each caller
+// gets the reply to its own.
+func TestBatch(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, server := sharedPipe(t, time.Second)
+		a := s.call(t.Context(), "a")
+		synctest.Wait() // it is being written
+		b := s.call(t.Context(), "b")
+		synctest.Wait()
+		c := s.call(t.Context(), "c")
+		synctest.Wait()
+		if got := read(t, server); got != command("a") {
+			t.Errorf("first %q was written", got)
+		}
+		if got := read(t, server); got != command("b", "c") {
+			t.Errorf("then %q was written", got)
+		}
+		write(t, server, "+A\r\n$1\r\nB\r\n:3\r\n")
+		for want, done := range map[string]<-chan outcome{"A": a, "B": b, "3": c} {
+			if got := <-done; got != (outcome{want, true, nil}) {
+				t.Errorf("%+v, want the reply %s", got, want)
+			}
+		}
+	})
+}
+
+// TestBrokenBatch: when a connection breaks, what was written may have been made, and what was not was not.
+func TestBrokenBatch(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, server := sharedPipe(t, time.Second)
+		answered := s.call(t.Context(), "a")
+		synctest.Wait()
+		read(t, server)
+		sent := s.call(t.Context(), "b")
+		synctest.Wait()
+		read(t, server)
+		half := s.call(t.Context(), "c")
+		synctest.Wait()
+		waits := s.call(t.Context(), "d")
+		synctest.Wait()
+		write(t, server, "+A\r\n")
+		if _, err := io.ReadFull(server, make([]byte, 3)); err != nil {
+			t.Fatal(err)
+		}
+		_ = server.Close()
+		if got := <-answered; got != (outcome{"A", true, nil}) {
+			t.Errorf("the call that was answered: %+v", got)
+		}
+		for what, done := range map[string]<-chan outcome{"written": sent, "written in part": half} {
+			if got := <-done; !got.sent || got.err == nil {
+				t.Errorf("the call that was %s: %+v, want an error", what, got)
+			}
+		}
+		if got := <-waits; got.sent || got.err == nil {
+			t.Errorf("the call that was not written: %+v, want one that was not sent", got)
+		}
+		if got := <-s.call(t.Context(), "e"); got.sent {
+			t.Errorf("a call on the broken connection: %+v, want one that was not sent", got)
+		}
+	})
+}
+
+// TestOverdue: a call fails when its own time is up. Another that began later still gets its reply, and none begins any
+// more. When the last has ended, the connection is closed.
+func TestOverdue(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, server := sharedPipe(t, 500*time.Millisecond)
+		start := time.Now()
+		first := s.call(t.Context(), "a")
+		synctest.Wait()
+		read(t, server)
+		time.Sleep(300 * time.Millisecond)
+		second := s.call(t.Context(), "b")
+		synctest.Wait()
+		read(t, server)
+		got := <-first
+		if timeout, ok := errors.AsType[net.Error](got.err); !ok || !timeout.Timeout() || !got.sent || time.Since(start) != 500*time.Millisecond {
+			t.Errorf("after %v: %+v, want a timeout after 500ms", time.Since(start), got)
+		}
+		if got := <-s.call(t.Context(), "c"); got.sent {
+			t.Errorf("a call after one was overdue: %+v, want one that was not sent", got)
+		}
+		write(t, server, "+A\r\n+B\r\n")
+		if got := <-second; got != (outcome{"B", true, nil}) {
+			t.Errorf("the later call: %+v", got)
+		}
+		<-s.ended
+	})
+}
+
+// TestHalfOpen: a server that is gone without a word, or that no longer reads, costs its callers their timeout, and then
+// the connection is closed.
+func TestHalfOpen(t *testing.T) {
+	for what, reads := range map[string]bool{"silent": true, "not reading": false} {
+		t.Run(what, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s, server := sharedPipe(t, 500*time.Millisecond)
+				start := time.Now()
+				var all []<-chan outcome
+				for _, word := range []string{"a", "b", "c"} {
+					all = append(all, s.call(t.Context(), word))
+					synctest.Wait()
+					if reads {
+						read(t, server)
+					}
+				}
+				for _, done := range all {
+					if got := <-done; !errors.Is(got.err, os.ErrDeadlineExceeded) || time.Since(start) != 500*time.Millisecond {
+						t.Errorf("after %v: %+v, want a timeout after 500ms", time.Since(start), got)
+					}
+				}
+				<-s.ended
+			})
+		})
+	}
+}
+
+// TestLateReply: a caller whose deadline is over has gone. Its reply is nobody else's. A caller that was cancelled
+// learns what became of its command.
+func TestLateReply(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, server := sharedPipe(t, time.Second)
+		short, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+		defer cancel()
+		gone := s.call(short, "a")
+		synctest.Wait()
+		read(t, server)
+		if got := <-gone; !errors.Is(got.err, context.DeadlineExceeded) || !got.sent {
+			t.Errorf("beyond its deadline: %+v", got)
+		}
+		ctx, stop := context.WithCancel(t.Context())
+		cancelled := s.call(ctx, "b")
+		synctest.Wait()
+		read(t, server)
+		stop()
+		synctest.Wait()
+		write(t, server, "+A\r\n+B\r\n")
+		if got := <-cancelled; got != (outcome{"B", true, nil}) {
+			t.Errorf("the cancelled call: %+v", got)
+		}
+	})
+}
+
+// TestUnexpectedBytes: a reply that nobody asked for, or that is none, ends the connection, since all that follows would
+// go to the wrong callers.
+func TestUnexpectedBytes(t *testing.T) {
+	for _, text := range []string{"+A\r\n+B\r\n", "?\r\n", "\r\n", "$x\r\n", "$-2\r\n", "*1\r\n*0\r\n", "$1\r\nxyz\r\n", strings.Repeat("+", replyBuffer+1)} {
+		synctest.Test(t, func(t *testing.T) {
+			s, server := sharedPipe(t, time.Second)
+			done := s.call(t.Context(), "a")
+			synctest.Wait()
+			read(t, server)
+			_, _ = server.Write([]byte(text))
+			<-s.ended
+			if got := <-done; (got.err == nil) != (text[:1] == "+" && len(text) < 10) {
+				t.Errorf("%.20q: %+v", text, got)
+			}
+			if s.alive() {
+				t.Errorf("%.20q: the connection is still used", text)
+			}
+		})
+	}
+}
+
+// FuzzReplies: replies are the same however the bytes arrive, and no bytes make it panic.
+func FuzzReplies(f *testing.F) {
+	for _, text := range []string{"+OK\r\n", "-ERR no\r\n", ":5\r\n$3\r\nabc\r\n", "*2\r\n$1\r\na\r\n:1\r\n", "*-1\r\n$-1\r\n", "$5\r\nab", "*3\r\n"} {
+		f.Add([]byte(text))
+	}
+	all := func(from io.Reader) (list []reply) {
+		in := newReplies(from)
+		for {
+			r, err := in.next()
+			if err != nil {
+				return list
+			}
+			list = append(list, r)
+		}
+	}
+	f.Fuzz(func(t *testing.T, text []byte) {
+		whole, bytewise := all(bytes.NewReader(text)), all(iotest.OneByteReader(bytes.NewReader(text)))
+		if !reflect.DeepEqual(whole, bytewise) {
+			t.Errorf("%q: %+v at once, %+v byte by byte", text, whole, bytewise)
+		}
+	})
+}
+
+// connected waits until a store has a shared connection.
+func connected(t *testing.T, s *Store) *shared {
+	t.Helper()
+	var conn *shared
+	await(t, "there is a shared connection", func() bool {
+		mustLoad(t, s, u1)
+		conn = s.sharing.seat(s.sharing.server(t.Context(), s.space.names(u1).cart)).conn.Load()
+		return conn != nil && conn.alive()
+	})
+	return conn
+}
+
+// TestCrowdOnOneConnection: each of many callers gets its own cart, and the server sees only a few connections.
+func TestCrowdOnOneConnection(t *testing.T) {
+	r := testserver.StartRedis(t)
+	s := open(t, Config{Addresses: []string{r.Addr}})
+	conn := connected(t, s)
+	do(t, r, "CONFIG", "RESETSTAT")
+	var crowd sync.WaitGroup
+	const callers, turns = 50, 20
+	for i := range callers {
+		crowd.Go(func() {
+			key := cart.Key{Identifier: fmt.Sprint("crowd", i), Instance: "default"}
+			was := &cart.Cart{}
+			for n := range turns {
+				text := fmt.Sprintf(`{"%d":"%s"}`, n, strings.Repeat(key.Identifier, 100))
+				outs, err := s.Commit(t.Context(), replace(key, was, text))
+				if err != nil || outs[0].Status != storage.Committed {
+					t.Errorf("%v: %+v, %v", key, outs, err)
+					return
+				}
+				if was, err = s.Load(t.Context(), key); err != nil || string(was.Items.Object.Bytes()) != text {
+					t.Errorf("%v: %v, %v, want %s", key, was, err, text)
+					return
+				}
+			}
+		})
+	}
+	crowd.Wait()
+	if !conn.alive() {
+		t.Error("the connection was given up")
+	}
+	if stats := do(t, r, "INFO", "stats"); !strings.Contains(stats, "total_connections_received:1\r\n") {
+		t.Errorf("new connections were made, other than that of this question:\n%s", stats)
+	}
+}
+
+// TestServerClosesSharedConnection: a connection that the server closed while nobody used it fails no call, and the
+// next one is made by itself.
+func TestServerClosesSharedConnection(t *testing.T) {
+	r := testserver.StartRedis(t)
+	s := open(t, Config{Addresses: []string{r.Addr}})
+	for range 3 {
+		conn := connected(t, s)
+		do(t, r, "CLIENT", "KILL", "TYPE", "normal")
+		<-conn.ended
+		mustLoad(t, s, u1)
+	}
+}
+
+// TestCutOffCommit: a commit whose connection breaks is answered as not known, and was made once or not at all.
+func TestCutOffCommit(t *testing.T) {
+	r := testserver.StartRedis(t)
+	s := open(t, Config{Addresses: []string{r.Addr}})
+	mustCommit(t, s, storage.Committed, replace(u1, &cart.Cart{}, `{"a":1}`))
+	connected(t, s)
+	was := mustLoad(t, s, u1)
+	do(t, r, "CLIENT", "PAUSE", "10000", "WRITE")
+	done := make(chan error, 1)
+	go func() {
+		_, err := s.Commit(t.Context(), replace(u1, was, `{"b":1}`))
+		done <- err
+	}()
+	await(t, "the commit waits", func() bool { return strings.Contains(do(t, r, "INFO", "clients"), "blocked_clients:1") })
+	do(t, r, "CLIENT", "KILL", "TYPE", "normal")
+	err := <-done
+	if _, refused := storage.RefusalOf(err); !errors.Is(err, storage.ErrUnavailable) || refused {
+		t.Errorf("%v, want ErrUnavailable that does not say that nothing was changed", err)
+	}
+	do(t, r, "CLIENT", "UNPAUSE")
+	if now := mustLoad(t, s, u1); now.Version > was.Version+1 {
+		t.Errorf("the commit was made %d times", now.Version-was.Version)
+	}
+}
+
+// TestLargeCommands go by themselves, and come back over the shared connection.
+func TestLargeCommands(t *testing.T) {
+	r := testserver.StartRedis(t)
+	s := open(t, Config{Addresses: []string{r.Addr}})
+	conn := connected(t, s)
+	text := `{"a":"` + strings.Repeat("x", 3*mostShared) + `"}`
+	mustCommit(t, s, storage.Committed, replace(u1, &cart.Cart{}, text))
+	if c := mustLoad(t, s, u1); string(c.Items.Object.Bytes()) != text {
+		t.Error("the document was changed on its way")
+	}
+	if !conn.alive() {
+		t.Error("the connection was given up")
+	}
+}
+
+// TestSharedConnectionFollowsTheMaster: after a failover nobody goes on with the old master.
+func TestSharedConnectionFollowsTheMaster(t *testing.T) {
+	master := testserver.StartRedis(t)
+	replica := testserver.StartRedisReplica(t, master)
+	sentinel := testserver.StartSentinels(t, 1, master, 1)[0]
+	s := open(t, Config{Addresses: []string{sentinel.Addr}, Mode: Sentinel, MasterName: testserver.SentinelMaster})
+	mustCommit(t, s, storage.Committed, replace(u1, &cart.Cart{}, `{"a":1}`))
+	old := connected(t, s)
+	await(t, "the sentinel knows the replica well enough", func() bool {
+		_, err := sentinel.Do("SENTINEL", "FAILOVER", testserver.SentinelMaster)
+		return err == nil
+	})
+	replica.AwaitRole("master")
+	await(t, "a commit is made", func() bool {
+		was, err := s.Load(t.Context(), u1)
+		if err != nil {
+			return false
+		}
+		outs, err := s.Commit(t.Context(), replace(u1, was, `{"b":1}`))
+		return err == nil && outs[0].Status == storage.Committed && do(t, replica, "HGET", s.space.names(u1).cart, "items") == `{"b":1}`
+	})
+	<-old.ended
+	if at := connected(t, s).conn.RemoteAddr().String(); at != replica.Addr {
+		t.Errorf("the shared connection leads to %s, want the new master %s", at, replica.Addr)
+	}
+}

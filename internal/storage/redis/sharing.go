@@ -1,0 +1,172 @@
+package redis
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	goredis "github.com/redis/go-redis/v9"
+)
+
+// sharing are the shared connections of a store: one for each server that it talks to. They only make calls cheaper.
+// While there is none, calls take connections of the driver's pool, and a call that went well has one made in the
+// background. So the driver alone finds servers, follows redirections, and meets what is wrong with a server.
+type sharing struct {
+	client  goredis.UniversalClient
+	timeout time.Duration
+	// single is the client of the only server; nil in a Cluster.
+	single *goredis.Client
+	// off says that the pool has no connection to spare.
+	off bool
+
+	mu      sync.Mutex
+	seats   map[*goredis.Client]*seat // by the client of a server
+	closing context.Context
+	close   context.CancelFunc
+	tasks   sync.WaitGroup
+}
+
+// seat is the place of one server's shared connection.
+type seat struct {
+	conn   atomic.Pointer[shared]
+	making atomic.Bool
+	// rest is until when no connection is made, since the last try failed.
+	rest time.Time
+}
+
+// makeTimeout bounds how long a shared connection may take to be made, and makeRest is how long to wait after a failure.
+const (
+	makeTimeout = 5 * time.Second
+	makeRest    = time.Second
+)
+
+func newSharing(c *Config, client goredis.UniversalClient) *sharing {
+	s := &sharing{client: client, timeout: c.timeouts().read, off: c.PoolSize == 1, seats: map[*goredis.Client]*seat{}}
+	s.single, _ = client.(*goredis.Client)
+	s.closing, s.close = context.WithCancel(context.Background())
+	return s
+}
+
+// server returns the client of the server that has a key; nil if that is not known.
+func (s *sharing) server(ctx context.Context, key string) *goredis.Client {
+	if s.single != nil {
+		return s.single
+	}
+	cluster, ok := s.client.(*goredis.ClusterClient)
+	if !ok || key == "" {
+		return nil
+	}
+	node, err := cluster.MasterForKey(ctx, key)
+	if err != nil {
+		return nil
+	}
+	return node
+}
+
+// seat returns the seat of a server.
+func (s *sharing) seat(server *goredis.Client) *seat {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	at := s.seats[server]
+	if at == nil {
+		at = &seat{}
+		s.seats[server] = at
+	}
+	return at
+}
+
+// do sends a command over the shared connection of the server that has key. sent is false if it cannot have reached
+// that server.
+func (s *sharing) do(ctx context.Context, key string, args []any) (r reply, sent bool, err error) {
+	if s.off || ctx.Err() != nil {
+		return reply{}, false, nil
+	}
+	server := s.server(ctx, key)
+	if server == nil {
+		return reply{}, false, nil
+	}
+	conn := s.seat(server).conn.Load()
+	if conn == nil {
+		return reply{}, false, nil
+	}
+	return conn.do(ctx, args)
+}
+
+// offer has a shared connection made to the server that has key, where there is none.
+func (s *sharing) offer(ctx context.Context, key string) {
+	if s.off {
+		return
+	}
+	server := s.server(ctx, key)
+	if server == nil {
+		return
+	}
+	at := s.seat(server)
+	if conn := at.conn.Load(); conn != nil && conn.alive() || !at.making.CompareAndSwap(false, true) {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closing.Err() != nil || time.Now().Before(at.rest) {
+		at.making.Store(false)
+		return
+	}
+	s.tasks.Add(1)
+	go func() {
+		defer s.tasks.Done()
+		defer at.making.Store(false)
+		s.make(server, at)
+	}()
+}
+
+func (s *sharing) make(server *goredis.Client, at *seat) {
+	ctx, cancel := context.WithTimeout(s.closing, makeTimeout)
+	defer cancel()
+	hold := server.EphemeralConn()
+	conn, err := taken(ctx, hold)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err == nil {
+		err = s.closing.Err()
+	}
+	if err != nil {
+		_ = hold.Close()
+		at.rest = time.Now().Add(makeRest)
+		return
+	}
+	s.tasks.Add(1)
+	at.conn.Store(newShared(conn, s.timeout, func(ended *shared) {
+		defer s.tasks.Done()
+		at.conn.CompareAndSwap(ended, nil)
+		s.leave(server, at)
+		_ = hold.Close()
+	}))
+}
+
+// leave forgets a seat without connection, since its server may have left the Cluster.
+func (s *sharing) leave(server *goredis.Client, at *seat) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if at.conn.Load() == nil && !at.making.Load() && s.seats[server] == at {
+		delete(s.seats, server)
+	}
+}
+
+// end closes all shared connections.
+func (s *sharing) end() {
+	s.mu.Lock()
+	s.close()
+	var open []*shared
+	for _, at := range s.seats {
+		if conn := at.conn.Load(); conn != nil {
+			open = append(open, conn)
+		}
+	}
+	s.mu.Unlock()
+	for _, conn := range open {
+		conn.fail(goredis.ErrClosed)
+		<-conn.ended
+	}
+	s.tasks.Wait()
+}
