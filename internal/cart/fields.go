@@ -71,8 +71,16 @@ func checkID(path, key string, value []byte) error {
 
 // isWhole reports whether a value is a number written only in digits, with or without a minus sign.
 func isWhole(value []byte) bool {
-	digits := bytes.TrimPrefix(value, []byte("-"))
-	return len(digits) > 0 && len(bytes.Trim(digits, "0123456789")) == 0
+	return isDigits(bytes.TrimPrefix(value, []byte("-")))
+}
+
+func isDigits(text []byte) bool {
+	for _, c := range text {
+		if c < '0' || c > '9' {
+			return false
+		}
+	}
+	return len(text) > 0
 }
 
 // emptyMap turns [] into {}: PHP writes an empty map as [].
@@ -96,6 +104,12 @@ func parseQuantity(value []byte) (q int64, ok bool) {
 		return 0, false
 	}
 	const mostDigits = 18
+	if len(value) <= mostDigits && isDigits(value) {
+		for _, c := range value {
+			q = 10*q + int64(c-'0')
+		}
+		return q, true
+	}
 	digits, zeros := significant(value)
 	switch {
 	case value[0] == '-', zeros < 0:
@@ -201,6 +215,40 @@ func checkItem(id string, item []Member, l Limits) (changed bool, err error) {
 		}
 	}
 	return changed, nil
+}
+
+// isPlainItem reports whether checkItem would find nothing in an item and change nothing. It makes no copy.
+func isPlainItem(id string, item []byte, l Limits) bool {
+	for m := (cursor{text: item}); m.next(); {
+		switch string(m.key) {
+		case "id":
+			if !m.isText(id) {
+				return false
+			}
+		case "quantity":
+			if q, ok := parseQuantity(m.value); !ok || q < 1 || q > l.MaxQuantity {
+				return false
+			}
+		case "attributes", "conditions":
+			if string(m.value) == "[]" {
+				return false
+			}
+		}
+		if m.isEscaped() {
+			return false
+		}
+	}
+	return item[0] == '{'
+}
+
+// isPlainCondition is isPlainItem for a condition, and checkCondition.
+func isPlainCondition(name string, condition []byte) bool {
+	for m := (cursor{text: condition}); m.next(); {
+		if m.isEscaped() || string(m.key) == "name" && !m.isText(name) || string(m.key) == "attributes" && string(m.value) == "[]" {
+			return false
+		}
+	}
+	return condition[0] == '{'
 }
 
 const idWanted = "a string, or a whole number"

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"hash/maphash"
 	"strconv"
 	"strings"
 	"unicode/utf16"
@@ -49,7 +50,7 @@ func read(field string, raw []byte, r rules) ([]byte, error) {
 			return nil, r.tooMany(n)
 		}
 	}
-	w := walker{text: text, keyedLevel: -1}
+	w := walker{text: text, keyedLevel: -1, keys: make([][]byte, 0, 2*fewKeys)}
 	if r.keyed {
 		w.keyedLevel = r.level + 1
 	}
@@ -132,7 +133,7 @@ func (w *walker) object(i, level int) (int, error) {
 		return i + 1, nil
 	}
 	first := len(w.keys)
-	var seen map[string]struct{}
+	var seen map[uint64]struct{}
 	for {
 		end := skipString(w.text, i)
 		key := unescape(w.text[i+1 : end-1])
@@ -152,28 +153,32 @@ func (w *walker) object(i, level int) (int, error) {
 	}
 }
 
-// duplicate reports whether key is among keys. Once there are many keys, *seen mirrors them.
-func duplicate(keys [][]byte, key []byte, seen *map[string]struct{}) bool {
-	if len(keys) < fewKeys {
-		for _, k := range keys {
-			if bytes.Equal(k, key) {
-				return true
+// duplicate reports whether key is among keys. Once there are many, *seen has their hashes, and a scan is only needed
+// where two are equal.
+func duplicate(keys [][]byte, key []byte, seen *map[uint64]struct{}) bool {
+	if len(keys) >= fewKeys {
+		if *seen == nil {
+			*seen = make(map[uint64]struct{}, 4*fewKeys)
+			for _, k := range keys {
+				(*seen)[maphash.Bytes(keySeed, k)] = struct{}{}
 			}
 		}
-		return false
-	}
-	if *seen == nil {
-		*seen = make(map[string]struct{}, 4*fewKeys)
-		for _, k := range keys {
-			(*seen)[string(k)] = struct{}{}
+		hash := maphash.Bytes(keySeed, key)
+		if _, ok := (*seen)[hash]; !ok {
+			(*seen)[hash] = struct{}{}
+			return false
 		}
 	}
-	if _, ok := (*seen)[string(key)]; ok {
-		return true
+	for _, k := range keys {
+		if bytes.Equal(k, key) {
+			return true
+		}
 	}
-	(*seen)[string(key)] = struct{}{}
 	return false
 }
+
+// keySeed is random, so that nobody can send keys of one hash.
+var keySeed = maphash.MakeSeed()
 
 func (w *walker) array(i, level int) (int, error) {
 	if level > MaxDepth {
@@ -285,6 +290,34 @@ func countMembers(text []byte) (n int) {
 	return n
 }
 
+// cursor goes over the members of an object, given as valid compact JSON, without taking it apart.
+type cursor struct {
+	text []byte
+	end  int // of the member
+	// key is as it is written, without quotes, and value is compact JSON.
+	key, value []byte
+}
+
+// next goes to the next member, and returns false after the last.
+func (c *cursor) next() bool {
+	if c.end >= len(c.text)-1 || c.end == 0 && (c.text[0] != '{' || c.text[1] == '}') {
+		return false
+	}
+	from := c.end + 1 // over the brace or the comma
+	colon := skipString(c.text, from)
+	c.end = skipValue(c.text, colon+1)
+	c.key, c.value = c.text[from+1:colon-1], c.text[colon+1:c.end]
+	return true
+}
+
+// isEscaped reports whether the key is not written as it is.
+func (c *cursor) isEscaped() bool { return bytes.IndexByte(c.key, '\\') >= 0 }
+
+// isText reports whether the value is a string, written as it is.
+func (c *cursor) isText(text string) bool {
+	return isString(c.value) && string(c.value[1:len(c.value)-1]) == text && strings.IndexByte(text, '\\') < 0
+}
+
 // split returns the members of an object in valid compact JSON, and none for any other value. escaped says that some
 // key is written with escapes. The keys share one string.
 func split(text []byte) (members []Member, escaped bool) {
@@ -293,7 +326,7 @@ func split(text []byte) (members []Member, escaped bool) {
 	}
 	keys := make([]byte, 0, 16*fewKeys) // these two stay on the stack while they are small
 	ends := make([]int, 0, fewKeys)
-	members = make([]Member, 0, fewKeys/2)
+	members = make([]Member, 0, countMembers(text))
 	for i := 1; i < len(text); i++ { // over the comma, or out of the object
 		end := skipString(text, i)
 		key := unescape(text[i+1 : end-1])

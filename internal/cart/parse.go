@@ -26,9 +26,8 @@ func ParseItems(field string, raw []byte, l Limits) (Object, error) {
 	if err != nil {
 		return Object{}, err
 	}
-	return checkEach(field, o, "an item", func(id string, item []Member) (bool, error) {
-		return checkItem(id, item, l)
-	})
+	return checkEach(field, o, "an item", func(id string, item []byte) bool { return isPlainItem(id, item, l) },
+		func(id string, item []Member) (bool, error) { return checkItem(id, item, l) })
 }
 
 func tooManyItems(field string, n int, l Limits) error {
@@ -45,11 +44,12 @@ func ParseConditions(field string, raw []byte, l Limits) (Object, error) {
 	if err != nil {
 		return Object{}, err
 	}
-	return checkEach(field, o, "a condition", checkCondition)
+	return checkEach(field, o, "a condition", isPlainCondition, checkCondition)
 }
 
-// checkEach checks the names and members of all objects of a document.
-func checkEach(field string, o Object, what string, check func(string, []Member) (bool, error)) (Object, error) {
+// checkEach checks the names and members of all objects of a document. Most are plain: check finds nothing in them and
+// changes nothing, so they are not taken apart.
+func checkEach(field string, o Object, what string, plain func(string, []byte) bool, check func(string, []Member) (bool, error)) (Object, error) {
 	members := o.Members()
 	own := false
 	for i := range members {
@@ -60,6 +60,9 @@ func checkEach(field string, o Object, what string, check func(string, []Member)
 		empty := string(value) == "[]"
 		if value[0] != '{' && !empty {
 			return Object{}, within(field, problem(keySegment(key), what+", which is an object", value))
+		}
+		if plain(key, value) {
+			continue
 		}
 		parts, _ := split(value)
 		changed, err := check(key, parts)
