@@ -95,6 +95,14 @@ func (s space) names(k cart.Key) names {
 	return n
 }
 
+// cart is the key of a cart's hash, for who needs no other key.
+func (s space) cart(k cart.Key) string {
+	if s.cluster {
+		return s.names(k).cart
+	}
+	return s.namespace + s.prefix + "." + escape(k.Identifier) + "." + escape(k.Instance)
+}
+
 func (s space) tag(id string) string {
 	if s.cluster {
 		return "{" + id + "}"

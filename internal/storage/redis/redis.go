@@ -72,7 +72,7 @@ func randomName() string { return storage.NewToken() }
 
 // Load reads the cart by one HGETALL.
 func (s *Store) Load(ctx context.Context, key cart.Key) (*cart.Cart, error) {
-	name := s.space.names(key).cart
+	name := s.space.cart(key)
 	r, err := s.exchange(ctx, name, []any{"hgetall", name}, true)
 	if err != nil {
 		return nil, s.translate(ctx, err, "load", key)

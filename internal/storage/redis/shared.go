@@ -226,7 +226,7 @@ func (s *shared) take(retire bool) (c *call, drained bool) {
 // isMisplaced reports whether the server says that it is not the one to ask. A new connection may lead to another
 // server, as names and sentinels go.
 func isMisplaced(err error) bool {
-	return goredis.HasErrorPrefix(err, "READONLY ") || goredis.HasErrorPrefix(err, "MOVED ")
+	return err != nil && (goredis.HasErrorPrefix(err, "READONLY ") || goredis.HasErrorPrefix(err, "MOVED "))
 }
 
 // look fails calls whose replies are overdue.
