@@ -1,6 +1,7 @@
 package cart
 
 import (
+	"bytes"
 	"errors"
 	"strings"
 	"testing"
@@ -302,5 +303,52 @@ func TestParseStrategy(t *testing.T) {
 	for _, s := range []string{"", "swap", "ADD_QUANTITIES"} {
 		_, err := ParseStrategy("strategy", s)
 		wantError(t, err, ErrInvalid, `strategy: "`+s+`" is no merge strategy: write "add_quantities", "keep_highest_quantity", "keep_target" or "replace"`)
+	}
+}
+
+// TestPlainItems: what is found plain is what the check of all members would leave as it is. All else is taken apart.
+func TestPlainItems(t *testing.T) {
+	l := DefaultLimits()
+	for text, want := range map[string]bool{
+		`{}`: true, `{"id":"a"}`: true, `{"id":"a","quantity":2,"attributes":{},"conditions":{"x":[]}}`: true,
+		`{"name":"Mug","id":"a","quantity":"2","price":19.90,"nested":{"quantity":0,"id":"b"}}`: true, `{"quantity":1e1}`: true,
+		`{"id":"b"}`: false, `{"id":1}`: false, `{"id":"\u0061"}`: false, `{"i\u0064":"b"}`: false, `{"quantity":0}`: false,
+		`{"quantity":10001}`: false, `{"quantity":1.5}`: false, `{"quantity":null}`: false, `{"attributes":[]}`: false,
+		`{"id":"a","conditions":[]}`: false, `[]`: false, `5`: false, `"a"`: false,
+	} {
+		if got := isPlainItem("a", []byte(text), l); got != want {
+			t.Errorf("item %s: plain is %v, want %v", text, got, want)
+		}
+		members, _ := split([]byte(text))
+		if changed, err := checkItem("a", members, l); isPlainItem("a", []byte(text), l) && (changed || err != nil) {
+			t.Errorf("item %s is plain, and the check says %v, %v", text, changed, err)
+		}
+	}
+	for text, want := range map[string]bool{
+		`{}`: true, `{"name":"a","attributes":{"x":[]},"value":"6%"}`: true,
+		`{"name":"b"}`: false, `{"name":1}`: false, `{"n\u0061me":"b"}`: false, `{"attributes":[]}`: false, `[]`: false,
+	} {
+		if got := isPlainCondition("a", []byte(text)); got != want {
+			t.Errorf("condition %s: plain is %v, want %v", text, got, want)
+		}
+	}
+}
+
+// TestManyItemsAtOnce: reading a document does not allocate for each of its items, and equal keys are still found.
+func TestManyItemsAtOnce(t *testing.T) {
+	text := itemsText(1000)
+	if n := testing.AllocsPerRun(5, func() {
+		if _, err := ParseItems("items", text, DefaultLimits()); err != nil {
+			t.Fatal(err)
+		}
+	}); n > 100 {
+		t.Errorf("a document of 1000 items took %v allocations", n)
+	}
+	for _, again := range []string{"sku-0", "sku-15", "sku-16", "sku-998"} {
+		twice := append(bytes.TrimSuffix(itemsText(999), []byte("}")), `,"`+again+`":{}}`...)
+		var invalid *InvalidError
+		if _, err := ParseItems("items", twice, DefaultLimits()); !errors.As(err, &invalid) || !strings.Contains(err.Error(), again) {
+			t.Errorf("%s twice: %v, want an error that names it", again, err)
+		}
 	}
 }

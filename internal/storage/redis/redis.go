@@ -77,6 +77,7 @@ func (s *Store) Load(ctx context.Context, key cart.Key) (*cart.Cart, error) {
 	if err != nil {
 		return nil, s.translate(ctx, err, "load", key)
 	}
+	s.sharing.large.note(name, r.size() > mostShared)
 	c, err := decodeCart(r.list)
 	return c, s.translate(ctx, err, "load", key)
 }

@@ -18,6 +18,15 @@ type reply struct {
 	err error
 }
 
+// size is the length of all texts.
+func (r *reply) size() int {
+	n := len(r.text)
+	for _, text := range r.list {
+		n += len(text)
+	}
+	return n
+}
+
 // errDesynced says that a connection brought something else than replies of the kinds that our commands have.
 var errDesynced = errors.New("unexpected bytes in place of a reply")
 

@@ -345,18 +345,40 @@ func TestCutOffCommit(t *testing.T) {
 	}
 }
 
-// TestLargeCommands go by themselves, and come back over the shared connection.
-func TestLargeCommands(t *testing.T) {
+// TestLargeCarts: a large command has a connection for itself, and the reply to a read as well once the cart is known to
+// be large. So a small read waits for none.
+func TestLargeCarts(t *testing.T) {
 	r := testserver.StartRedis(t)
 	s := open(t, Config{Addresses: []string{r.Addr}})
 	conn := connected(t, s)
 	text := `{"a":"` + strings.Repeat("x", 3*mostShared) + `"}`
 	mustCommit(t, s, storage.Committed, replace(u1, &cart.Cart{}, text))
-	if c := mustLoad(t, s, u1); string(c.Items.Object.Bytes()) != text {
-		t.Error("the document was changed on its way")
+	key := s.space.cart(u1)
+	load := func(want string, shared bool) {
+		t.Helper()
+		if _, sent, _ := s.sharing.do(t.Context(), key, []any{"exists", key}); sent != shared {
+			t.Errorf("shares a connection: %v, want %v", sent, shared)
+		}
+		if c := mustLoad(t, s, u1); string(c.Items.Object.Bytes()) != want {
+			t.Error("the document was changed on its way")
+		}
+	}
+	load(text, true)
+	load(text, false)
+	mustCommit(t, s, storage.Committed, replace(u1, mustLoad(t, s, u1), `{"a":1}`))
+	load(`{"a":1}`, false)
+	load(`{"a":1}`, true)
+	if _, sent, _ := conn.do(t.Context(), []any{"echo", text}); sent {
+		t.Error("a large command was sent with the others")
 	}
 	if !conn.alive() {
 		t.Error("the connection was given up")
+	}
+	for i := range 3 * mostLarge {
+		s.sharing.large.note(fmt.Sprint(i), true)
+	}
+	if n := len(s.sharing.large.keys); n > mostLarge {
+		t.Errorf("%d keys are remembered, want %d at most", n, mostLarge)
 	}
 }
 

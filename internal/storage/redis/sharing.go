@@ -19,6 +19,8 @@ type sharing struct {
 	single *goredis.Client
 	// off says that the pool has no connection to spare.
 	off bool
+	// large are keys whose last reply would have held up others.
+	large largeKeys
 
 	mu      sync.Mutex
 	seats   map[*goredis.Client]*seat // by the client of a server
@@ -79,7 +81,7 @@ func (s *sharing) seat(server *goredis.Client) *seat {
 // do sends a command over the shared connection of the server that has key. sent is false if it cannot have reached
 // that server.
 func (s *sharing) do(ctx context.Context, key string, args []any) (r reply, sent bool, err error) {
-	if s.off || ctx.Err() != nil {
+	if s.off || ctx.Err() != nil || s.large.has(key) {
 		return reply{}, false, nil
 	}
 	server := s.server(ctx, key)
@@ -169,4 +171,41 @@ func (s *sharing) end() {
 		<-conn.ended
 	}
 	s.tasks.Wait()
+}
+
+// largeKeys are keys with large replies, as far as they are known: mostLarge at most.
+type largeKeys struct {
+	n    atomic.Int32 // how many there are
+	mu   sync.Mutex
+	keys map[string]struct{}
+}
+
+const mostLarge = 1000
+
+func (l *largeKeys) has(key string) bool {
+	if l.n.Load() == 0 {
+		return false
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	_, ok := l.keys[key]
+	return ok
+}
+
+// note remembers whether the reply for a key was large.
+func (l *largeKeys) note(key string, large bool) {
+	if !large && l.n.Load() == 0 {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch {
+	case !large:
+		delete(l.keys, key)
+	case l.keys == nil || len(l.keys) == mostLarge:
+		l.keys = map[string]struct{}{key: {}} // those that are forgotten are noted again
+	default:
+		l.keys[key] = struct{}{}
+	}
+	l.n.Store(int32(len(l.keys)))
 }
