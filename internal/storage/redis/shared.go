@@ -3,7 +3,6 @@ package redis
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net"
 	"os"
 	"runtime"
@@ -123,10 +122,11 @@ func (s *shared) begin(c *call, args []any) bool {
 	c.due = time.Now().Add(s.timeout)
 	s.mu.Lock()
 	was := len(s.out)
-	if !s.retired && was <= mostWaiting {
-		s.out = appendCommand(s.out, args)
+	fits := !s.retired && was <= mostWaiting
+	if fits {
+		s.out, fits = appendCommand(s.out, args)
 	}
-	if size := len(s.out) - was; size == 0 || size > mostShared {
+	if !fits || len(s.out)-was > mostShared {
 		s.out = s.out[:was]
 		s.mu.Unlock()
 		return false
@@ -280,8 +280,9 @@ func (s *shared) alive() bool {
 	return !s.retired
 }
 
-// appendCommand appends a command as RESP has it.
-func appendCommand(dst []byte, args []any) []byte {
+// appendCommand appends a command as RESP has it. It returns false where an argument is of a type that it leaves to the
+// driver.
+func appendCommand(dst []byte, args []any) ([]byte, bool) {
 	dst = appendLength(dst, '*', len(args))
 	var number [20]byte
 	for _, arg := range args {
@@ -299,11 +300,11 @@ func appendCommand(dst []byte, args []any) []byte {
 		case uint64:
 			text = strconv.AppendUint(number[:0], v, 10)
 		default:
-			panic(fmt.Sprintf("redis: a command with a %T", arg)) // a mistake in this program
+			return dst, false
 		}
 		dst = append(append(appendLength(dst, '$', len(text)), text...), '\r', '\n')
 	}
-	return dst
+	return dst, true
 }
 
 func appendLength(dst []byte, kind byte, n int) []byte {

@@ -314,9 +314,35 @@ func TestServerClosesSharedConnection(t *testing.T) {
 	s := open(t, Config{Addresses: []string{r.Addr}})
 	for range 3 {
 		conn := connected(t, s)
+		at := s.sharing.seat(s.sharing.single)
 		do(t, r, "CLIENT", "KILL", "TYPE", "normal")
 		<-conn.ended
+		if at.conn.Load() == conn {
+			t.Error("the connection is not forgotten")
+		}
 		mustLoad(t, s, u1)
+	}
+}
+
+// TestOneConnection: however many calls find that there is none, one connection is made.
+func TestOneConnection(t *testing.T) {
+	r := testserver.StartRedis(t)
+	s := open(t, Config{Addresses: []string{r.Addr}})
+	key := s.space.cart(u1)
+	server := s.sharing.server(t.Context(), key)
+	for range 20 {
+		var crowd sync.WaitGroup
+		for range 20 {
+			crowd.Go(func() { s.sharing.offer(t.Context(), key) })
+		}
+		first := connected(t, s)
+		crowd.Wait()
+		await(t, "none is being made", func() bool { return !s.sharing.seat(server).making.Load() })
+		if now := connected(t, s); now != first {
+			t.Fatal("a second connection took the place of the first")
+		}
+		first.fail(net.ErrClosed)
+		<-first.ended
 	}
 }
 
@@ -335,11 +361,11 @@ func TestCutOffCommit(t *testing.T) {
 	}()
 	await(t, "the commit waits", func() bool { return strings.Contains(do(t, r, "INFO", "clients"), "blocked_clients:1") })
 	do(t, r, "CLIENT", "KILL", "TYPE", "normal")
+	do(t, r, "CLIENT", "UNPAUSE") // a commit that is sent again would be made
 	err := <-done
 	if _, refused := storage.RefusalOf(err); !errors.Is(err, storage.ErrUnavailable) || refused {
 		t.Errorf("%v, want ErrUnavailable that does not say that nothing was changed", err)
 	}
-	do(t, r, "CLIENT", "UNPAUSE")
 	if now := mustLoad(t, s, u1); now.Version > was.Version+1 {
 		t.Errorf("the commit was made %d times", now.Version-was.Version)
 	}
@@ -368,8 +394,13 @@ func TestLargeCarts(t *testing.T) {
 	mustCommit(t, s, storage.Committed, replace(u1, mustLoad(t, s, u1), `{"a":1}`))
 	load(`{"a":1}`, false)
 	load(`{"a":1}`, true)
-	if _, sent, _ := conn.do(t.Context(), []any{"echo", text}); sent {
-		t.Error("a large command was sent with the others")
+	for what, arg := range map[string]any{"large command": text, "command with an argument of another type": 1.5} {
+		if _, sent, _ := conn.do(t.Context(), []any{"echo", arg}); sent {
+			t.Errorf("a %s was sent with the others", what)
+		}
+	}
+	if r, sent, err := conn.do(t.Context(), []any{"echo", "after those"}); r.text != "after those" || !sent || err != nil {
+		t.Errorf("a command after those: %+v, %v, %v", r, sent, err)
 	}
 	if !conn.alive() {
 		t.Error("the connection was given up")

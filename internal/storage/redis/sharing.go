@@ -37,6 +37,12 @@ type seat struct {
 	rest time.Time
 }
 
+// isTaken reports whether there is a connection on which calls may begin.
+func (s *seat) isTaken() bool {
+	conn := s.conn.Load()
+	return conn != nil && conn.alive()
+}
+
 // makeTimeout bounds how long a shared connection may take to be made, and makeRest is how long to wait after a failure.
 const (
 	makeTimeout = 5 * time.Second
@@ -105,12 +111,12 @@ func (s *sharing) offer(ctx context.Context, key string) {
 		return
 	}
 	at := s.seat(server)
-	if conn := at.conn.Load(); conn != nil && conn.alive() || !at.making.CompareAndSwap(false, true) {
+	if at.isTaken() || !at.making.CompareAndSwap(false, true) {
 		return
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closing.Err() != nil || time.Now().Before(at.rest) {
+	if s.closing.Err() != nil || time.Now().Before(at.rest) || at.isTaken() { // it may have been made just now
 		at.making.Store(false)
 		return
 	}
