@@ -87,18 +87,22 @@ func (s *sharing) seat(server *goredis.Client) *seat {
 // do sends a command over the shared connection of the server that has key. sent is false if it cannot have reached
 // that server.
 func (s *sharing) do(ctx context.Context, key string, args []any) (r reply, sent bool, err error) {
+	if conn := s.conn(ctx, key); conn != nil {
+		return conn.do(ctx, args)
+	}
+	return reply{}, false, nil
+}
+
+// conn returns the shared connection for a call about key; nil if the call has to do without.
+func (s *sharing) conn(ctx context.Context, key string) *shared {
 	if s.off || ctx.Err() != nil || s.large.has(key) {
-		return reply{}, false, nil
+		return nil
 	}
 	server := s.server(ctx, key)
 	if server == nil {
-		return reply{}, false, nil
+		return nil
 	}
-	conn := s.seat(server).conn.Load()
-	if conn == nil {
-		return reply{}, false, nil
-	}
-	return conn.do(ctx, args)
+	return s.seat(server).conn.Load()
 }
 
 // offer has a shared connection made to the server that has key, where there is none.
