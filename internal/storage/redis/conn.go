@@ -163,6 +163,9 @@ var (
 // taken dials by the driver, which also introduces itself to the server, and returns the connection that hold then
 // holds, without deadlines. The driver no longer uses it, but still closes it when it must not be used: when sentinels
 // name another master, say.
+//
+// It is the connection without [heard]. A server says farewell only before it serves a client. What looks like that
+// later is part of a document, and must not tell others that their commands were refused.
 func taken(ctx context.Context, hold *goredis.Conn) (net.Conn, error) {
 	word, shown := randomName(), make(chan net.Conn, 1)
 	byWord.Store(word, shown)
@@ -190,7 +193,7 @@ func show(h heard, p []byte) {
 	}
 	if _, word, _ = bytes.Cut(word, []byte("\r\n")); len(word) > 2 {
 		if shown, ok := byWord.LoadAndDelete(string(word[:len(word)-2])); ok {
-			shown.(chan net.Conn) <- h
+			shown.(chan net.Conn) <- h.Conn
 		}
 	}
 }

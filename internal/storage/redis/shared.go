@@ -14,9 +14,10 @@ import (
 	goredis "github.com/redis/go-redis/v9"
 )
 
-// shared is a connection that many calls use at once. Each call adds its command to those that wait to be written, and
-// whoever finds the socket idle writes them all by one system call: a lone call waits for nobody. One goroutine reads
-// the replies, which come in the order of the commands.
+// shared is a connection that many calls use at once. Each call adds its command to those that wait to be written. The
+// first to find the socket idle has a goroutine write them all by one system call: a lone call waits for nobody, and no
+// caller is held up by a server that does not read. Another goroutine reads the replies, which come in the order of the
+// commands.
 //
 // There is no deadline on the socket. One timer looks after all calls: a call whose reply is overdue fails, and no
 // other call begins on a connection on which one did. So a connection whose server is gone fails those that use it
@@ -117,7 +118,7 @@ func (s *shared) do(ctx context.Context, args []any) (r reply, sent bool, err er
 	return r, sent, err
 }
 
-// begin adds a command, and writes what waits if nobody else does.
+// begin adds a command, and has what waits written if nobody does that yet.
 func (s *shared) begin(c *call, args []any) bool {
 	c.due = time.Now().Add(s.timeout)
 	s.mu.Lock()
@@ -126,7 +127,7 @@ func (s *shared) begin(c *call, args []any) bool {
 	if fits {
 		s.out, fits = appendCommand(s.out, args)
 	}
-	if !fits || len(s.out)-was > mostShared {
+	if !fits {
 		s.out = s.out[:was]
 		s.mu.Unlock()
 		return false
@@ -141,26 +142,19 @@ func (s *shared) begin(c *call, args []any) bool {
 	s.writing = true
 	s.mu.Unlock()
 	if idle {
-		// Callers that are about to add theirs do so first.
-		runtime.Gosched()
-		s.write()
+		go s.write()
 	}
 	return true
 }
 
-// write writes until nothing waits. A caller does not write for others for long: then another goroutine does.
+// write writes until nothing waits.
 func (s *shared) write() {
-	const most = 4
-	for n := 0; ; n++ {
+	runtime.Gosched() // callers that are about to add theirs do so first
+	for {
 		s.mu.Lock()
 		if s.unsent == 0 {
 			s.writing = false
 			s.mu.Unlock()
-			return
-		}
-		if n == most {
-			s.mu.Unlock()
-			go s.write()
 			return
 		}
 		batch := s.out
@@ -280,15 +274,19 @@ func (s *shared) alive() bool {
 	return !s.retired
 }
 
-// appendCommand appends a command as RESP has it. It returns false where an argument is of a type that it leaves to the
-// driver.
+// appendCommand appends a command as RESP has it. It returns false where it leaves the command to the driver: one that
+// is too large to be shared, or has an argument of another type.
 func appendCommand(dst []byte, args []any) ([]byte, bool) {
+	most := len(dst) + mostShared
 	dst = appendLength(dst, '*', len(args))
 	var number [20]byte
 	for _, arg := range args {
 		var text []byte
 		switch v := arg.(type) {
 		case string:
+			if len(dst)+len(v) > most {
+				return dst, false
+			}
 			dst = append(append(appendLength(dst, '$', len(v)), v...), '\r', '\n')
 			continue
 		case []byte:
@@ -302,9 +300,12 @@ func appendCommand(dst []byte, args []any) ([]byte, bool) {
 		default:
 			return dst, false
 		}
+		if len(dst)+len(text) > most {
+			return dst, false
+		}
 		dst = append(append(appendLength(dst, '$', len(text)), text...), '\r', '\n')
 	}
-	return dst, true
+	return dst, len(dst) <= most
 }
 
 func appendLength(dst []byte, kind byte, n int) []byte {

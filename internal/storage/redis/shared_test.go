@@ -163,31 +163,85 @@ func TestOverdue(t *testing.T) {
 	})
 }
 
-// TestHalfOpen: a server that is gone without a word, or that no longer reads, costs its callers their timeout, and then
-// the connection is closed.
+// TestHalfOpen: a server that is gone without a word, or that no longer reads, costs each caller its own timeout or
+// deadline, and then the connection is closed.
 func TestHalfOpen(t *testing.T) {
 	for what, reads := range map[string]bool{"silent": true, "not reading": false} {
 		t.Run(what, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				s, server := sharedPipe(t, 500*time.Millisecond)
-				start := time.Now()
-				var all []<-chan outcome
-				for _, word := range []string{"a", "b", "c"} {
-					all = append(all, s.call(t.Context(), word))
+				const timeout, apart, short = 500 * time.Millisecond, 100 * time.Millisecond, 20 * time.Millisecond
+				s, server := sharedPipe(t, timeout)
+				var crowd sync.WaitGroup
+				for i, within := range []time.Duration{short, timeout, timeout, short, timeout} {
+					crowd.Go(func() {
+						ctx, cancel := t.Context(), func() {}
+						if within == short {
+							ctx, cancel = context.WithTimeout(ctx, short)
+						}
+						defer cancel()
+						start := time.Now()
+						_, sent, err := s.do(ctx, []any{"a"})
+						if !sent || !errors.Is(err, os.ErrDeadlineExceeded) && !errors.Is(err, context.DeadlineExceeded) || time.Since(start) != within {
+							t.Errorf("call %d: sent %v, %v after %v, want a timeout after %v", i, sent, err, time.Since(start), within)
+						}
+					})
 					synctest.Wait()
 					if reads {
 						read(t, server)
 					}
+					time.Sleep(apart)
 				}
-				for _, done := range all {
-					if got := <-done; !errors.Is(got.err, os.ErrDeadlineExceeded) || time.Since(start) != 500*time.Millisecond {
-						t.Errorf("after %v: %+v, want a timeout after 500ms", time.Since(start), got)
-					}
-				}
+				crowd.Wait()
 				<-s.ended
 			})
 		})
 	}
+}
+
+// TestFullQueue: commands that a server does not take wait in bounded memory. A call beyond that is not sent, at once,
+// and the connection is good for more once the server has taken them.
+func TestFullQueue(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, server := sharedPipe(t, time.Second)
+		word := strings.Repeat("x", mostShared-100)
+		var crowd sync.WaitGroup
+		full := 0
+		for range 2 * mostWaiting / mostShared {
+			done := s.call(t.Context(), word)
+			synctest.Wait()
+			select {
+			case got := <-done:
+				if got.sent {
+					t.Errorf("a call ended with %+v, want one that was not sent", got)
+				}
+				full++
+			default:
+				crowd.Go(func() {
+					if got := <-done; got != (outcome{"A", true, nil}) {
+						t.Errorf("a call that waited: %+v", got)
+					}
+				})
+			}
+		}
+		if n := len(s.out); full == 0 || n > mostWaiting+mostShared {
+			t.Errorf("%d calls were not sent, %d bytes wait", full, n)
+		}
+		go func() {
+			for {
+				n, err := server.Read(make([]byte, 2*mostWaiting))
+				if err != nil {
+					return
+				}
+				for range (n + mostShared/2) / mostShared {
+					_, _ = server.Write([]byte("+A\r\n"))
+				}
+			}
+		}()
+		crowd.Wait()
+		if got := <-s.call(t.Context(), word); got != (outcome{"A", true, nil}) {
+			t.Errorf("a call after that: %+v", got)
+		}
+	})
 }
 
 // TestLateReply: a caller whose deadline is over has gone. Its reply is nobody else's. A caller that was cancelled
@@ -266,7 +320,7 @@ func connected(t *testing.T, s *Store) *shared {
 	var conn *shared
 	await(t, "there is a shared connection", func() bool {
 		mustLoad(t, s, u1)
-		conn = s.sharing.seat(s.sharing.server(t.Context(), s.space.names(u1).cart)).conn.Load()
+		conn = s.sharing.conn(t.Context(), s.space.names(u1).cart)
 		return conn != nil && conn.alive()
 	})
 	return conn
@@ -314,35 +368,111 @@ func TestServerClosesSharedConnection(t *testing.T) {
 	s := open(t, Config{Addresses: []string{r.Addr}})
 	for range 3 {
 		conn := connected(t, s)
-		at := s.sharing.seat(s.sharing.single)
 		do(t, r, "CLIENT", "KILL", "TYPE", "normal")
 		<-conn.ended
-		if at.conn.Load() == conn {
+		if s.sharing.conn(t.Context(), s.space.cart(u1)) == conn {
 			t.Error("the connection is not forgotten")
 		}
 		mustLoad(t, s, u1)
 	}
 }
 
-// TestOneConnection: however many calls find that there is none, one connection is made.
+// TestOneConnection: however many calls find that there is none, one connection is made, and none where there is one.
 func TestOneConnection(t *testing.T) {
 	r := testserver.StartRedis(t)
 	s := open(t, Config{Addresses: []string{r.Addr}})
 	key := s.space.cart(u1)
-	server := s.sharing.server(t.Context(), key)
-	for range 20 {
+	settled := func() *shared {
+		await(t, "none is being made", func() bool {
+			s.sharing.mu.Lock()
+			defer s.sharing.mu.Unlock()
+			at := s.sharing.seats[s.sharing.single]
+			return at != nil && !at.making && at.conn.Load() != nil
+		})
+		return s.sharing.conn(t.Context(), key)
+	}
+	for range 10 {
+		do(t, r, "CONFIG", "RESETSTAT")
 		var crowd sync.WaitGroup
 		for range 20 {
 			crowd.Go(func() { s.sharing.offer(t.Context(), key) })
 		}
-		first := connected(t, s)
 		crowd.Wait()
-		await(t, "none is being made", func() bool { return !s.sharing.seat(server).making.Load() })
-		if now := connected(t, s); now != first {
-			t.Fatal("a second connection took the place of the first")
+		conn := settled()
+		s.sharing.offer(t.Context(), key)
+		if again := settled(); again != conn {
+			t.Error("a second connection took the place of the first")
 		}
-		first.fail(net.ErrClosed)
-		<-first.ended
+		if n := calls(t, r)["ping"]; n != 1 {
+			t.Fatalf("%d connections were made, want 1", n)
+		}
+		conn.fail(net.ErrClosed)
+		<-conn.ended
+	}
+}
+
+// TestCloseEndsSharedConnections: Close ends the calls under way and all connections, whether they come or go.
+func TestCloseEndsSharedConnections(t *testing.T) {
+	r := testserver.StartRedis(t)
+	for range 20 {
+		s := open(t, Config{Addresses: []string{r.Addr}})
+		connected(t, s)
+		key := s.space.cart(u1)
+		var crowd sync.WaitGroup
+		crowd.Go(func() {
+			for !s.isClosed() {
+				if conn := s.sharing.conn(t.Context(), key); conn != nil {
+					conn.fail(net.ErrClosed)
+				}
+			}
+		})
+		ended := make(chan error, 8)
+		for range cap(ended) {
+			crowd.Go(func() {
+				for {
+					_, err := s.Load(t.Context(), u1)
+					if errors.Is(err, storage.ErrClosed) {
+						ended <- err
+						return
+					}
+				}
+			})
+		}
+		closed := make(chan error, 1)
+		go func() { closed <- s.Close() }()
+		select {
+		case err := <-closed:
+			if err != nil {
+				t.Error(err)
+			}
+		case <-time.After(patient):
+			t.Fatal("Close does not end")
+		}
+		crowd.Wait()
+		if n := len(s.sharing.open); n > 0 {
+			t.Errorf("%d connections are open", n)
+		}
+	}
+}
+
+// TestDocumentLikeAFarewell: what a server says when it turns a client away may also stand in a document. Where a part
+// of a reply begins with it, nobody is told that the server refused something.
+func TestDocumentLikeAFarewell(t *testing.T) {
+	const farewell = "-ERR max number of clients reached"
+	r := testserver.StartRedis(t)
+	s := open(t, Config{Addresses: []string{r.Addr}})
+	conn := connected(t, s)
+	key := cart.Key{Identifier: "u2", Instance: "default"}
+	was := &cart.Cart{}
+	for pad := range len(farewell) {
+		text := `{"a":"` + strings.Repeat("x", pad) + strings.Repeat(farewell, 2*replyBuffer/len(farewell)) + `"}`
+		mustCommit(t, s, storage.Committed, replace(key, was, text))
+		if was = mustLoad(t, s, key); string(was.Items.Object.Bytes()) != text {
+			t.Fatal("the document was changed on its way")
+		}
+	}
+	if !conn.alive() {
+		t.Error("the connection was given up")
 	}
 }
 
@@ -413,29 +543,37 @@ func TestLargeCarts(t *testing.T) {
 	}
 }
 
-// TestSharedConnectionFollowsTheMaster: after a failover nobody goes on with the old master.
+// TestSharedConnectionFollowsTheMaster: after a failover nobody goes on with the old master, also where nobody can end
+// its connections but the driver: it would go on as a master of its own.
 func TestSharedConnectionFollowsTheMaster(t *testing.T) {
-	master := testserver.StartRedis(t)
-	replica := testserver.StartRedisReplica(t, master)
-	sentinel := testserver.StartSentinels(t, 1, master, 1)[0]
-	s := open(t, Config{Addresses: []string{sentinel.Addr}, Mode: Sentinel, MasterName: testserver.SentinelMaster})
-	mustCommit(t, s, storage.Committed, replace(u1, &cart.Cart{}, `{"a":1}`))
-	old := connected(t, s)
-	await(t, "the sentinel knows the replica well enough", func() bool {
-		_, err := sentinel.Do("SENTINEL", "FAILOVER", testserver.SentinelMaster)
-		return err == nil
-	})
-	replica.AwaitRole("master")
-	await(t, "a commit is made", func() bool {
-		was, err := s.Load(t.Context(), u1)
-		if err != nil {
-			return false
-		}
-		outs, err := s.Commit(t.Context(), replace(u1, was, `{"b":1}`))
-		return err == nil && outs[0].Status == storage.Committed && do(t, replica, "HGET", s.space.names(u1).cart, "items") == `{"b":1}`
-	})
-	<-old.ended
-	if at := connected(t, s).conn.RemoteAddr().String(); at != replica.Addr {
-		t.Errorf("the shared connection leads to %s, want the new master %s", at, replica.Addr)
+	for what, options := range map[string][]testserver.RedisOption{
+		"that ends its connections":  nil,
+		"that knows of no successor": {testserver.WithRedisArgs("--rename-command", "CLIENT", "")},
+	} {
+		t.Run("old master "+what, func(t *testing.T) {
+			master := testserver.StartRedis(t, options...)
+			replica := testserver.StartRedisReplica(t, master)
+			sentinel := testserver.StartSentinels(t, 1, master, 1)[0]
+			s := open(t, Config{Addresses: []string{sentinel.Addr}, Mode: Sentinel, MasterName: testserver.SentinelMaster})
+			mustCommit(t, s, storage.Committed, replace(u1, &cart.Cart{}, `{"a":1}`))
+			old := connected(t, s)
+			await(t, "the sentinel knows the replica well enough", func() bool {
+				_, err := sentinel.Do("SENTINEL", "FAILOVER", testserver.SentinelMaster)
+				return err == nil
+			})
+			replica.AwaitRole("master")
+			await(t, "a commit is made", func() bool {
+				was, err := s.Load(t.Context(), u1)
+				if err != nil {
+					return false
+				}
+				outs, err := s.Commit(t.Context(), replace(u1, was, `{"b":1}`))
+				return err == nil && outs[0].Status == storage.Committed && do(t, replica, "HGET", s.space.names(u1).cart, "items") == `{"b":1}`
+			})
+			<-old.ended
+			if at := connected(t, s).conn.RemoteAddr().String(); at != replica.Addr {
+				t.Errorf("the shared connection leads to %s, want the new master %s", at, replica.Addr)
+			}
+		})
 	}
 }

@@ -2,6 +2,8 @@ package redis
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -22,8 +24,10 @@ type sharing struct {
 	// large are keys whose last reply would have held up others.
 	large largeKeys
 
-	mu      sync.Mutex
-	seats   map[*goredis.Client]*seat // by the client of a server
+	mu    sync.Mutex
+	seats map[*goredis.Client]*seat // by the client of a server
+	// open are all connections, including those on which calls only end.
+	open    map[*shared]struct{}
 	closing context.Context
 	close   context.CancelFunc
 	tasks   sync.WaitGroup
@@ -31,16 +35,16 @@ type sharing struct {
 
 // seat is the place of one server's shared connection.
 type seat struct {
-	conn   atomic.Pointer[shared]
-	making atomic.Bool
-	// rest is until when no connection is made, since the last try failed.
-	rest time.Time
+	conn atomic.Pointer[shared]
+	// making says that a connection is being made. rest is until when none is made, since the last try failed.
+	making bool
+	rest   time.Time
 }
 
-// isTaken reports whether there is a connection on which calls may begin.
-func (s *seat) isTaken() bool {
+// isFree reports whether a connection may be made.
+func (s *seat) isFree() bool {
 	conn := s.conn.Load()
-	return conn != nil && conn.alive()
+	return !s.making && (conn == nil || !conn.alive()) && !time.Now().Before(s.rest)
 }
 
 // makeTimeout bounds how long a shared connection may take to be made, and makeRest is how long to wait after a failure.
@@ -50,7 +54,10 @@ const (
 )
 
 func newSharing(c *Config, client goredis.UniversalClient) *sharing {
-	s := &sharing{client: client, timeout: c.timeouts().read, off: c.PoolSize == 1, seats: map[*goredis.Client]*seat{}}
+	s := &sharing{
+		client: client, timeout: c.timeouts().read, off: c.PoolSize == 1,
+		seats: map[*goredis.Client]*seat{}, open: map[*shared]struct{}{},
+	}
 	s.single, _ = client.(*goredis.Client)
 	s.closing, s.close = context.WithCancel(context.Background())
 	return s
@@ -72,18 +79,6 @@ func (s *sharing) server(ctx context.Context, key string) *goredis.Client {
 	return node
 }
 
-// seat returns the seat of a server.
-func (s *sharing) seat(server *goredis.Client) *seat {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	at := s.seats[server]
-	if at == nil {
-		at = &seat{}
-		s.seats[server] = at
-	}
-	return at
-}
-
 // do sends a command over the shared connection of the server that has key. sent is false if it cannot have reached
 // that server.
 func (s *sharing) do(ctx context.Context, key string, args []any) (r reply, sent bool, err error) {
@@ -102,7 +97,13 @@ func (s *sharing) conn(ctx context.Context, key string) *shared {
 	if server == nil {
 		return nil
 	}
-	return s.seat(server).conn.Load()
+	s.mu.Lock()
+	at := s.seats[server]
+	s.mu.Unlock()
+	if at == nil {
+		return nil
+	}
+	return at.conn.Load()
 }
 
 // offer has a shared connection made to the server that has key, where there is none.
@@ -114,22 +115,20 @@ func (s *sharing) offer(ctx context.Context, key string) {
 	if server == nil {
 		return
 	}
-	at := s.seat(server)
-	if at.isTaken() || !at.making.CompareAndSwap(false, true) {
-		return
-	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closing.Err() != nil || time.Now().Before(at.rest) || at.isTaken() { // it may have been made just now
-		at.making.Store(false)
+	at := s.seats[server]
+	if at == nil {
+		// A server without connection may have left the Cluster.
+		maps.DeleteFunc(s.seats, func(_ *goredis.Client, at *seat) bool { return at.isFree() })
+		at = &seat{}
+		s.seats[server] = at
+	}
+	if s.closing.Err() != nil || !at.isFree() {
 		return
 	}
-	s.tasks.Add(1)
-	go func() {
-		defer s.tasks.Done()
-		defer at.making.Store(false)
-		s.make(server, at)
-	}()
+	at.making = true
+	s.tasks.Go(func() { s.make(server, at) })
 }
 
 func (s *sharing) make(server *goredis.Client, at *seat) {
@@ -138,43 +137,32 @@ func (s *sharing) make(server *goredis.Client, at *seat) {
 	hold := server.EphemeralConn()
 	conn, err := taken(ctx, hold)
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if err == nil {
-		err = s.closing.Err()
-	}
-	if err != nil {
-		_ = hold.Close()
+	at.making = false
+	if err != nil || s.closing.Err() != nil {
 		at.rest = time.Now().Add(makeRest)
+		s.mu.Unlock()
+		_ = hold.Close()
 		return
 	}
-	s.tasks.Add(1)
-	at.conn.Store(newShared(conn, s.timeout, func(ended *shared) {
-		defer s.tasks.Done()
-		at.conn.CompareAndSwap(ended, nil)
-		s.leave(server, at)
-		_ = hold.Close()
-	}))
-}
-
-// leave forgets a seat without connection, since its server may have left the Cluster.
-func (s *sharing) leave(server *goredis.Client, at *seat) {
-	s.mu.Lock()
 	defer s.mu.Unlock()
-	if at.conn.Load() == nil && !at.making.Load() && s.seats[server] == at {
-		delete(s.seats, server)
-	}
+	s.tasks.Add(1)
+	made := newShared(conn, s.timeout, func(ended *shared) {
+		defer s.tasks.Done()
+		_ = hold.Close()
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		delete(s.open, ended)
+		at.conn.CompareAndSwap(ended, nil)
+	})
+	s.open[made] = struct{}{}
+	at.conn.Store(made)
 }
 
 // end closes all shared connections.
 func (s *sharing) end() {
 	s.mu.Lock()
 	s.close()
-	var open []*shared
-	for _, at := range s.seats {
-		if conn := at.conn.Load(); conn != nil {
-			open = append(open, conn)
-		}
-	}
+	open := slices.Collect(maps.Keys(s.open))
 	s.mu.Unlock()
 	for _, conn := range open {
 		conn.fail(goredis.ErrClosed)
