@@ -53,6 +53,7 @@ func TestServerThatCannotWrite(t *testing.T) {
 	master, r := testserver.StartRedis(t), testserver.StartRedis(t)
 	s := open(t, Config{Addresses: []string{r.Addr}})
 	host, port, _ := net.SplitHostPort(master.Addr)
+	connected(t, s)
 	for what, set := range map[string][2][]string{
 		"replica":          {{"REPLICAOF", host, port}, {"REPLICAOF", "NO", "ONE"}},
 		"out of memory":    {{"CONFIG", "SET", "maxmemory", "1"}, {"CONFIG", "SET", "maxmemory", "0"}},
@@ -163,6 +164,7 @@ func TestFrozen(t *testing.T) {
 	r := testserver.StartRedis(t)
 	s := open(t, Config{Addresses: []string{r.Addr}, ReadTimeout: 100 * time.Millisecond, WriteTimeout: 100 * time.Millisecond, DialTimeout: 100 * time.Millisecond})
 	mustCommit(t, s, storage.Committed, replace(u1, &cart.Cart{}, `{}`))
+	connected(t, s)
 	r.Pause()
 	start := time.Now()
 	wantUnavailable(t, s, "frozen")
@@ -355,6 +357,7 @@ func TestNotSentTwice(t *testing.T) {
 				_, err := s.Commit(t.Context(), replace(u1, &cart.Cart{}, `{"a":1}`))
 				return err == nil
 			})
+			connected(t, s)
 			was := mustLoad(t, s, u1)
 			var node *testserver.Redis
 			for _, n := range nodes(name, r, c) {

@@ -45,6 +45,7 @@ func TestMinReplicas(t *testing.T) {
 				}
 				return false
 			}
+			connected(t, s) // which no change may use
 			mustCommit(t, s, storage.Committed, replace(u1, &cart.Cart{}, `{"a":1}`))
 			if !onReplica(s.space.names(u1).cart) {
 				t.Error("a change was acknowledged that no replica has")
@@ -65,6 +66,7 @@ func TestMinReplicas(t *testing.T) {
 			brief := servers.config
 			brief.WriteTimeout = 100 * time.Millisecond
 			b := open(t, brief)
+			connected(t, b)
 			was := mustLoad(t, b, u1)
 			_, commit := b.Commit(t.Context(), replace(u1, was, `{"b":1}`))
 			_, acquire := b.Acquire(t.Context(), u1, leaseOf(cart.PartItems), false)

@@ -66,6 +66,7 @@ func TestLeastUser(t *testing.T) {
 			if err := s.Ping(t.Context()); err != nil {
 				t.Errorf("Ping: %v", err)
 			}
+			connected(t, s)
 			advice, err := s.Advice(t.Context())
 			if err != nil {
 				t.Fatal(err)
@@ -87,7 +88,7 @@ func TestEachRightIsProbed(t *testing.T) {
 		"+scan": "flush", "+unlink": "flush",
 		"+info": storage.AdviceUnknownEviction, "+publish": storage.AdviceNoWakeUps, "+subscribe": storage.AdviceNoWakeUps,
 		"&wake.cart.*": storage.AdviceNoWakeUps, "+config|get": storage.AdviceUnknownPersistence,
-		"+ping": "subscriptions that are idle", "+wait": "minReplicas", "+cluster|slots": "Cluster",
+		"+ping": "sharing a connection, and subscriptions that are idle", "+wait": "minReplicas", "+cluster|slots": "Cluster",
 	}
 	user := leastUser(t)
 	var n atomic.Int64
