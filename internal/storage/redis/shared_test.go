@@ -287,6 +287,34 @@ func TestUnexpectedBytes(t *testing.T) {
 	}
 }
 
+// TestMisplaced: when a server says that it is the wrong one, calls under way still end there, and no other begins: the
+// name of the server may lead to another by now, and reads of this one may be old.
+func TestMisplaced(t *testing.T) {
+	for _, words := range []string{"READONLY You can't write against a read only replica.", "MOVED 5 127.0.0.1:6379"} {
+		synctest.Test(t, func(t *testing.T) {
+			s, server := sharedPipe(t, time.Second)
+			var all []<-chan outcome
+			for _, word := range []string{"a", "b"} {
+				all = append(all, s.call(t.Context(), word))
+				synctest.Wait()
+				read(t, server)
+			}
+			write(t, server, "-"+words+"\r\n")
+			if got := <-all[0]; got.err != nil || !got.sent {
+				t.Errorf("%s: %+v", words, got)
+			}
+			if got := <-s.call(t.Context(), "c"); got.sent {
+				t.Errorf("%s: a call after that: %+v, want one that was not sent", words, got)
+			}
+			write(t, server, "+B\r\n")
+			if got := <-all[1]; got != (outcome{"B", true, nil}) {
+				t.Errorf("%s: the call under way: %+v", words, got)
+			}
+			<-s.ended
+		})
+	}
+}
+
 // TestReplyToWhatWasNotSent: a reply to a command that is not even written ends the connection, and the command is known
 // not to be made.
 func TestReplyToWhatWasNotSent(t *testing.T) {
