@@ -49,13 +49,14 @@ func (o *object) keys() (n int) {
 	return n
 }
 
-// allocated is the size of an allocation of n bytes. Go rounds up to size classes, which are up to an eighth apart.
+// allocated is the size of an allocation of n bytes. Go rounds up to size classes, which are up to an eighth apart. It
+// puts small values into blocks of 16 bytes, and a block lives as long as one of its values.
 func allocated(n int) int {
 	switch {
 	case n == 0:
 		return 0
 	case n <= 16:
-		return (n + 7) &^ 7
+		return 16
 	case n > 32<<10:
 		return (n + 8191) &^ 8191 // pages
 	}
