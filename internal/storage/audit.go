@@ -25,8 +25,8 @@ type Trace struct {
 	Parts []cart.Part
 	// Step is the step of the change in which it did; 0 for a whole cart.
 	Step uint64
-	// Checkout is the checkout that the call made or settled; nil for none. The trail is then of that, and has nothing
-	// of the record that is stored.
+	// Checkout is the checkout that the call made or settled; nil for none. The line is then about the checkout, and
+	// not about the record in which it is stored.
 	Checkout *TracedCheckout
 }
 
@@ -71,11 +71,11 @@ type Audited struct {
 	// From and To are versions of the part, and of the cart for PartAll. 0 says that the part was never set, or that
 	// there is no such cart under this name. Both are the version of the snapshot for PartCheckout.
 	From, To uint64
-	// Checkout is that which the line is of; nil for none.
+	// Checkout is the checkout that the line is about; nil for none.
 	Checkout *TracedCheckout
 }
 
-// Audit is what a trail has to say of the change, if it is made to the cart was, which may be the zero cart.
+// Audit returns the lines that a trail records when the change is made to was, which may be the zero cart.
 func (c *Change) Audit(was *cart.Cart) (lines []Audited) {
 	id := was.ID
 	if !was.Exists() {
@@ -103,7 +103,7 @@ func (c *Change) Audit(was *cart.Cart) (lines []Audited) {
 	return lines
 }
 
-// auditWhole tells of a cart that goes and of one that comes in its place.
+// auditWhole returns the lines for a cart that goes, and for one that comes in its place.
 func (c *Change) auditWhole(t *Trace, was *cart.Cart) (lines []Audited) {
 	if was.Exists() {
 		lines = append(lines, Audited{t.Call, t.Kind, was.ID, cart.PartAll, was.Version, 0, nil})
@@ -114,7 +114,8 @@ func (c *Change) auditWhole(t *Trace, was *cart.Cart) (lines []Audited) {
 	return lines
 }
 
-// ProcessName names this process to people who look at a lock or an audit trail: in a pod, the host is its name.
+// ProcessName names this process to people who look at a lock or an audit trail. In a pod, the host part is the pod's
+// name.
 func ProcessName() string {
 	host, err := os.Hostname()
 	if err != nil || host == "" {

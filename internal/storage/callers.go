@@ -13,7 +13,8 @@ func WithCallers(ctx context.Context, callers []context.Context) context.Context
 	return &called{ctx, context.WithoutCancel(callers[0]), callers}
 }
 
-// Callers are the contexts of the calls whose changes ctx carries: ctx itself where it is the context of one call.
+// Callers are the contexts of the calls whose changes ctx carries. If ctx is the context of one call, that is ctx
+// itself.
 func Callers(ctx context.Context) []context.Context {
 	if callers, ok := ctx.Value(callersKey{}).([]context.Context); ok {
 		return callers

@@ -15,7 +15,8 @@ var (
 	ErrUnsupported = errors.New("unsupported by this backend")
 	// ErrTooLarge is returned when the backend cannot hold a cart of that size; nothing was changed.
 	ErrTooLarge = errors.New("too large for this backend")
-	// ErrCorrupt is returned when what the backend holds under a cart's name is no cart; nothing was changed.
+	// ErrCorrupt is returned when the backend holds something under a cart's name that is not a cart; nothing was
+	// changed.
 	ErrCorrupt = errors.New("stored cart is damaged")
 	// ErrClosed is returned by every method after Close.
 	ErrClosed = errors.New("store is closed")

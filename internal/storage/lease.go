@@ -27,8 +27,8 @@ func (s *State) Lease(token string) (Lease, error) {
 	return Lease{}, ErrLockUnknown
 }
 
-// Renew makes the lease that token has end after duration from now. That becomes the lease's own duration; 0 stands for
-// the duration that it has. If that is not known, nothing changes.
+// Renew lets the lease of token end after duration from now. That becomes the lease's own duration. 0 stands for the
+// duration that it has already; if that is not known, nothing changes.
 func (s *State) Renew(token string, duration time.Duration, now time.Time) (Lease, error) {
 	if h := s.leased(token); h != nil {
 		if duration > 0 {
@@ -67,7 +67,7 @@ func (s *State) outlive() {
 	}
 }
 
-// Release gives back the lease that token has, and returns the tokens of those that this let in.
+// Release gives back the lease of token, and returns the tokens of the waiters that this lets in.
 func (s *State) Release(token string, now time.Time) (granted []string, err error) {
 	if _, err := s.Lease(token); err != nil {
 		return nil, err
@@ -86,7 +86,7 @@ func (s *State) GiveFences(next func() uint64) {
 }
 
 // expire drops the locks that have ended. If such a lock was a lease whose token a client may have, the token is
-// remembered. Tokens stand in the order of their ends, and the oldest are forgotten.
+// remembered. Tokens are in the order of the leases' ends, and the oldest are forgotten.
 func (s *State) expire(now time.Time) {
 	before := len(s.Lost)
 	s.Held = slices.DeleteFunc(s.Held, func(h Hold) bool {

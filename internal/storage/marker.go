@@ -36,8 +36,9 @@ func (m *Marker) ExpiresAt() time.Time {
 	return time.UnixMilli(m.Expires).UTC()
 }
 
-// ParseMarker reads a value of PartTransfer. ok is false where it is no marker, but the intent of a hand-over, or
-// nothing. A marker of a format that this release does not know is an ErrUnsupported that names it.
+// ParseMarker reads a value of PartTransfer. ok is false if the value is not a marker but the intent of a hand-over, or
+// empty. For a marker of a format that this release does not know, the error is an ErrUnsupported that names the
+// format.
 func ParseMarker(transfer []byte) (m Marker, ok bool, err error) {
 	if known := bytes.Contains(transfer, []byte(`"moving"`)) && json.Unmarshal(transfer, &m) == nil && m.Format != 0; !known {
 		return Marker{}, false, nil

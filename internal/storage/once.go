@@ -6,8 +6,8 @@ import (
 	"sync/atomic"
 )
 
-// Once is a check that a driver makes until it has passed, such as that of a schema. The zero value is one that has not
-// passed. It is safe for concurrent use.
+// Once is a check that a driver makes until it has passed, such as that of a schema. The zero value has not passed. It
+// is safe for concurrent use.
 type Once struct {
 	passed atomic.Bool
 
@@ -15,17 +15,17 @@ type Once struct {
 	running *attempt // nil for none
 }
 
-// attempt is a check under way. err is valid once done is closed. cut says that it is about its caller only, who waits
-// no longer.
+// attempt is a check under way. err is valid once done is closed. cut says that the attempt ended only because its
+// caller stopped waiting.
 type attempt struct {
 	done chan struct{}
 	err  error
 	cut  bool
 }
 
-// Do makes the check, unless it has passed before. Calls that come while it is made share its result: where a server
-// does not answer, they do not wait for one timeout after the other. The error is that of the check, or the context's,
-// where the caller waits no longer.
+// Do makes the check, unless it has passed before. Calls that come while it is made share its result, so that they do
+// not wait for one timeout after the other when a server does not answer. The error is that of the check, or the
+// context's if the caller stopped waiting.
 func (o *Once) Do(ctx context.Context, check func(ctx context.Context) error) error {
 	for !o.passed.Load() {
 		a, mine := o.join()
@@ -50,7 +50,7 @@ func (o *Once) Do(ctx context.Context, check func(ctx context.Context) error) er
 // Again forgets that the check has passed.
 func (o *Once) Again() { o.passed.Store(false) }
 
-// join returns the check under way, or begins one, which is the caller's to make and to end.
+// join returns the check under way. If there is none, it begins one (mine), which the caller must make and end.
 func (o *Once) join() (a *attempt, mine bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()

@@ -16,8 +16,8 @@ type pathlessError struct {
 func (e *pathlessError) Error() string { return e.text }
 func (e *pathlessError) Unwrap() error { return e.cause }
 
-// WithoutPath leaves the path out of what the operating system says of a file, as in "open: is a directory", also if
-// the driver has wrapped that.
+// WithoutPath removes the path of a file from an error of the operating system, as in "open: is a directory", also if
+// the driver has wrapped that error.
 func WithoutPath(err error) error {
 	p, ok := errors.AsType[*fs.PathError](err)
 	if !ok {

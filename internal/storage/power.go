@@ -24,7 +24,7 @@ func As[Power any](s Store) (Power, bool) {
 	}
 }
 
-// OutsideHeap is a store that takes memory which Go's garbage collector does not know of. The fallback is 0 bytes.
+// OutsideHeap is a store that uses memory which Go's garbage collector does not know of. The fallback is 0 bytes.
 type OutsideHeap interface {
 	// OutsideHeap returns how much memory that is, in bytes.
 	OutsideHeap() int64
@@ -35,7 +35,7 @@ type Meter interface {
 	CommitCounts() CommitCounts
 }
 
-// CommitCounts count the commits that a store was asked for since it was opened.
+// CommitCounts count the commits that were asked of a store since it was opened.
 type CommitCounts struct {
 	// Commits are all of them; two that share a step count once.
 	Commits uint64

@@ -56,13 +56,13 @@ func (s Secret) String() string {
 	return "(content of " + s.file + ")"
 }
 
-// GoString is String: %#v tells no secret either.
+// GoString is String, so that %#v shows no secret either.
 func (s Secret) GoString() string { return s.String() }
 
 // Format is String, whatever the verb.
 func (s Secret) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, s.String()) }
 
-// MarshalText is String, so that JSON and YAML tell no secret.
+// MarshalText is String, so that JSON and YAML show no secret.
 func (s Secret) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
 // LogValue is String.

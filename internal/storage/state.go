@@ -13,19 +13,20 @@ import (
 //
 // [Apply], [State.Acquire], [State.Abandon], [State.Lease], [State.Renew] and [State.Release] are the reference of what
 // the contract means. Each backend has a source of fences of its own: it calls [State.GiveFences] on each state that it
-// is about to store. A backend that reads a whole State, calls one of them and writes it back in one atomic step, is
-// right by construction; one that does it otherwise (Redis, by scripts) must be indistinguishable from it.
+// is about to store. A backend that reads a whole State, calls one of them and writes it back in one atomic step is
+// right by construction. One that uses other means (Redis, by scripts) must be indistinguishable from it.
 type State struct {
 	Cart  cart.Cart
 	Held  []Hold
 	Queue []Waiter
 	// Lost are the leases that have expired, oldest first.
 	Lost []Lost
-	// Fence is the last that [State.NextFence] gave; 0 for none, and where the backend counts fences itself.
+	// Fence is the last fence that [State.NextFence] gave. It is 0 if there is none, and if the backend counts fences
+	// itself.
 	Fence uint64
 }
 
-// Hold is a lock that is held. A turn may be several, of different ends; a lease is one.
+// Hold is a lock that is held. A turn may be several holds with different ends; a lease is one.
 type Hold struct {
 	Token   string      `json:"token"`
 	Holder  string      `json:"holder,omitempty"`
@@ -37,15 +38,15 @@ type Hold struct {
 	// Leased says that it is a client's lease, and Fence is its fence, once it has been given one.
 	Leased bool   `json:"leased,omitempty"`
 	Fence  uint64 `json:"fence,omitempty"`
-	// DurationMillis is for how long a lease is renewed by a renewal without a duration; 0 where an older release of
-	// Sidecart, which did not store it, wrote the lease.
+	// DurationMillis is for how long a renewal without a duration renews a lease. It is 0 in a lease that an older
+	// release of Sidecart wrote, which did not store it.
 	DurationMillis int64 `json:"durationMillis,omitempty"`
 }
 
 // Waiter is a claim in the queue.
 type Waiter struct {
 	Claim
-	// Alive is until when the waiter counts without a sign of life.
+	// Alive is until when the waiter counts without another sign of life.
 	Alive time.Time
 }
 
@@ -69,7 +70,7 @@ func (s *State) Settle(now time.Time) (granted []string) {
 	return s.promote(now)
 }
 
-// promote grants, first come first served: a waiter passes those before it only where it shares no part with any of
+// promote grants locks, first come first served. A waiter passes those before it only if it shares no part with any of
 // them.
 func (s *State) promote(now time.Time) (granted []string) {
 	var ahead []cart.Part
@@ -88,7 +89,7 @@ func (s *State) promote(now time.Time) (granted []string) {
 // Apply makes the commits on their states, all or none: states[i] is that of commits[i].Key, settled. A state must be
 // stored if its outcome is Committed or has something Claimed, and must not be stored otherwise.
 //
-// granted are the tokens of waiters that a release let in.
+// granted are the tokens of the waiters that a release let in.
 func Apply(states []*State, commits []Commit, now time.Time) (outs []Outcome, granted []string) {
 	outs = make([]Outcome, len(commits))
 	failed := false
@@ -121,8 +122,8 @@ func Apply(states []*State, commits []Commit, now time.Time) (outs []Outcome, gr
 	return outs, granted
 }
 
-// Outdates reports whether the commit is to be computed anew: it would end in a conflict, and its caller can say what
-// it would be with the cart that stands there.
+// Outdates reports whether the commit is to be computed anew: it would end in a conflict, and its caller can compute it
+// again from the present cart.
 func (s *State) Outdates(c *Commit) bool {
 	return c.Anew != nil && s.Cart.Transfer == nil && s.check(c).Status == Conflict
 }
@@ -242,7 +243,8 @@ func (s *State) Acquire(c Claim, now time.Time) Claimed {
 	return Claimed{Granted: true}
 }
 
-// Abandon gives back what token holds and its place in the queue, and returns the tokens of those that this let in.
+// Abandon gives back the locks of token and its place in the queue, and returns the tokens of the waiters that this
+// lets in.
 func (s *State) Abandon(token string, now time.Time) (granted []string) {
 	s.Held = slices.DeleteFunc(s.Held, func(h Hold) bool { return h.Token == token })
 	s.Queue = slices.DeleteFunc(s.Queue, func(w Waiter) bool { return w.Token == token })

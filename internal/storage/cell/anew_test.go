@@ -9,7 +9,7 @@ import (
 	"github.com/sidecart/sidecart/internal/storage"
 )
 
-// raising is a commit that raises the version by one, whatever stands there, and counts how often it was computed anew.
+// raising is a commit that raises the version by one, whatever the cart is, and counts how often it was computed anew.
 func raising(at *cart.Cart, times *int) storage.Commit {
 	c := storage.Commit{
 		Key: key, Expect: storage.Expect{ID: at.ID, Version: at.Version},
@@ -49,8 +49,8 @@ func TestAnewIsBounded(t *testing.T) {
 	}
 }
 
-// TestUnknownIsNotComputedAnew: a swap of which nobody knows whether it was made is not made again, as it would be if
-// its own value were taken for somebody else's.
+// TestUnknownIsNotComputedAnew: a swap with an unknown outcome is not made again. Otherwise its own value would be
+// taken for somebody else's.
 func TestUnknownIsNotComputedAnew(t *testing.T) {
 	d := newToy()
 	s, h := openHostile(t, d)

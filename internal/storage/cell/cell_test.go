@@ -90,7 +90,7 @@ type quick struct {
 	Notifier
 }
 
-// TestPowersConform: with what a Swapper may have besides, the suite passes as well.
+// TestPowersConform: with all optional powers of a Swapper, the suite passes as well.
 func TestPowersConform(t *testing.T) {
 	storagetest.Run(t, func(t *testing.T) storagetest.Harness {
 		d, h := newToy(), new(hub)
@@ -104,7 +104,7 @@ func TestPowersConform(t *testing.T) {
 	}, storagetest.Caps{NoCount: "it cannot find all of its values", NoWalk: "it cannot find all of its values", NoPairs: "one value is swapped at a time", NoPrefix: "a map per prefix"})
 }
 
-// TestPowers: each power is asked where it is there, below the adapter too, and but for pairs.
+// TestPowers: each power is used if it is there, also below the adapter, except for pairs.
 func TestPowers(t *testing.T) {
 	d := newToy()
 	s := openAble(t, d, new(hub))
@@ -132,7 +132,7 @@ func TestPowers(t *testing.T) {
 	}
 }
 
-// TestFallbacks: what a driver cannot is unsupported, unknown, or done otherwise.
+// TestFallbacks: without a power, a call is unsupported, its answer unknown, or the fallback is used.
 func TestFallbacks(t *testing.T) {
 	d := newToy()
 	s := d.open(t)
@@ -175,7 +175,7 @@ func commit(ctx context.Context, s storage.Store, key cart.Key, at *cart.Cart) (
 	return outs[0], nil
 }
 
-// queueUp has holder hold the whole cart, and next wait for it, by a commit.
+// queueUp lets holder hold the whole cart, and next wait for it, by a commit.
 func queueUp(t *testing.T, s storage.Locker, key cart.Key, leased bool) storage.Claim {
 	t.Helper()
 	claim := storage.Claim{Token: "holder", Parts: []cart.Part{cart.PartAll}, Duration: time.Minute}
@@ -190,7 +190,7 @@ func queueUp(t *testing.T, s storage.Locker, key cart.Key, leased bool) storage.
 	return claim
 }
 
-// TestReleaseWakes: a release wakes the next at once, by whichever call, and tells the other stores.
+// TestReleaseWakes: a release by any call wakes the next at once, and tells the other stores.
 func TestReleaseWakes(t *testing.T) {
 	h, d := new(hub), newToy()
 	s, other := openAble(t, d, h), openAble(t, d, h)
@@ -221,7 +221,7 @@ func TestReleaseWakes(t *testing.T) {
 	}
 }
 
-// TestFlushWakes: who waits finds at once that the lock is gone.
+// TestFlushWakes: a waiter finds at once that the lock is gone.
 func TestFlushWakes(t *testing.T) {
 	s := openAble(t, newToy(), new(hub))
 	queueUp(t, s, key, false)
@@ -266,8 +266,8 @@ func openHostile(t *testing.T, d *toy) (*Store, *hostile) {
 	return s, h
 }
 
-// TestUpdateStartsOver: an update that met another one counts from what stands there then, and tells of nothing that it
-// had in mind before.
+// TestUpdateStartsOver: an update that met another one starts from the state that is there then, and reports nothing of
+// what it had computed before.
 func TestUpdateStartsOver(t *testing.T) {
 	d := newToy()
 	s, h := openHostile(t, d)
@@ -314,8 +314,8 @@ func TestUnknownClaimIsAbandoned(t *testing.T) {
 	}
 }
 
-// TestDocumentsStay: who changes only a lock neither parses the documents nor alters them; who asks for them is told
-// that they are damaged.
+// TestDocumentsStay: a change of a lock alone neither parses the documents nor alters them. A call that asks for them
+// is told that they are damaged.
 func TestDocumentsStay(t *testing.T) {
 	d := newToy()
 	s := d.open(t)
@@ -369,7 +369,7 @@ func queueUpDamaged(t *testing.T, s *Store) storage.Claim {
 	return claim
 }
 
-// TestExpiredIsNotRevived: of a cart that has expired no document stays, also where its successor has the same id.
+// TestExpiredIsNotRevived: no document of an expired cart stays, also if its successor has the same id.
 func TestExpiredIsNotRevived(t *testing.T) {
 	r := Record{State: storage.State{Cart: cart.Cart{ID: "id", Version: 3, ExpiresAt: time.Now().Add(-time.Hour)}}}
 	now := time.Now()
@@ -410,7 +410,7 @@ func TestStoredLeaseHasItsFence(t *testing.T) {
 	}
 }
 
-// TestTwoCartsInOneStep: what a driver does not pair is refused, before anything is changed.
+// TestTwoCartsInOneStep: two carts that the driver does not pair are refused, before anything is changed.
 func TestTwoCartsInOneStep(t *testing.T) {
 	d := newToy()
 	s := d.open(t)
@@ -427,7 +427,7 @@ func TestTwoCartsInOneStep(t *testing.T) {
 	}
 }
 
-// recalling is a toy that keeps in mind what it is told to, right or wrong.
+// recalling is a toy that recalls what it is told to, right or wrong.
 type recalling struct {
 	toyStore
 	known map[cart.Key]toyValue
@@ -444,7 +444,7 @@ func (d *recalling) Recall(key cart.Key) ([]byte, uint64, bool) {
 	return v.value, v.revision, ok
 }
 
-// TestRecall: what is kept in mind saves a read where it is right, and misleads nobody where it is wrong.
+// TestRecall: a recalled value saves a read if it is right, and misleads nobody if it is wrong.
 func TestRecall(t *testing.T) {
 	d := newToy()
 	r := &recalling{toyStore: toyStore{d, make(chan struct{})}, known: map[cart.Key]toyValue{}}
@@ -476,7 +476,7 @@ func TestRecall(t *testing.T) {
 			t.Errorf("%s: version %d after %d, %v", name, after.Version, now.Version, err)
 		}
 	}
-	// A lease that is kept in mind and was released since is not there.
+	// A lease that is recalled but was released since is not there.
 	claim := storage.Claim{Token: "t", Parts: []cart.Part{cart.PartAll}, Duration: time.Minute, Leased: true}
 	delete(r.known, key)
 	if _, err := s.Acquire(t.Context(), key, claim, false); err != nil {

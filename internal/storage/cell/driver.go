@@ -47,19 +47,19 @@ type Record struct {
 	// nil stands for the fallback, [storage.State.NextFence].
 	NextFence func() (uint64, error)
 
-	// Save asks to store State, or to delete the record where State is [storage.State.Empty].
+	// Save asks to store State, or to delete the record if State is [storage.State.Empty].
 	Save bool
 	// Items and Conditions are the documents to store beside State; nil keeps the stored ones. A driver whose State has
 	// the documents need not look at them.
 	Items, Conditions []byte
-	// Granted are the tokens of waiters that are let in when State is stored. A [Notifier] that can tell others in the
-	// transaction itself may do it there, in place of Notify.
+	// Granted are the tokens of the waiters that are let in when State is stored. A [Notifier] that can tell others in
+	// the transaction itself may do so there, instead of in Notify.
 	Granted []string
 	// Changed says that State has another cart, or none any more. An [Announcer] that can tell others in the
 	// transaction itself does so.
 	Changed bool
-	// Audited is what an audit trail has to say when State is stored. A driver that is a [storage.Auditor] writes it in
-	// the same transaction.
+	// Audited are the lines for the audit trail when State is stored. A driver that is a [storage.Auditor] writes them
+	// in the same transaction.
 	Audited []storage.Audited
 
 	stored string // the id of the stored cart

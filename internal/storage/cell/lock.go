@@ -92,7 +92,7 @@ func (w *waiter) wait(ctx context.Context) (storage.Grant, error) {
 	}
 }
 
-// sleep waits for the next look. heard means that somebody tells when the record changes.
+// sleep waits for the next look. heard means that the waiter is told when the record changes.
 func (w *waiter) sleep(ctx context.Context, pause time.Duration, heard bool) (woken bool, err error) {
 	// A lock that ends by itself, or a waiter that dies, wakes nobody.
 	d := max(min(time.Until(w.renew), w.ends), 0)

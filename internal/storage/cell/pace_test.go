@@ -39,8 +39,8 @@ func newCounting(d *toy) counting {
 	return counting{toyStore{d, make(chan struct{})}, new(atomic.Int64), new(atomic.Int64)}
 }
 
-// TestPace: a waiter that nobody wakes looks the less often the further back it stands, at the pace of the driver, and
-// writes only to renew its place.
+// TestPace: a waiter that nobody wakes looks at the pace of the driver, less often the further back in the queue it is,
+// and writes only to renew its place.
 func TestPace(t *testing.T) {
 	// Each waits for 240 ms, in which a place need not be renewed.
 	looks := func(t *testing.T, place int, open func(counting) Swapper) (gets int64) {

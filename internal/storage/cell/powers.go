@@ -8,8 +8,8 @@ import (
 	"github.com/sidecart/sidecart/internal/storage"
 )
 
-// Powers that only some drivers have. [storage.Beater], [storage.Advisor] and [storage.Auditor] are more, with the
-// fallbacks that stand there, and so is Record.NextFence.
+// These are powers that only some drivers have. [storage.Beater], [storage.Advisor] and [storage.Auditor], with the
+// fallbacks described there, and Record.NextFence are more.
 
 // Pairer is a driver that changes two carts in one step. The fallback is that no two share a step: a hand-over between
 // them runs as two steps, which the layer above can resume. A [Swapper] never has this power.
@@ -19,13 +19,13 @@ type Pairer interface {
 
 // Lister is a driver that finds the carts of an identifier. The fallback is ErrUnsupported.
 type Lister interface {
-	// Instances lists those that exist, in any order, and the reserved one.
+	// Instances lists the instances that exist, in any order, the reserved one included.
 	Instances(ctx context.Context, identifier string) ([]string, error)
 }
 
 // Counter is a driver that counts the carts that exist. The fallback is ErrUnsupported.
 type Counter interface {
-	// Count stops where it has counted most. It leaves out reserved names ([cart.Key.Reserved]).
+	// Count stops when it has counted most carts. It leaves out reserved names ([cart.Key.Reserved]).
 	Count(ctx context.Context, most int) (int, error)
 }
 
@@ -39,21 +39,21 @@ type Flusher interface {
 // that a waiter looks at the record at the pace of a [Pacer], with jitter. Releases in the same store wake without it,
 // so a driver whose data is not shared does not need it.
 type Notifier interface {
-	// Notify tells the other stores of the same data that a change let in the waiters of these tokens. It waits for
-	// nobody.
+	// Notify tells the other stores of the same data that a change let in the waiters of these tokens. It does not
+	// block.
 	Notify(key cart.Key, tokens []string)
-	// Listen is called once, before all else: wake is to be called with the tokens that others notify of.
+	// Listen is called once, before all else. The driver must call wake with the tokens that others notify of.
 	Listen(wake func(tokens []string))
 }
 
-// Announcer is a driver whose stores hear of each other's changes of the carts that are watched. A message may get
-// lost, but rarely. The fallback is that a store hears of its own changes alone.
+// Announcer is a driver whose stores hear of each other's changes of watched carts. A message may get lost, but rarely.
+// The fallback is that a store hears of its own changes alone.
 type Announcer interface {
-	// Follow is called once, before all else: the driver has watches told of what other stores change.
+	// Follow is called once, before all else. The driver must tell watches of the changes that other stores make.
 	Follow(watches *storage.Watches)
-	// Watching says that a cart is watched which was not before.
+	// Watching says that a cart is watched from now on.
 	Watching(key cart.Key)
-	// Announced reports whether others know that the cart is watched, and are heard.
+	// Announced reports whether the others know that the cart is watched, and this store hears them.
 	Announced(key cart.Key) bool
 }
 
@@ -81,7 +81,7 @@ type Prober interface {
 
 // Prover is a driver whose changes need more than a turn does. The fallback is that they do not.
 type Prover interface {
-	// Prove fails where what a change needs beyond a turn is not there. It leaves nothing behind.
+	// Prove fails if something is missing that a change needs and a turn does not. It leaves nothing behind.
 	Prove(ctx context.Context) error
 }
 
@@ -97,8 +97,8 @@ type Walker interface {
 // FenceCounter is a driver whose Record.NextFence counts. A driver that sets NextFence must be one. For other drivers,
 // whose fences come from the clock, the fallback is in the State.
 type FenceCounter interface {
-	// LastFence is the last that the counter gave.
+	// LastFence is the last fence that the counter gave.
 	LastFence(ctx context.Context) (uint64, error)
-	// RaiseFence lets the counter go on after fence, or after a greater number.
+	// RaiseFence lets the counter go on after fence, or after a greater number if it has given one.
 	RaiseFence(ctx context.Context, fence uint64) error
 }

@@ -33,7 +33,8 @@ const (
 	mostRecalled = 8
 )
 
-// NewRecent keeps values for the time keeps. The less a failed Swap costs, the longer that should be.
+// NewRecent returns a Recent that keeps values for the time keeps. The less a failed Swap costs, the longer that should
+// be.
 func NewRecent(keeps time.Duration) *Recent { return &Recent{keeps: keeps} }
 
 // Read notes what was read under a key; revision 0 is nothing.

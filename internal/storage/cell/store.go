@@ -125,7 +125,7 @@ func (s *Store) Commit(ctx context.Context, commits ...storage.Commit) ([]storag
 // at once which value they met, each loses this often in one of forty changes.
 const mostRaces = 16
 
-// anew is a commit as it is with the cart that stands in the record.
+// anew computes the commit again from the cart in the record.
 func (r *Record) anew(c *storage.Commit) (storage.Commit, error) {
 	k := r.State.Cart
 	if err := r.fill(&k); err != nil {

@@ -36,8 +36,8 @@ type Clock interface {
 	Now() time.Time
 }
 
-// Recaller is the power of a Swapper that remembers what it read or stored a moment ago, or what it met where a Swap
-// failed; a [Recent] does. An update then begins with that value in place of a Get. It counts only if the Swap proves
+// Recaller is the power of a Swapper that remembers what it read or stored a moment ago, or the value that a failed
+// Swap met; a [Recent] does. An update then begins with that value instead of a Get. It counts only if the Swap proves
 // that the value is still there. The fallback is a Get.
 type Recaller interface {
 	// Recall returns the value of key and its revision as this process knows them. Another process may have replaced it
@@ -117,8 +117,8 @@ func (t text) parse(into *cart.Cart) (err error) {
 // shortestRetry is about how long an update pauses after it lost a race for the first time.
 const shortestRetry = 100 * time.Microsecond
 
-// Update implements [Driver]. Where a swap has met another value and told it, the next follows at once, since it is
-// outdated soon. Otherwise there is a pause, so that several do not come back at the same time.
+// Update implements [Driver]. If a failed swap has told which value it met, the next swap follows at once, since that
+// value is outdated soon. Otherwise there is a pause, so that several stores do not come back at the same time.
 func (d *swapping) Update(ctx context.Context, keys []cart.Key, change Change) error {
 	key := keys[0]
 	value, revision, known := d.recall(key)

@@ -103,8 +103,8 @@ func (d *driver) reading(ctx context.Context, run func(ctx context.Context) erro
 	return d.failed(d.do(ctx, &call{timeout: d.read, run: run}))
 }
 
-// writing is a call that replaces the item of a key that has the revision seen, and gives it the revision made. Where
-// an answer was lost, the item tells by its revision whether the write was made.
+// writing is a call that replaces the item of a key if it has the revision seen, and gives it the revision made. If an
+// answer was lost, the item's revision tells whether the write was made.
 //
 // A write that demands that there is no item is never repeated if an earlier attempt may have been made. The repeat
 // might arrive after the item was made and deleted again, and bring it back.

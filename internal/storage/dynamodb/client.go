@@ -20,12 +20,12 @@ import (
 // maxIdle is how many connections stay open: a sidecar has a call under way for each busy cart.
 const maxIdle = 64
 
-// idleTimeout is less than that of every server that we know, of which the least is 5 s: a write whose connection is
-// closed by the server in the same instant has an outcome that nobody knows.
+// idleTimeout is shorter than that of every server that we know; the shortest is 5 s. If a server closes the connection
+// just as a write is sent, nobody knows the outcome of the write.
 const idleTimeout = 4 * time.Second
 
-// newClient makes the client. Where c has no credentials, those of the environment are used and renewed, in the order
-// of Amazon's own tools: variables, web identity of the pod, shared files, container, machine.
+// newClient makes the client. If c has no credentials, those of the environment are used and renewed, in the order of
+// Amazon's own tools: variables, web identity of the pod, shared files, container, machine.
 func newClient(ctx context.Context, c Config, options ...func(*dynamodb.Options)) (*dynamodb.Client, error) {
 	load := []func(*awsconfig.LoadOptions) error{awsconfig.WithRegion(c.Region), awsconfig.WithLogger(logging.Nop{})}
 	if id := c.AccessKeyID.Reveal(); id != "" {
@@ -66,7 +66,7 @@ func (p credentialsOf) Retrieve(ctx context.Context) (aws.Credentials, error) {
 	return c, err
 }
 
-// credentialsError is returned where no request could be signed.
+// credentialsError is returned if a request could not be signed.
 type credentialsError struct{ error }
 
 func (e *credentialsError) Error() string {

@@ -27,7 +27,7 @@ func withoutEnvironment(t *testing.T) {
 	t.Setenv("AWS_CONFIG_FILE", filepath.Join(t.TempDir(), "none"))
 }
 
-// TestCredentials: files come first, then what the environment has; without any, the error says so.
+// TestCredentials: credentials in files come first, then those of the environment; without any, the error says so.
 func TestCredentials(t *testing.T) {
 	withoutEnvironment(t)
 	p := startProxy(t, testserver.StartDynalite(t).Endpoint)

@@ -6,12 +6,12 @@
 //     DynamoDB has none to ask for: the one in its answers counts whole seconds. The machines of a cloud agree to within
 //     a few milliseconds.
 //   - One cart changes at a time; a hand-over between two takes two steps.
-//   - Expiry is exact to the millisecond by the process's clock. The table's time to live deletes what is over, within
-//     days; nobody is served it meanwhile.
+//   - Expiry is exact to the millisecond by the process's clock. The table's time to live deletes expired items, within
+//     days; nobody is served them meanwhile.
 //   - An item has at most 400 KB (409,600 bytes), so a cart has a little less. A larger one is refused before it is sent.
 //   - Waiters for a lock are woken at once within a process, and look for the releases of others: the
 //     first in the queue every 2 to 50 ms, those behind it less often.
-//   - Fences are kept in the item, and rise with the clock where the item has gone.
+//   - Fences are kept in the item, and rise with the clock if the item has gone.
 //
 // # The item
 //
@@ -22,10 +22,10 @@
 //	expires     N  seconds since 1970 from which on nothing of it counts; none where it never ends
 //
 // No prefix has a slash in it, so those of one table never meet. Every write has the condition that the revision is
-// still the one that was read, or that there is no item, or one that is over. Since revisions are random, none comes
-// again when an item was deleted and made anew. And since each write has one of its own, it tells whether a write whose
-// answer was lost was made: the library's own attempts are off, which would see their own first write as somebody
-// else's.
+// still the one that was read, or that there is no item, or an expired one. Since revisions are random, none is
+// repeated when an item was deleted and created anew. Since each write has a revision of its own, the revision shows
+// whether a write was made whose answer was lost. The library's own retries are off, since they would take their own
+// first write for somebody else's.
 //
 // # What it costs
 //
@@ -42,14 +42,14 @@
 //	sign of life, each second           0.5 read
 //	probe, each ten seconds             2 read, 2 write
 //
-// A write that loses a race costs what it would have cost, and is made again. Count and Flush read the whole table, and
-// Flush pays a write for each cart besides.
+// A write that loses a race costs as much as one that wins, and is made again. Count and Flush read the whole table,
+// and Flush also pays a write for each cart.
 //
 // # Rights
 //
 // GetItem, PutItem, DeleteItem, Query and DescribeTable on the table; Scan to count and to flush; DescribeTimeToLive
-// for advice; CreateTable and UpdateTimeToLive where the table is to be made. The table must have the key above and no
-// other use.
+// for advice; CreateTable and UpdateTimeToLive if the driver is to create the table. The table must have the key above
+// and no other use.
 //
 // It imports storage, storage/cell, cart and Amazon's library.
 package dynamodb

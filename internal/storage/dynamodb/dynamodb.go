@@ -20,8 +20,7 @@ type Config struct {
 	Endpoint string
 	// CreateTable creates the table if it does not exist.
 	CreateTable bool
-	// AccessKeyID and SecretAccessKey are credentials that do not change; without them those of the environment are
-	// used.
+	// AccessKeyID and SecretAccessKey are fixed credentials; without them those of the environment are used.
 	AccessKeyID, SecretAccessKey storage.Secret
 	// Prefix keeps the carts of several stores in one table apart. It has no slash.
 	Prefix string
@@ -89,7 +88,7 @@ func newDriver(ctx context.Context, c Config, options ...func(*dynamodb.Options)
 	return d, nil
 }
 
-// Get implements [cell.Swapper]. An item that is over is none, however long DynamoDB keeps it.
+// Get implements [cell.Swapper]. An expired item does not count, however long DynamoDB keeps it.
 func (d *driver) Get(ctx context.Context, key cart.Key) ([]byte, uint64, error) {
 	it, err := d.fetch(ctx, key)
 	if err != nil {
@@ -169,8 +168,8 @@ func unchanged(revision uint64, now time.Time) (condition string, names map[stri
 	return "#revision = :seen AND (attribute_not_exists(#expires) OR #expires > :now)", names, values
 }
 
-// Beat implements [storage.Beater]. It reads an item that is not there, for half a read unit: DynamoDB refuses writes
-// alone only to those who lack the right, which Ping sees.
+// Beat implements [storage.Beater]. It reads an item that is not there, for half a read unit. A read is enough:
+// DynamoDB refuses only writes only if the right is missing, and Ping notices that.
 func (d *driver) Beat(ctx context.Context) error {
 	return d.reading(ctx, func(ctx context.Context) error {
 		_, err := d.client.GetItem(ctx, &dynamodb.GetItemInput{TableName: &d.table, Key: d.space.key(cart.Key{Instance: "beat"})})
@@ -178,8 +177,8 @@ func (d *driver) Beat(ctx context.Context) error {
 	})
 }
 
-// Pauses implements [cell.Pacer]. A look takes some milliseconds by itself, and is paid for: who waits for 5 s for a
-// lock that is not given back pays for a hundred looks at most.
+// Pauses implements [cell.Pacer]. A look takes some milliseconds by itself, and costs money: a waiter that waits 5 s
+// for a lock that is not given back pays for a hundred looks at most.
 func (d *driver) Pauses() (shortest, longest time.Duration) {
 	return 2 * time.Millisecond, 50 * time.Millisecond
 }

@@ -27,9 +27,9 @@ const (
 	busy
 	// unsent: the server never got the request.
 	unsent
-	// unanswered: it may have been carried out, and nobody waits any longer.
+	// unanswered: the request may have been carried out, and nobody waits any longer.
 	unanswered
-	// late: it may be carried out still.
+	// late: the request may still be carried out.
 	late
 )
 

@@ -95,7 +95,8 @@ func TestThrottling(t *testing.T) {
 	}
 }
 
-// TestLostAnswers: a write whose answer is lost is made once and said to be made, or is said to be unknown.
+// TestLostAnswers: a write whose answer is lost is made once and reported as made, or its outcome is reported as
+// unknown.
 func TestLostAnswers(t *testing.T) {
 	p, s, direct := faulty(t)
 	other := func() {
@@ -200,7 +201,7 @@ func TestBrokenAnswers(t *testing.T) {
 	}
 }
 
-// TestFrozen: a server that does not answer is told within the timeouts, and served from again afterwards.
+// TestFrozen: a server that does not answer is reported within the timeouts, and used again afterwards.
 func TestFrozen(t *testing.T) {
 	server := testserver.StartDynalite(t)
 	c := configAt(server.Endpoint)
@@ -245,7 +246,7 @@ func TestFrozen(t *testing.T) {
 	}
 }
 
-// TestStalledAnswer: an answer that begins and does not end takes no longer than one that does not begin.
+// TestStalledAnswer: an answer that begins and does not end is given up as soon as one that does not begin.
 func TestStalledAnswer(t *testing.T) {
 	server := testserver.StartDynalite(t)
 	p := startProxy(t, server.Endpoint)
@@ -285,8 +286,8 @@ func TestStalledAnswer(t *testing.T) {
 	}
 }
 
-// TestKindsOfErrors: what went wrong is told apart by what the library returns for it: whether the request may have
-// been carried out, whether it is worth another attempt, and what people are told.
+// TestKindsOfErrors: the error that the library returns shows whether the request may have been carried out, whether
+// another attempt is worthwhile, and what people are told.
 func TestKindsOfErrors(t *testing.T) {
 	frozen := testserver.StartDynalite(t)
 	frozen.Pause()
@@ -337,7 +338,7 @@ func TestKindsOfErrors(t *testing.T) {
 	}
 }
 
-// TestRefusals: what the server says is in the error, and nothing of the credentials or of what was signed.
+// TestRefusals: the server's words are in the error, but nothing of the credentials or of what was signed.
 func TestRefusals(t *testing.T) {
 	p, s, _ := faulty(t)
 	const secret, id = "wJalrXUtnFEMI", "AKIDEXAMPLE"

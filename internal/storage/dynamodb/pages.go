@@ -42,7 +42,7 @@ func (d *driver) Instances(ctx context.Context, identifier string) (instances []
 	return instances, err
 }
 
-// Count implements [cell.Counter]: a scan of the whole table, or of as much of it as has that many.
+// Count implements [cell.Counter]: a scan of the whole table, or of as much of it as it takes to find most carts.
 func (d *driver) Count(ctx context.Context, most int) (n int, err error) {
 	err = d.scan(ctx, func(it *item) (bool, error) {
 		there, err := it.holdsCart(time.Now())
@@ -54,8 +54,9 @@ func (d *driver) Count(ctx context.Context, most int) (n int, err error) {
 	return n, err
 }
 
-// Flush implements [cell.Flusher]: a scan of the whole table, and a delete for each item of the prefix. An item is
-// deleted as it was seen, again where somebody changes it meanwhile, so that no delete that arrives late takes another.
+// Flush implements [cell.Flusher]: a scan of the whole table, and a delete for each item of the prefix. A delete has
+// the condition that the item is as it was seen, so that a late one removes no other item. If somebody changes the item
+// meanwhile, it is deleted again.
 func (d *driver) Flush(ctx context.Context) error {
 	return d.scan(ctx, func(it *item) (bool, error) { return true, d.remove(ctx, it) })
 }
@@ -109,7 +110,7 @@ func (d *driver) scanned(attrs ...string) *dynamodb.ScanInput {
 	return in
 }
 
-// Page implements [cell.Walker]: one page of a scan. Where it goes on may be the item of another prefix.
+// Page implements [cell.Walker]: one page of a scan. The next page may begin at an item of another prefix.
 func (d *driver) Page(ctx context.Context, after string, limit int) (keys []cart.Key, next string, err error) {
 	in := d.scanned()
 	in.Limit = aws.Int32(int32(min(limit, 1000)))

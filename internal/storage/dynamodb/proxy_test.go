@@ -11,11 +11,11 @@ import (
 	"testing"
 )
 
-// fault is what becomes of a request on its way to the server.
+// fault is what happens to a request on its way to the server.
 type fault struct {
-	// before is answered in place of the server's answer, and the request is not passed on.
+	// before is the answer, and the request is not passed on.
 	before *reply
-	// after is answered in place of the server's answer, which is thrown away.
+	// after is the answer instead of the server's, which is thrown away.
 	after *reply
 	// meanwhile runs between the server's answer and the client's.
 	meanwhile func()

@@ -26,7 +26,7 @@ func (d *driver) ready(ctx context.Context) error {
 	return err
 }
 
-// check sees that the table is there, has the right key and can be used, and makes it where that is wanted.
+// check makes sure that the table exists, has the right key and can be used. It creates the table if that is wanted.
 func (d *driver) check(ctx context.Context) error {
 	for {
 		t, err := d.describe(ctx)
@@ -58,8 +58,8 @@ func (d *driver) check(ctx context.Context) error {
 	}
 }
 
-// pause waits until the table may have changed its status. A second is little beside what it takes to make a table, and
-// a server of tests is quicker.
+// pause waits until the table may have changed its status. A second is little compared with the time that it takes to
+// create a table; a server of tests is quicker.
 func (d *driver) pause(ctx context.Context, why string) error {
 	ctx, cancel := d.untilClosed(ctx)
 	defer cancel()

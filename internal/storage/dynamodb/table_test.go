@@ -79,8 +79,8 @@ func TestWrongTable(t *testing.T) {
 	}
 }
 
-// TestMissingTable: without createTable the words say what to do; with it the table is made, again where somebody
-// deleted it.
+// TestMissingTable: without createTable the words say what to do. With it the table is created, and created again if
+// somebody deletes it.
 func TestMissingTable(t *testing.T) {
 	server := testserver.StartDynalite(t)
 	c := configAt(server.Endpoint)
@@ -146,7 +146,7 @@ func TestTenMakers(t *testing.T) {
 	}
 }
 
-// TestTimeToLive: a table that is made deletes expired items where the server can, and Advice says where it does not.
+// TestTimeToLive: a created table deletes expired items if the server can, and Advice says if it does not.
 func TestTimeToLive(t *testing.T) {
 	server := testserver.StartDynalite(t)
 	p := startProxy(t, server.Endpoint)
@@ -175,7 +175,7 @@ func TestTimeToLive(t *testing.T) {
 	if err := openStore(t, c).Ping(t.Context()); err != nil || p.count("UpdateTimeToLive") != 0 {
 		t.Errorf("a table that was not to be made: %v", err)
 	}
-	// Who may not ask is told nothing, rather than something that may be wrong.
+	// Without the right to ask there is no advice, rather than advice that may be wrong.
 	p.first(1<<20, "DescribeTimeToLive", fault{before: &reply{400, "AccessDeniedException", "no"}})
 	if advice, err := s.Advice(t.Context()); err != nil || len(advice) != 0 {
 		t.Errorf("without the right to ask: %+v, %v", advice, err)
@@ -196,8 +196,8 @@ func stored(t *testing.T, d *driver, key cart.Key, state *storage.State, revisio
 	}
 }
 
-// TestExpiredItemStays: an item that DynamoDB has not deleted yet is not there: no call shows it, a new cart takes its
-// place, and no change is made of it.
+// TestExpiredItemStays: an expired item that DynamoDB has not deleted yet does not count: no call shows it, a new cart
+// takes its place, and no change starts from it.
 func TestExpiredItemStays(t *testing.T) {
 	server := testserver.StartDynalite(t)
 	d := openDriver(t, configAt(server.Endpoint))
@@ -225,11 +225,11 @@ func TestExpiredItemStays(t *testing.T) {
 	if c := mustLoad(t, s); c.Version != 1 || c.ID == "old" {
 		t.Errorf("made anew: %+v", c)
 	}
-	// Whoever still believes that nothing is there does not overwrite it.
+	// A store that still believes that nothing is there does not overwrite it.
 	if swapped, err := d.Swap(t.Context(), u1, 0, []byte("x"), time.Time{}); swapped || err != nil {
 		t.Errorf("Swap in place of nothing: %v, %v", swapped, err)
 	}
-	// An item of another hand is no cart.
+	// An item that another program wrote is not a cart.
 	a := d.space.key(cart.Key{Identifier: "u2", Instance: "default"})
 	a["revision"] = &types.AttributeValueMemberS{Value: "x"}
 	if _, err := d.client.PutItem(t.Context(), &dynamodb.PutItemInput{TableName: &d.table, Item: a}); err != nil {
@@ -240,7 +240,7 @@ func TestExpiredItemStays(t *testing.T) {
 	}
 }
 
-// TestItemLimit: what DynamoDB takes is sent, and a byte more is refused before.
+// TestItemLimit: the largest item that DynamoDB takes is sent, and one more byte is refused before.
 func TestItemLimit(t *testing.T) {
 	server := testserver.StartDynalite(t)
 	p := startProxy(t, server.Endpoint)

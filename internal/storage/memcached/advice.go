@@ -14,7 +14,7 @@ import (
 // forgotTold is for how long a loss is told of.
 const forgotTold = time.Hour
 
-// health is what a server says of how it keeps what it holds.
+// health is what a server says about how it keeps its items.
 type health struct {
 	evicted uint64    // since it started
 	evicts  bool      // when it is full, it forgets
@@ -65,7 +65,8 @@ func (d *driver) Advice(ctx context.Context) ([]storage.Advice, error) {
 	return all, nil
 }
 
-// clockTolerance is from where two clocks differ: a server's is a second or two behind by itself.
+// clockTolerance is the difference from which two clocks count as different: a server's is normally a second or two
+// behind.
 const clockTolerance = 5 * time.Second
 
 func (s *server) health(ctx context.Context, clock func() time.Time) (h health, err error) {

@@ -26,7 +26,7 @@ func advice(t *testing.T, s storage.Advisor) (codes []string, messages string) {
 	return codes, messages
 }
 
-// TestEviction: a cart that the server has forgotten is not there, and all others are as they were acknowledged. Advice
+// TestEviction: a cart that the server has evicted is not there, and all others are as they were acknowledged. Advice
 // tells of it.
 func TestEviction(t *testing.T) {
 	m := testserver.StartMemcached(t, "-m", "8")
@@ -95,7 +95,7 @@ func TestFullWithoutEviction(t *testing.T) {
 	}
 }
 
-// TestRestartIsTold: a server that has lost what it had is told of, whoever notices it first.
+// TestRestartIsTold: Advice tells of a server that has lost its items, whichever call notices it first.
 func TestRestartIsTold(t *testing.T) {
 	for name, lose := range map[string]func(t *testing.T, m *testserver.Memcached){
 		"restart": func(_ *testing.T, m *testserver.Memcached) { m.Restart() },

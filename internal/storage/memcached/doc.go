@@ -1,32 +1,31 @@
 // Package memcached keeps carts in Memcached: one value per cart, locks and queue inside it, changed by gets and cas of
 // the text protocol, which every version has. Its guarantees are:
 //
-//   - A change is stored only where the value is still the one that it was computed from, also when the server was
+//   - A change is stored only if the value is still the one that it was computed from, also if the server was
 //     restarted in between (see Revisions).
-//   - Not durable: a server that restarts has forgotten its carts, and one that runs full forgets the carts that were
-//     touched least. A cart that was forgotten has expired early: its etags and leases never match its successor. What
-//     a server has forgotten is told by [storage.Advisor], as far as it can be seen.
+//   - Not durable: a server that restarts has forgotten its carts, and a full one forgets those that were least recently
+//     used. A forgotten cart is like one that has expired early: its etags and leases never match its successor.
+//     [storage.Advisor] tells what a server has forgotten, as far as it can be seen.
 //   - Expiry is exact to the millisecond by the clocks of the sidecars (see Clocks). The item itself has whole seconds,
 //     and lives for one to three seconds longer.
 //   - Waiters for a lock poll, with jitter, every 2 to 20 ms. Those of the same sidecar are woken at once.
 //   - No two carts share an atomic step.
-//   - A cart must fit an item of the server (-I, 1 MiB where nothing is said). A larger one is refused before it is
-//     sent.
-//   - Carts cannot be listed, counted or flushed. Memcached does not list keys but for debugging, and an index would be
-//     a second key, which may be forgotten by itself and then lacks carts that are there. Flush_all would delete what
-//     others keep in the same server.
+//   - A cart must fit an item of the server (-I, 1 MiB by default). A larger one is refused before it is sent.
+//   - Carts cannot be listed, counted or flushed. Memcached lists keys only for debugging. An index would be a second
+//     key, which may be forgotten by itself and then lacks carts that are there. Flush_all would delete what others
+//     keep in the same server.
 //
 // # Revisions
 //
-// A cas unique is a number that a server counts from 1 when it starts. One from before a restart may be that of another
-// value after it, and a cas with it would overwrite a change that the writer has not seen. So each connection begins by
-// reading the epoch: a random word under a key of its own, which whoever does not find it there adds. It is in the
-// memory of one process of the server, as is the other end of the connection. A revision is the number that the client
-// has given the epoch, and the unique. It is used only on a connection of the same epoch, which leads to the process
-// that gave the unique. Where the epoch is another one, nothing is sent: the change starts over with what is there now.
-// An epoch that was itself forgotten costs a retry, and nothing else.
+// A cas unique is a number that a server counts from 1 when it starts. A unique from before a restart may belong to
+// another value after it, and a cas with it would overwrite a change that the writer has not seen. So each connection
+// begins by reading the epoch: a random word under a key of its own. A client that does not find an epoch adds one. The
+// epoch is in the memory of one process of the server, and the connection leads to the same process. A revision is the
+// unique and the number that the client has given the epoch. It is used only on a connection of the same epoch, which
+// leads to the process that gave the unique. If the epoch is another one, nothing is sent: the change starts over with
+// what is there now. If the epoch itself was forgotten, that costs a retry and nothing else.
 //
-// That needs connections that end where the server ends: a balancer of TCP keeps them apart, a proxy that speaks the
+// That needs connections that end when the server ends. A balancer of TCP fulfils that; a proxy that speaks the
 // protocol may not. An address must lead to one server.
 //
 // A value is deleted by a cas with a negative expiry, which the protocol defines as expired at once: the command delete
@@ -35,14 +34,14 @@
 // # Clocks
 //
 // Memcached tells its time in whole seconds, which is too coarse for locks. The clocks of the sidecars count, so they
-// must agree, as those of a cluster's nodes do by NTP. Where they differ, a lock or a cart ends early or late for
-// others by the difference. A stale holder writes nothing even then, since its lock is in the value that the cas
-// compares: who took the lock has replaced that value. Advice tells of a sidecar whose clock is seconds away from the
-// server's.
+// must agree, as those of a cluster's nodes do by NTP. If they differ, a lock or a cart ends early or late for others
+// by the difference. Even then a stale holder writes nothing, since its lock is in the value that the cas compares: the
+// next holder has replaced that value. Advice tells of a sidecar whose clock is seconds away from the server's.
 //
-// Fences are the time in microseconds, and one more than the last where that is not greater. While the value is there,
-// they rise by themselves. When it has gone, the clock alone makes the next one greater: it must not be behind that of
-// the sidecar which gave the last by more than a server takes to restart, or a value to be forgotten.
+// A fence is the time in microseconds, or one more than the last fence if that is greater. While the value is there,
+// fences rise even if the clock does not. When it has gone, the clock alone makes the next one greater. So that clock
+// must not be behind that of the sidecar which gave the last fence by more than it takes a server to restart, or to
+// forget a value.
 //
 // # Servers
 //
@@ -51,7 +50,7 @@
 //
 // # The library
 //
-// gomemcache speaks the protocol. It was chosen since it has gets and cas and is kept; no library that can be had has
+// gomemcache speaks the protocol. It was chosen since it has gets and cas and is maintained; no available library has
 // contexts as well. So connections are ours: each call borrows one, gives it the deadline of its context, and hands it
 // to a client of gomemcache that has this connection and no other.
 //

@@ -128,8 +128,8 @@ func TestUniqueOfAnotherProcess(t *testing.T) {
 	}
 }
 
-// TestRestartUnderLoad: nobody is told of success on a cart that is not there any more. Each version of each cart is
-// acknowledged once at most, and what a server has at the end is no older.
+// TestRestartUnderLoad: no change of a cart that is gone is acknowledged. Each version of each cart is acknowledged
+// once at most, and the carts that a server has at the end are no older.
 func TestRestartUnderLoad(t *testing.T) {
 	m := testserver.StartMemcached(t)
 	addresses := []string{m.Addr}
@@ -208,8 +208,8 @@ func TestRestartUnderLoad(t *testing.T) {
 	}
 }
 
-// TestAfterRestart: the first call finds that the cart is gone, without an error; what was computed from it conflicts;
-// a lease that was is unknown; the next has a greater fence.
+// TestAfterRestart: the first call finds that the cart is gone, without an error. A change that was computed from it
+// conflicts, an earlier lease is unknown, and the next lease has a greater fence.
 func TestAfterRestart(t *testing.T) {
 	m := testserver.StartMemcached(t)
 	s := open(t, []string{m.Addr}, "cart")
@@ -308,8 +308,8 @@ func TestLostAnswer(t *testing.T) {
 	m.Resume()
 }
 
-// TestAnswerCut: a change that was made, and whose connection ended before the answer, is not sent again: its own value
-// would stand in its way, and it would be told that somebody else was quicker, or be made twice.
+// TestAnswerCut: a change was made, and its connection ended before the answer. It is not sent again: it would meet its
+// own value and seem to have lost a race, or be made twice.
 func TestAnswerCut(t *testing.T) {
 	m := testserver.StartMemcached(t)
 	address, cut := cutter(t, m.Addr, "cas ")
@@ -445,8 +445,8 @@ func TestOneServerDown(t *testing.T) {
 	}
 }
 
-// TestConnections: however many calls there are, a server has a bounded number of connections. Who comes when all are
-// busy is told so, no later than when an answer would be due.
+// TestConnections: however many calls there are, a server has a bounded number of connections. A call that finds all of
+// them busy is told so, no later than its answer would be due.
 func TestConnections(t *testing.T) {
 	m := testserver.StartMemcached(t)
 	d := newDriver(Config{Addresses: []string{m.Addr}, Prefix: "cart", Dial: patient, Read: patient, Write: patient})
@@ -477,7 +477,7 @@ func TestConnections(t *testing.T) {
 	}
 }
 
-// TestDialEndsInTime: where the time of a call ends while a connection is made, there is an error or a connection.
+// TestDialEndsInTime: if the time of a call ends while a connection is made, there is an error or a connection.
 func TestDialEndsInTime(t *testing.T) {
 	d := newDriver(Config{Addresses: []string{testserver.StartMemcached(t).Addr}, Prefix: "cart"})
 	defer d.Close()

@@ -20,7 +20,8 @@ import (
 
 // Config says which servers to use.
 type Config struct {
-	// Addresses are host:port, spelled as other clients of the same servers spell them: a key's place comes of that.
+	// Addresses are host:port, spelled as other clients of the same servers spell them, since they decide where a key
+	// is.
 	Addresses []string
 	// Prefix begins all keys: letters, digits, and _ : . -.
 	Prefix string
@@ -78,8 +79,8 @@ func (d *driver) place(key cart.Key) (*server, string) {
 	return d.servers[d.ring.server(name)], name
 }
 
-// uniqueBits are those of a revision that hold the unique. A server that makes a million changes a second needs nine
-// years for so many. The others hold the number of the process.
+// uniqueBits is how many bits of a revision hold the unique. A server that makes a million changes a second needs nine
+// years to use them up. The other bits hold the number of the process.
 const uniqueBits = 48
 
 // errOtherProcess is returned if a revision is from another process of the server than the connection.
@@ -114,7 +115,7 @@ func (d *driver) Get(ctx context.Context, key cart.Key) (value []byte, revision 
 	return value, revision, nil
 }
 
-// Swap implements [cell.Swapper]. It is sent once: after an answer that did not come, the value may be stored.
+// Swap implements [cell.Swapper]. It is sent once: if its answer does not come, the value may be stored.
 func (d *driver) Swap(ctx context.Context, key cart.Key, revision uint64, value []byte, ends time.Time) (bool, error) {
 	server, name := d.place(key)
 	item := &memcache.Item{Key: name, CasID: revision & (1<<uniqueBits - 1), Expiration: -1}
@@ -139,7 +140,7 @@ func (d *driver) Swap(ctx context.Context, key cart.Key, revision uint64, value 
 	return err == nil, err
 }
 
-// note remembers the value that is stored after a swap: its own or another.
+// note remembers the value that the server has after a swap: that of the swap, or another.
 func (d *driver) note(key cart.Key, c *session, item *memcache.Item, own bool) {
 	if item == nil || item.CasID == 0 || item.CasID>>uniqueBits > 0 {
 		return
@@ -226,7 +227,7 @@ func (d *driver) Probe(ctx context.Context) error {
 	})
 }
 
-// Beat implements [storage.Beater]: each server answers, and is the process that the connections lead to. To read the
+// Beat implements [storage.Beater]: each server answers, and is the process that the connections lead to. Reading the
 // epoch also keeps it from being forgotten.
 func (d *driver) Beat(ctx context.Context) error {
 	return d.each(func(s *server) error {

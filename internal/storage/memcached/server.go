@@ -41,7 +41,7 @@ type timeouts struct{ dial, read, write time.Duration }
 // process is what is known of the process that runs.
 type process struct {
 	epoch string
-	// number tells it from the others that this client has met, as far as 65,536 of them.
+	// number tells the process from the last 65,536 that this client has met.
 	number uint16
 	// maxItem is the size of an item, with its key and what the server adds.
 	maxItem int
@@ -171,7 +171,7 @@ func (s *server) dial(ctx context.Context) (*session, error) {
 	return c, nil
 }
 
-// greet reads the epoch, and of a process that is new what matters of its settings.
+// greet reads the epoch, and the settings that matter if the process is new.
 func (s *server) greet(c *session) error {
 	epoch, err := s.readEpoch(c)
 	if err != nil {

@@ -24,7 +24,7 @@ type session struct {
 	epoch  uint16 // what the server's process is called here
 	reused bool   // it has served a call before
 
-	// answer is the beginning of what the server said to what it was sent last.
+	// answer is the beginning of the server's answer to what it was sent last.
 	answer []byte
 	// broken says that the connection is closed, or not to be used again.
 	broken bool
@@ -180,7 +180,7 @@ func (s *session) stale(err error) bool {
 	return s.reused && s.broken && len(s.answer) == 0 && !errors.Is(err, os.ErrDeadlineExceeded)
 }
 
-// stats are what the server says of itself. The client cannot ask for them.
+// stats are the server's statistics and settings. The client cannot ask for them.
 func (s *session) stats(kind string) (map[string]string, error) {
 	if _, err := io.WriteString(s, strings.TrimSpace("stats "+kind)+"\r\n"); err != nil {
 		s.broken = true

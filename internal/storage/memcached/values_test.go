@@ -14,7 +14,7 @@ import (
 	"github.com/sidecart/sidecart/internal/testserver"
 )
 
-// TestLargest: what is let through is stored, and what is not is refused before it is sent, with the numbers.
+// TestLargest: a value that fits is stored, and one that does not is refused before it is sent, with the numbers.
 func TestLargest(t *testing.T) {
 	long := cart.Key{Identifier: strings.Repeat("x", 200), Instance: "default"}
 	for size, bytes := range map[string]int{"512k": 512 << 10, "1m": 1 << 20, "4m": 4 << 20} {
@@ -86,7 +86,7 @@ func count(stats, name string) (n int) {
 	return n
 }
 
-// TestForeignValues: what is no cart of that name is refused by name and left alone, and the others go on.
+// TestForeignValues: a value that is not a cart of that name is refused by name and left alone, and other carts go on.
 func TestForeignValues(t *testing.T) {
 	m := testserver.StartMemcached(t)
 	s := open(t, []string{m.Addr}, "cart")
@@ -181,7 +181,7 @@ func meta(t *testing.T, m *testserver.Memcached, key string) string {
 	return strings.SplitN(do(t, m, "mg "+key+" t\r\nget none"), "\n", 2)[0] // the answer of get is one that Do knows the end of
 }
 
-// TestKeys: keys are readable where they fit, and no two are the same.
+// TestKeys: keys are readable if they fit, and no two are the same.
 func TestKeys(t *testing.T) {
 	x := strings.Repeat("x", 255)
 	for _, tc := range []struct{ prefix, identifier, instance, want string }{

@@ -80,7 +80,7 @@ type (
 
 func (withMemory) OutsideHeap() int64 { return 7 }
 
-// powers are what a store may offer besides; each finds its own.
+// powers are the optional powers of a store; each function finds its own.
 var powers = map[string]func(storage.Store) (any, bool){
 	"Locker":      func(s storage.Store) (any, bool) { l, ok := s.(storage.Locker); return l, ok },
 	"Beater":      func(s storage.Store) (any, bool) { return storage.As[storage.Beater](s) },
@@ -95,7 +95,7 @@ var powers = map[string]func(storage.Store) (any, bool){
 	"Watcher":     func(s storage.Store) (any, bool) { return storage.As[storage.Watcher](s) },
 }
 
-// TestPowers: a decorated store offers what the bare one offers, and nothing else but the count of its commits.
+// TestPowers: a decorated store offers what the bare one offers, and in addition only the count of its commits.
 func TestPowers(t *testing.T) {
 	whole := memory.New()
 	t.Cleanup(func() { _ = whole.Close() })
@@ -129,7 +129,8 @@ func TestPowers(t *testing.T) {
 	}
 }
 
-// TestEveryPowerIsKnown: what package storage declares as an interface is the contract, of decorators, or in powers.
+// TestEveryPowerIsKnown: each interface that package storage declares belongs to the contract or to decorators, or is
+// in powers.
 func TestEveryPowerIsKnown(t *testing.T) {
 	paths, err := filepath.Glob("../*.go")
 	if err != nil || len(paths) == 0 {

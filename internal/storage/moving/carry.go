@@ -30,8 +30,8 @@ type stay struct {
 	until time.Time
 }
 
-// errLocked says that a lock in the old store keeps a cart there; errHandOver that a hand-over does, which is finished
-// by the layer above where it began.
+// errLocked says that a lock in the old store keeps a cart there; errHandOver that a hand-over does, which the layer
+// above finishes in the store where it began.
 var (
 	errLocked   = errors.New("a lock is held in the old backend")
 	errHandOver = errors.New("a hand-over is not finished in the old backend")
@@ -61,7 +61,7 @@ func (s *Store) place(ctx context.Context, key cart.Key) (backend, error) {
 	return s.old, nil
 }
 
-// lookAgain forgets where a cart was, since it is there no more, and waits a moment: another mover may be at it.
+// lookAgain forgets where a cart was, since it is no longer there, and waits a moment: another mover may be moving it.
 func (s *Store) lookAgain(ctx context.Context, key cart.Key, attempt int) error {
 	s.moved.drop(key)
 	s.staying.drop(key)
@@ -83,8 +83,8 @@ func wait(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// carry moves a cart unless that was done. staying is why it stays where it is; else it counts in the new store from
-// now on. For a lock in the old store it waits as long as patience.
+// carry moves a cart, unless that was done before. staying says why the cart stays in the old store; if it is nil, the
+// cart counts in the new store from now on. carry waits for a lock in the old store for as long as patience.
 func (s *Store) carry(ctx context.Context, key cart.Key, patience time.Duration) (staying, err error) {
 	k, err := s.old.Load(ctx, key)
 	if err != nil {
@@ -122,9 +122,9 @@ var movers = []cart.Part{cart.PartMetadata(strings.Repeat("move", 64))}
 type carriage struct {
 	*Store
 	key cart.Key
-	// here is the turn in the old store, over the whole cart. there is that in the new one, which is held all the
-	// while: it is over a part that no client can name, so it holds off other movers, and not those who change the cart
-	// there as soon as it counts.
+	// here is the turn in the old store, over the whole cart. there is the turn in the new one, which is held all the
+	// while. It is over a part that no client can name, so it holds off other movers, but not the clients that change
+	// the cart there as soon as it counts.
 	here, there         storage.Claim
 	heldHere, heldThere bool
 	cart                *cart.Cart // in the old store
@@ -132,7 +132,7 @@ type carriage struct {
 	marker              storage.Marker
 }
 
-// turns makes new ones.
+// turns makes new turns.
 func (c *carriage) turns() {
 	c.here, c.there, c.heldHere, c.heldThere = c.newTurn(), c.newTurn(), false, false
 	c.there.Parts = movers
@@ -168,7 +168,7 @@ func (c *carriage) run(ctx context.Context, patience time.Duration) (staying, er
 	}
 }
 
-// try makes the steps that are left to make. again says that somebody else was at the cart.
+// try makes the steps that remain. again says that another mover or a client interfered.
 func (c *carriage) try(ctx context.Context, patience time.Duration) (again bool, staying, err error) {
 	g, err := c.new.Acquire(ctx, c.key, c.there, false)
 	if err != nil {
@@ -217,8 +217,8 @@ func (c *carriage) try(ctx context.Context, patience time.Duration) (again bool,
 	return !ok, nil, err
 }
 
-// takeOld takes the turn in the old store and reads the cart as it is under it, in one step: a commit that cannot
-// succeed, since no cart has that id, is granted what it claims.
+// takeOld takes the turn in the old store and reads the cart under it, in one step. It makes a commit that cannot
+// succeed, since no cart has that id; such a commit is granted its claim.
 func (c *carriage) takeOld(ctx context.Context, patience time.Duration) (staying, err error) {
 	outs, err := c.old.Commit(ctx, storage.Commit{
 		Key: c.key, Expect: storage.Expect{ID: "none"},
@@ -249,8 +249,8 @@ func (c *carriage) takeOld(ctx context.Context, patience time.Duration) (staying
 	return nil, nil
 }
 
-// clear removes what the new store has and what does not count: the marker of a move the other way, or what stands in
-// the way of the cart that comes, such as the intent of a hand-over.
+// clear removes what the new store has under the name and does not count: the marker of a move the other way, or what
+// is in the way of the cart that comes, such as the intent of a hand-over.
 func (c *carriage) clear(ctx context.Context) (ok bool, err error) {
 	if c.target.Transfer == nil || !isMarked(c.target) && !c.cart.Exists() {
 		return true, nil
@@ -266,8 +266,8 @@ func (c *carriage) clear(ctx context.Context) (ok bool, err error) {
 	return ok, err
 }
 
-// passFence lets the fences of the new store go on where those of the old one end. No lease is granted in the old one
-// from here on, since the turn there is held, and then the marker stands.
+// passFence lets the fences of the new store go on where those of the old one end. From here on the old store grants no
+// lease: first the turn prevents that, and then the marker.
 func (c *carriage) passFence(ctx context.Context) error {
 	last, err := c.old.LastFence(ctx, c.key)
 	if err != nil {
@@ -293,7 +293,8 @@ func (c *carriage) close(ctx context.Context) (ok bool, err error) {
 	return ok, err
 }
 
-// begin freezes the cart. Its expiry goes into the marker, which must not expire: under the turn nobody moves it.
+// begin freezes the cart. Its expiry goes into the marker, which must not expire. Nobody changes the expiry in between,
+// since the turn is held.
 func (c *carriage) begin(ctx context.Context) (ok bool, err error) {
 	c.marker = storage.Marker{Move: storage.NewID()}
 	if at := c.cart.ExpiresAt; !at.IsZero() {
@@ -332,7 +333,7 @@ var trail = []storage.Trace{{Call: "Move", Kind: storage.ChangeMoved, Parts: who
 // left is how long a cart that expires has still to live. Its clock is that of the old store.
 func left(m *storage.Marker) time.Duration { return time.Until(m.ExpiresAt()) }
 
-// finish says in the old store that the cart counts in the new one, and leaves nothing of it but the marker.
+// finish says in the old store that the cart counts in the new one, and removes all of it there but the marker.
 func (c *carriage) finish(ctx context.Context) (ok bool, err error) {
 	done := c.marker
 	done.Done, done.Expires = true, 0
@@ -370,7 +371,7 @@ func (c *carriage) undo(ctx context.Context) (ok bool, err error) {
 	return ok, err
 }
 
-// commit makes one step, and reports whether it was made: where not, somebody else was at the cart.
+// commit makes one step, and reports whether it was made. If not, another mover or a client interfered.
 func (c *carriage) commit(ctx context.Context, at backend, step storage.Commit) (ok bool, err error) {
 	step.Key = c.key
 	outs, err := at.Commit(ctx, step)

@@ -128,8 +128,8 @@ func markerOf(t *testing.T, s storage.Store, key cart.Key) string {
 	return "begun"
 }
 
-// TestKilled: a mover is killed before or after each call that it makes, whose answer it does not get then. The cart is
-// whole, in one place that counts, and whoever touches it next moves it.
+// TestKilled: a mover is killed before or after each call that it makes, and does not get the answer. The cart is
+// whole, in one place that counts, and the next to touch it moves it.
 func TestKilled(t *testing.T) {
 	for name, open := range pairs {
 		for _, there := range []bool{true, false} {

@@ -20,7 +20,7 @@ import (
 	"github.com/sidecart/sidecart/internal/testserver"
 )
 
-// What a process of this test binary is told to do in place of the tests.
+// What a process of this test binary is told to do instead of the tests.
 const (
 	walkerRedis  = "MOVING_TEST_REDIS"
 	walkerSQLite = "MOVING_TEST_SQLITE"

@@ -10,10 +10,10 @@ import (
 // remembered bounds a [memory], so that its two halves take some 20 MB at most.
 const remembered = 1 << 16
 
-// memory remembers something of the carts that were asked for last. Its zero value is ready.
+// memory remembers something about the carts that were used last. Its zero value is ready.
 type memory[T any] struct {
 	mu sync.Mutex
-	// What is new goes to young; when that is full, it becomes old, and what was old is forgotten.
+	// New entries go to young. When that is full, it becomes old, and the former old is forgotten.
 	young, old map[cart.Key]T
 }
 
@@ -60,7 +60,7 @@ func (m *memory[T]) clear() {
 	m.young, m.old = nil, nil
 }
 
-// waiting knows in which store each claim of this process is queued that nobody has followed yet.
+// waiting knows in which store a claim of this process is queued, until an Acquire takes it over.
 type waiting struct {
 	mu sync.Mutex
 	at map[string]backend
@@ -75,7 +75,7 @@ func (w *waiting) add(token string, at backend) {
 	w.at[token] = at
 }
 
-// take forgets where a claim is queued, and tells it.
+// take returns where a claim is queued, and forgets it.
 func (w *waiting) take(token string) (at backend, ok bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()

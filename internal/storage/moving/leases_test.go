@@ -133,8 +133,8 @@ func TestWaiterOfOld(t *testing.T) {
 	}
 }
 
-// TestWaiterLeavesOld: a claim that waited in the old backend while the cart moved, and was granted there, holds
-// nothing of it any more once it is granted in the new one.
+// TestWaiterLeavesOld: a claim waited in the old backend while the cart moved, and was granted there. Once it is
+// granted in the new one, it holds nothing in the old one.
 func TestWaiterLeavesOld(t *testing.T) {
 	for begun := time.Now(); !waitsInOld(t); {
 		if time.Since(begun) > 30*time.Second {
@@ -143,8 +143,8 @@ func TestWaiterLeavesOld(t *testing.T) {
 	}
 }
 
-// waitsInOld lets a claim wait in the old backend behind a mover. It is false where the waiter was held up meanwhile,
-// and does not believe any more that the cart stays there.
+// waitsInOld lets a claim wait in the old backend behind a mover. It returns false if the waiter was held up for so
+// long that it no longer takes the cart to stay there.
 func waitsInOld(t *testing.T) bool {
 	o, n := memory.New(), memory.New()
 	mustCommit(t, o, storage.Committed, change(u1, &cart.Cart{}, `{"a":1}`))

@@ -10,8 +10,8 @@ import (
 	"github.com/sidecart/sidecart/internal/storage"
 )
 
-// A lock is in the store where the cart counts. One in the old store is good until it ends, and keeps the cart there:
-// to write a marker takes a turn of the whole cart.
+// A lock is in the store where the cart counts. A lock in the old store is good until it ends, and keeps the cart
+// there, since writing a marker takes a turn of the whole cart.
 
 // Acquire implements [storage.Locker].
 func (s *Store) Acquire(ctx context.Context, key cart.Key, claim storage.Claim, queued bool) (storage.Grant, error) {
@@ -47,7 +47,7 @@ func (s *Store) Acquire(ctx context.Context, key cart.Key, claim storage.Claim, 
 	}
 }
 
-// timedOut is the error of a wait that took all of its time.
+// timedOut is the error of a wait that has used up its time.
 func timedOut(ctx context.Context, err error) error {
 	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		return storage.ErrLockTimeout
@@ -55,7 +55,7 @@ func timedOut(ctx context.Context, err error) error {
 	return err
 }
 
-// Abandon implements [storage.Locker]. What the token has may be in either store.
+// Abandon implements [storage.Locker]. The token's locks may be in either store.
 func (s *Store) Abandon(ctx context.Context, key cart.Key, token string) error {
 	at, known := s.queued.take(token)
 	err := s.new.Abandon(ctx, key, token)
@@ -88,7 +88,7 @@ func (s *Store) Release(ctx context.Context, key cart.Key, token string) error {
 	return s.onLease(key, func(at backend) error { return at.Release(ctx, key, token) })
 }
 
-// onLease asks the store where the lease probably is, and the other one if that does not know it.
+// onLease asks the store where the lease probably is, and if that does not know it, the other one.
 func (s *Store) onLease(key cart.Key, ask func(at backend) error) error {
 	first, second := s.old, s.new
 	if s.moved.has(key) {

@@ -24,12 +24,12 @@ func movingStore(t testing.TB, from, to storage.Store) *moving.Store {
 	return s
 }
 
-// late is a moving store beside which a sidecar makes carts that has not been told of the move: each cart that has no
+// late is a moving store beside a sidecar that does not know of the move and creates carts: each cart that has no
 // marker yet begins in the old store.
 type late struct {
 	*moving.Store
 	old storage.Store
-	// flushed says that the markers are gone, so that nobody may be late any more.
+	// flushed says that the markers are gone, so that no sidecar may be late any more.
 	flushed *atomic.Bool
 }
 

@@ -14,9 +14,9 @@ var _ storage.Walker = (*Store)(nil)
 // The first letters of a place say in which store it is.
 const inOld, inNew = "old:", "new:"
 
-// Page implements [storage.Walker]: the names of the old store, and then those of the new one. In the other order, a
-// cart that moves meanwhile could be behind the walk in the one and before it in the other. A cart that has moved is on
-// two pages.
+// Page implements [storage.Walker]: the names of the old store, and then those of the new one. In the other order, the
+// walk could miss a cart that moves meanwhile: it would have passed the one store before the cart came, and reach the
+// other after the cart had gone. A cart that has moved is on two pages.
 func (s *Store) Page(ctx context.Context, after string, limit int) (keys []cart.Key, next string, err error) {
 	after, there := strings.CutPrefix(after, inNew)
 	from := storage.Store(s.old)

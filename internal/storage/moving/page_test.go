@@ -8,7 +8,7 @@ import (
 	"github.com/sidecart/sidecart/internal/storage"
 )
 
-// TestPageWhileCartsMove: a walk over both stores meets every cart, those that move meanwhile too.
+// TestPageWhileCartsMove: a walk over both stores meets every cart, including those that move meanwhile.
 func TestPageWhileCartsMove(t *testing.T) {
 	for name, open := range pairs {
 		t.Run(name, func(t *testing.T) {

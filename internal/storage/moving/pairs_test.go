@@ -18,8 +18,8 @@ import (
 	"github.com/sidecart/sidecart/internal/testserver"
 )
 
-// backends are those that carts move between. start starts one, and what it returns opens it, once for each sidecar, by
-// a prefix.
+// backends are those that carts move between. start starts one, and returns a function that opens it for a prefix, once
+// for each sidecar.
 var backends = []struct {
 	name  string
 	start func(t testing.TB) func(t testing.TB, prefix string) storage.Store
@@ -96,7 +96,7 @@ func backend(t testing.TB, name string) func(t testing.TB, prefix string) storag
 }
 
 // pairs give each subtest two empty backends, opened anew by each call of openOld and openNew. With the build tag long
-// there are all; without, each is once a source and once a target.
+// there are all pairs; without, each backend is once a source and once a target.
 var pairs = func() map[string]func(t *testing.T) (openOld, openNew func() movable) {
 	all := map[string]func(t *testing.T) (openOld, openNew func() movable){
 		"memory to memory": func(t *testing.T) (openOld, openNew func() movable) {

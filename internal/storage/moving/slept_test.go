@@ -14,7 +14,7 @@ import (
 )
 
 // TestSlept: a mover sleeps before one of its calls for longer than its turns last. Meanwhile another moves the cart,
-// and it is forgotten, made anew, or moved back. What the mover does when it wakes up changes nothing of that.
+// and the cart is forgotten, created anew, or moved back. When the mover wakes up, its steps change nothing.
 func TestSlept(t *testing.T) {
 	meanwhile := map[string]func(t *testing.T, key cart.Key, o, n movable) (in storage.Store, items string){
 		"forgotten": func(t *testing.T, key cart.Key, o, n movable) (storage.Store, string) {
@@ -142,8 +142,8 @@ func TestFenceOfASleeper(t *testing.T) {
 	}
 }
 
-// TestBeliefs: what a process remembers of a cart is wrong since another moved it, there or back. Its next change finds
-// the marker where it looked, and is made where the cart counts.
+// TestBeliefs: a process remembers wrongly where a cart is, since another moved it, there or back. Its next change
+// finds the marker where it looked, and is made where the cart counts.
 func TestBeliefs(t *testing.T) {
 	o, n := memory.New(), memory.New()
 	mustCommit(t, o, storage.Committed, change(u1, &cart.Cart{}, `{"a":1}`))

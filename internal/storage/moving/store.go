@@ -26,12 +26,13 @@ type backend interface {
 	storage.Fencer
 }
 
-// Store is the carts of two stores as those of one. Several may move the same carts, in one process or in many.
+// Store shows the carts of two stores as those of one. Several Stores may move the same carts, in one process or in
+// many.
 type Store struct {
 	old, new backend
 	holder   string
 
-	// moved are carts that count in the new store, with when that was found.
+	// moved are carts that count in the new store, and the time when that was found.
 	moved memory[time.Time]
 	// staying are carts that were found locked in the old store, or cannot move for another reason.
 	staying memory[stay]
@@ -39,8 +40,8 @@ type Store struct {
 	walk    walk
 }
 
-// New makes a store of two, which it closes when it is closed. holder is shown to people who look at a lock of it. Both
-// must be a [storage.Locker] whose locks hold and a [storage.Fencer].
+// New makes a store of two others, which it closes when it is closed. holder is shown to people who look at its locks.
+// Both stores must be a [storage.Fencer] and a [storage.Locker] whose locks hold.
 func New(from, to storage.Store, holder string) (*Store, error) {
 	s := &Store{holder: holder}
 	for _, b := range []struct {
@@ -78,15 +79,15 @@ func (s *Store) Load(ctx context.Context, key cart.Key) (*cart.Cart, error) {
 	case k.Exists():
 		return k, nil
 	}
-	// Where the old store has nothing, not even a marker, the new one may: carts were moved that way before.
+	// If the old store has nothing, not even a marker, the new one may have the cart: carts were moved that way before.
 	if k, err = s.loadNew(ctx, key); k == nil && err == nil {
 		k = &cart.Cart{}
 	}
 	return k, err
 }
 
-// loadNew is the cart in the new store; nil where a marker there says that carts of it have moved the other way. Such a
-// marker stands for no cart.
+// loadNew returns the cart in the new store. It is nil if there is a marker, which says that the cart has moved the
+// other way. Such a marker is not a cart.
 func (s *Store) loadNew(ctx context.Context, key cart.Key) (*cart.Cart, error) {
 	k, err := s.new.Load(ctx, key)
 	if err != nil {
@@ -100,7 +101,7 @@ func (s *Store) loadNew(ctx context.Context, key cart.Key) (*cart.Cart, error) {
 	return k, nil
 }
 
-// Commit implements [storage.Store]. The cart moves first, where it can.
+// Commit implements [storage.Store]. The cart moves first, if it can.
 func (s *Store) Commit(ctx context.Context, commits ...storage.Commit) ([]storage.Outcome, error) {
 	if len(commits) != 1 {
 		return nil, fmt.Errorf("%w: no two carts share a step while carts move", storage.ErrUnsupported)
@@ -146,8 +147,8 @@ func (s *Store) Commit(ctx context.Context, commits ...storage.Commit) ([]storag
 // mostPasses bounds how often a commit lets movers pass.
 const mostPasses = 3
 
-// passMovers waits until no mover is at a cart whose lock a commit met, and reports whether there may have been one: a
-// commit that asks for no lock does not expect to meet any.
+// passMovers waits until no mover holds the cart whose lock a commit met, and reports whether one may have held it. A
+// commit that asks for no lock does not expect to meet one.
 func (s *Store) passMovers(ctx context.Context, key cart.Key, at backend) (bool, error) {
 	if at == s.old {
 		st, _ := s.staying.get(key)
@@ -163,7 +164,7 @@ func (s *Store) passMovers(ctx context.Context, key cart.Key, at backend) (bool,
 	}
 	turn := s.newTurn()
 	turn.Parts = movers
-	// No longer than a mover takes: it may as well be a client's lease of the whole cart.
+	// It waits no longer than a mover takes, since the lock may as well be a client's lease of the whole cart.
 	wait, cancel := context.WithTimeout(ctx, storage.Heartbeat)
 	defer cancel()
 	_, err := s.new.Acquire(wait, key, turn, false)
@@ -185,7 +186,7 @@ func claimOf(c *storage.Commit, out *storage.Outcome) *storage.Claim {
 // Atomic implements [storage.Store]: two carts may be in two stores.
 func (s *Store) Atomic(a, b cart.Key) bool { return false }
 
-// Instances implements [storage.Store]. It reads each cart, since a marker is none.
+// Instances implements [storage.Store]. It reads each cart, since a marker is not a cart.
 func (s *Store) Instances(ctx context.Context, identifier string) ([]string, error) {
 	// The old store first: a cart that moves meanwhile is in one of the lists at least.
 	old, err := s.old.Instances(ctx, identifier)
@@ -212,8 +213,8 @@ func (s *Store) Instances(ctx context.Context, identifier string) ([]string, err
 	return there, nil
 }
 
-// Count implements [storage.Counter]. Of the old store it reads each cart, since a marker is none; of the new one it
-// believes the count, which is too high by the markers of an earlier move away from it.
+// Count implements [storage.Counter]. In the old store it reads each cart, since a marker is not a cart. For the new
+// one it takes that store's count, which is too high by the markers of an earlier move away from it.
 func (s *Store) Count(ctx context.Context, most int) (n int, more bool, err error) {
 	c, ok := s.new.(storage.Counter)
 	if !ok {
@@ -253,8 +254,8 @@ func (s *Store) Count(ctx context.Context, most int) (n int, more bool, err erro
 
 var errEnough = errors.New("enough")
 
-// Flush implements [storage.Store]. With the markers of the old store goes what tells its own sidecars that carts have
-// moved: none must be left that has not been told of the move.
+// Flush implements [storage.Store]. It removes the markers of the old store too, which keep out sidecars that do not
+// know of the move. So there must be no such sidecar any more.
 func (s *Store) Flush(ctx context.Context) error {
 	err := errors.Join(s.new.Flush(ctx), s.old.Flush(ctx))
 	s.moved.clear()
@@ -307,7 +308,7 @@ func (s *Store) Advice(ctx context.Context) ([]storage.Advice, error) {
 	return all, nil
 }
 
-// Audits implements [storage.Auditor]: a change is made in one of the two, which may keep an audit trail.
+// Audits implements [storage.Auditor]: a change is made in one of the two stores, and that one may keep an audit trail.
 func (s *Store) Audits() bool {
 	for _, store := range []storage.Store{s.new, s.old} {
 		if a, ok := store.(storage.Auditor); ok && a.Audits() {
@@ -350,7 +351,7 @@ func frozen(k *cart.Cart, m *storage.Marker) *cart.Cart {
 	return &c
 }
 
-// isMarked reports whether a marker stands in place of the cart, also one that this release cannot read.
+// isMarked reports whether there is a marker instead of a cart, also one that this release cannot read.
 func isMarked(k *cart.Cart) bool {
 	if k == nil {
 		return false

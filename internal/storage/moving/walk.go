@@ -41,19 +41,19 @@ const (
 	chore = "move"
 	// pageSize is how many names are asked for at once.
 	pageSize = 200
-	// firstPatience is how long the walk stands in the queue for a cart that is locked. It doubles with each walk, to
-	// lastPatience, since a client's lease may follow on another.
+	// firstPatience is how long the walk queues for a locked cart. It doubles with each walk, up to lastPatience, since
+	// one client's lease may follow another.
 	firstPatience = time.Second
 	lastPatience  = 30 * time.Second
-	// leastPause is the least between two carts, so that the walk takes a thousand in a second at most; it also is as
-	// long as the last cart took, so that the walk takes half of the time of one connection.
+	// leastPause is the shortest pause between two carts, so that the walk moves a thousand carts a second at most. The
+	// pause is also as long as the last cart took, so that the walk uses one connection half of the time.
 	leastPause = time.Millisecond
 	mostPause  = time.Second
-	// betweenWalks is how long it rests before it looks for what is left, and whileDone after nothing was: carts may
-	// come that a sidecar makes which has not been told of the move.
+	// betweenWalks is how long it rests before it looks for carts that are left. whileDone is how long it rests after
+	// there were none: a sidecar that does not know of the move may still create some.
 	betweenWalks = time.Second
 	whileDone    = 30 * time.Second
-	// takeover is how often a sidecar asks whether nobody does the walk.
+	// takeover is how often a sidecar checks whether another does the walk.
 	takeover = 5 * time.Second
 )
 
@@ -134,7 +134,7 @@ func (s *Store) walkOn(ctx context.Context) error {
 	}
 }
 
-// once is one whole walk, and returns how many carts it left where they are. An error is one that ends the walk.
+// once makes one whole walk, and returns how many carts it left where they are. An error has ended the walk.
 func (s *Store) once(ctx context.Context, patience time.Duration) (left int, err error) {
 	found, began := 0, time.Now()
 	var why error
@@ -176,7 +176,7 @@ func (s *Store) once(ctx context.Context, patience time.Duration) (left int, err
 	return left, nil
 }
 
-// pages gives visit the names in the old store, page by page, but for those that no client can name.
+// pages gives visit the names in the old store, page by page, without those that no client can name.
 func (s *Store) pages(ctx context.Context, visit func(keys []cart.Key) error) error {
 	w, ok := storage.As[storage.Walker](s.old)
 	if !ok {
@@ -233,7 +233,7 @@ func (s *Store) alone(ctx context.Context, do func(ctx context.Context) error) (
 	return true, err
 }
 
-// choreTTL is after how long another takes over the walk of one that died.
+// choreTTL is how long it takes until another takes over the walk of a sidecar that died.
 const choreTTL = 15 * time.Second
 
 // keep renews a lease until ctx ends or the lease is lost.

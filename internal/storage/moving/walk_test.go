@@ -18,8 +18,8 @@ import (
 	"github.com/sidecart/sidecart/internal/storage/moving"
 )
 
-// walkAll walks until all carts are moved. As in a sidecar, who finds that a backend does not answer in time comes
-// again, and so does who finds a walk of its own that it does not know of.
+// walkAll walks until all carts are moved. Like a sidecar, it tries again if a backend does not answer in time, or if
+// an earlier walk of its own seems to be under way.
 func walkAll(t *testing.T, s *moving.Store) error {
 	for patience := time.Now().Add(time.Minute); ; {
 		did, err := s.Finish(t.Context())
@@ -37,8 +37,8 @@ func walkAll(t *testing.T, s *moving.Store) error {
 	}
 }
 
-// TestFinish: a walk moves all carts, tells how many, and leaves nothing in the old backend but markers; where another
-// walks, it does nothing.
+// TestFinish: a walk moves all carts, reports how many, and leaves nothing in the old backend but markers. While
+// another walks, it does nothing.
 func TestFinish(t *testing.T) {
 	for name, open := range pairs {
 		t.Run(name, func(t *testing.T) {
@@ -144,8 +144,8 @@ func addItem(t *testing.T) func(id string) cart.Verb {
 	}
 }
 
-// TestUnderLoad: two sidecars that move carts and one that has not been told sell meanwhile, in locked mode. Each thing
-// that was added is there once.
+// TestUnderLoad: meanwhile two sidecars that move carts and one that does not know of the move sell, in locked mode.
+// Each thing that was added is there once.
 func TestUnderLoad(t *testing.T) {
 	for name, open := range pairs {
 		t.Run(name, func(t *testing.T) {

@@ -10,8 +10,8 @@ import (
 
 var _ storage.Watcher = (*Store)(nil)
 
-// Watch implements [storage.Watcher]. A cart may be changed in either store, and its move from the one to the other is
-// told like a change.
+// Watch implements [storage.Watcher]. A cart may be changed in either store, and its move from one to the other is
+// reported like a change.
 func (s *Store) Watch(key cart.Key, changed func()) (stop func()) {
 	stopNew := storage.WatcherOf(s.new).Watch(key, changed)
 	stopOld := storage.WatcherOf(s.old).Watch(key, changed)

@@ -8,7 +8,7 @@ import (
 	"github.com/sidecart/sidecart/internal/storage"
 )
 
-// The list of what is built says what can be opened, of all that a configuration can name.
+// The list of built backends says which of those that a configuration can name can be opened.
 func TestBuilt(t *testing.T) {
 	dir := t.TempDir()
 	backends := map[config.Product]config.Backend{

@@ -33,8 +33,8 @@ func openMoving(ctx context.Context, c *config.Config) (storage.Store, error) {
 	return s, nil
 }
 
-// under gives problems of a backend, which was opened as if it were the only one, the path that it has. Other errors
-// are told with what it is.
+// under gives the problems of a backend, which was opened as if it were the only one, its real path. Other errors get
+// the name of what was opened.
 func under(path, what string, err error) error {
 	problems, ok := errors.AsType[config.Problems](err)
 	if !ok {

@@ -33,7 +33,7 @@ func TestMoving(t *testing.T) {
 		t.Errorf("Ping: %v", err)
 	}
 
-	// The backend that is left need not keep a trail that the other keeps.
+	// The backend that carts leave need not keep a trail, even if the other does.
 	c.Audit.Retention = config.Duration(time.Hour)
 	if _, err := Store(t.Context(), c); err == nil || !strings.Contains(err.Error(), config.NoAudit) {
 		t.Errorf("a move to SQLite with an audit trail: %v", err)

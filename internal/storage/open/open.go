@@ -23,7 +23,8 @@ import (
 	"github.com/sidecart/sidecart/internal/storage/sqlite"
 )
 
-// Check says what a valid configuration asks for that this build does not have. It is a rule for [config.Builder.Rule].
+// Check reports what a valid configuration asks for and this build does not have. It is a rule for
+// [config.Builder.Rule].
 func Check(c *config.Config) config.Problems { return config.NotBuilt(c) }
 
 // Store opens the store that c names, which must be valid. It does not demand that a server answers: ask Ping. An error
@@ -42,8 +43,8 @@ func Store(ctx context.Context, c *config.Config) (storage.Store, error) {
 	return middleware.Measure(s), nil
 }
 
-// Critical opens the store that c names for checkouts, nil if they are beside the carts. What is said of [Store] holds
-// for it too.
+// Critical opens the store that c names for checkouts. It returns nil if they are beside the carts. Otherwise it
+// behaves like [Store].
 func Critical(ctx context.Context, c *config.Config) (storage.Store, error) {
 	critical := c.Critical()
 	if critical == nil {
@@ -85,7 +86,7 @@ func backend(ctx context.Context, c *config.Config) (storage.Store, error) {
 	return s, nil
 }
 
-// anyBackend is backend, where it matters to nobody that the backend can keep no audit trail.
+// anyBackend is backend for the case in which the backend need not be able to keep an audit trail.
 func anyBackend(ctx context.Context, c *config.Config) (storage.Store, error) {
 	if c.MoveFrom != nil {
 		return openMoving(ctx, c)
@@ -146,7 +147,7 @@ func openDatabase(ctx context.Context, c *config.Config) (storage.Store, error) 
 	}
 }
 
-// openServer opens the database of a server, whose URL is url where it comes from a file.
+// openServer opens the database of a server. url is its URL if that comes from a file.
 func openServer(ctx context.Context, c *config.Config, url storage.Secret, open func(context.Context, sql.Config) (*cell.Store, error)) (storage.Store, error) {
 	const path = "backend.database."
 	d := c.Backend.Database
@@ -240,7 +241,7 @@ func dynamodbConfig(c *config.Config) (dynamodb.Config, error) {
 	return dc, files.problems.Err()
 }
 
-// CriticalIdentity is [Identity] for the store of [Critical]; "" where there is none.
+// CriticalIdentity is [Identity] for the store of [Critical]; "" if there is none.
 func CriticalIdentity(c *config.Config) string {
 	if critical := c.Critical(); critical != nil {
 		return Identity(critical)

@@ -204,10 +204,10 @@ func (s *Store) appendCommit(args []any, c *storage.Commit, instance string) []a
 }
 
 // livesUntil is the field that says until when a cart lives at least, since a checkout of it is open: in milliseconds
-// since 1970, 0 for none. It is written whenever the ledger is, which no script can read.
+// since 1970, 0 for none. It is written together with the ledger, which no script can read.
 const livesUntil = "until"
 
-// ledgerOf is a cart that has nothing but the ledger which a commit stores.
+// ledgerOf is a cart that has only the ledger that a commit stores.
 func ledgerOf(c *storage.Commit, value []byte) *cart.Cart {
 	id := c.Expect.ID
 	if id == "" {

@@ -1,5 +1,5 @@
--- Return the last fence of a cart's name, after raising it if that is asked for. If none is kept, the clock passed the
--- last fence more than MEMORY ago. The time that long ago is then at least as great.
+-- Return the last fence of a cart's name, after raising it if that is asked for. If no fence is kept, the clock passed
+-- the last one more than MEMORY ago. Then the time MEMORY ago is at least as great.
 --
 -- KEYS: fence. ARGV: the fence to raise it to, '0' for none. Reply: the last fence, as text.
 

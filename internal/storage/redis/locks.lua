@@ -75,7 +75,7 @@ local function hold(c, claim, queued)
   touch(c, h.parts, h.token)
 end
 
--- promote grants, first come first served: a waiter passes those before it only where it shares no part with any of
+-- promote grants locks, first come first served. A waiter passes those before it only if it shares no part with any of
 -- them.
 local function promote(c)
   local ahead = {}

@@ -29,8 +29,8 @@ type Observer struct {
 	Missed func(key string)
 }
 
-// Observe looks on until ctx ends, which is no error, or the servers cannot be reached. Without [Observer.Every] it
-// returns ErrNoEvents where the servers do not tell.
+// Observe watches until ctx ends, which is no error, or the servers cannot be reached. Without [Observer.Every] it
+// returns ErrNoEvents if the servers do not tell of writes.
 func Observe(ctx context.Context, c Config, o Observer) error {
 	if err := c.Validate(); err != nil {
 		return err
@@ -74,7 +74,7 @@ func (o *Observer) listen(ctx context.Context, node *goredis.Client) error {
 	if _, err := sub.ReceiveTimeout(ctx, subscribeTimeout); err != nil {
 		return err
 	}
-	// What is there already is what the first writes are compared with.
+	// The first writes are compared with the values that are there already.
 	if err := o.scan(ctx, node, map[string][]byte{}, o.Found); err != nil {
 		return err
 	}
@@ -127,7 +127,7 @@ func writes(event string) bool {
 	return false
 }
 
-// backlog are the keys that were written and not read since, in their order, and how often each was.
+// backlog holds the keys that were written and not read since, in their order, and how often each was written.
 type backlog struct {
 	mu     sync.Mutex
 	some   sync.Cond
@@ -197,7 +197,7 @@ func (o *Observer) poll(ctx context.Context, node *goredis.Client) error {
 // scanned is how many keys a server is asked for at once.
 const scanned = 500
 
-// scan reads all keys and tells of those that are not as known, which it brings up to date.
+// scan reads all keys, tells of those whose values differ from known, and updates known.
 func (o *Observer) scan(ctx context.Context, node *goredis.Client, known map[string][]byte, tell func(string, []byte)) error {
 	there := map[string]bool{}
 	for cursor := uint64(0); ; {
@@ -239,7 +239,7 @@ func (o *Observer) scan(ctx context.Context, node *goredis.Client, known map[str
 	return nil
 }
 
-// get reads a key, nil where there is none or it is no string.
+// get reads a key. It returns nil if there is none, or if it is not a string.
 func get(ctx context.Context, node *goredis.Client, key string) ([]byte, error) {
 	value, err := node.Get(ctx, key).Bytes()
 	if errors.Is(err, goredis.Nil) || goredis.HasErrorPrefix(err, "WRONGTYPE") {

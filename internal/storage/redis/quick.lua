@@ -3,7 +3,7 @@
 -- others wait for just that, the next of them is let in, and the caller goes to the end of the queue. In neither case
 -- is there a lease that the cart would have to outlive: it would be in the queue's key as another hold. This stands
 -- before everything else in commit.lua. In all other cases it writes nothing and leaves the commit to the general way
--- below. It is worth its lines: only to set up the general way takes several times as long as all of this.
+-- below. It is worth its lines: just setting up the general way takes several times as long as all of this.
 --
 -- KEYS, ARGV: those of commit.lua, of one commit. Both claims are of one part. Reply: '+' and version before, created,
 -- updated and expires, separated by spaces; with the turn, also the milliseconds until the first of those before the

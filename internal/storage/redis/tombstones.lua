@@ -1,4 +1,4 @@
--- The metadata parts of a cart that were removed, of which it remembers the versions for a while.
+-- The metadata parts of a cart that were removed. The cart remembers their versions for a while.
 
 local TOMBSTONES = 64 -- cart.MaxTombstones
 

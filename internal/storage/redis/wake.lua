@@ -1,4 +1,4 @@
--- What waiters are told: those who were granted a lock, and those who wait on.
+-- What waiters are told: those that were granted a lock, and those that go on waiting.
 
 local PUSHED = 16384 -- a cart whose documents are longer does not travel with a wake-up
 

@@ -137,7 +137,7 @@ func (w *watching) kick() {
 	}
 }
 
-// changedHere tells of a change that this process made, where it would not hear of it.
+// changedHere tells of a change that this process made and would not hear of.
 func (w *watching) changedHere(key cart.Key) {
 	if w.watches.Any() && !w.store.Hears(key) {
 		w.watches.Tell(key)
@@ -178,8 +178,8 @@ func (w *watching) run() {
 	}
 }
 
-// settle makes the subscriptions and the keys of watches what the carts that are watched ask for, and returns in how
-// much time to do so again.
+// settle brings subscriptions and watch keys in line with the carts that are watched, and returns how long to wait
+// before the next time.
 func (w *watching) settle(ctx context.Context) time.Duration {
 	w.unsubscribe(ctx)
 	now := time.Now()
@@ -242,7 +242,7 @@ func (w *watching) declare(ctx context.Context, carts []*watchedCart) bool {
 	return all
 }
 
-// note changes what is known of a watch, and tells of the cart if change says that it is heard of from now on.
+// note changes what is known of a watch. If change says that the cart is heard of from now on, note tells of the cart.
 func (w *watching) note(change func() bool, key cart.Key) {
 	w.mu.Lock()
 	begins := change()
@@ -321,7 +321,7 @@ func (e *ear) subscribe(ctx context.Context, channels []string) error {
 	return nil
 }
 
-// unsubscribe leaves the channels of carts that are watched no more.
+// unsubscribe leaves the channels of carts that are no longer watched.
 func (w *watching) unsubscribe(ctx context.Context) {
 	w.mu.Lock()
 	ears := maps.Clone(w.ears)
@@ -352,7 +352,7 @@ func (w *watching) unsubscribe(ctx context.Context) {
 // hearLimit is how long a subscription may be silent before its connection is tried.
 const hearLimit = 3 * time.Second
 
-// hear takes in what a subscription brings, until it breaks or the store is closed.
+// hear handles the messages of a subscription, until it breaks or the store is closed.
 func (w *watching) hear(e *ear) {
 	defer w.store.tasks.Done()
 	ctx := context.Background()
@@ -385,8 +385,8 @@ func (w *watching) hear(e *ear) {
 	}
 }
 
-// confirm takes in that the server has made or ended a subscription. It ends that of a shard channel when the slot
-// moves to another server.
+// confirm handles the server's message that it has made or ended a subscription. The server ends that of a shard
+// channel when the slot moves to another server.
 func (w *watching) confirm(e *ear, m *goredis.Subscription) {
 	w.mu.Lock()
 	c := w.carts[m.Channel]
@@ -416,7 +416,7 @@ func (w *watching) confirm(e *ear, m *goredis.Subscription) {
 const (
 	leastRest = 100 * time.Millisecond
 	mostRest  = 2 * time.Second
-	// refusedRest is how long to rest where the server refuses to let the sidecar subscribe.
+	// refusedRest is how long to rest if the server does not let the sidecar subscribe.
 	refusedRest = time.Minute
 )
 

@@ -5,8 +5,8 @@ import (
 	"github.com/sidecart/sidecart/internal/storage"
 )
 
-// testAnew: a commit that meets another state than it expects ends in a conflict, or is made as it is computed anew
-// from that state. Whichever it is, what was computed before is not stored, and locks are honoured.
+// testAnew: a commit that meets another state than it expects ends in a conflict, or is computed anew from that state
+// and made. In both cases the first result is not stored, and locks are honoured.
 func testAnew(s *subject) {
 	was := s.put(key, items(`{"a":1}`))
 	var met []*cart.Cart // what it was computed anew from, by the last commit

@@ -202,8 +202,8 @@ func testInternalParts(s *subject) {
 	}
 }
 
-// testLedger: they have a version of their own, which is stored as it is given and can be expected, with changes of the
-// cart and without.
+// testLedger: the ledger has a version of its own, which is stored as it is given and can be expected, with changes of
+// the cart and without.
 func testLedger(s *subject) {
 	was := s.put(key, items(`{"a":1}`))
 	blob := "not JSON: \x00\xff\xfe'\"\n" + strings.Repeat("\x00", 20_000)
@@ -224,7 +224,7 @@ func testLedger(s *subject) {
 		Version: 3, Items: `{"a":2}`, ItemsVersion: 2, Conditions: `{"c":1}`, ConditionsVersion: 3, Ledger: "b", LedgerVersion: 2,
 	})
 
-	// A cart that moves takes them along, and what stood there leaves none.
+	// A cart that moves takes its ledger along, and the cart that it replaces leaves none.
 	to := cart.Key{Identifier: "u2", Instance: "default"}
 	target := s.put(to, items(`{"t":1}`), storage.Write{Part: cart.PartLedger, Value: []byte("t"), Step: 9})
 	moved := s.load(key).Moved()
@@ -243,7 +243,7 @@ func testLedger(s *subject) {
 		s.Errorf("cleared: %+v", contentOf(got))
 	}
 
-	// A successor has none.
+	// A successor has no ledger.
 	s.put(key, storage.Write{Part: cart.PartLedger, Value: []byte("old"), Step: 4}, items(`{"b":1}`))
 	forget := check(key, s.load(key), cart.PartAll)
 	forget.Change.Forget = true

@@ -19,8 +19,8 @@ func (s *subject) passed(t time.Time) {
 	s.eventually("the clock", func() bool { return time.Now().After(t) })
 }
 
-// inTime repeats f until it was done before the end that it returns, since a test that was held up beyond a short life
-// shows nothing.
+// inTime repeats f until it was done before the end that it returns. A test that was held up beyond a short life proves
+// nothing.
 func (s *subject) inTime(f func() (end time.Time)) {
 	s.Helper()
 	s.eventually("a round that is not held up", func() bool {

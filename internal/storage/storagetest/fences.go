@@ -101,7 +101,7 @@ func testStaleHolders(s *subject) {
 	})
 }
 
-// testFences: fences rise over a thousand leases of a name, however they ended and whatever became of the cart.
+// testFences: fences rise over a thousand leases of a name, however they ended and whatever happened to the cart.
 func testFences(s *subject) {
 	l, ok := s.locker()
 	if !ok {

@@ -121,7 +121,8 @@ func testCartOutlivesRenewal(s *subject) {
 	if now := s.load(key); now.ID != was.ID || !now.ExpiresAt.Equal(out.ExpiresAt) || time.Until(now.ExpiresAt) < long/2 {
 		s.Errorf("written under the lease: %+v until %v, answered %v", contentOf(now), now.ExpiresAt, out.ExpiresAt)
 	}
-	// A cart that does not expire stays so, and one that is forgotten and made anew under the lease lives as long.
+	// A cart that does not expire stays so. One that is forgotten and created anew under the lease lives as long as the
+	// lease.
 	c = under(token, change(key, s.load(key), conditions(`{"b":2}`)))
 	c.Change.TTL = 0
 	s.commit(storage.Committed, c)

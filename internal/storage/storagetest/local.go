@@ -24,12 +24,13 @@ type Local struct {
 	Hold func(path string, key cart.Key) error
 	// HoldsAll is the reason why a change of one cart locks all carts; "" if it locks its own cart alone.
 	HoldsAll string
-	// Whole fails the test if the data at path are damaged, or if something is left behind that is no part of them.
-	// Processes were killed while they changed carts, and each of these carts was changed once more since.
+	// Whole fails the test if the data at path are damaged, or if something else was left behind there. Processes were
+	// killed while they changed carts, and each of these carts was changed once more since.
 	Whole func(t *testing.T, path string)
 	// Full is what the refusal of a change says when the disk is full.
 	Full string
-	// Fits is how many bytes a new cart may have at most that finds room on a full disk, in what the store has already.
+	// Fits is the size in bytes of the largest new cart that finds room on a full disk, in space that the store has
+	// already.
 	Fits int
 	// ReadsBeats is the reason why a sign of life only reads; "" if it writes and thus fails on a full disk.
 	ReadsBeats string

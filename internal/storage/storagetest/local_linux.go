@@ -94,8 +94,8 @@ func (d *Disk) files() (files []string) {
 	return files
 }
 
-// FullDisk tests that a full disk refuses changes in the system's words, keeps what is there, and gets nothing more
-// that stays. Probes fail as changes do, and all works again when there is room.
+// FullDisk tests that on a full disk changes are refused in the system's words, that what is there stays, and that
+// nothing more is left behind. Probes fail as changes do, and all works again when there is room.
 func (l Local) FullDisk(t *testing.T) {
 	disk := SmallDisk(t)
 	s := l.open(t, filepath.Join(disk.Folder, "carts"), patience)

@@ -75,8 +75,8 @@ const crashers = 4
 
 func crashing(i string) cart.Key { return cart.Key{Identifier: "crash", Instance: i} }
 
-// testKill: every change that was acknowledged before the process was killed in the middle of others is there, whole.
-// What the process had locked is free.
+// testKill: a process is killed in the middle of changes. Every change that was acknowledged before is there, whole,
+// and the locks of the process are free.
 func (l Local) testKill(t *testing.T, path string) {
 	acknowledged := map[string]uint64{}
 	for round := range 4 {
@@ -197,8 +197,8 @@ const counts = 40
 
 func counted(instance string) cart.Key { return cart.Key{Identifier: "count", Instance: instance} }
 
-// count adds to a cart that all processes share, to one under a lock, and to its own. It does the last meanwhile, since
-// a lock of a process must not end with another one of the same process.
+// count adds to a cart that all processes share, to one under a lock, and at the same time to its own: a lock of a
+// process must not end with another one of the same process.
 func (l Local) count(path, name string) error {
 	s, err := l.Open(path, patience)
 	if err != nil {

@@ -232,7 +232,7 @@ func testLockDemanded(s *subject) {
 		s.Errorf("a turn of %v ended after %v", brief, held)
 	}
 	lost(token)
-	// Nobody took the lock since, so it is free. Where the commit does not demand it, the token does no harm.
+	// Nobody took the lock since, so it is free. If the commit does not demand it, the token does no harm.
 	free := change(key, was, items(`{"b":1}`))
 	free.Locks.Token = token
 	s.commit(storage.Committed, free)

@@ -38,9 +38,9 @@ func testPlaceKeeps(s *subject) {
 	}
 }
 
-// testMarker: a name without a cart can be closed by a cart that is nothing but PartTransfer and does not expire, and a
-// cart by PartTransfer without its expiry; both only under a lock that is held at that instant. A commit that cannot
-// succeed is granted the lock that it claims, with the cart.
+// testMarker: PartTransfer can close a cart, and takes away its expiry. It can also close a name without a cart, by a
+// cart that is nothing but PartTransfer and does not expire. Both need a lock that is held at that instant. A commit
+// that cannot succeed is granted the lock that it claims, with the cart.
 func testMarker(s *subject) {
 	l, ok := s.locker()
 	if !ok {
@@ -87,7 +87,7 @@ func testMarker(s *subject) {
 			s.Errorf("%s: the conflict does not show the marker: %+v", what, contentOf(out.Cart))
 		}
 
-		// What it holds goes by the same step that writes another marker.
+		// The step that writes another marker also removes the cart's contents.
 		empty := change(k, now, storage.Write{Part: cart.PartTransfer, Value: []byte("done")}, items(`{}`), conditions(`{}`), removed("m"))
 		empty.Change.TTL, empty.Locks.Parts = 0, []cart.Part{cart.PartAll}
 		s.commit(storage.Committed, empty)
@@ -97,7 +97,7 @@ func testMarker(s *subject) {
 	}
 }
 
-// testFencesRaised: the fences of a store can go on from those of another.
+// testFencesRaised: the fences of a store can go on where those of another end.
 func testFencesRaised(s *subject) {
 	l, ok := s.locker()
 	if !ok {

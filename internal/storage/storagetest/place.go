@@ -7,14 +7,14 @@ import (
 	"github.com/sidecart/sidecart/internal/storage"
 )
 
-// placed is the commit by which c comes in place of base.
+// placed is the commit that puts c in the place of base.
 func placed(key cart.Key, base, c *cart.Cart) storage.Commit {
 	commit := check(key, base, cart.PartAll)
 	commit.Change.Place = c
 	return commit
 }
 
-// testPlace: a cart that is put under another name has all that it had, and what stood there leaves nothing.
+// testPlace: a cart that is put under another name keeps all that it had, and nothing stays of the cart that was there.
 func testPlace(s *subject) {
 	from := cart.Key{Identifier: key.Identifier, Instance: "from"}
 	s.put(from, items(`{"a":{"quantity":1.50}}`), metadata("z", `1`), metadata("gone", `1`))
@@ -49,7 +49,7 @@ func testPlace(s *subject) {
 	}
 	s.commit(storage.Conflict, change(key, target, items(`{"b":1}`)))
 
-	// It goes on as any cart: a key that is new comes last, and one that was removed rises.
+	// It goes on like any cart: a new key comes last, and the version of a removed key rises.
 	after := s.put(key, metadata("gone", `2`), metadata("b", `2`))
 	if n := len(after.Metadata); n != 5 || after.Metadata[0].Key != "z" || after.Metadata[4].Key == "z" || after.PartVersion(cart.PartMetadata("gone")) != moved.Version+1 {
 		s.Errorf("changed since: %+v", contentOf(after))

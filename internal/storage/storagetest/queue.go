@@ -221,8 +221,8 @@ func testQueueOrderTwoStores(s *subject) {
 }
 
 // order lets waiters queue over two stores and wants them served in turn. A waiter keeps its place for WaiterTTL
-// without a sign of life. On a machine so busy that all together took longer, one may have lost its place and queued
-// again, so that another order proves nothing, and they queue once more.
+// without a sign of life. If a busy machine took longer than that for all of them, one may have lost its place and
+// queued again. Then another order proves nothing, and they queue once more.
 func (s *subject) order(a, b storage.Locker) {
 	const want, attempts = "[0 1 2 3 4 5]", 5
 	for n := 1; ; n++ {
@@ -355,7 +355,7 @@ func testQueueCrowd(s *subject) {
 	}
 }
 
-// testCrashedHolder: the lock of a holder that is never heard of again ends with its lease.
+// testCrashedHolder: the lock of a holder that has crashed ends with its lease.
 func testCrashedHolder(s *subject) {
 	l, ok := s.locker()
 	if !ok {

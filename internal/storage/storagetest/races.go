@@ -76,7 +76,7 @@ func (s *subject) count(a, b storage.Store) {
 				return fmt.Errorf("writer %d: %s", i, name(outs[0].Status))
 			}
 			done++
-			// Nobody need have written since: the next step may start from our own result.
+			// Perhaps nobody has written since: the next step may start from our own result.
 			next := cart.Cart{ID: outs[0].ID, Version: outs[0].Base + 1}
 			if at, err = store.Load(s.ctx, key); err != nil {
 				return err

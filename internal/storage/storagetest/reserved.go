@@ -9,7 +9,7 @@ import (
 )
 
 // testReserved: a cart under a name that no client can have is kept like every cart. It is on the pages of a walk, and
-// goes with a flush. It is no instance, and does not count.
+// a flush removes it. It is not listed as an instance, and not counted.
 func testReserved(s *subject) {
 	reserved := cart.Key{Identifier: "u1"}
 	if !reserved.Reserved() || reserved.Validate() == nil {
