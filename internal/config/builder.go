@@ -151,7 +151,7 @@ func chooseBackend(back *Backend) {
 	}
 }
 
-// Text returns the value at path now, as people write it, or "" if there is none.
+// Text returns the present value at path, as people write it, or "" if there is none.
 func (b *Builder) Text(path string) string {
 	v, ok := field(b.config, path, false)
 	switch {

@@ -72,7 +72,7 @@ func (u URL) Dialect() string {
 	return ""
 }
 
-// NotBuilt says what a valid configuration asks for that this version does not have. It is a rule for [Builder.Rule].
+// NotBuilt reports what a valid configuration asks for and this version does not have. It is a rule for [Builder.Rule].
 func NotBuilt(c *Config) (p Problems) {
 	p = notBuilt("backend", &c.Backend)
 	if c.MoveFrom != nil {

@@ -26,7 +26,7 @@ type Config struct {
 	Backend Backend `yaml:"backend"`
 	// CriticalBackend is where checkouts go, if not into Backend: Database or DynamoDB.
 	CriticalBackend *Backend `yaml:"criticalBackend,omitempty"`
-	// MoveFrom is where carts move from, to Backend, while they are used; nil where none do.
+	// MoveFrom is where carts move from, to Backend, while they are used. It is nil if none move.
 	MoveFrom *MoveFrom `yaml:"moveFrom,omitempty"`
 	// KeyPrefix starts the name of every cart in a shared backend: 1 to 64 of A-Z a-z 0-9 _ : . and -.
 	KeyPrefix string `yaml:"keyPrefix"`
@@ -57,7 +57,7 @@ type Config struct {
 
 // Fronts are services for programs that exist already.
 type Fronts struct {
-	// CheckoutWindow is how long after a GetCart of a user EmptyCart takes only what that saw; 0 is never.
+	// CheckoutWindow is how long after a user's GetCart an EmptyCart removes only what that GetCart saw; 0 is never.
 	CheckoutWindow Duration `yaml:"checkoutWindow,omitempty"`
 }
 
@@ -67,7 +67,7 @@ type Audit struct {
 	Retention Duration `yaml:"retention,omitempty"`
 }
 
-// MarshalYAML leaves out what came later and is as by default: see [Limits.MarshalYAML].
+// MarshalYAML leaves out newer fields that have their defaults: see [Limits.MarshalYAML].
 func (c Config) MarshalYAML() (any, error) {
 	type plain Config
 	if c.IdempotencyWindow == Default().IdempotencyWindow {

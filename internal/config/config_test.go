@@ -230,7 +230,7 @@ func TestLoadAccepts(t *testing.T) {
 	}
 }
 
-// An audit trail is kept in the databases that can be asked in SQL by others too, and nowhere else.
+// An audit trail is kept only in databases that others can also query in SQL.
 func TestAudit(t *testing.T) {
 	const need = "audit.retention: " + config.NoAudit
 	for name, tc := range map[string]struct{ file, want string }{
@@ -263,7 +263,7 @@ func TestAudit(t *testing.T) {
 	}
 }
 
-// Defaults that depend on each other give way to what was set.
+// Defaults that depend on each other give way to the values that were set.
 func TestDependentDefaults(t *testing.T) {
 	for _, tc := range []struct{ file, wait, lease, request string }{
 		{"", "5s", "5s", "6s"},
@@ -492,8 +492,8 @@ func FuzzLoad(f *testing.F) {
 	})
 }
 
-// A sidecar of the release before reads what an operator of this one writes, as long as nobody sets what it does not
-// know.
+// A sidecar of the release before reads the file of this release's operator, as long as nobody sets a field that it
+// does not know.
 func TestMarshalForOlderSidecars(t *testing.T) {
 	c := config.Default()
 	text, err := config.Marshal(c)

@@ -34,8 +34,8 @@ func TestUnknownVariables(t *testing.T) {
 	}
 }
 
-// What Kubernetes sets for Services, what the injection sets for the app, variables of others and empty ones are no
-// slips.
+// Variables that Kubernetes sets for Services or the injection sets for the app, variables of others and empty ones are
+// not reported as mistakes.
 func TestKnownVariables(t *testing.T) {
 	for _, name := range []string{
 		"SIDECART_TTL", "SIDECART_HTTP_URL", "SIDECART_GRPC_TARGET",
@@ -53,7 +53,7 @@ func TestKnownVariables(t *testing.T) {
 	}
 }
 
-// TestEnvironment: a value may hold an equals sign, be empty or missing, and the last of a name counts.
+// TestEnvironment: a value may hold an equals sign, be empty or missing, and the last variable of a name counts.
 func TestEnvironment(t *testing.T) {
 	got := config.Environment([]string{"A=1", "URL=host?x=y", "EMPTY=", "BARE", "A=2"})
 	want := map[string]string{"A": "2", "URL": "host?x=y", "EMPTY": "", "BARE": ""}

@@ -16,7 +16,7 @@ func (c *Config) From() *Config {
 }
 
 // Critical returns the configuration of the backend for checkouts, as if it were the only one, or nil if checkouts are
-// beside the carts. Where it can keep an audit trail it keeps one, for at least as long as the checkouts.
+// beside the carts. If it can keep an audit trail, it keeps one, for at least as long as the checkouts.
 func (c *Config) Critical() *Config {
 	if c.CriticalBackend == nil {
 		return nil

@@ -105,10 +105,10 @@ func redactText(text string) string {
 	return URL(text).String()
 }
 
-// GoString is String: %#v tells no secret either.
+// GoString is String, so that %#v shows no secret either.
 func (u URL) GoString() string { return fmt.Sprintf("%q", u.String()) }
 
-// MarshalText is String, so that JSON and logs tell no secret.
+// MarshalText is String, so that JSON and logs show no secret.
 func (u URL) MarshalText() ([]byte, error) { return []byte(u.String()), nil }
 
 // MarshalYAML keeps the whole URL: the file is what the sidecar connects with.

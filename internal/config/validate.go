@@ -20,7 +20,7 @@ const MaxTimeout = 24 * time.Hour
 // maxIdempotencyWindow is 30 days: nobody sends a request again after that.
 const maxIdempotencyWindow = 720 * time.Hour
 
-// maxCheckoutRetention is a year: what must be kept for longer belongs where orders are.
+// maxCheckoutRetention is a year. A record that must be kept for longer belongs with the orders.
 const maxCheckoutRetention = 8760 * time.Hour
 
 // Bounds that say "this is a slip" rather than "this is a lot".

@@ -24,7 +24,7 @@ import (
 // names.
 const injectIndex = "inject"
 
-// misplacedIndex finds workloads by the CartStorage that their own label names, where their template has no such label.
+// misplacedIndex finds workloads by the CartStorage that their own label names, if their template has no such label.
 const misplacedIndex = "misplaced"
 
 // managedBy is the label of our ConfigMaps.

@@ -22,7 +22,7 @@ import (
 )
 
 const (
-	// certificateCheck is how often the certificate is looked at without an event.
+	// certificateCheck is how often the certificate is checked without an event.
 	certificateCheck = time.Minute
 	// bundleSpread is how long API servers have to learn of a new authority before a certificate of it is shown.
 	bundleSpread = 10 * time.Second

@@ -18,7 +18,7 @@ import (
 // maxWorkloads is how many workloads the status lists; the totals count all.
 const maxWorkloads = 100
 
-// conclusion is what one round found.
+// conclusion is the result of one round.
 type conclusion struct {
 	fleet      *fleet
 	sidecars   []sidecar // of fleet.pods, in their order

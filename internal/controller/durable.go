@@ -31,8 +31,8 @@ func tameWarnings(in []Warning) []Warning {
 	return out
 }
 
-// about says what a warning is about: carts that may be lost, or that it is not known whether they may. NoWakeUps is
-// about speed, ExpiredStay about room.
+// about says what a warning is about: whether carts may be lost, or whether that is unknown. NoWakeUps is about speed,
+// ExpiredStay about room.
 func (w Warning) about() (loss, unknown bool) {
 	unknown = strings.HasPrefix(w.Code, "Unknown")
 	return !unknown && w.Code != "NoWakeUps" && w.Code != "ExpiredStay", unknown

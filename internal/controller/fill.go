@@ -16,8 +16,8 @@ import (
 // MovePath is where a change of a CartStorage whose carts are to move is completed.
 const MovePath = "/move"
 
-// Filler writes spec.moveFrom where orphanedCarts is Move and backend or keyPrefix changes to another place: only the
-// request that makes the change shows what stood there before. Where it does not answer, the rules of the definition
+// Filler writes spec.moveFrom if orphanedCarts is Move and backend or keyPrefix changes to another place. Only the
+// request that makes the change shows the former values. If the Filler does not answer, the rules of the definition
 // refuse the change, so carts are never left behind.
 type Filler struct {
 	namespaces []string // that the operator keeps; empty is every one
@@ -43,7 +43,7 @@ func (f *Filler) Handle(_ context.Context, req admission.Request) admission.Resp
 	if is.Spec.OrphanedCarts != v1alpha1.OrphanedMove || !is.DeletionTimestamp.IsZero() {
 		return admission.Allowed("")
 	}
-	// What stands there is copied as it was sent: the rules compare it with what stood there.
+	// The former values are copied as they were sent, since the rules compare moveFrom with them.
 	before, _ := rawWas["spec"].(map[string]any)
 	spec, _ := rawIs["spec"].(map[string]any)
 	underWay := was.Spec.MoveFrom != nil && render.MoveState(&was) != v1alpha1.MoveFinished
@@ -66,6 +66,6 @@ func (f *Filler) Handle(_ context.Context, req admission.Request) admission.Resp
 	return admission.PatchResponseFromRaw(req.Object.Raw, after)
 }
 
-// stillMoves is what the rules of the definition say too. They look at the state of a move alone, which may be that of
-// the one before.
+// stillMoves is also the text of a rule of the definition. That rule looks only at the state of a move, which may be
+// that of the move before.
 const stillMoves = "spec.moveFrom: carts still move here from moveFrom: wait until status.move.state is Finished, or move them back by writing what stands under moveFrom into backend and keyPrefix, or write orphanedCarts: Accept to leave those behind that have not moved"

@@ -15,7 +15,7 @@ import (
 
 // How long something may be wrong before it counts as a failure, since pods start and end all day.
 const (
-	// startGrace is what a sidecar is given from the start of its pod or of its container. It is also how long a
+	// startGrace is how much time a sidecar has from the start of its pod or of its container. It is also how long a
 	// sidecar that has ended by itself must run before it counts as running. Otherwise one that ends every few seconds
 	// would look well in between.
 	startGrace = 10 * time.Second
@@ -29,7 +29,7 @@ const (
 	askAgain = time.Second
 )
 
-// look fills in what the pod's own status tells.
+// look fills in what the pod's own status says.
 func (s *sidecar) look(pod *corev1.Pod, now time.Time) {
 	s.pod, s.present, s.ending = pod, render.Injected(pod), !pod.DeletionTimestamp.IsZero()
 	began := pod.CreationTimestamp.Time

@@ -27,7 +27,7 @@ const (
 	clientCAAge  = 30 * time.Second // of the authorities, until the file is read again
 )
 
-// guard bounds the calls of a handler, since everybody who reaches the port can call. A call must say the size of its
+// guard bounds the calls of a handler, since anybody who reaches the port can call. A call must say the size of its
 // body. Memory for the body is reserved before any of it is read, and the body must come soon. If there are authorities
 // for clients, a caller must show a certificate.
 type guard struct {

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// misses remember which CartStorages the API server does not have, and bound how often it is asked, since whoever makes
-// a pod chooses the name. All of it is forgotten after a second.
+// misses remember which CartStorages the API server does not have, and bound how often it is asked, since anybody who
+// creates a pod chooses the name. All of it is forgotten after a second.
 type misses struct {
 	now func() time.Time
 

@@ -15,15 +15,15 @@ import (
 	"github.com/sidecart/sidecart/internal/render"
 )
 
-// A move of carts has three states, which the status remembers, and of which the configuration follows:
+// A move of carts has three states. The status remembers the state, and the configuration follows from it:
 //
 //	Waiting   the former backend alone, until every pod mounts what the new one needs
 //	Moving    both
 //	Finished  the new one alone
 //
-// A status that is lost begins anew. A move that has finished finds nothing left then.
+// If the status is lost, the move begins anew. A move that had finished then finds nothing left.
 
-// startMove says which move is to be made, and begins it when every pod can take part. A sidecar that could not would
+// startMove notes which move is to be made, and begins it when every pod can take part. A sidecar that cannot would
 // answer UNAVAILABLE for the carts that have moved.
 func (r *Reconciler) startMove(ctx context.Context, cs *v1alpha1.CartStorage, f *fleet) error {
 	if cs.Spec.MoveFrom == nil {
@@ -86,15 +86,15 @@ func (r *Reconciler) enter(ctx context.Context, cs *v1alpha1.CartStorage, state 
 	ctrl.LoggerFrom(ctx).Info("carts move", "state", state, "from", m.From, "to", m.To)
 }
 
-// leaveMargin is how long a sidecar that took over a configuration may still end calls on the one before, over the time
-// that a call may take.
+// leaveMargin is added to the longest time of a call: for so long a sidecar that took over a configuration may still
+// end calls on the one before.
 const leaveMargin = 3 * time.Second
 
-// followMove writes what the sidecars say of the move into the status, and ends it when nothing can be left. It returns
-// whether it has ended, so that the configuration is to be written anew.
+// followMove writes what the sidecars say of the move into the status, and ends the move when nothing can be left. It
+// reports whether the move has ended; then the configuration must be written anew.
 //
-// A whole walk that leaves nothing proves that only if it began when no sidecar wrote to the former backend alone any
-// more: each has been told, and its calls from before have ended.
+// A whole walk that leaves nothing proves that only if no sidecar wrote to the former backend alone any more when it
+// began: each has been told, and its earlier calls have ended.
 func (r *Reconciler) followMove(ctx context.Context, cs *v1alpha1.CartStorage, sidecars []sidecar, generation int64) (ended bool) {
 	m := cs.Status.Move
 	switch {
@@ -134,7 +134,7 @@ func (r *Reconciler) followMove(ctx context.Context, cs *v1alpha1.CartStorage, s
 	return true
 }
 
-// moveNews is what all sidecars together say of a move.
+// moveNews is what all sidecars together report of a move.
 type moveNews struct {
 	sidecars      int
 	untold        []*sidecar // those that do not run the present configuration
@@ -171,7 +171,7 @@ func hearMove(sidecars []sidecar, generation int64) (n moveNews) {
 	return n
 }
 
-// longestAge bounds what a sidecar may say of the age of its walk.
+// longestAge bounds the age that a sidecar may report of its walk.
 const longestAge = 24 * time.Hour
 
 // tellMove sends an event when a move begins, waits or ends.

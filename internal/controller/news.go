@@ -13,10 +13,10 @@ import (
 	"github.com/sidecart/sidecart/api/v1alpha1"
 )
 
-// news remembers which state of each condition was told last, so that an event says something new. It leaves out
-// passing states, and what another condition says already. A backend that comes and goes causes a few events at first
-// and later one now and then. The state in which it stays always causes one. The memory ends with the process; a new
-// process begins with the current status.
+// news remembers which state of each condition was reported last, so that an event says something new. It leaves out
+// passing states, and states that another condition reports already. A backend that comes and goes causes a few events
+// at first and later one now and then. The state in which it stays always causes one. The memory ends with the process;
+// a new process begins with the current status.
 type news struct {
 	now func() time.Time
 
@@ -25,7 +25,7 @@ type news struct {
 	ones map[types.NamespacedName]map[string]string   // by what it is about
 }
 
-// telling is what was said of one condition.
+// telling is what was reported of one condition.
 type telling struct {
 	state
 	left   int       // how many more events there may be now
@@ -116,7 +116,7 @@ func (n *news) forget(key types.NamespacedName) {
 // mostOnes is for how many workloads of one CartStorage news remembers what was told.
 const mostOnes = 1000
 
-// once reports whether a message differs from the last one about the same object, and notes it as sent.
+// once reports whether a message differs from the last one about the same object, and records it as sent.
 func (n *news) once(key types.NamespacedName, about, what string) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -132,7 +132,7 @@ func (n *news) once(key types.NamespacedName, about, what string) bool {
 	return true
 }
 
-// announce sends an event for what is new.
+// announce sends an event for each new state.
 func (r *Reconciler) announce(before, after *v1alpha1.CartStorage) {
 	was, is := before.Status.Locking, after.Status.Locking
 	if is != nil && (was == nil && is.Enabled || was != nil && was.Enabled != is.Enabled) {

@@ -91,7 +91,7 @@ func Scheme() *runtime.Scheme {
 	return s
 }
 
-// New is an operator that works when it is started. It does not touch c.
+// New returns an operator, which works once it is started. It does not change c.
 func New(ctx context.Context, c *rest.Config, o Options) (ctrl.Manager, error) {
 	if o.Namespace == "" {
 		return nil, errors.New("the operator must know its own namespace")
@@ -224,7 +224,7 @@ func addWebhook(mgr ctrl.Manager, o *Options, r *Reconciler, clients *clientCAs,
 		client: mgr.GetClient(), live: mgr.GetAPIReader(),
 		image: o.SidecarImage, images: o.SidecarImages.With(o.SidecarImage), misses: misses{now: time.Now}, namespaces: o.Namespaces,
 	}
-	// It is never started. It is here since only it can count and time the calls.
+	// This server is never started. It is here because only it can count and time the calls.
 	mux := http.NewServeMux()
 	hooks := webhook.NewServer(webhook.Options{WebhookMux: mux})
 	pods := newGuard(&webhook.Admission{Handler: injector}, clients)

@@ -41,7 +41,7 @@ type lane struct {
 	held     []reconcile.Request
 }
 
-// request is the state of one that is held, in line or in work.
+// request is the state of a request that is held back, in line or in work.
 type request struct {
 	inWork bool
 	since  time.Time // since when it is in work

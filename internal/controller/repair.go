@@ -61,8 +61,9 @@ func (r *repairs) note(key types.NamespacedName, now time.Time, sidecars []sidec
 // evictionPause is how long to wait for the pod that replaces an evicted one.
 const evictionPause = 3 * time.Second
 
-// evictOne evicts one pod that has no sidecar, if the resource allows it and nothing speaks against it. It says what
-// was done, and when there may be more to do; 0 is when something changes. The eviction API heeds disruption budgets.
+// evictOne evicts one pod that has no sidecar, if the resource allows it and nothing speaks against it. It returns what
+// was done, and when there may be more to do; 0 means not before something changes. The eviction API heeds disruption
+// budgets.
 func (r *Reconciler) evictOne(ctx context.Context, cs *v1alpha1.CartStorage, sidecars []sidecar) (what string, again time.Duration, err error) {
 	key := client.ObjectKeyFromObject(cs)
 	if !slices.ContainsFunc(sidecars, func(s sidecar) bool { return !s.present }) {
@@ -126,8 +127,8 @@ func ready(pod *corev1.Pod) bool {
 	return false
 }
 
-// explain adds what is known of the trouble that sidecars have: files that their pod does not mount, and what the
-// kubelet says of volumes that it cannot mount.
+// explain adds what is known about the trouble of sidecars: files that their pod does not mount, and what the kubelet
+// says of volumes that it cannot mount.
 func (r *Reconciler) explain(ctx context.Context, cs *v1alpha1.CartStorage, sidecars []sidecar) {
 	asked := false
 	for i := range sidecars {

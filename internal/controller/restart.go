@@ -20,7 +20,7 @@ import (
 	"github.com/sidecart/sidecart/internal/render"
 )
 
-// outdated is what differs in the sidecars of one workload.
+// outdated says what differs in the sidecars of one workload.
 type outdated struct {
 	key   workloadKey
 	facts []string

@@ -23,9 +23,9 @@ const ReviewPath = "/review"
 // reviewWithin is how long a review may take; the API server waits for a little longer.
 const reviewWithin = 2500 * time.Millisecond
 
-// Reviewer says, before a CartStorage is written, what that will do: which carts stay behind, what needs a restart,
-// whether locking changes. It answers with warnings, which kubectl shows, also in a dry run. It refuses only what no
-// sidecar could run on, and changes nothing.
+// Reviewer says what a change of a CartStorage will do, before it is written: which carts stay behind, what needs a
+// restart, whether locking changes. It answers with warnings, which kubectl shows, also in a dry run. It refuses only a
+// CartStorage that no sidecar could run on, and changes nothing.
 type Reviewer struct {
 	r          *Reconciler
 	namespaces []string // that the operator keeps; empty is every one
@@ -154,8 +154,8 @@ func (v *Reviewer) locking(was, is *v1alpha1.CartStorage, f *fleet) (warnings []
 	return warnings
 }
 
-// settings returns the effects of single fields that do not show in the pods. The first spec of a CartStorage has no
-// spec before it.
+// settings returns warnings about single fields whose effects do not show in the pods. was is nil for the first spec of
+// a CartStorage.
 func settings(was, is *v1alpha1.CartStorage) (warnings []string) {
 	none := &v1alpha1.CartStorage{}
 	if was == nil {

@@ -92,8 +92,7 @@ type answer struct {
 	failing time.Time // since when it does not answer
 }
 
-// told returns err once the sidecar has not answered for so long that it is no accident. Until then the last report
-// counts.
+// told returns err once the sidecar has been silent for too long to be an accident. Until then the last report counts.
 func (a *answer) told(now time.Time) (*Report, error) {
 	if a.err == nil || now.Sub(a.failing) < silentAfter {
 		return a.report, nil

@@ -37,9 +37,9 @@ type Report struct {
 		// Warnings say how safe carts are there, the gravest first; nil if that is not known.
 		Warnings []Warning `json:"warnings"`
 	} `json:"backend"`
-	// CriticalBackend is the backend for checkouts; nil where they are beside the carts.
+	// CriticalBackend is the backend for checkouts; nil if they are beside the carts.
 	CriticalBackend *CriticalReport `json:"criticalBackend,omitempty"`
-	// Move is how far carts have come that move to the backend, as this sidecar knows it; nil where none do.
+	// Move is how far the move of carts to the backend is, as this sidecar knows it; nil if no carts move.
 	Move *MoveReport `json:"move,omitempty"`
 
 	// heard is when it was given.
@@ -56,7 +56,7 @@ type CriticalReport struct {
 type MoveReport struct {
 	// State is Moving or Done.
 	State string `json:"state"`
-	// Walking says that this sidecar moves the carts that nobody changes. No other knows what is left.
+	// Walking says that this sidecar moves the carts that nobody changes. Only it knows what is left.
 	Walking bool `json:"walking"`
 	// Carried is how many carts it has moved since it started.
 	Carried uint64 `json:"carried"`
@@ -80,7 +80,7 @@ func (r *Report) tame() {
 	}
 }
 
-// mostCarts is more than there are.
+// mostCarts is more than any backend has.
 const mostCarts = 1 << 40
 
 // Warning is one thing that makes carts less safe than they could be.

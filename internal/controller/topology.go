@@ -21,7 +21,7 @@ import (
 	"github.com/sidecart/sidecart/internal/render"
 )
 
-// fleet is what uses one CartStorage.
+// fleet is everything that uses one CartStorage.
 type fleet struct {
 	topology render.Topology
 	pods     []*corev1.Pod // the live ones, by name

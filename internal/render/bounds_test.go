@@ -21,8 +21,8 @@ var (
 	highest        = regexp.MustCompile(`^self <= (\d+)$`)
 )
 
-// whole are the backend and the fields with which a field at its bound makes sense: a lock must outlive its write, a
-// request its wait.
+// whole returns the backend and the fields that a field at its bound needs beside it to make sense: a lock must outlive
+// its write, a request its wait.
 func whole(path string) string {
 	const redis = `backend: {type: Redis, redis: {addresses: ["redis:6379"]}}, `
 	switch path {
@@ -36,8 +36,8 @@ func whole(path string) string {
 	return redis + "locking: {timeout: 24h}, timeouts: {request: 24h}"
 }
 
-// What the API server lets pass, every sidecar accepts: each number and each duration of the CRD is tried at both of
-// its bounds, and each word. Beyond its bounds the API server refuses it, so that nobody learns of it from a sidecar.
+// Every sidecar accepts what the API server lets pass: each number and each duration of the CRD is tried at both of its
+// bounds, and each word. The API server refuses a value beyond its bounds, so that no sidecar has to.
 func TestBoundsAreTheSidecars(t *testing.T) {
 	cluster := envtest.Start(t)
 	namespace := cluster.Namespace(t)
@@ -51,7 +51,7 @@ func TestBoundsAreTheSidecars(t *testing.T) {
 	}
 	spec := crd.Spec.Versions[0].Schema.OpenAPIV3Schema.Properties["spec"]
 	tried := 0
-	// try sets one field and tells whether the API server accepts it. What it accepts must render.
+	// try sets one field and reports whether the API server accepts it. If it does, the result must render.
 	try := func(path string, value any, want bool) {
 		t.Helper()
 		tried++

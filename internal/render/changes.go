@@ -8,7 +8,7 @@ import (
 	"github.com/sidecart/sidecart/api/v1alpha1"
 )
 
-// Where is where the carts of cs are, in words: "Redis redis:6379". It names no secret.
+// Where says where the carts of cs are, in words: "Redis redis:6379". It names no secret.
 func Where(cs *v1alpha1.CartStorage) string {
 	switch b := &cs.Spec.Backend; {
 	case b.Redis != nil:
@@ -67,8 +67,8 @@ func Moved(was, is *v1alpha1.CartStorage) bool {
 	return slices.ContainsFunc(places(was), func(p place) bool { return !slices.ContainsFunc(now, p.overlaps) })
 }
 
-// Behind are the places whose carts a change from was to is leaves behind: each as a CartStorage that has it as its
-// backend. A former backend is one of them until its carts have moved.
+// Behind returns the places whose carts a change from was to is leaves behind, each as a CartStorage with that backend.
+// A former backend is one of them until its carts have moved.
 func Behind(was, is *v1alpha1.CartStorage) (left []*v1alpha1.CartStorage) {
 	before := []*v1alpha1.CartStorage{was}
 	if former := Former(was); former != nil && MoveState(was) != v1alpha1.MoveFinished {
@@ -90,8 +90,8 @@ func withoutCheckouts(cs *v1alpha1.CartStorage) *v1alpha1.CartStorage {
 	return &carts
 }
 
-// ownStore is what [places] does not know: a store that belongs to a pod, by its kind and prefix; "" where pods share
-// one.
+// ownStore names, by kind and prefix, a store that belongs to one pod, which [places] does not know. It returns "" if
+// pods share the store.
 func ownStore(cs *v1alpha1.CartStorage) string {
 	b := &cs.Spec.Backend
 	switch d := dataSource(cs); {
@@ -105,14 +105,14 @@ func ownStore(cs *v1alpha1.CartStorage) string {
 	return string(b.Type) + "\x00" + cs.Spec.KeyPrefix
 }
 
-// scattered reports whether keys are made for a Redis Cluster, where a cart has other ones.
+// scattered reports whether keys are those of a Redis Cluster, where a cart has other keys.
 func scattered(cs *v1alpha1.CartStorage) bool {
 	r := cs.Spec.Backend.Redis
 	return r != nil && r.Mode == v1alpha1.RedisCluster
 }
 
-// NeedsRestart names what a change from was to is alters of a pod's sidecar itself, so that it is in force in pods that
-// start from then on: "image", "ports". Everything else reaches running sidecars.
+// NeedsRestart names the settings that a change from was to is alters in the sidecar container itself, such as "image"
+// and "ports". They take effect only in pods that start from then on. Everything else reaches running sidecars.
 func NeedsRestart(was, is *v1alpha1.CartStorage) []string {
 	return WantedOf(is, PodOptions{}).facts.differences(WantedOf(was, PodOptions{}).facts)
 }

@@ -7,8 +7,8 @@ import (
 	"github.com/sidecart/sidecart/api/v1alpha1"
 )
 
-// Each row is a change: whether it leaves carts behind, where they then are, and what of a running pod it does not
-// reach.
+// Each row is a change: whether it leaves carts behind, where they then are, and which settings do not reach a running
+// pod.
 func TestChanges(t *testing.T) {
 	const sqlite = "backend: {type: Database, database: {dialect: SQLite, volume: {claimName: carts}}}"
 	for _, r := range []struct {

@@ -80,7 +80,7 @@ func ConfigGeneration(o metav1.Object) int64 {
 	return max(n, 0)
 }
 
-// Check says why cs gives its sidecars no configuration; see [ConfigMap]. Of carts that move it looks at both places.
+// Check says why cs gives its sidecars no configuration; see [ConfigMap]. If carts move, it looks at both places.
 func Check(cs *v1alpha1.CartStorage) error {
 	whole := *cs
 	whole.Status.Move = nil
@@ -104,8 +104,8 @@ func marshal(cs *v1alpha1.CartStorage, locking v1alpha1.LockingStatus, generatio
 	return string(data), nil
 }
 
-// notBuilt says what cs asks for that this version does not have. It goes by cs, since a URL in a Secret does not show
-// the dialect.
+// notBuilt reports what cs asks for and this version does not have. It looks at cs, since a URL in a Secret does not
+// show the dialect.
 func notBuilt(cs *v1alpha1.CartStorage, c *config.Config) config.Problems {
 	p := dialectNotBuilt("backend", &cs.Spec.Backend)
 	if m := cs.Spec.MoveFrom; m != nil {

@@ -1,4 +1,4 @@
-// Package render turns a CartStorage into what the cluster needs of it, by pure functions:
+// Package render turns a CartStorage into the objects that the cluster needs, by pure functions:
 //
 //   - [Config] and [ConfigMap]: the configuration that the sidecars load;
 //   - [Pod]: a pod with its sidecar;

@@ -21,7 +21,7 @@ import (
 	"github.com/sidecart/sidecart/internal/envtest"
 )
 
-// notRendered are the fields that are somebody else's business.
+// notRendered are the fields that rendering leaves to others.
 var notRendered = map[string]string{
 	"orphanedCarts":                             "asked by the API server alone, when the resource changes",
 	"sidecar.rollout":                           "obeyed by the controller, which restarts workloads",
@@ -30,8 +30,8 @@ var notRendered = map[string]string{
 	"criticalBackend.database.volume.sizeLimit": "for SQLite, which the API server refuses there",
 }
 
-// Every field of the resource must change something of what is rendered: a setting that nobody reads is a lie to
-// whoever sets it.
+// Every field of the resource must change something that is rendered: a setting that nobody reads misleads the person
+// who sets it.
 func TestEveryFieldIsRendered(t *testing.T) {
 	ref := `{name: s}`
 	variants := map[string]string{
@@ -94,7 +94,7 @@ func TestEveryFieldIsRendered(t *testing.T) {
 	}
 }
 
-// everything is all that is rendered of cs.
+// everything is all that is rendered from cs.
 func everything(t *testing.T, cs *v1alpha1.CartStorage) string {
 	t.Helper()
 	previous := &v1alpha1.LockingStatus{Enabled: true}
@@ -190,7 +190,7 @@ func change(v reflect.Value) {
 	}
 }
 
-// What the API server fills in and what rendering falls back to must be the same.
+// The defaults of the API server and those of rendering must be the same.
 func TestDefaultsAgree(t *testing.T) {
 	cluster := envtest.Start(t)
 	namespace := cluster.Namespace(t)

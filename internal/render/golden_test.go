@@ -22,7 +22,7 @@ var update = flag.Bool("update", false, "write the golden files anew")
 
 func TestMain(m *testing.M) { os.Exit(envtest.Main(m)) }
 
-// input is a golden file's question.
+// input is the input of a golden file.
 type input struct {
 	Generation  int64                  `json:"generation"`
 	Locking     v1alpha1.LockingStatus `json:"locking"`

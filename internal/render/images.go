@@ -10,9 +10,9 @@ import (
 // Images are the patterns of the images that a CartStorage may name for its sidecars. No patterns allow any image. A
 // pattern is
 //
-//   - an image with tag or digest, "ghcr.io/acme/sidecar:1.2": this one;
+//   - an image with tag or digest, "ghcr.io/acme/sidecar:1.2": that one image;
 //   - an image without, "ghcr.io/acme/sidecar": every tag and digest of it;
-//   - a beginning that ends in / or *, "ghcr.io/acme/" or "ghcr.io/acme/sidecar:1.*": all that begin so.
+//   - a beginning that ends in / or *, "ghcr.io/acme/" or "ghcr.io/acme/sidecar:1.*": all images that begin so.
 //
 // Names without a registry are those of Docker Hub, as container runtimes read them.
 type Images []string
@@ -45,7 +45,7 @@ func (p Images) With(image string) Images {
 	return append(slices.Clone(p), qualified(image))
 }
 
-// Check returns an error if image is not allowed, which says what would be. An empty image, which stands for the
+// Check returns an error if image is not allowed. The error says which images are. An empty image, which stands for the
 // operator's, is allowed.
 func (p Images) Check(image string) error {
 	if len(p) == 0 || image == "" {

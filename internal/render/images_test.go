@@ -21,7 +21,7 @@ func TestImages(t *testing.T) {
 		{"ghcr.io/acme/sidecar:1.2", "ghcr.io/acme/sidecar:1.2", true},
 		{"ghcr.io/acme/sidecar:1.2", "ghcr.io/acme/sidecar:1.3", false},
 		{"ghcr.io/acme/sidecar:1.2", "ghcr.io/acme/sidecar", false},
-		// The digest wins over the tag, and may be that of anything.
+		// The digest wins over the tag, and may be that of any image.
 		{"ghcr.io/acme/sidecar:1.2", "ghcr.io/acme/sidecar:1.2" + digest, false},
 		{"ghcr.io/acme/sidecar" + digest, "ghcr.io/acme/sidecar" + digest, true},
 		{"ghcr.io/acme/sidecar" + digest, "ghcr.io/acme/sidecar:1.2", false},

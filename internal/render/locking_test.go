@@ -82,7 +82,8 @@ func TestDecideLocking(t *testing.T) {
 	}
 }
 
-// On at once, off only after a time alone, and the time starts anew whenever a second writer shows.
+// Locking goes on at once, and off only after one writer has been alone for some time. The time starts anew whenever a
+// second writer appears.
 func TestLockingOverTime(t *testing.T) {
 	spec := v1alpha1.Locking{Mode: v1alpha1.LockingAuto, AutoDisableAfter: metav1.Duration{Duration: 5 * time.Minute}}
 	one := Topology{Workloads: []Workload{{Kind: "Deployment", Name: "web", Replicas: 1, Pods: 1}}}
@@ -195,7 +196,7 @@ func TestWorkloadOf(t *testing.T) {
 	if w, ok := WorkloadOf(&corev1.Service{}); ok {
 		t.Errorf("a Service is %v", w)
 	}
-	// Of what is hardly known the worst must be reckoned with.
+	// If little is known of a workload, the worst must be assumed.
 	for _, w := range []Workload{ScaledWorkload("Rollout", "web", 1), UnknownWorkload("CloneSet", "web")} {
 		if d, _ := DecideLocking(v1alpha1.Locking{}, Topology{Workloads: []Workload{w}}, nil, noon); !d.Enabled {
 			t.Errorf("%v runs without locking: %s", w, d.Message)

@@ -9,8 +9,8 @@ import (
 	"github.com/sidecart/sidecart/api/v1alpha1"
 )
 
-// What a namespace demands at least is asked for where the spec says nothing of its own, and what the spec sets below
-// it is refused.
+// If the spec leaves requests at their defaults, a sidecar requests at least what the namespace demands. A spec that
+// sets less is refused.
 func TestMinima(t *testing.T) {
 	const usual = "requests: {cpu: 20m, memory: 32Mi}, limits: {memory: 128Mi}" // as the API server fills it in
 	for _, r := range []struct {

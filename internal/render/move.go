@@ -11,7 +11,7 @@ import (
 )
 
 // Former is cs as it was before its carts began to move: with the backend and the prefix of moveFrom. It has no backend
-// for checkouts, which do not move. It is nil where no carts move.
+// for checkouts, which do not move. It is nil if no carts move.
 func Former(cs *v1alpha1.CartStorage) *v1alpha1.CartStorage {
 	m := cs.Spec.MoveFrom
 	if m == nil {
@@ -33,7 +33,8 @@ func MoveID(cs *v1alpha1.CartStorage) string {
 	return hash(fmt.Sprintf("%q %t %q %t", places(former), scattered(former), places(here), scattered(here)))
 }
 
-// MoveState is how far the move of cs is, as its status says; "" where that is about another move, or about none.
+// MoveState is how far the move of cs is, as its status says. It is "" if the status is about another move, or about
+// none.
 func MoveState(cs *v1alpha1.CartStorage) v1alpha1.MoveState {
 	if m := cs.Status.Move; m != nil && m.ID == MoveID(cs) {
 		return m.State
@@ -41,7 +42,7 @@ func MoveState(cs *v1alpha1.CartStorage) v1alpha1.MoveState {
 	return ""
 }
 
-// Moves reports whether a ConfigMap of [ConfigMap] has carts move. One that is not there or cannot be read does not.
+// Moves reports whether a ConfigMap of [ConfigMap] makes carts move. It is false for one that is nil or cannot be read.
 func Moves(current *corev1.ConfigMap) bool {
 	if current == nil {
 		return false

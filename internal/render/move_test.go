@@ -25,7 +25,7 @@ const (
 	postgresql = `{type: Database, database: {dialect: PostgreSQL, host: postgres, name: shop, credentialsSecretRef: {name: login}}}`
 )
 
-// Of the state of a move follows which backends the sidecars use. A state of another move says nothing.
+// The state of a move decides which backends the sidecars use. The state of another move does not count.
 func TestMoveConfig(t *testing.T) {
 	cs := cartStorageOf(t, "backend: "+postgresql+"\nkeyPrefix: new\nmoveFrom: {backend: "+redisA+", keyPrefix: old}")
 	for _, r := range []struct {
@@ -70,7 +70,7 @@ func TestMoveConfig(t *testing.T) {
 	}
 }
 
-// What no sidecar could run on is found whatever the status says.
+// A configuration that no sidecar could run on is found whatever the status says.
 func TestMoveIsChecked(t *testing.T) {
 	cs := cartStorageOf(t, "backend: "+redisA+"\nmoveFrom: {backend: "+redisA+"}")
 	cs.Status.Move = &v1alpha1.MoveStatus{State: v1alpha1.MoveFinished, ID: MoveID(cs)}
@@ -79,7 +79,7 @@ func TestMoveIsChecked(t *testing.T) {
 	}
 }
 
-// A move is another one when its places are, and the same when the way there changes.
+// A move is another one if its places change, and the same if only the way to them changes.
 func TestMoveID(t *testing.T) {
 	base := cartStorageOf(t, "backend: "+postgresql+"\nmoveFrom: {backend: "+redisA+"}")
 	for _, r := range []struct {
@@ -102,7 +102,7 @@ func TestMoveID(t *testing.T) {
 	}
 }
 
-// What a change leaves behind: the backend as it was, and the former one until all carts of it have moved.
+// A change leaves behind the backend as it was, and the former one until all of its carts have moved.
 func TestBehind(t *testing.T) {
 	for _, r := range []struct {
 		name, was, is string
@@ -134,8 +134,8 @@ func TestBehind(t *testing.T) {
 	}
 }
 
-// A pod that was made before its carts were to move lacks what the new backend needs; one that is made while they move
-// has what both need, and is not outdated when the move has ended.
+// A pod that was created before its carts were to move lacks what the new backend needs. A pod that is created while
+// they move has what both need, and is not outdated when the move has ended.
 func TestMovePods(t *testing.T) {
 	pod := func(cs *v1alpha1.CartStorage) *corev1.Pod {
 		made, err := Pod(&corev1.Pod{Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "web"}}}}, cs, PodOptions{Image: "sidecart"})

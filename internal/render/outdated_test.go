@@ -11,7 +11,7 @@ import (
 	"github.com/sidecart/sidecart/api/v1alpha1"
 )
 
-// What is changed in the resource is named as outdated in a pod that was injected before, and nothing else is.
+// In a pod that was injected before a change of the resource, exactly the changed settings are named as outdated.
 func TestOutdated(t *testing.T) {
 	base := read[v1alpha1.CartStorage](t, "{metadata: {name: shop}, spec: {backend: {type: Redis, redis: {addresses: [\"redis:6379\"]}}, sidecar: {image: \"sidecar:1\"}}}")
 	o := PodOptions{Image: "default:1"}
@@ -19,7 +19,7 @@ func TestOutdated(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// What other webhooks and limit ranges make of the container is no matter.
+	// Changes that other webhooks and limit ranges make to the container do not matter.
 	pod.Spec.InitContainers[0].Resources.Limits[corev1.ResourceCPU] = resource.MustParse("1")
 	pod.Spec.InitContainers[0].Image = "mirror.example.com/sidecar:1"
 	for _, r := range []struct {

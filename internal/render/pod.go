@@ -15,7 +15,7 @@ import (
 // ContainerName is the name of the sidecar in a pod.
 const ContainerName = "sidecart"
 
-// Environment variables that app containers are given.
+// Environment variables that app containers get.
 const (
 	HTTPURLVariable    = "SIDECART_HTTP_URL"
 	GRPCTargetVariable = "SIDECART_GRPC_TARGET"
@@ -38,7 +38,7 @@ const (
 // tokenDirectory is where Kubernetes mounts the token of the service account.
 const tokenDirectory = "/var/run/secrets/kubernetes.io/serviceaccount"
 
-// PodOptions are what a pod's sidecar depends on beside the CartStorage.
+// PodOptions are what a pod's sidecar depends on besides the CartStorage.
 type PodOptions struct {
 	// Image is the image of sidecars whose CartStorage names none.
 	Image string
@@ -46,7 +46,7 @@ type PodOptions struct {
 	Images Images
 	// Minima are the least that a container of the namespace must ask for; see [Minima].
 	Minima corev1.ResourceList
-	// Generation is that of the configuration now, see [ConfigMap].
+	// Generation is that of the present configuration, see [ConfigMap].
 	Generation int64
 }
 
@@ -187,8 +187,8 @@ func projected(cs *v1alpha1.CartStorage) *corev1.ProjectedVolumeSource {
 	return &corev1.ProjectedVolumeSource{DefaultMode: &mode, Sources: append([]corev1.VolumeProjection{config, lastGood}, secrets(cs)...)}
 }
 
-// podVolume is the volume that a pod of cs is given for carts, those that move from it included; nil for none. No two
-// backends of a move have one.
+// podVolume is the volume for carts that a pod of cs gets, nil for none. It may be that of the backend that carts move
+// from; the two backends of a move never both have one.
 func podVolume(cs *v1alpha1.CartStorage) *corev1.VolumeSource {
 	if own := dataSource(cs); own != nil || cs.Spec.MoveFrom == nil {
 		return own

@@ -62,8 +62,8 @@ func TestPodRefusals(t *testing.T) {
 	}
 }
 
-// What came after the first invocation: a container of another webhook, which is given the environment, and a change to
-// ours, which stays.
+// After the first invocation, another webhook has added a container, which gets the environment, and changed ours,
+// which stays changed.
 func TestPodAgain(t *testing.T) {
 	shop := read[v1alpha1.CartStorage](t, "{metadata: {name: shop}, spec: {backend: {type: Memory}}}")
 	pod, err := Pod(&corev1.Pod{Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "web"}}}}, shop, PodOptions{Image: "one"})
@@ -84,7 +84,7 @@ func TestPodAgain(t *testing.T) {
 	}
 }
 
-// An annotation that was copied from another pod is no sidecar.
+// An annotation that was copied from another pod does not count as a sidecar.
 func TestPodWithCopiedAnnotation(t *testing.T) {
 	shop := read[v1alpha1.CartStorage](t, "{metadata: {name: shop}, spec: {backend: {type: Memory}}}")
 	pod := &corev1.Pod{
@@ -100,8 +100,8 @@ func TestPodWithCopiedAnnotation(t *testing.T) {
 	}
 }
 
-// A pod is told its sidecar's ports once. A container that comes to it after the ports of the CartStorage have changed
-// is told where the sidecar listens, and not where that of a new pod would.
+// A pod learns its sidecar's ports once. A container that is added after the ports of the CartStorage have changed is
+// told where this pod's sidecar listens, not where that of a new pod would.
 func TestPortsStayWithThePod(t *testing.T) {
 	shop := read[v1alpha1.CartStorage](t, "{metadata: {name: shop}, spec: {backend: {type: Memory}}}")
 	pod, err := Pod(&corev1.Pod{Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "web"}}}}, shop, PodOptions{Image: "one"})
@@ -140,7 +140,7 @@ func TestPortsStayWithThePod(t *testing.T) {
 	}
 }
 
-// By order Last the sidecar is behind what other webhooks bring after it, too.
+// With order Last the sidecar is also behind containers that other webhooks add after it.
 func TestLastIsLast(t *testing.T) {
 	shop := read[v1alpha1.CartStorage](t, "{metadata: {name: shop}, spec: {backend: {type: Memory}, injection: {order: Last}}}")
 	names := func(pod *corev1.Pod) (all []string) {
@@ -165,8 +165,8 @@ func TestLastIsLast(t *testing.T) {
 	}
 }
 
-// What a drain of the node and the cluster autoscaler count as local, an emptyDir or a hostPath, is in a pod only if
-// carts are in it, and then its eviction is said to lose something, unless the owner of the pod has said otherwise.
+// A drain of the node and the cluster autoscaler count an emptyDir or a hostPath as local data. A pod gets one only if
+// it holds carts. Then the pod is also marked as not safe to evict, unless its owner has said otherwise.
 func TestLocalVolumes(t *testing.T) {
 	for _, r := range []struct{ name, backend, annotations, local, evict string }{
 		{"redis", `{type: Redis, redis: {addresses: ["a:1"], credentialsSecretRef: {name: s}}}`, "{}", "", ""},
@@ -250,7 +250,7 @@ func TestConfigMap(t *testing.T) {
 		t.Errorf("generation after a loss is %d, want 8", got)
 	}
 
-	// What sidecars have accepted stays beside what comes after it, and is no change.
+	// The configuration that sidecars have accepted stays beside the next one, and does not count as a change.
 	good := WithLastGood(on)
 	if got := good.Data["lastgood.yaml"]; got != on.Data["config.yaml"] || ConfigGeneration(good) != 2 || on.Data["lastgood.yaml"] != "" {
 		t.Errorf("the last good configuration is\n%s", got)

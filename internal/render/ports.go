@@ -20,7 +20,7 @@ const (
 	adminArgument = "--admin-address="
 )
 
-// ports are those that a new pod is given.
+// ports are those of a new pod.
 func ports(cs *v1alpha1.CartStorage) v1alpha1.Ports {
 	p := cs.Spec.Sidecar.Ports
 	return v1alpha1.Ports{GRPC: cmp.Or(p.GRPC, config.GRPCPort), HTTP: cmp.Or(p.HTTP, config.HTTPPort), Admin: cmp.Or(p.Admin, config.AdminPort)}

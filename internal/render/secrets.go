@@ -130,7 +130,7 @@ func (s secretKeys) backend(b *v1alpha1.Backend) {
 	s.database(b.Database)
 }
 
-// secrets are all that the configuration of cs names, as sources of a projected volume, sorted.
+// secrets are all secrets that the configuration of cs names, as sources of a projected volume, sorted.
 func secrets(cs *v1alpha1.CartStorage) []corev1.VolumeProjection {
 	keys := secretKeys{}
 	keys.backend(&cs.Spec.Backend)

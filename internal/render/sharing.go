@@ -24,8 +24,8 @@ func LocksAcrossReplicas(b *v1alpha1.Backend) bool {
 }
 
 // SameCarts reports whether two CartStorages keep their carts, or their checkouts, under the same names in the same
-// place, as far as can be seen: a backend that goes by two names, or by a URL in a secret of its own, is not
-// recognised. Carts that move are in two places.
+// place, as far as can be seen. A backend that has two names, or whose URL is in different secrets, is not recognised.
+// Carts that move are in two places.
 func SameCarts(a, b *v1alpha1.CartStorage) bool {
 	there := allPlaces(b)
 	return slices.ContainsFunc(allPlaces(a), func(p place) bool { return slices.ContainsFunc(there, p.overlaps) })

@@ -108,7 +108,7 @@ func Live(pod *corev1.Pod) bool {
 	return pod.Status.Phase != corev1.PodSucceeded && pod.Status.Phase != corev1.PodFailed
 }
 
-// Owner returns what made a pod: its controller, or the pod itself if it has none.
+// Owner returns the owner of a pod: its controller, or the pod itself if it has none.
 func Owner(pod *corev1.Pod) metav1.OwnerReference {
 	if ref := metav1.GetControllerOf(pod); ref != nil {
 		return *ref

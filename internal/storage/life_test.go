@@ -126,8 +126,7 @@ func TestCartOutlivesLeases(t *testing.T) {
 	}
 }
 
-// TestRenewUnknownDuration: a lease that another release wrote is left alone by a renewal that does not say for how
-// long.
+// TestRenewUnknownDuration: a renewal without a duration leaves alone a lease that another release wrote.
 func TestRenewUnknownDuration(t *testing.T) {
 	s := storage.State{Held: []storage.Hold{{Token: "a", Parts: []cart.Part{items}, Expires: start.Add(time.Second), Leased: true, Fence: 1}}}
 	if l, err := s.Renew("a", 0, start); err != nil || l.Duration != 0 || !l.Expires.Equal(start.Add(time.Second)) {

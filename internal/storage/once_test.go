@@ -49,7 +49,7 @@ func TestOnceIsShared(t *testing.T) {
 	})
 }
 
-// A caller who waits no longer takes nothing from those who wait for the check that he makes.
+// If the caller that makes the check gives up, others that wait for the check do not suffer.
 func TestOnceOfAnother(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var o storage.Once

@@ -63,7 +63,7 @@ func TestStateCodec(t *testing.T) {
 	}
 }
 
-// TestStateFormat: what an unknown format holds is not guessed at, and no part of a value is taken for a whole one.
+// TestStateFormat: a value of an unknown format is not guessed at, and a part of a value is not taken for a whole one.
 func TestStateFormat(t *testing.T) {
 	value := storage.EncodeState(fullState(), []byte("{}"), []byte("{}"))
 	if len(value) > 300 {
@@ -88,7 +88,7 @@ func TestStateFormat(t *testing.T) {
 	}
 }
 
-// FuzzDecodeState: no bytes bring it down, and what it reads it would write alike.
+// FuzzDecodeState: no bytes make it panic, and what it reads it writes back the same.
 func FuzzDecodeState(f *testing.F) {
 	f.Add(storage.EncodeState(fullState(), []byte(`{"a":1}`), []byte(`{}`)))
 	f.Add(storage.EncodeState(&storage.State{}, nil, nil))
@@ -110,7 +110,7 @@ func FuzzDecodeState(f *testing.F) {
 	})
 }
 
-// TestEnds: a record may go when all that it holds has ended, and not before.
+// TestEnds: a record may go when everything in it has ended, and not before.
 func TestEnds(t *testing.T) {
 	const hour = time.Hour
 	at := start.Add
@@ -153,8 +153,8 @@ func TestEnds(t *testing.T) {
 	}
 }
 
-// TestNextFence: the fallback never goes back, whatever the clocks of those who give fences, as long as they differ by
-// less than the time for which leases are remembered.
+// TestNextFence: the fallback never goes back, whatever the clocks of the sidecars that give fences, as long as they
+// differ by less than the time for which leases are remembered.
 func TestNextFence(t *testing.T) {
 	s := &storage.State{}
 	last := uint64(0)
@@ -165,7 +165,8 @@ func TestNextFence(t *testing.T) {
 		}
 		last = s.Fence
 	}
-	// Who forgets it has a clock so far ahead that even one that is behind gives a greater one.
+	// A sidecar forgets the fence only when its clock is so far ahead that even a clock that is behind gives a greater
+	// fence.
 	end := s.Ends()
 	if s.Settle(end.Add(-1)); s.Fence != last {
 		t.Error("forgotten too early")

@@ -12,7 +12,7 @@ import (
 // after Close.
 type Store interface {
 	// Load returns the cart, by one read. A cart that does not exist or has expired is the zero cart, never an error
-	// and never nil. To load never creates and does not touch the expiry. All parts are of one instant.
+	// and never nil. Load never creates a cart and does not touch the expiry. All parts are of one instant.
 	Load(ctx context.Context, key cart.Key) (*cart.Cart, error)
 
 	// Commit makes all commits in one atomic step, or none of them, and returns one Outcome for each. There is one
@@ -24,7 +24,7 @@ type Store interface {
 	// Atomic reports whether both keys can be changed in one Commit.
 	Atomic(a, b cart.Key) bool
 
-	// Instances lists the instances of an identifier that exist, sorted, without a reserved one ([cart.Key.Reserved]).
+	// Instances lists the existing instances of an identifier, sorted, without a reserved one ([cart.Key.Reserved]).
 	Instances(ctx context.Context, identifier string) ([]string, error)
 
 	// Flush removes every cart under the store's prefix, reserved ones too, with its locks, and nothing else of what
@@ -46,8 +46,8 @@ type Store interface {
 type Capabilities struct {
 	// Backend is the name as in the configuration: "Redis", "Memory", ….
 	Backend string
-	// Shared says that several sidecars on different machines can use the same carts. Where false, locks cannot hold
-	// off writers of other replicas.
+	// Shared says that several sidecars on different machines can use the same carts. If false, locks cannot hold off
+	// writers of other replicas.
 	Shared bool
 	// Locks says that the store is a [Locker].
 	Locks bool
@@ -56,7 +56,8 @@ type Capabilities struct {
 }
 
 // Commit is one conditional change of one cart: if Expect holds and the locks of Locks.Parts are free or the commit's
-// own, then Change is made, and what Locks says is done. The zero value of each group stands for nothing.
+// own, then Change is made, and Locks are given back and asked for as Locks says. The zero value of each group stands
+// for nothing.
 //
 // A commit without a Change is a check: it changes nothing and tells whether Expect holds and the locks are free.
 type Commit struct {
@@ -65,13 +66,13 @@ type Commit struct {
 	Expect Expect
 	// Change is what is written.
 	Change Change
-	// Locks are the locks that it needs, uses, gives back and asks for.
+	// Locks are the locks that the commit needs, uses, gives back and asks for.
 	Locks Locks
-	// Anew computes the commit again from the cart that stands there, where Expect does not hold. A store that can call
-	// it within the atomic step makes that commit in place of this one, and says so by [Outcome.Anew]. The fallback is
-	// the status Conflict, which nil asks for, and so is it where the cart has a pending transfer. It may be called
-	// several times, and the last call counts. After an error, a call may still be running. It must not block, nor
-	// change the cart that it is given. What it returns asks for a lock only where this commit does, by the same token.
+	// Anew computes the commit again from the present cart if Expect does not hold. A store that can call it within the
+	// atomic step makes that commit instead of this one, and says so by [Outcome.Anew]. The fallback is the status
+	// Conflict; so it is if Anew is nil, or if the cart has a pending transfer. Anew may be called several times, and
+	// the last call counts. After an error, a call may still be running. It must not block, nor change the cart that it
+	// is given. The commit that it returns may ask for a lock only if this one does, by the same token.
 	Anew func(c *cart.Cart) Commit
 }
 
@@ -88,20 +89,20 @@ type Expect struct {
 
 // Change is what a commit writes. The zero value writes nothing and leaves the expiry alone.
 type Change struct {
-	// Writes are the parts to store, in order. A metadata key that was removed and set again is there twice: its place
-	// in the cart and the tombstones are those that the writes leave one after the other.
+	// Writes are the parts to store, in order. A metadata key that was removed and set again is there twice. Its place
+	// in the cart and the tombstones are as if the writes were made one after the other.
 	Writes []Write
 	// Steps is by how many the cart's version rises.
 	Steps uint64
-	// Forget removes the cart; locks, queue and fences stay. Nothing of Writes is stored then, but a write of
-	// PartTransfer among them still says that the commit knows of a pending transfer.
+	// Forget removes the cart; locks, queue and fences stay. Writes are not stored then, but a write of PartTransfer
+	// among them still says that the commit knows of a pending transfer.
 	Forget bool
-	// Place, if not nil, is stored whole in place of what stands there, as a swap needs. Id, creation time, versions,
-	// order and internal parts are stored as they are; UpdatedAt and ExpiresAt are set anew. The change then has no
-	// Writes, Steps or Forget. The store does not write to the cart that Place points to.
+	// Place, if not nil, is a cart that is stored whole and replaces the present one, as a swap needs. Id, creation
+	// time, versions, order and internal parts are stored as they are; UpdatedAt and ExpiresAt are set anew. The change
+	// then has no Writes, Steps or Forget. The store does not write to the cart that Place points to.
 	Place *cart.Cart
-	// Keep stores UpdatedAt and ExpiresAt of the placed cart as they are too, whatever TTL is. A cart that moves to
-	// another backend is stored so, since the move does not change it.
+	// Keep stores UpdatedAt and ExpiresAt of the placed cart as they are too, whatever TTL is. This is for a cart that
+	// moves to another backend, since the move does not change it.
 	Keep bool
 	// NewID is the UUID of the cart if this change creates it.
 	NewID string
@@ -111,8 +112,8 @@ type Change struct {
 	TTL time.Duration
 	// Touch renews the expiry although nothing is written.
 	Touch bool
-	// Trail says which call altered what, for a store that is an [Auditor], in the order of the steps. Where it is nil,
-	// the audit trail has nothing of this change.
+	// Trail says which call altered what, for a store that is an [Auditor], in the order of the steps. If it is nil,
+	// the audit trail has no line of this change.
 	Trail []Trace
 }
 
@@ -121,31 +122,31 @@ func (c *Change) Any() bool {
 	return c.Steps > 0 || len(c.Writes) > 0 || c.Touch || c.Forget || c.Place != nil
 }
 
-// Alters reports whether a cart that it is made on becomes another, or goes. What has no steps is nothing that clients
-// are shown.
+// Alters reports whether the change alters or removes the cart, as clients see it. A change without steps does not show
+// to clients.
 func (c *Change) Alters() bool { return c.Steps > 0 || c.Forget || c.Place != nil }
 
-// Locks are what a commit has to do with locks. The zero value looks at none, has none and asks for none.
+// Locks say what a commit has to do with locks. The zero value needs none, uses none and asks for none.
 type Locks struct {
 	// Parts are the parts whose locks must be free or held by Token; PartAll for the whole cart.
 	Parts []cart.Part
 	// Token is the lock under which the commit is made; "" for none.
 	Token string
 	// MustHold demands that Token still holds its lock, in this same step; otherwise the status is LockLost or
-	// LockUnknown. Parts that the lock does not cover must be free. If false, locks that Token still holds do not stand
-	// in the commit's way, and nothing more.
+	// LockUnknown. Parts that the lock does not cover must be free. If false, locks that Token still holds are not in
+	// the commit's way; that is all.
 	MustHold bool
 	// Release gives back what Token holds, and its place in the queue, if the commit succeeds, and hands the lock to
 	// the next in the queue.
 	Release bool
 
-	// Claim asks, where the commit fails on a conflict or a lock, to take the lock in the same step, or to queue for it
-	// where it is held. Its token may be Token: a claim of a token that holds the parts already renews them. nil asks
-	// for nothing. Stores that are no [Locker] ignore it.
+	// Claim counts if the commit fails on a conflict or a lock. It asks to take the lock in the same step, or to queue
+	// for it if it is held. Its token may be Token: a claim of a token that holds the parts already renews them. nil
+	// asks for nothing. Stores that are not a [Locker] ignore it.
 	Claim *Claim
 
-	// Again queues for the next turn in the same step: where the commit succeeds and its Release lets somebody else in,
-	// this claim takes its place behind all who wait, and Claimed is Queued. Where nobody waits it does nothing. Under
+	// Again queues for the next turn in the same step. If the commit succeeds and its Release lets somebody else in,
+	// this claim goes to the end of the queue, and Claimed is Queued. If nobody waits, it does nothing. Under
 	// contention it saves the round trip in which the next change would find the lock held. nil asks for nothing.
 	Again *Claim
 }
@@ -157,8 +158,8 @@ type Write struct {
 	// or clears an internal part.
 	Value []byte
 	// Step says which of the commit's steps was the last to alter the part: its version becomes the cart's version
-	// before the commit plus Step. 1 ≤ Step ≤ Steps. Ignored for internal parts, but for PartLedger, of which it is the
-	// version to store, whatever Steps is.
+	// before the commit plus Step. 1 ≤ Step ≤ Steps. It is ignored for internal parts. The exception is PartLedger:
+	// there it is the version to store, whatever Steps is.
 	Step uint64
 }
 
@@ -189,11 +190,11 @@ type Outcome struct {
 	// Committed nil.
 	Cart *cart.Cart
 	// Committed only: the cart's id, its version before this commit, and its times now. With Place, the version is that
-	// of what stood there.
+	// of the cart that was replaced.
 	ID                              string
 	Base                            uint64
 	CreatedAt, UpdatedAt, ExpiresAt time.Time
-	// Claimed says what became of the Claim, or of Again; the zero value where there was none.
+	// Claimed says what became of the Claim, or of Again. It is the zero value if there was neither.
 	Claimed Claimed
 	// Anew says that all of this is about the commit that [Commit.Anew] returned last.
 	Anew bool
@@ -216,7 +217,7 @@ type Claim struct {
 	Leased bool
 }
 
-// Confirms reports whether the claim must be claimed again when the queue has granted it. That is so where it asks for
+// Confirms reports whether the claim must be claimed again when the queue has granted it. That is so if it asks for
 // longer than the queue grants. It is so for every lease, since a client must not be given a token that has ended
 // already.
 func (c *Claim) Confirms() bool { return c.Leased || c.Duration > WaiterTTL }
@@ -235,9 +236,9 @@ type Locker interface {
 	Store
 
 	// Acquire waits until the claim is granted, and returns the state of the cart as of then or later. If queued is
-	// true, a Commit has put the claim in the queue already, as its outcome said. A release wakes the next at once
-	// where the backend can notify; polling is jittered. It returns ErrLockTimeout when ctx's deadline has passed, and
-	// ctx's error when ctx was cancelled, and has then left the queue or leaves it within a heartbeat.
+	// true, a Commit has put the claim in the queue already, as its outcome said. A release wakes the next at once if
+	// the backend can notify; polling is jittered. It returns ErrLockTimeout when ctx's deadline has passed, and ctx's
+	// error when ctx was cancelled, and has then left the queue or leaves it within a heartbeat.
 	//
 	// A lock that comes from the queue is granted for min(Claim.Duration, WaiterTTL), since its waiter may have died.
 	// If the claim [Claim.Confirms], Acquire claims the lock again before it returns. The whole of Claim.Duration
@@ -246,27 +247,27 @@ type Locker interface {
 	// its token.
 	//
 	// A claim's parts are granted all together or not at all, so two claims never wait for each other. A token that
-	// holds the parts already is granted them again. What it holds of them, or the whole of it where it is a lease,
-	// then lives for Claim.Duration from now, with the fence that it has. A claim whose lease has expired was under way
-	// for too long and ends with ErrTooLate, an ErrUnavailable.
+	// holds the parts already is granted them again. Their lock, or the whole lease if it is one, then lives for
+	// Claim.Duration from now, with the fence that it has. A claim whose lease has expired was under way for too long
+	// and ends with ErrTooLate, an ErrUnavailable.
 	Acquire(ctx context.Context, key cart.Key, claim Claim, queued bool) (Grant, error)
 
-	// Abandon gives back what token holds of key and its place in the queue, and wakes the next. A token that holds
-	// nothing is no error.
+	// Abandon gives back the locks of token on key and its place in the queue, and wakes the next. If the token holds
+	// nothing, that is no error.
 	Abandon(ctx context.Context, key cart.Key, token string) error
 
 	// Lease returns the lease that token has on key. It changes nothing. It returns ErrLockLost if the lease has
-	// expired or was taken, and ErrLockUnknown if there never was one, or it was released or is forgotten. A turn is no
-	// lease.
+	// expired or was taken, and ErrLockUnknown if there never was one, or it was released or is forgotten. A turn is
+	// not a lease.
 	Lease(ctx context.Context, key cart.Key, token string) (Lease, error)
 
-	// Renew makes the lease that token has on key end after duration from now, if it holds still, in one atomic step,
-	// and returns it. That becomes the lease's own duration; 0 stands for the duration that it has. Where a release of
-	// Sidecart before this one wrote the lease, its own duration may not be known. Then 0 leaves the lease as it is,
-	// and Lease.Duration is 0. The cart lives until the lease has ended. The errors are those of Lease.
+	// Renew lets the lease that token has on key end after duration from now, if it still stands, in one atomic step,
+	// and returns it. That becomes the lease's own duration; 0 stands for the duration that it has already. If an older
+	// release of Sidecart wrote the lease, its own duration may not be known. Then 0 leaves the lease as it is, and
+	// Lease.Duration is 0. The cart lives until the lease has ended. The errors are those of Lease.
 	Renew(ctx context.Context, key cart.Key, token string, duration time.Duration) (Lease, error)
 
-	// Release gives back the lease that token has on key, and wakes the next; its token is unknown from then on. The
+	// Release gives back the lease that token has on key, and wakes the next. The token is unknown from then on. The
 	// errors are those of Lease.
 	Release(ctx context.Context, key cart.Key, token string) error
 }
@@ -291,8 +292,8 @@ type Lease struct {
 	Fence uint64
 	// Expires is when it ends unless it is renewed, by the backend's clock.
 	Expires time.Time
-	// Duration is for how long it was granted or last renewed, to the millisecond; 0 where a release before this one
-	// wrote it.
+	// Duration is for how long the lease was granted or last renewed, to the millisecond. It is 0 if an older release
+	// wrote the lease.
 	Duration time.Duration
 }
 

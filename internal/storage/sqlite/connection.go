@@ -95,7 +95,7 @@ func (d *driver) closeReaders(n int) (err error) {
 	return err
 }
 
-// usable fails where the driver is closed or ctx has ended.
+// usable fails if the driver is closed or ctx has ended.
 func (d *driver) usable(ctx context.Context) error {
 	if d.isClosed() {
 		return storage.ErrClosed

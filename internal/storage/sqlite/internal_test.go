@@ -48,7 +48,7 @@ func create(ctx context.Context, s *cell.Store, instance, text string) error {
 	return err
 }
 
-// TestCommitsShareTransactions: what many goroutines commit at once takes far fewer syncs of the disk.
+// TestCommitsShareTransactions: commits that many goroutines make at once take far fewer syncs of the disk.
 func TestCommitsShareTransactions(t *testing.T) {
 	t.Parallel()
 	s, e := newStore(t)
@@ -177,7 +177,7 @@ func TestFailureAnswersAll(t *testing.T) {
 	}
 }
 
-// TestAbandonedRequest: what a caller gave up before the writer came to it is not done.
+// TestAbandonedRequest: a request that its caller gave up before the writer came to it is not done.
 func TestAbandonedRequest(t *testing.T) {
 	t.Parallel()
 	s, e := newStore(t)

@@ -76,7 +76,7 @@ func TestLeaseSurvivesReopen(t *testing.T) {
 	}
 }
 
-// TestFenceIsNoClock: fences are counted, since the clocks of those who write may differ by hours.
+// TestFenceIsNoClock: fences are counted, since the clocks of the writers may differ by hours.
 func TestFenceIsNoClock(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "carts.db")
@@ -189,7 +189,7 @@ func TestOlderSchemaIsMigrated(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	// An earlier release that knows version 2 opens the file too: what came since only adds something.
+	// An earlier release that knows version 2 opens the file too: later versions only add something.
 	if v := number(t, path, `SELECT max(version) FROM sidecart_schema`); v != 2 {
 		t.Errorf("schema %d, want 2", v)
 	}

@@ -17,7 +17,7 @@ import (
 	"github.com/sidecart/sidecart/internal/storage/cell"
 )
 
-// steadyStore is on a disk of memory where there is one, since the pace of the real one is nobody's to say.
+// steadyStore is on a disk in memory if there is one, since the real disk may be arbitrarily slow.
 func steadyStore(t *testing.T, c Config) (*cell.Store, *driver) {
 	t.Helper()
 	folder, err := os.MkdirTemp("/dev/shm", "sidecart-")
@@ -86,8 +86,8 @@ func TestLongReadsAreNoFailure(t *testing.T) {
 	wg.Wait()
 }
 
-// TestStandingQueueFails: where SQLite does not get on, all who wait are told so when the limit has passed, and not one
-// after the other.
+// TestStandingQueueFails: if SQLite makes no progress, all waiting callers are told so when the limit has passed, and
+// not one after the other.
 func TestStandingQueueFails(t *testing.T) {
 	const limit = 200 * time.Millisecond
 	s, d := steadyStore(t, Config{Write: limit})
@@ -125,7 +125,7 @@ func TestStandingQueueFails(t *testing.T) {
 	}
 }
 
-// TestOwnDeadlineBounds: a request's own deadline ends its wait in the queue, and what it asked for is not done.
+// TestOwnDeadlineBounds: a request's own deadline ends its wait in the queue, and the request is not done.
 func TestOwnDeadlineBounds(t *testing.T) {
 	s, d := steadyStore(t, Config{Write: time.Hour})
 	busy, free := make(chan struct{}), make(chan struct{})

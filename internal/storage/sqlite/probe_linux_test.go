@@ -12,7 +12,7 @@ import (
 
 func TestFullDisk(t *testing.T) { local.FullDisk(t) }
 
-// TestReadOnlyDisk: what cannot be written to is not opened, and nothing else is said of it.
+// TestReadOnlyDisk: a file that cannot be written to is not opened, and the error says just that.
 func TestReadOnlyDisk(t *testing.T) {
 	disk := storagetest.SmallDisk(t)
 	path := filepath.Join(disk.Folder, "carts.db")

@@ -7,7 +7,7 @@ import (
 	"github.com/sidecart/sidecart/internal/storage"
 )
 
-// TestProbeLeavesNothing: a probe is no cart, and leaves none; one that broke off is purged.
+// TestProbeLeavesNothing: a probe is not a cart, and leaves none; one that broke off is purged.
 func TestProbeLeavesNothing(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "carts.db")

@@ -48,7 +48,7 @@ func TestMain(m *testing.M) { os.Exit(local.Main(m)) }
 
 func TestProcesses(t *testing.T) { local.Processes(t) }
 
-// raw opens the file as any other program would.
+// raw opens the file like any other program.
 func raw(t *testing.T, path string) *sqlite3.Conn {
 	t.Helper()
 	conn, err := sqlite3.OpenFlags(path, sqlite3.OPEN_READWRITE)

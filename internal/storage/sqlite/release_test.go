@@ -11,7 +11,7 @@ import (
 	"github.com/sidecart/sidecart/internal/storage"
 )
 
-// TestRowsOfEarlierRelease: cart, lease, queue and memory that an earlier release wrote are understood.
+// TestRowsOfEarlierRelease: the cart, lease, queue and remembered leases that an earlier release wrote are understood.
 func TestRowsOfEarlierRelease(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "carts.db")

@@ -179,7 +179,7 @@ func TestLockedDatabase(t *testing.T) {
 	if err := other.Exec(`ROLLBACK`); err != nil {
 		t.Fatal(err)
 	}
-	// None of what was given up happens late.
+	// No request that was given up is done late.
 	if err := s.Ping(t.Context()); err != nil {
 		t.Errorf("Ping: %v", err)
 	}
@@ -188,7 +188,7 @@ func TestLockedDatabase(t *testing.T) {
 	wantItems(t, s, `{"c":1}`)
 }
 
-// TestMovedFile: what is written to a file that was deleted would be acknowledged and lost.
+// TestMovedFile: a write to a deleted file would be acknowledged and lost, so it is refused.
 func TestMovedFile(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "carts.db")
@@ -216,7 +216,7 @@ func TestMovedFile(t *testing.T) {
 	wantItems(t, s, `{"c":1}`)
 }
 
-// TestDamagedRow: a row that is no cart is told as such, and does not hold up others.
+// TestDamagedRow: a row that is not a cart is reported as such, and does not hold up others.
 func TestDamagedRow(t *testing.T) {
 	t.Parallel()
 	for _, column := range []string{"items", "metadata", "locks"} {
@@ -239,8 +239,8 @@ func TestDamagedRow(t *testing.T) {
 	}
 }
 
-// TestEndedRowsAreDeleted: commits delete rows whose cart and locks have ended, and leave alone those that have a lock
-// still.
+// TestEndedRowsAreDeleted: commits delete rows whose cart and locks have ended, and leave alone those that still have a
+// lock.
 func TestEndedRowsAreDeleted(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "carts.db")

@@ -235,7 +235,7 @@ func (w *writer) begin(first *request) error {
 	return w.watch()
 }
 
-// watch notes whether somebody else wrote to the file since the last transaction.
+// watch notes whether another process wrote to the file since the last transaction.
 func (w *writer) watch() error {
 	var version int64
 	err := w.query(dataVersion, func(stmt *sqlite3.Stmt) error {
