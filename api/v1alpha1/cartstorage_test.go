@@ -62,7 +62,7 @@ func golden(t *testing.T, file, got string) {
 	}
 }
 
-// An apply of the least that is possible must fill in everything that has a default.
+// An apply of the smallest possible spec must fill in everything that has a default.
 func TestDefaults(t *testing.T) {
 	c := envtest.Start(t)
 	o := object(t, c.Namespace(t), "shop", `backend: {type: Redis, redis: {addresses: ["redis:6379"], credentialsSecretRef: {name: auth}}}`)
@@ -113,7 +113,7 @@ func TestSamples(t *testing.T) {
 			if err != nil || message != "cartstorage.sidecart.dev/"+name+" created\n" {
 				t.Fatalf("apply: %v: %s", err, message)
 			}
-			// A second apply must find nothing to change: the server's defaults are no differences.
+			// A second apply must find nothing to change: the server's defaults do not count as differences.
 			if message, err = c.Apply(t, namespace, string(manifest)); err != nil || !strings.HasSuffix(message, " unchanged\n") {
 				t.Errorf("second apply: %v: %s", err, message)
 			}
@@ -135,7 +135,7 @@ func TestSamples(t *testing.T) {
 	}
 }
 
-// A view of a namespace must show its CartStorages, and change none.
+// A person who may view a namespace must see its CartStorages, and be able to change none.
 func TestRoles(t *testing.T) {
 	c := envtest.Start(t)
 	c.Kubectl(t, "create", "namespace", "sidecart-system") // where the operator's own role is
@@ -237,7 +237,7 @@ func walk(s *apiextensionsv1.JSONSchemaProps, path string, visit func(string, *a
 	}
 }
 
-// What the API server accepts is what this version has, by the one list of it.
+// The API server accepts exactly the backends that this version has, by the one list of them.
 func TestOnlyBuiltBackendsAreAccepted(t *testing.T) {
 	c := envtest.Start(t)
 	namespace := c.Namespace(t)
@@ -283,7 +283,7 @@ func TestOnlyBuiltBackendsAreAccepted(t *testing.T) {
 	}
 }
 
-// An empty section is as if it were not there: it turns nothing on.
+// An empty section counts as absent: it turns nothing on.
 func TestEmptySectionsAreNone(t *testing.T) {
 	c := envtest.Start(t)
 	namespace := c.Namespace(t)

@@ -61,7 +61,7 @@ func TestCommandLine(t *testing.T) {
 	}
 }
 
-// A variable with a slip in its name is told; the one that the operator reads, and what Kubernetes sets for its
+// A variable with a misspelt name is reported. The one that the operator reads, and those that Kubernetes sets for its
 // Service, are not.
 func TestUnknownVariablesAreTold(t *testing.T) {
 	var stderr bytes.Buffer

@@ -123,7 +123,7 @@ func (s *settings) check() error {
 	return errors.Join(errs...)
 }
 
-// options are what the operator is made of.
+// options are the operator's options.
 func (s *settings) options() controller.Options {
 	service := s.webhookService + "." + s.namespace + ".svc"
 	images, _ := render.ParseImages(s.sidecarImages) // they were checked

@@ -18,8 +18,8 @@ import (
 	pb "github.com/sidecart/sidecart/proto/sidecart/v1"
 )
 
-// TestAudit: the trail names each call as the API does, by whichever front it came, also where changes of many clients
-// became one commit, and it begins and ends with the configuration.
+// TestAudit: the trail names each call as the API does, whichever front the call came by, and also if changes of many
+// clients became one commit. It begins and ends with the configuration.
 func TestAudit(t *testing.T) {
 	server := testserver.StartPostgres(t)
 	url := server.NewDatabase(t)

@@ -12,8 +12,8 @@ import (
 	"testing"
 )
 
-// TestFullDiskIsTold: a sidecar whose disk is full is not ready and says why; one whose disk has room for small changes
-// only stays ready, and says what it refuses.
+// TestFullDiskIsTold: a sidecar whose disk is full is not ready and says why. One whose disk has room only for small
+// changes stays ready, and says what it refuses.
 func TestFullDiskIsTold(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("only root may mount a file system")

@@ -10,7 +10,7 @@ import (
 type first struct {
 	config *config.Config
 	stores stores
-	// refused says why it is not the newest configuration; nil if it is.
+	// refused says why the sidecar does not start on the newest configuration; nil if it does.
 	refused error
 	// alsoWatched are the files that the newest configuration depends on, if it is another one.
 	alsoWatched []string

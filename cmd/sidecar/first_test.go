@@ -26,8 +26,8 @@ func onRedis(t *testing.T, generation int64, address string, more ...func(*confi
 	})
 }
 
-// A sidecar that restarts on a configuration which it would have refused while it ran comes up on the one that it had,
-// says so, serves, and takes the newest over as soon as that is right.
+// A sidecar restarts on a configuration that it would have refused while it ran. It comes up on the one that it had,
+// says so, serves, and changes to the newest as soon as that is right.
 func TestStartsOnTheLastGood(t *testing.T) {
 	pollFast(t)
 	server := testserver.StartRedis(t)
@@ -73,7 +73,7 @@ func TestStartsOnTheLastGood(t *testing.T) {
 	}
 }
 
-// The newest configuration is taken where a running sidecar would take it, at once.
+// The newest configuration is used at once if a running sidecar would accept it.
 func TestStartsOnTheNewest(t *testing.T) {
 	server, dead := testserver.StartRedis(t), testserver.StartRedis(t)
 	dead.Stop()
@@ -100,7 +100,7 @@ func TestStartsOnTheNewest(t *testing.T) {
 	}
 }
 
-// Where neither backend answers, carts stay where they were.
+// If neither backend answers, carts stay where they were.
 func TestStartsOnTheLastGoodWhileBothAreAway(t *testing.T) {
 	server := testserver.StartRedis(t)
 	server.Stop()
@@ -116,7 +116,7 @@ func TestStartsOnTheLastGoodWhileBothAreAway(t *testing.T) {
 	}
 }
 
-// The problems that are told are those of the newest configuration, and the last line holds them all.
+// The reported problems are those of the newest configuration, and the last line has them all.
 func TestLastWords(t *testing.T) {
 	dir := t.TempDir()
 	two := writeFile(t, filepath.Join(dir, "two.yaml"), render(t, func(c *config.Config) { c.KeyPrefix, c.LogLevel = "lock", "loud" }))
@@ -156,8 +156,8 @@ func taken(t *testing.T) string {
 	return l.Addr().String()
 }
 
-// Addresses in arguments are the pod's, and win over the file for as long as the pod lives: when the file names others
-// it is taken over all the same, and a restart listens where it did before, on both loopbacks.
+// Addresses in arguments belong to the pod, and win over the file for as long as the pod lives. A file that names
+// others is accepted all the same, and a restart listens on the same addresses as before, on both loopbacks.
 func TestListenersOfFlagsStay(t *testing.T) {
 	file := writeFile(t, filepath.Join(t.TempDir(), "c.yaml"), render(t, func(c *config.Config) { c.Generation = 1 }))
 	first := launch(t, "--config", file)
@@ -236,7 +236,7 @@ func TestContainerLimit(t *testing.T) {
 	}
 }
 
-// What the container is told of its limit reaches the collector, unless GOMEMLIMIT says otherwise.
+// The container's memory limit reaches the garbage collector, unless GOMEMLIMIT says otherwise.
 func TestMemoryLimitOfTheContainer(t *testing.T) {
 	before, where := debug.SetMemoryLimit(-1), cgroupLimit
 	t.Cleanup(func() {

@@ -13,8 +13,8 @@ import (
 	"github.com/sidecart/sidecart/internal/testserver"
 )
 
-// A client that closes its side of the connection after the request, as netcat does, is served alike on every backend:
-// the change is made and answered.
+// A client that closes its side of the connection after the request, as netcat does, is served the same on every
+// backend: the change is made and answered.
 func TestHalfClosedChangeIsMade(t *testing.T) {
 	for name, args := range map[string]func() []string{
 		"memory": func() []string { return []string{"--backend=memory"} },

@@ -19,10 +19,10 @@ import (
 	"github.com/sidecart/sidecart/internal/config"
 )
 
-// patience is far over what anything takes, also on a busy machine.
+// patience is much longer than anything takes, also on a busy machine.
 const patience = 30 * time.Second
 
-// No test but those of the poll itself may pass by it.
+// Only the tests of the poll itself may pass because of it.
 func TestMain(m *testing.M) {
 	pollEvery = time.Hour
 	os.Exit(m.Run())

@@ -29,8 +29,9 @@ func (s *sidecarUnderTest) eventuallyGet(url, text string) {
 	}
 }
 
-// TestHybrid: a sidecar starts, is ready and serves carts while the backend for checkouts is down, says so, and refuses
-// checkouts alone. Another sidecar settles what this one checked out, and the trail in the database has both.
+// TestHybrid: while the backend for checkouts is down, a sidecar starts, is ready and serves carts, says so, and
+// refuses only checkouts. Another sidecar settles a checkout that this one made, and the trail in the database has
+// both.
 func TestHybrid(t *testing.T) {
 	db := testserver.StartPostgres(t)
 	url := db.NewDatabase(t)
@@ -98,8 +99,8 @@ func TestHybrid(t *testing.T) {
 	}
 }
 
-// A backend for checkouts that comes, changes or goes while the sidecar runs leaves the carts where they are, and what
-// was checked out before is settled.
+// If a backend for checkouts comes, changes or goes while the sidecar runs, the carts stay where they are, and earlier
+// checkouts are settled.
 func TestHybridReload(t *testing.T) {
 	db := testserver.StartPostgres(t)
 	url := config.URL(db.NewDatabase(t))
@@ -135,7 +136,7 @@ func TestHybridReload(t *testing.T) {
 	}
 }
 
-// What cannot be the backend for checkouts is refused by name, and nothing is opened.
+// A type that cannot be the backend for checkouts is refused by name, and nothing is opened.
 func TestHybridRefused(t *testing.T) {
 	dir := t.TempDir()
 	for name, tc := range map[string]struct{ flags, want string }{

@@ -44,7 +44,8 @@ func (t *text) Set(s string) error {
 	return nil
 }
 
-// parseFlags reads the command line of serving, and what flags more a command has. A call for help is pflag.ErrHelp.
+// parseFlags reads the flags of serving, and those that a command has in addition. If help is asked for, the error is
+// pflag.ErrHelp.
 func parseFlags(args []string, env map[string]string, more ...func(*pflag.FlagSet)) (*layers, []string, error) {
 	flags := pflag.NewFlagSet("sidecar", pflag.ContinueOnError)
 	flags.SetOutput(io.Discard)

@@ -82,8 +82,8 @@ func (s *sidecarUnderTest) acquire(body string) (int, string) {
 	return code, text
 }
 
-// New settings leave leases alone. A new backend ends those that streams hold, and says so; tokens of the old one are
-// unknown to it, and stand where they are.
+// New settings leave leases alone. A new backend ends the leases that streams hold, and says so. Tokens of the old
+// backend are unknown to the new one, and still stand in the old one.
 func TestReloadWhileLeasesAreHeld(t *testing.T) {
 	urls := []string{sqliteURL(t), sqliteURL(t)}
 	at := func(generation int64, url string) string {

@@ -26,7 +26,7 @@ func newLogger(w io.Writer, s *style) *slog.Logger {
 	return slog.New(styledHandler{style: s, json: slog.NewJSONHandler(w, o), text: slog.NewTextHandler(w, o)})
 }
 
-// styledHandler writes each record in the format that is set at that instant.
+// styledHandler writes each record in the present format.
 type styledHandler struct {
 	style      *style
 	json, text slog.Handler

@@ -13,8 +13,8 @@ import (
 	"github.com/sidecart/sidecart/internal/testserver"
 )
 
-// TestMove: a sidecar whose configuration gets another backend, with moveFrom, serves the carts from there, moves them
-// all, and says so; and so does the command, without a sidecar.
+// TestMove: the configuration of a sidecar gets another backend, with moveFrom. The sidecar serves the carts from the
+// former backend, moves them all, and says so. So does the command, without a sidecar.
 func TestMove(t *testing.T) {
 	dir := t.TempDir()
 	file, database := filepath.Join(dir, "sidecar.yaml"), "sqlite:"+filepath.Join(dir, "carts.db")
@@ -75,7 +75,7 @@ func TestMove(t *testing.T) {
 	if code := Run(t.Context(), []string{"move", "--config", back}, nil, &out, &errs); code != exitOK || !strings.Contains(out.String(), "done: 5 carts carried from Redis") {
 		t.Errorf("move: %d, %s, %s", code, &out, &errs)
 	}
-	// The sidecar that was not told is honest about it.
+	// The sidecar that does not know of the move says so.
 	for _, method := range []string{http.MethodGet, http.MethodPut} {
 		code, answer, err := request(method, s.http+"/v1/carts/u1/default/items", `{"items":{}}`)
 		if err != nil || code != http.StatusServiceUnavailable || !strings.Contains(answer, "BACKEND_UNAVAILABLE") || !strings.Contains(answer, "moved to another backend") {

@@ -20,7 +20,7 @@ import (
 	"github.com/sidecart/sidecart/internal/storage/redis"
 )
 
-// maxToldLosses is how many lost updates are told one by one.
+// maxToldLosses is how many lost updates are reported one by one.
 const maxToldLosses = 10
 
 // runObserve counts the updates that another program loses in a Redis. It writes nothing there.
@@ -136,7 +136,7 @@ func andMore(n int) string {
 	return fmt.Sprintf(" and %d more", n)
 }
 
-// countsOf says in a line what was counted.
+// countsOf returns a line with the counts.
 func countsOf(c observe.Counts) string {
 	line := fmt.Sprintf("%d carts, %d writes, %d of them lost an update", c.Carts, c.Writes, c.Lost)
 	if judged := c.Writes - c.Missed; judged > 0 {

@@ -11,8 +11,8 @@ import (
 	"github.com/sidecart/sidecart/internal/testserver"
 )
 
-// Two processes of a program read one cart and write it, one after the other. What the first added is lost, and
-// observing says so, whichever way it looks.
+// Two processes of a program read one cart, and then write it one after the other. The item that the first added is
+// lost, and both ways of observing report that.
 func TestObserve(t *testing.T) {
 	redis := testserver.StartRedis(t)
 	do := func(args ...string) {
@@ -53,7 +53,7 @@ func TestObserve(t *testing.T) {
 				t.Fatalf("no %q in\n%s", want, strings.Join(said, "\n"))
 			}
 			await("nothing is written")
-			// It is looking on once it has seen one lost update: until then there is one after another.
+			// It is watching once it has seen one lost update. Until then, updates are lost one after another.
 			found := make(chan struct{})
 			written := make(chan struct{})
 			go func() {

@@ -50,8 +50,8 @@ func (s *sidecarUnderTest) says(path, text string) {
 	}
 }
 
-// TestNotReadyWithoutRights: a sidecar whose user lacks a right that a change needs says which, is not ready, and
-// becomes it when it is given.
+// TestNotReadyWithoutRights: a sidecar whose user lacks a right that a change needs says which one and is not ready. It
+// becomes ready when the right is granted.
 func TestNotReadyWithoutRights(t *testing.T) {
 	r := testserver.StartRedis(t)
 	folder := t.TempDir()
@@ -117,8 +117,8 @@ func TestNotReadyWithoutRights(t *testing.T) {
 	}
 }
 
-// TestEvictionIsTold: a Redis that forgets carts is told in log, status and metric, and what is left of an identifier
-// is forgotten when that is asked for, also without its index.
+// TestEvictionIsTold: log, status and metric say that a Redis evicts carts. The remaining carts of an identifier are
+// forgotten when that is asked for, also without its index.
 func TestEvictionIsTold(t *testing.T) {
 	r := testserver.StartRedis(t, testserver.WithAOF())
 	s := launch(t, "--backend=redis", "--redis-address="+r.Addr)

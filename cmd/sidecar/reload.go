@@ -18,8 +18,8 @@ const (
 	stateRejected = "ConfigRejected"
 )
 
-// pollEvery is how often files are checked without an event. It is also how often a new backend is tried again that did
-// not answer when it was to replace the present one.
+// pollEvery is how often files are checked without an event. It is also how often a new backend is tried again if it
+// did not answer when it was to replace the present one.
 var pollEvery = 15 * time.Second
 
 // reloads takes over changes of the configuration until ctx ends.
@@ -41,7 +41,7 @@ func (s *sidecar) reloads(ctx context.Context, hangup <-chan struct{}) {
 	}
 }
 
-// greet logs at the start if the backend does not answer. The sidecar is not ready then, and nothing else would tell
+// greet logs at the start if the backend does not answer. The sidecar is not ready then, and nothing else would say
 // why.
 func (s *sidecar) greet(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, probeTime(s.config))
@@ -162,7 +162,7 @@ func (s *sidecar) replace(ctx context.Context, c *config.Config) error {
 	return nil
 }
 
-// drain closes what was replaced and is not kept, when no call uses it any more.
+// drain closes the stores that were replaced and are not kept, once no call uses them any more.
 func (s *sidecar) drain(wait func(context.Context) error, coordinator *lock.Coordinator, replaced, kept stores, old *config.Config) {
 	s.drains.Go(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), min(old.Timeouts.Request.Std()+stopMargin, longestStop))

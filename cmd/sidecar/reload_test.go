@@ -237,7 +237,7 @@ func TestFlagsStayOnTop(t *testing.T) {
 	}
 }
 
-// A file that is a link into another folder raises no event: it is found by looking.
+// A file that is a link into another folder raises no event: the poll finds the change.
 func TestPollFindsWhatNoEventTells(t *testing.T) {
 	pollFast(t)
 	target := writeFile(t, filepath.Join(t.TempDir(), "target"), render(t, func(c *config.Config) {}))
@@ -253,7 +253,7 @@ func TestPollFindsWhatNoEventTells(t *testing.T) {
 	}
 }
 
-// A backend that is refused since it does not answer is tried again.
+// A backend that was refused because it did not answer is tried again.
 func TestReplacingBackendIsTriedAgain(t *testing.T) {
 	pollFast(t)
 	server := testserver.StartRedis(t)
@@ -279,7 +279,7 @@ func TestReplacingBackendIsTriedAgain(t *testing.T) {
 	s.mustPut("u1", 1)
 }
 
-// Auto means off, and is said loudly, where the backend is not shared; on where it is.
+// Auto means off, with a loud warning, if the backend is not shared, and on if it is.
 func TestLockingDecision(t *testing.T) {
 	for args, want := range map[string]struct {
 		on     bool

@@ -10,8 +10,8 @@ import (
 	"github.com/sidecart/sidecart/internal/testserver"
 )
 
-// password is one that a sidecar reads from a file. The servers ask for it; a sidecar works only where the last of them
-// accepts it.
+// password is a password that a sidecar reads from a file. The servers ask for it; a sidecar works only if all of them
+// accept it.
 type password struct {
 	file    string
 	servers []*testserver.Redis
@@ -64,8 +64,8 @@ var rotations = map[string]func(t *testing.T, user string) ([]string, []password
 	},
 }
 
-// TestPasswordRotation: a rotated password is taken over when its file changes, without a configuration file and
-// without a failed request. One that not all servers accept yet is refused, and the one before it stays in use.
+// TestPasswordRotation: a rotated password is used when its file changes, without a configuration file and without a
+// failed request. A password that not all servers accept yet is refused, and the one before it stays in use.
 func TestPasswordRotation(t *testing.T) {
 	for name, start := range rotations {
 		t.Run(name, func(t *testing.T) {
@@ -123,8 +123,8 @@ func (s *sidecarUnderTest) rotate(p password) {
 	}
 }
 
-// TestCertificateRotation: the certificates that a sidecar trusts, and its own with the key, are taken over when their
-// files change, without a failed request.
+// TestCertificateRotation: when the files change, new certificates that a sidecar trusts, and its own certificate and
+// key, are used without a failed request.
 func TestCertificateRotation(t *testing.T) {
 	before, after := newAuthority(t), newAuthority(t)
 	both := writeFile(t, filepath.Join(t.TempDir(), "both.crt"), content(t, before.file)+content(t, after.file))

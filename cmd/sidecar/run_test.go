@@ -77,7 +77,7 @@ func TestRunCommands(t *testing.T) {
 	}
 }
 
-// testdata/validate has a configuration and, beside it, what validate says of it.
+// testdata/validate has configurations and, beside each, the output of validate.
 func TestValidateGolden(t *testing.T) {
 	files, err := filepath.Glob("testdata/validate/*.yaml")
 	if err != nil || len(files) < 5 {
@@ -197,7 +197,7 @@ func TestStartsBeforeItsBackend(t *testing.T) {
 }
 
 // blockedPut starts a PUT that waits for a lock which somebody else holds in the backend, and returns once the sidecar
-// is at it.
+// works on it.
 func blockedPut(t *testing.T, s *sidecarUnderTest, server *testserver.Redis) (result <-chan error) {
 	t.Helper()
 	if _, err := server.Do("SET", "lock.cart.u1.default", "somebody-else-holds-it", "PX", "60000"); err != nil {
@@ -271,8 +271,8 @@ func TestMemoryLimit(t *testing.T) {
 	}
 }
 
-// A variable with a slip in its name is told at the start with the one that was meant. Its value is not: it may be a
-// password.
+// A variable with a misspelt name is logged at the start, together with the one that was meant. Its value is not, since
+// it may be a password.
 func TestUnknownVariablesAreToldAtTheStart(t *testing.T) {
 	s := beginWith(t, map[string]string{
 		"SIDECART_REDIS_PASSWORD": "s3cret", "SIDECART_COLOUR": "s3cret", "SIDECART_KEY_PREFIX": "cart", "SIDECART_HTTP_URL": "http://127.0.0.1:7421",
@@ -305,7 +305,7 @@ type heavyStore struct{ storage.Store }
 
 func (heavyStore) OutsideHeap() int64 { return 30 << 20 }
 
-// The collector is told of a limit that leaves room for what it does not see.
+// The collector's limit leaves room for the memory that it does not see.
 func TestFitMemory(t *testing.T) {
 	before := debug.SetMemoryLimit(-1)
 	defer debug.SetMemoryLimit(before)

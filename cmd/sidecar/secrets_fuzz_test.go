@@ -19,7 +19,7 @@ import (
 	"github.com/sidecart/sidecart/internal/testserver"
 )
 
-// leastTold is how many bytes of a secret in a row count as told.
+// leastTold is how many bytes of a secret in a row count as a leak.
 const leastTold = 6
 
 // marks stand between the bytes of a fuzzed secret, so that no part of it occurs by chance.
@@ -36,7 +36,7 @@ func secretWord(raw []byte) string {
 	return b.String()
 }
 
-// told finds a part of a secret in what a sidecar says, as it is or as programs quote it.
+// told finds a part of a secret in the output of a sidecar, as it is or as programs quote it.
 func told(secret, said string) (part string, found bool) {
 	quoted, ascii := strconv.Quote(secret), strconv.QuoteToASCII(secret)
 	encoded, _ := json.Marshal(secret) // a string always encodes
@@ -130,9 +130,9 @@ func secretFiles(dir, parrot, word string, shape byte) (*config.Config, error) {
 	return c, failed
 }
 
-// FuzzSecrets runs a whole sidecar on secret files of every kind with random content, and searches all that it says for
-// a part of it: what it prints and logs, status page, metrics, probes and answers. A file is bad from the start, or
-// becomes so while the sidecar runs.
+// FuzzSecrets runs a whole sidecar on secret files of every kind with random content. It searches everything that the
+// sidecar prints and logs, its status page, metrics, probes and answers for a part of that content. A file is bad from
+// the start, or becomes so while the sidecar runs.
 func FuzzSecrets(f *testing.F) {
 	for shape := range byte(22) {
 		f.Add(shape, shape%2 == 0, []byte("a secret: word@of/many?kinds"))
@@ -265,7 +265,7 @@ func answer(t *testing.T, method, url, body, accept string) string {
 
 var parrot *testserver.Parrot
 
-// parrotOf is a server that repeats what it hears, one for the whole process.
+// parrotOf is a server that repeats its input, one for the whole process.
 func parrotOf(t *testing.T) string {
 	t.Helper()
 	if parrot == nil {

@@ -19,7 +19,8 @@ import (
 	"github.com/sidecart/sidecart/internal/storage"
 )
 
-// sidecar is one that serves. Its configuration, and what comes from it, belong to the goroutine that reloads.
+// sidecar is a sidecar that serves. Its configuration, and everything made from it, belong to the goroutine that
+// reloads.
 type sidecar struct {
 	layers *layers
 	log    *slog.Logger
@@ -169,7 +170,7 @@ func (s *sidecar) options(c *config.Config, store storage.Store) lock.Options {
 	}
 }
 
-// coordinate serves what is in stores with what c says.
+// coordinate returns the coordinator over the stores, with the settings of c.
 func (s *sidecar) coordinate(c *config.Config, in stores) *lock.Coordinator {
 	return lock.NewHybrid(in.carts, in.checkouts, s.options(c, in.carts))
 }
@@ -213,7 +214,7 @@ func (s *sidecar) backend(c *config.Config, in stores, coordinator *lock.Coordin
 	return b
 }
 
-// startMove starts the walk of a store to which carts move, which moves the carts that nobody changes.
+// startMove starts the walk of a store to which carts move. The walk moves the carts that nobody changes.
 func startMove(store storage.Store) {
 	if m, ok := storage.As[storage.Mover](store); ok {
 		m.Start()
@@ -246,7 +247,7 @@ func (s *sidecar) stop(ctx context.Context) error {
 	return errors.Join(err, s.coordinator.Close(ctx), s.stores.close(stores{}))
 }
 
-// checkoutsIn names the backend for checkouts, "" where they are beside the carts.
+// checkoutsIn names the backend for checkouts, "" if they are beside the carts.
 func checkoutsIn(c *config.Config) string {
 	if c.CriticalBackend == nil {
 		return ""

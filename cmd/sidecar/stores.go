@@ -13,7 +13,7 @@ import (
 // stores are where carts and checkouts are.
 type stores struct {
 	carts storage.Store
-	// checkouts is the critical backend; nil where checkouts are beside the carts.
+	// checkouts is the critical backend; nil if checkouts are beside the carts.
 	checkouts storage.Store
 	// identities are those that the stores were opened from.
 	identities identities
@@ -26,8 +26,8 @@ func identitiesOf(c *config.Config) identities {
 	return identities{open.Identity(c), open.CriticalIdentity(c)}
 }
 
-// openStores opens the stores of c. It takes from present what is opened from the same, since to open the memory of a
-// process anew loses its carts. A store of its own must give a sign of life if probed says so.
+// openStores opens the stores of c. It reuses a present store that is opened from the same settings, since opening a
+// memory store anew loses its carts. If probed is true, a newly opened store must give a sign of life.
 func openStores(ctx context.Context, c *config.Config, present stores, probed bool) (stores, error) {
 	s := stores{identities: identitiesOf(c)}
 	if s.identities.carts == present.identities.carts {
@@ -75,7 +75,7 @@ func probe(ctx context.Context, c *config.Config, path string, b *config.Backend
 	return nil
 }
 
-// close closes the stores that kept has not.
+// close closes the stores that are not in kept.
 func (s stores) close(kept stores) error {
 	var errs []error
 	if s.carts != nil && s.carts != kept.carts {

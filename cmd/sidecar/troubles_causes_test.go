@@ -17,7 +17,7 @@ import (
 	"github.com/rs/zerolog"
 )
 
-// blackHole is an address whose queue of connections is full, so that the kernel drops what asks for another.
+// blackHole is an address whose queue of connections is full, so that the kernel drops requests for another.
 func blackHole(t *testing.T) string {
 	t.Helper()
 	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
@@ -111,7 +111,7 @@ func fill(t *testing.T, folder string) {
 		t.Fatal(err)
 	}
 	defer func() { _ = f.Close() }()
-	// By ever smaller pieces: a disk refuses a large one whole.
+	// It writes ever smaller pieces, since a disk refuses a large one whole.
 	for _, size := range []int{1 << 20, 4 << 10} {
 		for err = nil; err == nil; _, err = f.Write(bytes.Repeat([]byte("x"), size)) {
 		}

@@ -61,7 +61,7 @@ var dynamodbTroubles = []failure{
 	}, 3 * time.Second},
 }
 
-// noAmazon sees that a sidecar finds no credentials but those it is given.
+// noAmazon makes sure that a sidecar finds only the credentials that it is given.
 func noAmazon(t *testing.T) {
 	t.Helper()
 	for _, name := range []string{

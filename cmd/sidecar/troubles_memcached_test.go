@@ -101,7 +101,7 @@ func fillMemcached(t *testing.T, m *testserver.Memcached) {
 			t.Fatal(err)
 		}
 	}
-	// What is answered is done, and so is what was sent before it.
+	// When this is answered, everything that was sent before it is done.
 	if _, err := io.WriteString(conn, "version\r\n"); err != nil {
 		t.Fatal(err)
 	}

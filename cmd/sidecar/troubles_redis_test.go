@@ -130,7 +130,7 @@ var redisTroubles = []failure{
 	{"no sentinel answers", func(t *testing.T) scene {
 		master := testserver.StartRedis(t)
 		sentinel := testserver.StartSentinel(t, master)
-		// What is connected to the master goes on without sentinels.
+		// A sidecar that is connected to the master goes on without sentinels.
 		sentinel.Kill()
 		return scene{args: []string{"--backend=redis", "--redis-mode=sentinel", "--redis-master-name=" + testserver.SentinelMaster, "--redis-address=" + sentinel.Addr}}
 	}, 3 * time.Second},
@@ -159,14 +159,14 @@ func onRedisAt(address string, more ...string) []string {
 	return append([]string{"--backend=redis", "--redis-address=" + address}, more...)
 }
 
-// startTLS starts a server that speaks TLS under the name redis.example, and returns where it does.
+// startTLS starts a server that speaks TLS under the name redis.example, and returns its address.
 func startTLS(t *testing.T, a *authority, more ...string) string {
 	t.Helper()
 	_, address := startBoth(t, a, more...)
 	return address
 }
 
-// startBoth starts a server that speaks TLS on one port, at the address, and does without on another.
+// startBoth starts a server that speaks TLS at address, and plain text on another port.
 func startBoth(t *testing.T, a *authority, more ...string) (r *testserver.Redis, address string) {
 	t.Helper()
 	cert, key := a.issue(t, "redis.example")

@@ -18,17 +18,18 @@ type sqlProduct struct {
 	args []string
 	// setUp are statements that make both, the password being "right".
 	setUp []string
-	// admit has the server ask for that password.
+	// admit makes the server ask for that password.
 	admit func(t *testing.T, s *testserver.DatabaseServer)
-	// revoke takes a right of the user's in the database, grant gives it back.
+	// revoke takes away a right of the user in the database, grant gives it back.
 	revoke, grant string
-	// needTLS has the server refuse clients without TLS, and takeAll not. plain is what the URL says of such a client.
+	// needTLS makes the server refuse clients without TLS, and takeAll makes it accept them again. plain is what the
+	// URL of such a client says.
 	needTLS, takeAll func(t *testing.T, s *testserver.DatabaseServer)
 	plain            string
-	// demote makes the server a replica, promote makes it none.
+	// demote makes the server a replica, promote makes it a primary again.
 	demote, promote func(t *testing.T, s *testserver.DatabaseServer)
-	// crowd are the arguments of a server that takes a few connections only. So many guests fill it up, who begin with
-	// hello.
+	// crowd are the arguments of a server that takes only a few connections. So many guests fill it up, each of which
+	// begins with hello.
 	crowd  []string
 	guests int
 	hello  string
@@ -101,7 +102,7 @@ func mysqlTroubles(t *testing.T) []failure {
 	})
 }
 
-// sqlTroubles are those of a database server. Most happen to one and the same, which takes long to be made.
+// sqlTroubles are those of a database server. Most happen to the same server, since starting one takes long.
 func sqlTroubles(t *testing.T, p *sqlProduct) []failure {
 	start := func(opts ...testserver.DatabaseOption) *testserver.DatabaseServer {
 		s := p.start(t, append(opts, testserver.WithServerArgs(p.args...))...)

@@ -30,7 +30,7 @@ type cartTally struct {
 	Uncertain    int64 `json:"uncertain,omitempty"`
 }
 
-// account counts what became of the adds of one run. It may be used by several goroutines.
+// account counts how the adds of one run ended. It may be used by several goroutines.
 type account struct {
 	mu    sync.Mutex
 	tally tally
@@ -51,7 +51,7 @@ func (a *account) attempt(cart string) {
 	a.tally.Carts[cart] = c
 }
 
-// record is called with what became of it.
+// record is called with the result of the add.
 func (a *account) record(cart string, err error, took time.Duration) {
 	a.mu.Lock()
 	defer a.mu.Unlock()

@@ -14,7 +14,7 @@ import (
 
 var picture = flag.String("picture", "", "`file` to write a picture of the shop to, as the README shows it")
 
-// openBrowser starts a headless Chromium and returns what opens a tab in it. All tabs are those of one shopper.
+// openBrowser starts a headless Chromium and returns a function that opens a tab in it. All tabs belong to one shopper.
 func openBrowser(t *testing.T) func() context.Context {
 	t.Helper()
 	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.UserDataDir(t.TempDir()), chromedp.WindowSize(760, 620))
@@ -42,7 +42,7 @@ func run(tab context.Context, t *testing.T, steps ...chromedp.Action[chromedp.Vo
 	}
 }
 
-// click clicks on what the selector finds, in the tab that comes to the front with it.
+// click clicks on the element that the selector finds, and brings the tab to the front.
 func click(tab context.Context, t *testing.T, selector string) {
 	t.Helper()
 	front := chromedp.Func(func(ctx context.Context, at *chromedp.Target) error {
@@ -69,7 +69,7 @@ func until(tab context.Context, t *testing.T, condition string) {
 	}
 }
 
-// What a shopper does to a cart in two tabs at once: clicks twice, and adds in one tab while the other one pays.
+// A shopper uses a cart in two tabs at once: clicks twice, and adds in one tab while the other one pays.
 func TestBrowser(t *testing.T) {
 	_, sidecar := startSidecar(t, "--backend", "memory")
 	address, _ := startShop(t, sidecar)
@@ -113,7 +113,7 @@ func TestBrowser(t *testing.T) {
 	click(one, t, `a[href="/"]`)
 	until(one, t, in("teapot1"))
 
-	// Another one of the same at a later time is another click.
+	// The same again at a later time is another click.
 	click(one, t, `[aria-label="Add Tray"]`)
 	until(one, t, in("teapot1,tray1"))
 	until(one, t, `!document.querySelector('form.add:has([value="tray"])').renewing`)

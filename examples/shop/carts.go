@@ -13,8 +13,8 @@ import (
 	"time"
 )
 
-// requestTimeout is longer than a sidecar waits for a lock (5 s) and for its backend, so that it is the sidecar that
-// says what went wrong.
+// requestTimeout is longer than a sidecar waits for a lock (5 s) and for its backend, so that the sidecar can say what
+// went wrong.
 const requestTimeout = 15 * time.Second
 
 // carts are those of the sidecar. It may be used by several goroutines.
@@ -31,7 +31,7 @@ func newCarts(url string) *carts {
 	return &carts{url: url, client: &http.Client{Timeout: requestTimeout, Transport: transport}}
 }
 
-// cart is what the shop looks at in a cart.
+// cart has the fields of a cart that the shop uses.
 type cart struct {
 	Version int64           `json:"version"`
 	ETag    string          `json:"etag"`
@@ -46,14 +46,14 @@ type item struct {
 	Quantity int         `json:"quantity"`
 }
 
-// order is what the shop looks at in a checkout: a snapshot of the cart, of which the shopper is asked to pay.
+// order has the fields of a checkout that the shop uses: a snapshot of the cart, for which the shopper is asked to pay.
 type order struct {
 	ID    string          `json:"id"`
 	State string          `json:"state"`
 	Items map[string]item `json:"items"`
 }
 
-// problem is what the sidecar, or the want of one, said instead of doing what it was asked to.
+// problem says why the sidecar did not do what it was asked to, or that there is no sidecar.
 type problem struct {
 	Reason     string `json:"reason"` // LOCK_TIMEOUT and so on, or one of the two below
 	Message    string `json:"message"`
@@ -94,13 +94,13 @@ func (c *carts) get(ctx context.Context, identifier string) (cart, error) {
 	return v, err
 }
 
-// add puts an item into the cart; one that is there gets more by its quantity. key is the name of this request, by
-// which the sidecar knows a repeat of it, and "" for none.
+// add puts an item into the cart; if it is there already, its quantity grows. key is the name of this request, by which
+// the sidecar recognises a repeat; "" for none.
 func (c *carts) add(ctx context.Context, key, identifier string, i item) ([]byte, error) {
 	return c.surely(ctx, key, http.MethodPost, cartPath(identifier)+"/items", map[string]item{"item": i})
 }
 
-// change adds delta to the quantity of an item, which goes when nothing is left of it.
+// change adds delta to the quantity of an item. The item is removed if nothing is left of it.
 func (c *carts) change(ctx context.Context, key, identifier, id string, delta int) error {
 	path := cartPath(identifier) + "/items/" + url.PathEscape(id)
 	_, err := c.surely(ctx, key, http.MethodPatch, path, map[string]int{"quantityDelta": delta})
@@ -119,7 +119,7 @@ func (c *carts) checkout(ctx context.Context, identifier, number string) error {
 	return err
 }
 
-// settle takes what was ordered from the cart, and only that, or gives the order up. Once it is done, it is done.
+// settle takes exactly what was ordered from the cart, or gives the order up. A repeat changes nothing.
 func (c *carts) settle(ctx context.Context, identifier, number, outcome string) error {
 	body := map[string]string{"checkoutId": number, "outcome": outcome}
 	_, err := c.surely(ctx, number+"/"+outcome, http.MethodPost, cartPath(identifier)+":settle", body)
@@ -152,7 +152,7 @@ func (c *carts) events(ctx context.Context, identifier, last string) (*http.Resp
 	return res, nil
 }
 
-// attempts is how often a request with a key is sent before the shopper is told that its end is not known.
+// attempts is how often a request with a key is sent before the shopper is told that its outcome is unknown.
 const attempts = 3
 
 // surely makes a change. If it has a key and nobody knows whether it was made, it is sent again: the sidecar makes a
@@ -175,8 +175,8 @@ func (c *carts) surely(ctx context.Context, key, method, path string, body any) 
 	return raw, err
 }
 
-// do makes one request, once, under a key if it is not "", and returns the body of a good answer. Any other end is a
-// *problem.
+// do makes one request, once, under key unless that is "", and returns the body of a good answer. Every other result is
+// a *problem.
 func (c *carts) do(ctx context.Context, key, method, path string, body any) ([]byte, error) {
 	var reader io.Reader
 	if body != nil {

@@ -28,7 +28,7 @@ type verdict struct {
 	Wrong        []wrongCart      `json:"wrong,omitempty"`
 }
 
-// wrongCart is a cart that is not what the accounts say.
+// wrongCart is a cart that differs from the accounts.
 type wrongCart struct {
 	Cart         string `json:"cart"`
 	Acknowledged int64  `json:"acknowledged"`
@@ -84,8 +84,8 @@ func readFile(name string, runs map[string]tally) error {
 	return nil
 }
 
-// readTallies keeps the last tally of each run. Other lines, such as those of a log, are passed over, and so is one
-// that was cut off in the middle: the one before it counts.
+// readTallies keeps the last tally of each run. It skips other lines, such as those of a log, and a line that was cut
+// off in the middle: the one before it counts.
 func readTallies(r io.Reader, runs map[string]tally) error {
 	lines := bufio.NewReader(r)
 	for {

@@ -12,8 +12,8 @@ import (
 	"time"
 )
 
-// pause is how long a client rests after a failed add: one that finds nobody there would otherwise fail thousands of
-// times in a second, which no shopper does.
+// pause is how long a client rests after a failed add. Without it, a client that finds no sidecar would fail thousands
+// of times in a second, which no shopper does.
 const pause = 100 * time.Millisecond
 
 // load is what `shop load` was asked to do.
@@ -129,7 +129,7 @@ func (l *load) client(ctx context.Context, carts *carts, account *account, next 
 		thing := item{ID: fmt.Sprintf("sku-%d", n/int64(l.carts)%int64(l.items)), Quantity: 1}
 		account.attempt(name)
 		start := time.Now()
-		// Not ctx: the end of the load must not cut off an add, or nobody knew what became of it.
+		// This does not use ctx: if the end of the load cut off an add, nobody would know its outcome.
 		_, err := carts.add(context.WithoutCancel(ctx), "", name, thing)
 		account.record(name, err, time.Since(start))
 		if err != nil {

@@ -32,7 +32,7 @@ func TestLoadAndCheck(t *testing.T) {
 	if !sum.Done || sum.Attempted != 300 || sum.Acknowledged != 300 || len(sum.Failed) != 0 || len(sum.Carts) != 3 || sum.Carts["a-2"].Acknowledged != 100 {
 		t.Errorf("%+v", sum)
 	}
-	// As a log would have it: with other lines, prefixes, and one that was cut off.
+	// The accounts as they look in a log: with other lines, prefixes, and a line that was cut off.
 	accounts := "starting\n" + strings.ReplaceAll(out, `{"run`, `2026-01-01T00:00:00Z {"run`) + `{"run":"` + sum.Run
 	text, err := command(t, sidecar, accounts, "check")
 	if err != nil {
@@ -98,7 +98,7 @@ func TestLoadIsStopped(t *testing.T) {
 	}
 }
 
-// The sidecar dies and comes back: what failed is told apart, and nothing acknowledged is lost.
+// The sidecar dies and comes back: failures are counted by their reason, and nothing acknowledged is lost.
 func TestLoadThroughARestart(t *testing.T) {
 	file := "sqlite:" + filepath.Join(t.TempDir(), "carts.db")
 	process, sidecar := startSidecar(t, "--backend", "database", "--database-url", file)
@@ -142,7 +142,7 @@ func TestLoadBounds(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// 50 in a second are 15 in 300 ms; how many fewer depends on the machine, how many more does not.
+	// 50 in a second are 15 in 300 ms. A slow machine may make fewer, but none may make more.
 	if sum := decodeLast[tally](t, out); !sum.Done || sum.Attempted < 1 || sum.Attempted > 16 || time.Since(start) > deadline {
 		t.Errorf("%+v after %s", sum, time.Since(start))
 	}

@@ -73,7 +73,7 @@ func Run(ctx context.Context, args []string, getenv func(string) string, stdin i
 	return fmt.Errorf("no command is called %q; see shop help", command)
 }
 
-// parse reads the flags of a command, and prints them to stdout where help is wanted.
+// parse reads the flags of a command, and prints them to stdout if help is wanted.
 func parse(flags *flag.FlagSet, args []string, stdout io.Writer) error {
 	flags.SetOutput(io.Discard) // main prints the error
 	err := flags.Parse(args)
@@ -112,7 +112,7 @@ func runShow(ctx context.Context, carts *carts, args []string, stdout io.Writer)
 	return err
 }
 
-// runInit is what an init container does. It fails where no sidecar serves yet, which is what it is there to show.
+// runInit is for an init container. It fails if no sidecar serves yet: it is there to show that one does.
 func runInit(ctx context.Context, carts *carts, stdout io.Writer) error {
 	host, err := os.Hostname()
 	if err != nil {

@@ -54,8 +54,8 @@ type view struct {
 	Host      string
 }
 
-// Key is the name of a request that a form of the page makes. A double click sends one form twice, under one name, so
-// the sidecar makes the change once.
+// Key is the name of the request of one form on the page. A double click sends the form twice under one name, so the
+// sidecar makes the change once.
 func (view) Key() string { return rand.Text() }
 
 // list fills in what is bought, sorted by name, and the sum.

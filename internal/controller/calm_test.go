@@ -24,7 +24,7 @@ import (
 	"github.com/sidecart/sidecart/internal/render"
 )
 
-// scripted answers as the test says, and notes when it was asked.
+// scripted answers as the test says, and records when it was asked.
 type scripted struct {
 	mu    sync.Mutex
 	start time.Time
@@ -140,7 +140,7 @@ func TestHowOftenSidecarsAreAsked(t *testing.T) {
 	})
 }
 
-// One answer that does not come is no news; that none comes for three seconds is.
+// One missing answer is not reported; three seconds without an answer are.
 func TestOneLateAnswerIsNoNews(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &scripted{start: time.Now(), asked: map[string][]time.Duration{}}
@@ -169,7 +169,7 @@ func TestOneLateAnswerIsNoNews(t *testing.T) {
 	})
 }
 
-// What becomes of a pod's sidecar, second by second, and what is said of it.
+// What happens to a pod's sidecar, second by second, and what is reported of it.
 func TestWhatIsTrouble(t *testing.T) {
 	now := time.Now()
 	ago := func(d time.Duration) metav1.Time { return metav1.NewTime(now.Add(-d)) }
@@ -214,7 +214,7 @@ func TestWhatIsTrouble(t *testing.T) {
 	}
 }
 
-// The words of whoever is in a pod are cut.
+// Text from a pod is cut.
 func TestLastLine(t *testing.T) {
 	for in, want := range map[string]string{
 		"":                                  "",
@@ -230,7 +230,7 @@ func TestLastLine(t *testing.T) {
 	}
 }
 
-// concluded is what is said of a fleet of these sidecars.
+// concluded writes the status of a fleet of these sidecars.
 func concluded(cs *v1alpha1.CartStorage, now time.Time, sidecars ...sidecar) {
 	cs.Status.Locking = &v1alpha1.LockingStatus{Enabled: true, Reason: "MultipleReplicas"}
 	conclude(cs, conclusionOf(now, sidecars...))
@@ -247,7 +247,8 @@ func conclusionOf(now time.Time, sidecars ...sidecar) *conclusion {
 	return c
 }
 
-// Ready stays true while pods start, end or are told, and goes false for what fails; Reconciling and Stalled say which.
+// Ready stays true while pods start, end or are told of a change, and goes false on a failure. Reconciling and Stalled
+// tell the two apart.
 func TestReadyIsCalm(t *testing.T) {
 	now := time.Now()
 	good := &Report{Generation: 1}
@@ -312,7 +313,7 @@ func TestReadyIsCalm(t *testing.T) {
 	}
 }
 
-// A generation that the operator has not looked at yet is in progress, whatever the conditions of the one before say.
+// A generation that the operator has not seen yet is in progress, whatever the conditions of the generation before say.
 func TestUnseenGenerationIsInProgress(t *testing.T) {
 	now := time.Now()
 	good := &Report{Generation: 1}
@@ -329,7 +330,7 @@ func TestUnseenGenerationIsInProgress(t *testing.T) {
 	}
 }
 
-// deployed is what the kstatus library makes of the conditions, which Flux and others ask.
+// deployed is the result of the kstatus library, which Flux and others use, for the conditions.
 func deployed(t *testing.T, cs *v1alpha1.CartStorage) kstatus.Status {
 	t.Helper()
 	object, err := runtime.DefaultUnstructuredConverter.ToUnstructured(cs)
@@ -343,7 +344,7 @@ func deployed(t *testing.T, cs *v1alpha1.CartStorage) kstatus.Status {
 	return result.Status
 }
 
-// If nothing comes back from any pod, a NetworkPolicy is suspected; a refusal is none.
+// If nothing comes back from any pod, a NetworkPolicy is suspected, but not if a pod refuses the connection.
 func TestDeniedIngressIsTold(t *testing.T) {
 	now := time.Now()
 	pods := runningPods(2)
@@ -363,7 +364,7 @@ func TestDeniedIngressIsTold(t *testing.T) {
 	}
 }
 
-// An event is sent for each state that is new, and for nothing on the way to it.
+// An event is sent for each new state, and for no state on the way to it.
 func TestNews(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		key := types.NamespacedName{Namespace: "shop", Name: "shop"}
@@ -412,7 +413,7 @@ func TestNews(t *testing.T) {
 		if events > 15 {
 			t.Errorf("a flapping backend had %d events in half an hour, want 15 at most", events)
 		}
-		// The state in which it stays is told.
+		// The state in which it stays is reported.
 		told := false
 		for range int(newsPause/(5*time.Second)) + 1 {
 			told = tell("BackendReachable", "False", "Unreachable") || told
@@ -424,7 +425,7 @@ func TestNews(t *testing.T) {
 	})
 }
 
-// An ordinary scale is told by what it changes, and Ready stays true throughout.
+// If a workload is scaled, only the effects are reported, and Ready stays true throughout.
 func TestScaleIsCalm(t *testing.T) {
 	w := newWorld(t)
 	w.cartStorage("shop", "locking: {autoDisableAfter: 1s}")
@@ -490,7 +491,7 @@ func (w *world) events(t *testing.T) (out []string) {
 	return out
 }
 
-// From its first instant a CartStorage says that nobody has looked at it, so that no tool takes it for done.
+// From the beginning a CartStorage says that the operator has not seen it yet, so that no tool considers it done.
 func TestObservedFromTheFirst(t *testing.T) {
 	w := newWorld(t)
 	w.stop()

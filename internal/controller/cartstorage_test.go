@@ -44,7 +44,7 @@ func TestApplyAndChange(t *testing.T) {
 		t.Errorf("workloads are %+v, want %+v", cs.Status.Workloads, want)
 	}
 
-	// A change is told to the running pod by its annotation, and to nobody by a restart.
+	// The running pod learns of a change by its annotation, and no pod is restarted.
 	uid := w.getPod(app.pods[0]).UID
 	update(w, "shop", &v1alpha1.CartStorage{}, func(cs *v1alpha1.CartStorage) { cs.Spec.TTL = &metav1.Duration{Duration: time.Hour} })
 	w.allUpdated("shop", 1)
@@ -140,7 +140,7 @@ func TestWhatTurnsLockingOn(t *testing.T) {
 	w.job("report", "second")
 	on("second", "MultipleWorkloads", "Deployment first and Job report")
 
-	// Nobody has made a pod of it yet.
+	// It has no pod yet.
 	w.cartStorage("wanted")
 	n := int32(2)
 	d := &appsv1.StatefulSet{ObjectMeta: metav1.ObjectMeta{Name: "wanted"}}
@@ -158,7 +158,7 @@ func TestWhatTurnsLockingOn(t *testing.T) {
 	app.makePods(1)
 	on("ending", "MultiplePods", "2 pods of Deployment ending live")
 
-	// A kind that nobody here knows.
+	// A kind that is not known here.
 	w.cartStorage("unknown")
 	owner := w.configMap("unknown")
 	w.eventually(func() string {
@@ -187,7 +187,7 @@ func TestSharedBackend(t *testing.T) {
 	if want := "a CartStorage of another namespace uses the same backend and keyPrefix"; cs.Status.Locking.Message != want {
 		t.Errorf("message is %q, want %q", cs.Status.Locking.Message, want)
 	}
-	// Who reads this namespace may not see the other one: neither status nor events name it.
+	// A reader of this namespace may not be allowed to see the other one: neither status nor events name it.
 	var events eventsv1.EventList
 	w.eventually(func() string {
 		if err := w.c.List(t.Context(), &events, client.InNamespace(w.namespace)); err != nil {
@@ -259,7 +259,7 @@ func TestDeleted(t *testing.T) {
 	})
 }
 
-// A ConfigMap of somebody else that has the name of ours is left alone, and told.
+// A ConfigMap of somebody else that has the name of ours is left alone, and reported.
 func TestForeignConfigMap(t *testing.T) {
 	w := newWorld(t)
 	w.create(&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "shop-sidecart"}, Data: map[string]string{"config.yaml": "theirs"}})
@@ -278,7 +278,7 @@ func TestForeignConfigMap(t *testing.T) {
 	w.settles("shop", func(cs *v1alpha1.CartStorage) string { return is(cs, "Ready", "True", "NoWorkloads") })
 }
 
-// What others do to the ConfigMap is repaired, and generations only rise.
+// Changes that others make to the ConfigMap are repaired, and generations only rise.
 func TestConflictingEdits(t *testing.T) {
 	w := newWorld(t)
 	w.cartStorage("shop")
@@ -329,7 +329,7 @@ func TestConflictingEdits(t *testing.T) {
 	w.allUpdated("shop", 1)
 }
 
-// An operator that dies anywhere leaves nothing that its successor cannot take up.
+// Wherever an operator dies, its successor can go on.
 func TestRestart(t *testing.T) {
 	w := newWorld(t)
 	w.cartStorage("shop", "locking: {autoDisableAfter: 1h}")
@@ -353,7 +353,7 @@ func TestRestart(t *testing.T) {
 	}
 }
 
-// Once all is as it should be, nothing is written any more, however often it is looked at.
+// Once everything is as it should be, nothing more is written, however often the operator looks at it.
 func TestQuiet(t *testing.T) {
 	w := newWorld(t)
 	w.cartStorage("shop")
@@ -394,7 +394,7 @@ func TestQuiet(t *testing.T) {
 	}
 }
 
-// A Deployment that has left for another CartStorage leaves nothing but ReplicaSets of the past.
+// A Deployment that changes to another CartStorage leaves only old ReplicaSets behind.
 func TestWorkloadLeaves(t *testing.T) {
 	w := newWorld(t)
 	w.cartStorage("old")

@@ -60,7 +60,7 @@ func trusted(t *testing.T, c client.Client, webhook string, r *Certificates) err
 	return err
 }
 
-// Two replicas make one certificate, renew it once, and at no instant is one shown that the API server does not trust.
+// Two replicas make one certificate and renew it once, and never show one that the API server does not trust.
 func TestCertificates(t *testing.T) {
 	cluster := envtest.Start(t)
 	c := asAdmin(t, cluster)
@@ -216,7 +216,7 @@ func TestCertificateReasons(t *testing.T) {
 	}
 }
 
-// With a folder that somebody else fills, the operator shows what is there and makes nothing.
+// If somebody else fills the folder with a certificate, the operator shows that one and makes none.
 func TestMountedCertificate(t *testing.T) {
 	cluster := envtest.Start(t)
 	namespace := cluster.Namespace(t)

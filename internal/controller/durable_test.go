@@ -9,7 +9,7 @@ import (
 	"github.com/sidecart/sidecart/api/v1alpha1"
 )
 
-// What sidecars say of how safe carts are is a condition, which leaves the CartStorage ready.
+// The sidecars' reports of how safe carts are become a condition, and the CartStorage stays ready.
 func TestBackendDurable(t *testing.T) {
 	w := newWorld(t)
 	w.cartStorage("shop")

@@ -17,7 +17,7 @@ import (
 	"github.com/sidecart/sidecart/internal/render"
 )
 
-// asEditor is a client of somebody who may do in the namespace what Kubernetes lets editors do.
+// asEditor is a client with the rights that Kubernetes gives to editors of the namespace.
 func (w *world) asEditor() client.Client {
 	w.t.Helper()
 	w.create(&rbacv1.RoleBinding{
@@ -57,7 +57,7 @@ func circle(w *world, editor client.Client, cartStorage string, names ...string)
 	}
 }
 
-// Deployments that own themselves are told, and hold up nobody: neither their own CartStorage nor those of others.
+// Deployments that own themselves are reported, and hold up nothing: neither their own CartStorage nor others.
 func TestEndlessOwners(t *testing.T) {
 	w := newWorld(t)
 	editor := w.asEditor()
@@ -103,12 +103,12 @@ func TestEndlessOwners(t *testing.T) {
 		_ = resp.Body.Close()
 	}
 
-	// Once mended, it is as ever.
+	// Once the references are repaired, all is as before.
 	update(w, "self-0", &appsv1.Deployment{}, func(d *appsv1.Deployment) { d.OwnerReferences = nil })
 	w.settles("self-0", func(cs *v1alpha1.CartStorage) string { return is(cs, "Ready", "True", "NoWorkloads") })
 }
 
-// A chain of owners is followed for so long, and owners of any kind are asked for so often.
+// The length of a chain of owners is bounded, and so is the number of requests about owners of any kind.
 func TestManyOwners(t *testing.T) {
 	w := newWorld(t)
 	w.cartStorage("shop")

@@ -14,7 +14,7 @@ import (
 	"github.com/sidecart/sidecart/internal/render"
 )
 
-// What is written beside a change, "" for nothing: the former backend, as it stood there.
+// What is written beside a change: the former backend as it was, or "" for nothing.
 func TestFiller(t *testing.T) {
 	const (
 		a    = "{spec: {keyPrefix: cart, orphanedCarts: Move, backend: {type: Redis, redis: {addresses: [\"a:1\"]}}}}"

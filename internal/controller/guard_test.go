@@ -134,7 +134,7 @@ func TestCallsThatTrickle(t *testing.T) {
 	}
 }
 
-// Where there are authorities for clients, the API server is answered and nobody else.
+// If there are authorities for clients, only the API server is answered.
 func TestWebhookClientCertificate(t *testing.T) {
 	ca := envtest.Start(t).WebhookClientCA
 	w := newWorld(t, func(o *Options) { o.Webhook.ClientCAFile = ca })
@@ -151,7 +151,7 @@ func TestWebhookClientCertificate(t *testing.T) {
 	if resp.StatusCode != http.StatusForbidden || bytes.Contains(body, []byte("redis")) {
 		t.Errorf("a stranger is answered %s %s", resp.Status, body)
 	}
-	// Probes of the port fill no log, and one by another authority gets nowhere.
+	// Probes of the port do not fill the log, and a certificate of another authority is refused.
 	other, err := issue([]string{"kube-apiserver"}, nil, time.Now())
 	if err != nil {
 		t.Fatal(err)
@@ -169,7 +169,7 @@ func TestWebhookClientCertificate(t *testing.T) {
 	}
 }
 
-// Where anybody is answered, a stranger learns names of what the pod is given, and not where the carts are.
+// If anybody is answered, a stranger learns the names of what a pod gets, but not where the carts are.
 func TestWhatStrangersLearn(t *testing.T) {
 	w := newWorld(t)
 	w.cartStorage("shop", fmt.Sprintf("backend: {type: Redis, redis: {addresses: [\"hidden.%s:6379\"], credentialsSecretRef: {name: redis-auth}}}", w.namespace))
@@ -204,7 +204,7 @@ func (w *world) review(cartStorage string) []byte {
 	return marshalled(w.t, review)
 }
 
-// absent are readers that have nothing, and count.
+// absent are readers that find nothing, and count the requests.
 type absent struct {
 	client.Reader
 	asked *int
@@ -217,7 +217,7 @@ func (a absent) Get(_ context.Context, key client.ObjectKey, _ client.Object, _ 
 
 func (absent) List(context.Context, client.ObjectList, ...client.ListOption) error { return nil }
 
-// The API server is asked little, whatever pods name, and those of one namespace do not use up what another may ask.
+// The API server is asked seldom, whatever pods name, and the pods of one namespace do not use up the share of another.
 func TestLookUpsAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cached, live := 0, 0
@@ -309,7 +309,7 @@ func TestClientCAsAreReadAgain(t *testing.T) {
 	})
 }
 
-// What is kept of an object is bounded, whatever its maker wrote.
+// The cached part of an object is bounded, whatever its author wrote.
 func TestCacheIsBounded(t *testing.T) {
 	long := strings.Repeat("x", 300<<10)
 	objects := []client.Object{}

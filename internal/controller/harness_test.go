@@ -256,7 +256,7 @@ func (w *world) clear() {
 	}
 }
 
-// eventually waits until check finds nothing to complain of.
+// eventually waits until check finds nothing wrong.
 func (w *world) eventually(check func() string) {
 	w.t.Helper()
 	w.within(30*time.Second, check)

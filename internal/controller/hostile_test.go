@@ -22,7 +22,7 @@ func marshalled(t testing.TB, v any) []byte {
 	return data
 }
 
-// hostile puts long texts wherever an object that an editor makes may have them.
+// hostile puts long texts into every field of an object where an editor can put them.
 func hostile(pod *corev1.Pod, long string) {
 	sidecar := corev1.Container{Name: render.ContainerName, Image: long, Command: []string{long}}
 	for i := range 1000 {

@@ -45,7 +45,7 @@ func webhookCalls(t *testing.T) (n float64) {
 	return n
 }
 
-// What comes out of a real API server is the golden pod of package render.
+// The result of a real API server is the golden pod of package render.
 func TestInjectedIsGolden(t *testing.T) {
 	w := newWorld(t)
 	files, err := filepath.Glob("../render/testdata/pod-*.in.yaml")
@@ -304,8 +304,8 @@ func TestScaleUpRace(t *testing.T) {
 	if v := lockingOf(w.getPod("one")); v != "" {
 		t.Errorf("the pod that is alone was given %s=%s", "SIDECART_LOCKING", v)
 	}
-	// A dry run is admitted like any other, and leaves the decision where it is: so it stays the last moment before the
-	// second pod, for as long as the test likes.
+	// A dry run is admitted like any other, and does not change the decision. So the last moment before the second pod
+	// lasts for as long as the test likes.
 	for range 3 {
 		second := w.pod("two", "shop")
 		if err := w.c.Create(t.Context(), second, client.DryRunAll); err != nil {
@@ -318,7 +318,7 @@ func TestScaleUpRace(t *testing.T) {
 	if c := w.locks(w.get("shop"), false, "SingleWriter"); c != "" {
 		t.Fatal("the decision has changed, so nothing was proved: " + c)
 	}
-	// The same pod again, as a StatefulSet does, is no second one.
+	// The same pod again, as by a StatefulSet, does not count as a second one.
 	again := w.pod("one", "shop")
 	if err := w.c.Create(t.Context(), again, client.DryRunAll); err != nil && !strings.Contains(err.Error(), "already exists") {
 		t.Fatal(err)
@@ -353,8 +353,8 @@ func lockingOf(pod *corev1.Pod) string {
 	return ""
 }
 
-// A CartStorage that names an image which is not on the operator's list is told so, gives no pod a sidecar, and its
-// running sidecars go on to be configured.
+// A CartStorage that names an image which is not on the operator's list says so and gives no pod a sidecar. Its running
+// sidecars are still configured.
 func TestImageNotAllowed(t *testing.T) {
 	images, err := render.ParseImages([]string{"registry.example.com/carts/"})
 	if err != nil {

@@ -7,8 +7,8 @@ import (
 	"github.com/sidecart/sidecart/api/v1alpha1"
 )
 
-// What sidecars run on stays in the ConfigMap beside what they refuse, also if the operator was started anew meanwhile,
-// until they run on something newer.
+// The configuration that sidecars run on stays in the ConfigMap beside the one that they refuse, until they run on a
+// newer one, also if the operator restarts meanwhile.
 func TestLastGoodConfiguration(t *testing.T) {
 	w := newWorld(t)
 	w.cartStorage("shop")
@@ -31,7 +31,7 @@ func TestLastGoodConfiguration(t *testing.T) {
 		r.Generation--
 		r.Config.State, r.Config.Message = "ConfigRejected", "keyPrefix: must not start with \"lock\""
 	}
-	// One of two is enough: what one sidecar refuses is not known to be good.
+	// One of two is enough: a configuration that one sidecar refuses is not known to be good.
 	w.nodes.says(w.namespace, "web-1-2", refuse)
 	update(w, "shop", &v1alpha1.CartStorage{}, func(cs *v1alpha1.CartStorage) { cs.Spec.Limits.MaxItems = 3 })
 	w.settles("shop", func(cs *v1alpha1.CartStorage) string { return is(cs, "ConfigAccepted", "False", "ConfigRejected") })

@@ -11,8 +11,8 @@ import (
 	"github.com/sidecart/sidecart/api/v1alpha1"
 )
 
-// A namespace whose LimitRange demands more than the sidecar's usual request gives pods a sidecar that asks for that,
-// and says what to write where the CartStorage itself asks for less.
+// If a namespace's LimitRange demands more than the sidecar's default request, the sidecar requests that much. If the
+// CartStorage itself requests less, the refusal says what to write.
 func TestLimitRange(t *testing.T) {
 	w := newWorld(t)
 	lr := &corev1.LimitRange{ObjectMeta: metav1.ObjectMeta{Name: "least"}}

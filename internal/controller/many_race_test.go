@@ -2,8 +2,8 @@
 
 package controller
 
-// manyStorages is enough to race; the detector makes all of it several times slower. With the build tag long there are
-// more.
+// manyStorages is enough to find races; the detector makes everything several times slower. With the build tag long
+// there are more.
 const manyStorages = 16
 
 // quietTimes is how often each sidecar is asked while nothing happens.

@@ -15,7 +15,7 @@ import (
 // quick are settings of a CartStorage whose calls are short, so that a move ends soon after all has been told.
 const quick = "locking: {timeout: 1s}\ntimeouts: {request: 1s}\norphanedCarts: Move"
 
-// toPostgreSQL changes the backend as a person does, who writes what is to be.
+// toPostgreSQL changes the backend as a person does, who writes only the new one.
 func toPostgreSQL(cs *v1alpha1.CartStorage) {
 	cs.Spec.Backend = v1alpha1.Backend{Type: v1alpha1.BackendDatabase, Database: &v1alpha1.DatabaseBackend{
 		Dialect: v1alpha1.PostgreSQL, Host: "postgres", Name: "shop",

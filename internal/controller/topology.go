@@ -116,7 +116,7 @@ func (r *Reconciler) templates(ctx context.Context, cs *v1alpha1.CartStorage, f 
 	return nil
 }
 
-// misplaced adds the workloads that were given our label in place of their template.
+// misplaced adds the workloads that have our label themselves, instead of on their template.
 func (r *Reconciler) misplaced(ctx context.Context, cs *v1alpha1.CartStorage, f *fleet) error {
 	for _, k := range workloadKinds {
 		list := k.list()

@@ -50,8 +50,8 @@ func decode(value []byte) (any, bool) {
 	return document, true
 }
 
-// add adds what is in v under its path. The elements of a list go by what they are, not by where they stand: by their
-// id, where they have one.
+// add adds the contents of v under its path. The path of a list's element is not its position but what it is: its id,
+// if it has one.
 func (f fields) add(path string, v any) {
 	switch v := v.(type) {
 	case map[string]any:

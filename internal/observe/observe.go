@@ -5,20 +5,20 @@ import (
 	"sync"
 )
 
-// maxCarts is how many carts are remembered, with two values each. One more forgets any other, whose next two writes
-// cannot be judged then.
+// maxCarts is how many carts are remembered, with two values each. For one more, any other cart is forgotten, and the
+// next two writes of that one cannot be judged.
 const maxCarts = 10_000
 
-// Counts say what was seen. The zero value is nothing.
+// Counts say what was seen. The zero value says that nothing was.
 type Counts struct {
 	// Carts is how many different carts there are, as far as they are remembered.
 	Carts int
-	// Writes is how many writes were told.
+	// Writes is how many writes the Detector was told of.
 	Writes uint64
-	// Lost is how many of them took back what the write before had changed.
+	// Lost is how many of them undid a change of the write before.
 	Lost uint64
-	// Repeated is how many wrote what was there already. Two that add the same item at once do so, and so does a
-	// program that writes although nothing has changed.
+	// Repeated is how many wrote what was there already. So does the second of two that add the same item at once, and
+	// a program that writes although nothing has changed.
 	Repeated uint64
 	// Missed is how many were replaced before they could be read, so that nobody knows what they were.
 	Missed uint64
@@ -26,7 +26,7 @@ type Counts struct {
 	Opaque uint64
 }
 
-// Loss is one lost update. It has no values, which are the customers'.
+// Loss is one lost update. It has no values, since those belong to the customers.
 type Loss struct {
 	Cart string
 	// Gone is the path in the document of something that was taken back.
@@ -35,14 +35,15 @@ type Loss struct {
 	More int
 }
 
-// Detector judges the writes of carts. It is safe for concurrent use; the writes of one cart are to be told in order.
+// Detector judges the writes of carts. It is safe for concurrent use, but must be told of the writes of one cart in
+// order.
 type Detector struct {
 	mu     sync.Mutex
 	counts Counts
 	carts  map[string]*history
 }
 
-// history are the last two values of a cart. fields is nil where there was none or it could not be read.
+// history has the last two values of a cart. fields is nil if there was none or it could not be read.
 type history struct {
 	raw          []byte
 	before, last fields
@@ -56,7 +57,7 @@ func (d *Detector) Missed(n uint64) {
 	d.counts.Missed += n
 }
 
-// Found notes the value that a cart has before the first write that is told.
+// Found notes the value that a cart has before its first write.
 func (d *Detector) Found(cart string, value []byte) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -67,11 +68,11 @@ func (d *Detector) Found(cart string, value []byte) {
 
 // Saw notes that a cart has a value now, nil for none, and returns what was lost with it, or nil.
 //
-// A write has lost an update if it brings a field back to what it was before the write before it, and changes another
-// field, too. A shopper who takes back what the last write did does one thing at a time, while a program that writes an
-// old cart with a change of its own does both. A write that only removes fields may be a shopper who empties the cart,
-// so it is no loss. A field that both writes give a new value, as a time does, says nothing, and so do two changes of
-// one quantity. Some of what is lost is not counted, therefore.
+// A write has lost an update if it undoes a change of the write before it and also changes another field. A shopper who
+// takes back the last change does one thing at a time; a program that writes an old cart with a change of its own does
+// both. A write that only removes fields may be a shopper who empties the cart, so it is not a loss. A field that both
+// writes give a new value, such as a time, proves nothing, and neither do two changes of one quantity. So some losses
+// are not counted.
 func (d *Detector) Saw(cart string, value []byte) *Loss {
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -77,7 +77,7 @@ func TestCounts(t *testing.T) {
 	}
 }
 
-// What was there before is no write, and the first write is judged with it.
+// A value that was there before is not a write, but the first write is judged with it.
 func TestFound(t *testing.T) {
 	var d Detector
 	d.Found("a", []byte(`{"x":1}`))
@@ -90,7 +90,7 @@ func TestFound(t *testing.T) {
 	}
 }
 
-// Whatever a value is, it is read to an end.
+// Reading ends whatever the value is.
 func FuzzParse(f *testing.F) {
 	for _, s := range []string{`{"a":[1,{"id":"x"}]}`, `a:1:{s:1:"x";a:0:{}}`, `O:1:"C":1:{s:1:"n";d:1;}`, `s:9:"`, `a:99999999999:{`, `"\"{}\""`, `i:;`} {
 		f.Add([]byte(s))
