@@ -41,7 +41,7 @@ const (
 )
 
 // dynamodbClient is an application that keeps its carts in DynamoDB by itself: an item has a version, and is stored
-// only where that is still the one that was read.
+// only if that is still the one that was read.
 type dynamodbClient struct{ *dynamodb.Client }
 
 func newDynamoDB(place string) *dynamodb.Client {
@@ -63,7 +63,7 @@ func prepareDynamoDB(ctx context.Context, place string) error {
 
 func connectDynamoDB(place string) (client, error) { return dynamodbClient{newDynamoDB(place)}, nil }
 
-// get is the document of a cart and its version; nil and 0 where there is none.
+// get returns the document of a cart and its version; nil and 0 if there is none.
 func (c dynamodbClient) get(ctx context.Context, key string) ([]byte, int64, error) {
 	out, err := c.GetItem(ctx, &dynamodb.GetItemInput{
 		TableName: aws.String(plainTable), ConsistentRead: aws.Bool(true),

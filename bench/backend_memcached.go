@@ -23,8 +23,8 @@ var memcachedBackend = &backend{
 	plain: "gets and cas", connect: connectMemcached, hot: 1.5,
 }
 
-// memcachedClient is an application that keeps its carts in Memcached by itself: it stores a cart only where that is
-// still the one it has read.
+// memcachedClient is an application that keeps its carts in Memcached by itself: it stores a cart only if that is still
+// the one it has read.
 type memcachedClient struct{ *memcache.Client }
 
 func connectMemcached(place string) (client, error) {

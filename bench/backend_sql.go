@@ -16,7 +16,7 @@ import (
 	"github.com/sidecart/sidecart/internal/testserver"
 )
 
-// sqlDialect is how a database says what the plain loop does: in a transaction that holds the cart's row.
+// sqlDialect has a database's own statements for the plain loop: in a transaction that holds the cart's row.
 type sqlDialect struct {
 	driver string
 	// dsn is what the driver calls the database at place.
@@ -88,8 +88,8 @@ var (
 	}
 )
 
-// databaseServer is a server with the settings that it has by itself, args being those in which servers of tests
-// differ, which syncs what it acknowledges.
+// databaseServer is a server with its default settings, which syncs what it acknowledges. args undo the settings that
+// servers of tests have.
 func databaseServer(tb testserver.TB, start func(testserver.TB, ...testserver.DatabaseOption) *testserver.DatabaseServer, args ...string) server {
 	s := start(tb, testserver.WithSync(), testserver.WithServerArgs(args...))
 	return server{place: s.NewDatabase(tb), pause: s.Pause, resume: s.Resume, restart: func() { s.Kill(); s.Restart() }}

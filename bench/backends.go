@@ -16,7 +16,7 @@ import (
 // backend_redis.go and a line in backends.
 type backend struct {
 	product config.Product
-	// start starts its server; nil where the carts need none.
+	// start starts its server; nil if the carts need none.
 	start func(tb testserver.TB) server
 	// durable starts one that keeps what it acknowledged when it is killed; nil is start.
 	durable func(tb testserver.TB) server
@@ -36,12 +36,12 @@ type backend struct {
 	hot float64
 }
 
-// server is where the carts of a backend are. What it cannot is nil.
+// server is where the carts of a backend are. A function is nil if the server cannot do that.
 type server struct {
 	place string
 	// pause freezes it, and resume lets it go on.
 	pause, resume func()
-	// restart ends it at once and starts it again, with all that it acknowledged.
+	// restart ends it at once and starts it again, with everything that it acknowledged.
 	restart func()
 }
 
@@ -248,8 +248,8 @@ func (o *outcome) add(ctx context.Context, w *way, writers []*writer, targets []
 	return nil
 }
 
-// optimistic repeats a round of read, change and conditional write until nobody was quicker. Pauses with jitter are
-// what makes such a loop get along with others.
+// optimistic repeats a round of read, change and conditional write until nobody was quicker. Without pauses with
+// jitter, several such loops would keep each other from succeeding.
 func optimistic(ctx context.Context, round func() (done bool, err error)) error {
 	for pause := time.Millisecond; ; pause = min(2*pause, 32*time.Millisecond) {
 		done, err := round()

@@ -92,5 +92,5 @@ func backendTargets(outcomes map[outcomeKey]*outcome, survivals []*survival) (ts
 	return ts
 }
 
-// mostLatency is how many times that of the plain loop an operation may take that meets nobody.
+// mostLatency is how many times as long as in the plain loop an uncontended operation may take.
 const mostLatency = 1.6

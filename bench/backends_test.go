@@ -45,7 +45,7 @@ func TestPlainLoopsLoseNothing(t *testing.T) {
 			if len(o.ops) != 120 || len(o.perSecond) != 2 || o.lost != 0 {
 				t.Errorf("%d operations in %d rounds, %d lost", len(o.ops), len(o.perSecond), o.lost)
 			}
-			// What is not there is missed.
+			// A lost operation is noticed.
 			c, err := w.connect(place)
 			if err != nil {
 				t.Fatal(err)

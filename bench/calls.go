@@ -29,7 +29,7 @@ import (
 // callClients are how many clients call at once.
 var callClients = []int{1, 16, 64}
 
-// callCarts are over how many carts of its own a client goes.
+// callCarts is how many carts of its own a client uses in turn.
 const callCarts = 8
 
 // cartSizes are the sizes of carts, by how many items they have.
@@ -43,11 +43,11 @@ type callKind struct {
 	name string
 	// via is how the call reaches the sidecar; "" for a program that uses Redis by itself.
 	via string
-	// client returns what makes the call again and again for one client. round keeps rounds apart.
+	// client returns a function that makes the call, for one client. round keeps rounds apart.
 	client func(ctx context.Context, t *callTargets, round, client int) (func() error, error)
 }
 
-// callSample is what became of a kind of call at a number of clients, over all rounds.
+// callSample is the result of a kind of call at a number of clients, over all rounds.
 type callSample struct {
 	perSecond  []float64 // by round
 	sidecarCPU []float64 // milliseconds per 1,000 calls, by round
@@ -240,8 +240,8 @@ func (t *callTargets) ask(ctx context.Context, via, method, path string, body []
 	return nil
 }
 
-// callTargets starts a sidecar with a socket on the testbed's Redis, and connects to both. Its timeouts are long: a
-// busy machine makes calls slow, which is measured, and no failure.
+// callTargets starts a sidecar with a socket on the testbed's Redis, and connects to both. Its timeouts are long, since
+// slow calls on a busy machine are to be measured and are not failures.
 func (b *testbed) callTargets(ctx context.Context) (t *callTargets, p *sidecarProcess, err error) {
 	t = &callTargets{grpc: map[string]*grpc.ClientConn{}, http: map[string]*http.Client{}, socket: filepath.Join(b.dir, "calls.sock")}
 	if p, err = b.launch(ctx, "enabled", append(redisFlags(b.redis), "--socket", t.socket, "--read-timeout", "10s", "--write-timeout", "10s", "--dial-timeout", "10s", "--request-timeout", "30s")); err != nil {

@@ -16,13 +16,13 @@ const (
 	crowdProcesses = 5
 	crowdClients   = 20 // in each process
 	crowdItems     = 10 // in each process
-	// crowdPatience is how long after the end an operation may still wait. The redislock rows need it.
+	// crowdPatience is how long an operation may still wait after the end. The redislock rows need it.
 	crowdPatience = 20 * time.Second
 )
 
 var crowdWays = []string{wayLocked, wayLinear, wayExponential, wayRueidis}
 
-// crowd is what became of one way at one delay.
+// crowd is the result of one way at one delay.
 type crowd struct {
 	took    time.Duration
 	ops     []time.Duration
@@ -75,8 +75,8 @@ func carryOutCrowd(ctx context.Context, c client, o order) tally {
 	return t
 }
 
-// measureCrowd has each way face the crowd, at each delay. It is once each: every row is thousands of operations, and
-// what matters is factors.
+// measureCrowd measures each way with the crowd, once at each delay. Once is enough: every row is thousands of
+// operations, and only factors matter.
 func measureCrowd(ctx context.Context, b *testbed, d time.Duration, progress io.Writer) (map[row]*crowd, error) {
 	f, err := newFleet(ctx, b)
 	if err != nil {

@@ -22,7 +22,7 @@ import (
 
 const (
 	eventChanges = 100
-	// eventPause is between two changes: no more than a shopper makes.
+	// eventPause is the pause between two changes, so that there are no more than a shopper makes.
 	eventPause   = 20 * time.Millisecond
 	manyStreams  = 1000
 	streamsEach  = 250 // on one connection of gRPC

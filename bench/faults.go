@@ -13,7 +13,7 @@ const (
 	frozenFor = 6 * time.Second
 )
 
-// survival is what became of adds while things broke.
+// survival says how adds ended while things broke.
 type survival struct {
 	backend    *backend
 	carts      int
@@ -31,7 +31,7 @@ type fault struct {
 	strike func() error
 }
 
-// survive has five writers add to carts, each through a sidecar of its own, while one thing after the other breaks.
+// survive lets five writers add to carts, each through a sidecar of its own, while one thing after the other breaks.
 func survive(ctx context.Context, bed *testbed, b *backend, carts, adds int) (*survival, error) {
 	stage := new(hostTB)
 	defer stage.cleanup()
@@ -131,7 +131,7 @@ func breakIn(writers []*writer, targets []string, o order, strike func() error) 
 	return finish(writers)
 }
 
-// count is what must be in each cart: at least what was acknowledged, and no more than what had no answer besides.
+// count says how much must be in each cart: at least what was acknowledged, and at most that and what had no answer.
 type count struct{ acknowledged, unanswered map[string]int64 }
 
 func newCount() *count { return &count{map[string]int64{}, map[string]int64{}} }
@@ -145,8 +145,8 @@ func (c *count) add(o *order, t *tally) {
 	}
 }
 
-// compare asks for what is in the carts, cart by cart, so that one which counts twice does not make up for one that is
-// lost.
+// compare reads the carts and compares them one by one, so that an add that counts twice does not make up for one that
+// is lost.
 func (c *count) compare(ctx context.Context, carts client) (lost, twice int64, err error) {
 	for key, n := range c.acknowledged {
 		got, err := carts.Quantity(ctx, key)

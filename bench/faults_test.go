@@ -8,8 +8,8 @@ import (
 	"github.com/sidecart/sidecart/internal/testserver"
 )
 
-// Stubborn writers make all of their adds although the server ends in between. Nothing is lost where it keeps what it
-// acknowledged, and what is lost elsewhere is seen.
+// Stubborn writers make all of their adds although the server ends in between. Nothing is lost on a server that keeps
+// what it acknowledged; on others, losses are noticed.
 func TestStubbornWriters(t *testing.T) {
 	r := testserver.StartRedis(t, testserver.WithAOF())
 	m := testserver.StartMemcached(t)
@@ -55,7 +55,8 @@ func TestStubbornWriters(t *testing.T) {
 	}
 }
 
-// What is in a cart is between what was acknowledged and that with what had no answer; less is lost, more counts twice.
+// A cart has at least the adds that were acknowledged, and at most those and the ones without an answer. Fewer means a
+// loss; more means that some count twice.
 func TestCount(t *testing.T) {
 	r := testserver.StartRedis(t)
 	carts, err := redisBackend.connect(r.Addr)

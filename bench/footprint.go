@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// footprint is what a sidecar costs that does nothing.
+// footprint is what an idle sidecar costs.
 type footprint struct {
 	startMedian, startWorst time.Duration
 	residentBytes           int64

@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// quantile is the smallest of ds that at least the share q of them does not pass.
+// quantile is the smallest of ds such that at least the share q of them is no greater.
 func quantile(ds []time.Duration, q float64) time.Duration {
 	if len(ds) == 0 {
 		return 0

@@ -81,7 +81,7 @@ func pinger(ctx context.Context, addr string) func() error {
 
 func (b *testbed) close() { b.tb.cleanup() }
 
-// hostTB lets a program that is no test use the servers of tests.
+// hostTB lets a program that is not a test use the servers of tests.
 type hostTB struct{ cleanups []func() }
 
 type fatal struct{ error }
@@ -116,7 +116,7 @@ type sidecarProcess struct {
 	args []string
 	grpc string
 	http string
-	// admin is where it tells whether it is ready.
+	// admin is the address where it says whether it is ready.
 	admin string
 	// ready is how long it took from exec to the first 200 of /readyz.
 	ready time.Duration
@@ -138,7 +138,7 @@ func (b *testbed) launch(ctx context.Context, locking string, backend []string) 
 	return p, b.start(ctx, p)
 }
 
-// start starts a sidecar, again where it has ended, in its old place.
+// start starts a sidecar, or restarts one that has ended, at the same addresses.
 func (b *testbed) start(ctx context.Context, p *sidecarProcess) error {
 	cmd := exec.Command(b.sidecar, p.args...)
 	cmd.Dir = b.dir
@@ -262,8 +262,8 @@ func (w *writer) answer() (tally, error) {
 	return t, nil
 }
 
-// drive has writers make the operations of an order at once, each on its target, and tells how long that took from the
-// first beginning to the last end.
+// drive lets writers make the operations of an order at once, each on its target, and returns how long that took from
+// the first beginning to the last end.
 func drive(writers []*writer, targets []string, o order) (time.Duration, []tally, error) {
 	writers = writers[:len(targets)]
 	if err := begin(writers, targets, o); err != nil {
@@ -272,7 +272,7 @@ func drive(writers []*writer, targets []string, o order) (time.Duration, []tally
 	return finish(writers)
 }
 
-// begin has writers begin at once.
+// begin lets all writers begin at once.
 func begin(writers []*writer, targets []string, o order) error {
 	for i, wr := range writers {
 		o.Target, o.Worker = targets[i], i

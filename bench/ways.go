@@ -35,7 +35,7 @@ type client interface {
 type way struct {
 	name    string
 	connect func(target string) (client, error)
-	// locking is the --locking of the sidecars of this way; "" where it has none.
+	// locking is the --locking of the sidecars of this way; "" if it has none.
 	locking string
 }
 
@@ -59,8 +59,8 @@ var ways = []way{
 	}))},
 }
 
-// crowdWay is one more that only the crowd uses: it is told of a release by Redis, and lets the waiters of a process
-// queue there.
+// crowdWay is one more way that only the crowd uses: Redis tells it of a release, and the waiters of a process queue in
+// the process.
 var crowdWay = way{name: wayRueidis, connect: connectRedis(lockByRueidis)}
 
 func wayCalled(name string) (*way, bool) {
@@ -118,7 +118,7 @@ type redisClient struct {
 	close func()
 }
 
-// lock takes a lock and returns what gives it back.
+// lock takes a lock and returns a function that gives it back.
 type lock func(ctx context.Context, name string) (release func(context.Context) error, err error)
 
 // connectRedis makes a client that locks by what locking returns for the address of a Redis and its client; nil is no
@@ -193,7 +193,7 @@ func (c *redisClient) AddItem(ctx context.Context, key, id string) (err error) {
 	return c.redis.Set(ctx, "bench-cart."+key, raw, cartTTL).Err()
 }
 
-// get is the document of a cart, nil where there is none.
+// get returns the document of a cart, nil if there is none.
 func (c *redisClient) get(ctx context.Context, key string) ([]byte, error) {
 	raw, err := c.redis.Get(ctx, "bench-cart."+key).Bytes()
 	if errors.Is(err, redis.Nil) {

@@ -22,10 +22,9 @@ type order struct {
 	Target string `json:"target"` // address of Redis, or of the worker's own sidecar
 	Key    string `json:"key"`
 	Ops    int    `json:"ops"`
-	// Carts, where it is not 0, are over how many carts the operations go, in turn. Writers begin apart from each
-	// other.
+	// Carts, if not 0, is how many carts the operations use in turn. Writers begin at different carts.
 	Carts int `json:"carts,omitempty"`
-	// For, where it is not 0, is how long Clients make operations at once.
+	// For, if not 0, is how long Clients make operations at once.
 	For     time.Duration `json:"for,omitempty"`
 	Clients int           `json:"clients,omitempty"`
 	Worker  int           `json:"worker,omitempty"`
@@ -127,7 +126,7 @@ func (w *worker) carryOut(o order) (t tally, err error) {
 		return w.insist(ctx, c, o)
 	}
 	t.Ops = make([]int64, 0, o.Ops)
-	// This process is the clock, of every way alike: its own collector must not stand among what it measures.
+	// This process is the clock of every way, so its own garbage collector must not add to what it measures.
 	defer debug.SetGCPercent(debug.SetGCPercent(-1))
 	t.Start = monotonic()
 	for n := range o.Ops {

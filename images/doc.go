@@ -1,3 +1,3 @@
-// Package images tests the container images that tools/images builds, as those who get one would: it reads the archives
-// with nothing but the standard library. It holds no code of its own.
+// Package images tests the container images that tools/images builds from the side of their users: it reads the
+// archives with the standard library alone. It holds only tests.
 package images

@@ -75,7 +75,7 @@ func TestDockerfile(t *testing.T) {
 	}
 }
 
-// pinned complains of a base that is another one tomorrow: it must be scratch, a stage, or named by its digest.
+// pinned refuses a base image that may be another one tomorrow: it must be scratch, a stage, or named by its digest.
 func pinned(t *testing.T, name string, from []string, stages map[string]stage) {
 	t.Helper()
 	if len(from) != 1 {
@@ -95,7 +95,7 @@ func pinned(t *testing.T, name string, from []string, stages map[string]stage) {
 	}
 }
 
-// digest is a name with a digest, or with one that whoever builds must give: no default stands for it.
+// digest matches a name with a digest, or with one that the person who builds must give, without a default.
 var digest = regexp.MustCompile(`^[^@$]+@(sha256:[0-9a-f]{64}|\$\{GO_DIGEST\})$`)
 
 func TestPinned(t *testing.T) {
@@ -114,7 +114,7 @@ func TestPinned(t *testing.T) {
 	}
 }
 
-// What .dockerignore leaves out is no source.
+// The files that .dockerignore leaves out are not sources.
 func TestDockerignore(t *testing.T) {
 	root := must(t, sources)
 	b, err := os.ReadFile(filepath.Join(root, ".dockerignore"))

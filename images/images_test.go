@@ -27,7 +27,7 @@ func TestReproducible(t *testing.T) {
 		t.Fatal(err)
 	}
 	second := filepath.Join(other, "dist")
-	// What a caller has set must not reach the programs.
+	// Settings of the caller must not reach the programs.
 	t.Setenv("GOFLAGS", "-buildvcs=false -tags=other")
 	t.Setenv("GOAMD64", "v2")
 	t.Setenv("TZ", "Asia/Tokyo")

@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// What finds vulnerabilities passes, fails, or says that it has checked nothing; a release that was not checked is
-// none.
+// The check for vulnerabilities passes, fails, or says that it has checked nothing. For a release, the last is a
+// failure.
 func TestVuln(t *testing.T) {
 	root, err := checkout()
 	if err != nil {

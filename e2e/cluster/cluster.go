@@ -61,8 +61,8 @@ func Root() string {
 	return filepath.Join(cache, "sidecart-cluster")
 }
 
-// New starts a cluster and returns when its nodes are Ready and its DNS serves. When this process ends, however it
-// does, so does the cluster.
+// New starts a cluster and returns when its nodes are Ready and its DNS serves. When this process ends in any way, so
+// does the cluster.
 func New(ctx context.Context, options Options) (*Cluster, error) {
 	if err := Possible(); err != nil {
 		return nil, err

@@ -29,8 +29,7 @@ func (c *Cluster) Exec(ctx context.Context, name string, args ...string) (string
 	return output(c.Command(ctx, name, args...))
 }
 
-// OnNode runs a program on a node to its end, as somebody who is logged in there does, and returns what it wrote. It
-// needs no API server.
+// OnNode runs a program on a node to its end, as in a shell there, and returns what it wrote. It needs no API server.
 func (c *Cluster) OnNode(ctx context.Context, n int, name string, args ...string) (out string, err error) {
 	err = c.callMachine(ctx, nodeName(n), "Run", Program{Args: append([]string{name}, args...)}, &out)
 	return out, err

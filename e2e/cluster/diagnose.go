@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// Diagnose writes what one wants to know after a failure: nodes, pods, events, what pods that are not ready say, and
-// the ends of all logs.
+// Diagnose writes what one wants to know after a failure: nodes, pods, events, the logs of pods that are not ready, and
+// the ends of all other logs.
 func (c *Cluster) Diagnose(ctx context.Context, w io.Writer) {
 	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()

@@ -24,8 +24,8 @@ func (c *Cluster) Dial(ctx context.Context, network, address string) (net.Conn, 
 	return c.dialControlPlane(ctx, network, net.JoinHostPort(host, port))
 }
 
-// DialFrom connects from a node's network, as a pod there does, to an address without a name: when an address of a
-// Service leads where is up to each node's own kube-proxy.
+// DialFrom connects from a node's network, like a pod there, to an address without a name. It is up to each node's own
+// kube-proxy where the address of a Service leads.
 func (c *Cluster) DialFrom(ctx context.Context, n int, network, address string) (net.Conn, error) {
 	return c.dialIn(ctx, nodeName(n), network, address)
 }
@@ -34,7 +34,7 @@ func (c *Cluster) dialControlPlane(ctx context.Context, network, address string)
 	return c.dialIn(ctx, controlPlane, network, address)
 }
 
-// dialIn makes the socket in a machine's network, and so belongs there.
+// dialIn makes the socket in a machine's network, so that the connection belongs there.
 func (c *Cluster) dialIn(ctx context.Context, machine, network, address string) (conn net.Conn, err error) {
 	pid := c.pid(machine)
 	if pid == 0 {

@@ -57,8 +57,8 @@ func TestMixedVersionsLoseNothing(t *testing.T) {
 	}
 }
 
-// TestMixedVersionsUnderstand has each release go on with what the other began: all parts of a cart, a call that is
-// repeated, a lease and a checkout.
+// TestMixedVersionsUnderstand lets each release go on with what the other began: all parts of a cart, a repeated call,
+// a lease and a checkout.
 func TestMixedVersionsUnderstand(t *testing.T) {
 	for _, backend := range releasedBackends {
 		t.Run(backend.name, func(t *testing.T) {
@@ -78,7 +78,7 @@ func TestMixedVersionsUnderstand(t *testing.T) {
 	}
 }
 
-// relay is a cart that one release begins and the other goes on with.
+// relay is a cart that one release begins and the other continues.
 type relay struct {
 	t           *testing.T
 	first, then *sidecar

@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A sidecar that has no descriptors left waits until it has, on every front, and does not exit.
+// A sidecar without free descriptors waits for some, on every front, and does not exit.
 func TestOutOfDescriptors(t *testing.T) {
 	admin := freeAddress(t)
 	s := prepare(t, "--backend", "database", "--database-url", "sqlite:"+filepath.Join(t.TempDir(), "carts.db"), "--admin-address", admin)

@@ -1,3 +1,3 @@
 // Package processes tests the sidecar from outside: real processes of the built binary, on real backends, killed and
-// restarted while clients change carts. There is nothing here but tests and what they share.
+// restarted while clients change carts. This package holds only tests and what they share.
 package processes

@@ -14,7 +14,7 @@ import (
 	"github.com/sidecart/sidecart/internal/testserver"
 )
 
-// burden is clients that add to carts, one request after the other, until it is taken off.
+// burden is a load of clients that add to carts, one request after the other, until it is taken off.
 type burden struct {
 	t     *testing.T
 	fleet []*sidecar
@@ -34,7 +34,7 @@ type burden struct {
 	clients sync.WaitGroup
 }
 
-// newBurden has so many clients share the carts.
+// newBurden starts so many clients, which share the carts.
 func newBurden(t *testing.T, fleet []*sidecar, clients int, carts ...string) *burden {
 	b := &burden{
 		t: t, fleet: fleet, carts: carts, known: make([]count, clients), failed: map[string]int{}, last: make([]time.Time, clients),
@@ -96,7 +96,7 @@ func (b *burden) answered(n int, start time.Time, status int, answer []byte, err
 	b.changed = make(chan struct{})
 }
 
-// await returns when is holds, which is asked at each answer.
+// await returns when is returns true. It asks at each answer.
 func (b *burden) await(what string, is func() bool) {
 	b.t.Helper()
 	const patience = time.Minute
@@ -134,7 +134,7 @@ func (b *burden) attempts(what string, n int) {
 	b.await(what, func() bool { return b.tried >= want })
 }
 
-// tally is what became of the clients' adds.
+// tally says how the clients' adds ended.
 type tally struct {
 	acknowledged, unknown int
 	lost                  int // acknowledged, and not in the cart
@@ -220,10 +220,10 @@ var forms = map[string]func(t *testing.T) replicaSet{
 	},
 }
 
-// strikes are what befalls a master.
+// strikes are what can happen to a master.
 var strikes = map[string]func(t *testing.T, s replicaSet, b *burden){
 	"SIGKILL": func(_ *testing.T, s replicaSet, _ *burden) { s.master.Kill() },
-	// Frozen, it comes back as a master that has been replaced, and nobody may write to it.
+	// It is frozen and comes back as a master that has been replaced. Nobody may write to it then.
 	"SIGSTOP": func(t *testing.T, s replicaSet, b *burden) {
 		s.master.Pause()
 		b.await("the successor serves", b.eachServed())
@@ -234,7 +234,7 @@ var strikes = map[string]func(t *testing.T, s replicaSet, b *burden){
 			t.Errorf("the replaced master ran %d scripts after it came back", n)
 		}
 	},
-	// What the master acknowledges since is on no replica when one of them takes over.
+	// From then on, the changes that the master acknowledges are on no replica when one of them takes over.
 	"replication breaks, then SIGKILL": func(t *testing.T, s replicaSet, b *burden) {
 		for _, r := range s.replicas {
 			r.Pause()
@@ -271,12 +271,12 @@ type failover struct {
 	minReplicas  int
 }
 
-// ownShare bounds how long a client may be without success once the servers serve again: a turn that was granted and of
-// which no sidecar knows ends after 5 s, and a sidecar may need its timeouts to find the successor.
+// ownShare bounds how long a client may be without success once the servers serve again. A turn that was granted
+// without any sidecar knowing ends after 5 s, and a sidecar may need its timeouts to find the successor.
 const ownShare = 8 * time.Second
 
-// TestFailover strikes the master while clients add. What was acknowledged with minReplicas is never lost. Without, it
-// may be, and where replication was broken before, it is: that is what shows that this test sees a loss.
+// TestFailover strikes the master while clients add. An add that was acknowledged with minReplicas is never lost.
+// Without, it may be. If replication was broken before, it is lost, which proves that this test notices a loss.
 func TestFailover(t *testing.T) {
 	for _, f := range failovers {
 		t.Run(fmt.Sprintf("%s/%s/minReplicas=%d", f.form, f.strike, f.minReplicas), func(t *testing.T) {
@@ -306,7 +306,7 @@ func TestFailover(t *testing.T) {
 	}
 }
 
-// eachServed says when each client has had three successes from now on.
+// eachServed returns a function that reports whether each client has had three successes from now on.
 func (b *burden) eachServed() func() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()

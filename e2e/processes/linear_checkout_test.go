@@ -85,7 +85,7 @@ func (s *pair) snapshot(id string) *snapshot {
 	return nil
 }
 
-// checkOut is a checkout: it takes a snapshot of the cart, which goes on with the right to take by it. The same id
+// checkOut is a checkout: it takes a snapshot of the cart, which gets the right to take by it and goes on. The same id
 // again has the same snapshot.
 func (s *pair) checkOut(q request, r response) bool {
 	c := &s.carts[q.side]
@@ -137,7 +137,7 @@ func (s *pair) settle(q request, r response) bool {
 	return true
 }
 
-// take lessens the items by those of a snapshot, and uses up the right to that.
+// take subtracts the items of a snapshot, and uses up the right to do so.
 func (c *cartState) take(k *snapshot) {
 	c.open = without(c.open, k.id)
 	items := parseItems(c.items)

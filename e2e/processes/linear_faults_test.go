@@ -20,12 +20,12 @@ import (
 // fault breaks something for a while and makes it whole again.
 type fault struct {
 	name string
-	// server says that it breaks the server or the way to it: a file has neither.
+	// server says that the fault breaks the server or the way to it; a file has neither.
 	server bool
 	do     func(ctx context.Context, w *workshop, rnd *rand.Rand, victim int)
 }
 
-// longerThanLease is how long a process or a connection stands still: what it held then is lost.
+// longerThanLease is how long a process or a connection stands still, so that it loses the locks that it held.
 const longerThanLease = leaseTime + 300*time.Millisecond
 
 // restarts is the fault of a server that comes back with what it had.
@@ -64,7 +64,7 @@ var allFaults = []fault{
 	{"locking switched", false, func(_ context.Context, w *workshop, _ *rand.Rand, victim int) { w.modes[victim].flip(w.t) }},
 }
 
-// gentleFaults are those that make others wait: what is wrong without them needs no killing to be seen.
+// gentleFaults only make others wait. They are for mistakes that show without anything being killed.
 var gentleFaults = []fault{allFaults[1], allFaults[6]}
 
 func direction(rnd *rand.Rand) string { return []string{"upstream", "downstream"}[rnd.IntN(2)] }
@@ -191,7 +191,7 @@ func (w *workshop) proxied(addr string, flags ...string) func(i int) []string {
 	}
 }
 
-// possible reports whether a fault can be had here: a file has no server, and a server that forgets what it has cannot
+// possible reports whether a fault is possible here: a file has no server, and a server that forgets its carts may not
 // restart.
 func (w *workshop) possible(f fault) bool {
 	return !f.server || w.server != nil || w.proxies != nil && f.name != restarts

@@ -72,7 +72,7 @@ type request struct {
 	seen *sightings
 }
 
-// sightings are what answers show of carts, by their names.
+// sightings are the states of carts that answers show, by their names.
 type sightings struct {
 	items map[sighting]string
 	taken map[sighting]bool // made by an operation that was answered, so by no other
@@ -235,8 +235,8 @@ func (s *pair) step(q request, r response) bool {
 	return true
 }
 
-// absentETag is that of the items while there is no cart, and holds for that alone here: no cart of these histories is
-// without items that were set.
+// absentETag is the etag of the items while there is no cart. Here it holds only for that, since in every cart of these
+// histories the items were set.
 var absentETag = (&cart.Cart{}).PartETag(cart.PartItems)
 
 // matches reports whether etag is that of the items; unknown where that is not known.
@@ -386,8 +386,8 @@ func (s *pair) moveOver(q request) bool {
 	return true
 }
 
-// perhaps is a change without an answer that takes effect now, if it can: it reports whether that fits with what was
-// seen. A lease of somebody else must have ended by then: if it had not, what its holder does next fits no more.
+// perhaps lets a change without an answer take effect now, if it can, and reports whether that fits with what was seen.
+// A lease of somebody else must have ended by then. Otherwise the next step of its holder would no longer fit.
 func (s *pair) perhaps(q request) bool {
 	c, other := &s.carts[q.side], &s.carts[1-q.side]
 	before := *s

@@ -28,8 +28,8 @@ var (
 )
 
 const (
-	// So many pairs of carts are in use at a time, and each for so many operations: an operation without an answer may
-	// have happened at any later time, and what that makes possible doubles with each.
+	// So many pairs of carts are in use at a time, and each for so many operations. An operation without an answer may
+	// have happened at any later time, so each of them doubles the number of possible states.
 	livePairs      = 6
 	opsPerPair     = 60
 	clientsPerSide = 3 // per sidecar
@@ -77,7 +77,7 @@ func linearizables(t *testing.T, f fleet, runs int, with []fault) {
 	}
 }
 
-// TestLinearizableCatches shows that the check is one: wrong programs fail it.
+// TestLinearizableCatches shows that the check works: wrong programs fail it.
 func TestLinearizableCatches(t *testing.T) {
 	const tries = 5
 	for _, name := range caught() {
@@ -142,9 +142,9 @@ func (h *history) check(t *testing.T) string {
 	return strings.Join(wrong, "\n")
 }
 
-// explain looks for an order of the operations. One without an answer need not have happened, so that an order without
-// it is as good: to try first none of them, then one, two and three, finds an order in milliseconds where the search
-// among all of them takes minutes.
+// explain looks for an order of the operations. An operation without an answer need not have happened, so an order
+// without it is as good. Trying first none of them, then one, two and three finds an order in milliseconds, where the
+// search among all of them takes minutes.
 func explain(ops []porcupine.Operation) porcupine.CheckResult {
 	var known, open []porcupine.Operation
 	for _, o := range ops {
@@ -245,7 +245,7 @@ func makeHistory(t *testing.T, seed uint64, ops int, f fleet, with []fault) *his
 	cancel()
 	breaker.Wait()
 	h.took = time.Since(began)
-	// What the carts are in the end, seen through a sidecar that was never stopped in between.
+	// The state of the carts at the end, seen through a sidecar that was never stopped in between.
 	final := &linearClient{h: h, s: w.sidecars[0], id: sidecars * clientsPerSide, began: began, etags: map[cartName]string{}}
 	for i := range h.pairs {
 		for side := range 2 {
@@ -314,7 +314,7 @@ func (c *linearClient) step() {
 	c.at(p, q)
 }
 
-// critical takes a lease, works under it and gives it back, unless the client dies or dawdles.
+// critical takes a lease, works under it and gives it back, unless the client dies or is too slow.
 func (c *linearClient) critical(p, side int) {
 	r, ok := c.at(p, request{kind: opAcquire, side: side, lease: leaseTime})
 	if !ok || r.outcome != done {
@@ -369,7 +369,7 @@ func (c *linearClient) at(p int, q request) (response, bool) {
 	}
 	ops := []porcupine.Operation{{ClientId: c.id, Input: q, Call: q.call, Output: r, Return: ret}}
 	if (q.kind == opSwap || q.kind == opMerge) && r.outcome == done && !r.moved {
-		// There was nothing to move. What it shows of the other cart may be of another instant.
+		// There was nothing to move. The state that the answer shows of the other cart may be of another instant.
 		found := q
 		found.kind, q.kind, q.side = opFindEmpty, opRead, 1-q.side
 		ops = []porcupine.Operation{
@@ -389,7 +389,7 @@ func (c *linearClient) at(p int, q request) (response, bool) {
 	return r, true
 }
 
-// pair is one of those in use; one that has had its share is replaced by a new one.
+// pair returns one of the pairs in use. A pair that has had its share of operations is replaced by a new one.
 func (h *history) pair(rnd *rand.Rand) int {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -462,7 +462,7 @@ func documentOf(items string) string {
 	return `{"items":{` + strings.Join(parts, ",") + "}}"
 }
 
-// answer are the fields of all answers that matter here.
+// answer has the fields of all answers that matter here.
 type answer struct {
 	Reason  string
 	Version uint64
@@ -479,7 +479,7 @@ type answer struct {
 	Fence      uint64
 }
 
-// understand makes an outcome of an answer; keep says that the operation belongs in the history.
+// understand turns an answer into an outcome; keep says that the operation belongs in the history.
 func (c *linearClient) understand(q request, status int, body []byte, err error) (r response, keep bool) {
 	var a answer
 	if err == nil {
@@ -489,7 +489,7 @@ func (c *linearClient) understand(q request, status int, body []byte, err error)
 	case err != nil || status == http.StatusServiceUnavailable || status == http.StatusInternalServerError && a.Reason == "":
 		c.h.unknown.Add(1)
 		r.outcome = unknown
-		// A read that was not answered says nothing; a lease that nobody knows the token of ends by itself.
+		// A read that was not answered says nothing, and a lease whose token nobody knows ends by itself.
 		return r, q.kind != opRead && q.kind != opAcquire
 	case a.Reason == "LOCK_TIMEOUT":
 		c.h.refused.Add(1)
@@ -511,7 +511,7 @@ func (c *linearClient) understand(q request, status int, body []byte, err error)
 		c.h.refused.Add(1)
 		return r, false
 	case a.Reason == "NOT_FOUND" && q.token != "":
-		// Only after a release without an answer is a token unknown that was given.
+		// A token that was given is unknown only after a release without an answer.
 		r.outcome = lost
 		return r, true
 	case status != http.StatusOK:

@@ -21,8 +21,9 @@ const (
 // count is what one client knows of its own item in one cart.
 type count struct{ acknowledged, unknown int }
 
-// TestNothingLost has clients add to carts through several sidecars on one backend, while one of the sidecars is killed
-// and restarted. Every acknowledged add must be in the cart exactly once, and one without an answer at most once.
+// TestNothingLost lets clients add to carts through several sidecars on one backend, while one of the sidecars is
+// killed and restarted. Every acknowledged add must be in the cart exactly once, and one without an answer at most
+// once.
 func TestNothingLost(t *testing.T) {
 	for _, backend := range sharedBackends {
 		for _, locking := range lockings(backend.name) {
@@ -56,7 +57,7 @@ var sharedBackends = []struct {
 
 // nothingLost runs sidecars that are built as build says. The one that is killed comes back as its neighbour is.
 func nothingLost(t *testing.T, args []string, locking string, carts, adds int, build func(n int) variant) {
-	// The test is about what is lost, not about how long a busy disk takes.
+	// The test is about losses, not about the speed of a busy disk.
 	args = append(args, "--read-timeout", "5s", "--write-timeout", "5s", "--lock-timeout", "10s")
 	fleet := make([]*sidecar, sidecars)
 	modes := make([]*modeFile, sidecars)

@@ -44,7 +44,7 @@ type crowded struct {
 	carts             pb.CartServiceClient
 }
 
-// ready is a codec for requests that are encoded already. To encode forty of 15 MiB at once takes a slow machine longer
+// ready is a codec for requests that are encoded already. Encoding forty of 15 MiB at once takes a slow machine longer
 // than the sidecar waits for them.
 type ready struct{}
 
@@ -61,7 +61,7 @@ func (ready) Unmarshal(data mem.BufferSlice, v any) error {
 func crowdedSidecar(t *testing.T, args ...string) *crowded {
 	t.Helper()
 	c := &crowded{http: freeAddress(t), admin: freeAddress(t), grpc: freeAddress(t)}
-	// A disk of a busy machine is not what is tested.
+	// The test is not about the disk of a busy machine.
 	c.sidecar = prepare(t, append(args, "--http-address", c.http, "--admin-address", c.admin, "--grpc-address", c.grpc, "--read-timeout", "2s", "--write-timeout", "2s")...)
 	c.env = []string{"GOMEMLIMIT=" + strconv.Itoa(goLimit)}
 	c.run()
@@ -138,7 +138,7 @@ func (c *crowded) reason(err error) string {
 	return err.Error()
 }
 
-// ask is a request to the HTTP front whose reason is the answer. The body of the answer is read slowly by who reads it.
+// ask makes a request to the HTTP front, and returns the reason of the answer.
 func (c *crowded) ask(method, path string, body []byte) string {
 	req, err := http.NewRequestWithContext(c.t.Context(), method, "http://"+c.http+path, bytes.NewReader(body))
 	if err != nil {
@@ -172,8 +172,8 @@ func (c *crowded) ask(method, path string, body []byte) string {
 // value is a JSON string of n bytes.
 func value(n int) []byte { return []byte(`"` + strings.Repeat("v", n-2) + `"`) }
 
-// A sidecar in a pod of the default size survives whatever its neighbours send, says of each request what became of it,
-// and serves on.
+// A sidecar in a pod of the default size survives whatever its neighbours send, answers each request with its result,
+// and goes on serving.
 func TestMemoryIsBounded(t *testing.T) {
 	backends := map[string]func(t *testing.T) []string{
 		"redis": func(t *testing.T) []string {

@@ -36,7 +36,7 @@ var movable = map[string]func(t *testing.T) string{
 	},
 }
 
-// TestMoving has shops sell while their carts move: of three sidecars two are told of the move at once and the third
+// TestMoving lets shops sell while their carts move. Two of three sidecars are told of the move at once and the third
 // later, and one or another is killed. At the end each thing that was sold is there once, in the new backend alone.
 func TestMoving(t *testing.T) {
 	for _, pair := range movedPairs {
@@ -104,14 +104,14 @@ func (m *move) shop(backends string) *shop {
 	m.t.Helper()
 	s := &shop{file: filepath.Join(m.t.TempDir(), "sidecar.yaml"), admin: freeAddress(m.t)}
 	m.configure(s, backends)
-	// What is measured is how long a touch takes: without the race detector, with which the tests of the store run.
+	// This measures how long a touch takes, so it runs without the race detector. The tests of the store run with it.
 	s.sidecar = prepare(m.t, "--config", s.file, "--admin-address", s.admin, "--read-timeout", "5s", "--write-timeout", "5s", "--lock-timeout", "10s")
 	s.env = []string{"AWS_ACCESS_KEY_ID=AKIDEXAMPLE", "AWS_SECRET_ACCESS_KEY=wJalrXUtnFEMI"}
 	s.run()
 	return s
 }
 
-// configure writes the file, as a whole: a sidecar sees the one or the other.
+// configure replaces the file as a whole, so that a sidecar sees the old one or the new one.
 func (m *move) configure(s *shop, backends string) {
 	m.t.Helper()
 	text := "apiVersion: sidecar.sidecart.dev/v1alpha1\nkind: SidecarConfig\nlocking: {mode: enabled}\n" + backends + "\n"
@@ -148,7 +148,7 @@ func (s *shop) progress(ctx context.Context) (p *struct {
 	return p
 }
 
-// tell has a sidecar move carts, and waits until it does.
+// tell tells a sidecar to move carts, and waits until it does.
 func (m *move) tell(s *shop) {
 	m.t.Helper()
 	m.configure(s, m.both())

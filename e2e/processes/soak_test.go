@@ -30,7 +30,7 @@ const (
 	soakCalm = 3 * time.Second
 	// soakPieces is up to how many pieces a client adds of one item, below what an item may have.
 	soakPieces = 9000
-	// soakFlat is from which time on a backend the memory must not grow. Within less it has not settled.
+	// soakFlat is the time on a backend after which memory must not grow any more. Before that it has not settled.
 	soakFlat = 10 * time.Minute
 )
 
@@ -70,7 +70,7 @@ type soak struct {
 	early, late int64
 }
 
-// ledger is what a client knows of what it counts in one cart: by the name of an item or of a metadata key.
+// ledger is what a client knows of its counts in one cart, by the name of an item or of a metadata key.
 type ledger map[string]*count
 
 // soakClient makes one call after the other, on one sidecar at a time.

@@ -28,9 +28,9 @@ func TestPostgres(t *testing.T) {
 	account.judge("web")
 }
 
-// TestMove moves carts from Redis to PostgreSQL while three pods add to them, as somebody does who knows the resource
-// alone: he changes the backend, restarts the pods as the status asks him to, and waits. A sidecar is killed meanwhile.
-// At the end Redis is switched off, and nothing that was acknowledged is lost.
+// TestMove moves carts from Redis to PostgreSQL while three pods add to them. The user knows only the resource: he
+// changes the backend, restarts the pods as the status asks him to, and waits. A sidecar is killed meanwhile. At the
+// end Redis is switched off, and nothing that was acknowledged is lost.
 func TestMove(t *testing.T) {
 	s := tellStory(t)
 	s.redis()
@@ -75,7 +75,7 @@ func TestMove(t *testing.T) {
 }
 
 // TestMemcached keeps carts in Memcached under load, kills a sidecar, and loses nothing. Then it restarts Memcached:
-// the carts are gone, which the CartStorage has said beforehand, and the shops go on with new ones.
+// the carts are gone, as the CartStorage has warned, and the shops go on with new ones.
 func TestMemcached(t *testing.T) {
 	s := tellStory(t)
 	s.server("memcached", 11211, `
@@ -115,8 +115,8 @@ stringData: {username: shop, password: correct-horse}
 `)
 }
 
-// server starts a backend of one pod by the name that config/samples has for it. The container is YAML, from its image
-// on.
+// server starts a backend of one pod under the name that config/samples uses for it. container is YAML, beginning with
+// the image.
 func (s *story) server(name string, port int, container string) {
 	s.Helper()
 	s.apply(fmt.Sprintf(`
@@ -148,7 +148,7 @@ spec:
 	s.kubectl("rollout", "status", "statefulset/"+name, "--timeout=90s")
 }
 
-// loaded applies the sample of that name and has three replicas add to carts in it, with locks.
+// loaded applies the sample of that name and lets three replicas add to carts in it, with locks.
 func (s *story) loaded(sample string) *account {
 	s.Helper()
 	s.apply(s.sample(sample + ".yaml"))

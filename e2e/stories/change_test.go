@@ -16,8 +16,8 @@ import (
 	"github.com/sidecart/sidecart/api/v1alpha1"
 )
 
-// told is how long a change may take to reach every sidecar. A second or two is usual; kubelets that nobody hastens
-// take 54 to 72 s.
+// told is how long a change may take to reach every sidecar. A second or two is usual; without a stamp on the pods,
+// kubelets take 54 to 72 s.
 const told = 20 * time.Second
 
 // TestChangeUnderLoad changes a CartStorage that three pods use: each change is in force in all of them within seconds,
@@ -39,7 +39,7 @@ func TestChangeUnderLoad(t *testing.T) {
 	if waits := s.waits(s.pods("web")[0].Name); waits < 5*time.Second {
 		t.Errorf("a sidecar waits %s for a lock, want the default of 5s", waits)
 	}
-	// Requests may take longer than any wait, or it would be their end that is measured.
+	// Requests may take longer than any wait. Otherwise their end would be measured.
 	lock := s.change(`{"locking":{"timeout":"1s"},"timeouts":{"request":"10s"}}`, 3)
 	for _, pod := range s.pods("web") {
 		if waits := s.waits(pod.Name); waits < time.Second || waits > 4*time.Second {
@@ -86,8 +86,8 @@ func TestChangeUnderLoad(t *testing.T) {
 	}
 }
 
-// TestWrongChange changes a CartStorage to what cannot work: sidecars go on with what they have, the status says which
-// and why, and as soon as the resource is right again, so is all else.
+// TestWrongChange makes changes of a CartStorage that cannot work. Sidecars go on with what they have, and the status
+// says which ones and why. As soon as the resource is right again, so is everything else.
 func TestWrongChange(t *testing.T) {
 	s := tellStory(t)
 	s.redis()
@@ -131,7 +131,7 @@ func TestWrongChange(t *testing.T) {
 	account.judgeFlawless("web", 2500)
 }
 
-// TestSecretComesLate names a Secret that nobody has made yet: the status says so, and making it is enough.
+// TestSecretComesLate names a Secret that does not exist yet: the status says so, and creating the Secret is enough.
 func TestSecretComesLate(t *testing.T) {
 	s := tellStory(t)
 	s.redis()
@@ -161,7 +161,7 @@ func (s *story) refusesPatch(spec, why string) {
 	}
 }
 
-// wouldChange is all that kubectl says to a dry run of a change of the CartStorage redis.
+// wouldChange is the whole output of kubectl for a dry run of a change of the CartStorage redis.
 func (s *story) wouldChange(spec string) string {
 	s.Helper()
 	cmd := world.Command(s.Context(), "kubectl", "-n", s.namespace, "patch", "cartstorage", "redis", "--dry-run=server", "--type=merge", "-p", `{"spec":`+spec+`}`)
@@ -173,7 +173,7 @@ func (s *story) wouldChange(spec string) string {
 	return string(out)
 }
 
-// change patches the CartStorage redis and measures until so many sidecars, which are all, run on it.
+// change patches the CartStorage redis and measures how long it takes until all sidecars, which are so many, run on it.
 func (s *story) change(spec string, sidecars int32) time.Duration {
 	s.Helper()
 	before, err := s.storage(s.Context(), "redis")
@@ -192,7 +192,7 @@ func (s *story) change(spec string, sidecars int32) time.Duration {
 	return took
 }
 
-// refuses applies what the API server must not accept, and wants to be told why.
+// refuses applies a manifest that the API server must refuse, and checks the reason.
 func (s *story) refuses(manifest, why string) {
 	s.Helper()
 	cmd := world.Command(s.Context(), "kubectl", "-n", s.namespace, "apply", "-f", "-")
@@ -313,7 +313,7 @@ func (s *story) quantities(pod string) map[string]int64 {
 	return found
 }
 
-// compare is what `shop check` does, for carts that are in no single backend: found is how much is in a cart.
+// compare does the same as `shop check`, for carts that are not all in one backend: found is how much is in a cart.
 func (a *account) compare(found func(cart string) int64) verdict {
 	a.s.Helper()
 	a.mu.Lock()

@@ -5,5 +5,5 @@
 // It needs Linux and root; elsewhere the stories are skipped and say how to run them. With SIDECART_E2E=required, as in
 // CI, that is a failure.
 //
-// There is nothing here but tests and what they share.
+// This package holds only tests and what they share.
 package stories

@@ -29,7 +29,8 @@ func TestInstall(t *testing.T) {
 	s.Log("\n" + s.kubectl("get", "cartstorage"))
 	s.Log("\n" + s.kubectl("get", "cartstorage", "-o", "wide"))
 
-	// What one pod puts into a cart, by its localhost, the other finds by its own; and it is in the Redis.
+	// One pod puts an item into a cart through its localhost. The other finds it through its own, and it is in the
+	// Redis.
 	web := s.pods("web")
 	s.shop(web[0].Name, "add", "u1", "mug", "2")
 	if got := s.shop(web[1].Name, "show", "u1"); !strings.Contains(got, `"mug"`) {

@@ -57,8 +57,8 @@ func (s *story) keepAccount(name string) *account {
 	return a
 }
 
-// followLogs hands on every line that a container of an app's pods logs, those of pods that come later included, until
-// ctx ends. Of a pod there is nothing more when take says that this line was its last.
+// followLogs hands on every line that a container of an app's pods logs, including pods that come later, until ctx
+// ends. When take says that a line was the last of its pod, no more lines of that pod are handed on.
 func (s *story) followLogs(ctx context.Context, follow *sync.WaitGroup, name, container string, take func(pod, line string) (last bool)) {
 	followed := map[string]bool{}
 	follow.Go(func() {
@@ -86,7 +86,8 @@ func started(p *corev1.Pod, container string) bool {
 	return false
 }
 
-// followLog takes in a log until the pod is gone. A stream that breaks, as with the API server, is begun again.
+// followLog reads a log until the pod is gone. If the stream breaks, as when the API server goes away, it begins
+// another.
 func (s *story) followLog(ctx context.Context, pod, container string, take func(pod, line string) (last bool)) {
 	for ctx.Err() == nil {
 		stream, err := world.Client().CoreV1().Pods(s.namespace).GetLogs(pod, &corev1.PodLogOptions{Container: container, Follow: true}).Stream(ctx)
@@ -220,7 +221,7 @@ func (a *account) judgeFlawless(name string, atLeast int64) {
 	a.flawless(a.judge(name), atLeast)
 }
 
-// flawless fails the test if a request failed, or too little was tried to say so.
+// flawless fails the test if a request failed, or if too few were made to prove anything.
 func (a *account) flawless(v verdict, atLeast int64) {
 	a.s.Helper()
 	if len(v.Failed) > 0 {

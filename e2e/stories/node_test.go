@@ -27,8 +27,8 @@ const (
 )
 
 // TestNodeKilled pulls the plug of one of two nodes under load on one hot cart, while a pod of that node holds a lease
-// on another cart. The survivors go on as soon as what the dead held has expired, the pods come up again on the other
-// node, and nothing that was acknowledged is lost.
+// on another cart. The survivors go on as soon as the locks of the dead have expired, the pods come up again on the
+// other node, and nothing that was acknowledged is lost.
 func TestNodeKilled(t *testing.T) {
 	s := tellStory(t)
 	s.redis()
@@ -125,7 +125,7 @@ func TestNodeKilled(t *testing.T) {
 	}
 }
 
-// onBothNodes spreads an app, and has its pods wait no longer than 5 s for a node that is gone, instead of 300.
+// onBothNodes spreads an app over the nodes, and lets its pods wait 5 s instead of 300 for a node that is gone.
 func onBothNodes(name string) string {
 	return `      topologySpreadConstraints:
       - {maxSkew: 1, topologyKey: kubernetes.io/hostname, whenUnsatisfiable: ScheduleAnyway, labelSelector: {matchLabels: {app: ` + name + `}}}

@@ -8,8 +8,8 @@ import (
 
 var installed sync.Once
 
-// install is how a user installs the operator; the first story to need it does. The namespace is one of those that let
-// nothing in which is not restricted and bounded.
+// install installs the operator as a user does; the first story that needs it calls this. The namespace admits only
+// pods that are restricted and have limits.
 func install(t *testing.T) {
 	t.Helper()
 	installed.Do(func() {

@@ -24,7 +24,7 @@ import (
 const operatorLabel = "app.kubernetes.io/name=sidecart-operator"
 
 // TestOutage takes the whole control plane away under load: first the operator with its webhook, then the API server.
-// Sidecars go on, restart and serve; and when all is back, it is put right without a hand.
+// Sidecars go on, restart and serve. When all is back, everything recovers by itself.
 func TestOutage(t *testing.T) {
 	s := tellStory(t)
 	s.redis()
@@ -66,8 +66,8 @@ func TestOutage(t *testing.T) {
 	})
 	t.Logf("the API server was away for %s, until it was ready again", away.Round(time.Second))
 
-	// The API server is back and the webhook is not: who does not ask for a sidecar starts, once the scheduler, the
-	// controllers and the kubelets have found it again, which takes them up to a minute.
+	// The API server is back and the webhook is not. Pods that do not ask for a sidecar start once the scheduler, the
+	// controllers and the kubelets have found the API server again, which takes up to a minute.
 	s.apply(fmt.Sprintf(podManifest, "plain", "app: plain") + fmt.Sprintf(container, "shop", "serve"))
 	s.kubectl("wait", "--for=condition=Ready", "pod/plain", "--timeout=150s")
 	const refusal = `failed calling webhook "inject.sidecart.dev"`
@@ -137,7 +137,7 @@ spec: {backend: {type: Memory}}
 		{"deleted", func(leader *corev1.Pod) {
 			world.MustKubectl(t, "-n", system, "delete", "pod", leader.Name, "--wait=false")
 		}},
-		// It cannot give its lease back, which others must wait for (15 s).
+		// It cannot give its lease back, so the others must wait for its end (15 s).
 		{"killed", func(leader *corev1.Pod) { s.crash(leader, "operator") }},
 		// Longer than a leader may lead without having renewed its lease (10 s).
 		{"cut off for 20 s, as all", func(*corev1.Pod) { s.withoutAPIServer(20*time.Second, nil, nil) }},
@@ -172,7 +172,7 @@ spec: {backend: {type: Memory}}
 	}
 }
 
-// restoreOperator sees to it that the stories that follow have an operator.
+// restoreOperator makes sure that the stories that follow have an operator.
 func restoreOperator(t *testing.T) {
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 2*soon)
@@ -282,7 +282,7 @@ func nodeOf(pod *corev1.Pod) int {
 	return n
 }
 
-// buy puts a mug into a new cart by a shop's page, as a browser does that reaches the pod. The shop asks its sidecar.
+// buy puts a mug into a new cart through a shop's page, like a browser that reaches the pod. The shop asks its sidecar.
 func buy(ctx context.Context, pod *corev1.Pod) error {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
@@ -305,8 +305,8 @@ func buy(ctx context.Context, pod *corev1.Pod) error {
 	return nil
 }
 
-// logged is how many adds each pod's load has had acknowledged, as the disks of the nodes have it: nobody else tells
-// where there is no API server.
+// logged is how many adds of each pod's load were acknowledged. It reads the disks of the nodes, since without an API
+// server there is no other way.
 func (s *story) logged(pods []corev1.Pod) map[string]int64 {
 	s.Helper()
 	acknowledged := map[string]int64{}

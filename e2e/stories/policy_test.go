@@ -18,9 +18,9 @@ const (
 	out = networkingv1.PolicyTypeEgress
 )
 
-// firewall judges TCP connections by the NetworkPolicies of one namespace as a network that enforces them does: a pod
-// that no policy is about is open, any other is open to what one of them allows. Address blocks are not known to it; no
-// policy of ours has any.
+// firewall judges TCP connections by the NetworkPolicies of one namespace, like a network that enforces them. A pod
+// that no policy selects is open. Any other is open to the connections that one of its policies allows. It does not
+// know address blocks; none of our policies has any.
 type firewall struct {
 	policies   []networkingv1.NetworkPolicy
 	namespaces map[string]labels.Set
@@ -42,7 +42,8 @@ func newFirewall(ctx context.Context, client kubernetes.Interface, namespace str
 	return w, nil
 }
 
-// lets says whether a pod may be reached at a port by a peer, or reach the peer's. No peer is somebody who is no pod.
+// lets says whether a pod may be reached at a port by a peer, or reach the peer's. A nil peer is somebody who is not a
+// pod.
 func (w *firewall) lets(pod *corev1.Pod, direction networkingv1.PolicyType, peer *corev1.Pod, port int32) bool {
 	open := true
 	for _, p := range w.policies {

@@ -16,7 +16,7 @@ import (
 )
 
 const (
-	// requestTimeout is timeouts.request where a CartStorage does not say otherwise.
+	// requestTimeout is the default of timeouts.request.
 	requestTimeout = 6 * time.Second
 	// resumed is how soon after its backend's return a sidecar should have an add acknowledged.
 	resumed = 2 * time.Second
@@ -110,7 +110,7 @@ func TestRedisRestarts(t *testing.T) {
 
 func rounded(d time.Duration) time.Duration { return d.Round(10 * time.Millisecond) }
 
-// observed is how something fared that is asked for a sign of life again and again.
+// observed is the result of asking something for a sign of life again and again.
 type observed struct {
 	s       *story
 	done    chan struct{}
@@ -118,7 +118,7 @@ type observed struct {
 	slowest time.Duration // answer of any kind
 }
 
-// observe asks until there was a bad answer and then good ones only.
+// observe asks until there was a bad answer and, after it, only good ones.
 func (s *story) observe(ask func(ctx context.Context) error) *observed {
 	ctx, cancel := context.WithCancel(s.Context())
 	o := &observed{s: s, done: make(chan struct{})}

@@ -16,8 +16,8 @@ import (
 	"github.com/sidecart/sidecart/api/v1alpha1"
 )
 
-// TestRestricted uses Sidecart where administrators are strict: the namespace enforces the restricted Pod Security
-// Standard and has a ResourceQuota of every kind. That of the operator is such a one in all stories.
+// TestRestricted uses Sidecart under strict administrators: the namespace enforces the restricted Pod Security Standard
+// and has a ResourceQuota of every kind. The operator's namespace is like that in all stories.
 func TestRestricted(t *testing.T) {
 	s := tellStory(t, restricted...)
 	// Room for Redis and two pods. A third shop would fit, a third shop with its sidecar does not.
@@ -52,7 +52,7 @@ spec:
 
 	s.scale("web", 3)
 	s.refused("web", "exceeded quota: room", "requested: limits.cpu=1500m", "limited: limits.cpu=5")
-	// Those that are there are well. What may come has decided about locking already.
+	// The pods that are there are well. The pods that may still come have already decided about locking.
 	s.settles("redis", func(cs *v1alpha1.CartStorage) string {
 		return both(updated(cs, 2), is(cs, "Ready", "True", ""), locking(cs, true, "MultipleReplicas"))
 	})
@@ -86,9 +86,9 @@ func (s *story) refused(name string, words ...string) {
 	})
 }
 
-// networkPolicies looks whether the chart's policies, as the API server has them, let through what the operator lives
-// on, by the addresses and ports of the objects that are there, and nothing else. This cluster does not enforce
-// policies, so the judge is the rules of Kubernetes as policy_test.go has them.
+// networkPolicies checks that the chart's policies, as the API server has them, let through the traffic that the
+// operator needs, by the addresses and ports of the present objects, and nothing else. This cluster does not enforce
+// policies, so policy_test.go judges by the rules of Kubernetes.
 func networkPolicies(s *story) {
 	policies := func() []string {
 		return strings.Fields(world.MustKubectl(s.T, "-n", system, "get", "networkpolicies", "-o", "name"))

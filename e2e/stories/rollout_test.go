@@ -41,7 +41,7 @@ func TestRollingUpdateUnderLoad(t *testing.T) {
 	t.Logf("rolling update of 3 replicas in %s: %d adds by %d pods, failed: [%s], slowest %.2f s", took.Round(time.Second), sum.Acknowledged, len(pods), failed, sum.SlowestS)
 }
 
-// TestSurgeUnderLoad rolls a shop of one replica, which by its strategy has two for a moment: it locks all along, for
+// TestSurgeUnderLoad rolls a shop of one replica, which has two for a moment by its strategy. It locks all along, since
 // the second one may come at any time.
 func TestSurgeUnderLoad(t *testing.T) {
 	s := tellStory(t)
@@ -129,7 +129,7 @@ spec:
 		return is(cs, "Ready", "True", v1alpha1.ReasonNoWorkloads)
 	})
 
-	// In a Deployment, each pod's init container writes by its own sidecar, and what it wrote is seen by the others.
+	// In a Deployment, each pod's init container writes through its own sidecar, and the others see that.
 	s.deploy(app{name: "web", storage: "redis", replicas: 1, pod: "      initContainers:\n" + fmt.Sprintf(container, "init", "init")})
 	s.rolledOut("web")
 	s.settled(1)
@@ -166,7 +166,7 @@ func (s *story) restart(name string) time.Duration {
 	return time.Since(began)
 }
 
-// lives are those of an app's pods.
+// lives has the lives of an app's pods.
 type lives struct {
 	s      *story
 	mu     sync.Mutex
@@ -179,13 +179,13 @@ type lives struct {
 
 type span struct{ first, last time.Time }
 
-// life is that of one pod: from the first to the last line of its load.
+// life is the life of one pod: from the first to the last line of its load.
 type life struct {
 	*corev1.Pod
 	span
 }
 
-// watchLives keeps what becomes of every pod of an app.
+// watchLives records what happens to every pod of an app.
 func (s *story) watchLives(name string) *lives {
 	s.Helper()
 	ctx, cancel := context.WithCancel(s.Context())
@@ -259,7 +259,7 @@ func (l *lives) inOrder() (all []life) {
 	return all
 }
 
-// complete says what is not known yet: logs and events come a little after what they tell.
+// complete says what is not known yet: logs and events come a little later than what they report.
 func (l *lives) complete(context.Context) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -286,7 +286,7 @@ func terminated(pod *corev1.Pod) map[string]*corev1.ContainerStateTerminated {
 }
 
 // inOrder fails the test unless a pod that has ended had its sidecar before and after all other containers, and all
-// ended well. Kubernetes tells these times in whole seconds.
+// ended well. Kubernetes gives these times in whole seconds.
 func (s *story) inOrder(pod *corev1.Pod) {
 	s.Helper()
 	ends := terminated(pod)

@@ -11,8 +11,8 @@ import (
 )
 
 // redis starts the Redis that config/samples/redis.yaml means, with its password and with every write in its file
-// before it is answered. The file outlives the process and the container, and is in memory, since how long a busy disk
-// takes is not what the stories are about.
+// before it is answered. The file outlives the process and the container. It is in memory, since the stories are not
+// about the speed of a busy disk.
 func (s *story) redis() {
 	s.Helper()
 	s.redisCalled("redis")
@@ -76,7 +76,7 @@ type app struct {
 	pod      string // YAML, more of the pod's spec, indented by six
 }
 
-// deploy applies the app's Deployment; nothing of it is about Sidecart but its label.
+// deploy applies the app's Deployment. Only its label is about Sidecart.
 func (s *story) deploy(a app) {
 	s.Helper()
 	strategy, load := "", ""
@@ -123,7 +123,7 @@ func (s *story) rolledOut(name string) {
 	s.kubectl("rollout", "status", "deployment/"+name, "--timeout=90s")
 }
 
-// pods of an app that do not end.
+// pods are those of an app that are not ending.
 func (s *story) pods(name string) []corev1.Pod {
 	s.Helper()
 	var list corev1.PodList

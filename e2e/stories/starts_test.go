@@ -16,8 +16,8 @@ import (
 	"github.com/sidecart/sidecart/e2e/cluster"
 )
 
-// TestPortsChange changes the ports of a CartStorage that pods use, and kills the sidecar of one of them: it listens
-// where its pod says, as before, nothing is refused meanwhile, and a new pod has the new ports.
+// TestPortsChange changes the ports of a CartStorage that pods use, and kills the sidecar of one of them. It still
+// listens where its pod says, nothing is refused meanwhile, and a new pod has the new ports.
 func TestPortsChange(t *testing.T) {
 	s := tellStory(t)
 	s.redis()
@@ -49,8 +49,8 @@ func TestPortsChange(t *testing.T) {
 	}
 }
 
-// TestLastGood gives two pods a configuration that they refuse and kills the sidecar of one: it comes up on what both
-// run on, says so, and serves. So does a pod that is made meanwhile.
+// TestLastGood gives two pods a configuration that they refuse and kills the sidecar of one. It comes up on the
+// configuration that both run on, says so, and serves. So does a pod that is created meanwhile.
 func TestLastGood(t *testing.T) {
 	s := tellStory(t)
 	s.redis()
@@ -94,8 +94,8 @@ func TestLastGood(t *testing.T) {
 	s.settled(3)
 }
 
-// TestStartsWithoutItsBackend starts pods while their backend is away: they run, the status says what is wrong, and
-// only the pod that asks for it is not ready. When the backend comes, all is well.
+// TestStartsWithoutItsBackend starts pods while their backend is away. They run, the status says what is wrong, and
+// only the pod whose readiness depends on the backend is not ready. When the backend comes, all is well.
 func TestStartsWithoutItsBackend(t *testing.T) {
 	s := tellStory(t)
 	s.kubectl("create", "secret", "generic", "redis-auth", "--from-literal=password=correct-horse")
@@ -123,8 +123,8 @@ func TestStartsWithoutItsBackend(t *testing.T) {
 	}
 }
 
-// TestProxyInThePod reaches the backend by a proxy in the same pod alone, which is a native sidecar: by order Last it
-// runs before ours, which is ready when the app starts. By order First the pod comes up as well.
+// TestProxyInThePod reaches the backend only through a proxy in the same pod, a native sidecar. With order Last the
+// proxy runs before our sidecar, which is ready when the app starts. With order First the pod comes up as well.
 func TestProxyInThePod(t *testing.T) {
 	s := tellStory(t)
 	s.redis()
@@ -174,8 +174,8 @@ func TestProxyInThePod(t *testing.T) {
 	}
 }
 
-// TestDrain empties a node of pods with sidecars, by `kubectl drain` without --delete-emptydir-data. Where carts are in
-// a folder of the node, it refuses.
+// TestDrain empties a node of pods with sidecars, by `kubectl drain` without --delete-emptydir-data. If carts are in a
+// folder of the node, the drain refuses.
 func TestDrain(t *testing.T) {
 	s := tellStory(t)
 	s.redis()

@@ -22,7 +22,7 @@ import (
 func TestStatus(t *testing.T) {
 	s := tellStory(t)
 	s.redis()
-	// Its CartStorage comes later: until then its controller waits longer from try to try.
+	// Its CartStorage comes later. Until then its controller waits longer after each try.
 	refusedAt := time.Now()
 	s.deploy(app{name: "early", storage: "late", replicas: 2})
 	s.refused("early", "there is no CartStorage late in namespace "+s.namespace)
@@ -171,7 +171,7 @@ func (s *story) told(name string) (out []string) {
 	return out
 }
 
-// hasTold waits until an event since so many says so: events reach the API server later than the status.
+// hasTold waits until an event after the first so many says so. Events reach the API server later than the status.
 func (s *story) hasTold(name string, before int, what string) {
 	s.Helper()
 	s.eventually("an event of "+name, func(context.Context) error {
@@ -183,7 +183,7 @@ func (s *story) hasTold(name string, before int, what string) {
 	})
 }
 
-// newEvents shows the events since so many.
+// newEvents shows the events after the first so many.
 func (s *story) newEvents(name string, before int, what string) {
 	s.Helper()
 	all := s.told(name)[before:]

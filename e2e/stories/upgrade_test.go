@@ -17,8 +17,8 @@ import (
 	"github.com/sidecart/sidecart/api/v1alpha1"
 )
 
-// TestUpgrade upgrades the operator, then the sidecars, uninstalls the operator and installs it again, and meanwhile
-// the shop sells.
+// TestUpgrade upgrades the operator, then the sidecars, uninstalls the operator and installs it again. The shop sells
+// meanwhile.
 func TestUpgrade(t *testing.T) {
 	s := tellStory(t)
 	t.Cleanup(func() { reinstall(t) })
@@ -51,7 +51,7 @@ func TestUpgrade(t *testing.T) {
 			t.Errorf("%s runs %s after the upgrade", pod.Name, image)
 		}
 	}
-	// The new operator has looked at them, and is content: an older sidecar is no fault.
+	// The new operator has looked at the sidecars and is content: an older sidecar is not a fault.
 	s.settles("redis", well)
 	if diff := cmp.Diff(before, s.sidecars("web")); diff != "" {
 		t.Errorf("the upgrade of the operator changed running sidecars (-before +after):\n%s", diff)
@@ -86,7 +86,7 @@ func TestUpgrade(t *testing.T) {
 	if diff := cmp.Diff(alone, s.sidecars("web")); diff != "" {
 		t.Errorf("sidecars changed while the operator was away (-before +after):\n%s", diff)
 	}
-	// It acts again: what is changed now, all of them learn.
+	// The operator acts again: all sidecars learn of a change that is made now.
 	s.kubectl("patch", "cartstorage", "redis", "--type=merge", "-p", `{"spec":{"ttl":"12h"}}`)
 	s.eventually("the sidecars to run a new configuration", func(context.Context) error {
 		for pod, now := range s.sidecars("web") {
@@ -101,7 +101,7 @@ func TestUpgrade(t *testing.T) {
 	account.judgeFlawless("web", 5000)
 }
 
-// sidecar is what tells one run of a sidecar from another, and what it says of itself.
+// sidecar identifies one run of a sidecar, and has what it says of itself.
 type sidecar struct {
 	Container  string
 	Version    string
@@ -160,7 +160,7 @@ func (s *story) listed(sidecars int, version string) {
 	})
 }
 
-// operators are the operator's pods that do not end.
+// operators are the operator's pods that are not ending.
 func operators(t *testing.T) (pods []corev1.Pod) {
 	t.Helper()
 	list, err := world.Client().CoreV1().Pods(system).List(t.Context(), metav1.ListOptions{LabelSelector: "app.kubernetes.io/name=sidecart-operator"})

@@ -18,11 +18,11 @@ import (
 const (
 	// system is where the operator is installed.
 	system = "sidecart-system"
-	// soon is how long anything may take that should be there at once, on a busy machine.
+	// soon bounds, for a busy machine, the wait for something that should happen at once.
 	soon = 90 * time.Second
 )
 
-// versions of the images: two that differ in nothing but their name and what they say of themselves.
+// versions of the images: two that differ only in their name and in the version that they report.
 const (
 	thisVersion = "e2e-1"
 	nextVersion = "e2e-2"
@@ -112,7 +112,7 @@ func images(ctx context.Context, dir, version string) (archives []string, err er
 	return archives, nil
 }
 
-// tell says what the cluster looks like after a failure.
+// tell prints the state of the cluster after a failure.
 func tell() {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
@@ -152,7 +152,7 @@ func tellStory(t *testing.T, labels ...string) *story {
 	return s
 }
 
-// logs shows what was said in the namespace and by the operator.
+// logs shows the logs of the namespace and of the operator.
 func (s *story) logs() {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.Context()), time.Minute)
 	defer cancel()

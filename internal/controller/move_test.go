@@ -43,8 +43,8 @@ func (w *world) backendsOf(name string) string {
 	return fmt.Sprintf("%s from %s", c.Backend.Type, c.MoveFrom.Backend.Type)
 }
 
-// The whole life of a move: it waits for pods that cannot take part, begins by itself, tells how far it is, does not
-// end as long as a sidecar may write to the former backend alone, and ends by itself.
+// The whole life of a move: it waits for pods that cannot take part, begins by itself, reports its progress, and ends
+// by itself, but not as long as a sidecar may write to the former backend alone.
 func TestMove(t *testing.T) {
 	w := newWorld(t)
 	w.reviewed()
@@ -84,7 +84,8 @@ func TestMove(t *testing.T) {
 		t.Errorf("while carts move, the sidecars use %s", got)
 	}
 
-	// A walk of one finds nothing left again and again, as the other says that it runs the configuration before.
+	// The walk of one sidecar finds nothing left again and again, while the other says that it runs the configuration
+	// before.
 	walks := func(carried uint64, left int64, message string) func(r *Report) {
 		return func(r *Report) {
 			age := 0.0
@@ -154,7 +155,7 @@ func TestMove(t *testing.T) {
 	w.forgetMove("shop")
 	w.moves("shop", v1alpha1.MoveFinished, "")
 
-	// moveFrom can go now, and with it what is said of the move.
+	// moveFrom can go now, and with it the status of the move.
 	update(w, "shop", &v1alpha1.CartStorage{}, func(cs *v1alpha1.CartStorage) { cs.Spec.MoveFrom = nil })
 	w.settles("shop", func(cs *v1alpha1.CartStorage) string {
 		if cs.Status.Move != nil || cs.Spec.MoveFrom != nil {
@@ -176,8 +177,8 @@ func (w *world) forgetMove(name string) {
 	update(w, name, &v1alpha1.CartStorage{}, func(cs *v1alpha1.CartStorage) { cs.Spec.Limits.MaxItems++ })
 }
 
-// A move that has begun does not wait again because the status was lost: carts that have moved are where only a sidecar
-// finds them that knows both backends.
+// A move that has begun does not wait again if the status was lost: only a sidecar that knows both backends finds the
+// carts that have moved.
 func TestMoveIsNotBegunTwice(t *testing.T) {
 	w := newWorld(t)
 	w.reviewed()
@@ -198,7 +199,7 @@ func TestMoveIsNotBegunTwice(t *testing.T) {
 		t.Errorf("the sidecars use %s", got)
 	}
 
-	// Without pods nobody moves anything.
+	// Without pods nothing moves.
 	app.makePods(0)
 	w.moves("shop", v1alpha1.MoveMoving, "no pod runs: carts move when one does")
 }
@@ -253,7 +254,7 @@ func TestChangesDuringAMove(t *testing.T) {
 	dry("backend: {type: Redis, redis: {addresses: [\"b:1\"], database: 0, minReplicas: 1}}\n"+port, false, "")
 	dry(strings.Replace(to("b:1"), "Move", "Accept", 1)+"\nmoveFrom: null", false, "carts stay in Redis "+address+": how many under prefix cart is not known")
 
-	// Back: what has moved moves back, and the former backend is the other one.
+	// Back: the carts that have moved move back, and the former backend is now the other one.
 	if message, err := apply(to(address)); err != nil {
 		t.Fatal(message)
 	}

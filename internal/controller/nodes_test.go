@@ -26,8 +26,8 @@ import (
 // idle on a pod keeps the nodes from starting it.
 const idle = "sidecart.dev/test-idle"
 
-// nodes do for pods what kubelets and sidecars do: they start them, with an address of their own on loopback, refresh
-// their configuration when they are stamped, and answer on /statusz.
+// nodes play the part of kubelets and sidecars: they start pods, each with its own address on loopback, refresh their
+// configuration when they are stamped, and answer on /statusz.
 type nodes struct {
 	t      testing.TB
 	c      client.WithWatch
@@ -217,7 +217,7 @@ func (n *nodes) serve(w http.ResponseWriter, r *http.Request) {
 	_ = json.NewEncoder(w).Encode(report)
 }
 
-// says has the sidecar of a pod report what change makes of the truth.
+// says makes the sidecar of a pod report the truth as altered by change.
 func (n *nodes) says(namespace, pod string, change func(*Report)) {
 	n.t.Helper()
 	n.sidecar(namespace, pod, func(p *running) { p.change = change })
@@ -254,7 +254,7 @@ func (n *nodes) freeze(frozen bool) {
 	n.frozen = frozen
 }
 
-// backends are there, or away for all sidecars.
+// backends makes the backends of all sidecars available, or unavailable.
 func (n *nodes) backends(there bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()

@@ -26,7 +26,7 @@ spec:
     subresources: {scale: {specReplicasPath: .spec.replicas, statusReplicasPath: .status.replicas}}
 `
 
-// An owner of a kind that nobody here has heard of is asked for its scale, and the operator's role lets it.
+// An owner of an unknown kind is asked for its scale, and the operator's role allows that.
 func TestScaledOwner(t *testing.T) {
 	w := newWorld(t)
 	if message, err := w.cluster.Apply(t, w.namespace, rolloutCRD); err != nil {
@@ -51,7 +51,7 @@ func TestScaledOwner(t *testing.T) {
 	})
 }
 
-// What changes is announced once, however often it is looked at.
+// A change is announced once, however often the operator looks at it.
 func TestEvents(t *testing.T) {
 	w := newWorld(t)
 	w.cartStorage("shop")

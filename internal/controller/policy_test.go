@@ -16,7 +16,7 @@ import (
 	"github.com/sidecart/sidecart/internal/render"
 )
 
-// All tests run the operator with the policies on; this one is about what they refuse to whoever has its token.
+// All tests run the operator with the policies on. This one is about what they refuse to anybody who has its token.
 func TestPolicies(t *testing.T) {
 	w := newWorld(t)
 	w.cartStorage("shop")
@@ -27,7 +27,7 @@ func TestPolicies(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	// What the cluster needs, in the way of its own controllers.
+	// Objects that the cluster itself needs, as its controllers make them.
 	plain := func(namespace, name string) *corev1.Pod {
 		pod := w.pod(name, "shop")
 		pod.Namespace, pod.Labels = namespace, map[string]string{"app": name}
@@ -141,7 +141,7 @@ func TestPolicies(t *testing.T) {
 		}
 	}
 
-	// Nobody else is held by them.
+	// The policies bind nobody else.
 	update(w, ours.Name, &corev1.Pod{}, func(p *corev1.Pod) { p.Annotations["a"] = "b" })
 	update(w, "foreign", &corev1.ConfigMap{}, func(cm *corev1.ConfigMap) { cm.Data["a"] = "2" })
 	if w.getPod(ours.Name).Labels[v1alpha1.InjectLabel] != "shop" {

@@ -82,7 +82,7 @@ func fair(t *testing.T, n int) {
 	early := slices.Clone(order)
 	mu.Unlock()
 	for _, namespace := range []string{"quiet", "quiet too"} {
-		// Before it are what is in work, what is in line, and the other quiet one.
+		// Before it are only the requests in work and in line, and that of the other quiet namespace.
 		if at := slices.Index(early, namespace); at < 0 || at > 2*n {
 			t.Errorf("%s came at place %d of %d, want %d at most", namespace, at, len(early), 2*n)
 		}
@@ -119,7 +119,7 @@ func TestQueueLeavesAWorker(t *testing.T) {
 	}
 }
 
-// What is asked for while it is in line is looked at once; while it is in work, once again.
+// A request that comes again while it is in line is worked on once; while it is in work, once more.
 func TestQueueForgetsNothing(t *testing.T) {
 	q := newFairQueue("again", 1, time.Now)
 	defer q.ShutDown()
@@ -147,7 +147,8 @@ func TestQueueForgetsNothing(t *testing.T) {
 	}
 }
 
-// Liveness fails when a worker does not come back, or none takes what is in line; not in a replica that does not lead.
+// Liveness fails when a worker does not come back, or no worker takes from the line, but not in a replica that does not
+// lead.
 func TestWorkersThatDoNotAdvance(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &workers{now: time.Now}

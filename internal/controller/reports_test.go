@@ -21,7 +21,7 @@ import (
 	"github.com/sidecart/sidecart/internal/render"
 )
 
-// answering are pods at whose admin port the handler answers.
+// answering returns pods whose admin ports are served by handler.
 func answering(t *testing.T, n int, handler http.HandlerFunc) []*corev1.Pod {
 	t.Helper()
 	server := httptest.NewServer(handler)
@@ -55,7 +55,7 @@ func askAll(t *testing.T, c *census, pods []*corev1.Pod) (all []sidecar) {
 	return all
 }
 
-// Whatever pods answer, little of it is kept.
+// Whatever pods answer, only little of it is kept.
 func TestReportsAreBounded(t *testing.T) {
 	const pods, most = 200, 10 // MiB
 	for _, r := range []struct {
@@ -113,7 +113,7 @@ func reportText(r *Report) string {
 	return r.Config.State + r.Config.Message + r.Backend.Message
 }
 
-// A body over the limit is told, and not read to its end.
+// A body over the limit is reported, and not read to its end.
 func TestReportTooLong(t *testing.T) {
 	pod := answering(t, 1, says(`{"config": {"state": %q}}`, maxReport))[0]
 	_, err := NewHTTPFetcher(20*time.Second).Fetch(t.Context(), pod)
@@ -155,8 +155,8 @@ func (f *slowFetcher) Fetch(ctx context.Context, pod *corev1.Pod) (Report, error
 	}
 }
 
-// Sidecars that answer slowly are asked few at once, however many there are; those of other namespaces are asked
-// meanwhile.
+// However many sidecars of a namespace answer slowly, only a few are asked at once, and those of other namespaces are
+// asked meanwhile.
 func TestFetchesAreBounded(t *testing.T) {
 	f := &slowFetcher{release: make(chan struct{})}
 	c := newCensus(f, time.Hour)

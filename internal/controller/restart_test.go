@@ -65,7 +65,7 @@ func TestOutdatedIsVisible(t *testing.T) {
 		}
 		return ""
 	})
-	// One event, however often it is looked at.
+	// One event, however often the operator looks at it.
 	update(w, "web-1-1", w.getPod("web-1-1"), func(p *corev1.Pod) { p.Annotations[v1alpha1.InjectedAsAnnotation] = "" })
 	w.settles("shop", func(cs *v1alpha1.CartStorage) string {
 		return outdatedIs(cs, "web", 2, "an older operator injected it")
@@ -184,7 +184,7 @@ func TestRolloutRestart(t *testing.T) {
 		t.Errorf("it is not done: %+v", cs.Status)
 	}
 
-	// Pods that come out as before, as from a webhook of another version, are not restarted for ever.
+	// Pods that are still outdated after a restart, as from a webhook of another version, are not restarted for ever.
 	key := w.restartedFor("a")
 	update(w, first.pods[0], w.getPod(first.pods[0]), func(p *corev1.Pod) { p.Annotations[v1alpha1.InjectedAsAnnotation] = "{}" })
 	says("a", 1, "it was restarted for this once and is not again: kubectl rollout restart deployment/a")
@@ -193,7 +193,7 @@ func TestRolloutRestart(t *testing.T) {
 	}
 }
 
-// A ReplicaSet whose pods the webhook refused is nudged when the cause is gone, and is left alone when somebody else
+// A ReplicaSet whose pods the webhook refused is nudged when the cause is gone. It is left alone if another webhook
 // refuses.
 func TestRefusedPodsAreNudged(t *testing.T) {
 	w := newWorld(t)
@@ -305,8 +305,7 @@ func TestDidYouMean(t *testing.T) {
 	}
 }
 
-// What the operator may write of workloads is one annotation of their template, and one of their own by way of the
-// status.
+// The operator may write two annotations of workloads: one on their template, and one on themselves through the status.
 func TestPoliciesOfWorkloads(t *testing.T) {
 	w := newWorld(t)
 	w.allowRollouts()
@@ -362,6 +361,6 @@ func TestPoliciesOfWorkloads(t *testing.T) {
 			t.Errorf("%s: error is %v, want %q of a policy", r.name, r.err, r.want)
 		}
 	}
-	// Nobody else is held by it.
+	// The policy binds nobody else.
 	update(w, "web", &appsv1.Deployment{}, func(d *appsv1.Deployment) { d.Spec.Paused = true })
 }

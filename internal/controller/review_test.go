@@ -37,7 +37,7 @@ func (w *world) reviewed() {
 	})
 }
 
-// A change is told before it is made: where carts stay and how many, what needs a restart, and what becomes of locking.
+// Warnings before a change say where carts stay and how many, what needs a restart, and what happens to locking.
 func TestChangesAreToldBefore(t *testing.T) {
 	w := newWorld(t)
 	w.reviewed()
@@ -102,7 +102,7 @@ func TestChangesAreToldBefore(t *testing.T) {
 	if err != nil || !strings.Contains(message, "3 pods use it: they go on with their last configuration") || !strings.Contains(message, "carts stay in Redis "+address+": 1,204 seen under prefix cart") {
 		t.Errorf("delete: %v\n%s", err, message)
 	}
-	// More than was counted, and nobody who counts.
+	// There are more carts than were counted, or no sidecar counts.
 	for answer, want := range map[string]string{
 		`{"carts": 1000000, "more": true}`: "more than 1,000,000 seen under prefix cart",
 		"no JSON":                          "how many under prefix cart is not known, since no sidecar says so",
@@ -126,7 +126,7 @@ func TestChangesAreToldBefore(t *testing.T) {
 	}
 }
 
-// Without an operator CartStorages are written as ever, and the rules that keep carts hold.
+// Without an operator CartStorages are still written, and the rules that keep carts hold.
 func TestRulesHoldWithoutTheOperator(t *testing.T) {
 	w := newWorld(t)
 	w.reviewed()
@@ -154,7 +154,7 @@ func (silentCounter) Count(ctx context.Context, _ *corev1.Pod) (CartCount, error
 	return CartCount{}, ctx.Err()
 }
 
-// A review ends in time, whoever does not answer.
+// A review ends in time, even if a sidecar does not answer.
 func TestReviewEnds(t *testing.T) {
 	w := newWorld(t, func(o *Options) { o.Fetcher = silentCounter{} })
 	w.reviewed()
@@ -179,7 +179,7 @@ func TestReviewEnds(t *testing.T) {
 	})
 }
 
-// What no sidecar could run on is refused by the review too, and one that is there already stays writable.
+// The review also refuses a CartStorage that no sidecar could run on. One that exists already stays writable.
 func TestReviewRefuses(t *testing.T) {
 	w := newWorld(t)
 	v := &Reviewer{r: &Reconciler{client: w.c, live: w.c, census: newCensus(silentCounter{}, time.Minute), now: time.Now}}
@@ -199,7 +199,7 @@ func TestReviewRefuses(t *testing.T) {
 		return v.Handle(ctx, admission.Request{AdmissionRequest: admissionv1.AdmissionRequest{Operation: op, OldObject: was, Object: is, Namespace: w.namespace}})
 	}
 	memory := storage("backend: {type: Memory}")
-	// A dialect that the API server's rules take and no sidecar has, as one of a newer CRD.
+	// A dialect that the API server's rules accept and no sidecar has, as with a newer CRD.
 	critical := storage("{backend: {type: Memory}, criticalBackend: {type: Database, database: {dialect: Oracle, host: db, name: carts}}}")
 	const says = "criticalBackend.database.dialect: Oracle is not built into this version"
 	if r := ask(admissionv1.Create, runtime.RawExtension{}, critical); r.Allowed || !strings.Contains(r.Result.Message, says) {

@@ -60,7 +60,7 @@ func reconciles(t *testing.T) (n float64) {
 	return n
 }
 
-// requests counts what this process has sent to the API server, and how much of it writes.
+// requests counts the requests of this process to the API server, and those of them that write.
 func requests(t *testing.T) (all, writes float64) {
 	t.Helper()
 	families, err := metrics.Registry.Gather()
@@ -107,7 +107,8 @@ func TestManyCartStorages(t *testing.T) {
 	parallel(t, storages*each, func(i int) error {
 		for {
 			err := w.c.Create(t.Context(), w.pod(fmt.Sprintf("web-%d-%d", i%storages, i/storages), fmt.Sprintf("shop-%d", i%storages)))
-			// The webhook does not know of a CartStorage yet, and says so, as to the controller of a ReplicaSet.
+			// The webhook does not know of a CartStorage yet, and says so, as it would to the controller of a
+			// ReplicaSet.
 			if err == nil || !strings.HasSuffix(err.Error(), "try again") {
 				return err
 			}
@@ -145,7 +146,7 @@ func TestManyCartStorages(t *testing.T) {
 		return w.c.Patch(context.Background(), cs, client.RawPatch("application/merge-patch+json", []byte(`{"spec": {"limits": {"maxItems": 13}}}`)))
 	})
 	allReady(start)
-	// Nobody else's business is done: a change costs its own rounds, its pods' stamps included.
+	// A change costs only its own rounds, including the stamps of its pods.
 	if per := (reconciles(t) - before) / (storages + 1); per > 4*each {
 		t.Errorf("a change costs %.1f reconciles, want less than %d", per, 4*each)
 	} else {
@@ -162,7 +163,7 @@ func TestManyCartStorages(t *testing.T) {
 
 func since(t time.Time) time.Duration { return time.Since(t).Round(10 * time.Millisecond) }
 
-// quietAndOutage measures what the operator asks for when nothing happens, and how soon it says that no backend
+// quietAndOutage measures how much the operator asks while nothing happens, and how soon it says that no backend
 // answers.
 func quietAndOutage(t *testing.T, w *world, storages, each int) {
 	t.Helper()

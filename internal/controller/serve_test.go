@@ -28,7 +28,7 @@ func from(t *testing.T, host, address string) net.Conn {
 	return c
 }
 
-// Thousands of half-sent requests of one host keep neither memory nor others from being answered.
+// Thousands of half-sent requests of one host neither use up memory nor keep others from being answered.
 func TestConnectionsAreBounded(t *testing.T) {
 	const strangers = 2000
 	entered, leave := make(chan struct{}), make(chan struct{})
@@ -78,7 +78,7 @@ func TestConnectionsAreBounded(t *testing.T) {
 	} else {
 		t.Logf("the heap has grown by %.1f MiB, this test's own ends included", grown)
 	}
-	// Who was being answered was not put out.
+	// The connections that were being answered were not closed.
 	close(leave)
 	_ = slow.SetDeadline(time.Now().Add(10 * time.Second))
 	if resp, err := http.ReadResponse(bufio.NewReader(slow), nil); err != nil || resp.StatusCode != http.StatusOK {
@@ -96,7 +96,7 @@ func TestConnectionsAreBounded(t *testing.T) {
 	}
 }
 
-// Where everybody is being answered, one more is not let in.
+// If all connections are being answered, one more is not let in.
 func TestConnectionsAllBusy(t *testing.T) {
 	inner, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -126,7 +126,7 @@ func TestConnectionsAllBusy(t *testing.T) {
 	<-accepted
 }
 
-// Strangers do not fill the log; a panic of ours is told.
+// Strangers cannot fill the log; a panic of ours is logged.
 func TestServerLog(t *testing.T) {
 	var told bytes.Buffer
 	log := logr.FromSlogHandler(slog.NewTextHandler(&told, nil))

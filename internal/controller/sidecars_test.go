@@ -56,12 +56,12 @@ func TestUnreachableSidecar(t *testing.T) {
 	w.allUpdated("shop", 2)
 }
 
-// The operator may not look at Secrets: what is wrong with one is heard from the kubelet, which cannot mount it, and
+// The operator may not look at Secrets. It hears what is wrong with one from the kubelet, which cannot mount it, and
 // from the sidecar, which cannot log in with it.
 func TestSecretMissingMadeRotated(t *testing.T) {
 	w := newWorld(t)
 	w.cartStorage("shop", `backend: {type: Redis, redis: {addresses: ["redis:6379"], credentialsSecretRef: {name: redis-auth}}}`)
-	// Ready stays True only where it was True before the pod came.
+	// Ready stays True only if it was True before the pod came.
 	w.settles("shop", func(cs *v1alpha1.CartStorage) string { return is(cs, "Ready", "True", "NoWorkloads") })
 	pod := w.pod("web", "shop", func(p *corev1.Pod) { p.Annotations = map[string]string{idle: "true"} })
 	w.create(pod)
@@ -110,7 +110,7 @@ func TestSecretMissingMadeRotated(t *testing.T) {
 	w.allUpdated("shop", 1)
 }
 
-// A pod whose volume was made before the configuration named another file must be made anew.
+// A pod whose volume was made before the configuration named another file must be created anew.
 func TestPodLacksFile(t *testing.T) {
 	w := newWorld(t)
 	w.cartStorage("shop")
@@ -206,7 +206,7 @@ func TestMissingSidecar(t *testing.T) {
 		return ""
 	})
 
-	// What comes after an eviction without a sidecar shows that the webhook is not called here.
+	// A pod that comes after an eviction, without a sidecar, shows that the webhook is not called here.
 	w.slipped(app, 1)
 	w.settles("shop", func(cs *v1alpha1.CartStorage) string {
 		if m := condition(cs, "Ready").Message; !strings.Contains(m, "nothing more is evicted") {

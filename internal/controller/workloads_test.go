@@ -39,7 +39,7 @@ func ownedBy(o client.Object, gvk schema.GroupVersionKind) func(*corev1.Pod) {
 
 var replicaSet = appsv1.SchemeGroupVersion.WithKind("ReplicaSet")
 
-// app is a Deployment, and the world does what its controllers would.
+// app is a Deployment, for which the world does the work of the controllers.
 type app struct {
 	w           *world
 	name        string

@@ -35,8 +35,8 @@ type databaseSetup struct {
 	args      []string
 }
 
-// WithSync makes every acknowledged change survive a crash of the machine, as servers do unless they are told not to.
-// Tests that only end the process need it as little as those that end nothing.
+// WithSync makes every acknowledged change survive a crash of the machine, as servers do by default. Tests that at most
+// end the process do not need it.
 func WithSync() DatabaseOption { return func(s *databaseSetup) { s.durable = true } }
 
 // WithServerArgs adds arguments to the command line of the server.
@@ -65,7 +65,7 @@ func (s *DatabaseServer) files(setup databaseSetup) (cert, key string) {
 	return cert, key
 }
 
-// launch finds a port and starts the server, again where somebody took the port.
+// launch finds a port and starts the server. If somebody took the port meanwhile, it tries another.
 func (s *DatabaseServer) launch() {
 	s.tb.Helper()
 	const attempts = 5
@@ -81,8 +81,8 @@ func (s *DatabaseServer) launch() {
 	s.tb.Fatalf("%v", err)
 }
 
-// Restart stops the server, if it runs, and starts it in the same place with the same data. Processes of one that was
-// killed hold its memory until they have seen that: it is started again until they have.
+// Restart stops the server, if it runs, and starts it in the same place with the same data. After a kill, the server's
+// child processes hold its memory until they notice; Restart starts it again until they have gone.
 func (s *DatabaseServer) Restart() {
 	s.tb.Helper()
 	s.Stop()
@@ -117,7 +117,7 @@ func (s *DatabaseServer) URL(user, database string) string {
 	return fmt.Sprintf("%s://%s@%s/%s", s.scheme, user, s.Addr(), database)
 }
 
-// NewDatabase makes an empty database, and returns its URL as a superuser. It is there as long as the server.
+// NewDatabase makes an empty database, and returns its URL as a superuser. It exists as long as the server does.
 func (s *DatabaseServer) NewDatabase(tb TB) (url string) {
 	tb.Helper()
 	name := "db_" + strings.ToLower(rand.Text())
@@ -127,8 +127,8 @@ func (s *DatabaseServer) NewDatabase(tb TB) (url string) {
 	return s.URL(s.user, name)
 }
 
-// Query runs statements as a superuser, in a database or, where that is "", in the server's own, and returns the rows,
-// one a line, with tabs between the columns.
+// Query runs statements as a superuser, in a database or, if that is "", in the server's own. It returns the rows, one
+// per line, with tabs between the columns.
 func (s *DatabaseServer) Query(database, statements string) (string, error) {
 	cmd := s.client(s.Port, database, statements)
 	cmd.Dir = s.dir

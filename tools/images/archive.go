@@ -120,7 +120,7 @@ func writeLayout(folder, ref string, all []built) (v1.Hash, error) {
 	return named.Digest, writeDockerManifest(path, ref, all[0].image)
 }
 
-// normalized is the name as containerd and the kubelet know it: what has no host is on Docker's.
+// normalized is the name as containerd and the kubelet know it: a name without a host is on Docker's.
 func normalized(ref string) string {
 	if host, _, _ := strings.Cut(ref, "/"); strings.ContainsAny(host, ".:") || host == "localhost" {
 		return ref
@@ -170,8 +170,8 @@ func writeBlob(path layout.Path, mediaType types.MediaType, data []byte) (v1.Des
 		path.WriteBlob(hash, io.NopCloser(bytes.NewReader(data)))
 }
 
-// writeDockerManifest adds what `docker load` looks for where the engine does not read OCI layouts. It can name the
-// image of one platform only. What reads layouts passes it over.
+// writeDockerManifest adds the file that `docker load` looks for if the engine does not read OCI layouts. It can name
+// the image of one platform only. Programs that read layouts ignore it.
 func writeDockerManifest(path layout.Path, ref string, img v1.Image) error {
 	manifest, err := img.Manifest()
 	if err != nil {

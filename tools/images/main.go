@@ -99,7 +99,7 @@ func run(ctx context.Context, args []string, stdout io.Writer) error {
 	return nil
 }
 
-// complete checks the options and fills in what was not said.
+// complete checks the options and fills in those that are missing.
 func (o *options) complete(ctx context.Context) error {
 	if _, err := os.Stat(filepath.Join(o.root, "go.mod")); err != nil {
 		return fmt.Errorf("--root: no go.mod in %s", o.root)
@@ -122,7 +122,7 @@ func (o *options) complete(ctx context.Context) error {
 	return nil
 }
 
-// sourceDate is the time that everything in the images bears: when they were built would make each build another.
+// sourceDate is the timestamp of everything in the images. With the time of the build, each build would differ.
 func sourceDate(ctx context.Context, root string) (time.Time, error) {
 	text, from := os.Getenv("SOURCE_DATE_EPOCH"), "SOURCE_DATE_EPOCH"
 	if text == "" {

@@ -10,7 +10,7 @@ import (
 	"strings"
 )
 
-// program is one that gets an image.
+// program is a program that gets an image.
 type program struct {
 	name        string // also the last part of the image's name
 	pkg         string // its package, from the root of the checkout
@@ -58,7 +58,7 @@ func build(ctx context.Context, o *options, p program, platform, dir string) (st
 	cmd := exec.CommandContext(ctx, "go", args...)
 	cmd.Dir = o.root
 	cmd.Stderr = os.Stderr
-	// What is set in the environment of the caller must not reach the program.
+	// Settings in the environment of the caller must not reach the program.
 	cmd.Env = append(os.Environ(),
 		"CGO_ENABLED=0", "GOOS="+goos, "GOARCH="+goarch, "GOAMD64=v1", "GOARM64=v8.0",
 		"GOFLAGS=", "GOEXPERIMENT=", "GOFIPS140=off", "GOWORK=off")

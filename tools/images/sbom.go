@@ -60,7 +60,7 @@ func module(kind cdx.ComponentType, path, version, sum string) cdx.Component {
 	url := "pkg:golang/" + strings.ToLower(path) + "@" + strings.ReplaceAll(version, "+", "%2B")
 	c := cdx.Component{Type: kind, BOMRef: url, Name: path, Version: version, PackageURL: url}
 	if sum != "" {
-		// Not among the hashes: it is one over the names and hashes of all files of the module.
+		// This is not one of the hashes, since it is over the names and hashes of all files of the module.
 		c.Properties = &[]cdx.Property{{Name: "go.sum", Value: sum}}
 	}
 	return c

@@ -1,5 +1,5 @@
-// Command promql says what PromQL expressions ask for, by Prometheus' own parser. It reads a JSON array of expressions
-// from standard input and prints an array of the same length:
+// Command promql says which metrics PromQL expressions ask for, by Prometheus' own parser. It reads a JSON array of
+// expressions from standard input and prints an array of the same length:
 //
 //	[{"selectors": [{"metric": "up", "matchers": [{"label": "job", "operator": "=", "value": "x"}]}], "grouping": ["job"], "error": ""}]
 //
@@ -14,7 +14,7 @@ import (
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/promql/parser"
 
-	// Their definitions of resources are what the chart's objects are validated by.
+	// The chart's objects are validated by the definitions of resources in these modules.
 	_ "github.com/cert-manager/cert-manager/pkg/apis/meta"
 	_ "github.com/prometheus-operator/prometheus-operator/pkg/versionutil"
 )

@@ -1,5 +1,5 @@
-// Wrap fills prose to one width: comments of Go, proto and Lua, and paragraphs of Markdown. What is laid out by hand
-// stays as it is: indented lines, lists, tables, code, headings and directives.
+// Wrap fills prose to one width: comments of Go, proto and Lua, and paragraphs of Markdown. It leaves alone what is
+// laid out by hand: indented lines, lists, tables, code, headings and directives.
 //
 //	wrap [-dir FOLDER] [-check] FILE...
 //
@@ -131,10 +131,11 @@ var item = regexp.MustCompile(`^( *)([-*]|[0-9]+\.) +`)
 // link is what begins the definition of a link.
 var link = regexp.MustCompile(`^\[[^\]]+\]: `)
 
-// special is a word that would not be prose at the beginning of a line.
+// special matches a word that would not be prose at the beginning of a line.
 var special = regexp.MustCompile(`^([-*+]|[0-9]+\.|nolint.*|[|#><+].*|---.*|===.*)$`)
 
-// wordsOf splits text where a line may be broken: not within code, and not before what begins a list, say.
+// wordsOf splits text where a line may be broken: not within code, and not before a word that would begin a list or the
+// like.
 func wordsOf(text string) (words []string) {
 	open := false // a word that ends within code
 	for _, w := range strings.Fields(text) {
@@ -180,8 +181,8 @@ func fill(text []byte, prose []bool, mark string) []byte {
 	return []byte(strings.Join(out, "\n"))
 }
 
-// paragraphLine splits a line into its indentation, the mark of a comment included, and its words. It is not ok where
-// the line is no part of a paragraph.
+// paragraphLine splits a line into its indentation, the mark of a comment included, and its words. It is not ok if the
+// line is not part of a paragraph.
 func paragraphLine(line, mark string) (indent, words string, ok bool) {
 	body := strings.TrimLeft(line, " \t")
 	indent = line[:len(line)-len(body)]

@@ -26,7 +26,7 @@ func codes(t *testing.T, s *Store) (list []string) {
 	return list
 }
 
-// TestAdvice: a server that may lose carts is told as such, whatever the reason.
+// TestAdvice: a server that may lose carts is reported, whatever the reason.
 func TestAdvice(t *testing.T) {
 	for _, test := range []struct {
 		name string
@@ -71,7 +71,7 @@ func TestAdvice(t *testing.T) {
 	})
 }
 
-// TestEvictedCarts: what a server evicted is told, and what is left of an identifier is found without the index.
+// TestEvictedCarts: evictions are reported, and the remaining carts of an identifier are found without the index.
 func TestEvictedCarts(t *testing.T) {
 	r := testserver.StartRedis(t, testserver.WithAOF())
 	s := open(t, Config{Addresses: []string{r.Addr}})
@@ -124,7 +124,7 @@ func infoOf(t *testing.T, r *testserver.Redis, name string) string {
 	return ""
 }
 
-// TestLostIndex: an index that went without a word is mended by whoever lists the carts or changes one.
+// TestLostIndex: an index that was lost without notice is mended by the next call that lists the carts or changes one.
 func TestLostIndex(t *testing.T) {
 	r := testserver.StartRedis(t)
 	c := testserver.StartRedisCluster(t, 3)
@@ -176,7 +176,7 @@ func TestLostIndex(t *testing.T) {
 					t.Errorf("after %d changes the index has %d members", i+1, n)
 				}
 			}
-			// A cart without end: nor has its index one.
+			// A cart that does not expire: nor does its index.
 			forever := replace(key(0), mustLoad(t, s, key(0)), `{"b":1}`)
 			forever.Change.TTL = 0
 			mustCommit(t, s, storage.Committed, forever)

@@ -70,7 +70,7 @@ func TestSlotMigration(t *testing.T) {
 	}
 }
 
-// TestSlotThatStaysOnItsWay: where a move stops halfway, every call answers at its deadline, and none is made.
+// TestSlotThatStaysOnItsWay: if a move stops halfway, every call is answered at its deadline, and none is made.
 func TestSlotThatStaysOnItsWay(t *testing.T) {
 	c := testserver.StartRedisCluster(t, 3)
 	s := open(t, Config{Addresses: c.Addrs(), Mode: Cluster})

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// A count that runs out of time tells what it has counted, and that there may be more.
+// A count that runs out of time returns what it has counted, and that there may be more.
 func TestCountOutOfTime(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()

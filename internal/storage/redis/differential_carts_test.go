@@ -15,7 +15,7 @@ func (w *twins) expire(got, want *cart.Cart) bool {
 	return got.ExpiresAt.Sub(w.ends(want.ExpiresAt)).Abs() < time.Minute
 }
 
-// place is a cart to be put in place of another: with items, conditions, metadata and tombstones, or without.
+// place is a cart to replace another: with items, conditions, metadata and tombstones, or without.
 func (w *twins) place() *cart.Cart {
 	c := &cart.Cart{ID: randomName(), Version: 1 + w.rand.Uint64N(20), CreatedAt: time.Now().Truncate(time.Millisecond).UTC()}
 	version := func() uint64 { return 1 + w.rand.Uint64N(c.Version) }

@@ -11,7 +11,7 @@ import (
 	"github.com/sidecart/sidecart/internal/storage"
 )
 
-// number gives the reference its fences, which only rise.
+// number gives fences to the reference, which only rise.
 func (w *twins) number(i int) {
 	w.states[i].GiveFences(func() uint64 {
 		w.twin++
@@ -76,7 +76,7 @@ func (w *twins) lease(i int, now time.Time) {
 // breakLease deletes the lock keys of a lease.
 func (w *twins) breakLease(i int, token string, now time.Time) {
 	s := w.states[i]
-	// What Settle has granted just now is not in Redis before somebody looks.
+	// Redis has the locks that Settle has just granted only after somebody looks.
 	_, err := w.store.Lease(w.Context(), w.keys[i], token)
 	at := slices.IndexFunc(s.Held, func(h storage.Hold) bool { return h.Token == token && h.Leased })
 	if at < 0 {
