@@ -21,8 +21,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// With cert-manager the operator shows what is mounted, and what replaces it, and writes neither a Secret nor the
-// webhook's configuration.
+// With cert-manager the operator shows the mounted certificate, and later the one that replaces it. It writes neither a
+// Secret nor the webhook's configuration.
 func TestCertManager(t *testing.T) {
 	c := cluster(t)
 	r := &release{t: t, c: c, kubeconfig: kubeconfig(t, c), namespace: c.Namespace(t)}

@@ -23,7 +23,7 @@ type query struct {
 // scraped are labels that Prometheus adds, by the monitors of the chart.
 var scraped = []string{"job", "namespace", "cartstorage", "pod", "instance"}
 
-// job is how Prometheus calls the operator: by the Service that the ServiceMonitor selects.
+// job is Prometheus' name for the operator: that of the Service that the ServiceMonitor selects.
 const job = "sidecart-operator-metrics"
 
 // Every alert and every panel asks for metrics that the two programs export, with labels and values that these have.
@@ -172,7 +172,7 @@ func panels(t *testing.T) (all []query) {
 	return all
 }
 
-// answer is what tools/promql says of an expression.
+// answer is the output of tools/promql for an expression.
 type answer struct {
 	Selectors []struct {
 		Metric   string

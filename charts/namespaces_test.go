@@ -20,8 +20,7 @@ import (
 	"github.com/sidecart/sidecart/api/v1alpha1"
 )
 
-// On named namespaces the operator works with Roles only: it keeps what is there, and may not even look at what is
-// elsewhere.
+// On named namespaces the operator works with Roles only: it serves these namespaces, and may not even look at others.
 func TestNamedNamespaces(t *testing.T) {
 	c := cluster(t)
 	r := &release{t: t, c: c, kubeconfig: kubeconfig(t, c), namespace: c.Namespace(t)}
@@ -105,7 +104,7 @@ func TestNamedNamespaces(t *testing.T) {
 	}
 }
 
-// The pods of helm test are where the operator keeps them.
+// The pods of helm test are in a namespace that the operator serves.
 func TestHelmTestIsKept(t *testing.T) {
 	for _, o := range objects(t, template(t, "--set", "watchNamespaces={shop,closed}", "--show-only", "templates/tests/cart.yaml")) {
 		if o.GetNamespace() != "shop" {

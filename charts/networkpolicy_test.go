@@ -59,8 +59,8 @@ func admitsSender(t *testing.T, peers []networkingv1.NetworkPolicyPeer, from sen
 	return len(peers) == 0
 }
 
-// The admin ports of sidecars are for the operator and for whom the values name. All other ports are open to everybody
-// where that is wanted, and where it is not, the policy opens none of them.
+// The admin ports of sidecars are for the operator and the peers that the values name. All other ports are open to
+// everybody if that is wanted; if not, the policy opens none of them.
 func TestSidecarNetworkPolicy(t *testing.T) {
 	policies := map[string]*networkingv1.NetworkPolicy{}
 	for _, o := range objects(t, template(t, "--values", "testdata/sidecar-network-policy.values.yaml")) {
@@ -127,8 +127,8 @@ func TestOtherPorts(t *testing.T) {
 	}
 }
 
-// The policies for a namespace that denies by default let a sidecar reach its backend and the names' server, and the
-// operator the sidecar, and nothing else. Nothing enforces policies here: they are read as the API documents them.
+// The policies for a namespace that denies by default let a sidecar reach its backend and DNS, and the operator the
+// sidecar, and allow nothing else. Nothing enforces policies here, so they are read as the API documents them.
 func TestClosedNamespace(t *testing.T) {
 	policies := map[string]*networkingv1.NetworkPolicy{}
 	for _, o := range objects(t, read(t, "../config/networkpolicy/closed-namespace.yaml")) {

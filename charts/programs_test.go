@@ -41,7 +41,7 @@ func export(t *testing.T) metrics {
 	return all
 }
 
-// operator is that of a release, as its own service account and with the flags of its Deployment.
+// operator is the operator of a release, with its own service account and the flags of its Deployment.
 type operator struct {
 	*process
 	metrics, webhook string
@@ -63,7 +63,7 @@ func startOperator(t *testing.T, r *release, args ...string) operator {
 	return o
 }
 
-// stop also looks for what the operator was not allowed.
+// stop also fails the test if something was forbidden to the operator.
 func (o operator) stop() {
 	o.t.Helper()
 	o.process.stop()
@@ -85,8 +85,8 @@ func operatorMetrics(t *testing.T) string {
 	return text
 }
 
-// askWebhook has the pod of helm test admitted as an API server does: by the name of the Service, trusting whom the
-// webhook's configuration says.
+// askWebhook asks the webhook to admit the pod of helm test, like an API server: by the name of the Service, trusting
+// the authority in the webhook's configuration.
 func askWebhook(t *testing.T, r *release, address string) {
 	t.Helper()
 	var pod *unstructured.Unstructured

@@ -167,7 +167,7 @@ func TestRelease(t *testing.T) {
 	})
 }
 
-// operatorWrites does to the webhook's configuration what the operator does.
+// operatorWrites writes into the webhook's configuration what the operator writes there.
 func (r *release) operatorWrites(authority []byte) {
 	r.t.Helper()
 	hook := &admissionv1.MutatingWebhookConfiguration{}

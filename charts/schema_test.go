@@ -12,7 +12,7 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// What is wrong is refused, with the place and what would be right.
+// A wrong value is refused, with its place and what would be right.
 func TestSchemaRefuses(t *testing.T) {
 	for _, r := range []struct{ set, message string }{
 		{"replica=3", "additional properties 'replica' not allowed"},
@@ -46,7 +46,7 @@ func TestSchemaRefuses(t *testing.T) {
 		{"networkPolicy.egress.sidecarPorts[0]=70000", "at '/networkPolicy/egress/sidecarPorts/0': maximum: got 70,000, want 65,535"},
 		{"metrics.serviceMonitor.interval=often", "at '/metrics/serviceMonitor/interval': 'often' does not match pattern"},
 		{"crds.keep=false", "at '/crds': additional properties 'keep' not allowed"},
-		// What no schema can say.
+		// Rules that a schema cannot express.
 		{`podLabels.sidecart\.dev/inject=shop`, "podLabels: sidecart.dev/inject is the chart's own: choose another label"},
 		{`podLabels.app\.kubernetes\.io/name=x`, "podLabels: app.kubernetes.io/name is the chart's own: choose another label"},
 		{"metrics.enabled=false,metrics.serviceMonitor.enabled=true", "metrics.serviceMonitor.enabled needs metrics.enabled: true"},
@@ -57,13 +57,13 @@ func TestSchemaRefuses(t *testing.T) {
 			t.Errorf("--set %s: error %v, want %q in\n%s", r.set, err, r.message, message)
 		}
 	}
-	// A chart that has this one as a part of it hands globals down.
+	// A chart that contains this one hands globals down.
 	if _, message, err := helm(t, os.DevNull, "template", chart, chart, "--set", "global.a=1"); err != nil {
 		t.Errorf("globals are refused: %s", message)
 	}
 }
 
-// The schema knows every value, and knows no other: a value without one would be checked by nobody.
+// The schema knows exactly the values that exist: a value that it did not know would not be checked.
 func TestSchemaIsComplete(t *testing.T) {
 	var schema node
 	if err := json.Unmarshal([]byte(read(t, "sidecart/values.schema.json")), &schema); err != nil {
@@ -77,7 +77,7 @@ func TestSchemaIsComplete(t *testing.T) {
 	complete(t, "", &schema, schema.Defs, values)
 }
 
-// node is what is looked at of a JSON schema.
+// node has the parts of a JSON schema that are looked at.
 type node struct {
 	Ref                  string           `json:"$ref"`
 	Defs                 map[string]*node `json:"$defs"`

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# setup.sh installs what the tests run against and this machine lacks: servers and tools from Debian's packages, and the
-# programs of a Kubernetes cluster, which are built from Go modules into the user's cache. What is there already is left alone.
+# setup.sh installs what the tests need and this machine lacks: servers and tools from Debian's packages, and the
+# programs of a Kubernetes cluster, which are built from Go modules into the user's cache. It leaves alone what is there.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -114,7 +114,7 @@ func decode[T any](t *testing.T, data []byte) T {
 	return v
 }
 
-// named is the one descriptor of index.json that carries a name: what is imported.
+// named is the one descriptor of index.json with a name: the image that is imported.
 func (a *archive) named() descriptor {
 	a.t.Helper()
 	var found []descriptor

@@ -75,7 +75,7 @@ func (l *logs) String() string {
 	return l.text.String()
 }
 
-// next is the first line with that message that was not passed yet.
+// next returns the first line with that message that was not read yet.
 func (l *logs) next(msg string) (map[string]any, <-chan struct{}) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -121,7 +121,7 @@ func launch(t *testing.T, args ...string) *sidecarUnderTest {
 	return s
 }
 
-// launchFile runs a sidecar by a file alone, which must name free ports; see render.
+// launchFile runs a sidecar with a file only, which must name free ports; see render.
 func launchFile(t *testing.T, file string, args ...string) *sidecarUnderTest {
 	t.Helper()
 	s := begin(t, append([]string{"--config", file}, args...)...)
@@ -211,7 +211,7 @@ func (s *sidecarUnderTest) wait() int {
 	return s.code
 }
 
-// ready waits until readyz says so, or that it is not.
+// ready waits until readyz says that the sidecar is ready, or not ready.
 func (s *sidecarUnderTest) ready(want bool) {
 	s.t.Helper()
 	tick := time.NewTicker(10 * time.Millisecond)
@@ -254,7 +254,7 @@ func (s *sidecarUnderTest) mustPut(identifier string, quantity int) {
 	}
 }
 
-// quantity reads the item that put wrote; 0 where there is none.
+// quantity reads the item that put wrote; 0 if there is none.
 func (s *sidecarUnderTest) quantity(identifier string) int {
 	s.t.Helper()
 	code, body := s.get(s.http + "/v1/carts/" + identifier + "/default")
@@ -267,7 +267,7 @@ func (s *sidecarUnderTest) quantity(identifier string) int {
 	return c.Items["sku-1"].Quantity
 }
 
-// life is how long a cart was given to live at its last change.
+// life is the time to live that a cart got at its last change.
 func (s *sidecarUnderTest) life(identifier string) time.Duration {
 	s.t.Helper()
 	_, body := s.get(s.http + "/v1/carts/" + identifier + "/default")

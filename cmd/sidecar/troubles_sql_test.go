@@ -186,7 +186,7 @@ func onDatabase(t *testing.T, url, password string, more ...string) []string {
 	return args
 }
 
-// withCertificate has a server speak TLS under the name database.example.
+// withCertificate makes a server speak TLS under the name database.example.
 func withCertificate(t *testing.T, a *authority) testserver.DatabaseOption {
 	t.Helper()
 	cert, key := a.issue(t, "database.example")
@@ -209,7 +209,7 @@ func query(t *testing.T, s *testserver.DatabaseServer, database, statements stri
 	return rows
 }
 
-// admit has a PostgreSQL server admit whom a line of its pg_hba.conf says, besides the superuser of the test.
+// admit makes a PostgreSQL server admit the clients of a line of pg_hba.conf, besides the superuser of the test.
 func admit(t *testing.T, s *testserver.DatabaseServer, line string) {
 	t.Helper()
 	file := query(t, s, "", "SHOW hba_file")

@@ -38,7 +38,7 @@ var troubles = []struct {
 	{"File", "", each(fileTroubles)},
 }
 
-// each are troubles that have no server in common.
+// each returns troubles that have no server in common.
 func each(rows []failure) func(*testing.T) []failure {
 	return func(*testing.T) []failure { return rows }
 }
@@ -57,12 +57,11 @@ type failure struct {
 type scene struct {
 	// args are the flags of a sidecar on it.
 	args []string
-	// strike breaks what works; nil where nothing works from the start.
+	// strike breaks a working backend; nil if it does not work from the start.
 	strike func()
-	// mend makes it work again; nil where that takes other flags.
+	// mend makes it work again; nil if that takes other flags.
 	mend func()
-	// large is about how many bytes the change has that is asked for, where small ones may still find room after the
-	// strike.
+	// large is about how many bytes the requested change has, if small ones may still find room after the strike.
 	large int
 	// fine says that nothing is wrong with the backend: the sidecar stays ready and says no more.
 	fine bool
@@ -72,16 +71,16 @@ type scene struct {
 	serves bool
 	// ends says that the sidecar does not start with it.
 	ends bool
-	// says is a part of what readyz says in the end. What it says of the strike itself does not count then.
+	// says is a part of what readyz says in the end. Its words about the strike itself do not count then.
 	says string
-	// hide replaces what is another in each run by what is shown in its place. Addresses are replaced everywhere.
+	// hide replaces text that differs in each run. Addresses are replaced everywhere.
 	hide []string
 }
 
 // seen is a row of the table.
 type seen struct{ trouble, change, within, read, ready string }
 
-// TestTroubles has everything go wrong that can, and holds what clients and probes are told against the page that tells
+// TestTroubles makes everything go wrong that can. It compares the answers to clients and probes with the page for
 // people. With -update it writes that page, all of it with the build tag long.
 func TestTroubles(t *testing.T) {
 	const page = "../../docs/troubleshooting.md"
@@ -203,8 +202,8 @@ func (f *failure) see(t *testing.T, address string) seen {
 	return row
 }
 
-// refusal is what readyz says, with that in it, once the backend was asked and did not do, where the sidecar stays
-// ready all the same or is not.
+// refusal returns what readyz says once the backend was asked and refused. It waits until the text contains says, and
+// until the sidecar is ready or not as given.
 func (s *sidecarUnderTest) refusal(ready bool, says string) string {
 	s.t.Helper()
 	tick := time.NewTicker(10 * time.Millisecond)
@@ -241,10 +240,10 @@ func (s *sidecarUnderTest) warning(code string) string {
 	}
 }
 
-// nothing befalls a backend that works.
+// nothing is the strike for a backend that goes on working.
 func nothing() {}
 
-// counts are numbers that are others in each run.
+// counts are numbers that differ in each run.
 var counts = regexp.MustCompile(`(evicted|item of|takes|at most) \d+`)
 
 // ports are the addresses of servers of a test.

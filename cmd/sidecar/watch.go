@@ -17,9 +17,9 @@ const settle = 50 * time.Millisecond
 // event names them.
 const dataLink = "..data"
 
-// watcher tells when one of a set of files may have changed. It watches their folders, since files are replaced as
-// often as they are written to. It misses changes on a network file system or behind a link into another folder. Its
-// user finds these by polling.
+// watcher tells when one of a set of files may have changed. It watches their folders, since files are often replaced
+// instead of written to. It misses changes on a network file system or behind a link into another folder. Its user
+// finds these by polling.
 type watcher struct {
 	changed chan struct{} // holds one value after a change
 	fs      *fsnotify.Watcher

@@ -17,10 +17,10 @@ import (
 // Image is a container image of files of this machine; no registry is needed. Pods that use it say imagePullPolicy
 // Never or IfNotPresent.
 type Image struct {
-	// Name is what pods call it, such as "sidecart:e2e".
+	// Name is the name that pods use, such as "sidecart:e2e".
 	Name string
-	// Files are the paths in the image, by the paths here. A folder stands for all files in it. Static programs run as
-	// they are.
+	// Files are the paths in the image, by the paths on this machine. A folder stands for all files in it. Static
+	// programs need nothing else.
 	Files map[string]string
 	// Libraries adds the shared libraries that the files need.
 	Libraries bool
@@ -52,7 +52,7 @@ func (i Image) Build(ctx context.Context, archive string) error {
 }
 
 // Redis is an image of Debian's redis-server and redis-cli, which runs as user 999 and writes every change to the
-// folder /data at once (a volume's, if one is mounted there). The arguments of a container replace those that say so. A
+// folder /data at once (a volume's, if one is mounted there). The arguments of a container replace these settings. A
 // hostPath belongs to root: use an emptyDir, which outlives a KillNode too, or run as root.
 func Redis(name string) Image {
 	return Image{
@@ -126,7 +126,7 @@ func (c *Cluster) Load(ctx context.Context, archives ...string) error {
 	return work.Wait()
 }
 
-// load puts each archive into the node's folder, where its machine surely sees it.
+// load puts each archive into the node's folder, which its machine can always see.
 func (c *Cluster) load(ctx context.Context, n int, archives ...string) error {
 	for _, archive := range archives {
 		copied, err := c.copyIn(nodeName(n), archive)

@@ -18,7 +18,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// trace is what a cluster has on this machine, and how the machine was beside it.
+// trace records what a cluster has on this machine, and the state of the machine besides.
 type trace struct {
 	dir        string
 	namespaces map[string]bool // of its machines, "pid:[4026532…]"
@@ -26,7 +26,7 @@ type trace struct {
 	machine    map[string]string // settings of the whole machine
 }
 
-// settings are what programs of a node would like to change, and have no business to.
+// settings are settings of the machine that programs of a node try to change, and must not.
 func settings() map[string]string {
 	all := map[string]string{}
 	for file := range tunables {

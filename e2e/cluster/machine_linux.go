@@ -17,8 +17,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// tunables are what a kubelet writes to the kernel of the whole machine, and wants to read. Each gets a file in the
-// place of the kernel's, so that the kernel's stays as it is.
+// tunables are settings that a kubelet writes to the kernel of the whole machine and reads back. Each gets a file in
+// the place of the kernel's, so that the kernel's stays as it is.
 var tunables = map[string]string{
 	"/proc/sys/vm/overcommit_memory":      "1",
 	"/proc/sys/vm/panic_on_oom":           "0",
@@ -61,9 +61,9 @@ func bootMachine(name, folder string) error {
 	return nil
 }
 
-// furnish gives this process, alone in new namespaces, the file system of a machine: a /run and a /tmp of its own in
-// memory, a /var of its own in the folder, all else as it is outside and only to be read: what a pod writes into a
-// hostPath never reaches this machine.
+// furnish gives this process, which is alone in new namespaces, the file system of a machine: its own /run and /tmp in
+// memory, and its own /var in the folder. Everything else is as outside, but read-only, so that nothing that a pod
+// writes into a hostPath reaches this machine.
 func furnish(name, folder string) error {
 	if err := unix.Sethostname([]byte(name)); err != nil {
 		return err
@@ -84,7 +84,7 @@ func furnish(name, folder string) error {
 			errs = append(errs, fmt.Errorf("mount %s on %s: %w", source, target, err))
 		}
 	}
-	// Nothing goes out; within, volumes of pods are propagated, as on a system with systemd.
+	// No mount shows outside. Inside, volumes of pods are propagated, as on a system with systemd.
 	mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "")
 	mount("", "/", "", unix.MS_REC|unix.MS_SHARED, "")
 	writable := func(path string, recursive uint, yes bool) {
@@ -157,7 +157,7 @@ func (p Program) command() *exec.Cmd {
 	return cmd
 }
 
-// launch starts a command whose end is told to the channel. os/exec must not wait for it: reap does.
+// launch starts a command and reports its end on the channel. os/exec must not wait for it, since reap does.
 func (m *Machine) launch(cmd *exec.Cmd) (int, <-chan syscall.WaitStatus, error) {
 	ended := make(chan syscall.WaitStatus, 1)
 	m.mu.Lock()
@@ -202,7 +202,7 @@ func (m *Machine) Start(p Program, _ *struct{}) error {
 	return nil
 }
 
-// Stop ends a program: by SIGTERM, and by SIGKILL where that takes longer than the patience.
+// Stop ends a program: by SIGTERM, and by SIGKILL if that takes longer than the patience.
 func (m *Machine) Stop(order StopOrder, _ *struct{}) error {
 	signalled, deadline := unix.SIGTERM, time.Now().Add(order.Patience)
 	for first := true; ; first = false {
@@ -233,7 +233,7 @@ func (m *Machine) Running(name string, running *bool) error {
 	return nil
 }
 
-// Run runs a program to its end and answers with its output; a failure tells it too.
+// Run runs a program to its end and answers with its output. The error of a failure has the output too.
 func (m *Machine) Run(p Program, output *string) error {
 	out, err := os.CreateTemp("/run", "output")
 	if err != nil {

@@ -90,8 +90,8 @@ func call(ctx context.Context, client *rpc.Client, method string, args, reply an
 	}
 }
 
-// Poll calls f until it succeeds, and fails with its last error when ctx ends or, if given, when hopeless tells why
-// there is no point in waiting.
+// Poll calls f until it succeeds. It fails with the last error of f when ctx ends or, if hopeless is given, when that
+// says why waiting is pointless.
 func Poll(ctx context.Context, f func(context.Context) error, hopeless func() error) error {
 	var last error
 	for {
@@ -100,7 +100,7 @@ func Poll(ctx context.Context, f func(context.Context) error, hopeless func() er
 		if err == nil {
 			return nil
 		}
-		// What the end of the context did to f tells nothing.
+		// An error that the end of the context caused says nothing.
 		if last == nil || ctx.Err() == nil {
 			last = err
 		}
@@ -126,8 +126,8 @@ func pauseAfter(look time.Duration) time.Duration {
 	return min(max(3*look, 50*time.Millisecond), time.Second)
 }
 
-// lockFolder marks a folder as that of a cluster that runs. The lock is there, or is not, but is never there and free,
-// which sweep would take for a leftover.
+// lockFolder marks a folder as that of a running cluster. The lock file is never there without being locked, since
+// sweep would take that for a leftover.
 func lockFolder(dir string) (*os.File, error) {
 	lock, err := os.Create(filepath.Join(dir, "lock.new"))
 	if err != nil {

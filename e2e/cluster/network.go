@@ -8,8 +8,8 @@ import (
 	"strings"
 )
 
-// Addresses. They may be the same in every cluster, for none is visible outside: the wire is a bridge in the control
-// plane's network that every node has a cable to.
+// Addresses. They may be the same in every cluster, since none is visible outside. The wire is a bridge in the control
+// plane's network, to which every node has a cable.
 const (
 	controlPlaneIP = "10.243.0.254"
 	apiAddress     = controlPlaneIP + ":6443"
@@ -70,7 +70,7 @@ func (c *Cluster) plugIn(ctx context.Context, n int) error {
 	return ip(ctx, pid, append(lines, c.podRoutes(n)...)...)
 }
 
-// podRoutes leads to the pods of all nodes but one.
+// podRoutes are the routes to the pods of all nodes but one.
 func (c *Cluster) podRoutes(but int) (lines []string) {
 	for n := 1; n <= c.options.Nodes; n++ {
 		if n != but {
@@ -80,7 +80,7 @@ func (c *Cluster) podRoutes(but int) (lines []string) {
 	return lines
 }
 
-// Partition cuts a node off from everything else: its programs and pods go on, and nobody hears of them until Heal.
+// Partition cuts a node off from everything else until Heal. Its programs and pods go on.
 func (c *Cluster) Partition(ctx context.Context, n int) error {
 	return ip(ctx, c.pid(controlPlane), "link set "+cable(n)+" down")
 }

@@ -101,7 +101,7 @@ func (c *Cluster) startProxy(machine, node, ip string) error {
 	return c.start(machine, kubeProxy, "kube-proxy", "--config="+etc("kube-proxy.yaml"), "--v=2")
 }
 
-// KillNode pulls the plug of a node. Its programs and containers end at once, without a word to others, and its address
+// KillNode pulls the plug of a node. Its programs and containers end at once, without telling others, and its address
 // does not answer. Its disk stays.
 func (c *Cluster) KillNode(ctx context.Context, n int) error {
 	if err := c.halt(ctx, nodeName(n)); err != nil {
@@ -134,7 +134,7 @@ func (c *Cluster) StartNode(ctx context.Context, n int) error {
 		return err
 	}
 	return c.waitForStarted(ctx, n, func(ready corev1.NodeCondition) bool {
-		// Ready may still stand there from before; heartbeats are told in whole seconds.
+		// Ready may still be true from before. Heartbeats are given in whole seconds.
 		return NodeReady(ready) && ready.LastHeartbeatTime.After(since.Truncate(time.Second))
 	})
 }
@@ -170,8 +170,8 @@ func (c *Cluster) waitForNode(ctx context.Context, n int, should func(ready core
 	}, hopeless)
 }
 
-// NodeReady is what to WaitForNode for.
+// NodeReady is a condition for WaitForNode.
 func NodeReady(ready corev1.NodeCondition) bool { return ready.Status == corev1.ConditionTrue }
 
-// NodeNotReady is what a killed or partitioned node comes to after the grace period.
+// NodeNotReady is the condition of a killed or partitioned node after the grace period.
 func NodeNotReady(ready corev1.NodeCondition) bool { return ready.Status != corev1.ConditionTrue }

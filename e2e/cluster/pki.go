@@ -17,7 +17,7 @@ import (
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 )
 
-// authority signs what the cluster's programs know each other by.
+// authority signs the certificates by which the cluster's programs know each other.
 type authority struct {
 	cert *x509.Certificate
 	key  *ecdsa.PrivateKey

@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// A look that takes long is followed by a long pause, so that looking leaves the processors to what is waited for.
+// A look that takes long is followed by a long pause, so that most of the processor time goes to what is waited for.
 func TestPollPauses(t *testing.T) {
 	for _, c := range []struct {
 		look  time.Duration

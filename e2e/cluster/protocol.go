@@ -7,7 +7,7 @@ import (
 
 // Program is what to run in a machine.
 type Program struct {
-	// Name is that of its log file, and what stops it.
+	// Name is the name of its log file, and the name by which to stop it.
 	Name string
 	// Args are the program's name or path, and its arguments.
 	Args []string

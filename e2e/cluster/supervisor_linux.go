@@ -20,7 +20,7 @@ import (
 // role is set in the environment of this same program when it runs as one of a cluster's own processes.
 const role = "SIDECART_CLUSTER_ROLE"
 
-// A cluster's first processes are this program, run again: a test needs no second one.
+// A cluster's first processes are this program, run again, so that a test needs no second program.
 func init() {
 	switch os.Getenv(role) {
 	case "":
@@ -34,7 +34,7 @@ func init() {
 	}
 }
 
-// self is this program, also after its file was deleted, as go run and go test do.
+// self is this program, also after go run or go test has deleted its file.
 const self = "/proc/self/exe"
 
 func exitWith(err error) {
@@ -202,8 +202,8 @@ func (s *Supervisor) clear() error {
 	return os.RemoveAll(s.dir)
 }
 
-// spawnSupervisor starts the supervisor of the folder. It ends with this process, unless it is detached; lock goes over
-// to it.
+// spawnSupervisor starts the supervisor of the folder. It ends with this process, unless it is detached. It takes over
+// the lock.
 func spawnSupervisor(dir string, lock *os.File, detached bool) (alive io.Closer, exited <-chan error, err error) {
 	log, err := os.Create(filepath.Join(dir, "supervisor.log"))
 	if err != nil {

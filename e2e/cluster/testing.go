@@ -19,7 +19,8 @@ const startTimeout = 2 * time.Minute
 // errElsewhere is why a cluster cannot run on this machine at all.
 var errElsewhere = errors.New("a cluster needs Linux and root: run `sudo --preserve-env=HOME,PATH make e2e`")
 
-// elsewhere says whether a test is to be skipped for that error. With SIDECART_E2E=required, as in CI, none is.
+// elsewhere says whether a test is to be skipped because of that error. With SIDECART_E2E=required, as in CI, no test
+// is.
 func elsewhere(err error) bool {
 	return errors.Is(err, errElsewhere) && os.Getenv("SIDECART_E2E") != "required"
 }
@@ -43,8 +44,8 @@ func Possible() error {
 	return nil
 }
 
-// Start starts a cluster for a test and stops it at its end. If the test failed, it writes what Diagnose tells to
-// cluster.txt in the test's artifact folder and the most important of it to the test's log. On machines that cannot run
+// Start starts a cluster for a test and stops it at its end. If the test failed, it writes the output of Diagnose to
+// cluster.txt in the test's artifact folder, and the most important part to the test's log. On machines that cannot run
 // a cluster it skips, unless SIDECART_E2E=required.
 func Start(tb testing.TB, options Options) *Cluster {
 	tb.Helper()

@@ -177,8 +177,8 @@ func (c *soakClient) counted(n int, name string) *count {
 	return k
 }
 
-// send makes a call through some sidecar, and reports whether it was made. Who is refused because of a fault waits a
-// moment, as a client that is told to try later.
+// send makes a call through some sidecar, and reports whether it was made. If it is refused because of a fault, the
+// client waits a moment, like one that is told to try later.
 func (c *soakClient) send(method, path, body string, header ...string) (status int, answer []byte, made bool) {
 	ctx, cancel := context.WithTimeout(c.s.t.Context(), clientPatience)
 	defer cancel()
@@ -254,7 +254,7 @@ func (c *soakClient) lease(n int, cart string) {
 		"Sidecart-Lease", token, "Sidecart-Release", "true")
 }
 
-// see reads a cart: what this client was told of is there.
+// see reads a cart, which must have every change that this client was told of.
 func (c *soakClient) see(n int, cart string) {
 	if _, answer, made := c.send(http.MethodGet, cart, ""); made {
 		c.compare(n, answer)
@@ -268,7 +268,7 @@ func (c *soakClient) other(method, path, body string) {
 	}
 }
 
-// compare holds a cart against what the client knows of it.
+// compare compares a cart with what the client knows of it.
 func (c *soakClient) compare(n int, answer []byte) {
 	for name, k := range c.carts[n] {
 		var got int

@@ -105,7 +105,7 @@ func TestReadersNeverSeeHalfAChange(t *testing.T) {
 								t.Errorf("read a mix: %+v", g)
 							}
 						} else if verb == "swap" {
-							// What has left the guest's cart is in the user's.
+							// Items that have left the guest's cart are in the user's.
 							if after := read(t, reader, user); len(after.Items) == 0 {
 								t.Errorf("the items are in neither cart")
 							}

@@ -188,7 +188,7 @@ func findProgram(tb TB, name string) string {
 	return slices.Max(found)
 }
 
-// shared are the servers that the tests of one program share.
+// shared holds the servers that the tests of one program share.
 var shared struct {
 	sync.Mutex
 	servers map[string]*DatabaseServer
@@ -211,7 +211,7 @@ func share(tb TB, kind string, start func(TB) *DatabaseServer) *DatabaseServer {
 	return s
 }
 
-// lasting is a test whose servers are for others too.
+// lasting is a test whose servers other tests use too.
 type lasting struct{ TB }
 
 // Cleanup is done by [CloseShared].

@@ -22,7 +22,7 @@ type Dynalite struct {
 	Addr, Endpoint string
 }
 
-// dynaliteGuard lets dynalite live on when a client goes away in the middle of a request, which ends it otherwise.
+// dynaliteGuard lets dynalite live on when a client goes away in the middle of a request. Otherwise that would end it.
 const dynaliteGuard = `process.on('uncaughtException', (e) => {
 	if (e.code === 'ECONNRESET') return;
 	console.error(e);
@@ -30,8 +30,8 @@ const dynaliteGuard = `process.on('uncaughtException', (e) => {
 });
 `
 
-// StartDynalite starts a server that is empty, on loopback, and stopped at the end of the test. Its tables are ready at
-// once, unless creating is how long they take to be made.
+// StartDynalite starts an empty server on loopback, and stops it at the end of the test. Its tables are ready at once,
+// unless creating says how long it takes to create them.
 func StartDynalite(tb TB, creating ...time.Duration) *Dynalite {
 	tb.Helper()
 	cache, err := os.UserCacheDir()

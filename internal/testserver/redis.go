@@ -51,7 +51,7 @@ func WithRedisArgs(args ...string) RedisOption {
 	return func(s *redisSetup) { s.args = append(s.args, args...) }
 }
 
-// StartRedis starts a redis-server that is empty, on loopback, and stopped at the end of the test.
+// StartRedis starts an empty redis-server on loopback, and stops it at the end of the test.
 func StartRedis(tb TB, opts ...RedisOption) *Redis {
 	tb.Helper()
 	var s redisSetup
@@ -74,7 +74,7 @@ func StartRedis(tb TB, opts ...RedisOption) *Redis {
 	return r
 }
 
-// launch finds a port and starts the server, again where somebody took the port.
+// launch finds a port and starts the server. If somebody took the port meanwhile, it tries another.
 func (r *Redis) launch(s redisSetup, first []string) error {
 	const attempts = 5
 	host, err := cmp.Or(s.host, "127.0.0.1"), error(nil)
@@ -122,8 +122,8 @@ func (r *Redis) Restart() {
 	}
 }
 
-// ready is nil once the server serves: an error of the kind that asks for a password counts, an error that says that
-// data is being loaded does not.
+// ready is nil once the server serves. An answer that asks for a password counts as serving; one that says that data is
+// being loaded does not.
 func (r *Redis) ready() error {
 	reply, err := r.Do("PING")
 	if err != nil && strings.HasPrefix(err.Error(), "NOAUTH") {
@@ -138,8 +138,8 @@ func (r *Redis) ready() error {
 	return nil
 }
 
-// Do sends one command over a connection of its own and returns the reply where it is a status, a number or a string;
-// the empty string where it is anything else. An error reply is an error.
+// Do sends one command over a connection of its own. It returns the reply if that is a status, a number or a string,
+// and the empty string otherwise. An error reply is an error.
 func (r *Redis) Do(args ...string) (string, error) {
 	conn, err := r.dial()
 	if err != nil {

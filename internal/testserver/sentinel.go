@@ -11,7 +11,7 @@ import (
 // SentinelMaster is the name under which sentinels watch their master.
 const SentinelMaster = "shop"
 
-// StartRedisReplica starts a server that follows master, and waits until it has all that master has.
+// StartRedisReplica starts a server that follows master, and waits until it has all of master's data.
 func StartRedisReplica(tb TB, master *Redis, opts ...RedisOption) *Redis {
 	tb.Helper()
 	host, port, err := net.SplitHostPort(master.among())

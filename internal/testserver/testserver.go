@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// TB is what this package needs of a *testing.T or *testing.B; a program that is no test can bring its own.
+// TB is the part of a *testing.T or *testing.B that this package needs. A program that is not a test can bring its own.
 type TB interface {
 	Helper()
 	Fatalf(format string, args ...any)

@@ -15,7 +15,7 @@ import (
 	"github.com/sidecart/sidecart/internal/testserver"
 )
 
-// describe is all of a cart but its times.
+// describe returns everything in a cart but its times.
 func describe(c *cart.Cart) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s %d items %s %d conditions %s %d", c.ID, c.Version,
@@ -53,15 +53,17 @@ type twins struct {
 	turns bool
 	// foreigners are the tokens of locks that another program took.
 	foreigners []string
-	// fences are those that the store gave, and twin the reference's for the same lease: both must rise alike.
+	// fences are those that the store gave, and twin those of the reference for the same leases: both must rise in the
+	// same order.
 	fences map[string]uint64
 	twin   uint64
 	// began is when both did.
 	began time.Time
 }
 
-// slow is by how much longer everything lasts in the store than in the reference, since its heartbeat is an hour and
-// not storage.Heartbeat: nothing ends by itself while this runs, and as long as a waiter lives is the same to both.
+// slow is how many times longer everything lasts in the store than in the reference, since the store's heartbeat is an
+// hour and not storage.Heartbeat. So nothing ends by itself while this runs, and the life of a waiter is the same for
+// both.
 const slow = 4 * 60 * 60
 
 // now is the reference's clock.
@@ -77,7 +79,7 @@ func slowed(c *storage.Claim) *storage.Claim {
 	return &r
 }
 
-// ends is when what the reference has is over for the store.
+// ends converts the end of something in the reference to the store's time.
 func (w *twins) ends(t time.Time) time.Time { return w.began.Add(t.Sub(w.began) * slow) }
 
 // TestDifferential makes random sequences of commits, claims and releases on the store and on the reference, and
@@ -161,7 +163,7 @@ func (w *twins) act() {
 	}
 }
 
-// foreign takes a lock as another program does, where it is free.
+// foreign takes a lock as another program does, if it is free.
 func (w *twins) foreign(i int, now time.Time) {
 	part := []cart.Part{cart.PartItems, cart.PartConditions, cart.PartAll}[w.rand.IntN(3)]
 	claim := storage.Claim{Token: randomName(), Holder: "foreign", Parts: []cart.Part{part}, Duration: time.Hour}
@@ -273,7 +275,7 @@ func (w *twins) commit(i int) {
 	}
 }
 
-// turn is the commit of one who has the turn over the items, or seems to, with something amiss now and then.
+// turn is a commit of a sidecar that has the turn over the items, or seems to, with something wrong now and then.
 func (w *twins) turn(i int) storage.Commit {
 	now := &w.states[i].Cart
 	items := []cart.Part{cart.PartItems}

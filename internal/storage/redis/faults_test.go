@@ -48,7 +48,7 @@ func wantUnavailable(t *testing.T, s *Store, what string) {
 	}
 }
 
-// TestServerThatCannotWrite: reads would work, but Ping and Commit tell the truth.
+// TestServerThatCannotWrite: reads would work, but Ping and Commit report that changes do not.
 func TestServerThatCannotWrite(t *testing.T) {
 	master, r := testserver.StartRedis(t), testserver.StartRedis(t)
 	s := open(t, Config{Addresses: []string{r.Addr}})
@@ -74,7 +74,7 @@ func TestServerThatCannotWrite(t *testing.T) {
 	}
 }
 
-// TestRefusedCommitChangesNothing: a server that runs full refuses all of a commit.
+// TestRefusedCommitChangesNothing: a full server refuses the whole of a commit.
 func TestRefusedCommitChangesNothing(t *testing.T) {
 	r := testserver.StartRedis(t)
 	s := open(t, Config{Addresses: []string{r.Addr}})
@@ -133,7 +133,7 @@ func TestDamagedKeys(t *testing.T) {
 	}
 }
 
-// TestKill: what was acknowledged is there after a crash, and the store finds the server again by itself.
+// TestKill: acknowledged changes are there after a crash, and the store finds the server again by itself.
 func TestKill(t *testing.T) {
 	r := testserver.StartRedis(t, testserver.WithAOF())
 	s := open(t, Config{Addresses: []string{r.Addr}})
@@ -159,7 +159,7 @@ func TestKill(t *testing.T) {
 	mustCommit(t, s, storage.Committed, c)
 }
 
-// TestFrozen: a server that does not answer holds nobody longer than the timeouts say.
+// TestFrozen: a server that does not answer holds up no call for longer than the timeouts.
 func TestFrozen(t *testing.T) {
 	r := testserver.StartRedis(t)
 	s := open(t, Config{Addresses: []string{r.Addr}, ReadTimeout: 100 * time.Millisecond, WriteTimeout: 100 * time.Millisecond, DialTimeout: 100 * time.Millisecond})
@@ -212,8 +212,8 @@ func TestCredentials(t *testing.T) {
 	}
 }
 
-// Servers quote what they were sent: the user whom they refuse, and the words of a command that they do not know. Who
-// reads the error learns the file's name instead.
+// Servers quote what they were sent: the user whom they refuse, and the words of a command that they do not know. The
+// error shows the file's name instead.
 func TestErrorsQuoteNoSecret(t *testing.T) {
 	r := testserver.StartParrot(t)
 	c := Config{
@@ -270,7 +270,7 @@ func TestSentinel(t *testing.T) {
 	wantUnavailable(t, unknown, "unknown master")
 }
 
-// TestFlushLeavesOthers: nothing goes but what this prefix made.
+// TestFlushLeavesOthers: a flush removes only the keys of this prefix.
 func TestFlushLeavesOthers(t *testing.T) {
 	r := testserver.StartRedis(t)
 	c := testserver.StartRedisCluster(t, 3)

@@ -22,7 +22,7 @@ type foreignLock struct {
 	obtain func(ctx context.Context, s *Store, key string, life time.Duration) (release func(ctx context.Context) bool, ok bool, err error)
 }
 
-// laravelRelease is what Laravel's RedisLock runs, word for word.
+// laravelRelease is the script that Laravel's RedisLock runs, word for word.
 const laravelRelease = `
 if redis.call("get",KEYS[1]) == ARGV[1] then
     return redis.call("del",KEYS[1])

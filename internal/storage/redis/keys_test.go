@@ -74,7 +74,7 @@ func TestOwnsNothingElse(t *testing.T) {
 	}
 }
 
-// FuzzKeys: no two names have the same key, whatever prefixes they have, and each key is known for what it is.
+// FuzzKeys: no two names have the same key, whatever their prefixes, and each key is recognised as what it is.
 func FuzzKeys(f *testing.F) {
 	f.Add("a", "b", "c", "d", "a.b", "c", "d", "e")
 	f.Add("a", "b", "items", "k", "a.b", "items", "items", "metadata")
@@ -96,7 +96,7 @@ func FuzzKeys(f *testing.F) {
 	})
 }
 
-// fuzzKeys are all keys of a cart, each with what it stands for.
+// fuzzKeys are all keys of a cart, each with its meaning.
 func fuzzKeys(t *testing.T, s space, identifier, instance, metadata string) (map[string]string, bool) {
 	k := cart.Key{Identifier: identifier, Instance: instance}
 	if ValidatePrefix("p", s.prefix) != nil || k.Validate() != nil || cart.ValidateName("m", metadata) != nil {

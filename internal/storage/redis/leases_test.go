@@ -38,7 +38,7 @@ func mustLeaseToken(t testing.TB, s *Store, key cart.Key) string {
 	return c.Token
 }
 
-// wantLost fails unless the token's lease is one that was, for everybody who asks.
+// wantLost fails unless every call reports the token's lease as lost.
 func wantLost(t *testing.T, s *Store, key cart.Key, token string) {
 	t.Helper()
 	if _, err := s.Lease(t.Context(), key, token); !errors.Is(err, storage.ErrLockLost) {
@@ -55,8 +55,8 @@ func wantLost(t *testing.T, s *Store, key cart.Key, token string) {
 	mustCommit(t, s, storage.LockLost, c)
 }
 
-// TestFenceSources: a fence is greater than the one before also where the clock is not, and greater than those of
-// before also where the server has lost all it had.
+// TestFenceSources: a fence is greater than the one before even if the clock is not, and even if the server has lost
+// all data.
 func TestFenceSources(t *testing.T) {
 	r := testserver.StartRedis(t, testserver.WithAOF())
 	s := open(t, Config{Addresses: []string{r.Addr}})
@@ -88,7 +88,7 @@ func TestFenceSources(t *testing.T) {
 		r.Restart()
 		next("restart")
 	}
-	// As if the clock had been set back: the last fence is of the future.
+	// The last fence is of the future, as if the clock had been set back.
 	const future = 1<<53 - 10
 	do(t, r, "ZADD", "fence.cart.u1.default", strconv.Itoa(future), "fence")
 	for i := range 3 {
@@ -121,14 +121,14 @@ func TestFenceOfServerWithoutData(t *testing.T) {
 			t.Fatalf("%s keys survived", n)
 		}
 		await(t, "the server is found again", func() bool { return s.Ping(t.Context()) == nil })
-		// The lease went with the data, and so did its memory: nobody knows it any more, and nothing is written.
+		// The lease went with the data, and so did the memory of it: it is unknown, and nothing is written.
 		c := replace(u1, &cart.Cart{}, `{}`)
 		c.Locks.Token, c.Locks.MustHold = claim.Token, true
 		mustCommit(t, s, storage.LockUnknown, c)
 	}
 }
 
-// TestLeaseMemoryEnds: what is remembered of leases ends by itself.
+// TestLeaseMemoryEnds: the memory of leases ends by itself.
 func TestLeaseMemoryEnds(t *testing.T) {
 	r := testserver.StartRedis(t)
 	s := open(t, Config{Addresses: []string{r.Addr}})
@@ -156,7 +156,7 @@ func TestLeaseMemoryEnds(t *testing.T) {
 	await(t, "the end of the lease", func() bool { return time.Now().After(short.Expires) })
 	wantLost(t, s, u1, claim.Token)
 
-	// Longer ago than anybody remembers, and so forgotten with the next lease.
+	// It ended before the time that is remembered, so it is forgotten with the next lease.
 	do(t, r, "ZADD", key, strconv.FormatInt(time.Now().Add(-storage.LeaseMemory-time.Millisecond).UnixMilli(), 10), claim.Token)
 	if _, err := s.Lease(t.Context(), u1, claim.Token); !errors.Is(err, storage.ErrLockUnknown) {
 		t.Errorf("after its memory: %v, want ErrLockUnknown", err)
@@ -191,8 +191,8 @@ func TestLeaseMemoryEnds(t *testing.T) {
 	}
 }
 
-// TestLeaseRoundTrips: an uncontended lease that reads, changes and gives back costs two commands, and who has nothing
-// to do with leases does not pay for them.
+// TestLeaseRoundTrips: an uncontended lease that reads, changes and gives back costs two commands, and calls without a
+// lease do not pay for leases.
 func TestLeaseRoundTrips(t *testing.T) {
 	r := testserver.StartRedis(t)
 	s := open(t, Config{Addresses: []string{r.Addr}})
@@ -247,7 +247,8 @@ func TestLeaseRoundTrips(t *testing.T) {
 	wantLost(t, s, u1, claim.Token)
 }
 
-// TestLeaseByPush: with a heartbeat that never comes, a waiter is woken, and told of its lease by its claim.
+// TestLeaseByPush: with a heartbeat that never comes, a waiter is woken, and the answer to its claim tells it of its
+// lease.
 func TestLeaseByPush(t *testing.T) {
 	r := testserver.StartRedis(t)
 	one, two := open(t, Config{Addresses: []string{r.Addr}}), open(t, Config{Addresses: []string{r.Addr}})
@@ -279,8 +280,8 @@ func TestLeaseByPush(t *testing.T) {
 	}
 }
 
-// TestStaleWakeUp: a lease is told by the answer to a claim and not by a wake-up, which may be late: the lock may have
-// gone on by then.
+// TestStaleWakeUp: the answer to a claim tells of a lease, and not a wake-up, which may be late: somebody else may have
+// the lock by then.
 func TestStaleWakeUp(t *testing.T) {
 	r := testserver.StartRedis(t)
 	s := open(t, Config{Addresses: []string{r.Addr}})
@@ -307,8 +308,8 @@ func TestStaleWakeUp(t *testing.T) {
 	}
 }
 
-// TestLeaseConfirmed: a lease that waited is one round trip more than one that did not, which brings the cart; the
-// wake-up does not.
+// TestLeaseConfirmed: a lease that waited takes one more round trip than one that did not. That round trip brings the
+// cart; the wake-up does not.
 func TestLeaseConfirmed(t *testing.T) {
 	r := testserver.StartRedis(t)
 	one, two := open(t, Config{Addresses: []string{r.Addr}}), open(t, Config{Addresses: []string{r.Addr}})
@@ -333,7 +334,7 @@ func TestLeaseConfirmed(t *testing.T) {
 	}
 }
 
-// TestMemoryOfDeadWaiterEnds: a lease that nobody confirmed leaves its fence, for as long as any, and nothing else.
+// TestMemoryOfDeadWaiterEnds: a lease that nobody confirmed leaves only its fence, which is kept as long as any other.
 func TestMemoryOfDeadWaiterEnds(t *testing.T) {
 	r := testserver.StartRedis(t)
 	s := open(t, Config{Addresses: []string{r.Addr}})
@@ -360,9 +361,9 @@ func TestMemoryOfDeadWaiterEnds(t *testing.T) {
 	}
 }
 
-// TestLeaseOfOlderSidecar: a lease that the release before this one took has no duration of its own. A renewal that
-// does not say for how long leaves it as it is, one that says so sets it, and a commit or a renewal by that release
-// keeps what is there.
+// TestLeaseOfOlderSidecar: a lease that the release before this one took has no duration of its own. A renewal without
+// a duration leaves it as it is, a renewal with one sets it, and a commit or a renewal by that release keeps the one
+// that is there.
 func TestLeaseOfOlderSidecar(t *testing.T) {
 	r := testserver.StartRedis(t)
 	s := open(t, Config{Addresses: []string{r.Addr}})

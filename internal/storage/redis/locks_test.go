@@ -55,7 +55,7 @@ func claimOf(parts ...cart.Part) storage.Claim {
 	return storage.Claim{Token: randomName(), Holder: "test", Parts: parts, Duration: time.Hour}
 }
 
-// acquired is what an Acquire in the background came to.
+// acquired is the result of an Acquire in the background.
 type acquired struct {
 	cart  *cart.Cart
 	grant storage.Grant
@@ -167,7 +167,7 @@ func TestLockOfRedislock(t *testing.T) {
 	}
 }
 
-// TestForeignTokenIsALease: who got a lock elsewhere may change the cart under its token.
+// TestForeignTokenIsALease: a client that got a lock by another program may change the cart under its token.
 func TestForeignTokenIsALease(t *testing.T) {
 	r := testserver.StartRedis(t)
 	s := open(t, Config{Addresses: []string{r.Addr}})
@@ -184,8 +184,8 @@ func TestForeignTokenIsALease(t *testing.T) {
 	mustCommit(t, s, storage.LockUnknown, c)
 }
 
-// TestLockBeneathLock: a program that knows nothing of locks on the whole cart may take one beneath it; what it took is
-// not overwritten.
+// TestLockBeneathLock: a program that does not know of locks on the whole cart may take the lock of a part meanwhile.
+// That lock is not overwritten.
 func TestLockBeneathLock(t *testing.T) {
 	r := testserver.StartRedis(t)
 	s := open(t, Config{Addresses: []string{r.Addr}})
@@ -230,8 +230,8 @@ func TestBrokenLock(t *testing.T) {
 	mustCommit(t, s, storage.Committed, c)
 }
 
-// TestHandOverByPush: with a heartbeat that never comes, only the wake-up can end the wait, and it carries the cart, or
-// lets it be read where it is large.
+// TestHandOverByPush: with a heartbeat that never comes, only the wake-up can end the wait. It carries the cart; if
+// that is large, the waiter reads it.
 func TestHandOverByPush(t *testing.T) {
 	r := testserver.StartRedis(t)
 	c := testserver.StartRedisCluster(t, 3)
@@ -313,7 +313,7 @@ func TestGrantBeforeListening(t *testing.T) {
 	receive(t, acquireLater(t.Context(), s, u1, second, true))
 }
 
-// TestGrantWhileSubscribing: the same where the grant comes between the claim and the confirmation of the subscription.
+// TestGrantWhileSubscribing: the same if the grant comes between the claim and the confirmation of the subscription.
 func TestGrantWhileSubscribing(t *testing.T) {
 	r := testserver.StartRedis(t)
 	s := open(t, Config{Addresses: []string{r.Addr}})
@@ -379,8 +379,8 @@ func TestGrantAfterTimeout(t *testing.T) {
 	})
 }
 
-// TestTurns: two that change a cart again and again let each other in by their commits, which also queue for the turn
-// after. Each turn is one command, and nobody asks by itself.
+// TestTurns: two stores change a cart again and again. Their commits let each other in, and also queue for the next
+// turn. Each turn is one command, and no waiter needs to ask.
 func TestTurns(t *testing.T) {
 	r := testserver.StartRedis(t)
 	config := Config{Addresses: []string{r.Addr}}

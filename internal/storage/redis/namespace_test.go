@@ -28,7 +28,7 @@ func laravel(t *testing.T) foreignLock {
 }
 
 // TestLaravelNamespace: with a namespace that is both of Laravel's prefixes, its locks and Sidecart's hold each other
-// off, both ways. With any other nothing is held off, which docs/locks.md says.
+// off, both ways. With any other namespace they do not, as docs/locks.md says.
 func TestLaravelNamespace(t *testing.T) {
 	r := testserver.StartRedis(t)
 	foreign := laravel(t)

@@ -52,8 +52,8 @@ func harness(c Config) func(t *testing.T) storagetest.Harness {
 	}
 }
 
-// TestConformance: the whole contract is kept in each form. Two of them have the rights that the documentation names,
-// and no others.
+// TestConformance: the whole contract is kept in each form of Redis. In two of them the user has only the rights that
+// the documentation names.
 func TestConformance(t *testing.T) {
 	t.Run("Standalone", func(t *testing.T) {
 		r := testserver.StartRedis(t)

@@ -30,7 +30,8 @@ func replicated(t *testing.T) map[string]struct {
 	}
 }
 
-// TestMinReplicas: what is acknowledged is on a replica, and what no replica confirms is answered as not known.
+// TestMinReplicas: an acknowledged change is on a replica. If no replica confirms a change, its outcome is reported as
+// unknown.
 func TestMinReplicas(t *testing.T) {
 	for name, servers := range replicated(t) {
 		t.Run(name, func(t *testing.T) {
@@ -101,8 +102,8 @@ func TestMinReplicas(t *testing.T) {
 	}
 }
 
-// TestMinReplicasAsksBehindEachScript: WAIT goes with what may acknowledge something, over the same connection, and
-// with nothing else.
+// TestMinReplicasAsksBehindEachScript: WAIT follows exactly the scripts that may acknowledge something, over the same
+// connection.
 func TestMinReplicasAsksBehindEachScript(t *testing.T) {
 	for name, servers := range replicated(t) {
 		t.Run(name, func(t *testing.T) {
@@ -126,7 +127,7 @@ func TestMinReplicasAsksBehindEachScript(t *testing.T) {
 	}
 }
 
-// TestConformanceWithMinReplicas: whoever waits for replicas keeps the whole contract.
+// TestConformanceWithMinReplicas: a store that waits for replicas keeps the whole contract.
 func TestConformanceWithMinReplicas(t *testing.T) {
 	master := testserver.StartRedis(t)
 	testserver.StartRedisReplica(t, master)
@@ -185,8 +186,8 @@ func TestSentinelsWithPasswords(t *testing.T) {
 	}
 }
 
-// TestWokenWaiterAsksReplicas: the cart that comes with a wake-up may be one that no replica has, and what is computed
-// from it must not be acknowledged.
+// TestWokenWaiterAsksReplicas: the cart that comes with a wake-up may be on no replica yet. A change that is computed
+// from it must not be acknowledged then.
 func TestWokenWaiterAsksReplicas(t *testing.T) {
 	master := testserver.StartRedis(t)
 	replica := testserver.StartRedisReplica(t, master)

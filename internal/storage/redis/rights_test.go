@@ -80,10 +80,10 @@ func TestLeastUser(t *testing.T) {
 	}
 }
 
-// TestEachRightIsProbed: whatever right is missing, it is told before a client meets it.
+// TestEachRightIsProbed: a missing right is reported before a client needs it.
 func TestEachRightIsProbed(t *testing.T) {
 	r := testserver.StartRedis(t)
-	// Rights that a change does without.
+	// Rights that a change does not need.
 	elsewhere := map[string]string{
 		"+scan": "flush", "+unlink": "flush",
 		"+info": storage.AdviceUnknownEviction, "+publish": storage.AdviceNoWakeUps, "+subscribe": storage.AdviceNoWakeUps,
@@ -145,13 +145,13 @@ func TestEachRightIsProbed(t *testing.T) {
 	if want := 30; probed < want {
 		t.Errorf("only %d rights were probed, want %d", probed, want)
 	}
-	// Who may not delete leaves to the end of their life what was made.
+	// A user without the right to delete leaves the probe's keys until they expire.
 	if n, err := strconv.Atoi(do(t, r, "DBSIZE")); err != nil || n > 7 {
 		t.Errorf("the probes left %d keys, %v", n, err)
 	}
 }
 
-// TestProbeKnowsAllCommands: whatever command a script comes to use, the probe uses it too.
+// TestProbeKnowsAllCommands: the probe uses every command that a script uses.
 func TestProbeKnowsAllCommands(t *testing.T) {
 	call := regexp.MustCompile(`(?:redis\.p?call|gather|spread)\('([A-Z]+)'`)
 	for _, sc := range []script{commitScript, claimScript, abandonScript, leaseScript, instancesScript, pingScript} {
@@ -167,7 +167,7 @@ func TestProbeKnowsAllCommands(t *testing.T) {
 	}
 }
 
-// TestProbeLeavesNothing: what is made to prove that a change would work is seen by nobody, and gone after it.
+// TestProbeLeavesNothing: nobody sees the cart that a probe makes, and it is gone afterwards.
 func TestProbeLeavesNothing(t *testing.T) {
 	r := testserver.StartRedis(t)
 	c := testserver.StartRedisCluster(t, 3)
@@ -193,7 +193,7 @@ func TestProbeLeavesNothing(t *testing.T) {
 					t.Errorf("the probe was not at %s", node.Addr)
 				}
 			}
-			// One that broke off: it is not listed, ends by itself, and goes with a flush.
+			// The cart of a probe that broke off is not listed, expires by itself, and goes with a flush.
 			key := cart.Key{Identifier: probeName, Instance: probeName + "x"}
 			mustCommit(t, s, storage.Committed, replace(key, &cart.Cart{}, `{}`))
 			mustLease(t, s, key, leaseOf(cart.PartItems))
@@ -215,7 +215,7 @@ func TestProbeLeavesNothing(t *testing.T) {
 	}
 }
 
-// TestProbeOfEachMaster: a Cluster of which one master refuses changes is not ready.
+// TestProbeOfEachMaster: a Cluster is not ready if one of its masters refuses changes.
 func TestProbeOfEachMaster(t *testing.T) {
 	c := testserver.StartRedisCluster(t, 3)
 	s := open(t, Config{Addresses: c.Addrs(), Mode: Cluster})
@@ -232,7 +232,8 @@ func TestProbeOfEachMaster(t *testing.T) {
 	}
 }
 
-// TestRefusalIsNoDamage: a server that does not do what a script needs has not looked at what is stored.
+// TestRefusalIsNoDamage: a refusal by the server is not reported as damaged data, since the server has not looked at
+// the data.
 func TestRefusalIsNoDamage(t *testing.T) {
 	start := func(args ...string) *testserver.Redis {
 		return testserver.StartRedis(t, testserver.WithRedisArgs(args...))
@@ -292,7 +293,7 @@ func TestRefusalIsNoDamage(t *testing.T) {
 	})
 }
 
-// TestDamagedQueues: whatever stands under the key of a queue, scripts look at it before they use it.
+// TestDamagedQueues: whatever is stored under the key of a queue, scripts check it before they use it.
 func TestDamagedQueues(t *testing.T) {
 	r := testserver.StartRedis(t)
 	s := open(t, Config{Addresses: []string{r.Addr}})

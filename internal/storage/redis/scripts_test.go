@@ -29,7 +29,7 @@ func calls(t *testing.T, r *testserver.Redis) map[string]int {
 	return n
 }
 
-// TestRoundTrips: what the server was asked, command by command.
+// TestRoundTrips counts the server's commands, kind by kind.
 func TestRoundTrips(t *testing.T) {
 	r := testserver.StartRedis(t)
 	s := open(t, Config{Addresses: []string{r.Addr}})

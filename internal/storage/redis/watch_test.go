@@ -11,7 +11,7 @@ import (
 	"github.com/sidecart/sidecart/internal/testserver"
 )
 
-// told watches a cart, and returns what is told of it when the store hears of its changes.
+// told watches a cart, and returns a channel of its changes once the store hears of them.
 func told(t *testing.T, s *Store, key cart.Key) <-chan struct{} {
 	t.Helper()
 	news := make(chan struct{}, 100)
@@ -35,8 +35,8 @@ func published(t *testing.T, servers ...*testserver.Redis) (text string) {
 	return text
 }
 
-// Whatever way a commit takes, those who watch the cart are told once, and nobody is told of a cart that nobody
-// watches.
+// Whichever way a commit takes, each watcher of the cart is told once. If nobody watches the cart, nothing is
+// published.
 func TestWatch(t *testing.T) {
 	for _, mode := range []Mode{Standalone, Cluster} {
 		t.Run(string(mode), func(t *testing.T) {
@@ -158,7 +158,7 @@ func TestUnwatchedCommitsCostNothing(t *testing.T) {
 	}
 }
 
-// Who stops watching is told no more, and no server has anything left of it.
+// After watching ends, nothing more is told, and nothing of it is left on a server.
 func TestWatchEnds(t *testing.T) {
 	r := testserver.StartRedis(t)
 	s := open(t, Config{Addresses: []string{r.Addr}})
@@ -180,8 +180,8 @@ func TestWatchEnds(t *testing.T) {
 	told(t, s, u1) // and may begin again
 }
 
-// When the connection of the subscription breaks, the store knows that it does not hear, tells of its own changes all
-// the same, hears again, and says so.
+// When the connection of the subscription breaks, the store knows that it does not hear, and still tells of its own
+// changes. Then it hears again, and says so.
 func TestWatchBroken(t *testing.T) {
 	for _, mode := range []Mode{Standalone, Cluster} {
 		t.Run(string(mode), func(t *testing.T) {
@@ -212,7 +212,7 @@ func TestWatchBroken(t *testing.T) {
 	}
 }
 
-// A server that lets nobody subscribe, or a user who may not, leaves the store to tell of its own changes alone.
+// If the server lets nobody subscribe, or the user may not, the store tells only of its own changes.
 func TestWatchRefused(t *testing.T) {
 	r := testserver.StartRedis(t)
 	do(t, r, "ACL", "SETUSER", "default", "-subscribe", "-ssubscribe")

@@ -26,7 +26,7 @@ func TestUnpack(t *testing.T) {
 	}
 }
 
-// FuzzReply: whatever comes instead of a reply, it is an error or a value, never a panic and never much memory.
+// FuzzReply: whatever comes instead of a reply gives an error or a value, and never a panic or a large allocation.
 func FuzzReply(f *testing.F) {
 	f.Add("\x91\x9b\x01\xc2\xc2\xff\xc2\xa0\x00\x00\x00\x00\x92\xa2id\xa1x")
 	f.Add("\x94\xc3\xff\xc2\x90")
@@ -87,7 +87,7 @@ func TestDecodeCart(t *testing.T) {
 	}
 }
 
-// What outlives a reply, as the id of a cart does in the headers of a connection, does not keep the reply in memory.
+// A text that outlives a reply, as a cart's id does in the headers of a connection, does not keep the reply in memory.
 func TestNamesAreNoPartOfTheReply(t *testing.T) {
 	fields := "\x9e\xa2id\xa44f0c\xa7version\xa17\xa7created\xa41000\xa7updated\xa42000\xaametadata.z\xa11\xacv:metadata.z\xa14\xafv:metadata.gone\xa16"
 	reply := "\x91\x9b\x01\xc2\xc2\xff\xc2\xa44f0c\x07\x00\x00\x00" + fields
