@@ -142,11 +142,11 @@ type RedisBackend struct {
 	// +kubebuilder:validation:Maximum=16
 	MinReplicas int32 `json:"minReplicas,omitempty"`
 
-	// The secret with the password, and the user name where it is not "default".
+	// The secret with the password, and the user name if it is not "default".
 	// +optional
 	CredentialsSecretRef *RedisCredentials `json:"credentialsSecretRef,omitempty"`
 
-	// The secret with the password of the Sentinels, where they ask for one. Mode Sentinel only.
+	// The secret with the password of the Sentinels, if they ask for one. Mode Sentinel only.
 	// +optional
 	SentinelCredentialsSecretRef *RedisCredentials `json:"sentinelCredentialsSecretRef,omitempty"`
 
@@ -186,8 +186,8 @@ type DynamoDBBackend struct {
 	// +kubebuilder:validation:XValidation:rule="isURL(self) && (url(self).getScheme() == 'https' || url(self).getScheme() == 'http')",message="must be a URL, for example http://dynamodb:8000"
 	Endpoint string `json:"endpoint,omitempty"`
 
-	// Make the table if it is missing, billed per request and with expiry by its field expires. Without this, somebody
-	// has to make it.
+	// Create the table if it is missing, billed per request and with expiry by its field expires. Without this, you
+	// must create it.
 	// +optional
 	CreateTable bool `json:"createTable,omitempty"`
 
@@ -243,7 +243,7 @@ type DatabaseBackend struct {
 	// +optional
 	CredentialsSecretRef *DatabaseCredentials `json:"credentialsSecretRef,omitempty"`
 
-	// The secret with a whole URL, in place of host, port, name and tls, for example
+	// The secret with a whole URL, instead of host, port, name and tls, for example
 	// postgres://user:password@postgres/shop.
 	// +optional
 	URLSecretRef *URLSecretRef `json:"urlSecretRef,omitempty"`

@@ -5,8 +5,8 @@ import (
 )
 
 // CartStorage says where the carts of a shop live, how they are locked and how long to wait. Pods of the same namespace
-// use it by the label sidecart.dev/inject: NAME in their template; each of them is given a sidecar that serves the
-// carts on localhost.
+// use it by the label sidecart.dev/inject: NAME in their template. Each of them gets a sidecar that serves the carts on
+// localhost.
 //
 // +kubebuilder:object:root=true
 // +kubebuilder:subresource:status
@@ -28,10 +28,10 @@ type CartStorage struct {
 	// +optional
 	metav1.ObjectMeta `json:"metadata,omitempty"`
 
-	// What is wanted.
+	// The desired state.
 	// +required
 	Spec CartStorageSpec `json:"spec"`
-	// What is, as the operator last saw it.
+	// The observed state, as the operator last saw it.
 	// +optional
 	// +kubebuilder:default={"observedGeneration":-1}
 	Status CartStorageStatus `json:"status,omitzero"`
@@ -77,8 +77,8 @@ type CartStorageSpec struct {
 	// +required
 	Backend Backend `json:"backend"`
 
-	// Where the carts are that move to backend, while they are used. The operator writes it where orphanedCarts is Move
-	// and backend or keyPrefix changes. To write it yourself, copy what stood there. When status.move.state is
+	// The former backend, whose carts move to backend while they are used. The operator writes it if orphanedCarts is
+	// Move and backend or keyPrefix changes. To write it yourself, copy the former values. When status.move.state is
 	// Finished, remove it, and switch the former backend off after that.
 	// +optional
 	MoveFrom *MoveFrom `json:"moveFrom,omitempty"`
@@ -158,22 +158,22 @@ type CartStorageSpec struct {
 	// +kubebuilder:default={}
 	Fronts Fronts `json:"fronts,omitzero"`
 
-	// What a change of this spec does that would leave existing carts behind, where no sidecar finds them any more:
-	// Forbid refuses it, Move has the carts move while the shop sells, and Accept leaves them. Such a change is one of
-	// keyPrefix or of a field of backend or criticalBackend that says where carts are: its type, addresses of which
-	// none stays, host, port, name, table, region, endpoint, claim, or redis.database, redis.namespace,
-	// redis.masterName and redis.mode to or from Cluster. What is in criticalBackend does not move. Allow is an older
-	// spelling of Accept.
+	// What happens on a change of this spec that would leave existing carts behind, where no sidecar finds them any
+	// more: Forbid refuses the change, Move lets the carts move while the shop sells, and Accept leaves them behind.
+	// Such a change is one of keyPrefix or of a field of backend or criticalBackend that says where carts are: its
+	// type, all addresses at once, host, port, name, table, region, endpoint, claim, or redis.database,
+	// redis.namespace, redis.masterName and redis.mode to or from Cluster. Checkouts in criticalBackend do not move.
+	// Allow is an older spelling of Accept.
 	// +optional
 	// +kubebuilder:default=Forbid
 	OrphanedCarts OrphanedCarts `json:"orphanedCarts,omitempty"`
 
-	// The sidecar container that pods are given.
+	// The sidecar container that pods get.
 	// +optional
 	// +kubebuilder:default={}
 	Sidecar Sidecar `json:"sidecar,omitzero"`
 
-	// How pods come by their sidecar.
+	// How pods get their sidecar.
 	// +optional
 	// +kubebuilder:default={}
 	Injection Injection `json:"injection,omitzero"`
@@ -181,18 +181,18 @@ type CartStorageSpec struct {
 
 // MoveFrom is a backend that carts leave.
 type MoveFrom struct {
-	// What stood under backend when the carts came there.
+	// The value of backend before the move.
 	// +required
 	Backend Backend `json:"backend"`
 
-	// What stood under keyPrefix. Without it the same as now.
+	// The value of keyPrefix before the move. Without it, the same as now.
 	// +optional
 	// +kubebuilder:validation:MaxLength=64
 	// +kubebuilder:validation:XValidation:rule="self.matches('^[A-Za-z0-9_:.-]+$') && !self.matches('^(lock|queue|index|fence)([.]|$)')",message="moveFrom.keyPrefix must be what stood under keyPrefix before, for example cart"
 	KeyPrefix string `json:"keyPrefix,omitempty"`
 }
 
-// Critical is the backend for checkouts; nil where there is none.
+// Critical is the backend for checkouts; nil if there is none.
 func (s *CartStorageSpec) Critical() *CriticalBackend {
 	if s.CriticalBackend == nil || s.CriticalBackend.Type == "" {
 		return nil
@@ -212,7 +212,7 @@ const (
 	Allow Permission = "Allow"
 )
 
-// OrphanedCarts says what becomes of carts that a change would leave behind.
+// OrphanedCarts says what happens to carts that a change would leave behind.
 //
 // +kubebuilder:validation:Enum=Forbid;Move;Accept;Allow
 type OrphanedCarts string
@@ -220,7 +220,7 @@ type OrphanedCarts string
 const (
 	// OrphanedForbid refuses a change that leaves carts behind.
 	OrphanedForbid OrphanedCarts = "Forbid"
-	// OrphanedMove has them move to the new place.
+	// OrphanedMove lets them move to the new place.
 	OrphanedMove OrphanedCarts = "Move"
 	// OrphanedAccept lets it pass.
 	OrphanedAccept OrphanedCarts = "Accept"

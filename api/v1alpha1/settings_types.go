@@ -105,8 +105,8 @@ type Audit struct {
 
 // Fronts are services for programs that exist already.
 type Fronts struct {
-	// How long after its GetCart the EmptyCart of a demo shop takes only what that saw, so that what is added during a
-	// checkout stays. "0s" is never: EmptyCart removes all items.
+	// How long after a user's GetCart an EmptyCart of a demo shop removes only what that GetCart saw, so that items
+	// added during a checkout stay. With "0s", EmptyCart always removes all items.
 	// +optional
 	// +kubebuilder:default="0s"
 	// +kubebuilder:validation:Type=string
@@ -115,7 +115,7 @@ type Fronts struct {
 	CheckoutWindow metav1.Duration `json:"checkoutWindow,omitzero"`
 }
 
-// Limits bound what a cart may hold. What goes beyond is refused.
+// Limits bound what a cart may hold. A change that goes beyond is refused.
 type Limits struct {
 	// The most items of one cart.
 	// +optional
@@ -177,7 +177,7 @@ const (
 	ReadyBackend Readiness = "Backend"
 )
 
-// Sidecar is the container that pods are given.
+// Sidecar is the container that pods get.
 type Sidecar struct {
 	// The image; by default the one that came with the operator. A change affects pods that start after it.
 	// +optional
@@ -205,9 +205,9 @@ type Sidecar struct {
 	// +kubebuilder:default=json
 	LogFormat LogFormat `json:"logFormat,omitempty"`
 
-	// When a pod counts as ready as far as its sidecar is asked. Serving: as soon as the sidecar serves, also while it
-	// does not reach its backend. Backend: only while a change of a cart would work, so that Services leave the pod out
-	// while it would not. A change is for pods that start from then on.
+	// When the sidecar lets its pod be ready. Serving: as soon as the sidecar serves, also while it does not reach its
+	// backend. Backend: only while a change of a cart would work, so that Services leave the pod out while it would
+	// not. A change is for pods that start from then on.
 	// +optional
 	// +kubebuilder:default=Serving
 	Readiness Readiness `json:"readiness,omitempty"`
@@ -218,15 +218,15 @@ type Sidecar struct {
 	// +kubebuilder:default={grpc: 7420, http: 7421, admin: 7422}
 	Ports Ports `json:"ports,omitzero"`
 
-	// What becomes of pods whose sidecar differs from what a new pod would be given: with OnRestart they keep it until
-	// something restarts them, and the status counts them; with Restart the operator restarts their Deployments,
-	// StatefulSets and DaemonSets, one at a time and only while all is well.
+	// What happens to pods whose sidecar differs from that of a new pod: with OnRestart they keep it until something
+	// restarts them, and the status counts them; with Restart the operator restarts their Deployments, StatefulSets and
+	// DaemonSets, one at a time and only while all is well.
 	// +optional
 	// +kubebuilder:default=OnRestart
 	Rollout RolloutPolicy `json:"rollout,omitempty"`
 }
 
-// RolloutPolicy says when pods come by a new sidecar.
+// RolloutPolicy says when pods get a new sidecar.
 //
 // +kubebuilder:validation:Enum=OnRestart;Restart
 type RolloutPolicy string
@@ -234,7 +234,7 @@ type RolloutPolicy string
 const (
 	// RolloutOnRestart leaves pods as they are until something else restarts them.
 	RolloutOnRestart RolloutPolicy = "OnRestart"
-	// RolloutRestart has the operator restart workloads.
+	// RolloutRestart makes the operator restart workloads.
 	RolloutRestart RolloutPolicy = "Restart"
 )
 
@@ -305,19 +305,19 @@ const (
 	InjectLast InjectionOrder = "Last"
 )
 
-// Injection says how pods come by their sidecar.
+// Injection says how pods get their sidecar.
 type Injection struct {
 	// Where the sidecar stands among the init containers of a pod, which start one after another. First: before all
-	// others, so that they find carts. Last: after all others, so that a proxy among them by which the backend is
-	// reached runs when the sidecar starts; init containers that are no sidecars find no carts then. A change is for
-	// pods that start from then on.
+	// others, so that they find carts. Last: after all others, so that a proxy among them, through which the backend is
+	// reached, runs when the sidecar starts; ordinary init containers find no carts then. A change is for pods that
+	// start from then on.
 	// +optional
 	// +kubebuilder:default=First
 	Order InjectionOrder `json:"order,omitempty"`
 
 	// What to do about a pod that started without a sidecar although its label asks for one, as when the webhook was
-	// away: Report says it in the status; Recreate also evicts the pod, if something owns it that makes another one,
-	// one pod at a time.
+	// away: Report says it in the status; Recreate also evicts such pods, one at a time, if their owner creates
+	// another.
 	// +optional
 	// +kubebuilder:default=Report
 	OnMissing MissingSidecarPolicy `json:"onMissing,omitempty"`

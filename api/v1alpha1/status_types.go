@@ -34,7 +34,7 @@ type CartStorageStatus struct {
 	// +kubebuilder:validation:MaxLength=32
 	Sidecars string `json:"sidecars,omitempty"`
 
-	// How many pods have a sidecar that differs from what a new pod would be given.
+	// How many pods have a sidecar that differs from that of a new pod.
 	// +optional
 	// +kubebuilder:default=0
 	Outdated int32 `json:"outdated"`
@@ -76,7 +76,7 @@ type MoveState string
 
 // The states of a move.
 const (
-	// MoveWaiting: pods are to be made anew before it begins. Their sidecars use the former backend until then.
+	// MoveWaiting: pods must be created anew before it begins. Their sidecars use the former backend until then.
 	MoveWaiting MoveState = "Waiting"
 	// MoveMoving: sidecars use both backends, and carts move.
 	MoveMoving MoveState = "Moving"
@@ -100,13 +100,13 @@ type MoveStatus struct {
 	// Since when it is in this state.
 	// +required
 	Since metav1.Time `json:"since"`
-	// How many carts the sidecars that run now say to have moved.
+	// How many carts the present sidecars have moved, as they report it.
 	// +optional
 	Carried int64 `json:"carried,omitempty"`
 	// How many carts the last walk through the former backend could not move yet, for example since they are locked.
 	// +optional
 	Left int64 `json:"left,omitempty"`
-	// What is under way, or what is in the way.
+	// What is under way, or what prevents it.
 	// +optional
 	// +kubebuilder:validation:MaxLength=1024
 	Message string `json:"message,omitempty"`
