@@ -16,12 +16,12 @@ targets() { # prints "folder target" for each
   done
 }
 
-# A target that does not take the same way each time would be minimized for the whole minute.
+# Without this, a target that does not take the same path each time would be minimized for the whole minute.
 fuzz() { # folder target number
   local log=$logs/$3.log
   if go test -run '^$' -fuzz "^$2\$" -fuzztime "${FUZZTIME:-1m}" -fuzzminimizetime 5s -parallel 1 "$1" </dev/null >"$log" 2>&1 ||
-    # Before Go 1.27 the engine sometimes takes the end of its own time for a failure of the target. A real one has a
-    # failing input or names a seed.
+    # Before Go 1.27 the engine sometimes reports the end of its own time as a failure of the target. A real failure has
+    # a failing input or names a seed.
     { grep -qE '^ +context deadline exceeded$' "$log" && ! grep -qE 'Failing input written|seed corpus entry' "$log"; }; then
     touch "$logs/$3.passed"
   fi

@@ -15,13 +15,13 @@ while [ $# -gt 0 ]; do
   packages+=("$1"); shift
 done
 
-# All temporary files of the tests are in one folder, so none outlives them. A short name: sockets lie there too.
-# Database servers, which refuse to run as root, have to pass through it.
+# All temporary files of the tests are in one folder, so none outlives them. Its name is short, since sockets are there
+# too. Database servers, which refuse to run as root, must be able to pass through it.
 scratch=$(mktemp -d "${TMPDIR:-/tmp}/sc.XXXXXX") && chmod 711 "$scratch" || exit
 export TMPDIR=$scratch
 
 # Prints the processes of the tests that are left: those that were given our folder or work in it. A test that is cut
-# off (by its timeout, say) cannot stop the servers that it started.
+# off, by its timeout for example, cannot stop the servers that it started.
 left() {
   local p
   for p in /proc/[0-9]*; do
@@ -50,8 +50,8 @@ trap 'settle; rm -rf "$scratch"' EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
-# -count=1: many tests build programs, images or charts by other programs, of whose sources Go's cache of results knows
-# nothing. What vet finds, `make verify` does.
+# -count=1: many tests build programs, images or charts by other programs, and Go's cache of results does not know the
+# sources of these. vet is off, since `make verify` runs it.
 tags=${LONG:+-tags=long}
 run() { # name timeout flag... package...
   local name=$1 timeout=$2 start=$SECONDS; shift 2
@@ -71,11 +71,12 @@ take processes e2e/processes
 take stories e2e/stories
 take operator 'api|charts|cmd/operator|docs|images|internal/(config|controller|envtest|render)'
 
-# Two lanes. In the first, carts are kept and stories told, in which an answer that takes half a second is a failure. The
-# second has what is in no hurry, and gets what processor time the first leaves; it is printed when it is done.
+# There are two lanes. The first has the tests of stores and the stories, in which an answer that takes half a second is
+# a failure. The second has tests without haste, and gets the processor time that the first leaves. It is printed when
+# it is done.
 #
-# Most tests of stores wait, for locks and carts that end, so more of them run at once than there are processors. What must
-# run alone says so, by not being t.Parallel.
+# Most tests of stores wait for locks and carts to end, so more of them run at once than there are processors. A test
+# that must run alone is not t.Parallel.
 second() {
   [ -z "$cluster" ] || run cluster 20m -p 1 $cluster
   touch "$scratch/no-cluster"
@@ -90,7 +91,7 @@ else
   [ -z "$processes" ] || run processes "$([ "${LONG:-}" ] && echo 90m || echo 30m)" $processes
   until [ -e "$scratch/no-cluster" ] || ! kill -0 $beside 2>/dev/null; do sleep 0.1; done # there is one at a time
   if [ -n "$stories" ]; then
-    # Those in the list are for LONG=1: a shorter one tells the same kind of failure.
+    # The stories in the list are for LONG=1: a shorter story shows the same kind of failure.
     if [ "${LONG:-}" ]; then run stories 60m $stories; else run stories 30m $stories "-skip=^($(paste -sd'|' e2e/stories/long))\$"; fi
   fi
   wait $beside
@@ -105,7 +106,7 @@ while read -r a b c; do passed=$((passed + a)) failed=$((failed + b)) skipped=$(
 slow=$(cat "$scratch"/*.json 2>/dev/null | $GOTESTSUM tool slowest --threshold 15s | sed -n 1,12p)
 [ -z "$slow" ] || printf '\nslowest:\n%s\n' "$slow"
 if [ $skipped != 0 ]; then
-  # Each reason once; it says how to run them.
+  # Prints each reason once; it says how to run the tests.
   printf '\nnot run here: %d tests\n' $skipped
   sed -n 's/.*"Output":" *[a-z_]*\.go:[0-9]*: \(a cluster needs .*\)\\n"}$/  \1/p' "$scratch"/*.json | sort -u
 fi

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# verify.sh fails where the checkout is not what its sources say: stale generated code, formatting, vet, go.mod, and
+# verify.sh fails if the checkout does not agree with its sources: stale generated code, formatting, vet, go.mod, and
 # changes of the gRPC API that would break its clients.
 set -uo pipefail
 cd "$(dirname "$0")/.."

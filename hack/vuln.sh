@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# vuln.sh runs govulncheck. Where the vulnerability database cannot be reached, it says that nothing was checked: that
-# is neither a pass nor a finding, and a failure with RELEASE=1, since nothing is released unchecked.
+# vuln.sh runs govulncheck. If the vulnerability database cannot be reached, it says that nothing was checked. That is
+# neither a pass nor a finding. With RELEASE=1 it is a failure, since nothing is released unchecked.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 log=$(mktemp)
