@@ -53,8 +53,8 @@ func (r records) commit(ctx context.Context, commit storage.Commit) (storage.Out
 	return outs[0], nil
 }
 
-// hasMoved is the [storage.ErrMoved] of a record that went to another backend while this sidecar has not been told. What
-// stands in its place looks like an empty record. No record is ever handed over, so nothing else closes one.
+// hasMoved is the [storage.ErrMoved] of a record that went to another backend while this sidecar has not been told.
+// What stands in its place looks like an empty record. No record is ever handed over, so nothing else closes one.
 func hasMoved(key cart.Key, k *cart.Cart) error {
 	if k == nil || k.Transfer == nil {
 		return nil

@@ -14,7 +14,8 @@ import (
 	"github.com/sidecart/sidecart/internal/storage/memory"
 )
 
-// blind is a store that tells of changes, and whose carts cannot be looked at. So readers learn only what they are told.
+// blind is a store that tells of changes, and whose carts cannot be looked at. So readers learn only what they are
+// told.
 type blind struct {
 	storage.Locker
 	storage.Watcher

@@ -118,7 +118,7 @@ func TestWatch(t *testing.T) {
 	}
 
 	run(t, server, database, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '"+database+"' AND query = 'LISTEN "+d.channel+"'")
-	hear(t, news) // it hears again, and may have missed something
+	hear(t, news)                             // it hears again, and may have missed something
 	for _, more := range []string{"v", "w"} { // further carts and readers need no further connection
 		key := cart.Key{Identifier: more, Instance: "default"}
 		watched(t, reader, key)
