@@ -66,7 +66,7 @@ func moduleDir(t *testing.T, module string) string {
 	return m.Dir
 }
 
-// Every object that the chart can render is accepted by a real API server, which checks also what it does not know.
+// A real API server, which also refuses fields that it does not know, accepts every object that the chart can render.
 func TestServerAccepts(t *testing.T) {
 	c := cluster(t)
 	ns := restricted(t, c)
@@ -101,7 +101,7 @@ func restricted(t *testing.T, c *envtest.Cluster) string {
 	if err := c.Client.Create(t.Context(), quota); err != nil {
 		t.Fatal(err)
 	}
-	// No controller runs here that would count.
+	// No controller here counts the usage.
 	quota.Status.Hard, quota.Status.Used = hard, corev1.ResourceList{}
 	for r := range hard {
 		quota.Status.Used[r] = resource.MustParse("0")
@@ -117,8 +117,8 @@ func restricted(t *testing.T, c *envtest.Cluster) string {
 	return ns
 }
 
-// admit creates the pods that come of a manifest, without keeping them: that of the operator, and that of helm test
-// with the sidecar that the operator gives it.
+// admit creates the pods of a manifest in a dry run: the operator's, and that of helm test with the sidecar that the
+// operator gives it.
 func admit(t *testing.T, c *envtest.Cluster, ns, manifest string) {
 	t.Helper()
 	operator, check, cs := &appsv1.Deployment{}, &corev1.Pod{}, &v1alpha1.CartStorage{}

@@ -10,8 +10,8 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 )
 
-// The roles, the policies, the CRD and the webhook are those of config/, but for the labels of the chart: what the
-// operator's tests run with is what Helm installs.
+// The roles, the policies, the CRD and the webhook are those of config/, except for the labels of the chart. So Helm
+// installs what the operator's tests run with.
 func TestShared(t *testing.T) {
 	rendered := map[string]*unstructured.Unstructured{}
 	for _, o := range objects(t, template(t, "--set", "rollouts.enabled=true")) {
@@ -43,7 +43,7 @@ func TestShared(t *testing.T) {
 	}
 }
 
-// plain is an object of the chart without what the chart gives it by itself.
+// plain is an object of the chart without the chart's own labels and the like.
 func plain(t *testing.T, o *unstructured.Unstructured) *unstructured.Unstructured {
 	t.Helper()
 	o = o.DeepCopy()

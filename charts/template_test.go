@@ -22,7 +22,7 @@ func TestLint(t *testing.T) {
 	}
 }
 
-// cases are values of which each turns one switch.
+// cases are values, each of which turns one switch.
 func cases(t testing.TB) []string {
 	t.Helper()
 	all, err := filepath.Glob("testdata/*.values.yaml")
@@ -32,8 +32,8 @@ func cases(t testing.TB) []string {
 	return all
 }
 
-// What the chart renders by default is written down as a whole, what a switch changes in it as the objects that are
-// then other ones or gone.
+// The golden file of the default values has everything that the chart renders. That of a switch has only the objects
+// that change or go.
 func TestGolden(t *testing.T) {
 	base := documents(template(t))
 	for _, values := range cases(t) {
@@ -82,7 +82,7 @@ func documents(manifest string) (all []string) {
 	return all
 }
 
-// difference is what is in got and not in base; what is gone is named.
+// difference is what is in got and not in base, and the names of the objects that are gone.
 func difference(base, got []string) string {
 	var out []string
 	for _, d := range got {

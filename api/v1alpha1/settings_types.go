@@ -190,7 +190,7 @@ type Sidecar struct {
 	// +kubebuilder:validation:Enum=Always;IfNotPresent;Never
 	ImagePullPolicy corev1.PullPolicy `json:"imagePullPolicy,omitempty"`
 
-	// What the container asks for and may use. A change is for pods that start from then on.
+	// What the container requests and may use. A change is for pods that start from then on.
 	// +optional
 	// +kubebuilder:default={}
 	Resources Resources `json:"resources,omitzero"`
@@ -238,7 +238,7 @@ const (
 	RolloutRestart RolloutPolicy = "Restart"
 )
 
-// Resources are what a container asks for and may use.
+// Resources are what a container requests and may use.
 //
 // +kubebuilder:validation:XValidation:rule="[self.?limits.orValue({}), self.?requests.orValue({})].all(m, m.all(k, k in ['cpu', 'memory', 'ephemeral-storage'] || k.contains('/')))",message="a container has cpu, memory and ephemeral-storage, and what a device plugin offers under a name with a /: write one of these"
 // +kubebuilder:validation:XValidation:rule="[self.?limits.orValue({}), self.?requests.orValue({})].all(m, m.all(k, quantity(string(m[k])).compareTo(quantity('0')) >= 0))",message="a quantity must not be negative: write for example cpu: 20m or memory: 64Mi"

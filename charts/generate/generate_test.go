@@ -9,7 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// What is generated is as its sources say.
+// Generated files agree with their sources.
 func TestFresh(t *testing.T) {
 	root := t.TempDir()
 	for _, dir := range []string{"config", "charts/sidecart"} {

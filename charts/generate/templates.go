@@ -103,7 +103,7 @@ func template(dir, header string, change func(string) string) ([]byte, error) {
 			if document == "" {
 				continue
 			}
-			// What looks like a template is text.
+			// Text that looks like a template stays text.
 			document = change(strings.ReplaceAll(document, "{{", "{{ `{{` }}"))
 			if !strings.Contains(document, labels) {
 				return nil, fmt.Errorf("%s: an object has no metadata where it is looked for", file)

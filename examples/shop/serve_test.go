@@ -129,7 +129,7 @@ func TestShopping(t *testing.T) {
 	_, text = b.post("/orders", nil, 409)
 	contains(t, text, "nothing in your cart")
 
-	// What is in the cart is not trusted.
+	// The contents of the cart are not trusted.
 	if _, err := newCarts(sidecar).add(t.Context(), "", b.shopper(), item{ID: "x", Name: "<script>alert(1)</script>", Price: "1", Quantity: 1}); err != nil {
 		t.Fatal(err)
 	}

@@ -16,8 +16,8 @@ import (
 	"golang.org/x/sync/semaphore"
 )
 
-// What calls of the webhook may cost together. A pod is decoded and encoded again, so that a call takes several times
-// the memory of its body; the operator's limit is 512 MiB.
+// Bounds on the cost of all calls of the webhook together. A pod is decoded and encoded again, so a call takes several
+// times the memory of its body; the operator's limit is 512 MiB.
 const (
 	callBytes    = 16 << 20         // of all bodies under way
 	callLargest  = 3 << 20          // of one; the API server takes no larger object

@@ -15,8 +15,8 @@ import (
 	"time"
 )
 
-// webhookClient has the API server show a certificate to the webhooks that it calls, as an administrator would: by a
-// kubeconfig that the configuration of its admission names. It returns the file of the authority and that of the
+// webhookClient makes the API server show a certificate to the webhooks that it calls, as an administrator would: by a
+// kubeconfig that its admission configuration names. It returns the file of the authority and that of the
 // configuration.
 func webhookClient(dir string) (ca, admission string, err error) {
 	now := time.Now()

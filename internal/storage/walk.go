@@ -19,7 +19,7 @@ type Walker interface {
 // Fencer is a store whose fences can go on from those of another store. Without it no cart can move to or from the
 // store.
 type Fencer interface {
-	// LastFence is at least as great as every fence that a lease of key was given.
+	// LastFence returns a number at least as great as every fence of a lease of key so far.
 	LastFence(ctx context.Context, key cart.Key) (uint64, error)
 
 	// RaiseFence lets every later lease of key have a fence greater than fence. It may raise others too.
@@ -37,15 +37,15 @@ type Loner interface {
 // Mover is a store to which carts move from another while it is used. Each cart moves when somebody changes it; a walk
 // moves the rest.
 type Mover interface {
-	// Start begins to walk, until the store is closed. Of all stores to which the same carts move one walks at a time,
-	// and the others wait to take over. A walk that broke off begins anew, and passes over what has moved.
+	// Start begins to walk, until the store is closed. Of all stores to which the same carts move, one walks at a time,
+	// and the others wait to take over. A walk that broke off begins anew, and skips carts that have moved.
 	Start()
 
-	// Finish walks until a whole walk has found nothing left, unless another walks: then did is false. An error says
-	// why carts are left.
+	// Finish walks until a whole walk has found nothing left. If another store walks, it does nothing, and did is
+	// false. An error says why carts are left.
 	Finish(ctx context.Context) (did bool, err error)
 
-	// Progress is how far it has come.
+	// Progress says how far the move has come.
 	Progress() Progress
 }
 
@@ -69,9 +69,9 @@ type Progress struct {
 	Carried uint64
 	// Left is how many carts the last whole walk of this process, or the one under way, found and could not move.
 	Left int
-	// Clean is when the last whole walk of this process began that left nothing; zero for none. What came to the old
-	// backend after that was not seen.
+	// Clean is when the last whole walk of this process that left nothing began; zero for none. Carts that came to the
+	// old backend after that were not seen.
 	Clean time.Time
-	// Err is why one of them could not, or why the walk does not go on; nil where all is well.
+	// Err says why one of them could not move, or why the walk does not go on; nil if all is well.
 	Err error
 }

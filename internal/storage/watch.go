@@ -11,24 +11,24 @@ import (
 )
 
 // Watcher is a store that tells when a cart changes. The fallback is to look at the cart now and then, as [WatcherOf]
-// does. So must whoever uses a Watcher, more seldom: a message may get lost, and a sidecar of an older release sends
-// none.
+// does. The user of a Watcher must look too, but more seldom: a message may get lost, and a sidecar of an older release
+// sends none.
 type Watcher interface {
-	// Watch has changed called soon after the cart of key has changed, by whatever sidecar, or may have, until stop is
-	// called. It waits for nobody. changed must not block, and may be called when nothing has changed. That a cart
-	// expires is no change.
+	// Watch calls changed soon after any sidecar has changed the cart of key, or may have, until stop is called. It
+	// does not block, nor must changed. changed may be called when nothing has changed. The expiry of a cart does not
+	// count as a change.
 	Watch(key cart.Key, changed func()) (stop func())
 
-	// Hears reports whether it is told now of all that other sidecars of this release change of the cart, which it must
-	// watch. When that begins, changed is called once.
+	// Hears reports whether the store is now told of every change that other sidecars of this release make to the cart.
+	// The cart must be watched. When that begins, changed is called once.
 	Hears(key cart.Key) bool
 
 	// Glance looks at carts, one Glimpse for each of keys, by reads as cheap as the store has them.
 	Glance(ctx context.Context, keys []cart.Key) ([]Glimpse, error)
 }
 
-// Glimpse is what a look at a cart shows of it. Where two of the same cart differ in ID or Version, the cart has
-// changed. A cart that is not there is the zero Glimpse.
+// Glimpse is what a look at a cart shows of it. If two of the same cart differ in ID or Version, the cart has changed.
+// A cart that is not there is the zero Glimpse.
 type Glimpse struct {
 	ID      string
 	Version uint64
@@ -76,8 +76,9 @@ func (a asker) Glance(ctx context.Context, keys []cart.Key) ([]Glimpse, error) {
 // glances is how many looks at single carts are under way at once.
 const glances = 8
 
-// GlanceEach is a [Watcher].Glance for a store that looks at one cart after the other. A cart that cannot be looked at
-// has the zero Glimpse, since it hides none of the others; the error is of the first such cart where there is no other.
+// GlanceEach is a [Watcher].Glance for a store that looks at carts one by one. A cart that cannot be looked at has the
+// zero Glimpse, so that it does not hide the others. There is an error, that of the first such cart, only if no cart
+// could be looked at.
 func GlanceEach(ctx context.Context, keys []cart.Key, look func(context.Context, cart.Key) (Glimpse, error)) ([]Glimpse, error) {
 	all, errs := make([]Glimpse, len(keys)), make([]error, len(keys))
 	var next atomic.Int64
@@ -128,7 +129,7 @@ func (w *Watches) Add(key cart.Key, changed func()) (first bool, remove func() (
 	}
 }
 
-// Tell tells those who watch the cart. It costs next to nothing where nobody watches any.
+// Tell tells the watchers of the cart. It costs next to nothing if nobody watches any cart.
 func (w *Watches) Tell(key cart.Key) {
 	if !w.some.Load() {
 		return

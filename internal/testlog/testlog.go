@@ -1,4 +1,4 @@
-// Package testlog has what a program prints in a test. It imports the standard library only.
+// Package testlog collects the output of a program in a test. It imports the standard library only.
 package testlog
 
 import (

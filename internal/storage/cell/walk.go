@@ -51,7 +51,7 @@ func (s *Store) lastFence(ctx context.Context, key cart.Key) (uint64, error) {
 	if err != nil {
 		return 0, err
 	}
-	// One that is forgotten was passed by the clock that long ago.
+	// If the last fence was forgotten, the clock passed it that long ago.
 	return max(r.State.Fence, uint64(now.Add(-storage.LeaseMemory).UnixMicro())), nil
 }
 
@@ -80,7 +80,7 @@ func (s *Store) raiseFence(ctx context.Context, key cart.Key, fence uint64) erro
 	})
 }
 
-// Place is where a cart stands in the order of the names, identifiers first. A driver that walks in this order goes on
+// Place is the place of a cart in the order of the names, identifiers first. A driver that walks in this order goes on
 // after a place.
 func Place(key cart.Key) string { return key.Identifier + "\x00" + key.Instance }
 

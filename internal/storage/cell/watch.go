@@ -25,7 +25,7 @@ func (s *Store) Hears(key cart.Key) bool {
 	return s.announcer != nil && s.announcer.Announced(key)
 }
 
-// Glance implements [storage.Watcher], without the documents where the driver keeps them apart.
+// Glance implements [storage.Watcher]. It reads without the documents if the driver keeps them apart.
 func (s *Store) Glance(ctx context.Context, keys []cart.Key) ([]storage.Glimpse, error) {
 	all, err := storage.GlanceEach(ctx, keys, s.glance)
 	if err != nil {

@@ -149,7 +149,7 @@ func TestLifeOnServer(t *testing.T) {
 		if _, err := fmt.Sscanf(meta(t, m, names{"cart"}.cart(c)), "HD t%d", &left); err != nil {
 			t.Fatal(err)
 		}
-		// What the server says may have been a second ago, and the machine slow.
+		// The server's answer may be a second old, and the machine slow.
 		if d := time.Duration(left)*time.Second - ttl; d < -5*time.Second || d > 4*time.Second {
 			t.Errorf("a cart of %v has %d s on the server", ttl, left)
 		}

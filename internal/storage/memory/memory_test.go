@@ -22,7 +22,7 @@ func TestConformance(t *testing.T) {
 	})
 }
 
-// TestLeaseOfEndedLock: a lease that is granted because a lock has ended has its fence for whoever asks first.
+// TestLeaseOfEndedLock: a lease that is granted because a lock has ended has its fence for the first call that asks.
 func TestLeaseOfEndedLock(t *testing.T) {
 	for name, ask := range map[string]func(s storage.Locker, key cart.Key) (storage.Lease, error){
 		"Lease": func(s storage.Locker, key cart.Key) (storage.Lease, error) { return s.Lease(t.Context(), key, "next") },
@@ -51,7 +51,7 @@ func TestLeaseOfEndedLock(t *testing.T) {
 	}
 }
 
-// TestExpiredCartsAreDropped: what nobody reads again does not stay in memory.
+// TestExpiredCartsAreDropped: expired carts that nobody reads again do not stay in memory.
 func TestExpiredCartsAreDropped(t *testing.T) {
 	d := newDriver()
 	s := cell.New(d)

@@ -66,8 +66,8 @@ var hybrids = []struct{ from, to, critical string }{
 }
 
 // A sidecar that moves carts, and has checkouts in a backend of their own, is killed before or after each call of any
-// of the three backends, whose answer it does not get then. Whoever comes next takes what was ordered, once, from the
-// cart where it is now.
+// of the three backends, and does not get the answer. The next sidecar takes what was ordered, once, from the cart
+// where it is now.
 func TestCheckoutsKilledWhileCartsMove(t *testing.T) {
 	for _, h := range hybrids {
 		for _, settling := range []bool{true, false} {

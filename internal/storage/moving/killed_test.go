@@ -20,7 +20,7 @@ import (
 	"github.com/sidecart/sidecart/internal/testserver"
 )
 
-// What a process of this test binary is told to do instead of the tests.
+// Orders for a process of this test binary, instead of running the tests.
 const (
 	walkerRedis  = "MOVING_TEST_REDIS"
 	walkerSQLite = "MOVING_TEST_SQLITE"

@@ -31,7 +31,7 @@ func Check(c *config.Config) config.Problems { return config.NotBuilt(c) }
 // of the type [config.Problems] says that the configuration, or a file that it names, is wrong; any other, that what it
 // names cannot be opened now.
 //
-// What it returns is the backend within the decorators of package middleware.
+// It returns the backend within the decorators of package middleware.
 func Store(ctx context.Context, c *config.Config) (storage.Store, error) {
 	if err := Check(c).Err(); err != nil {
 		return nil, err

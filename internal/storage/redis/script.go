@@ -273,8 +273,9 @@ func replyOf(err error) string {
 	return reply.Error()
 }
 
-// What the server adds to its words and is cut off: the place in a script, which nobody needs; the arguments of an
-// unknown command, which hold names and documents of carts; and the name of the user, which comes from a secret file.
+// Additions of the server to its words, which are cut off: the place in a script, which nobody needs; the arguments of
+// an unknown command, which hold names and documents of carts; and the name of the user, which comes from a secret
+// file.
 var additions = []struct {
 	pattern *regexp.Regexp
 	instead string

@@ -91,8 +91,8 @@ func TestWatch(t *testing.T) {
 	}
 }
 
-// A process has one subscription for all that it watches, on a Cluster one on each master, however many readers there
-// are. One that watches nothing has none.
+// However many readers there are, a process has one subscription for all watched carts, or in a Cluster one on each
+// master. A process that watches nothing has none.
 func TestOneSubscription(t *testing.T) {
 	for _, mode := range []Mode{Standalone, Cluster} {
 		t.Run(string(mode), func(t *testing.T) {
@@ -123,7 +123,7 @@ func TestOneSubscription(t *testing.T) {
 	}
 }
 
-// What a commit does in the server costs nothing more because other carts are watched.
+// A commit costs the server nothing more if other carts are watched.
 func TestUnwatchedCommitsCostNothing(t *testing.T) {
 	r := testserver.StartRedis(t)
 	c := Config{Addresses: []string{r.Addr}}
