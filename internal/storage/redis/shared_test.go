@@ -266,8 +266,8 @@ func TestLateReply(t *testing.T) {
 	})
 }
 
-// TestUnexpectedBytes: a reply that nobody asked for, or that is none, ends the connection, since all that follows would
-// go to the wrong callers.
+// TestUnexpectedBytes: a reply that nobody asked for, or that is none, ends the connection, since all that follows
+// would go to the wrong callers.
 func TestUnexpectedBytes(t *testing.T) {
 	for _, text := range []string{"+A\r\n+B\r\n", "?\r\n", "\r\n", "$x\r\n", "$-2\r\n", "*1\r\n*0\r\n", "$1\r\nxyz\r\n", strings.Repeat("+", replyBuffer+1)} {
 		synctest.Test(t, func(t *testing.T) {
@@ -315,8 +315,8 @@ func TestMisplaced(t *testing.T) {
 	}
 }
 
-// TestReplyToWhatWasNotSent: a reply to a command that is not even written ends the connection, and the command is known
-// not to be made.
+// TestReplyToWhatWasNotSent: a reply to a command that is not even written ends the connection, and the command is
+// known not to be made.
 func TestReplyToWhatWasNotSent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, server := sharedPipe(t, time.Second)

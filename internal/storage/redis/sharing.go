@@ -47,7 +47,8 @@ func (s *seat) isFree() bool {
 	return !s.making && (conn == nil || !conn.alive()) && !time.Now().Before(s.rest)
 }
 
-// makeTimeout bounds how long a shared connection may take to be made, and makeRest is how long to wait after a failure.
+// makeTimeout bounds how long a shared connection may take to be made, and makeRest is how long to wait after a
+// failure.
 const (
 	makeTimeout = 5 * time.Second
 	makeRest    = time.Second

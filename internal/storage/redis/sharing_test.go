@@ -201,8 +201,8 @@ func TestCutOffCommit(t *testing.T) {
 	}
 }
 
-// TestLargeCarts: a large command has a connection for itself, and the reply to a read as well once the cart is known to
-// be large. So a small read waits for none.
+// TestLargeCarts: a large command has a connection for itself, and the reply to a read as well once the cart is known
+// to be large. So a small read waits for none.
 func TestLargeCarts(t *testing.T) {
 	r := testserver.StartRedis(t)
 	s := open(t, Config{Addresses: []string{r.Addr}})

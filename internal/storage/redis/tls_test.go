@@ -9,7 +9,6 @@ import (
 
 	"github.com/sidecart/sidecart/internal/cart"
 	"github.com/sidecart/sidecart/internal/storage"
-	"github.com/sidecart/sidecart/internal/storage/storagetest"
 	"github.com/sidecart/sidecart/internal/testserver"
 )
 
@@ -57,18 +56,6 @@ func (s secured) client(t *testing.T) *tls.Config {
 		t.Fatal(err)
 	}
 	return &tls.Config{RootCAs: s.authority.Pool(), Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}
-}
-
-// TestConformanceOverTLS: the whole contract is kept where both sides prove who they are.
-func TestConformanceOverTLS(t *testing.T) {
-	t.Run("Sentinel", func(t *testing.T) {
-		storagetest.Run(t, harness(serversOverTLS(t, Sentinel).config), storagetest.Caps{})
-	})
-	t.Run("Cluster", func(t *testing.T) {
-		storagetest.Run(t, harness(serversOverTLS(t, Cluster).config), storagetest.Caps{
-			NoForeignPairs: "the identifier is the hash tag",
-		})
-	})
 }
 
 // TestFailoverOverTLS: the server that takes over is verified by its own address, or by the name that the configuration
