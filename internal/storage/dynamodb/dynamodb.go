@@ -168,8 +168,8 @@ func unchanged(revision uint64, now time.Time) (condition string, names map[stri
 	return "#revision = :seen AND (attribute_not_exists(#expires) OR #expires > :now)", names, values
 }
 
-// Beat implements [storage.Beater]. It reads an item that is not there, for half a read unit. A read is enough:
-// DynamoDB refuses only writes only if the right is missing, and Ping notices that.
+// Beat implements [storage.Beater]. It reads an item that is not there, for half a read unit. A read is enough: if
+// DynamoDB answers reads, it refuses writes only for want of the right, and Ping notices that.
 func (d *driver) Beat(ctx context.Context) error {
 	return d.reading(ctx, func(ctx context.Context) error {
 		_, err := d.client.GetItem(ctx, &dynamodb.GetItemInput{TableName: &d.table, Key: d.space.key(cart.Key{Instance: "beat"})})
