@@ -104,14 +104,19 @@ func (s *pair) checkOut(q request, r response) bool {
 	return r.outcome == unknown || r.items == known.items && r.version == known.version
 }
 
-// settle takes what was ordered, once, from the cart that has the right to it, if any has.
+// settle takes what was ordered, once, from the cart that has the right to it, if any has. A settlement without an answer
+// may have taken without noting it in the snapshot. If that cart goes, the next settlement finds nothing that was taken,
+// and is the first to say that it settled the checkout.
 func (s *pair) settle(q request, r response) bool {
 	known := s.snapshot(q.id)
 	if known == nil {
 		return false
 	}
 	if has(s.settled, q.id) {
-		return r.outcome == done && !r.settled
+		inCart := slices.ContainsFunc(s.carts[:], func(c cartState) bool { return has(c.half, q.id) })
+		fits := r.outcome == done && (!r.settled || has(s.half, q.id) && !inCart)
+		s.half = without(s.half, q.id)
+		return fits
 	}
 	if r.outcome == done && !r.settled {
 		return false
@@ -126,6 +131,7 @@ func (s *pair) settle(q request, r response) bool {
 	c.take(known)
 	if r.outcome == unknown {
 		c.holder = ""
+		c.half, s.half = union(c.half, q.id), union(s.half, q.id)
 		return c.version == before.version || c.fits(q.seen)
 	}
 	if !c.free("", r.ret) || r.at != at || !c.shows(r) {
@@ -215,26 +221,34 @@ func TestModelOfCheckouts(t *testing.T) {
 	meanwhile := step{request{kind: opAdd, item: "a", qty: 1}, shows(2, "a=3")}
 	settle := request{kind: opSettle, id: "o"}
 	settled := with(shows(3, "a=1"), func(r *response) { r.settled = true })
+	unanswered := step{settle, response{outcome: unknown}}
+	takes := step{request{kind: opAdd, item: "a", qty: 1}, shows(4, "a=2")}
+	successor := step{request{kind: opAdd, side: 1, item: "b", qty: 1}, response{cart: "d", version: 1, items: "b=1", whole: true, outcome: done}}
+	replaced := step{request{kind: opSwap, side: 1}, response{cart: "d", version: 2, items: "b=1", whole: true, outcome: done, moved: true}}
+	after := step{settle, with(replaced.r, func(r *response) { r.moved, r.settled = false, true })}
 	for what, tc := range map[string]struct {
 		steps []step
 		want  porcupine.CheckResult
 	}{
-		"a repeat":                     {[]step{first, {add, repeated}}, porcupine.Ok},
-		"a key that is ignored":        {[]step{first, {add, shows(2, "a=4")}}, porcupine.Illegal},
-		"a repeat of nothing":          {[]step{{add, repeated}}, porcupine.Illegal},
-		"another request":              {[]step{first, {more, response{outcome: reused}}}, porcupine.Ok},
-		"another request, accepted":    {[]step{first, {more, repeated}}, porcupine.Illegal},
-		"a new key, refused":           {[]step{{more, response{outcome: reused}}}, porcupine.Illegal},
-		"a settlement":                 {[]step{first, checkout, meanwhile, {settle, settled}}, porcupine.Ok},
-		"the same twice":               {[]step{first, checkout, meanwhile, {settle, settled}, {settle, shows(3, "a=1")}}, porcupine.Ok},
-		"settled twice":                {[]step{first, checkout, meanwhile, {settle, settled}, {settle, settled}}, porcupine.Illegal},
-		"taken twice":                  {[]step{first, checkout, meanwhile, {settle, settled}, {request{kind: opRead}, shows(4, "")}}, porcupine.Illegal},
-		"what came meanwhile, dropped": {[]step{first, checkout, meanwhile, {settle, with(shows(3, ""), func(r *response) { r.settled = true })}}, porcupine.Illegal},
-		"nothing taken":                {[]step{first, checkout, meanwhile, {settle, with(shows(2, "a=3"), func(r *response) { r.settled = true })}}, porcupine.Illegal},
-		"another snapshot":             {[]step{first, checkout, meanwhile, {checkout.q, response{version: 2, items: "a=3"}}}, porcupine.Illegal},
-		"a snapshot of nothing":        {[]step{{checkout.q, response{}}}, porcupine.Illegal},
-		"an empty cart":                {[]step{{checkout.q, response{outcome: empty}}}, porcupine.Ok},
-		"empty, which it is not":       {[]step{first, {checkout.q, response{outcome: empty}}}, porcupine.Illegal},
+		"a repeat":                           {[]step{first, {add, repeated}}, porcupine.Ok},
+		"a key that is ignored":              {[]step{first, {add, shows(2, "a=4")}}, porcupine.Illegal},
+		"a repeat of nothing":                {[]step{{add, repeated}}, porcupine.Illegal},
+		"another request":                    {[]step{first, {more, response{outcome: reused}}}, porcupine.Ok},
+		"another request, accepted":          {[]step{first, {more, repeated}}, porcupine.Illegal},
+		"a new key, refused":                 {[]step{{more, response{outcome: reused}}}, porcupine.Illegal},
+		"a settlement":                       {[]step{first, checkout, meanwhile, {settle, settled}}, porcupine.Ok},
+		"the same twice":                     {[]step{first, checkout, meanwhile, {settle, settled}, {settle, shows(3, "a=1")}}, porcupine.Ok},
+		"settled twice":                      {[]step{first, checkout, meanwhile, {settle, settled}, {settle, settled}}, porcupine.Illegal},
+		"taken twice":                        {[]step{first, checkout, meanwhile, {settle, settled}, {request{kind: opRead}, shows(4, "")}}, porcupine.Illegal},
+		"what came meanwhile, dropped":       {[]step{first, checkout, meanwhile, {settle, with(shows(3, ""), func(r *response) { r.settled = true })}}, porcupine.Illegal},
+		"nothing taken":                      {[]step{first, checkout, meanwhile, {settle, with(shows(2, "a=3"), func(r *response) { r.settled = true })}}, porcupine.Illegal},
+		"another snapshot":                   {[]step{first, checkout, meanwhile, {checkout.q, response{version: 2, items: "a=3"}}}, porcupine.Illegal},
+		"a snapshot of nothing":              {[]step{{checkout.q, response{}}}, porcupine.Illegal},
+		"taken, and then the cart went":      {[]step{first, checkout, meanwhile, unanswered, takes, successor, replaced, after}, porcupine.Ok},
+		"the same, and settled once more":    {[]step{first, checkout, meanwhile, unanswered, takes, successor, replaced, after, after}, porcupine.Illegal},
+		"taken, and the cart is still there": {[]step{first, checkout, meanwhile, unanswered, takes, {settle, with(shows(4, "a=2"), func(r *response) { r.settled = true })}}, porcupine.Illegal},
+		"an empty cart":                      {[]step{{checkout.q, response{outcome: empty}}}, porcupine.Ok},
+		"empty, which it is not":             {[]step{first, {checkout.q, response{outcome: empty}}}, porcupine.Illegal},
 	} {
 		var ops []porcupine.Operation
 		for i, s := range tc.steps {

@@ -114,6 +114,7 @@ type cartState struct {
 	holder  string // token of the lease
 	keys    string // the requests that it remembers, each as [keyed.String]
 	open    string // the ids of the checkouts that it has the right to take by
+	half    string // the ids of those by which an unanswered settlement took from it
 	// ends is the earliest instant at which the lease may have ended by itself, on the clock of the test.
 	ends int64
 }
@@ -123,7 +124,8 @@ type pair struct {
 	carts [2]cartState
 	ended bool
 	// snapshots are those of all checkouts, each as [snapshot.String], and settled the ids of those that were settled.
-	snapshots, settled string
+	// half are those of the latter of which only the cart may know, since the settlement that took was not answered.
+	snapshots, settled, half string
 }
 
 // clockSlack is by how much a lease may seem to end early: Redis counts in whole milliseconds.
@@ -381,7 +383,7 @@ func (s *pair) moveOver(q request) bool {
 		to.version++
 		to.part = to.version
 	}
-	to.keys, to.open = union(to.keys, from.keys), union(to.open, from.open)
+	to.keys, to.open, to.half = union(to.keys, from.keys), union(to.open, from.open), union(to.half, from.half)
 	*from = gone
 	return true
 }

@@ -69,6 +69,28 @@ func changed(t testing.TB, c *lock.Coordinator, k cart.Key, verbs ...cart.Verb) 
 	}
 }
 
+// The cart is forgotten between the steps of a settlement, and another call settles the checkout without it. What was
+// ordered was taken once, and one answer alone says that it settled the checkout.
+func TestCartGoesBetweenSteps(t *testing.T) {
+	store := memory.New()
+	other := lock.New(store, retaining())
+	changed(t, other, key, item(t, "x", 5))
+	checkOut(t, other, key, "O")
+	var second lock.CheckoutResult
+	first := lock.New(&marking{Locker: store, left: 1, move: func() {
+		if n := quantity(t, read(t, other, key), "x"); n != 0 {
+			t.Errorf("%d are left after the first step", n)
+		}
+		if _, err := other.Forget(t.Context(), key, lock.Change{}); err != nil {
+			t.Error(err)
+		}
+		second = settle(t, other, key, "O", cart.Ordered)
+	}}, retaining())
+	if r := settle(t, first, key, "O", cart.Ordered); r.Settled || !second.Settled || r.Checkout.Outcome != cart.Ordered {
+		t.Errorf("the first says %+v, the second %+v", r, second)
+	}
+}
+
 // What was ordered is taken, once, and what came meanwhile stays.
 func TestCheckoutAndSettle(t *testing.T) {
 	for name, open := range allBackends() {
