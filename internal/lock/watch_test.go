@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -246,6 +247,57 @@ func TestWatchBeats(t *testing.T) {
 
 // deaf is a store that tells nothing, as one whose other sidecars are of an older release.
 type deaf struct{ storage.Locker }
+
+// failing is a store whose carts cannot be read while it has an error.
+type failing struct {
+	blind
+	err atomic.Pointer[error]
+}
+
+func (f *failing) Load(ctx context.Context, key cart.Key) (*cart.Cart, error) {
+	if err := f.err.Load(); err != nil {
+		return nil, *err
+	}
+	return f.blind.Load(ctx, key)
+}
+
+// A read that fails while the backend is gone does not end the watch. The reader is shown the latest when the backend
+// answers again, though nobody tells of it. What does not pass ends the watch.
+func TestWatchOutlivesAnOutage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := memory.New()
+		defer func() { _ = store.Close() }()
+		writer, broken := lock.New(store, options()), &failing{blind: blinded(store)}
+		var shown []string
+		ended := make(chan error, 1)
+		go func() {
+			ended <- lock.New(broken, options()).Watch(t.Context(), key, lock.WatchRequest{
+				Seen: &lock.Sight{}, Began: func() {}, Timeout: time.Second,
+				Show: func(s lock.Sighting) error { shown = append(shown, short(s)); return nil },
+			})
+		}()
+		want := func(want ...string) {
+			t.Helper()
+			time.Sleep(2 * time.Second) // of the bubble: longer than a pause between two tries
+			synctest.Wait()
+			if !slices.Equal(shown, want) {
+				t.Fatalf("shown is %q, want %q", shown, want)
+			}
+		}
+		want("0:")
+		broken.err.Store(&storage.ErrUnavailable)
+		must(t)(add(t, writer, "a"))
+		must(t)(add(t, writer, "b"))
+		want("0:")
+		broken.err.Store(nil)
+		want("0:", "2: a b")
+		broken.err.Store(&storage.ErrCorrupt)
+		must(t)(add(t, writer, "c"))
+		if err := <-ended; !errors.Is(err, storage.ErrCorrupt) {
+			t.Errorf("it ended with %v", err)
+		}
+	})
+}
 
 // What nobody tells of is found by looking, within a second.
 func TestWatchByAsking(t *testing.T) {

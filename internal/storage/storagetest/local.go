@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"testing"
 	"time"
 
@@ -38,10 +39,12 @@ type Local struct {
 	Unknown error
 }
 
-// By these variables the environment tells a process its part and the path of the data.
+// By these variables the environment tells a process its part, the path of the data, and at which acknowledgement it
+// kills itself.
 const (
-	partVar = "STORAGETEST_PART"
-	pathVar = "STORAGETEST_PATH"
+	partVar   = "STORAGETEST_PART"
+	pathVar   = "STORAGETEST_PATH"
+	mortalVar = "STORAGETEST_MORTAL"
 )
 
 // Main runs the tests, or plays the part of another process if the environment says so. It returns the exit code.
@@ -52,7 +55,8 @@ func (l Local) Main(m *testing.M) int {
 	case "":
 		return m.Run()
 	case partEndless:
-		err = l.commitForEver(path)
+		mortal, _ := strconv.Atoi(os.Getenv(mortalVar))
+		err = l.commitForEver(path, mortal)
 	case partHolder:
 		err = l.holdForEver(path)
 	default:

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"os/exec"
 	"strconv"
 	"sync"
@@ -39,13 +40,15 @@ func commit(ctx context.Context, s storage.Store, c storage.Commit) (storage.Out
 	return outs[0], nil
 }
 
-// commitForEver changes carts on several goroutines, and writes "cart version" for each change that was acknowledged.
-func (l Local) commitForEver(path string) error {
+// commitForEver changes carts on several goroutines, and writes "cart version" for each change that was acknowledged. At
+// the acknowledgement of that number it kills itself, unless mortal is 0.
+func (l Local) commitForEver(path string, mortal int) error {
 	s, err := l.Open(path, patience)
 	if err != nil {
 		return err
 	}
 	var mu sync.Mutex
+	acknowledged := 0
 	failed := make(chan error)
 	for i := range crashers {
 		go func() {
@@ -57,12 +60,15 @@ func (l Local) commitForEver(path string) error {
 					return
 				}
 				out, err := commit(context.Background(), s, increment(key, at))
-				if err != nil || out.Status != storage.Committed {
-					failed <- fmt.Errorf("%v, %w", out, err)
+				if err != nil || out.Status != storage.Committed { // nobody else changes the cart
+					failed <- fmt.Errorf("change %d of cart %s: status %d, error %v", at.Version+1, key, out.Status, err) //nolint:errorlint // it may be nil
 					return
 				}
 				mu.Lock()
 				fmt.Println(i, out.Base+1)
+				if acknowledged++; acknowledged == mortal {
+					failed <- syscall.Kill(os.Getpid(), syscall.SIGKILL)
+				}
 				mu.Unlock()
 			}
 		}()
@@ -79,8 +85,8 @@ func crashing(i string) cart.Key { return cart.Key{Identifier: "crash", Instance
 // and the locks of the process are free.
 func (l Local) testKill(t *testing.T, path string) {
 	acknowledged := map[string]uint64{}
-	for round := range 4 {
-		killAfter(t, process(t, partEndless, path), 100+37*round, acknowledged)
+	for round := range 6 {
+		killAfter(t, path, 100+37*round, round%2 == 0, acknowledged)
 		s := l.open(t, path, patience)
 		for i, version := range acknowledged {
 			key := crashing(i)
@@ -103,9 +109,15 @@ func (l Local) testKill(t *testing.T, path string) {
 	l.Whole(t, path)
 }
 
-// killAfter starts a process that commits for ever, kills it after some changes, and notes which were acknowledged.
-func killAfter(t *testing.T, cmd *exec.Cmd, changes int, acknowledged map[string]uint64) {
+// killAfter starts a process that commits for ever, has it killed after some changes, and notes which were acknowledged.
+// The signal of another process comes at any instant. That of the process itself comes at the instant of an
+// acknowledgement, so that a change which is acknowledged too early is lost.
+func killAfter(t *testing.T, path string, changes int, byItself bool, acknowledged map[string]uint64) {
 	t.Helper()
+	cmd := process(t, partEndless, path)
+	if byItself {
+		cmd.Env = append(cmd.Env, fmt.Sprintf("%s=%d", mortalVar, changes))
+	}
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -121,12 +133,13 @@ func killAfter(t *testing.T, cmd *exec.Cmd, changes int, acknowledged map[string
 			break // cut off by the end of the process
 		}
 		acknowledged[i] = version
-		if n == changes {
+		if n == changes && !byItself {
 			_ = cmd.Process.Kill() // SIGKILL: nothing is flushed
 		}
 	}
-	if err := cmd.Wait(); err == nil {
-		t.Fatal("the process ended by itself")
+	err = cmd.Wait()
+	if s, ok := cmd.ProcessState.Sys().(syscall.WaitStatus); !ok || !s.Signaled() {
+		t.Fatalf("the process was not killed, but ended by itself: %v", err)
 	}
 }
 
