@@ -10,8 +10,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/spf13/pflag"
-
 	"github.com/sidecart/sidecart/internal/config"
 	"github.com/sidecart/sidecart/internal/storage"
 	"github.com/sidecart/sidecart/internal/storage/open"
@@ -23,15 +21,9 @@ const tellEvery = 5 * time.Second
 // runMove moves all carts and reports the result. Sidecars may serve meanwhile. Those that are configured with the same
 // move share the work.
 func runMove(ctx context.Context, args []string, env map[string]string, stdout, stderr io.Writer) int {
-	l, rest, err := parseFlags(args, env)
-	switch {
-	case errors.Is(err, pflag.ErrHelp):
-		printHelp(stdout)
-		return exitOK
-	case err != nil:
-		return usage(stderr, flagError(err))
-	case len(rest) > 0:
-		return usage(stderr, fmt.Sprintf("%q is no flag of move", wordOf(rest[0])))
+	l, code, ended := commandLine(args, env, "no flag of move", stdout, stderr)
+	if ended {
+		return code
 	}
 	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
 	defer stop()

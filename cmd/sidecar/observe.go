@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -29,19 +28,14 @@ func runObserve(ctx context.Context, args []string, env map[string]string, stdou
 		pattern      string
 		every, until time.Duration
 	)
-	l, rest, err := parseFlags(args, env, func(flags *pflag.FlagSet) {
+	l, code, ended := commandLine(args, env, "no flag of observe", stdout, stderr, func(flags *pflag.FlagSet) {
 		flags.StringVar(&pattern, "pattern", "", "")
 		flags.DurationVar(&every, "poll", 0, "")
 		flags.DurationVar(&until, "for", 0, "")
 	})
 	switch {
-	case errors.Is(err, pflag.ErrHelp):
-		printHelp(stdout)
-		return exitOK
-	case err != nil:
-		return usage(stderr, flagError(err))
-	case len(rest) > 0:
-		return usage(stderr, fmt.Sprintf("%q is no flag of observe", wordOf(rest[0])))
+	case ended:
+		return code
 	case pattern == "":
 		return usage(stderr, "observe: --pattern is missing: name the keys of the carts, such as 'cart:*'")
 	case every < 0 || until < 0:

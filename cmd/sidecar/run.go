@@ -86,20 +86,31 @@ func usage(stderr io.Writer, message string) int {
 }
 
 func runServe(ctx context.Context, args []string, env map[string]string, signals <-chan os.Signal, stdout, stderr io.Writer) int {
-	l, rest, err := parseFlags(args, env)
+	l, code, ended := commandLine(args, env, "neither a flag nor, at this place, a command", stdout, stderr)
 	switch {
-	case errors.Is(err, pflag.ErrHelp):
-		printHelp(stdout)
-		return exitOK
-	case err != nil:
-		return usage(stderr, flagError(err))
-	case len(rest) > 0:
-		return usage(stderr, fmt.Sprintf("%q is neither a flag nor, at this place, a command", wordOf(rest[0])))
+	case ended:
+		return code
 	case l.version:
 		_, _ = fmt.Fprintln(stdout, versionLine())
 		return exitOK
 	}
 	return serve(ctx, l, signals, stderr)
+}
+
+// commandLine reads the flags of a command, and those that more adds. If it has printed help or an error, ended is true
+// and the command ends with code. An argument that is no flag is called unknown.
+func commandLine(args []string, env map[string]string, unknown string, stdout, stderr io.Writer, more ...func(*pflag.FlagSet)) (l *layers, code int, ended bool) {
+	l, rest, err := parseFlags(args, env, more...)
+	switch {
+	case errors.Is(err, pflag.ErrHelp):
+		printHelp(stdout)
+		return nil, exitOK, true
+	case err != nil:
+		return nil, usage(stderr, flagError(err)), true
+	case len(rest) > 0:
+		return nil, usage(stderr, fmt.Sprintf("%q is %s", wordOf(rest[0]), unknown)), true
+	}
+	return l, exitOK, false
 }
 
 // lastWords prints why the sidecar does not start. Its last line has every problem, since Kubernetes shows the end of

@@ -51,6 +51,8 @@ func TestRunCommands(t *testing.T) {
 		"no flag":          {"--lockin auto", exitUsage, "", "unknown flag: --lockin"},
 		"no value":         {"--ttl", exitUsage, "", "flag needs an argument: --ttl"},
 		"left over":        {"--backend memory validate", exitUsage, "", `"validate" is neither a flag nor, at this place, a command`},
+		"left for move":    {"move --backend memory x", exitUsage, "", `"x" is no flag of move`},
+		"left to observe":  {"observe --pattern c:* x", exitUsage, "", `"x" is no flag of observe`},
 		"bad value":        {"--ttl soon", exitUsage, "", "sidecar: the configuration is wrong: --ttl: \"soon\" is no duration"},
 		"secret not there": {"--backend redis --redis-address r:1 --redis-password-file " + dir + "/none", exitUsage, "", "backend.redis.passwordFile: open " + dir + "/none: no such file"},
 		"cannot open":      {"--database-url sqlite:" + dir + "/no/such/folder/carts.db", exitFailed, "", "cannot start"},
