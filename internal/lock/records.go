@@ -67,7 +67,7 @@ func hasMoved(key cart.Key, k *cart.Cart) error {
 // it becomes another ErrUnavailable.
 func afterStep(err error) error {
 	if errors.Is(err, storage.ErrMoved) {
-		return fmt.Errorf("%w: after the first step: %v", storage.ErrUnavailable, err) //nolint:errorlint // it must not match
+		return fmt.Errorf("%w: after the first step: %v", storage.ErrUnavailable, err)
 	}
 	return err
 }

@@ -40,8 +40,8 @@ func commit(ctx context.Context, s storage.Store, c storage.Commit) (storage.Out
 	return outs[0], nil
 }
 
-// commitForEver changes carts on several goroutines, and writes "cart version" for each change that was acknowledged. At
-// the acknowledgement of that number it kills itself, unless mortal is 0.
+// commitForEver changes carts on several goroutines, and writes "cart version" for each change that was acknowledged.
+// At the acknowledgement of that number it kills itself, unless mortal is 0.
 func (l Local) commitForEver(path string, mortal int) error {
 	s, err := l.Open(path, patience)
 	if err != nil {
@@ -61,7 +61,7 @@ func (l Local) commitForEver(path string, mortal int) error {
 				}
 				out, err := commit(context.Background(), s, increment(key, at))
 				if err != nil || out.Status != storage.Committed { // nobody else changes the cart
-					failed <- fmt.Errorf("change %d of cart %s: status %d, error %v", at.Version+1, key, out.Status, err) //nolint:errorlint // it may be nil
+					failed <- fmt.Errorf("change %d of cart %s: status %d, error %v", at.Version+1, key, out.Status, err)
 					return
 				}
 				mu.Lock()
@@ -109,9 +109,9 @@ func (l Local) testKill(t *testing.T, path string) {
 	l.Whole(t, path)
 }
 
-// killAfter starts a process that commits for ever, has it killed after some changes, and notes which were acknowledged.
-// The signal of another process comes at any instant. That of the process itself comes at the instant of an
-// acknowledgement, so that a change which is acknowledged too early is lost.
+// killAfter starts a process that commits for ever, has it killed after some changes, and notes which were
+// acknowledged. The signal of another process comes at any instant. That of the process itself comes at the instant of
+// an acknowledgement, so that a change which is acknowledged too early is lost.
 func killAfter(t *testing.T, path string, changes int, byItself bool, acknowledged map[string]uint64) {
 	t.Helper()
 	cmd := process(t, partEndless, path)
