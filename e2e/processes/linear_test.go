@@ -225,7 +225,7 @@ func tell(ops []porcupine.Operation, info porcupine.LinearizationInfo) string {
 func makeHistory(t *testing.T, seed uint64, ops int, f fleet, with []fault) *history {
 	t.Helper()
 	w := newWorkshop(t, f)
-	h := &history{seed: seed, faults: map[string]int{}, pairs: make([][]porcupine.Operation, livePairs), inSteps: f.memcached || f.dynamodb}
+	h := &history{seed: seed, faults: map[string]int{}, pairs: make([][]porcupine.Operation, livePairs), inSteps: f.memcached || f.dynamodb || f.folder}
 	for i := range h.live {
 		h.live[i] = i
 	}

@@ -54,6 +54,12 @@ func names(want func(Product) bool, last string) string {
 	return strings.Join(all, "")
 }
 
+// IsShared reports whether several pods can keep their carts in a backend of that type, and for databases of that
+// dialect.
+func IsShared(t BackendType, dialect string) bool {
+	return slices.ContainsFunc(Built, func(p Product) bool { return p.Shared && p.Type == t && (t != BackendDatabase || p.Dialect == dialect) })
+}
+
 // IsBuilt reports whether this version has a backend of that type, and for databases of that dialect.
 func IsBuilt(t BackendType, dialect string) bool {
 	return slices.ContainsFunc(Built, func(p Product) bool { return p.Type == t && (t != BackendDatabase || p.Dialect == dialect) })

@@ -9,18 +9,17 @@ import (
 	"strings"
 
 	"github.com/sidecart/sidecart/api/v1alpha1"
+	"github.com/sidecart/sidecart/internal/config"
 )
 
 // LocksAcrossReplicas reports whether the backend can hold off writers of other pods. Memory, a file and SQLite cannot:
 // each pod has its own.
 func LocksAcrossReplicas(b *v1alpha1.Backend) bool {
-	switch b.Type {
-	case v1alpha1.BackendMemory, v1alpha1.BackendFile:
-		return false
-	case v1alpha1.BackendDatabase:
-		return b.Database == nil || b.Database.Dialect != v1alpha1.SQLite
+	dialect := ""
+	if b.Database != nil {
+		dialect = string(b.Database.Dialect)
 	}
-	return true
+	return config.IsShared(config.BackendType(b.Type), dialect)
 }
 
 // SameCarts reports whether two CartStorages keep their carts, or their checkouts, under the same names in the same

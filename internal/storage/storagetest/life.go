@@ -20,9 +20,12 @@ func (s *subject) wantLife(what string, expires time.Time, g storage.Grant) {
 func (s *subject) brieflyLiving(f func(was *cart.Cart)) {
 	s.Helper()
 	s.inTime(func() time.Time {
-		forget := check(key, s.load(key), cart.PartAll)
-		forget.Change.Forget = true
-		s.commit(storage.Committed, forget)
+		// What f locked in a round that was held up ends by itself.
+		s.eventually("the name to be free", func() bool {
+			forget := check(key, s.load(key), cart.PartAll)
+			forget.Change.Forget = true
+			return s.try(forget)[0].Status == storage.Committed
+		})
 		c := change(key, s.load(key), items(`{"a":1}`), metadata("m", `1`))
 		c.Change.TTL = s.short()
 		end := s.commit(storage.Committed, c).ExpiresAt
