@@ -104,9 +104,9 @@ func (s *pair) checkOut(q request, r response) bool {
 	return r.outcome == unknown || r.items == known.items && r.version == known.version
 }
 
-// settle takes what was ordered, once, from the cart that has the right to it, if any has. A settlement without an answer
-// may have taken without noting it in the snapshot. If that cart goes, the next settlement finds nothing that was taken,
-// and is the first to say that it settled the checkout.
+// settle takes what was ordered, once, from the cart that has the right to it, if any has. A settlement without an
+// answer may have taken without noting it in the snapshot. If that cart goes, the next settlement finds nothing that
+// was taken, and is the first to say that it settled the checkout.
 func (s *pair) settle(q request, r response) bool {
 	known := s.snapshot(q.id)
 	if known == nil {

@@ -15,8 +15,9 @@ import (
 //  2. The snapshot says how it was settled.
 //
 // The entry decides: it can be used once. A call that finds the entry settled and the snapshot unsettled does step 2.
-// If the cart has gone, there is no entry and nothing to take, and the snapshot decides. So of all answers to settlements
-// of a checkout, one at most says that it was settled by this call, also where the cart went between the steps.
+// If the cart has gone, there is no entry and nothing to take, and the snapshot decides. So of all answers to
+// settlements of a checkout, one at most says that it was settled by this call, also where the cart went between the
+// steps.
 
 // Settle settles a checkout with an outcome. ch.If, ch.Lease and ch.Request are as in every change; ch.Verb is nil. An
 // order waits for other holders' locks on items and conditions; a cancellation does not. Settle returns
