@@ -16,12 +16,13 @@ func median(fs []float64) float64 {
 	return sorted[(len(sorted)-1)/2]
 }
 
-func writeBackends(w io.Writer, b *testbed, o options, outcomes map[outcomeKey]*outcome, survivals []*survival) {
+func writeBackends(w *page, b *testbed, o options, outcomes map[outcomeKey]*outcome, survivals []*survival) {
 	fmt.Fprintf(w, "# Benchmarks of the backends\n\nWhat `make bench-backends` printed. Writers are processes that add an item to a cart, one after the other, %d times in all in a round, or with many clients for %s: "+
 		"each through a sidecar of its own in locked mode, or by what a program would do on that backend by itself, which is a correct loop of read, change and write. "+
 		"Everything on one machine (%d cores, %s/%s, %s), both ways of a backend interleaved. Operations per second are the median of %d rounds; "+
 		"the times of one operation are over all rounds. The machine's load was %s when it began.\n",
 		o.ops, crowdTime, runtime.NumCPU(), runtime.GOOS, runtime.GOARCH, runtime.Version(), o.rounds, b.load)
+	showBackends(w, outcomes)
 	for _, s := range scenarios {
 		fmt.Fprintf(w, "\n## %s\n\n| way | operations per second | median | 99th percentile | longest | failed | lost |\n|---|---|---|---|---|---|---|\n", s.name)
 		each(outcomes, func(b *backend, way string) {

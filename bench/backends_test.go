@@ -108,7 +108,7 @@ func TestBackendTargets(t *testing.T) {
 	if got := missed(); len(got) != 2 || !strings.Contains(got[0], "lost") || !strings.Contains(got[1], "DynamoDB: median operation") {
 		t.Errorf("missed %q", got)
 	}
-	var report strings.Builder
+	var report page
 	writeBackends(&report, &testbed{load: "0"}, options{rounds: 3, ops: 100}, outcomes, nil)
 	if !strings.Contains(report.String(), "| DynamoDB, sidecar | 150 | 0.00 ms | 0.00 ms | 0.00 ms | 0 | 0 |") || strings.Contains(report.String(), "Redis") {
 		t.Error(report.String())

@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"io"
 	"runtime"
 	"time"
 )
@@ -15,14 +14,15 @@ func (s *callSample) row() string {
 
 func microseconds(d time.Duration) string { return fmt.Sprintf("%d", d.Microseconds()) }
 
-func writeCalls(w io.Writer, b *testbed, o options, samples map[callKey]*callSample) {
+func writeCalls(w *page, b *testbed, o options, samples map[callKey]*callSample) {
 	fmt.Fprintf(w, "# What a call costs\n\nWhat `make bench-calls` printed. Clients in one process make one call again and again, each for %s in a round, on carts of its own: "+
 		"through one sidecar in locked mode with Redis, or on that Redis by go-redis. All rows are interleaved, on one machine (%d cores, %s/%s, %s) that the clients, the sidecar and Redis share. "+
 		"Medians of %d rounds. Processor time is in milliseconds per 1,000 calls. The empty call is the health check of gRPC. The machine's load was %s when it began.\n",
 		o.calls, runtime.NumCPU(), runtime.GOOS, runtime.GOARCH, runtime.Version(), o.rounds, b.load)
+	showCalls(w, samples)
 	for _, n := range callClients {
-		fmt.Fprintf(w, "\n## %d client%s\n\n| call | by | median µs | 99th percentile µs | per second | sidecar ms | Redis ms |\n|---|---|---|---|---|---|---|\n",
-			n, map[bool]string{false: "s"}[n == 1])
+		fmt.Fprintf(w, "\n## %s\n\n| call | by | median µs | 99th percentile µs | per second | sidecar ms | Redis ms |\n|---|---|---|---|---|---|---|\n",
+			clients(n))
 		for _, k := range callKinds() {
 			fmt.Fprintf(w, "| %s | %s | %s |\n", k.name, k.via, samples[callKey{k.name, k.via, n}].row())
 		}
@@ -35,16 +35,15 @@ func writeCalls(w io.Writer, b *testbed, o options, samples map[callKey]*callSam
 func callRatios(samples map[callKey]*callSample) (ts []target) {
 	at := func(kind string, clients int) *callSample { return samples[callKey{kind, grpcTCP, clients}] }
 	alone := func(kind string) time.Duration { return quantile(samples[callKey{kind, direct, 1}].waits, 0.5) }
-	const many = 16
 	most := func(what string, got, limit float64) {
 		ts = append(ts, target{what, fmt.Sprintf("≤ %.2f", limit), fmt.Sprintf("%.2f", got), got <= limit})
 	}
 	least := func(what string, got, limit float64) {
 		ts = append(ts, target{what, fmt.Sprintf("≥ %.2f", limit), fmt.Sprintf("%.2f", got), got >= limit})
 	}
-	read, small := readCall(cartSizes[0].name), at(emptyCall, many)
-	cpu := func(kind string) float64 { return median(at(kind, many).sidecarCPU) / median(small.sidecarCPU) }
-	rate := func(kind string) float64 { return median(at(kind, many).perSecond) / median(small.perSecond) }
+	read, small := readCall(cartSizes[0].name), at(emptyCall, manyClients)
+	cpu := func(kind string) float64 { return median(at(kind, manyClients).sidecarCPU) / median(small.sidecarCPU) }
+	rate := func(kind string) float64 { return median(at(kind, manyClients).perSecond) / median(small.perSecond) }
 	wait := func(kind, by string) float64 {
 		return float64(quantile(at(kind, 1).waits, 0.5)) / float64(quantile(at(emptyCall, 1).waits, 0.5)+alone(by))
 	}

@@ -36,7 +36,7 @@ func TestCallRatios(t *testing.T) {
 			t.Errorf("%s: %s, met %v, want %s, %v", got[i].what, got[i].got, got[i].met, w.got, w.met)
 		}
 	}
-	var report strings.Builder
+	var report page
 	writeCalls(&report, &testbed{load: "0"}, options{rounds: 3, calls: time.Second}, samples)
 	if text := report.String(); !strings.Contains(text, "## 64 clients") || !strings.Contains(text, "4 of 7 targets met.") {
 		t.Errorf("the report is %s", text)

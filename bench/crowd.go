@@ -129,15 +129,12 @@ func (f *fleet) face(ctx context.Context, r row, d time.Duration) (*crowd, error
 	return c, err
 }
 
-func writeCrowd(w io.Writer, b *testbed, d time.Duration, crowds map[row]*crowd) {
+func writeCrowd(w *page, b *testbed, d time.Duration, crowds map[row]*crowd) {
 	fmt.Fprintf(w, "# A crowd on one cart\n\nWhat `make bench-crowd` printed. %d processes with %d clients each add an item to one and the same cart, as fast as they can, for %s; "+
 		"a process has a sidecar of its own, or uses Redis by itself. The machine's load was %s when it began.\n", crowdProcesses, crowdClients, d, b.load)
+	showCrowd(w, crowds)
 	for _, delay := range []time.Duration{0, networkDelay} {
-		title := "Redis on loopback"
-		if delay > 0 {
-			title = fmt.Sprintf("Redis at %s of network delay", milliseconds(delay))
-		}
-		fmt.Fprintf(w, "\n## %s\n\n| way | per second | median | 99th percentile | longest | least ÷ most served client | failed | lost |\n|---|---|---|---|---|---|---|---|\n", title)
+		fmt.Fprintf(w, "\n## %s\n\n| way | per second | median | 99th percentile | longest | least ÷ most served client | failed | lost |\n|---|---|---|---|---|---|---|---|\n", redisAt(delay))
 		for _, name := range crowdWays {
 			c := crowds[row{name, crowdProcesses, delay}]
 			fmt.Fprintf(w, "| %s | %.0f | %s | %s | %s | %.2f | %d | %d |\n", name, c.perSecond(), milliseconds(quantile(c.ops, 0.5)),

@@ -260,9 +260,10 @@ func readEvents(resp *http.Response, events chan<- error) {
 }
 
 // writeEvents writes the tables.
-func writeEvents(w io.Writer, bed *testbed, delays []eventDelays, costs []streamCosts) {
-	fmt.Fprintf(w, "Load of the machine before: %s.\n\n", bed.load)
-	fmt.Fprintf(w, "| backend | p50 | p99 |\n|---|---|---|\n")
+func writeEvents(w *page, bed *testbed, delays []eventDelays, costs []streamCosts) {
+	fmt.Fprintf(w, "Load of the machine before: %s.\n", bed.load)
+	showEvents(w, delays)
+	fmt.Fprintf(w, "\n| backend | p50 | p99 |\n|---|---|---|\n")
 	for _, d := range delays {
 		fmt.Fprintf(w, "| %v | %s | %s |\n", d.backend, rounded(quantile(d.took, .5)), rounded(quantile(d.took, .99)))
 	}

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"flag"
 	"fmt"
@@ -42,7 +41,7 @@ func main() {
 	o := options{at: places{}}
 	flag.IntVar(&o.rounds, "rounds", 15, "how often each row is measured; the median counts")
 	flag.IntVar(&o.starts, "starts", 15, "how often the start of a sidecar is measured")
-	flag.StringVar(&o.markdown, "markdown", "", "write the result to this `file` as well")
+	flag.StringVar(&o.markdown, "markdown", "", "write the result to this `file` as well, and plots of it to the folder plots beside it")
 	flag.StringVar(&o.sidecar, "sidecar", "", "measure this `program` instead of building cmd/sidecar")
 	flag.DurationVar(&o.crowd, "crowd", 0, "measure a crowd of clients on one cart for this `time` for each row, and nothing else")
 	flag.DurationVar(&o.calls, "calls", 0, "measure what each call costs for this `time` for each row of a round, and nothing else")
@@ -93,25 +92,32 @@ func run(ctx context.Context, o options, out, progress io.Writer) (err error) {
 	}
 	defer bed.close()
 
-	if o.crowd > 0 {
+	p := &page{illustrated: o.markdown != ""}
+	if err := measure(ctx, bed, o, p, progress); err != nil {
+		return err
+	}
+	if _, err := out.Write(p.Bytes()); err != nil || o.markdown == "" {
+		return err
+	}
+	return p.save(o.markdown)
+}
+
+// measure measures what the options say, and writes the page.
+func measure(ctx context.Context, bed *testbed, o options, p *page, progress io.Writer) error {
+	switch {
+	case o.crowd > 0:
 		crowds, err := measureCrowd(ctx, bed, o.crowd, progress)
 		if err != nil {
 			return err
 		}
-		var report bytes.Buffer
-		writeCrowd(&report, bed, o.crowd, crowds)
-		return publish(report.Bytes(), o, out)
-	}
-	if o.calls > 0 {
+		writeCrowd(p, bed, o.crowd, crowds)
+	case o.calls > 0:
 		samples, err := measureCalls(ctx, bed, o, progress)
 		if err != nil {
 			return err
 		}
-		var report bytes.Buffer
-		writeCalls(&report, bed, o, samples)
-		return publish(report.Bytes(), o, out)
-	}
-	if o.events {
+		writeCalls(p, bed, o, samples)
+	case o.events:
 		delays, err := measureEvents(ctx, bed, o, progress)
 		if err != nil {
 			return err
@@ -125,35 +131,23 @@ func run(ctx context.Context, o options, out, progress io.Writer) (err error) {
 			}
 			costs = append(costs, c)
 		}
-		var report bytes.Buffer
-		writeEvents(&report, bed, delays, costs)
-		return publish(report.Bytes(), o, out)
-	}
-	if o.backends {
+		writeEvents(p, bed, delays, costs)
+	case o.backends:
 		outcomes, survivals, err := measureBackends(ctx, bed, o, progress)
 		if err != nil {
 			return err
 		}
-		var report bytes.Buffer
-		writeBackends(&report, bed, o, outcomes, survivals)
-		return publish(report.Bytes(), o, out)
+		writeBackends(p, bed, o, outcomes, survivals)
+	default:
+		foot, err := measureFootprint(ctx, bed, o.starts)
+		if err != nil {
+			return err
+		}
+		samples, err := measureRows(ctx, bed, o.rounds, progress)
+		if err != nil {
+			return err
+		}
+		writeReport(p, bed, o, samples, foot)
 	}
-	foot, err := measureFootprint(ctx, bed, o.starts)
-	if err != nil {
-		return err
-	}
-	samples, err := measureRows(ctx, bed, o.rounds, progress)
-	if err != nil {
-		return err
-	}
-	var report bytes.Buffer
-	writeReport(&report, bed, o, samples, foot)
-	return publish(report.Bytes(), o, out)
-}
-
-func publish(report []byte, o options, out io.Writer) error {
-	if _, err := out.Write(report); err != nil || o.markdown == "" {
-		return err
-	}
-	return os.WriteFile(o.markdown, report, 0o644)
+	return nil
 }

@@ -50,11 +50,12 @@ func milliseconds(d time.Duration) string {
 	return fmt.Sprintf("%.1f ms", ms)
 }
 
-func writeReport(w io.Writer, b *testbed, o options, samples map[row]*sample, foot footprint) {
+func writeReport(w *page, b *testbed, o options, samples map[row]*sample, foot footprint) {
 	fmt.Fprintf(w, "# Benchmarks\n\nWhat `make bench` printed. %d add-item operations in total on one cart, split over 1, 2 and 5 processes; "+
 		"each process is a client with a sidecar of its own, or a client that uses Redis by itself. Everything on one machine (%d cores, %s/%s, %s), "+
 		"all rows interleaved, median of %d rounds. The machine's load was %s when it began.\n",
 		opsPerRound, runtime.NumCPU(), runtime.GOOS, runtime.GOARCH, runtime.Version(), o.rounds, b.load)
+	showRows(w, samples)
 	for _, delay := range []time.Duration{0, networkDelay} {
 		title := "Redis on loopback"
 		if delay > 0 {
@@ -88,7 +89,7 @@ func writeTargets(w io.Writer, all []target) {
 func table(w io.Writer, samples map[row]*sample, delay time.Duration, cell func(*sample) string) {
 	fmt.Fprint(w, "| way |")
 	for _, n := range processCounts {
-		fmt.Fprintf(w, " %d process%s |", n, map[bool]string{true: "", false: "es"}[n == 1])
+		fmt.Fprintf(w, " %s |", processes(n))
 	}
 	fmt.Fprintf(w, "\n|%s\n", strings.Repeat("---|", len(processCounts)+1))
 	for _, y := range ways {
