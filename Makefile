@@ -111,7 +111,7 @@ bench: ## Measure what locking costs; takes some minutes on an idle machine
 	go run ./bench $(ARGS)
 
 .PHONY: bench-docs
-bench-docs: ## The same, and write docs/benchmarks.md
+bench-docs: ## The same, and write docs/benchmarks.md with its plot
 	go run ./bench -markdown docs/benchmarks.md $(ARGS)
 
 .PHONY: cluster-up cluster-shell cluster-down
@@ -125,8 +125,8 @@ cluster-down: ## Stop it; nothing is left
 	go run ./e2e/cluster/cmd down
 
 .PHONY: bench-crowd
-bench-crowd: ## Measure a hundred clients on one cart, for throughput, waits and fairness
-	go run ./bench -crowd 20s $(ARGS)
+bench-crowd: ## Measure a hundred clients on one cart, for throughput, waits and fairness, and write docs/crowd.md
+	go run ./bench -crowd 20s -markdown docs/crowd.md $(ARGS)
 
 .PHONY: bench-events
 bench-events: setup ## Measure how long events take on every backend, and what a thousand streams cost

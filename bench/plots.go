@@ -233,11 +233,11 @@ func showLoneCalls(p *page, samples map[callKey]*callSample) {
 
 // showBackends shows how many operations the sidecars make beside a plain loop.
 func showBackends(p *page, outcomes map[outcomeKey]*outcome) {
-	c := chart.Chart{Title: "Operations per second of sidecars beside a plain loop on the same backend"}
+	c := chart.Chart{Title: "Operations per second of sidecars beside a plain loop"}
 	for i, s := range scenarios {
 		c.Series = append(c.Series, chart.Series{Name: s.name, Color: []color.Color{chart.Blue, chart.Orange, chart.Sky, chart.Green}[i]})
 	}
-	panel := chart.Bars{Axis: "times the operations per second of the loop (more is better; left of 1 the loop makes more)", Log: true, From: 1}
+	panel := chart.Bars{Axis: "times the operations per second of the loop (more is better)", Log: true, From: 1}
 	var crowds []string
 	for _, b := range backends {
 		ways := b.ways()

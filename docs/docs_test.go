@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -128,5 +129,53 @@ func TestPaths(t *testing.T) {
 	}
 	if n < 20 {
 		t.Errorf("%d paths found", n)
+	}
+}
+
+// TestImages: an image that a page shows is there and has a text alternative, and each plot is shown.
+func TestImages(t *testing.T) {
+	image := regexp.MustCompile(`!\[([^\]]*)\]\(([^)\s]+)\)`)
+	tag := regexp.MustCompile(`<img\b[^>]*>`)
+	shown := map[string]bool{}
+	err := filepath.WalkDir(root, func(page string, e fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if name := e.Name(); e.IsDir() && page != root && (strings.HasPrefix(name, ".") || name == "node_modules" || name == "dist") {
+			return filepath.SkipDir
+		}
+		if filepath.Ext(page) != ".md" {
+			return nil
+		}
+		text, err := os.ReadFile(page)
+		if err != nil {
+			return err
+		}
+		if html := tag.Find(text); html != nil {
+			t.Errorf("%s shows an image by %s: write ![what it shows](path)", page, html)
+		}
+		for _, m := range image.FindAllStringSubmatch(string(text), -1) {
+			if len(strings.Fields(m[1])) < 2 {
+				t.Errorf("%s shows %s without saying in words what it shows: %q", page, m[2], m[1])
+			}
+			file := filepath.Join(filepath.Dir(page), m[2])
+			if _, err := os.Stat(file); err != nil {
+				t.Errorf("%s shows %s, which is not there", page, m[2])
+			}
+			shown[file] = true
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	plots, err := filepath.Glob("plots/*.svg")
+	if err != nil || len(plots) == 0 {
+		t.Fatalf("%d plots, %v", len(plots), err)
+	}
+	for _, plot := range plots {
+		if !shown[filepath.Join(root, "docs", plot)] {
+			t.Errorf("no page shows %s", plot)
+		}
 	}
 }

@@ -47,6 +47,7 @@ func (b Bars) series() int {
 
 func (b Bars) plot(series []Series) *plot.Plot {
 	p := newPlot(b.Title, b.Axis)
+	p.X.Tick.Marker = steps{}
 	if b.Log {
 		p.X.Scale, p.X.Tick.Marker = plot.LogScale{}, decades{}
 	}
@@ -54,12 +55,14 @@ func (b Bars) plot(series []Series) *plot.Plot {
 	lines.Vertical.Color, lines.Horizontal.Width = grid, 0
 	p.Add(lines, bars{b, series})
 	var names []plot.Tick
+	var longest vg.Length
 	for i, g := range b.Groups {
 		names = append(names, plot.Tick{Value: -float64(i), Label: g.Name})
+		longest = max(longest, p.Y.Tick.Label.Width(g.Name))
 	}
 	p.Y.Tick.Marker = plot.ConstantTicks(names)
 	p.Y.Tick.Width, p.Y.Tick.Length, p.Y.Width = 0, 0, 0
-	p.Y.Padding = 6
+	p.Y.Padding = 6 + slack*longest
 	return p
 }
 

@@ -28,7 +28,7 @@ var (
 	Green      = color.RGBA{0x00, 0x9E, 0x73, 0xFF}
 
 	ink  = color.Gray{0x22}
-	grid = color.Gray{0xDD}
+	grid = color.Gray{0xCC}
 )
 
 // Chart is one drawing: panels below each other, with one legend for all.
@@ -55,10 +55,12 @@ type Panel interface {
 
 // Lengths are in points of 1/72 inch. A browser shows the drawing 700 pixels wide.
 const (
-	width    vg.Length = 525
-	margin   vg.Length = 10
-	swatch   vg.Length = 14 // the width of a sample of a color in the legend
-	spacing  vg.Length = 14
+	width   vg.Length = 525
+	margin  vg.Length = 10
+	swatch  vg.Length = 14 // the width of a sample of a color in the legend
+	spacing vg.Length = 14
+	// slack is how much wider than measured a text may be, where a reader has none of the fonts.
+	slack              = 0.16
 	axisRoom vg.Length = 50 // for the numbers and the title of a horizontal axis, and the title of the panel
 )
 
@@ -120,7 +122,7 @@ func (c Chart) legendRows() (rows [][]Series) {
 	return rows
 }
 
-func legendWidth(s Series) vg.Length { return swatch + 4 + style(9).Width(s.Name) + spacing }
+func legendWidth(s Series) vg.Length { return swatch + 4 + (1+slack)*style(9).Width(s.Name) + spacing }
 
 func style(size vg.Length) text.Style {
 	return text.Style{
@@ -182,6 +184,22 @@ func (decades) Ticks(least, most float64) (ticks []plot.Tick) {
 			ticks = append(ticks, t)
 		}
 	}
+}
+
+// steps are the marks of a linear axis: four to ten round numbers.
+type steps struct{}
+
+func (steps) Ticks(least, most float64) (ticks []plot.Tick) {
+	step := math.Pow(10, math.Floor(math.Log10(most-least)))
+	if n := (most - least) / step; n < 2 {
+		step /= 5
+	} else if n < 4 {
+		step /= 2
+	}
+	for n := math.Ceil(least / step); n*step <= most; n++ {
+		ticks = append(ticks, plot.Tick{Value: n * step, Label: strconv.FormatFloat(n*step, 'g', 6, 64)})
+	}
+	return ticks
 }
 
 // number is a value in three digits.

@@ -45,9 +45,12 @@ func (w Waits) plot(series []Series) *plot.Plot {
 		p.Add(line, end)
 		least, most = min(least, points[0].Y), max(most, points[len(points)-1].Y)
 	}
-	if most > 0 { // whole decades
-		p.Y.Min, p.Y.Max = math.Pow(10, math.Floor(math.Log10(least))), math.Pow(10, math.Ceil(math.Log10(most)))
+	if most == 0 { // nothing was measured
+		least, most, p.X.Max = 1, 10, 1
 	}
+	// Whole decades, at least one.
+	lowest := math.Floor(math.Log10(least))
+	p.Y.Min, p.Y.Max = math.Pow(10, lowest), math.Pow(10, max(math.Ceil(math.Log10(most)), lowest+1))
 	p.X.Min = nines(0.5)
 	p.X.Tick.Marker = shares{}
 	return p
