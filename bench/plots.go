@@ -215,7 +215,9 @@ func showCalls(p *page, samples map[callKey]*callSample) {
 
 // showLoneCalls shows how long a call of the only client takes, beside Redis without a sidecar.
 func showLoneCalls(p *page, samples map[callKey]*callSample) {
-	wait := func(kind, via string, q float64) time.Duration { return quantile(samples[callKey{kind, via, 1}].waits, q) }
+	wait := func(kind, via string, q float64) time.Duration {
+		return quantile(samples[callKey{kind, via, 1}].waits, q)
+	}
 	panel := chart.Bars{Axis: "microseconds (less is better)"}
 	for _, k := range callKinds() {
 		if k.via != grpcTCP && k.via != direct {
