@@ -170,8 +170,8 @@ func TestImages(t *testing.T) {
 		t.Fatal(err)
 	}
 	plots, err := filepath.Glob("plots/*.svg")
-	if err != nil || len(plots) == 0 {
-		t.Fatalf("%d plots, %v", len(plots), err)
+	if err != nil {
+		t.Fatal(err)
 	}
 	for _, plot := range plots {
 		if !shown[filepath.Join(root, "docs", plot)] {
