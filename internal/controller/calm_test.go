@@ -357,6 +357,7 @@ func TestDeniedIngressIsTold(t *testing.T) {
 		told bool
 	}{{errNoAnswer, true}, {errors.New("connect: connection refused"), false}} {
 		cs := &v1alpha1.CartStorage{}
+		cs.Spec.Backend.Type = v1alpha1.BackendRedis
 		concluded(cs, now, silent(r.err)...)
 		if m := condition(cs, "Ready").Message; strings.Contains(m, want) != r.told {
 			t.Errorf("after %v the message is %q", r.err, m)

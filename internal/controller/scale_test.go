@@ -180,14 +180,21 @@ func quietAndOutage(t *testing.T, w *world, storages, each int) {
 	// New sidecars are asked more often at first, and a configuration that has proved good is written once more.
 	rounds(int(changeLasts/askLatest) + 1)
 	quiet := *quietRounds
-	all, writes := requests(t)
-	start := time.Now()
-	rounds(quiet)
-	nowAll, nowWrites := requests(t)
-	if nowWrites != writes {
-		t.Errorf("%.0f writes while nothing happened, want none", nowWrites-writes)
+	// A sidecar that a busy machine lets answer too late is told of, and that is a write. What writes by itself does so in
+	// every try.
+	for tries := 3; tries > 0; tries-- {
+		all, writes := requests(t)
+		start := time.Now()
+		rounds(quiet)
+		nowAll, nowWrites := requests(t)
+		t.Logf("quiet: each of %d sidecars was asked %d times in %s; %.1f requests per second to the API server, %.0f writes", storages*each, quiet, since(start), (nowAll-all)/time.Since(start).Seconds(), nowWrites-writes)
+		if nowWrites == writes {
+			break
+		}
+		if tries == 1 {
+			t.Errorf("%.0f writes while nothing happened, want none", nowWrites-writes)
+		}
 	}
-	t.Logf("quiet: each of %d sidecars was asked %d times in %s; %.1f requests per second to the API server, %.0f writes", storages*each, quiet, since(start), (nowAll-all)/time.Since(start).Seconds(), nowWrites-writes)
 
 	told := func(status metav1.ConditionStatus, there bool) {
 		t.Helper()
