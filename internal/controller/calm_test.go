@@ -433,6 +433,13 @@ func TestScaleIsCalm(t *testing.T) {
 	app := w.deployment("web", "shop", 1)
 	w.allUpdated("shop", 1)
 	w.settles("shop", func(cs *v1alpha1.CartStorage) string { return w.locks(cs, false, "SingleWriter") })
+	const last = "Normal BackendReachable is True: the sidecar reaches the backend" // that a first pod brings
+	w.eventually(func() string {
+		if !slices.Contains(w.events(t), last) {
+			return "the first pod is not told of"
+		}
+		return ""
+	})
 	before := len(w.events(t))
 
 	watch, err := w.nodes.c.Watch(t.Context(), &v1alpha1.CartStorageList{}, client.InNamespace(w.namespace))
