@@ -105,7 +105,8 @@ func (c Chart) SVG() ([]byte, error) {
 	if _, err := svg.WriteTo(&out); err != nil {
 		return nil, fmt.Errorf("draw %q: %w", c.Title, err)
 	}
-	// The library names the one font with which it measured. The others are as wide, and one of them is on every machine.
+	// The library names the one font with which it measured. The others are as wide, and one of them is on every
+	// machine.
 	return bytes.ReplaceAll(out.Bytes(), []byte("font-family:Liberation Sans;"), []byte("font-family:Liberation Sans,Arial,Helvetica,sans-serif;")), nil
 }
 

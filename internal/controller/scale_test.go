@@ -180,8 +180,8 @@ func quietAndOutage(t *testing.T, w *world, storages, each int) {
 	// New sidecars are asked more often at first, and a configuration that has proved good is written once more.
 	rounds(int(changeLasts/askLatest) + 1)
 	quiet := *quietRounds
-	// A sidecar that a busy machine lets answer too late is told of, and that is a write. What writes by itself does so in
-	// every try.
+	// A sidecar that a busy machine lets answer too late is told of, and that is a write. What writes by itself does so
+	// in every try.
 	for tries := 3; tries > 0; tries-- {
 		all, writes := requests(t)
 		start := time.Now()

@@ -118,8 +118,8 @@ func testFirstInFirstOut(t *testing.T, w *world) {
 	}
 }
 
-// A sidecar with many clients does not starve one with few. A round in which a machine stalled, so that a sidecar lost its
-// place in the queue, proves nothing, and is made again.
+// A sidecar with many clients does not starve one with few. A round in which a machine stalled, so that a sidecar lost
+// its place in the queue, proves nothing, and is made again.
 func testFairness(t *testing.T, w *world) {
 	const rounds = 3
 	for n := range rounds {

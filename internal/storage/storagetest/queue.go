@@ -277,8 +277,8 @@ func (s *subject) served(a, b storage.Locker) (order []int) {
 	return order
 }
 
-// testQueueDisjoint repeats its round. A waiter that is not heard of for storage.WaiterTTL loses its place, and a round in
-// which a machine stalled for that long proves nothing.
+// testQueueDisjoint repeats its round. A waiter that is not heard of for storage.WaiterTTL loses its place, and a round
+// in which a machine stalled for that long proves nothing.
 func testQueueDisjoint(s *subject) {
 	l, ok := s.locker()
 	if !ok {
