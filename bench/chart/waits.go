@@ -20,12 +20,10 @@ type Waits struct {
 	Series [][]time.Duration
 }
 
-const (
-	waitsHeight vg.Length = 150
-	perDecade             = 24 // points of a line
-)
+// perDecade is how many points a line has.
+const perDecade = 24
 
-func (Waits) height() vg.Length { return waitsHeight }
+func (Waits) height() vg.Length { return 150 }
 
 func (w Waits) plot(series []Series) *plot.Plot {
 	p := newPlot(w.Title, "share of the operations that took no longer")
